@@ -1,0 +1,1 @@
+"""Analyse an image too big for your model, without losing a tile."""

@@ -1,0 +1,1 @@
+"""What is kept between runs: a record per tile, and who is at work."""

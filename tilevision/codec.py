@@ -1,0 +1,121 @@
+"""The record of a tile: findings as canonical JSON, and nothing else.
+
+Sorted keys, boxes to 0.01 px, scores to 1e-5, UTF-8: the same tile gives the same bytes.
+Crowded tiles span several records, since a limit that failed them would bias counts
+exactly where they matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tilevision.errors import CheckpointTooLarge, ModelError
+from tilevision.findings import Findings, plain
+
+__all__ = ["RECORDS_PER_TILE", "RECORD_LIMIT", "SCHEMA_VERSION", "decode", "encode"]
+
+RECORD_LIMIT = 256 * 1024
+RECORDS_PER_TILE = 64
+SCHEMA_VERSION = 1
+
+
+def encode(findings: Findings) -> tuple[bytes, ...]:
+    """Return the records of a tile's findings: canonical JSON, 256 KiB of UTF-8 each at most.
+
+    Raises
+    ------
+    CheckpointTooLarge
+        If one detection alone passes the limit, or the tile needs more than 64 records.
+    ModelError
+        If attributes hold what JSON cannot.
+    """
+    records = _encode(findings.rounded())
+    if len(records) > RECORDS_PER_TILE:
+        raise CheckpointTooLarge(
+            f"{len(findings)} detections need {len(records)} records of 256 KiB, more than "
+            f"{RECORDS_PER_TILE}; use smaller tiles, or return fewer or simpler detections"
+        )
+    return records
+
+
+def decode(records: Sequence[bytes]) -> Findings:
+    """Read what `encode` wrote.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, ModelError
+        If the bytes are anything else.
+    """
+    first, *rest = (_decode(record) for record in records)
+    if not rest:
+        return first
+    rows = Findings.concat([first, *rest])
+    return Findings(**rows.columns, tile_scores=first.tile_scores, note=first.note)
+
+
+def _encode(findings: Findings) -> tuple[bytes, ...]:
+    record = _record(findings)
+    if len(record) <= RECORD_LIMIT:
+        return (record,)
+    if len(findings) < 2:
+        raise CheckpointTooLarge(
+            f"one detection takes {len(record):,} bytes, the limit of a record is "
+            f"{RECORD_LIMIT:,}; shorten its polygon, text or attributes"
+        )
+    half = len(findings) // 2
+    rows = np.arange(len(findings))
+    rest = findings.take(rows[half:])
+    rest = Findings(**rest.columns)  # what belongs to the tile stands in the first record
+    return _encode(findings.take(rows[:half])) + _encode(rest)
+
+
+def _record(findings: Findings) -> bytes:
+    raw: dict[str, Any] = {
+        name: plain(column)
+        for name, column in findings.columns.items()
+        if name not in ("labels", "class_ids")
+    }
+    if (findings.class_ids != -1).any():
+        raw["class_ids"] = findings.class_ids.tolist()
+    classes = sorted(set(findings.labels))
+    number = {label: i for i, label in enumerate(classes)}
+    raw |= {"classes": classes, "labels": [number[label] for label in findings.labels]}
+    if findings.tile_scores:
+        raw["tile_scores"] = dict(findings.tile_scores)
+    if findings.note:
+        raw["note"] = findings.note
+    return canonical_json(raw)
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one spelling of `value`: sorted keys, no spaces, UTF-8.
+
+    Raises
+    ------
+    ModelError
+        If `value` holds what JSON cannot.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        return text.encode()
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"a record cannot hold this ({error}); give text, finite numbers, true or false, "
+            "lists and dicts"
+        ) from None
+
+
+def _decode(record: bytes) -> Findings:
+    raw = json.loads(record)
+    classes = raw.pop("classes")
+    labels = [classes[i] for i in raw.pop("labels")]
+    for name in ("scores", "oriented", "points"):
+        if name in raw:
+            raw[name] = np.array(raw[name], dtype=np.float64)  # null is NaN
+    return Findings(labels=labels, **raw)

@@ -1,0 +1,196 @@
+"""The digest of a result: bounded, deterministic facts that a summary is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tilevision.findings import Findings
+from tilevision.grid import Tile
+
+__all__ = ["Digest", "covered_area", "describe", "digest"]
+
+STRONGEST = 10
+CLASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a result says, in a bounded number of facts; never raw tiles.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Width and height of the image, pixels.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y.
+    model : str
+    n_tiles, n_analysed, n_failed, n_skipped, n_saturated : int
+        Tiles in the grid; analysed (done or restored); failed; outside the region; full.
+    analysed_share : float
+        Share of the image's area that was analysed, 0 to 1.
+    analysed_area : float
+        Square pixels that were analysed.
+    n_findings : int
+    counts : mapping of str to int
+        Detections per class, most frequent first; at most 20 classes.
+    n_classes : int
+    median_score : float, optional
+    low_score_share : float, optional
+        Share of the scored detections below 0.5.
+    median_size : tuple of float, optional
+        Median width and height of the boxes, pixels.
+    strongest : tuple
+        Up to 10 detections with the highest score: label, score, box.
+    """
+
+    size: tuple[int, int]
+    mpp: tuple[float, float] | None
+    model: str
+    n_tiles: int
+    n_analysed: int
+    n_failed: int
+    n_skipped: int
+    n_saturated: int
+    analysed_share: float
+    analysed_area: float
+    n_findings: int
+    counts: dict[str, int]
+    n_classes: int
+    median_score: float | None
+    low_score_share: float | None
+    median_size: tuple[float, float] | None
+    strongest: tuple[dict[str, Any], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+    @property
+    def density(self) -> tuple[float, str] | None:
+        """Detections per mm² of analysed area where mpp is known, else per megapixel."""
+        if not self.analysed_area:
+            return None
+        if self.mpp:
+            return self.n_findings / (self.analysed_area * self.mpp[0] * self.mpp[1] / 1e6), "mm²"
+        return self.n_findings / (self.analysed_area / 1e6), "megapixel"
+
+
+def covered_area(tiles: Sequence[Tile]) -> float:
+    """Return the area in square image pixels that `tiles` cover together, overlaps once."""
+    if not tiles:
+        return 0.0
+    boxes = np.array([tile.box.as_tuple() for tile in tiles])
+    xs, ys = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
+    # A difference array over the cells that the tiles' edges cut: linear in cells, not in pairs.
+    count = np.zeros((len(ys), len(xs)), dtype=np.int32)
+    x0, x1 = np.searchsorted(xs, boxes[:, 0]), np.searchsorted(xs, boxes[:, 2])
+    y0, y1 = np.searchsorted(ys, boxes[:, 1]), np.searchsorted(ys, boxes[:, 3])
+    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(count, (y, x), sign)
+    covered = count.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return float(np.diff(ys) @ covered @ np.diff(xs))
+
+
+def digest(
+    findings: Findings,
+    tiles: Sequence[tuple[Tile, str]],
+    *,
+    size: tuple[int, int],
+    mpp: tuple[float, float] | None = None,
+    model: str = "",
+    n_saturated: int = 0,
+) -> Digest:
+    """Digest merged `findings` (image frame) and the status of each tile."""
+    analysed = [tile for tile, status in tiles if status in ("done", "restored")]
+    area = covered_area(analysed)
+    names, counts = np.unique(findings.labels.astype(str), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:CLASSES]
+    scores = findings.scores[~np.isnan(findings.scores)]
+    extent = findings.boxes[:, 2:] - findings.boxes[:, :2]
+    median = np.median(extent, axis=0) if len(extent) else None
+    return Digest(
+        size=size,
+        mpp=mpp,
+        model=model,
+        n_tiles=len(tiles),
+        n_analysed=len(analysed),
+        n_failed=sum(status == "failed" for _, status in tiles),
+        n_skipped=sum(status == "skipped" for _, status in tiles),
+        n_saturated=n_saturated,
+        analysed_share=area / (size[0] * size[1]),
+        analysed_area=area,
+        n_findings=len(findings),
+        counts={str(names[i]): int(counts[i]) for i in order},
+        n_classes=len(names),
+        median_score=float(np.median(scores)) if len(scores) else None,
+        low_score_share=float((scores < 0.5).mean()) if len(scores) else None,
+        median_size=(float(median[0]), float(median[1])) if median is not None else None,
+        strongest=tuple(
+            {
+                "label": str(findings.labels[i]),
+                "score": round(float(findings.scores[i]), 3),
+                "box": [round(float(v), 1) for v in findings.boxes[i]],
+            }
+            for i in range(min(STRONGEST, len(scores)))
+        ),
+    )
+
+
+def describe(facts: Digest) -> str:
+    """Write the scene in sentences: counts, density, confidence, coverage, failures."""
+    width, height = facts.size
+    sentences = [f"{_found(facts)} in an image of {width:,} × {height:,} pixels."]
+    if facts.density and facts.n_findings:
+        value, unit = facts.density
+        sentences.append(f"That is {value:,.3g} per {unit} of the analysed area.")
+    if facts.median_size and facts.n_findings:
+        w, h = facts.median_size
+        sentences.append(f"The median detection is {w:.0f} × {h:.0f} pixels.")
+    if facts.median_score is not None and facts.low_score_share is not None:
+        sentences.append(
+            f"The median score is {facts.median_score:.2f}; "
+            f"{facts.low_score_share:.0%} of the scores are below 0.5."
+        )
+    sentences.append(_coverage(facts))
+    if facts.n_saturated:
+        sentences.append(
+            f"{facts.n_saturated} tiles are saturated: the model returned as many detections as it "
+            "can, so some may be missing; use smaller tiles."
+        )
+    return " ".join(sentences)
+
+
+def _found(facts: Digest) -> str:
+    if not facts.n_findings:
+        return f"{facts.model or 'The model'} found nothing"
+    kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.counts.items())[:5]]
+    if facts.n_classes > 5:
+        kinds.append(f"{facts.n_classes - 5} more classes")
+    noun = "detection" if facts.n_findings == 1 else "detections"
+    return f"{facts.model or 'The model'} found {facts.n_findings:,} {noun} ({', '.join(kinds)})"
+
+
+def _coverage(facts: Digest) -> str:
+    missing = facts.n_tiles - facts.n_skipped - facts.n_analysed
+    if missing:
+        share = 1 - facts.analysed_share
+        return (
+            f"INCOMPLETE: {missing} of {facts.n_tiles} tiles, {_percent(share)} of the area, "
+            "were not analysed."
+        )
+    if facts.n_skipped:
+        return (
+            f"{facts.n_analysed} of {facts.n_tiles} tiles lie in the region and were analysed, "
+            f"{facts.analysed_share:.0%} of the image."
+        )
+    noun = "tile was" if facts.n_tiles == 1 else "tiles were"
+    return f"All {facts.n_tiles} {noun} analysed."
+
+
+def _percent(share: float) -> str:
+    """Never 0 % for something missing, never 100 % for something found."""
+    return f"{100 * share:.2g} %" if 0 < share < 1 else f"{100 * share:.0f} %"

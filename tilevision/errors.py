@@ -1,0 +1,159 @@
+"""The error tree: everything tilevision raises on purpose.
+
+Each message says what is wrong, where, and the remedy, in one line. A command-line
+run prints that line and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from traceback import format_exception
+from typing import Any
+
+__all__ = [
+    "Blocked",
+    "CheckpointCorrupt",
+    "CheckpointError",
+    "CheckpointTooLarge",
+    "ClusterError",
+    "Failure",
+    "GridError",
+    "IncompleteRun",
+    "ModelError",
+    "PermanentError",
+    "RunBusy",
+    "RunError",
+    "SourceError",
+    "Throttled",
+    "TilevisionError",
+    "TransientError",
+]
+
+
+class TilevisionError(Exception):
+    """Base of every error tilevision raises on purpose."""
+
+
+class SourceError(TilevisionError):
+    """An image cannot be found, opened, read or understood."""
+
+
+class GridError(TilevisionError):
+    """A grid is malformed, or does not fit the image."""
+
+
+class ModelError(TilevisionError):
+    """A model cannot be resolved, built or fingerprinted, or returned nonsense.
+
+    Never retried: the same model on the same tile would do the same again.
+    """
+
+
+class CheckpointError(TilevisionError):
+    """The checkpoint folder cannot be used: not writable, full, on a network share."""
+
+
+class CheckpointTooLarge(CheckpointError):
+    """One tile's findings have no form that fits the record limit."""
+
+
+class CheckpointCorrupt(CheckpointError):
+    """The checkpoint was not written by tilevision, or is damaged."""
+
+
+class ClusterError(TilevisionError):
+    """The Dask cluster cannot be started, reached or trusted with the work."""
+
+
+class RunError(TilevisionError):
+    """A run cannot start, go on or be found; also an argument that makes no sense."""
+
+
+class IncompleteRun(RunError):
+    """Some tiles failed and the caller asked for all of them (``strict=True``).
+
+    Attributes
+    ----------
+    result : Result
+        What was found in the tiles that did finish.
+    """
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class RunBusy(RunError):
+    """Another process is at work on this run."""
+
+
+class Blocked(RunError):
+    """Moderation refused the image, so no tile was analysed."""
+
+
+class Throttled(TilevisionError):
+    """For adapters: the backend asks for fewer requests.
+
+    Attributes
+    ----------
+    retry_after : float or None
+        Seconds the backend asked to be left alone, where it said so.
+    """
+
+    def __init__(self, message: str = "throttled", retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class TransientError(TilevisionError):
+    """For adapters: failed now, may work on the next attempt."""
+
+
+class PermanentError(TilevisionError):
+    """For adapters: will fail the same way however often it is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it travels between processes: plain text, never an exception object.
+
+    Parameters
+    ----------
+    kind : str
+        ``"throttled"``, ``"transient"`` (worth another attempt), ``"permanent"``,
+        ``"lost"`` (the worker died) or ``"timeout"``.
+    error : str
+        Name of the exception's class.
+    message : str
+        One line.
+    retry_after : float, optional
+        Seconds the backend asked to be left alone.
+    traceback : str
+        Where it came from, for the tile inspector; bounded.
+    """
+
+    kind: str
+    error: str
+    message: str
+    retry_after: float | None = None
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Sort `error` into a kind; whatever nobody declared permanent is transient."""
+        kind = "transient"
+        if isinstance(error, Throttled):
+            kind = "throttled"
+        elif isinstance(error, (PermanentError, ModelError, SourceError, CheckpointError)):
+            kind = "permanent"
+        lines = format_exception(error, limit=-8)
+        return cls(
+            kind=kind,
+            error=type(error).__name__,
+            message=" ".join(str(error).split())[:500],
+            retry_after=getattr(error, "retry_after", None),
+            traceback="".join(lines)[-4000:],
+        )
+
+    def __str__(self) -> str:
+        return f"{self.error}: {self.message}" if self.message else self.error

@@ -1,0 +1,99 @@
+"""Facts about a run, as they happen.
+
+Events are published after the fact: `done` follows the commit. Listeners stand outside
+and only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tilevision.grid import Tile
+
+__all__ = ["Event", "RunChanged", "StageDone", "TileChanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunChanged:
+    """The run as a whole has a new status.
+
+    Parameters
+    ----------
+    time : float
+        Seconds since the epoch.
+    status : str
+        ``running``, ``paused``, ``complete``, ``partial``, ``stopped``, ``cancelled``,
+        ``blocked`` or ``failed``.
+    reason : str
+        One line: why, and what to do, where there is something to say.
+    """
+
+    time: float
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage other than the tiles has finished.
+
+    Parameters
+    ----------
+    time : float
+    stage : str
+        ``open``, ``moderation``, ``plan``, ``merge`` or ``synthesis``.
+    seconds : float
+    message : str
+        One line for people.
+    restored : bool
+        Whether it came from the checkpoint.
+    """
+
+    time: float
+    stage: str
+    seconds: float
+    message: str = ""
+    restored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TileChanged:
+    """One tile has a new status.
+
+    Parameters
+    ----------
+    time : float
+    tile : Tile
+    status : str
+        ``pending``, ``running``, ``done`` (committed), ``restored``, ``retrying``,
+        ``throttled``, ``failed`` or ``skipped``.
+    attempt : int
+        From 1; 0 where no attempt was made.
+    worker : str
+        Address, where one was involved.
+    read_seconds, infer_seconds : float or None
+        None where nothing ran.
+    n_findings : int
+    saturated : bool
+    model : str
+    error : str
+        One line; empty unless the status tells of a failure.
+    boxes : tuple of (x0, y0, x1, y1, label)
+        Up to 256 of the strongest detections, whole image pixels: for drawing, not for counting.
+    """
+
+    time: float
+    tile: Tile
+    status: str
+    attempt: int = 0
+    worker: str = ""
+    read_seconds: float | None = None
+    infer_seconds: float | None = None
+    n_findings: int = 0
+    saturated: bool = False
+    model: str = ""
+    error: str = ""
+    boxes: tuple[tuple[int, int, int, int, str], ...] = ()
+
+
+Event = RunChanged | StageDone | TileChanged

@@ -1,0 +1,330 @@
+"""What a model saw: columns of findings, in the tile's frame or the image's.
+
+People read "detections" in the interface and the exports, since a finding is a
+diagnosis in pathology.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tilevision.errors import ModelError
+from tilevision.geometry import MultiPolygon, map_polygon, polygon
+from tilevision.grid import Tile
+
+__all__ = ["Findings", "TileFindings"]
+
+_ROW_COLUMNS = ("polygons", "texts", "attributes")
+_COLUMNS = ("boxes", "scores", "labels", "class_ids", "oriented", "points", *_ROW_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
+class Findings:
+    """Detections of one tile or one image, as columns of equal length. Immutable, sorted.
+
+    Rows stand in a canonical order (highest score first, those without a score last,
+    then by box and content), so the same findings are equal however they were found.
+
+    Parameters
+    ----------
+    boxes : array (n, 4)
+        xmin, ymin, xmax, ymax in pixels of the frame, half-open.
+    scores : array (n,), optional
+        Confidence, 0 to 1; NaN where the model gives none. Default all NaN.
+    labels : sequence of str, optional
+        Class names. Default ``"object"``.
+    class_ids : array (n,) of int, optional
+        Class numbers of the model; -1 where it has none. Default all -1.
+    oriented : array (n, 4, 2), optional
+        Corners x, y of rotated boxes; NaN in rows that have none.
+    points : array (n, 2), optional
+        x, y; NaN in rows that have none.
+    polygons : sequence, optional
+        Per row None, a ring ``(k, 2)``, or parts of rings (exterior, then holes).
+    texts : sequence of str or None, optional
+        What is written there.
+    attributes : sequence of dict or None, optional
+        Further values of plain JSON types.
+    tile_scores : mapping of str to float, optional
+        Class to probability for the tile as a whole.
+    note : str
+        A remark about the tile as a whole.
+
+    Raises
+    ------
+    ModelError
+        If columns differ in length, boxes are not finite or inverted, or scores lie
+        outside 0 to 1.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.object_]
+    class_ids: NDArray[np.int64]
+    oriented: NDArray[np.float64] | None
+    points: NDArray[np.float64] | None
+    polygons: tuple[MultiPolygon | None, ...] | None
+    texts: tuple[str | None, ...] | None
+    attributes: tuple[Mapping[str, Any] | None, ...] | None
+    tile_scores: Mapping[str, float]
+    note: str
+
+    def __init__(
+        self,
+        boxes: ArrayLike = (),
+        scores: ArrayLike | None = None,
+        labels: Sequence[str] | NDArray[Any] | None = None,
+        class_ids: ArrayLike | None = None,
+        oriented: ArrayLike | None = None,
+        points: ArrayLike | None = None,
+        polygons: Sequence[Any] | None = None,
+        texts: Sequence[str | None] | None = None,
+        attributes: Sequence[Mapping[str, Any] | None] | None = None,
+        tile_scores: Mapping[str, float] | None = None,
+        note: str = "",
+    ) -> None:
+        box = _array("boxes", boxes, (4,))
+        n = len(box)
+        names = np.empty(n, dtype=object)
+        names[:] = "object" if labels is None else _sized("labels", list(map(str, labels)), n)
+        columns = {
+            "boxes": box,
+            "scores": np.full(n, np.nan) if scores is None else _array("scores", scores, ()),
+            "labels": names,
+            "class_ids": np.full(n, -1) if class_ids is None else _integers(class_ids),
+            "oriented": None if oriented is None else _array("oriented", oriented, (4, 2)),
+            "points": None if points is None else _array("points", points, (2,)),
+            "polygons": None if polygons is None else tuple(map(polygon, polygons)),
+            "texts": None if texts is None else tuple(texts),
+            "attributes": None if attributes is None else tuple(attributes),
+        }
+        _check(columns, n)
+        _fill(self, _sort(columns), tile_scores or {}, note)
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Findings):
+            return NotImplemented
+        mine, theirs = self.columns, other.columns
+        return (
+            len(self) == len(other)
+            and mine.keys() == theirs.keys()
+            and (self.note, self.tile_scores) == (other.note, other.tile_scores)
+            and all(plain(mine[name]) == plain(theirs[name]) for name in mine)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, too large to hash
+
+    def __repr__(self) -> str:
+        names, counts = np.unique(self.labels.astype(str), return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:5]
+        kinds = ", ".join(f"{counts[i]} {names[i][:40]}" for i in order)
+        more = f", {len(names) - 5} more classes" if len(names) > 5 else ""
+        return f"Findings({len(self)} detections{': ' if kinds else ''}{kinds}{more})"
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that are present, by name."""
+        present = {name: getattr(self, name) for name in _COLUMNS}
+        return {name: column for name, column in present.items() if column is not None}
+
+    def take(self, rows: ArrayLike) -> Findings:
+        """Return the rows that a mask ``(n,)`` of bool or an index of int selects."""
+        index = np.asarray(rows)
+        index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+        return _build(_select(self.columns, index), self.tile_scores, self.note)
+
+    def filter(
+        self, min_score: float | None = None, classes: Iterable[str] | None = None
+    ) -> Findings:
+        """Keep rows scored `min_score` or higher (rows without a score stay) in `classes`."""
+        keep = np.ones(len(self), dtype=bool)
+        if min_score is not None:
+            keep &= ~(self.scores < min_score)
+        if classes is not None:
+            wanted = {classes} if isinstance(classes, str) else set(classes)
+            keep &= np.fromiter((label in wanted for label in self.labels), bool, len(self))
+        return self if keep.all() else self.take(keep)
+
+    @classmethod
+    def concat(cls, parts: Sequence[Findings]) -> Findings:
+        """Return the rows of all `parts`; what belongs to a whole tile is dropped."""
+        names = {name for part in parts for name in part.columns}
+        columns = {
+            name: _join(name, [(getattr(part, name), len(part)) for part in parts])
+            for name in _COLUMNS
+            if name in names
+        }
+        return _build(_sort(columns), {}, "") if columns else cls()
+
+    def mapped(self, factor: tuple[float, float], offset: tuple[float, float]) -> Findings:
+        """Return the findings with every coordinate times `factor` (x, y) plus `offset`."""
+        f, o = np.asarray(factor, dtype=np.float64), np.asarray(offset, dtype=np.float64)
+        columns = self.columns
+        columns["boxes"] = self.boxes * np.tile(f, 2) + np.tile(o, 2)
+        for name in ("oriented", "points"):
+            if name in columns:
+                columns[name] = columns[name] * f + o
+        if self.polygons is not None:
+            columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
+        return _build(_sort(columns), self.tile_scores, self.note)
+
+    def rounded(self) -> Findings:
+        """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
+        columns = self.columns
+        for name, digits in (("boxes", 2), ("oriented", 2), ("points", 2), ("scores", 5)):
+            if name in columns:
+                columns[name] = np.round(columns[name], digits) + 0.0  # no -0.0
+        if self.polygons is not None:
+            columns["polygons"] = tuple(
+                p and tuple(tuple(np.round(ring, 2) + 0.0 for ring in part) for part in p)
+                for p in self.polygons
+            )
+        scores = {name: round(value, 5) for name, value in self.tile_scores.items()}
+        return _build(_sort(columns), scores, self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class TileFindings:
+    """The findings of one tile, in that tile's frame.
+
+    Parameters
+    ----------
+    tile : Tile
+    findings : Findings
+        In pixels of the tile as the model saw it (``tile.output_size``).
+    saturated : bool
+        Whether the model returned as many detections as it can, so some may be missing.
+    """
+
+    tile: Tile
+    findings: Findings
+    saturated: bool = False
+
+    def in_image(self) -> Findings:
+        """Return the findings in pixels of the full-resolution image."""
+        box, (width, height) = self.tile.box, self.tile.output_size
+        factor = (box.width / width, box.height / height)
+        return self.findings.mapped(factor, (box.x0, box.y0))
+
+
+def _build(columns: dict[str, Any], tile_scores: Mapping[str, float], note: str) -> Findings:
+    findings = object.__new__(Findings)
+    _fill(findings, columns, tile_scores, note)
+    return findings
+
+
+def _fill(
+    findings: Findings, columns: dict[str, Any], tile_scores: Mapping[str, float], note: str
+) -> None:
+    """Set the fields of a frozen instance; arrays become read-only."""
+    for name in _COLUMNS:
+        column = columns.get(name)
+        if isinstance(column, np.ndarray):
+            column = column.view()
+            column.setflags(write=False)
+        object.__setattr__(findings, name, column)
+    object.__setattr__(findings, "tile_scores", dict(sorted(tile_scores.items())))
+    object.__setattr__(findings, "note", note)
+
+
+def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    try:
+        array = np.array(values, dtype=np.float64)
+        return array.reshape(-1, *shape) if array.size == 0 else array.reshape(len(array), *shape)
+    except (TypeError, ValueError):
+        expected = ", ".join(["n", *map(str, shape)])
+        raise ModelError(f"{name} must be numbers of shape ({expected})") from None
+
+
+def _integers(values: ArrayLike) -> NDArray[np.int64]:
+    array = np.array(values)
+    if array.size and array.dtype.kind not in "iuf":
+        raise ModelError("class_ids must be whole numbers; names go in labels")
+    return array.astype(np.int64).reshape(-1)
+
+
+def _sized(name: str, column: Sequence[Any], n: int) -> Sequence[Any]:
+    if len(column) != n:
+        raise ModelError(f"{name} has {len(column)} rows, boxes has {n}; give one for each box")
+    return column
+
+
+def _check(columns: dict[str, Any], n: int) -> None:
+    for name, column in columns.items():
+        if column is not None:
+            _sized(name, column, n)
+    boxes, scores = columns["boxes"], columns["scores"]
+    if not np.isfinite(boxes).all():
+        raise ModelError("a box is not finite (NaN or infinite); drop it in the model")
+    inverted = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
+    if len(inverted):
+        raise ModelError(
+            f"box {boxes[inverted[0]].tolist()} is inverted; give xmin, ymin, xmax, ymax"
+        )
+    bad = scores[(scores < 0) | (scores > 1)]
+    if len(bad):
+        raise ModelError(
+            f"score {bad[0]:g} lies outside 0 to 1; scale the scores, or leave them out"
+        )
+
+
+def _sort(columns: dict[str, Any]) -> dict[str, Any]:
+    """Put rows in canonical order; only exact ties need a look at their content."""
+    keys = np.column_stack([-columns["scores"], columns["boxes"]])
+    order = np.lexsort(keys.T[::-1])
+    keys = keys[order]
+    same = ((keys[1:] == keys[:-1]) | (np.isnan(keys[1:]) & np.isnan(keys[:-1]))).all(axis=1)
+    if same.any():
+        run = np.concatenate([[0], np.cumsum(~same)])
+        tied = np.flatnonzero(np.bincount(run)[run] > 1)
+        ranked = sorted(tied, key=lambda i: (run[i], _row_text(columns, int(order[i]))))
+        order[tied] = order[np.array(ranked)]
+    if (order == np.arange(len(order))).all():
+        return columns
+    return _select(columns, order)
+
+
+def _row_text(columns: dict[str, Any], row: int) -> str:
+    names = (name for name in _COLUMNS[2:] if columns.get(name) is not None)
+    return repr([plain(columns[name][row]) for name in names])
+
+
+def _select(columns: dict[str, Any], index: NDArray[np.int64]) -> dict[str, Any]:
+    return {
+        name: column[index] if isinstance(column, np.ndarray) else tuple(column[i] for i in index)
+        for name, column in columns.items()
+        if column is not None
+    }
+
+
+def _join(name: str, parts: list[tuple[Any, int]]) -> Any:
+    """Concatenate one column; parts that lack it get NaN or None rows."""
+    if name in _ROW_COLUMNS:
+        return tuple(value for column, n in parts for value in (column or (None,) * n))
+    shape = {"oriented": (4, 2), "points": (2,)}.get(name, ())
+    return np.concatenate(
+        [np.full((n, *shape), np.nan) if column is None else column for column, n in parts]
+    )
+
+
+def plain(value: Any) -> Any:
+    """Return arrays and tuples as lists and NaN as None, at any depth."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and np.isnan(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,97 @@
+"""What a model is, and how one is asked for.
+
+Named `modelspec` because `model` and `models` are public functions, and a package
+attribute cannot be both a function and a submodule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from numpy.typing import NDArray
+
+from tilevision.findings import Findings
+
+__all__ = ["HostedModel", "Model", "ModelSpec", "Stage"]
+
+Stage = Literal["moderation", "tile", "synthesis"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """How a worker builds a model: small, picklable, and what the model declares of itself.
+
+    Parameters
+    ----------
+    name : str
+        For people: ``"nuclei"``, ``"count_ships"``, ``"weights.onnx"``.
+    factory : str
+        ``"package.module:attribute"``, called on the worker once per process as
+        ``attribute(spec)``; returns the model.
+    fingerprint : str
+        Everything the model's answers depend on; part of each tile's key.
+    params : mapping
+        Plain JSON values for the factory.
+    payload : bytes
+        A function or object as one cloudpickle blob, 1 MB at most.
+    stages : tuple of str
+        What it can serve: ``"moderation"``, ``"tile"``, ``"synthesis"``.
+    batch_size : int
+        Most tiles that `predict` takes at once.
+    input_size : tuple of int, optional
+        Width and height it was made for; decides the default grid.
+    mpp : float, optional
+        Microns per pixel it was made for; decides the default resolution.
+    bands : tuple of int, optional
+        Bands it reads, from 0; None is RGB.
+    dtype : str
+        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored.
+    max_detections : int, optional
+        A tile with this many is saturated.
+    nms : float, optional
+        IoU above which detections of one tile are duplicates, for models without NMS of their own.
+    hosted : bool
+        Whether predictions wait on a network instead of a processor.
+    price : float, optional
+        Cost per call.
+    """
+
+    name: str
+    factory: str
+    fingerprint: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    payload: bytes = b""
+    stages: tuple[Stage, ...] = ("tile",)
+    batch_size: int = 1
+    input_size: tuple[int, int] | None = None
+    mpp: float | None = None
+    bands: tuple[int, ...] | None = None
+    dtype: Literal["uint8", "raw"] = "uint8"
+    max_detections: int | None = None
+    nms: float | None = None
+    hosted: bool = False
+    price: float | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A detector of any kind, living on a worker."""
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Sequence[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``, in pixels of that tile."""
+        ...
+
+
+@runtime_checkable
+class HostedModel(Protocol):
+    """A detector behind a network: encoding takes a processor, the request only waits."""
+
+    def encode(self, batch: Sequence[NDArray[Any]]) -> Any:
+        """Return what `request` sends, made in the worker's slot."""
+        ...
+
+    def request(self, payload: Any) -> Sequence[Findings]:
+        """Send `payload`, wait, and return one `Findings` per tile."""
+        ...

@@ -1,0 +1,215 @@
+"""What the scheduler is told, and what it answers. Pure data: no clock, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tilevision.errors import Failure
+from tilevision.grid import Tile
+
+__all__ = [
+    "Abandon",
+    "Action",
+    "Announce",
+    "Cancelled",
+    "ClusterChanged",
+    "ClusterLost",
+    "Committed",
+    "End",
+    "Happening",
+    "Hold",
+    "Paused",
+    "Refused",
+    "Resumed",
+    "RetryFailed",
+    "SetConcurrency",
+    "Submit",
+    "TaskFinished",
+    "TaskLost",
+    "TileStarted",
+]
+
+
+# What happened ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TileStarted:
+    """A worker has begun to read this tile (a hint: it can come late, twice or never)."""
+
+    task: str
+    tile: Tile
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFinished:
+    """A task came back. Each of its tiles is either done (None) or failed.
+
+    Parameters
+    ----------
+    task : str
+    outcomes : mapping of Tile to Failure or None
+    seconds : float
+        Time the worker spent, for the automatic batch size.
+    batched : frozenset of Tile
+        Failed tiles whose failure hit several tiles at once: retried alone, without blame.
+    """
+
+    task: str
+    outcomes: Mapping[Tile, Failure | None]
+    seconds: float = 0.0
+    batched: frozenset[Tile] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLost:
+    """A task will never come back: its worker died, or Dask gave it up."""
+
+    task: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """These tiles' findings are on disk."""
+
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """These tiles came back, but the checkpoint cannot hold them (too large)."""
+
+    failures: Mapping[Tile, Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChanged:
+    """The workers that are there now: address to number of threads."""
+
+    workers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLost:
+    """The scheduler is gone, and every task with it; a new cluster may follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Submit nothing more until resumed; what is in flight may finish."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """End once what is in flight has finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryFailed:
+    """Give failed tiles fresh attempts: these, or all."""
+
+    tiles: frozenset[Tile] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetConcurrency:
+    """Change the window while running; None is automatic."""
+
+    concurrency: int | None
+
+
+Happening = (
+    TileStarted
+    | TaskFinished
+    | TaskLost
+    | Committed
+    | Refused
+    | ClusterChanged
+    | ClusterLost
+    | Paused
+    | Resumed
+    | Cancelled
+    | RetryFailed
+    | SetConcurrency
+)
+
+
+# What to do ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Send these tiles to the cluster as one task.
+
+    Parameters
+    ----------
+    task : str
+        Unique for ever: ``tile-infer-<first tile>-a<attempt>-<serial>``.
+    tiles : tuple of Tile
+    attempts : tuple of int
+        Number of the attempt of each tile, from 1.
+    worker : str, optional
+        Address to pin a suspect to, alone.
+    """
+
+    task: str
+    tiles: tuple[Tile, ...]
+    attempts: tuple[int, ...]
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Forget a task past its deadline; restart its worker where the model runs there."""
+
+    task: str
+    restart_worker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A tile has a new status that listeners should hear of (never ``done``: see Committed)."""
+
+    tile: Tile
+    status: str
+    attempt: int = 0
+    worker: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The run pauses of its own accord: the backend fails tile after tile."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing is left to do.
+
+    Parameters
+    ----------
+    status : str
+        ``complete``, ``partial``, ``stopped`` (a limit was hit) or ``cancelled``.
+    reason : str
+        One line; empty for ``complete``.
+    failures : mapping of Tile to (Failure, attempts)
+    """
+
+    status: str
+    reason: str = ""
+    failures: Mapping[Tile, tuple[Failure, int]] = field(default_factory=dict)
+
+
+Action = Submit | Abandon | Announce | Hold | End

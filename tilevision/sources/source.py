@@ -1,0 +1,146 @@
+"""What every image looks like to the rest of tilevision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.geometry import Box
+
+__all__ = ["ImageMetadata", "ImageSource", "Pixels", "ReadOptions", "SourceRef"]
+
+Pixels = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMetadata:
+    """What the file says of itself beyond its pixels.
+
+    Parameters
+    ----------
+    format : str
+        ``"JPEG"``, ``"TIFF"``, ``"SVS"``, ``"array"``, …
+    mpp : tuple of float, optional
+        Microns per pixel at full resolution in x and y, where the file (or the caller) says.
+    crs : str, optional
+        Coordinate reference system, as ``"EPSG:32617"`` or WKT.
+    transform : tuple of float, optional
+        Affine ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
+    nodata : float, optional
+        Value that means no data.
+    frames : int
+        Pages or frames in the file; only the first is this image unless a frame was asked for.
+    orientation : int
+        EXIF orientation found in the file and already applied to the pixels; 1 is upright.
+    bounds : Box, optional
+        Non-empty region of a slide (OpenSlide bounds), full-resolution pixels.
+    levels : tuple of (int, int)
+        Width and height of each stored resolution, full resolution first.
+    notes : tuple of str
+        What a user should be told about the file, one line each.
+    """
+
+    format: str = ""
+    mpp: tuple[float, float] | None = None
+    crs: str | None = None
+    transform: tuple[float, ...] | None = None
+    nodata: float | None = None
+    frames: int = 1
+    orientation: int = 1
+    bounds: Box | None = None
+    levels: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRef:
+    """How a worker finds the image: small and picklable, never pixels, never secrets.
+
+    Parameters
+    ----------
+    opener : str
+        ``"package.module:function"``; called as ``function(path, **options)``, returns the source.
+    path : str
+        Absolute path or URL.
+    options : mapping
+        Plain values for the opener.
+    fingerprint : str
+        Of the content; a worker that sees another refuses the file.
+    """
+
+    opener: str
+    path: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What turns stored values into what a model sees; part of each tile's key.
+
+    Parameters
+    ----------
+    bands : tuple of int, optional
+        Bands to read, from 0, in this order; None is all.
+    dtype : str
+        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored.
+    stretch : tuple of (float, float), optional
+        Low and high stored value per band that become 0 and 255; one rule for the whole
+        image. None where the values are 8-bit already, or raw.
+    nodata : float, optional
+        Stored value shown as 0.
+    """
+
+    bands: tuple[int, ...] | None = None
+    dtype: Literal["uint8", "raw"] = "uint8"
+    stretch: tuple[tuple[float, float], ...] | None = None
+    nodata: float | None = None
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """An image read by the window.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Width and height at full resolution, after orientation.
+    bands : int
+        Number of bands.
+    dtype : numpy.dtype
+        Of what `read` returns.
+    fingerprint : str
+        Of the content, not of the path: hexadecimal.
+    metadata : ImageMetadata
+    reference : SourceRef
+        What a worker opens this image again from.
+    """
+
+    size: tuple[int, int]
+    bands: int
+    dtype: np.dtype[Any]
+    fingerprint: str
+    metadata: ImageMetadata
+    reference: SourceRef
+
+    def read(self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None) -> Pixels:
+        """Return the pixels of `box` as ``(h, w, c)``, at `scale` output pixels per image pixel.
+
+        Reads from the best stored level and costs the window, not the image. `box` is in
+        whole full-resolution pixels, half-open, inside the image. The output is
+        ``max(1, round(height * scale))`` by ``max(1, round(width * scale))``. `bands` are
+        numbered from 0; None is all. Safe to call from several threads.
+        """
+        ...
+
+    def thumbnail(self, max_side: int) -> Pixels:
+        """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`."""
+        ...
+
+    def close(self) -> None:
+        """Release file handles, and the staging file where this source made one."""
+        ...
