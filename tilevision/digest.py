@@ -11,7 +11,7 @@ import numpy as np
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 
-__all__ = ["Digest", "covered_area", "describe", "digest"]
+__all__ = ["Digest", "coverage", "covered_area", "describe", "digest"]
 
 STRONGEST = 10
 CLASSES = 20
@@ -155,7 +155,7 @@ def describe(facts: Digest) -> str:
             f"The median score is {facts.median_score:.2f}; "
             f"{facts.low_score_share:.0%} of the scores are below 0.5."
         )
-    sentences.append(_coverage(facts))
+    sentences.append(coverage(facts))
     if facts.n_saturated:
         sentences.append(
             f"{facts.n_saturated} tiles are saturated: the model returned as many detections as it "
@@ -174,7 +174,8 @@ def _found(facts: Digest) -> str:
     return f"{facts.model or 'The model'} found {facts.n_findings:,} {noun} ({', '.join(kinds)})"
 
 
-def _coverage(facts: Digest) -> str:
+def coverage(facts: Digest) -> str:
+    """Say in one sentence how much was analysed; what is missing comes first."""
     missing = facts.n_tiles - facts.n_skipped - facts.n_analysed
     if missing:
         share = 1 - facts.analysed_share
