@@ -1,0 +1,165 @@
+"""The account of a run: what became of each tile, and how the result came about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from tilevision.errors import RunError
+from tilevision.grid import Tile
+
+__all__ = ["ANALYSED", "MATCH_METRICS", "MERGE_METHODS", "MergeSettings", "RunFacts", "TileRow"]
+
+MERGE_METHODS = ("seam", "nms", "nmm", "wbf", "none")
+MATCH_METRICS = ("iou", "ios")
+ANALYSED = ("done", "restored")
+
+
+@dataclass(frozen=True, slots=True)
+class TileRow:
+    """What became of one tile.
+
+    Parameters
+    ----------
+    tile : Tile
+    status : str
+        ``done``, ``restored``, ``failed``, ``skipped``, or where the run ended early
+        ``pending``, ``running``, ``retrying``, ``throttled``.
+    attempts : int
+        0 where the tile was restored or never tried.
+    read_seconds, infer_seconds : float, optional
+        None where nothing ran.
+    n_findings : int
+        Detections in the tile before the merge.
+    saturated : bool
+        Whether the model returned as many as it can, so some may be missing.
+    model, worker, error : str
+        Error is one line, empty unless the tile failed.
+    """
+
+    tile: Tile
+    status: str
+    attempts: int = 0
+    read_seconds: float | None = None
+    infer_seconds: float | None = None
+    n_findings: int = 0
+    saturated: bool = False
+    model: str = ""
+    worker: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """What turns tile findings into findings of the image; changing it costs no inference.
+
+    Parameters
+    ----------
+    method : str
+        ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
+    class_agnostic : bool
+        Whether detections of different classes may be one object.
+    match_metric : str
+        ``"iou"`` or ``"ios"``.
+    match_threshold : float
+        Above which two detections are one object, 0 to 1.
+    min_score : float, optional
+        Lower scores are dropped before the merge; rows without a score stay.
+    classes : tuple of str, optional
+        Other classes are dropped before the merge.
+
+    Raises
+    ------
+    RunError
+        If a name is unknown or a number lies outside 0 to 1.
+    """
+
+    method: str = "seam"
+    class_agnostic: bool = False
+    match_metric: str = "iou"
+    match_threshold: float = 0.5
+    min_score: float | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_name("merge", self.method, MERGE_METHODS)
+        _check_name("match_metric", self.match_metric, MATCH_METRICS)
+        for name in ("match_threshold", "min_score"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _share(name, getattr(self, name)))
+        if self.classes is not None:
+            object.__setattr__(self, "classes", _class_names(self.classes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, in the order of the fields."""
+        return {
+            "method": self.method,
+            "class_agnostic": self.class_agnostic,
+            "match_metric": self.match_metric,
+            "match_threshold": self.match_threshold,
+            "min_score": self.min_score,
+            "classes": None if self.classes is None else list(self.classes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """How a result came about.
+
+    Parameters
+    ----------
+    run_id, status, reason : str
+        Status as `Run.status` ends; reason is one line, empty where complete.
+    model, model_fingerprint : str
+    grid : str
+        For people: ``"8x8, overlap 0.2"``.
+    scale : float
+        Output pixels per image pixel that the model saw.
+    restored : int
+        Tiles that came from the checkpoint.
+    restored_at : float, optional
+        Epoch seconds of the oldest restored record.
+    verdict : object, optional
+        What moderation said.
+    cost : float, optional
+        Of the calls made, where the model has a price.
+    synthesis : str, optional
+        Text of a synthesis model other than the built-in summary.
+    seconds : float
+        Wall time of the run.
+    """
+
+    run_id: str
+    status: str
+    reason: str = ""
+    model: str = ""
+    model_fingerprint: str = ""
+    grid: str = ""
+    scale: float = 1.0
+    restored: int = 0
+    restored_at: float | None = None
+    verdict: Any = None
+    cost: float | None = None
+    synthesis: str | None = None
+    seconds: float = 0.0
+
+
+def _class_names(classes: Iterable[Any]) -> tuple[str, ...]:
+    names = (classes,) if isinstance(classes, str) else tuple(classes)
+    for name in names:
+        if not isinstance(name, str):
+            raise RunError(f"classes holds {name!r}; give class names as text, such as ['nucleus']")
+    return tuple(sorted(set(names)))
+
+
+def _check_name(what: str, name: Any, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise RunError(f"{what} {name!r} is not known; give one of {', '.join(known)}")
+
+
+def _share(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise RunError(f"{what} is {value!r}; give a number from 0 to 1")
+    return float(value)

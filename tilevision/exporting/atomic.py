@@ -1,0 +1,52 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from tilevision.errors import RunError
+
+__all__ = ["check_folder", "writing"]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 stream that becomes `path` once the block ends well.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written; whatever stood at `path` before still stands there.
+    """
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        with draft.open("x", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure files can be created in `folder`.
+
+    Raises
+    ------
+    RunError
+        If it is missing, not a folder, or not writable.
+    """
+    if not folder.exists():
+        raise RunError(f"cannot write to {folder}: there is no such folder; create it first")
+    if not folder.is_dir():
+        raise RunError(f"cannot write to {folder}: it is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(f"cannot write to {folder}: permission denied; choose another folder")

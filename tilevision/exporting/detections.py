@@ -1,0 +1,126 @@
+"""The detections of a result one by one, as plain values rounded for files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.exporting.tables import areas, class_numbers
+from tilevision.findings import Findings, plain
+from tilevision.geometry import MultiPolygon
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["Detection", "Ring", "detections"]
+
+CHUNK = 4096
+
+Ring = list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One detection in pixels of the full-resolution image, to 0.01 px.
+
+    Parameters
+    ----------
+    box : list of float
+        xmin, ymin, xmax, ymax, half-open.
+    label : str
+    class_id : int
+    score : float, optional
+    area : float
+        Square pixels, of the outline where there is one.
+    polygon : list of parts, optional
+        Parts of rings (exterior, then holes) of x, y; not closed.
+    oriented : list, optional
+        Four corners x, y.
+    point : list of float, optional
+        x, y.
+    text : str, optional
+    attributes : mapping, optional
+        Plain JSON values.
+    """
+
+    box: list[float]
+    label: str
+    class_id: int
+    score: float | None
+    area: float
+    polygon: list[list[Ring]] | None
+    oriented: Ring | None
+    point: list[float] | None
+    text: str | None
+    attributes: Mapping[str, Any] | None
+
+
+def detections(result: Result) -> Iterator[Detection]:
+    """Yield the merged detections in their canonical order, a few thousand unpacked at a time."""
+    found = result.findings
+    numbers, sizes = class_numbers(found), areas(found)
+    for start in range(0, len(found), CHUNK):
+        rows = slice(start, start + CHUNK)
+        yield from _unpacked(found, numbers, sizes, rows)
+
+
+def _unpacked(
+    found: Findings, numbers: NDArray[np.int64], sizes: NDArray[np.float64], rows: slice
+) -> Iterator[Detection]:
+    boxes = _rounded(found.boxes[rows])
+    columns = zip(
+        boxes,
+        found.labels[rows].tolist(),
+        numbers[rows].tolist(),
+        _optional(np.round(found.scores[rows], 5)),
+        _rounded(sizes[rows]),
+        _optional_column(found.polygons, rows, len(boxes)),
+        _present(found.oriented, rows, len(boxes)),
+        _present(found.points, rows, len(boxes)),
+        _optional_column(found.texts, rows, len(boxes)),
+        _optional_column(found.attributes, rows, len(boxes)),
+        strict=True,
+    )
+    for box, label, number, score, size, shape, oriented, point, text, attributes in columns:
+        yield Detection(
+            box=box,
+            label=str(label),
+            class_id=number,
+            score=score,
+            area=size,
+            polygon=_polygon(shape),
+            oriented=oriented,
+            point=point,
+            text=text,
+            attributes=plain(attributes),
+        )
+
+
+def _rounded(values: NDArray[np.float64]) -> list[Any]:
+    out: list[Any] = (np.round(values, 2) + 0.0).tolist()  # no -0.0
+    return out
+
+
+def _optional(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _optional_column(column: tuple[Any, ...] | None, rows: slice, n: int) -> tuple[Any, ...]:
+    return (None,) * n if column is None else column[rows]
+
+
+def _present(column: NDArray[np.float64] | None, rows: slice, n: int) -> list[Any]:
+    """Return the rows of an optional column of coordinates, None where they are NaN."""
+    if column is None:
+        return [None] * n
+    values = column[rows]
+    empty: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(values).reshape(n, -1), axis=1)
+    return [None if e else v for v, e in zip(_rounded(values), empty, strict=True)]
+
+
+def _polygon(shape: MultiPolygon | None) -> list[list[Ring]] | None:
+    return [[_rounded(ring) for ring in part] for part in shape] if shape else None

@@ -1,0 +1,52 @@
+"""CSV: one row per detection, for spreadsheets and data frames.
+
+A comment line would break readers, so a partial result is told by its columns: the last
+one is then ``incomplete``, and says in every row how much was not analysed. Outlines do
+not fit a row; they are in the JSON and GeoJSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tilevision.exporting.detections import Detection, detections
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["write"]
+
+
+def write(result: Result, stream: TextIO) -> None:
+    """Write the header and the rows; coordinates in full-resolution pixels."""
+    found = result.findings
+    columns = ["xmin", "ymin", "xmax", "ymax", "label", "class_id", "score", "area"]
+    columns += ["area_um2"] if result.mpp else []
+    columns += ["text"] if found.texts is not None else []
+    columns += ["attributes"] if found.attributes is not None else []
+    missing = {} if result.complete else {"incomplete": result.coverage}
+    table = csv.DictWriter(stream, [*columns, *missing], extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    unit_area = result.mpp[0] * result.mpp[1] if result.mpp else 1.0
+    for detection in detections(result):
+        table.writerow(_row(detection, unit_area) | missing)
+
+
+def _row(detection: Detection, unit_area: float) -> dict[str, Any]:
+    x0, y0, x1, y1 = detection.box
+    attributes = detection.attributes
+    return {
+        "xmin": x0,
+        "ymin": y0,
+        "xmax": x1,
+        "ymax": y1,
+        "label": detection.label,
+        "class_id": detection.class_id,
+        "score": detection.score,
+        "area": detection.area,
+        "area_um2": round(detection.area * unit_area, 4),
+        "text": detection.text,
+        "attributes": attributes and json.dumps(attributes, ensure_ascii=False, sort_keys=True),
+    }

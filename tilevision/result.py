@@ -1,0 +1,257 @@
+"""What the user keeps of a run: findings, what became of each tile, and how to read both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow
+from tilevision.digest import Digest, coverage, describe, digest
+from tilevision.findings import Findings, TileFindings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tilevision.sources import ImageSource
+
+__all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
+
+SHOWN_CLASSES = 8
+
+_SAME: Any = object()  # None is an answer of its own: no lowest score, every class
+
+
+class Result:
+    """The findings of one image, and an account of every tile.
+
+    Nothing here depends on the order in which tiles finished.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image; asked for its size and metadata, and for pixels when plotting.
+    rows : sequence of TileRow
+        One per tile of the grid.
+    tile_findings : sequence of TileFindings
+        Of the tiles that were analysed.
+    settings : MergeSettings
+    facts : RunFacts
+    name : str
+        Of the image, for people.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: Sequence[TileRow],
+        tile_findings: Sequence[TileFindings],
+        settings: MergeSettings,
+        facts: RunFacts,
+        name: str,
+    ) -> None:
+        self.source = source
+        self.rows = tuple(sorted(rows, key=lambda row: row.tile))
+        self.tile_findings = tuple(sorted(tile_findings, key=lambda found: found.tile))
+        self.settings = settings
+        self.facts = facts
+        self.name = name
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run, as `tv.runs` lists it."""
+        return self.facts.run_id
+
+    @property
+    def status(self) -> str:
+        """How the run ended: ``complete``, ``partial``, ``stopped`` or ``cancelled``."""
+        return self.facts.status
+
+    @property
+    def verdict(self) -> Any:
+        """What moderation said of the image; None where nobody was asked."""
+        return self.facts.verdict
+
+    @property
+    def cost(self) -> float | None:
+        """Price of the calls made; None where the model has no price."""
+        return self.facts.cost
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """Microns per pixel in x and y, where known."""
+        return self.source.metadata.mpp
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile of the region was analysed."""
+        return bool(self.rows) and all(row.status in (*ANALYSED, "skipped") for row in self.rows)
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Detections in pixels of the full-resolution image, merged across tiles."""
+        from tilevision.seams import merge
+
+        chosen = self.settings
+        kept = [
+            replace(found, findings=found.findings.filter(chosen.min_score, chosen.classes))
+            for found in self.tile_findings
+        ]
+        return merge(
+            kept,
+            chosen.method,
+            chosen.class_agnostic,
+            chosen.match_metric,
+            chosen.match_threshold,
+            size=self.source.size,
+        )
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The bounded facts that the summary is written from."""
+        return digest(
+            self.findings,
+            [(row.tile, row.status) for row in self.rows],
+            size=self.source.size,
+            mpp=self.mpp,
+            model=self.facts.model,
+            n_saturated=sum(row.saturated for row in self.rows),
+        )
+
+    @property
+    def coverage(self) -> str:
+        """One sentence: how much of the image was analysed."""
+        return coverage(self.digest)
+
+    @property
+    def description(self) -> str:
+        """The scene in sentences, without a word on when or how it was computed."""
+        if self.facts.synthesis is None:
+            return describe(self.digest)
+        return f"{self.facts.synthesis.strip()} {self.coverage}"
+
+    @property
+    def summary(self) -> str:
+        """The description, and how much of it was restored and from when."""
+        return " ".join(filter(None, [self.description, _provenance(self.facts, len(self.rows))]))
+
+    @property
+    def tiles(self) -> pd.DataFrame:
+        """One row a tile: position, status, attempts, times (NaN if restored), error."""
+        from tilevision.exporting.tables import tile_table
+
+        return tile_table(self.rows)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The failed tiles: where they lie, and why, after how many attempts, on what worker."""
+        columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
+        tiles = self.tiles
+        return tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row per detection, in pixels of the full-resolution image.
+
+        Returns
+        -------
+        DataFrame
+            xmin, ymin, xmax, ymax, label, class_id, score (NaN where the model gives none),
+            area (px²) and, where microns per pixel are known, area_um2 (µm²); text where the
+            model reads. ``attrs`` holds the units and what was not analysed.
+        """
+        from tilevision.exporting.tables import detection_table
+
+        return detection_table(self)
+
+    def with_(
+        self,
+        *,
+        min_score: float | None = _SAME,
+        classes: Iterable[str] | None = _SAME,
+        merge: str = _SAME,
+        class_agnostic: bool = _SAME,
+        match_metric: str = _SAME,
+        match_threshold: float = _SAME,
+    ) -> Result:
+        """Return the result under other thresholds or another merge; nothing is inferred.
+
+        What is not given stays; None lifts `min_score` or `classes`.
+
+        Raises
+        ------
+        RunError
+            If a name is unknown or a number lies outside 0 to 1.
+        """
+        asked: dict[str, Any] = {
+            "min_score": min_score,
+            "classes": classes,
+            "method": merge,
+            "class_agnostic": class_agnostic,
+            "match_metric": match_metric,
+            "match_threshold": match_threshold,
+        }
+        changed = {name: value for name, value in asked.items() if value is not _SAME}
+        settings = replace(self.settings, **changed)
+        return Result(self.source, self.rows, self.tile_findings, settings, self.facts, self.name)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the findings; the suffix decides the format. See `tilevision.exporting`."""
+        from tilevision.exporting import save
+
+        return save(self, path)
+
+    def plot(self, target: Figure | Axes | None = None) -> Figure:
+        """Draw the image, its tiles by status and its detections; say what is missing.
+
+        Parameters
+        ----------
+        target : matplotlib Figure or Axes, optional
+            Where to draw; None makes a figure that a notebook shows by itself.
+        """
+        from tilevision.plot import draw_result
+
+        tiles = [(row.tile, row.status) for row in self.rows]
+        title = f"{self.name}: {len(self.findings):,} detections"
+        return draw_result(
+            target, self.source, tiles, self.findings, title=title, note=self.coverage
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.name}: {len(self.findings):,} detections, {self.status}. "
+            f"{self.coverage}>"
+        )
+
+    def _repr_html_(self) -> str:
+        facts = self.digest
+        shown = list(facts.counts.items())[:SHOWN_CLASSES]
+        cells = "".join(
+            f"<tr><td style='text-align:left'>{escape(label[:60])}</td><td>{n:,}</td></tr>"
+            for label, n in shown
+        )
+        if facts.n_classes > len(shown):
+            cells += f"<tr><td>{facts.n_classes - len(shown)} more classes</td><td>…</td></tr>"
+        alarm = "" if self.complete else f"<p><strong>⚠ {escape(self.coverage)}</strong></p>"
+        return (
+            f"<div><p><strong>{escape(self.name)}</strong>: {facts.n_findings:,} detections, "
+            f"{escape(self.status)}</p>{alarm}<p>{escape(self.summary)}</p>"
+            f"<table><thead><tr><th style='text-align:left'>class</th><th>detections</th></tr>"
+            f"</thead><tbody>{cells}</tbody></table></div>"
+        )
+
+
+def _provenance(facts: RunFacts, n_tiles: int) -> str:
+    if not facts.restored:
+        return ""
+    which = f"{facts.restored} of {n_tiles} tiles were restored from the checkpoint"
+    if facts.restored_at is None:
+        return f"{which}."
+    when = datetime.fromtimestamp(facts.restored_at).astimezone()
+    return f"{which}, the oldest computed {when:%Y-%m-%d %H:%M %Z}."
