@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from tilevision.grid import Tile
 
-__all__ = ["Event", "RunChanged", "StageDone", "TileChanged"]
+__all__ = ["BOXES_PER_EVENT", "Event", "RunChanged", "StageDone", "TileChanged"]
+
+BOXES_PER_EVENT = 256
+LINE_LIMIT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,8 @@ class TileChanged:
     error : str
         One line; empty unless the status tells of a failure.
     boxes : tuple of (x0, y0, x1, y1, label)
-        Up to 256 of the strongest detections, whole image pixels: for drawing, not for counting.
+        Up to 256 of the strongest detections, whole image pixels: for drawing, not for
+        counting. Further ones are dropped, so the strongest come first.
     """
 
     time: float
@@ -94,6 +98,12 @@ class TileChanged:
     model: str = ""
     error: str = ""
     boxes: tuple[tuple[int, int, int, int, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.boxes) > BOXES_PER_EVENT:
+            object.__setattr__(self, "boxes", tuple(self.boxes[:BOXES_PER_EVENT]))
+        if self.error:
+            object.__setattr__(self, "error", " ".join(self.error.split())[:LINE_LIMIT])
 
 
 Event = RunChanged | StageDone | TileChanged

@@ -1,0 +1,26 @@
+"""What happened in a run: facts, the bus that publishes them, the journal that keeps them."""
+
+from tilevision.events.bus import Bus
+from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
+from tilevision.events.journal import Journal
+from tilevision.events.lines import from_line, to_line
+from tilevision.events.listing import RunSummary, list_runs
+from tilevision.events.reading import follow_journal, journal_path, read_journal, read_manifest
+
+__all__ = [
+    "BOXES_PER_EVENT",
+    "Bus",
+    "Event",
+    "Journal",
+    "RunChanged",
+    "RunSummary",
+    "StageDone",
+    "TileChanged",
+    "follow_journal",
+    "from_line",
+    "journal_path",
+    "list_runs",
+    "read_journal",
+    "read_manifest",
+    "to_line",
+]

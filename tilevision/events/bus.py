@@ -1,0 +1,131 @@
+"""The bus: hands each event to whoever listens, and remembers enough for those who come late."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
+from tilevision.grid import Tile
+
+__all__ = ["Bus", "Listener"]
+
+Listener = Callable[[Event], None]
+BOXES_REMEMBERED = 50_000
+
+_log = logging.getLogger("tilevision.events")
+
+
+class Bus:
+    """Publishes events to listeners, in one order for all of them.
+
+    A listener is called on the thread that emits, so it must be quick: put the event on
+    a queue and return. One that raises is logged once and hears on; the run goes on too.
+
+    Memory holds one event per tile and about 50,000 boxes in all: past that, every tile
+    keeps fewer of its strongest boxes.
+    """
+
+    def __init__(self) -> None:
+        self._delivery = threading.RLock()  # keeps the order the same for all listeners
+        self._state = threading.Lock()  # never held while a listener runs
+        self._listeners: dict[int, Listener] = {}
+        self._complained: set[int] = set()
+        self._waiting: list[Event] = []
+        self._delivering = False
+        self._number = 0
+        self._run: tuple[int, RunChanged] | None = None
+        self._stages: list[tuple[int, StageDone]] = []
+        self._tiles: dict[Tile, tuple[int, TileChanged]] = {}
+        self._boxes = 0
+        self._boxes_per_tile = BOXES_PER_EVENT
+
+    def emit(self, event: Event) -> None:
+        """Publish `event`. Safe from any thread, also from within a listener."""
+        with self._delivery:
+            self._waiting.append(event)
+            if self._delivering:  # a listener emits: its event follows the one it heard
+                return
+            self._delivering = True
+            try:
+                while self._waiting:
+                    self._deliver(self._waiting.pop(0))
+            finally:
+                self._delivering = False
+
+    def subscribe(self, listener: Listener, replay: bool = False) -> Callable[[], None]:
+        """Call `listener` with every event from now on; return a function that ends it.
+
+        Parameters
+        ----------
+        listener : callable
+            Takes one event.
+        replay : bool
+            First hand over `snapshot`, with nothing missed or doubled in between.
+        """
+        with self._delivery:
+            history = self.snapshot() if replay else []
+            with self._state:
+                self._number += 1
+                token = self._number
+            for event in history:
+                self._call(token, listener, event)
+            with self._state:
+                self._listeners[token] = listener
+
+        def unsubscribe() -> None:
+            with self._state:
+                self._listeners.pop(token, None)
+
+        return unsubscribe
+
+    def snapshot(self) -> list[Event]:
+        """Return the latest event of the run and of each tile and all stages, in order."""
+        with self._state:
+            numbered: list[tuple[int, Event]] = [*self._stages, *self._tiles.values()]
+            if self._run is not None:
+                numbered.append(self._run)
+        return [event for _, event in sorted(numbered, key=lambda pair: pair[0])]
+
+    def _deliver(self, event: Event) -> None:
+        with self._state:
+            self._remember(event)
+            listeners = tuple(self._listeners.items())
+        for token, listener in listeners:
+            self._call(token, listener, event)
+
+    def _call(self, token: int, listener: Listener, event: Event) -> None:
+        try:
+            listener(event)
+        except Exception:  # noqa: BLE001 - a listener may raise anything
+            if token not in self._complained:
+                self._complained.add(token)
+                _log.exception("a listener failed on %s; the run goes on", type(event).__name__)
+
+    def _remember(self, event: Event) -> None:
+        self._number += 1
+        if isinstance(event, RunChanged):
+            self._run = (self._number, event)
+        elif isinstance(event, StageDone):
+            self._stages.append((self._number, event))
+        else:
+            before = self._tiles.get(event.tile)
+            self._boxes -= len(before[1].boxes) if before else 0
+            event = _thinned(event, self._boxes_per_tile)
+            self._tiles[event.tile] = (self._number, event)
+            self._boxes += len(event.boxes)
+            while self._boxes > BOXES_REMEMBERED:
+                self._thin()
+
+    def _thin(self) -> None:
+        """Halve what each tile may keep, rather than drop the boxes of some tiles."""
+        self._boxes_per_tile //= 2
+        for tile, (number, event) in self._tiles.items():
+            self._tiles[tile] = (number, _thinned(event, self._boxes_per_tile))
+        self._boxes = sum(len(event.boxes) for _, event in self._tiles.values())
+
+
+def _thinned(event: TileChanged, limit: int) -> TileChanged:
+    return event if len(event.boxes) <= limit else replace(event, boxes=event.boxes[:limit])

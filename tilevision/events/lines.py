@@ -1,0 +1,107 @@
+"""The journal's lines: one event, one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import MISSING, fields
+from typing import Any
+
+from tilevision.events.facts import Event, RunChanged, StageDone, TileChanged
+from tilevision.events.secrets import redact
+from tilevision.grid import Tile
+
+__all__ = ["from_line", "to_line"]
+
+_KINDS: dict[str, type[RunChanged] | type[StageDone] | type[TileChanged]] = {
+    "run": RunChanged,
+    "stage": StageDone,
+    "tile": TileChanged,
+}
+_NAMES = {cls: kind for kind, cls in _KINDS.items()}
+_TEXTS = {"reason", "message", "error"}
+
+
+def to_line(event: Event) -> bytes:
+    """Return `event` as one line of UTF-8 JSON with its newline; secrets are replaced.
+
+    Status and tile id come first, so that a reader can count without parsing the rest.
+    Fields that hold their default are left out.
+    """
+    raw: dict[str, Any] = {"kind": _NAMES[type(event)]}
+    if isinstance(event, TileChanged):
+        raw |= {"status": event.status, "id": event.tile.id}
+    for field in fields(event):
+        value = getattr(event, field.name)
+        if field.default is not MISSING and value == field.default:
+            continue
+        if field.name in _TEXTS:
+            value = redact(value)
+        if isinstance(value, Tile):
+            value = value.to_dict()
+            del value["id"]
+        raw[field.name] = value
+    return json_line(raw)
+
+
+def from_line(line: bytes | str) -> Event | None:
+    """Read what `to_line` wrote; None for a kind of a later version.
+
+    Raises
+    ------
+    ValueError
+        If the line is torn or is no event.
+    """
+    raw = parse_line(line)
+    cls = _KINDS.get(raw.get("kind", ""))
+    if cls is None:
+        return None
+    try:
+        names = {field.name for field in fields(cls)}
+        values = {name: value for name, value in raw.items() if name in names}
+        if cls is TileChanged:
+            values["tile"] = Tile.from_dict({"id": raw["id"], **raw["tile"]})
+            values["boxes"] = tuple(_box(box) for box in raw.get("boxes", ()))
+        event = cls(**values)
+        _check(event)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {error}") from None
+    return event
+
+
+def json_line(raw: dict[str, Any]) -> bytes:
+    """Return `raw` as one line; text that UTF-8 cannot hold (odd file names) is escaped."""
+    text = json.dumps(raw, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def parse_line(line: bytes | str) -> dict[str, Any]:
+    """Return the object that a line holds; `ValueError` if it holds none."""
+    try:
+        raw = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
+        raise ValueError("not an event")  # noqa: TRY004 - callers catch one kind for bad lines
+    return raw
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy numbers into Python's; anything else is written as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _box(raw: Any) -> tuple[int, int, int, int, str]:
+    x0, y0, x1, y1, label = raw
+    return int(x0), int(y0), int(x1), int(y1), str(label)
+
+
+def _check(event: Event) -> None:
+    """Refuse values that would surprise a reader later: times and numbers of another type."""
+    for field in fields(event):
+        value = getattr(event, field.name)
+        numeric = field.name in ("time", "seconds", "attempt", "n_findings")
+        if numeric and not (isinstance(value, (int, float)) and math.isfinite(value)):
+            raise TypeError(f"{field.name} is not a number")
+        if (field.name in _TEXTS or field.name == "status") and not isinstance(value, str):
+            raise TypeError(f"{field.name} is not text")

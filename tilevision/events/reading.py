@@ -1,0 +1,110 @@
+"""Reads journals: whole, or as they grow."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tilevision.errors import RunError
+from tilevision.events.facts import Event
+from tilevision.events.lines import from_line, parse_line
+
+__all__ = ["follow_journal", "journal_path", "read_journal", "read_manifest"]
+
+_CHUNK = 1 << 20
+
+
+def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
+    """Return where the journal of a run lies in a checkpoint folder."""
+    return Path(folder) / "runs" / f"{run_id}.jsonl"
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the first line of a journal: what the run is.
+
+    Raises
+    ------
+    RunError
+        If there is no journal, or it does not start with a manifest.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return _manifest(path, file.readline())
+    except OSError as error:
+        raise RunError(f"there is no journal {path} ({error.strerror})") from error
+
+
+def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Event]]:
+    """Return the manifest of a journal and its events, in order.
+
+    Torn lines and kinds of events from later versions are passed over.
+
+    Raises
+    ------
+    RunError
+        If there is no journal, or it does not start with a manifest.
+    """
+    manifest = read_manifest(path)
+    return manifest, list(follow_journal(path, stop=lambda: True))
+
+
+def follow_journal(
+    path: str | os.PathLike[str], stop: Callable[[], bool], poll: float = 0.1
+) -> Iterator[Event]:
+    """Yield the events of a journal from its start, then as they are appended.
+
+    Nothing is missed between history and live: both are the same file, read on.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist yet.
+    stop : callable
+        Asked whenever all that is there was read; once it says True, what was appended
+        meanwhile is still yielded, and that was the end.
+    poll : float
+        Seconds between looks at the file.
+    """
+    for line in _lines(Path(path), stop, poll):
+        try:
+            event = from_line(line)
+        except ValueError:  # torn by a crash or a full disk; a later line is whole again
+            continue
+        if event is not None:
+            yield event
+
+
+def _lines(path: Path, stop: Callable[[], bool], poll: float) -> Iterator[bytes]:
+    """Yield complete lines after the first, which is the manifest."""
+    stopping = False
+    while not path.exists():
+        if stop():
+            return
+        time.sleep(poll)
+    with path.open("rb") as file:
+        rest, first = b"", True
+        while True:
+            chunk = file.read(_CHUNK)
+            if chunk:
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from lines[first:] if lines else ()
+                first = first and not lines
+            elif stopping:
+                return
+            else:
+                stopping = stop()
+                if not stopping:
+                    time.sleep(poll)
+
+
+def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
+    try:
+        raw = parse_line(line)
+        if raw.pop("kind") == "manifest":
+            return raw
+    except ValueError:
+        pass
+    raise RunError(f"{path} is not a journal of tilevision: its first line is no manifest")
