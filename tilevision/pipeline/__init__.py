@@ -1,1 +1,8 @@
-"""To be written by its owner."""
+"""The only conductor: from an image and a model to a result."""
+
+from tilevision.pipeline.launch import analyze, plan, start
+from tilevision.pipeline.many import Batch, analyze_many
+from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.run import Run
+
+__all__ = ["Batch", "Plan", "Run", "analyze", "analyze_many", "plan", "start"]

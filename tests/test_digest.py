@@ -1,0 +1,71 @@
+"""The digest and the sentences made of it."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilevision.digest import covered_area, describe, digest
+from tilevision.findings import Findings
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+
+boxes = st.builds(
+    lambda x, y, w, h: Box(x, y, x + w, y + h),
+    *[st.integers(0, 30)] * 2,
+    *[st.integers(1, 20)] * 2,
+)
+
+
+@given(st.lists(boxes, max_size=8))
+def test_covered_area_counts_overlaps_once(regions: list[Box]) -> None:
+    """The union's area is what painting the tiles on paper gives."""
+    paper = np.zeros((60, 60), dtype=bool)
+    for box in regions:
+        paper[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+    tiles = [Tile(0, i, box) for i, box in enumerate(regions)]
+    assert covered_area(tiles) == paper.sum()
+
+
+def _digest(statuses: list[str], n: int = 4, mpp: tuple[float, float] | None = None) -> str:
+    tiles = Grid(rows=2, cols=2, overlap=0).tiles((2000, 1000))
+    found = Findings(
+        np.tile([0.0, 0, 10, 20], (n, 1)), scores=np.linspace(0.3, 0.9, n), labels=["cell"] * n
+    )
+    facts = digest(found, list(zip(tiles, statuses, strict=True)), size=(2000, 1000), mpp=mpp)
+    return describe(facts)
+
+
+def test_a_complete_scene_says_counts_density_and_confidence() -> None:
+    """Counts by class, density by megapixel, median score, and that all was analysed."""
+    text = _digest(["done", "restored", "done", "done"])
+    for part in ("4 detections (4 cell)", "2 per megapixel", "median score is 0.60", "All 4 tiles"):
+        assert part in text
+
+
+def test_density_divides_by_the_analysed_area() -> None:
+    """Half of the tiles failed: density doubles, and what is missing is said."""
+    text = _digest(["done", "done", "failed", "failed"])
+    assert "4 per megapixel" in text
+    assert "INCOMPLETE: 2 of 4 tiles, 50 % of the area" in text
+
+
+def test_density_is_per_square_millimetre_where_mpp_is_known() -> None:
+    """2 megapixels at 0.5 µm are 0.5 mm²."""
+    assert "8 per mm²" in _digest(["done"] * 4, mpp=(0.5, 0.5))
+
+
+def test_nothing_found_is_said_plainly() -> None:
+    """No density and no score of nothing."""
+    text = _digest(["done"] * 4, n=0)
+    assert "found nothing" in text
+    assert "score" not in text
+
+
+def test_a_digest_is_bounded() -> None:
+    """Thousands of classes and detections stay 20 and 10."""
+    n = 5000
+    found = Findings(
+        np.tile([0.0, 0, 1, 1], (n, 1)), scores=np.full(n, 0.5), labels=[f"c{i}" for i in range(n)]
+    )
+    facts = digest(found, [(Tile(0, 0, Box(0, 0, 9, 9)), "done")], size=(9, 9))
+    assert (len(facts.counts), facts.n_classes, len(facts.strongest)) == (20, 5000, 10)

@@ -1,0 +1,42 @@
+# The public names and where they live; `__init__.py` resolves them from this list.
+from .errors import Blocked as Blocked
+from .errors import CheckpointCorrupt as CheckpointCorrupt
+from .errors import CheckpointError as CheckpointError
+from .errors import CheckpointTooLarge as CheckpointTooLarge
+from .errors import ClusterError as ClusterError
+from .errors import GridError as GridError
+from .errors import IncompleteRun as IncompleteRun
+from .errors import ModelError as ModelError
+from .errors import PermanentError as PermanentError
+from .errors import RunBusy as RunBusy
+from .errors import RunError as RunError
+from .errors import SourceError as SourceError
+from .errors import Throttled as Throttled
+from .errors import TilevisionError as TilevisionError
+from .errors import TransientError as TransientError
+from .findings import Findings as Findings
+from .findings import TileFindings as TileFindings
+from .geometry import Box as Box
+from .grid import Grid as Grid
+from .grid import Tile as Tile
+from .modelspec import ModelSpec as ModelSpec
+from .modelspec import model as model
+from .modelspec import models as models
+from .modelspec import register_model as register_model
+from .moderation import Verdict as Verdict
+from .pipeline import Batch as Batch
+from .pipeline import Plan as Plan
+from .pipeline import Run as Run
+from .pipeline import analyze as analyze
+from .pipeline import analyze_many as analyze_many
+from .pipeline import plan as plan
+from .pipeline import start as start
+from .result import Result as Result
+from .schedule import Quota as Quota
+from .schedule import Retry as Retry
+from .seams import merge as merge
+from .sources import ImageSource as ImageSource
+from .sources import open_source as open_source
+from .view import watch as watch
+
+__version__: str

@@ -1,0 +1,119 @@
+"""The stage before the tiles: whether this image may be analysed at all.
+
+The built-in `limits` always runs; it spends a few small reads and finds damage before
+hundreds of tiles do. A model of the user's may follow; where it refuses, nothing is spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilevision.errors import ModelError, SourceError
+from tilevision.geometry import Box
+from tilevision.modelspec import ModelSpec, unwrap
+from tilevision.sources import ImageSource, Pixels, display_options, to_display
+
+__all__ = ["THUMBNAIL_SIDE", "Verdict", "check_limits", "limits", "moderate"]
+
+THUMBNAIL_SIDE = 1024
+LARGEST_SIDE = 2**31 - 1
+PROBE_SIDE = 64
+
+_ACCEPTED = "True or False, (allowed, reason), {'allowed': …, 'reason': …} or a tv.Verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What moderation says of an image.
+
+    Parameters
+    ----------
+    allowed : bool
+    reason : str
+        One line: why it is refused, or what was looked at.
+    model : str
+        Who says so.
+    scores : mapping of str to float
+        Category to probability, where the model gives them.
+    """
+
+    allowed: bool
+    reason: str = ""
+    model: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; ``Verdict(**…)`` reads them back."""
+        return {
+            "allowed": self.allowed,
+            "reason": self.reason,
+            "model": self.model,
+            "scores": dict(self.scores),
+        }
+
+
+def check_limits(source: ImageSource) -> Verdict:
+    """Check that the image can be cut and read: its dimensions, and samples of its pixels.
+
+    Raises
+    ------
+    SourceError
+        If it has no pixels, absurd dimensions, or a sample cannot be read.
+    """
+    width, height = source.size
+    if width < 1 or height < 1 or source.bands < 1:
+        raise SourceError(f"the image has {width}×{height} pixels in {source.bands} bands: nothing")
+    if max(width, height) > LARGEST_SIDE:
+        raise SourceError(
+            f"the image claims {width:,}×{height:,} pixels, more than {LARGEST_SIDE:,} on a side; "
+            "the file is damaged or not an image"
+        )
+    side_x, side_y = min(PROBE_SIDE, width), min(PROBE_SIDE, height)
+    for x in {0, (width - side_x) // 2, width - side_x}:
+        for y in {0, (height - side_y) // 2, height - side_y}:
+            source.read(Box(x, y, x + side_x, y + side_y))
+    return Verdict(
+        True, f"{width:,}×{height:,} px, {source.bands} bands of {source.dtype}", "limits"
+    )
+
+
+def limits(_spec: ModelSpec) -> Callable[[Pixels], Verdict]:
+    """Make the built-in moderation model: it has run on every image before it is asked."""
+    return lambda _thumbnail: Verdict(True, "within limits", "limits")
+
+
+def moderate(spec: ModelSpec, source: ImageSource) -> Verdict:
+    """Ask a moderation model about the image.
+
+    The model is called with an RGB uint8 thumbnail ``(h, w, 3)`` of at most 1024 pixels a
+    side, on the client.
+
+    Raises
+    ------
+    ModelError
+        If the model answers anything but a verdict.
+    """
+    thumbnail = to_display(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
+    answer = unwrap(spec)(thumbnail)
+    verdict = _verdict(answer)
+    if verdict is None:
+        raise ModelError(
+            f"moderation model {spec.name} returned {type(answer).__name__}; return {_ACCEPTED}"
+        )
+    return Verdict(verdict.allowed, verdict.reason, spec.name, verdict.scores)
+
+
+def _verdict(answer: Any) -> Verdict | None:
+    if isinstance(answer, Verdict):
+        return answer
+    if isinstance(answer, Mapping) and isinstance(answer.get("allowed"), bool):
+        scores = {str(k): float(v) for k, v in dict(answer.get("scores", {})).items()}
+        return Verdict(answer["allowed"], str(answer.get("reason", "")), scores=scores)
+    if isinstance(answer, tuple) and len(answer) == 2:
+        answer, reason = answer
+        return Verdict(bool(answer), str(reason))
+    if isinstance(answer, bool) or type(answer).__name__ == "bool_":
+        return Verdict(bool(answer))
+    return None

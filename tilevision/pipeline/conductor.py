@@ -1,0 +1,340 @@
+"""Carries one plan out, on the run's own thread: restore, moderate, fan out, merge, synthesise."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
+from tilevision.cluster import Cluster, find_cluster
+from tilevision.codec import decode
+from tilevision.errors import CheckpointError, Failure, RunError, TilevisionError
+from tilevision.events import Bus, RunChanged, StageDone, TileChanged
+from tilevision.fanout import run_tiles
+from tilevision.findings import TileFindings
+from tilevision.grid import Tile
+from tilevision.infer import TileOutcome, Work
+from tilevision.moderation import Verdict, check_limits, moderate
+from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.settings import Settings
+from tilevision.result import Result, RunFacts, TileRow
+from tilevision.schedule import Policy, Quota, Scheduler
+from tilevision.schedule.happenings import Announce, End, Happening
+from tilevision.synthesis import synthesise
+
+__all__ = ["ENDED", "Conductor"]
+
+ENDED = frozenset({"complete", "partial", "stopped", "cancelled", "blocked"})
+BOXES_SHOWN = 256
+COMMIT_AGAIN_SECONDS = 1.0
+
+
+class Conductor:
+    """One run's state, touched by the run's thread only; others read `status` and `result`.
+
+    Parameters
+    ----------
+    run_id : str
+    plan : Plan
+    settings : Settings
+    bus : Bus
+        Where every change is published.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint or MemoryCheckpoint
+        Set by the session that holds the run while it works.
+    """
+
+    checkpoint: Checkpoint | MemoryCheckpoint
+
+    def __init__(self, run_id: str, plan: Plan, settings: Settings, bus: Bus) -> None:
+        self.run_id = run_id
+        self.plan = plan
+        self.settings = settings
+        self.bus = bus
+        self.commands: queue.SimpleQueue[Happening] = queue.SimpleQueue()
+        self.status = "running"
+        self.changed = threading.Condition()
+        self.fault: TilevisionError | None = None
+        self.result: Result | None = None
+        self.cluster: Cluster | None = None
+        self.cancelled = threading.Event()
+        self._rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
+        self._found: dict[Tile, TileFindings] = {}
+        self._restored_at: float | None = None
+        self._verdict = Verdict(True)
+        self._scheduler: Scheduler | None = None
+        self._started = time.perf_counter()
+
+    def conduct(self) -> None:
+        """Run the whole flow, to one of `ENDED`."""
+        self.tell("running")
+        self._moderate()
+        if not self._verdict.allowed:
+            self._finish("blocked", f"{self._verdict.model} refused it: {self._verdict.reason}")
+            return
+        self._restore()
+        todo = [tile for tile, row in self._rows.items() if row.status == "pending"]
+        self._scheduler = Scheduler(todo, self._policy())
+        self._conclude(self._fan_out() if todo else End("complete"))
+
+    def go_on(self) -> None:
+        """Fan out once more, after commands that gave failed tiles fresh attempts."""
+        self._conclude(self._fan_out())
+
+    def tell(self, status: str, reason: str = "") -> None:
+        """Publish the run's status; callable from any thread."""
+        with self.changed:
+            self.status = status
+            self.changed.notify_all()
+        self.bus.emit(RunChanged(time.time(), status, reason))
+
+    def stumble(self, fault: TilevisionError) -> None:
+        """Pause over something the user has to mend; whoever waits for the result hears of it."""
+        self.fault = fault
+        self.tell("paused", str(fault))
+
+    def guard(self, flow: Callable[[], None]) -> None:
+        """Call `flow`; whatever it raises becomes the run's `fault` and stops it."""
+        try:
+            flow()
+        except TilevisionError as error:
+            self.fault = error
+            self.tell("stopped", str(error))
+        except BaseException as error:  # noqa: BLE001 - a thread's error would be lost otherwise
+            self.fault = RunError(f"the run stopped over a defect: {type(error).__name__}: {error}")
+            self.fault.__cause__ = error
+            self.tell("stopped", str(self.fault))
+
+    # Moderation ---------------------------------------------------------------------------
+
+    def _moderate(self) -> None:
+        began = time.perf_counter()
+        self._verdict = check_limits(self.plan.source)
+        spec, restored = self.plan.stages.moderation, False
+        if spec is not None:
+            self._verdict, restored = self._remembered(
+                "moderation",
+                {"source": self.plan.source.fingerprint, "model": spec.fingerprint},
+                lambda: moderate(spec, self.plan.source).to_dict(),
+                lambda raw: Verdict(**raw),
+            )
+        self._stage("moderation", began, self._verdict.reason, restored)
+
+    def _remembered(
+        self,
+        stage: str,
+        facts: dict[str, Any],
+        ask: Callable[[], dict[str, Any]],
+        read: Callable[[dict[str, Any]], Any],
+    ) -> tuple[Any, bool]:
+        """Return a stage's answer from the checkpoint, or ask and keep it."""
+        key = stage_key(stage, facts)
+        stored = self.checkpoint.get_json(key) if self.settings.reuse else None
+        if stored is not None:
+            return read(stored), True
+        answer = ask()
+        self.checkpoint.put_json(key, answer)
+        return read(answer), False
+
+    # Tiles --------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        began = time.perf_counter()
+        tiles = {
+            self.plan.keys[tile]: tile for tile in self.plan.tiles if tile in self.plan.restored
+        }
+        for key, records in self.checkpoint.load(list(tiles)):
+            try:
+                findings = decode(records)
+            except (ValueError, KeyError, TypeError, TilevisionError):
+                continue  # unreadable, so it is not done: the tile runs again and replaces it
+            self._keep(TileFindings(tiles[key], findings, self._saturated(len(findings))))
+            self._set_row(TileRow(tiles[key], "restored", n_findings=len(findings)), boxes=True)
+        if tiles:
+            self._restored_at = self.checkpoint.stored_at(list(tiles))
+            self._stage("restore", began, f"{len(tiles):,} tiles restored", restored=True)
+
+    def _fan_out(self) -> End:
+        assert self._scheduler is not None
+        plan = self.plan
+        if self.cluster is None or not self.cluster.alive:
+            began = time.perf_counter()
+            self.cluster, note = find_cluster(self.settings.client, self.settings.workers)
+            self._stage("cluster", began, note)
+        work = Work(plan.source.reference, plan.options, plan.stages.tile)
+        return run_tiles(
+            self.cluster,
+            work,
+            self._scheduler,
+            run_id=self.run_id,
+            commit=self._commit,
+            announce=self._announce,
+            commands=self.commands,
+            on_outcome=self._on_outcome,
+            on_hold=lambda reason: self.stumble(RunError(reason)),
+        )
+
+    def _policy(self) -> Policy:
+        settings, spec = self.settings, self.plan.stages.tile
+        return Policy(
+            retry=settings.retry,
+            quota=settings.quota or Quota(),
+            concurrency=settings.concurrency,
+            batch_size=settings.batch_size,
+            timeout=settings.timeout,
+            max_failures=settings.max_failures,
+            hosted=spec.hosted,
+            model_batch=spec.batch_size,
+        )
+
+    def _commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
+        """Store what arrived; where the disk refuses, pause until it takes it again."""
+        entries = {self.plan.keys[outcome.tile]: outcome.records for outcome in outcomes}
+        while True:
+            try:
+                self.checkpoint.commit(entries)
+            except CheckpointError as error:
+                if self.cancelled.is_set():
+                    raise
+                if self.fault is None:
+                    self.stumble(error)
+                self.cancelled.wait(COMMIT_AGAIN_SECONDS)
+            else:
+                if self.fault is not None:
+                    self.fault = None
+                    self.tell("running", "the checkpoint takes records again")
+                return {}
+
+    def _on_outcome(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
+        """Keep what a committed tile saw, and tell."""
+        self._keep(TileFindings(outcome.tile, decode(outcome.records), outcome.saturated))
+        row = TileRow(
+            outcome.tile,
+            "done",
+            attempts=attempt,
+            read_seconds=outcome.read_seconds,
+            infer_seconds=outcome.infer_seconds,
+            n_findings=outcome.n_findings,
+            saturated=outcome.saturated,
+            model=self.plan.stages.tile.name,
+            worker=worker,
+        )
+        self._set_row(row, boxes=True)
+
+    def _announce(self, change: Announce) -> None:
+        error = str(change.failure) if change.failure else ""
+        row = TileRow(
+            change.tile,
+            change.status,
+            attempts=change.attempt,
+            model=self.plan.stages.tile.name,
+            worker=change.worker,
+            error=error,
+        )
+        self._set_row(row)
+
+    def _keep(self, seen: TileFindings) -> None:
+        self._found[seen.tile] = seen
+
+    def _saturated(self, n_findings: int) -> bool:
+        most = self.plan.stages.tile.max_detections
+        return most is not None and n_findings >= most
+
+    def _set_row(self, row: TileRow, *, boxes: bool = False) -> None:
+        self._rows[row.tile] = row
+        self.bus.emit(
+            TileChanged(
+                time=time.time(),
+                tile=row.tile,
+                status=row.status,
+                attempt=row.attempts,
+                worker=row.worker,
+                read_seconds=row.read_seconds,
+                infer_seconds=row.infer_seconds,
+                n_findings=row.n_findings,
+                saturated=row.saturated,
+                model=row.model,
+                error=row.error,
+                boxes=_boxes(self._found[row.tile]) if boxes else (),
+            )
+        )
+
+    # The end ------------------------------------------------------------------------------
+
+    def _conclude(self, end: End) -> None:
+        for tile, (failure, attempts) in end.failures.items():
+            if self._rows[tile].status != "failed":
+                self._announce(Announce(tile, "failed", attempts, failure=failure))
+        self._finish(end.status, end.reason)
+
+    def _finish(self, status: str, reason: str) -> None:
+        began = time.perf_counter()
+        result = self._result(status, reason, None)
+        if status != "blocked":
+            self._stage("merge", began, f"{len(result.findings):,} detections")
+            text = self._synthesise(result)
+            if text is not None:
+                result = self._result(status, reason, text)
+        self.result = result
+        self.tell(status, reason)
+
+    def _synthesise(self, result: Result) -> str | None:
+        """Ask the synthesis model; its failure must not cost the tiles that are done."""
+        spec = self.plan.stages.synthesis
+        if spec is None or spec.name == "summary":
+            return None
+        began = time.perf_counter()
+        facts = result.digest
+        try:
+            answer, restored = self._remembered(
+                "synthesis",
+                {
+                    "source": self.plan.source.fingerprint,
+                    "model": spec.fingerprint,
+                    "digest": facts.to_dict(),
+                },
+                lambda: {"text": synthesise(spec, facts, self.plan.source)},
+                lambda raw: str(raw["text"]),
+            )
+        except Exception as error:  # noqa: BLE001 - any model's any error: reported, tiles kept
+            answer, restored = f"Synthesis by {spec.name} failed: {Failure.of(error)}", False
+        self._stage("synthesis", began, str(answer)[:200], restored)
+        return str(answer)
+
+    def _result(self, status: str, reason: str, text: str | None) -> Result:
+        spec = self.plan.stages.tile
+        rows = [self._rows[tile] for tile in self.plan.tiles]
+        facts = RunFacts(
+            run_id=self.run_id,
+            status=status,
+            reason=reason,
+            model=spec.name,
+            model_fingerprint=spec.fingerprint,
+            grid=str(self.plan.grid),
+            scale=self.plan.scale,
+            restored=sum(row.status == "restored" for row in rows),
+            restored_at=self._restored_at,
+            verdict=self._verdict,
+            cost=None if spec.price is None else spec.price * sum(row.attempts for row in rows),
+            synthesis=text,
+            seconds=time.perf_counter() - self._started,
+        )
+        found = [self._found[tile] for tile in self.plan.tiles if tile in self._found]
+        return Result(self.plan.source, rows, found, self.settings.merging(), facts, self.plan.name)
+
+    def _stage(self, stage: str, began: float, message: str, restored: bool = False) -> None:
+        seconds = time.perf_counter() - began
+        self.bus.emit(StageDone(time.time(), stage, seconds, message, restored))
+
+
+def _boxes(seen: TileFindings) -> tuple[tuple[int, int, int, int, str], ...]:
+    """Return the strongest detections in whole image pixels, for drawing."""
+    shown = seen.findings.take(range(min(BOXES_SHOWN, len(seen.findings))))
+    image = TileFindings(seen.tile, shown).in_image()
+    boxes = image.boxes.round().astype(int).tolist()
+    return tuple((*box, str(label)) for box, label in zip(boxes, image.labels, strict=True))

@@ -1,0 +1,233 @@
+"""The front door: plan, start, analyze."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from tilevision.events import Bus, Event, RunChanged
+from tilevision.pipeline.conductor import ENDED, Conductor
+from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
+from tilevision.pipeline.progress import ProgressBar
+from tilevision.pipeline.run import Run
+from tilevision.pipeline.session import Session, new_run_id, open_checkpoint
+from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
+from tilevision.result import Result
+from tilevision.schedule import Quota, Retry
+
+__all__ = ["analyze", "launch", "plan", "start"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def start(
+    image: Any,
+    model: Any = None,
+    *,
+    grid: Any = None,
+    resolution: Any = None,
+    mpp: float | tuple[float, float] | None = None,
+    min_score: float | None = None,
+    classes: Sequence[str] | None = None,
+    moderation: Any = None,
+    synthesis: Any = "summary",
+    merge: str = "seam",
+    checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT,
+    client: Any = None,
+    workers: int | None = None,
+    concurrency: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    retry: Retry = Retry(),  # noqa: B008 - frozen
+    quota: Quota | None = None,
+    timeout: float | None = None,
+    max_failures: float | None = None,
+    reuse: bool = True,
+    strict: bool = False,
+    progress: bool | None = None,
+) -> Run:
+    """Start a run and return at once.
+
+    The image is opened and the grid planned before this returns, so that mistakes are
+    heard of here; everything else happens on the run's own thread.
+
+    Parameters
+    ----------
+    image : path, PIL image, array or ImageSource
+        An array is ``(h, w)`` or ``(h, w, c)``.
+    model : str, callable, model object or ModelSpec
+        A registered name (`tilevision.models` lists them) or a function
+        ``f(pixels) -> findings`` on ``(h, w, 3)`` uint8 RGB.
+    grid : optional
+        ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels) or a `Grid`. Default: the
+        model's input size, else 1024 pixels.
+    resolution : optional
+        ``"0.5mpp"``, ``"20x"``, a level (int) or a scale (float). Default: as stored, or
+        what the model was made for.
+    mpp : float or (float, float), optional
+        Microns per pixel, where the file does not say.
+    min_score, classes : optional
+        Applied before the merge, without inference.
+    moderation : str or callable, optional
+        Asked before any tile, with an RGB thumbnail. The built-in limits always run.
+    synthesis : str or callable
+        Asked after the merge, with a digest and a thumbnail.
+    merge : str
+        ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
+    checkpoint : path-like or None
+        Folder where each tile's findings are kept; None keeps nothing.
+    client : distributed.Client, optional
+        Default: the current one, else a local cluster.
+    workers : int, optional
+        Of the local cluster; default one per processor.
+    concurrency : int, optional
+        Tiles in flight; default automatic.
+    batch_size : int, optional
+        Tiles to a task; default automatic.
+    device : str
+        ``"auto"`` or ``"cpu"``.
+    retry : Retry
+    quota : Quota, optional
+    timeout : float, optional
+        Seconds a tile may take before it is given up.
+    max_failures : int or float, optional
+        Failed tiles that stop the run: a count, or a fraction below 1.
+    reuse : bool
+        False: recompute, and replace what is stored.
+    strict : bool
+        True: the result raises `IncompleteRun` when tiles failed.
+    progress : bool, optional
+        Whether to draw a progress bar on standard error. Default: where the call waits
+        (`analyze`), not where it returns at once (`start`).
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    SourceError, GridError, ModelError, CheckpointError, RunError
+        Whatever is wrong with what was asked for, in one line.
+    """
+    arguments = locals()
+    image = arguments.pop("image")
+    return launch(image, Settings(**arguments))
+
+
+def _takes_what_start_takes(
+    like: Callable[P, Run],
+) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function the signature of `start`: one list of arguments, kept in one place."""
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        @wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature(like).bind(*args, **kwargs)
+            image = bound.arguments.pop("image")
+            return function(image, **bound.arguments)
+
+        wrapper.__signature__ = signature(like)  # type: ignore[attr-defined] # read by inspect
+        return wrapper
+
+    return decorate
+
+
+@_takes_what_start_takes(start)
+def analyze(image: Any, **arguments: Any) -> Result:
+    """Analyse one image and wait for the result; arguments as for `tilevision.start`.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    TilevisionError
+        One line that says what is wrong and the remedy. A run that fails half way has kept
+        every finished tile: the same call goes on from there.
+    KeyboardInterrupt
+        Likewise.
+    """
+    run = launch(image, Settings(**arguments), waits=True)
+    try:
+        result = run.result()
+    except BaseException:
+        # Nobody holds this run to resume it; what is in flight is kept by its commit.
+        run.cancel()
+        raise
+    if result.status in ("partial", "stopped"):
+        warnings.warn(result.coverage, stacklevel=3)
+    return result
+
+
+@_takes_what_start_takes(start)
+def plan(image: Any, **arguments: Any) -> Plan:
+    """Say what `tilevision.start` would do with the same arguments; nothing runs.
+
+    Returns
+    -------
+    Plan
+        The tiles, which of them are stored already, and what should be known before.
+    """
+    settings = Settings(**arguments)
+    with open_checkpoint(settings.checkpoint) as checkpoint:
+        return make_plan(image, settings, resolve_stages(settings), checkpoint)
+
+
+def launch(image: Any, settings: Settings, *, waits: bool = False) -> Run:
+    """Plan, then start the run's thread; `waits` says whether the caller will wait for it."""
+    stages = resolve_stages(settings)
+    with open_checkpoint(settings.checkpoint) as checkpoint:
+        decided = make_plan(image, settings, stages, checkpoint)
+    run_id, bus = new_run_id(), Bus()
+    if waits if settings.progress is None else settings.progress:
+        _show_progress(decided, bus)
+    conductor = Conductor(run_id, decided, settings, bus)
+    session = Session(settings.checkpoint, run_id, _manifest(run_id, image, decided, settings), bus)
+    return Run(conductor, bus, session)
+
+
+def _show_progress(decided: Plan, bus: Bus) -> None:
+    bar = ProgressBar(decided.name, len(decided.tiles))
+    for note in decided.notes:
+        bar.note(note)
+
+    def listen(event: Event) -> None:
+        bar(event)
+        if isinstance(event, RunChanged) and event.status in ENDED:
+            bar.close()
+
+    bus.subscribe(listen)
+
+
+def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
+    """Return what another process needs to follow, name or repeat the run; no secrets."""
+    spec = decided.stages.tile
+    path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+    return {
+        "run": run_id,
+        "started": time.time(),
+        "image": decided.name,
+        "path": str(Path(path).absolute()) if path else None,
+        "size": list(decided.source.size),
+        "source": decided.source.fingerprint,
+        "model": spec.name,
+        "model_fingerprint": spec.fingerprint,
+        "grid": decided.grid.to_dict(),
+        "scale": decided.scale,
+        "tiles": len(decided.tiles),
+        "merge": settings.merge,
+        "versions": {
+            "tilevision": version("tilevision"),
+            "python": platform.python_version(),
+        },
+    }

@@ -1,0 +1,212 @@
+"""A run in progress: watch it, steer it, wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from html import escape
+from typing import Any
+
+from tilevision.errors import Blocked, IncompleteRun, RunError
+from tilevision.events import Bus, Event, TileChanged
+from tilevision.grid import Tile
+from tilevision.modelspec import ModelSpec
+from tilevision.pipeline.conductor import ENDED, Conductor
+from tilevision.pipeline.session import Session
+from tilevision.result import Result
+from tilevision.schedule.happenings import Cancelled, Paused, Resumed, RetryFailed, SetConcurrency
+from tilevision.sources import ImageSource
+
+__all__ = ["Run"]
+
+
+class Run:
+    """A run in progress, as `tilevision.start` returns it.
+
+    Attributes
+    ----------
+    id : str
+    source : ImageSource
+    tiles : tuple of Tile
+    model : ModelSpec
+        Of the tiles.
+    started : float
+        Seconds since the epoch.
+    """
+
+    def __init__(self, conductor: Conductor, bus: Bus, session: Session) -> None:
+        self.id = conductor.run_id
+        self.source: ImageSource = conductor.plan.source
+        self.tiles: tuple[Tile, ...] = conductor.plan.tiles
+        self.model: ModelSpec = conductor.plan.stages.tile
+        self.name = conductor.plan.name
+        self.started = time.time()
+        self._conductor = conductor
+        self._bus = bus
+        self._session = session
+        self._thread = self._begin(conductor.conduct)
+
+    def _begin(self, flow: Callable[[], None]) -> threading.Thread:
+        def whole() -> None:
+            self._conductor.guard(lambda: self._session.hold(self._conductor, flow))
+
+        thread = threading.Thread(target=whole, name=f"tilevision-run-{self.id}", daemon=True)
+        thread.start()
+        return thread
+
+    # What is going on ---------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """``running`` or ``paused``; ended, one of `conductor.ENDED`."""
+        return self._conductor.status
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles by status; those not yet heard of are ``pending``."""
+        heard = Counter(e.status for e in self._bus.snapshot() if isinstance(e, TileChanged))
+        pending = len(self.tiles) - heard.total()
+        return ({"pending": pending} if pending else {}) | dict(heard)
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Address of the Dask dashboard; None until the cluster is up."""
+        cluster = self._conductor.cluster
+        return cluster.dashboard_link if cluster is not None else None
+
+    def events(self) -> list[Event]:
+        """Return what a late listener needs: the run's status, its stages, each tile's latest."""
+        return self._bus.snapshot()
+
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every event from now on; returns the function that ends it.
+
+        The listener is called on the run's thread, so it must be quick; its errors are logged.
+        """
+        return self._bus.subscribe(listener)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n:,} {status}" for status, n in self.counts.items())
+        return f"Run {self.id} of {self.name} with {self.model.name}: {self.status} ({counts})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    # Waiting ------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the run has ended; say whether it has."""
+        with self._conductor.changed:
+            return self._conductor.changed.wait_for(lambda: self.status in ENDED, timeout)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the result.
+
+        Raises
+        ------
+        TilevisionError
+            What stopped the run; where it is only paused (disk full, a backend that fails
+            tile after tile), `resume` goes on once that is mended.
+        TimeoutError
+            If the run has not ended after `timeout` seconds.
+        KeyboardInterrupt
+            On Ctrl-C or the notebook's stop button; the run is paused.
+        """
+        conductor = self._conductor
+        try:
+            with conductor.changed:
+                settled = conductor.changed.wait_for(self._settled, timeout)
+        except KeyboardInterrupt:
+            self.pause()
+            raise
+        if not settled:
+            raise TimeoutError(f"run {self.id} has not ended after {timeout} s; it goes on")
+        if conductor.fault is not None:
+            raise conductor.fault
+        result = conductor.result
+        assert result is not None
+        if self.status == "blocked":
+            raise Blocked(f"{self.name} was not analysed: {result.verdict.reason}")
+        if conductor.settings.strict and not result.complete:
+            raise IncompleteRun(
+                f"{len(result.failed)} of {len(self.tiles)} tiles failed; the error's .result has "
+                "the others, result.failed says why, and running the same again retries only those",
+                result,
+            )
+        return result
+
+    def _settled(self) -> bool:
+        return self.status in ENDED or (
+            self.status == "paused" and self._conductor.fault is not None
+        )
+
+    def __await__(self) -> Generator[Any, None, Result]:
+        """``await run``: as `result`, while buttons and other cells stay alive.
+
+        Cancelling the await does not cancel the run.
+        """
+        return self._await().__await__()
+
+    async def _await(self) -> Result:
+        loop = asyncio.get_running_loop()
+        settled = asyncio.Event()
+
+        def look(_event: Event) -> None:
+            if self._settled():
+                loop.call_soon_threadsafe(settled.set)
+
+        unsubscribe = self.subscribe(look)
+        try:
+            if not self._settled():
+                await settled.wait()
+        finally:
+            unsubscribe()
+        return self.result()
+
+    # Steering -----------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Start no further tile; those in flight finish and are kept."""
+        if self.status == "running":
+            self._conductor.commands.put(Paused())
+            self._conductor.tell("paused", "paused; run.resume() goes on")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self.status == "paused":
+            self._conductor.fault = None
+            self._conductor.commands.put(Resumed())
+            self._conductor.tell("running", "resumed")
+
+    def cancel(self) -> None:
+        """End early; tiles in flight may finish and are kept."""
+        self._conductor.cancelled.set()
+        self._conductor.commands.put(Cancelled())
+
+    def retry_failed(self) -> None:
+        """Give every failed tile fresh attempts, during the run or after it.
+
+        Raises
+        ------
+        RunError
+            If the run ended without tiles to retry (blocked, or stopped by an error).
+        """
+        conductor = self._conductor
+        conductor.commands.put(RetryFailed())
+        if self.status not in ENDED:
+            return
+        if conductor.result is None or self.status == "blocked":
+            raise RunError(f"run {self.id} is {self.status}; start it again instead")
+        self._thread.join()
+        conductor.cancelled.clear()
+        conductor.tell("running", "failed tiles again")
+        self._thread = self._begin(conductor.go_on)
+
+    def set_concurrency(self, concurrency: int | None) -> None:
+        """Change how many tiles may be in flight; None is automatic."""
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise RunError(f"concurrency is {concurrency!r}; give a whole number of 1 or more")
+        self._conductor.commands.put(SetConcurrency(concurrency))

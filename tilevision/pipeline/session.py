@@ -1,0 +1,73 @@
+"""What a run holds while it works: its lock, its checkpoint, its journal."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
+from tilevision.events import Bus, Journal
+from tilevision.pipeline.conductor import Conductor
+
+__all__ = ["Session", "new_run_id", "open_checkpoint"]
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time and is unique: ``20261122-131500-3fa9c1``."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def open_checkpoint(folder: str | os.PathLike[str] | None) -> Checkpoint | MemoryCheckpoint:
+    """Open the checkpoint in `folder`; None keeps nothing beyond this object."""
+    return MemoryCheckpoint() if folder is None else Checkpoint.open(folder)
+
+
+class Session:
+    """Opens what a run needs for as long as it works, and closes it in any case.
+
+    Parameters
+    ----------
+    folder : path-like or None
+        Of the checkpoint.
+    run_id : str
+    manifest : dict
+        First line of the journal: what the run is about.
+    bus : Bus
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str] | None, run_id: str, manifest: dict[str, Any], bus: Bus
+    ) -> None:
+        self._folder = folder
+        self._run_id = run_id
+        self._manifest = manifest
+        self._bus = bus
+
+    def hold(self, conductor: Conductor, flow: Callable[[], None]) -> None:
+        """Call `flow` with the conductor's checkpoint open and its events journaled.
+
+        Raises
+        ------
+        RunBusy
+            If another process works on this run.
+        CheckpointError
+            If the checkpoint cannot be opened.
+        """
+        with ExitStack() as stack:
+            if self._folder is not None:
+                stack.enter_context(RunLock(self._folder, self._run_id))
+            conductor.checkpoint = stack.enter_context(open_checkpoint(self._folder))
+            if self._folder is not None:
+                journal = self._journal(Path(self._folder) / "runs" / f"{self._run_id}.jsonl")
+                stack.callback(journal.close)
+                stack.callback(self._bus.subscribe(journal))
+            # The end is told inside, so that the journal has it.
+            conductor.guard(flow)
+
+    def _journal(self, path: Path) -> Journal:
+        return Journal.reopen(path) if path.exists() else Journal(path, self._manifest)
