@@ -1,0 +1,195 @@
+"""Drawing results: status without colour alone, partial shown as partial, labels as text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+
+from tilevision.findings import Findings
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, shown
+from tilevision.plot.palette import CLASS_COLOURS, hatch_pattern, rgb
+from tilevision.plot.tile_map import status_codes
+
+HOSTILE = [
+    "$\\frac",
+    "$\\undefined{x}$",
+    "_leading",
+    "<script>alert(1)</script>",
+    "x" * 10_000,
+    "😀👩‍👩‍👧",
+    "שלום עולם",
+    "نواة",
+    "核",
+    "\u202egnp.exe",
+    "a\nb\tc\x00",
+    "",
+    "\ud800",
+]
+IMAGE = np.full((60, 80, 3), 200, dtype=np.uint8)
+
+
+def _words(figure: Figure) -> list[str]:
+    """Everything the figure says, in the order it was added."""
+    texts = [text.get_text() for text in figure.texts]
+    for axes in figure.axes:
+        texts += [text.get_text() for text in axes.texts]
+        if legend := axes.get_legend():
+            texts += [text.get_text() for text in legend.get_texts()]
+    return texts
+
+
+def _tiles(*statuses: str) -> list[tuple[Tile, str]]:
+    return list(zip(Grid(1, len(statuses)).tiles((80, 60)), statuses, strict=True))
+
+
+@given(
+    size=st.tuples(st.integers(8, 3000), st.integers(8, 3000)),
+    grid=st.one_of(
+        st.builds(Grid, st.integers(1, 4), st.integers(1, 4), st.sampled_from([0, 0.2, 0.5])),
+        st.builds(Grid.by_tile, st.integers(4, 700), st.sampled_from([0, 0.2, 0.6])),
+    ),
+    shape=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_pixel_of_the_map_belongs_to_a_tile_that_holds_it(size, grid, shape) -> None:
+    """A pixel is never shown as the status of a tile it does not lie in."""
+    if grid.tile and size[0] * size[1] > 2000 * grid.tile[0] * grid.tile[1]:
+        return  # millions of tiles hold no other rule
+    tiles = grid.tiles(size)
+    index = TileMap(tiles, Box(0, 0, *size), shape).index
+    assert (index >= 0).all()
+    boxes = np.array([tile.box.as_tuple() for tile in tiles])[index]
+    x = (np.arange(shape[1]) + 0.5) * size[0] / shape[1]
+    y = ((np.arange(shape[0]) + 0.5) * size[1] / shape[0])[:, None]
+    assert ((boxes[..., 0] <= x) & (x < boxes[..., 2])).all()
+    assert ((boxes[..., 1] <= y) & (y < boxes[..., 3])).all()
+
+
+def test_tiles_that_stand_in_no_rows_show_the_smaller_one_on_top() -> None:
+    """A small tile within a large one is not hidden by it, and outside of all there is none."""
+    tiles = [Tile(0, 0, Box(10, 10, 20, 20)), Tile(0, 1, Box(0, 0, 40, 40))]
+    index = TileMap(tiles, Box(0, 0, 50, 50), (50, 50)).index
+    assert index[15, 15] == 0
+    assert index[30, 30] == 1
+    assert index[45, 45] == -1
+
+
+def test_a_view_shows_its_own_region_of_the_tiles() -> None:
+    """Zoomed in, the map shows the tile under the view, edge included."""
+    tiles = Grid(2, 2, overlap=0).tiles((100, 100))
+    index = TileMap(tiles, Box(40, 60, 60, 80), (20, 20)).index
+    assert (index[:, :10] == 2).all()
+    assert (index[:, 10:] == 3).all()
+
+
+def test_painting_gives_each_status_its_own_colour() -> None:
+    """The colour of a tile on the map is that of its status in the legend."""
+    tiles = Grid(1, len(STATUSES), overlap=0).tiles((len(STATUSES), 1))
+    shape = (24, 24 * len(STATUSES))
+    painted = TileMap(tiles, Box(0, 0, len(STATUSES), 1), shape).paint(status_codes(STATUSES))
+    for i, status in enumerate(STATUSES):
+        assert tuple(painted[12, 24 * i + 12, :3]) == rgb(STYLES[status].colour)
+    outside = TileMap(tiles, Box(0, 5, 1, 6), (2, 2)).paint(status_codes(STATUSES))
+    assert not outside[..., 3].any()
+
+
+def test_statuses_differ_without_colour() -> None:
+    """Hatch and opacity alone tell every status from the others, and so do the glyphs."""
+    looks = {(style.hatch, style.fill) for style in STYLES.values()}
+    assert len(looks) == len({style.glyph for style in STYLES.values()}) == len(STATUSES)
+    masks = {hatch_pattern(style.hatch).tobytes() for style in STYLES.values()}
+    assert len(masks) == len({style.hatch for style in STYLES.values()})
+
+
+def test_a_partial_result_says_so() -> None:
+    """Missing tiles are announced above the picture and counted below it."""
+    figure = draw_result(None, IMAGE, _tiles("done", "failed", "skipped"), Findings(), title="t")
+    assert "INCOMPLETE: 1 of 3 tiles were not analysed." in _words(figure)
+    assert "1 tile failed" in _words(figure)
+
+
+def test_a_complete_result_claims_nothing_is_missing() -> None:
+    """Done, restored and skipped tiles make a complete result."""
+    figure = draw_result(None, IMAGE, _tiles("done", "restored", "skipped"), Findings())
+    assert not any("INCOMPLETE" in text for text in _words(figure))
+
+
+@pytest.mark.parametrize("label", HOSTILE)
+def test_labels_are_drawn_as_text_whatever_they_hold(label: str) -> None:
+    """No label is read as markup, hides from the legend, warns, or breaks the drawing."""
+    findings = Findings([[5, 5, 20, 20]], labels=[label])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = draw_result(None, IMAGE, _tiles("done"), findings, title=label, note=label)
+        assert len(figure._repr_jpeg_()) > 1000
+    entry = next(text for text in _words(figure) if text.startswith("1 ") and "tile" not in text)
+    assert len(entry) <= 26
+    if label in ("$\\frac", "_leading"):
+        assert entry == f"1 {label}"
+
+
+def test_shown_text_is_short_visible_and_on_one_line() -> None:
+    """Nothing in a label can reverse the text around it, and nothing grows without bound."""
+    assert shown("\u202egnp.exe") == "gnp.exe"
+    assert shown("a\nb\x00c") == "a b c"
+    assert shown("x" * 10_000) == "x" * 39 + "…"
+    assert shown("x" * 40) == "x" * 40
+
+
+def test_the_first_eight_classes_have_eight_colours() -> None:
+    """Classes are told apart as long as there are colours, and more of them do no harm."""
+    colours = class_colours(f"class {i}" for i in range(20))
+    assert len(set(list(colours.values())[:8])) == len(CLASS_COLOURS) == 8
+    assert len(colours) == 20
+
+
+def test_polygons_are_drawn_with_their_holes() -> None:
+    """A ring within a ring is a line of its own."""
+    square = np.array([[0, 0], [40, 0], [40, 40], [0, 40]])
+    findings = Findings([[0, 0, 40, 40], [50, 0, 60, 9]], polygons=[[[square, square / 2]], None])
+    figure = draw_result(None, IMAGE, [], findings)
+    lines = [c for c in figure.axes[0].collections if isinstance(c, LineCollection)]
+    assert [len(c.get_segments()) for c in lines] == [3, 3]
+    assert all((s[0] == s[-1]).all() for s in lines[0].get_segments())
+
+
+def test_it_draws_on_given_axes_and_in_a_given_figure() -> None:
+    """A caller's axes keep the caller's figure, and show full-resolution pixels."""
+    figure = Figure()
+    axes = figure.add_subplot(1, 2, 1)
+    out = draw_result(axes, IMAGE, _tiles("done"), Findings(), size=(800, 600), title="here")
+    assert out is figure
+    assert axes.get_xlim() == (0, 800)
+    assert axes.get_ylim() == (600, 0)
+    assert "here" in _words(figure)
+    assert len(draw_result(Figure(), IMAGE, [], Findings()).axes) == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 900, 3), (900, 3, 3), (50, 50)])
+def test_every_shape_of_image_can_be_drawn(shape: tuple[int, ...]) -> None:
+    """Single pixels, strips and grey images give a picture too."""
+    image = np.zeros(shape, dtype=np.uint8)
+    figure = draw_result(None, image, [], Findings(), title="title", note="note")
+    assert len(figure._repr_jpeg_()) > 1000
+
+
+def test_drawing_leaves_pyplot_alone() -> None:
+    """No global figure is made, so nothing leaks and no backend is chosen for the user."""
+    code = (
+        "import sys, numpy as np; from tilevision.plot import draw_result;"
+        "from tilevision.findings import Findings;"
+        "assert 'matplotlib' not in sys.modules;"
+        "draw_result(None, np.zeros((9, 9, 3), np.uint8), [], Findings())._repr_jpeg_();"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,19 @@
+"""Drawing an image, its tiles and its findings: pure matplotlib, no pyplot, no global state."""
+
+from __future__ import annotations
+
+from tilevision.plot.labels import shown
+from tilevision.plot.palette import STATUSES, STYLES, StatusStyle, class_colours
+from tilevision.plot.result_figure import draw_overlay, draw_result
+from tilevision.plot.tile_map import TileMap
+
+__all__ = [
+    "STATUSES",
+    "STYLES",
+    "StatusStyle",
+    "TileMap",
+    "class_colours",
+    "draw_overlay",
+    "draw_result",
+    "shown",
+]

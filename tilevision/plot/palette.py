@@ -1,0 +1,122 @@
+"""How statuses and classes look: a colour and a hatch each, so that no reader needs colour.
+
+Status colours are those of Okabe and Ito (2008), told apart by people with any of the
+common colour vision deficiencies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "PERIOD",
+    "STATUSES",
+    "STYLES",
+    "StatusStyle",
+    "class_colours",
+    "hatch_pattern",
+    "rgb",
+]
+
+PERIOD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class StatusStyle:
+    """The look of one tile status.
+
+    Parameters
+    ----------
+    colour : str
+        ``#rrggbb``.
+    glyph : str
+        One character, for text.
+    hatch : str
+        Matplotlib's name of the pattern: ``"/"``, ``"."``, …; empty for none.
+    fill, stroke, edge : float
+        Opacity of the tile's area, of its hatch and of its edge, 0 to 1.
+    """
+
+    colour: str
+    glyph: str
+    hatch: str
+    fill: float
+    stroke: float
+    edge: float
+
+
+# A finished tile is left clear: what matters there is the picture and its boxes.
+STYLES: Mapping[str, StatusStyle] = {
+    "pending": StatusStyle("#5F6B76", "·", "", 0.55, 0.0, 0.4),
+    "running": StatusStyle("#56B4E9", "▸", "/", 0.28, 0.85, 0.85),
+    "done": StatusStyle("#009E73", "✓", "", 0.0, 0.0, 0.6),
+    "restored": StatusStyle("#0072B2", "↺", ".", 0.0, 0.4, 0.6),
+    "retrying": StatusStyle("#E69F00", "↻", "\\", 0.35, 0.9, 0.9),
+    "throttled": StatusStyle("#CC79A7", "‖", "-", 0.4, 0.9, 0.9),
+    "failed": StatusStyle("#D55E00", "✕", "x", 0.45, 1.0, 1.0),
+    "skipped": StatusStyle("#1B1B1B", "–", "|", 0.55, 0.75, 0.75),
+}
+STATUSES = tuple(STYLES)
+
+# Bright on the dark edge that every box gets; none is a status colour.
+CLASS_COLOURS = (
+    "#F0E442",
+    "#33E6FF",
+    "#FF6FD8",
+    "#B6FF5C",
+    "#FFFFFF",
+    "#FFAE75",
+    "#C9B1FF",
+    "#7DF9C8",
+)
+
+
+def class_colours(labels: Iterable[str]) -> dict[str, str]:
+    """Give each of `labels` a colour; the first eight differ, and a label tends to keep its own.
+
+    Parameters
+    ----------
+    labels : iterable of str
+        In order of importance; a label has the same colour wherever that is still free.
+    """
+    colours: dict[str, str] = {}
+    n = len(CLASS_COLOURS)
+    taken: set[int] = set()
+    for label in labels:
+        if label in colours:
+            continue
+        wanted = 0 if not taken else crc32(label.encode("utf-8", "surrogatepass")) % n
+        free = [slot for slot in range(wanted, wanted + n) if slot % n not in taken]
+        slot = (free[0] if free else wanted) % n
+        taken.add(slot)
+        colours[label] = CLASS_COLOURS[slot]
+    return colours
+
+
+def hatch_pattern(hatch: str) -> NDArray[np.bool_]:
+    """Return the pattern as a mask (PERIOD, PERIOD) that repeats without a seam."""
+    y, x = np.mgrid[:PERIOD, :PERIOD]
+    rising, falling = (x + y) % PERIOD < 2, (x - y) % PERIOD < 2
+    empty = np.zeros((PERIOD, PERIOD), dtype=bool)
+    patterns = {
+        "": empty,
+        "/": rising,
+        "\\": falling,
+        "x": rising | falling,
+        "-": y % 6 < 2,
+        "|": x % 6 < 2,
+        ".": (x < 2) & (y < 2),
+    }
+    pattern: NDArray[np.bool_] = patterns[hatch]
+    return pattern
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Return red, green and blue, 0 to 255, of ``#rrggbb``."""
+    value = int(colour.removeprefix("#"), 16)
+    return value >> 16, value >> 8 & 255, value & 255
