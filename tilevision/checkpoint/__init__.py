@@ -1,1 +1,21 @@
 """What is kept between runs: a record per tile, and who is at work."""
+
+from tilevision.checkpoint.filesystem import fallback_folder
+from tilevision.checkpoint.keys import stage_key, tile_key, tile_keys
+from tilevision.checkpoint.lock import Owner, RunLock, run_owner
+from tilevision.checkpoint.memory import MemoryCheckpoint
+from tilevision.checkpoint.records import check_records
+from tilevision.checkpoint.store import Checkpoint
+
+__all__ = [
+    "Checkpoint",
+    "MemoryCheckpoint",
+    "Owner",
+    "RunLock",
+    "check_records",
+    "fallback_folder",
+    "run_owner",
+    "stage_key",
+    "tile_key",
+    "tile_keys",
+]

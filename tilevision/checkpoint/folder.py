@@ -1,0 +1,112 @@
+"""The checkpoint folder: checked, created for its owner only, and told which version it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tilevision.checkpoint import verify
+from tilevision.checkpoint.disk import PATIENCE
+from tilevision.checkpoint.faults import elsewhere, explained
+from tilevision.checkpoint.filesystem import filesystem_type, is_network, nearest_existing
+from tilevision.checkpoint.lock import locked
+from tilevision.errors import CheckpointCorrupt, CheckpointError
+
+__all__ = ["CHECKPOINT_SCHEMA", "opened"]
+
+CHECKPOINT_SCHEMA = 1
+FORMAT = "tilevision checkpoint"
+_OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "runs"}
+
+
+@contextmanager
+def opened(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give the directory of a database that is safe to open, and hold others off meanwhile.
+
+    Creates folder and database where they are missing.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be used, or a later version wrote it.
+    CheckpointCorrupt
+        If what lies there is damaged or not ours.
+    """
+    path = _as_path(folder)
+    with explained(path):
+        _check_place(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        with locked(path / "open.lock", PATIENCE):
+            _check_version(path)
+            cache = path / "cache"
+            if os.path.lexists(cache):
+                verify.verify(cache)
+            else:
+                verify.create(cache)
+            yield cache
+
+
+def _as_path(folder: str | os.PathLike[str]) -> Path:
+    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else ""
+    if not text or "://" in text or "\0" in text:
+        raise CheckpointError(f"checkpoint={folder!r} is not a local folder; {elsewhere()}")
+    try:
+        return Path(text).expanduser().absolute()
+    except (RuntimeError, OSError) as error:  # no such user; the working folder is gone
+        raise CheckpointError(f"checkpoint={folder!r} leads nowhere: {error}") from error
+
+
+def _check_place(path: Path) -> None:
+    place = nearest_existing(path)
+    if not place.is_dir():
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be made: {place} is not a folder; {elsewhere()}"
+        )
+    if is_network(place):
+        raise CheckpointError(
+            f"the checkpoint {path} lies on a network file system ({filesystem_type(place)}), "
+            f"where a database loses data; {elsewhere()}"
+        )
+
+
+def _check_version(path: Path) -> None:
+    meta = path / "meta.json"
+    try:
+        text = meta.read_bytes()[:65536]
+    except FileNotFoundError:
+        if os.path.lexists(path / "cache"):
+            raise CheckpointCorrupt("it holds a cache but no meta.json") from None
+        _hide_from_git(path)
+        _write_version(meta)
+        return
+    try:
+        raw = json.loads(text)
+        schema = raw["schema"] if raw["format"] == FORMAT else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        schema = None
+    if type(schema) is not int or schema < 1:
+        raise CheckpointCorrupt("its meta.json was not written by tilevision")
+    if schema > CHECKPOINT_SCHEMA:
+        raise CheckpointError(
+            f"the checkpoint {path} was written by a later tilevision (schema {schema}, this one "
+            f"knows {CHECKPOINT_SCHEMA}); update tilevision, or give another folder"
+        )
+
+
+def _hide_from_git(path: Path) -> None:
+    """Hide a folder that is ours alone; in another's it would hide the owner's files too."""
+    if all(entry.name in _OURS for entry in path.iterdir()):
+        (path / ".gitignore").write_text("*\n")
+
+
+def _write_version(meta: Path) -> None:
+    scratch = meta.with_name("meta.json.new")
+    with scratch.open("w") as file:
+        json.dump({"format": FORMAT, "schema": CHECKPOINT_SCHEMA}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(meta)

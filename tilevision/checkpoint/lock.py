@@ -1,0 +1,214 @@
+"""Locks that a crash frees: one worker on a run, one opener of a database at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tilevision.checkpoint.faults import explained
+from tilevision.errors import CheckpointError, RunBusy, RunError
+
+__all__ = ["Owner", "RunLock", "locked", "run_owner"]
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+_held: set[int] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who is at work on a run.
+
+    Parameters
+    ----------
+    pid : int
+    host : str
+    since : float
+        Seconds since the epoch.
+    """
+
+    pid: int
+    host: str
+    since: float
+
+
+class RunLock:
+    """Keeps a second process, or a second thread, from working on the same run.
+
+    The lock belongs to the open file, so the system frees it when the process ends,
+    however it ends.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint folder.
+    run_id : str
+
+    Raises
+    ------
+    RunBusy
+        On entering, if the run is taken; names the owner's pid and host.
+    RunError
+        If `run_id` cannot be the name of a file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], run_id: str) -> None:
+        self._path = _lock_path(folder, run_id)
+        self._run_id = run_id
+        self._file = -1
+
+    def acquire(self) -> None:
+        """Take the lock, or raise `RunBusy`."""
+        with explained(self._path.parent.parent):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            taken = _take(self._path)
+            if taken is None:
+                raise RunBusy(self._busy())
+            self._file = taken
+            os.ftruncate(taken, 0)
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
+            os.write(taken, json.dumps(owner).encode())
+
+    def release(self) -> None:
+        """Free the run; does nothing where it is not held."""
+        if self._file >= 0:
+            os.ftruncate(self._file, 0)
+            _free(self._file)
+            self._file = -1
+
+    def __enter__(self) -> RunLock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def _busy(self) -> str:
+        owner = _read_owner(self._path)
+        who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+        return (
+            f"run {self._run_id} is being worked on by {who}; follow it with "
+            f"tv.watch({self._run_id!r}), or end that process and resume"
+        )
+
+
+def run_owner(folder: str | os.PathLike[str], run_id: str) -> Owner | None:
+    """Return who is at work on a run, None where nobody is (ended, or killed)."""
+    path = _lock_path(folder, run_id)
+    if not path.exists():
+        return None
+    with explained(path.parent.parent):
+        taken = _take(path)
+    if taken is not None:
+        _free(taken)
+        return None
+    return _read_owner(path) or Owner(0, "unknown", 0.0)
+
+
+@contextmanager
+def locked(path: Path, patience: float) -> Iterator[None]:
+    """Hold the lock file `path`, waiting up to `patience` seconds for it.
+
+    Raises
+    ------
+    TimeoutError
+        If another process held it all that time.
+    """
+    until = time.monotonic() + patience
+    while (taken := _take(path)) is None:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{path} is held by another process")
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        _free(taken)
+
+
+def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
+    if not _RUN_ID.fullmatch(run_id):
+        raise RunError(f"{run_id!r} cannot be a run's id; use letters, digits, '-', '_' and '.'")
+    return Path(folder).expanduser().absolute() / "runs" / f"{run_id}.lock"
+
+
+def _take(path: Path) -> int | None:
+    """Return the open, locked file, or None if another holds it."""
+    while True:
+        file = os.open(path, _FLAGS, 0o600)
+        try:
+            if not _try_lock(file):
+                os.close(file)
+                return None
+            if _is_still_there(file, path):  # not removed by pruning before it was locked
+                _held.add(file)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _free(file: int) -> None:
+    _held.discard(file)
+    os.close(file)
+
+
+def _is_still_there(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _read_owner(path: Path) -> Owner | None:
+    try:
+        raw = json.loads(path.read_bytes()[:4096])
+        return Owner(int(raw["pid"]), str(raw["host"]), float(raw["since"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # just taken, not written yet
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    def _try_lock(file: int) -> bool:
+        os.lseek(file, 1 << 20, os.SEEK_SET)  # past the text, which others must read
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
+        except OSError:
+            return False
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+        return True
+else:
+
+    def _try_lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise CheckpointError(f"files cannot be locked there ({error.strerror})") from error
+        return True
+
+    def _forget_held() -> None:
+        """Close what a fork copied: it would keep the lock after this process has died."""
+        while _held:
+            os.close(_held.pop())
+
+    os.register_at_fork(after_in_child=_forget_held)

@@ -1,0 +1,269 @@
+"""The checkpoint: what is done, restored by key, committed before anybody is told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from diskcache import Cache
+
+from tilevision.checkpoint import verify
+from tilevision.checkpoint.disk import open_cache
+from tilevision.checkpoint.faults import explained
+from tilevision.checkpoint.folder import opened
+from tilevision.checkpoint.records import check_records, label, matches
+from tilevision.codec import canonical_json
+from tilevision.errors import CheckpointCorrupt, CheckpointError
+
+__all__ = ["Checkpoint"]
+
+_CHUNK = 200  # keys a query loads; bounds memory
+_DELETED_AT_ONCE = 1000  # bounds how long other writers wait
+_RACY = 2.0  # seconds: a file changed that lately may change again within its clock's tick
+
+# diskcache has no bulk reads; these see each row's form before anything reads its value.
+_KEYS = "SELECT key FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
+_ROWS = """SELECT key, mode, filename, tag, value FROM Cache
+    WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
+_TIMES = """SELECT key, store_time FROM Cache
+    WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
+_OLD = "SELECT key FROM Cache WHERE raw = 1 AND store_time < ? AND tag IS NOT NULL"
+
+
+class Checkpoint:
+    """A folder of finished work: a tile's findings, a stage's record, by key.
+
+    What `commit` has returned for survives the process, the machine's power and a full
+    disk. Safe to use from any thread; commit from one, since writers wait for each other.
+
+    Attributes
+    ----------
+    folder : Path
+    """
+
+    folder: Path
+
+    def __init__(self, folder: Path, directory: Path, cache: Cache) -> None:
+        self.folder = folder
+        self._directory = directory
+        self._cache: Cache | None = cache
+        self._closed = False
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Checkpoint:
+        """Open the checkpoint in `folder`; create it where it is missing.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder cannot be written, is a file, lies on a network file system, is
+            held by another process, or was written by a later version.
+        CheckpointCorrupt
+            If what lies there is damaged, or not exactly what tilevision writes.
+        """
+        with opened(folder) as directory:
+            cache = open_cache(directory)
+            cache.close()  # each thread that writes opens a connection of its own
+            return cls(directory.parent, directory, cache)
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        """Return those of `keys` that are stored; one query, however many."""
+        return {key for (key,) in self._query(_KEYS, json.dumps(list(keys)))}
+
+    def load(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+        """Yield key and records of those of `keys` that are stored, in the order given.
+
+        Raises
+        ------
+        CheckpointCorrupt
+            If a record is damaged, or was not written by tilevision.
+        """
+        for start in range(0, len(keys), _CHUNK):
+            chunk = keys[start : start + _CHUNK]
+            rows = self._rows(chunk)
+            more = [name for key, row in rows.items() for name in _further(key, row)]
+            rows |= self._rows(more) if more else {}
+            yield from ((key, self._records(key, rows)) for key in chunk if key in rows)
+
+    def stored_at(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return when each of `keys` was stored, seconds since the epoch."""
+        return dict(self._query(_TIMES, json.dumps(list(keys))))
+
+    def commit(self, records: Mapping[str, Sequence[bytes]]) -> None:
+        """Store all of `records` in one transaction, or raise and store none of them.
+
+        Parameters
+        ----------
+        records : mapping of str to sequence of bytes
+            Canonical JSON by key; up to 256 KiB of UTF-8 each. Replaces what is stored.
+
+        Raises
+        ------
+        CheckpointTooLarge
+            If a record passes the limit; see `check_records`.
+        CheckpointError
+            If the disk is full or refuses, or another process holds the database.
+        """
+        checked = {key: check_records(key, rows) for key, rows in records.items()}
+        with self._writing() as cache:
+            for key, rows in checked.items():
+                _, before = cache.get(key, tag=True)
+                for old in _numbered(key, _count(before))[len(rows) :]:
+                    cache.delete(old)
+                for name, row in zip(_numbered(key, len(rows)), rows, strict=True):
+                    cache.set(name, row, tag=label(rows) if name == key else None)
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Forget `keys`; return how many were there."""
+        names, deleted = list(keys), 0
+        for start in range(0, len(names), _DELETED_AT_ONCE):
+            with self._writing() as cache:
+                for key in names[start : start + _DELETED_AT_ONCE]:
+                    _, tag = cache.get(key, tag=True)
+                    gone = [cache.delete(name) for name in _numbered(key, max(1, _count(tag)))]
+                    deleted += gone[0]
+        return deleted
+
+    def prune(self, before: float) -> int:
+        """Forget what was stored before `before` (epoch); return how many keys.
+
+        The space is given back to the disk.
+        """
+        return self.delete([key for (key,) in self._query(_OLD, before)])
+
+    def put_json(self, key: str, value: Any) -> None:
+        """Store the record of a stage: a dict or a list of plain JSON types, up to 256 KiB."""
+        self.commit({key: (canonical_json(value),)})
+
+    def get_json(self, key: str) -> Any:
+        """Return what `put_json` stored, None where there is nothing."""
+        for _, (record, *_) in self.load((key,)):
+            try:
+                return json.loads(record)
+            except (ValueError, RecursionError):
+                with explained(self.folder):
+                    raise CheckpointCorrupt(f"the record {key} is damaged") from None
+        return None
+
+    def file_fingerprint(self, path: str, compute: Callable[[str], str]) -> str:
+        """Return the fingerprint of a file, computed only if the file has changed.
+
+        Told by path, size, modification time and inode.
+
+        Parameters
+        ----------
+        path : str
+        compute : callable
+            Reads the file at `path` and returns its fingerprint.
+        """
+        real = os.path.realpath(path)
+        key = f"file:{hashlib.sha256(os.fsencode(real)).hexdigest()}"
+        now = _identity(real)
+        known = self.get_json(key)
+        if known and known.get("file") == now:
+            return str(known["fingerprint"])
+        fingerprint = compute(path)
+        if now == _identity(real) and time.time() - now[1] / 1e9 > _RACY:
+            self.put_json(key, {"file": now, "fingerprint": fingerprint})
+        return fingerprint
+
+    def close(self) -> None:
+        """Close the database; using the checkpoint afterwards is an error."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Cache]:
+        """Hold one transaction; after a failure start with a new connection.
+
+        SQLite may have ended the failed transaction or not, and diskcache believes the one
+        or the other; a new connection knows.
+        """
+        with self._lock, explained(self.folder):
+            self._check_open()
+            try:
+                if self._cache is None:
+                    self._cache = open_cache(self._directory)
+                with self._cache.transact():
+                    yield self._cache
+            except BaseException:
+                self._drop()
+                raise
+
+    def _drop(self) -> None:
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            cache.close()
+
+    def _query(self, query: str, argument: str | float) -> list[Any]:
+        """Fetch all rows: an open reader would keep the log of writes from being folded in."""
+        self._check_open()
+        with explained(self.folder), closing(verify.connect(self._directory)) as connection:
+            return connection.execute(query, (argument,)).fetchall()
+
+    def _rows(self, keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+        return {key: row for key, *row in self._query(_ROWS, json.dumps(list(keys)))}
+
+    def _records(self, key: str, rows: Mapping[str, tuple[Any, ...]]) -> tuple[bytes, ...]:
+        tag = rows[key][2]
+        with explained(self.folder):
+            try:
+                found = [_value(rows[name]) for name in _numbered(key, max(1, _count(tag)))]
+                records = check_records(key, found)
+            except (KeyError, CheckpointError) as error:
+                raise CheckpointCorrupt(f"the record {key} is damaged ({error})") from None
+            if not matches(tag, records):
+                raise CheckpointCorrupt(f"the record {key} is damaged (its checksum differs)")
+            return records
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CheckpointError(f"the checkpoint {self.folder} was closed; open it again")
+
+
+def _numbered(key: str, count: int) -> list[str]:
+    """Return the names of the rows of `key`: the key itself, then the further ones."""
+    return [key, *(f"{key}/{number}" for number in range(1, count))][:count]
+
+
+def _further(key: str, row: Sequence[Any]) -> list[str]:
+    return _numbered(key, _count(row[2]))[1:]
+
+
+def _count(tag: object) -> int:
+    """Return how many records a label tells of; 0 where there is none."""
+    number = str(tag).partition(" ")[0]
+    return min(int(number), 1000) if number.isdecimal() and len(number) < 5 else 0
+
+
+def _value(row: Sequence[Any]) -> bytes:
+    mode, filename, _, value = row
+    if mode != 1 or filename is not None or type(value) is not bytes:
+        raise CheckpointError("not written by tilevision")
+    return value
+
+
+def _identity(path: str) -> list[int]:
+    status = Path(path).stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
