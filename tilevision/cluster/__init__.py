@@ -1,0 +1,14 @@
+"""The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
+
+from tilevision.cluster.handle import Cluster, attach
+from tilevision.cluster.local import LocalCluster, local_cluster
+from tilevision.cluster.shared import BorrowedCluster, shared_cluster
+
+__all__ = [
+    "BorrowedCluster",
+    "Cluster",
+    "LocalCluster",
+    "attach",
+    "local_cluster",
+    "shared_cluster",
+]

@@ -1,0 +1,138 @@
+"""A cluster as the rest of tilevision sees it: ours, or one that the user brought."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from distributed import Client
+
+from tilevision.errors import ClusterError
+
+__all__ = ["Cluster", "attach"]
+
+
+class Cluster:
+    """A Dask cluster to fan tiles out on.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Synchronous, connected.
+
+    Attributes
+    ----------
+    owned : bool
+        Whether tilevision started it, may rebuild it and will close it.
+    """
+
+    owned = False
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._restarting: set[str] = set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the scheduler can be reached."""
+        return bool(self.client.status == "running")
+
+    @property
+    def dashboard_link(self) -> str:
+        """Address of Dask's dashboard; empty where there is none."""
+        try:
+            return str(self.client.dashboard_link or "")
+        except (KeyError, AttributeError, ValueError):
+            return ""
+
+    def workers(self) -> dict[str, int]:
+        """Return the workers that are there now: address to number of threads.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler does not answer.
+        """
+        try:
+            return dict(self.client.nthreads())
+        except Exception as error:
+            raise ClusterError(f"the Dask scheduler does not answer: {error}") from error
+
+    def restart_worker(self, address: str) -> None:
+        """Have a worker replaced by a fresh one; returns at once.
+
+        Whatever it runs is lost. A worker without a nanny cannot be restarted and is left alone.
+        """
+        if address in self._restarting or not self.alive:
+            return
+        self._restarting.add(address)
+        self.client.loop.add_callback(self._restart, address)
+
+    async def _restart(self, address: str) -> None:
+        try:
+            identity = await self.client.scheduler.identity(n_workers=-1)
+            nanny = identity["workers"].get(address, {}).get("nanny")
+            if nanny:
+                await self._restart_through(nanny, address)
+        except (OSError, TimeoutError):
+            return  # gone meanwhile, which is what was wanted; or the scheduler is, which is seen
+        finally:
+            self._restarting.discard(address)
+
+    async def _restart_through(self, nanny: str, address: str) -> None:  # noqa: ARG002 ours needs it
+        await self.client.scheduler.restart_workers(
+            workers=[address], timeout=30, on_error="return", stimulus_id="tilevision-deadline"
+        )
+
+    def rebuild(self) -> None:
+        """Start anew after the scheduler was lost.
+
+        Raises
+        ------
+        ClusterError
+            Always, for a cluster that is not ours.
+        """
+        raise ClusterError(
+            "the Dask cluster was closed or lost its scheduler; start it again, make a new client"
+        )
+
+    def close(self) -> None:
+        """Close the cluster if it is ours; a user's is left as it is."""
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def attach(client: Any) -> Cluster:
+    """Use a cluster that the user brought, with the settings it has.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Synchronous and connected.
+
+    Raises
+    ------
+    ClusterError
+        If it is no client, is asynchronous, or is not connected.
+    """
+    if not isinstance(client, Client):
+        raise ClusterError(
+            f"client is a {type(client).__name__}; give a dask.distributed.Client, "
+            "as in tv.analyze(..., client=Client(cluster))"
+        )
+    if client.asynchronous:
+        raise ClusterError(
+            "the Dask client is asynchronous; give one made without asynchronous=True"
+        )
+    if client.status != "running":
+        raise ClusterError(f"the Dask client is {client.status}; make a new one")
+    return Cluster(client)

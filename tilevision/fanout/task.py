@@ -1,0 +1,114 @@
+"""The worker's side: one task is a batch of tiles, inferred with hooks into Dask."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import WorkerPlugin, get_worker, secede
+from distributed.metrics import context_meter
+
+from tilevision.errors import ClusterError
+from tilevision.grid import Tile
+from tilevision.infer import Hooks, TileOutcome, Work, infer
+
+__all__ = ["Batch", "Report", "WorkPlugin", "run_batch"]
+
+_blobs: dict[str, bytes] = {}
+_works: dict[str, Work] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a task is told.
+
+    Parameters
+    ----------
+    work : str
+        Name under which `WorkPlugin` left the work on every worker.
+    task : str
+    tiles : tuple of Tile
+    topic : str
+        Where to report the start of each tile.
+    """
+
+    work: str
+    task: str
+    tiles: tuple[Tile, ...]
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a task answers.
+
+    Parameters
+    ----------
+    outcomes : tuple of TileOutcome
+    seconds : float
+        Time in the worker.
+    worker : str
+        Address.
+    """
+
+    outcomes: tuple[TileOutcome, ...]
+    seconds: float
+    worker: str
+
+
+class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
+    """Brings a run's work to every worker once, also to those that come later.
+
+    The scheduler keeps it and hands it to each worker that registers, so a task of a few hundred
+    bytes is enough, however large the model's payload is.
+    """
+
+    def __init__(self, work: str, blob: bytes) -> None:
+        self.name = work
+        self.blob = blob
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002 Dask's signature
+        """Keep the work; it is unpickled by the first task, so that an error is that task's."""
+        _blobs[self.name] = self.blob
+
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002 Dask's signature
+        """Forget the work once the run is over."""
+        _blobs.pop(self.name, None)
+        _works.pop(self.name, None)
+
+
+def run_batch(order: bytes) -> Report:
+    """Infer the tiles of a pickled `Batch` on the worker that this is called on.
+
+    Tiles travel as one blob, since Dask would walk through every dataclass it finds.
+    """
+    batch: Batch = pickle.loads(order)  # noqa: S301 our own client wrote it
+    worker = get_worker()
+    numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
+
+    def started(tile_id: str) -> None:
+        message = {"task": batch.task, "tile": numbers[tile_id], "worker": worker.address}
+        worker.log_event(batch.topic, message)
+
+    hooks = Hooks(started=started, waiting=secede, span=_span)
+    began = time.perf_counter()
+    outcomes = infer(_work(batch.work), batch.tiles, hooks)
+    return Report(tuple(outcomes), time.perf_counter() - began, worker.address)
+
+
+def _span(name: str) -> AbstractContextManager[None]:
+    meter: AbstractContextManager[None] = context_meter.meter(f"tile-{name}")
+    return meter
+
+
+def _work(name: str) -> Work:
+    work = _works.get(name)
+    if work is None:
+        blob = _blobs.get(name)
+        if blob is None:
+            raise ClusterError(f"the worker was never told of run {name}; restart the cluster")
+        work = _works[name] = pickle.loads(blob)  # noqa: S301 our own client wrote it
+    return work
