@@ -4,6 +4,7 @@ from tilevision.checkpoint.filesystem import fallback_folder
 from tilevision.checkpoint.keys import stage_key, tile_key, tile_keys
 from tilevision.checkpoint.lock import Owner, RunLock, run_owner
 from tilevision.checkpoint.memory import MemoryCheckpoint
+from tilevision.checkpoint.pruning import prune_runs
 from tilevision.checkpoint.records import check_records
 from tilevision.checkpoint.store import Checkpoint
 
@@ -14,6 +15,7 @@ __all__ = [
     "RunLock",
     "check_records",
     "fallback_folder",
+    "prune_runs",
     "run_owner",
     "stage_key",
     "tile_key",

@@ -146,11 +146,11 @@ def _open(path: Path, flags: int) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_WRONLY | os.O_APPEND | no_links | flags, 0o600)
-    except FileExistsError as error:
-        raise RunError(
-            f"there is a journal {path} already; resume that run, or start one under another id"
-        ) from error
     except OSError as error:
+        if flags and os.path.lexists(path):
+            raise RunError(
+                f"there is a journal {path} already; resume that run, or start one under another id"
+            ) from error
         raise _unwritable(path, error) from error
 
 

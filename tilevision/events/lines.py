@@ -19,6 +19,13 @@ _KINDS: dict[str, type[RunChanged] | type[StageDone] | type[TileChanged]] = {
     "tile": TileChanged,
 }
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+}
 _TEXTS = {"reason", "message", "error"}
 
 
@@ -35,6 +42,8 @@ def to_line(event: Event) -> bytes:
         value = getattr(event, field.name)
         if field.default is not MISSING and value == field.default:
             continue
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
         if field.name in _TEXTS:
             value = redact(value)
         if isinstance(value, Tile):
@@ -60,7 +69,7 @@ def from_line(line: bytes | str) -> Event | None:
         names = {field.name for field in fields(cls)}
         values = {name: value for name, value in raw.items() if name in names}
         if cls is TileChanged:
-            values["tile"] = Tile.from_dict({"id": raw["id"], **raw["tile"]})
+            values["tile"] = Tile.from_dict({**raw["tile"], "id": str(raw["id"])})
             values["boxes"] = tuple(_box(box) for box in raw.get("boxes", ()))
         event = cls(**values)
         _check(event)
@@ -97,11 +106,15 @@ def _box(raw: Any) -> tuple[int, int, int, int, str]:
 
 
 def _check(event: Event) -> None:
-    """Refuse values that would surprise a reader later: times and numbers of another type."""
+    """Refuse values of another type: they would surprise a reader far from here."""
     for field in fields(event):
         value = getattr(event, field.name)
-        numeric = field.name in ("time", "seconds", "attempt", "n_findings")
-        if numeric and not (isinstance(value, (int, float)) and math.isfinite(value)):
-            raise TypeError(f"{field.name} is not a number")
-        if (field.name in _TEXTS or field.name == "status") and not isinstance(value, str):
-            raise TypeError(f"{field.name} is not text")
+        if not isinstance(value, _TYPES.get(str(field.type), object)):
+            raise TypeError(f"{field.name} is not {field.type}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"{field.name} is not finite")
+    if isinstance(event, TileChanged):
+        tile = event.tile
+        whole = isinstance(tile.row, int) and isinstance(tile.col, int)
+        if not whole or not all(isinstance(value, (int, float)) for value in tile.region):
+            raise TypeError("the tile's numbers are not numbers")

@@ -1,0 +1,43 @@
+"""Removes the journals of old runs; their records are pruned by `Checkpoint.prune`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tilevision.checkpoint.faults import explained
+from tilevision.checkpoint.lock import RunLock
+from tilevision.errors import RunError
+
+__all__ = ["prune_runs"]
+
+
+def prune_runs(folder: str | os.PathLike[str], before: float) -> list[str]:
+    """Remove the journals last written before `before`, except of runs that are at work.
+
+    Parameters
+    ----------
+    folder : path
+        The checkpoint folder.
+    before : float
+        Seconds since the epoch.
+
+    Returns
+    -------
+    list of str
+        Ids of the runs that were removed.
+    """
+    root = Path(folder).expanduser().absolute()
+    removed = []
+    with explained(root):
+        for journal in sorted((root / "runs").glob("*.jsonl")):
+            if journal.stat().st_mtime >= before:
+                continue
+            try:
+                with RunLock(root, journal.stem):
+                    journal.unlink()
+                    journal.with_suffix(".lock").unlink()
+            except RunError:  # at work, or no journal of ours
+                continue
+            removed.append(journal.stem)
+    return removed
