@@ -122,7 +122,7 @@ class Result:
             size=self.source.size,
             mpp=self.mpp,
             model=self.facts.model,
-            n_saturated=sum(row.saturated for row in self.rows),
+            n_saturated=sum(seen.saturated for seen in self.tile_findings),
         )
 
     @property

@@ -1,0 +1,29 @@
+"""The shell command: one file per group of commands."""
+
+from __future__ import annotations
+
+import click
+
+from tilevision import __version__
+from tilevision.cli.analysis import run
+from tilevision.cli.diagnosis import doctor
+from tilevision.cli.failing import Commands
+from tilevision.cli.listing import models, runs
+from tilevision.cli.notebook import lab
+from tilevision.cli.showing import demo
+
+__all__ = ["main"]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tilevision", message="%(prog)s %(version)s")
+def main() -> None:
+    """Analyse images too big for your model, without losing a tile.
+
+    Exit codes: 0 complete; 1 could not continue; 2 bad input or usage; 3 some tiles or images
+    are missing; 4 blocked by moderation; 130 interrupted.
+    """
+
+
+for command in (run, demo, lab, runs, models, doctor):
+    main.add_command(command)

@@ -1,0 +1,143 @@
+"""``tilevision run``: one image or many, from the shell."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilevision.cli.failing import ExitCode, interruptible, resumable
+from tilevision.cli.options import analysis_options, arguments
+from tilevision.cli.reporting import Report
+from tilevision.errors import ModelError, RunError, SourceError
+
+if TYPE_CHECKING:
+    from tilevision.pipeline import Run
+    from tilevision.result import Result
+
+__all__ = ["run", "wait"]
+
+CLOSING_SECONDS = 15.0
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@analysis_options
+@click.option(
+    "--out",
+    "outs",
+    multiple=True,
+    help="File to write: .geojson, .json, .csv or .coco.json; may be repeated.",
+)
+@click.option("--out-dir", help="Folder for a GeoJSON per image; an IMAGE may then be a folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    images: tuple[str, ...],
+    outs: tuple[str, ...],
+    out_dir: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Analyse one image or many.
+
+    Running the same command again goes on where the last one stopped.
+    """
+    report = Report(as_json=as_json, quiet=options["quiet"])
+    folder = _folder(out_dir)
+    if len(images) == 1 and (folder is None or not _stands_for_many(images[0])):
+        targets = _targets(images[0], outs, folder)
+        ctx.exit(_one(ctx, images[0], targets, arguments(options), report))
+    if outs:
+        raise click.UsageError("--out names one file; for many images give --out-dir")
+    ctx.exit(_many(ctx, images, folder, arguments(options), report))
+
+
+def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
+    """Return the result of `run`; whatever ends it early leaves with the line that resumes it."""
+    with resumable(ctx, keeps=keeps):
+        try:
+            return run.result()
+        except BaseException:
+            run.cancel()  # what is in flight is still kept, and the cluster is left in order
+            run.wait(CLOSING_SECONDS)
+            raise
+
+
+def _one(
+    ctx: click.Context,
+    image: str,
+    targets: Sequence[Path],
+    given: dict[str, Any],
+    report: Report,
+) -> ExitCode:
+    import tilevision as tv
+
+    result = wait(ctx, tv.start(image, **given), keeps=given["checkpoint"] is not None)
+    _refuse_nothing(result)
+    report.result(result, [result.save(target) for target in targets])
+    whole = result.complete and result.status == "complete"
+    return ExitCode.COMPLETE if whole else ExitCode.MISSING
+
+
+def _refuse_nothing(result: Result) -> None:
+    """Take a run in which no tile at all could be analysed for what it is: a bad model or image.
+
+    Raises
+    ------
+    ModelError, SourceError
+        With the first tile's reason.
+    """
+    reasons = [row.error.partition(": ") for row in result.rows if row.status == "failed"]
+    kinds = {kind for kind, _, _ in reasons}
+    if len(reasons) == len(result.rows) and len(kinds) == 1:
+        for error in (ModelError, SourceError):
+            if kinds == {error.__name__}:
+                raise error(f"{result.name}: {reasons[0][2]}")
+
+
+def _many(
+    ctx: click.Context,
+    images: tuple[str, ...],
+    folder: Path | None,
+    given: dict[str, Any],
+    report: Report,
+) -> ExitCode:
+    import tilevision as tv
+
+    with interruptible(ctx, keeps=given["checkpoint"] is not None):
+        batch = tv.analyze_many(images[0] if len(images) == 1 else images, out_dir=folder, **given)
+    report.batch(batch)
+    return ExitCode.COMPLETE if batch.complete else ExitCode.MISSING
+
+
+def _stands_for_many(image: str) -> bool:
+    """Say whether `image` is a folder, or a pattern that no shell has replaced."""
+    path = Path(image)
+    return path.is_dir() or (glob.has_magic(image) and not path.exists())
+
+
+def _folder(out_dir: str | None) -> Path | None:
+    if out_dir is None:
+        return None
+    folder = Path(out_dir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}; give another") from error
+    return folder
+
+
+def _targets(image: str, outs: Sequence[str], folder: Path | None) -> list[Path]:
+    """Return the files to write; hours of work are not to end at a misspelt suffix."""
+    from tilevision.exporting import destination
+
+    wanted = list(map(Path, outs))
+    if folder is not None:
+        wanted.append(folder / f"{Path(image).stem}.geojson")
+    return [destination(path) for path in wanted]

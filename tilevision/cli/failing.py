@@ -1,0 +1,124 @@
+"""What the shell sees of errors: one line on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NoReturn
+
+import click
+
+from tilevision.errors import (
+    Blocked,
+    ClusterError,
+    GridError,
+    ModelError,
+    RunBusy,
+    SourceError,
+    TilevisionError,
+)
+
+__all__ = ["Commands", "ExitCode", "interruptible", "printable", "resumable", "warn"]
+
+_BAD_INPUT = (SourceError, GridError, ModelError, Blocked)
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    COMPLETE = 0
+    STOPPED = 1
+    USAGE = 2
+    MISSING = 3
+    BLOCKED = 4
+    INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """A group whose commands fail in one line, never with a traceback of an expected error."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words of the command, for the line that resumes it."""
+        ctx.obj = list(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; turn what it raises into a line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except TilevisionError as error:
+            _fail(error, _code(error))
+        except (KeyboardInterrupt, click.Abort):
+            warn("interrupted")
+            raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
+@contextmanager
+def interruptible(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
+    """Around work in progress: Ctrl-C leaves with the line that resumes it.
+
+    Parameters
+    ----------
+    ctx : click.Context
+        Of the command.
+    keeps : bool
+        Whether finished tiles are in a checkpoint.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        warn("interrupted")
+        _say_resume(ctx, keeps)
+        raise SystemExit(ExitCode.INTERRUPTED) from None
+
+
+@contextmanager
+def resumable(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
+    """As `interruptible`; an error that is not the input's leaves with that line, too."""
+    with interruptible(ctx, keeps=keeps):
+        try:
+            yield
+        except _BAD_INPUT:
+            raise
+        except TilevisionError as error:
+            _say_error(error)
+            _say_resume(ctx, keeps)
+            raise SystemExit(ExitCode.STOPPED) from None
+
+
+def warn(line: str) -> None:
+    """Write a line on standard error."""
+    click.echo(f"tilevision: {printable(line)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Return `text` with what could steer a terminal replaced: labels come from models."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def _code(error: TilevisionError) -> ExitCode:
+    if isinstance(error, Blocked):
+        return ExitCode.BLOCKED
+    if isinstance(error, (ClusterError, RunBusy)):
+        return ExitCode.STOPPED
+    return ExitCode.USAGE
+
+
+def _fail(error: TilevisionError, code: ExitCode) -> NoReturn:
+    _say_error(error)
+    raise SystemExit(code) from None
+
+
+def _say_error(error: TilevisionError) -> None:
+    warn("error: " + " ".join(str(error).split()))
+
+
+def _say_resume(ctx: click.Context, keeps: bool) -> None:
+    if not keeps:
+        warn("nothing was kept, since --no-checkpoint was given")
+        return
+    root = ctx.find_root()
+    command = shlex.join([*(root.info_name or "tilevision").split(), *root.obj])
+    warn(f"every finished tile is kept; to go on, run the same again: {command}")

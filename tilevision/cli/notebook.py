@@ -1,0 +1,65 @@
+"""``tilevision lab``: JupyterLab at the quick-start notebook."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+import tilevision
+from tilevision.errors import RunError
+
+__all__ = ["lab", "quickstart"]
+
+NOTEBOOK = "01_quickstart.ipynb"
+COPY = "tilevision-quickstart.ipynb"
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Further options go to JupyterLab: --no-browser, --port 8890, …",
+)
+@click.pass_context
+def lab(ctx: click.Context) -> None:
+    """Open JupyterLab at a copy of the quick-start notebook.
+
+    The copy is made in the current folder once; an edited one is opened as it is.
+    """
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise RunError("JupyterLab is not installed; pip install jupyterlab")
+    copy = _copied(quickstart(), Path(COPY))
+    command = [sys.executable, "-m", "jupyterlab", str(copy), *ctx.args]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
+
+
+def quickstart() -> Path:
+    """Return the quick-start notebook of this installation, or of the checkout it runs from.
+
+    Raises
+    ------
+    RunError
+        If neither has it.
+    """
+    package = Path(tilevision.__file__).parent
+    for folder in (package / "notebooks", package.parent / "notebooks"):
+        if (folder / NOTEBOOK).is_file():
+            return folder / NOTEBOOK
+    raise RunError(f"{NOTEBOOK} is missing from this installation; install tilevision again")
+
+
+def _copied(notebook: Path, copy: Path) -> Path:
+    if copy.exists():
+        click.echo(f"opening {copy}, which is there already")
+        return copy
+    try:
+        shutil.copyfile(notebook, copy)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {copy.absolute()}: {error.strerror}; start it in another folder"
+        ) from error
+    return copy

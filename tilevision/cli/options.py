@@ -1,0 +1,94 @@
+"""The options of ``tilevision run``, and the arguments they stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import click
+
+from tilevision.cli.functions import model_argument
+
+__all__ = ["analysis_options", "arguments"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--model",
+        required=True,
+        help="A name (`tilevision models` lists them), weights.onnx, or FILE.py:FUNCTION.",
+    ),
+    click.option("--grid", help="ROWSxCOLS as 8x8, or tile pixels as 640. [default: automatic]"),
+    click.option("--overlap", help="What neighbouring tiles share: 0.2 or 64px. Needs --grid."),
+    click.option("--resolution", help="0.5mpp, 20x, a level of the file as 1, a scale as 0.5."),
+    click.option("--mpp", type=float, help="Microns per pixel, where the file does not say."),
+    click.option("--moderation", help="Model that is asked before any tile."),
+    click.option("--synthesis", default="summary", show_default=True, help="Writes the summary."),
+    click.option("--merge", default="seam", show_default=True, help="seam, nms, nmm, wbf or none."),
+    click.option("--min-score", type=float, help="Drop detections scored below this, 0 to 1."),
+    click.option("--class", "classes", multiple=True, help="Keep this class; may be repeated."),
+    click.option(
+        "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+    ),
+    click.option("--no-checkpoint", is_flag=True, help="Keep nothing: what is stopped is lost."),
+    click.option("--workers", type=int, help="Local processes. [default: one per processor]"),
+    click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+)
+
+
+def analysis_options(command: F) -> F:
+    """Give a command the options that `arguments` understands."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `tilevision.start` that `options` stand for.
+
+    Raises
+    ------
+    GridError, ModelError
+        If the grid is not understood, or a model's file does not import.
+    """
+    given = dict(options)
+    quiet, no_checkpoint = given.pop("quiet"), given.pop("no_checkpoint")
+    given["grid"] = _grid(given["grid"], given.pop("overlap"))
+    given["resolution"] = _resolution(given["resolution"])
+    given["classes"] = given["classes"] or None
+    given["progress"] = not quiet
+    if no_checkpoint:
+        given["checkpoint"] = None
+    for stage in ("model", "moderation", "synthesis"):
+        given[stage] = model_argument(given[stage])
+    return given
+
+
+def _grid(grid: str | None, overlap: str | None) -> Any:
+    from tilevision.grid import Grid
+
+    if overlap is None:
+        return grid
+    if grid is None:
+        raise click.UsageError("--overlap needs --grid, as in --grid 8x8 --overlap 0.1")
+    number = re.fullmatch(r"-?[\d.]+", overlap)
+    try:
+        share: float | str = float(overlap) if number else overlap
+    except ValueError:
+        share = overlap
+    return replace(Grid.parse(grid), overlap=share)
+
+
+def _resolution(text: str | None) -> Any:
+    """Return a level as int and a scale as float; what carries a unit stays text."""
+    if text is None:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

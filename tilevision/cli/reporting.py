@@ -1,0 +1,99 @@
+"""What ``tilevision run`` prints of results: words for people, or a line of JSON an image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilevision.cli.failing import printable, warn
+
+if TYPE_CHECKING:
+    from tilevision.pipeline import Batch
+    from tilevision.result import Result
+
+__all__ = ["Report"]
+
+SHOWN_FAILURES = 3
+
+
+class Report:
+    """Prints results on standard output.
+
+    Parameters
+    ----------
+    as_json : bool
+        One JSON object a line and image, instead of words.
+    quiet : bool
+        No words; JSON that was asked for is still printed.
+    """
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+
+    def result(self, result: Result, saved: Sequence[Path]) -> None:
+        """Print one result, and the files it was saved to."""
+        if self._as_json:
+            self._line(facts(result) | {"files": [str(path) for path in saved]})
+        elif not self._quiet:
+            self._say(f"{result.name}: {result.status}. {result.summary}")
+            for path in saved:
+                self._say(f"wrote {path}")
+        _warn_of_failures(result)
+
+    def batch(self, batch: Batch) -> None:
+        """Print a table with a row per image."""
+        if self._as_json:
+            for result in batch.results.values():
+                self._line(facts(result))
+            for name, error in batch.errors.items():
+                self._line({"image": name, "status": "error", "error": str(error)})
+        elif not self._quiet:
+            table = batch.to_dataframe().drop(columns="error")
+            self._say(table.to_string(index=False))
+        for result in batch.results.values():
+            _warn_of_failures(result)
+        for name, error in batch.errors.items():
+            warn(f"{name}: {error}")
+
+    def _line(self, facts: dict[str, Any]) -> None:
+        click.echo(json.dumps(facts))
+
+    def _say(self, text: str) -> None:
+        click.echo(printable(text))
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """Return what a script wants to know of a result, as plain JSON types."""
+    digest = result.digest
+    return {
+        "image": result.name,
+        "status": result.status,
+        "complete": result.complete,
+        "detections": digest.n_findings,
+        "counts": digest.counts,
+        "tiles": digest.n_tiles,
+        "analysed": digest.n_analysed,
+        "restored": result.facts.restored,
+        "failed": digest.n_failed,
+        "area_share": round(digest.analysed_share, 6),
+        "seconds": round(result.facts.seconds, 3),
+        "run": result.run_id,
+        "summary": result.summary,
+    }
+
+
+def _warn_of_failures(result: Result) -> None:
+    """Say why tiles failed: each reason once, the first few."""
+    if result.complete:
+        return
+    failed = result.failed
+    first = failed.drop_duplicates("error").head(SHOWN_FAILURES)
+    for tile, attempts, error in zip(first["id"], first["attempts"], first["error"], strict=True):
+        warn(f"{result.name}: tile {tile} failed after {attempts} attempts: {error}")
+    reason = f" ({result.facts.reason})" if result.facts.reason else ""
+    warn(f"{result.name}: {result.coverage}{reason} The same command tries these again.")
