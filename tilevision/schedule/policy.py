@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tilevision.errors import RunError
@@ -77,11 +78,17 @@ class Policy:
     timeout : float, optional
         Seconds a tile may run before it is given up.
     max_failures : int or float, optional
-        Failed tiles (a count, or a fraction below 1) that stop the run.
+        Failed tiles (a count, or a fraction below 1 of the tiles to be analysed) that stop
+        the run.
     hosted : bool
         Whether tiles wait on a network; a hosted model's worker is never restarted.
     model_batch : int
         Tiles the model takes at once; automatic batches are multiples of it.
+
+    Raises
+    ------
+    RunError
+        If a number is out of range; the message says which and what is allowed.
     """
 
     retry: Retry = field(default_factory=Retry)
@@ -92,3 +99,32 @@ class Policy:
     max_failures: float | None = None
     hosted: bool = False
     model_batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "batch_size", "model_batch"):
+            value = getattr(self, name)
+            if value is not None and not _whole(value):
+                raise RunError(f"{name} is {value!r}; give a whole number of 1 or more")
+        if self.timeout is not None and not (_number(self.timeout) and self.timeout > 0):
+            raise RunError(f"timeout is {self.timeout!r}; give seconds above 0, or None")
+        limit = self.max_failures
+        if limit is not None and not (_whole(limit) or (_number(limit) and 0 < limit < 1)):
+            raise RunError(
+                f"max_failures is {limit!r}; give a count of 1 or more, "
+                "a fraction between 0 and 1, or None"
+            )
+
+    def failure_limit(self, tiles: int) -> int | None:
+        """Return how many failed tiles of `tiles` stop the run; None: no number does."""
+        limit = self.max_failures
+        if limit is None:
+            return None
+        return int(limit) if limit >= 1 else max(1, math.ceil(limit * tiles - 1e-9))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: object) -> bool:
+    return _number(value) and value == int(value) and value >= 1  # type: ignore[operator,call-overload]  # a number

@@ -1,0 +1,41 @@
+"""How many tiles go into one task: enough that Dask's cost per task does not matter."""
+
+from __future__ import annotations
+
+__all__ = ["Batches"]
+
+TARGET_SECONDS = 0.175  # the middle of 100 to 250 ms
+LARGEST = 128
+FASTER, SLOWER = 0.5, 0.2  # a slow first task (a model being built) is soon forgotten
+
+
+class Batches:
+    """The automatic batch size, from measured seconds per tile.
+
+    Parameters
+    ----------
+    fixed : int, optional
+        The batch size where the user gave one.
+    model_batch : int
+        Tiles that the model takes at once; automatic sizes are multiples of it.
+    """
+
+    def __init__(self, fixed: int | None, model_batch: int) -> None:
+        self._fixed = fixed
+        self._unit = model_batch
+        self._seconds: float | None = None
+        self.size = fixed or 1
+
+    def measured(self, seconds: float, tiles: int) -> None:
+        """Learn from a task that took `seconds` for `tiles`; at most doubles the size."""
+        if seconds <= 0 or tiles < 1:
+            return
+        each = seconds / tiles
+        if self._seconds is None:
+            self._seconds = each
+        else:
+            weight = FASTER if each < self._seconds else SLOWER
+            self._seconds += weight * (each - self._seconds)
+        if self._fixed is None:
+            wanted = min(LARGEST, 2 * self.size, int(TARGET_SECONDS / self._seconds))
+            self.size = max(self._unit, wanted // self._unit * self._unit)

@@ -1,0 +1,51 @@
+"""Everything a run's decisions rest on, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tilevision.grid import Tile
+from tilevision.schedule.backlog import Backlog
+from tilevision.schedule.batches import Batches
+from tilevision.schedule.bucket import Bucket
+from tilevision.schedule.circuit import Circuit
+from tilevision.schedule.deadlines import Deadlines
+from tilevision.schedule.flight import Flight
+from tilevision.schedule.ledger import Ledger
+from tilevision.schedule.policy import Policy
+from tilevision.schedule.retries import Backoff
+from tilevision.schedule.suspects import Suspects
+from tilevision.schedule.window import Window
+from tilevision.schedule.workers import Workers
+
+__all__ = ["Board"]
+
+
+class Board:
+    """Tiles, tasks, queues and limits of one run.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+    policy : Policy
+    seed : int
+    """
+
+    def __init__(self, tiles: Sequence[Tile], policy: Policy, seed: int) -> None:
+        self.policy = policy
+        self.ledger = Ledger(tiles)
+        self.flight = Flight(self.ledger)
+        self.backlog = Backlog(self.ledger)
+        self.suspects = Suspects(self.ledger)
+        self.workers = Workers()
+        self.window = Window(policy)
+        self.bucket = Bucket(policy.quota.per_minute)
+        self.batches = Batches(policy.batch_size, policy.model_batch)
+        self.backoff = Backoff(policy.retry, seed)
+        self.circuit = Circuit(self.backoff, hosted=policy.hosted)
+        self.deadlines = Deadlines(policy.timeout, policy.model_batch)
+
+    @property
+    def limit(self) -> int:
+        """Tiles that may be in flight or uncommitted now."""
+        return self.window.tiles(self.workers.threads, self.batches.size)

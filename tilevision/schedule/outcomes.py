@@ -1,0 +1,247 @@
+"""What an outcome means for its tile: committed next, tried again, suspected or failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tilevision.errors import Failure
+from tilevision.grid import Tile
+from tilevision.schedule.board import Board
+from tilevision.schedule.flight import Task
+from tilevision.schedule.happenings import Abandon, TaskFinished
+from tilevision.schedule.ledger import Place, TileState
+from tilevision.schedule.suspects import DEATHS, LOSSES
+
+__all__ = ["Outcomes"]
+
+THROTTLES = 30  # refusals of one tile; more, and it is the tile that the backend refuses
+SILENT = Failure(
+    "transient", "RunError", "the task returned nothing for this tile; is the cluster up to date?"
+)
+
+
+class Outcomes:
+    """Applies what came back, or did not, to the tiles.
+
+    Parameters
+    ----------
+    board : Board
+    """
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._ledger, self._flight = board.ledger, board.flight
+        self._backlog, self._suspects = board.backlog, board.suspects
+        self._circuit, self._backoff = board.circuit, board.backoff
+
+    def finished(self, happening: TaskFinished, now: float) -> None:
+        """Apply what a task returned; of a task that was given up only what went well."""
+        task = self._flight.tasks.get(happening.task)
+        if task is None:
+            self._late(happening.outcomes)
+            return
+        outcomes, good = happening.outcomes, 0
+        states = self._flight.close(task)
+        for state in states:
+            failure = outcomes.get(state.tile, SILENT)
+            if failure is None:
+                good += 1
+                self._arrived(state, task.worker)
+            elif state.tile in happening.batched:
+                self._split(state, failure, task, now)
+            else:
+                self._failed(state, failure, task, now)
+        self._circuit.closed(task)
+        if good == task.size:
+            self._board.batches.measured(happening.seconds, good)
+        if good:
+            self._board.window.succeeded(
+                good, self._board.workers.threads, self._board.batches.size
+            )
+            self._circuit.succeeded()
+
+    def lost(self, task: Task, failure: Failure, now: float) -> None:
+        """Apply the death of a task's worker, or another failure of the task as a whole."""
+        started = set(task.started)
+        states = self._flight.close(task)
+        if failure.kind != "lost":
+            for state in states:
+                self._split(state, failure, task, now)
+        elif self._board.workers.restarted(task.worker, now):
+            self._unblamed(task, states)
+        else:
+            self._suspects.disturbed(now)
+            self._died(task, states, started, failure, now)
+        self._circuit.closed(task)
+
+    def overdue(self, task: Task, now: float) -> None:
+        """Give a task up; a tile that hangs alone is charged, a batch is tried one by one."""
+        restart = not self._board.policy.hosted
+        states = self._flight.abandon(task, restart_worker=restart)
+        if restart:
+            self._board.workers.restart(task.worker, now)
+            self._suspects.disturbed(now)
+        waited = now - task.submitted
+        failure = Failure("timeout", "TimeoutError", f"not finished after {waited:.1f} s; given up")
+        for state in states:
+            self._split(state, failure, task, now)
+        self._circuit.closed(task)
+
+    def cluster_changed(self, workers: Mapping[str, int], now: float) -> None:
+        """Take over the workers; what is pinned to one that is gone would wait for ever."""
+        gone = Failure("lost", "KilledWorker", "the worker it was pinned to is gone")
+        for address, task in list(self._flight.pinned.items()):
+            if address and address not in workers:
+                self._ledger.actions.append(Abandon(task.key, restart_worker=False))
+                self.lost(task, gone, now)
+        if self._board.workers.changed(workers):
+            self._suspects.disturbed(now)
+
+    def cluster_lost(self, now: float) -> None:
+        """Take back everything in flight, without blame, and wait for a cluster."""
+        for task in list(self._flight.tasks.values()):
+            self._unblamed(task, self._flight.close(task))
+            self._circuit.closed(task)
+        self._board.workers.changed({})
+        self._suspects.disturbed(now)
+
+    def refused(self, failures: Mapping[Tile, Failure]) -> None:
+        """Fail tiles whose findings the checkpoint cannot hold."""
+        for tile, failure in failures.items():
+            state = self._ledger.find(tile)
+            if state is None or state.place in (Place.DONE, Place.FAILED):
+                continue
+            self._detach(state)
+            state.tries += 1
+            self._ledger.fail(state, failure, "")
+
+    def committed(self, tiles: tuple[Tile, ...]) -> None:
+        """End tiles that are on disk, wherever they are."""
+        for tile in tiles:
+            state = self._ledger.find(tile)
+            if state is None or state.place is Place.DONE:
+                continue
+            self._detach(state)
+            self._ledger.move(state, Place.DONE)
+            self._ledger.mark(state, "done")
+
+    def _late(self, outcomes: Mapping[Tile, Failure | None]) -> None:
+        for tile, failure in outcomes.items():
+            state = self._ledger.find(tile)
+            if failure is None and state and state.place not in (Place.ARRIVED, Place.DONE):
+                self._detach(state)
+                self._arrived(state, "")
+
+    def _arrived(self, state: TileState, worker: str) -> None:
+        self._ledger.move(state, Place.ARRIVED)
+        if state.status != "running":  # its hint was late or lost: tell the story in order
+            self._ledger.announce(state, "running", state.tries + 1, worker, None)
+
+    def _failed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Charge a failure to a tile, and try it again while it may."""
+        self._circuit.failed(state, failure, task, now)
+        state.tries += 1
+        if failure.kind == "throttled":
+            state.throttles += 1
+            self._throttled(task)
+            if state.throttles < THROTTLES:
+                wait = self._backoff.wait(state.throttles, failure)
+                self._again(state, "throttled", failure, task, now + wait)
+                return
+        elif failure.kind != "permanent":
+            state.errors += 1
+            if state.errors < self._board.policy.retry.attempts:
+                wait = self._backoff.wait(state.errors, failure)
+                self._again(state, "retrying", failure, task, now + wait)
+                return
+        self._ledger.fail(state, failure, task.worker)
+
+    def _split(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Try a tile alone, at no charge, where its batch failed as a whole."""
+        if task.size == 1 or failure.kind == "throttled":
+            self._failed(state, failure, task, now)
+        else:
+            self._again(state, "retrying", failure, task, now)
+
+    def _again(
+        self, state: TileState, status: str, failure: Failure, task: Task, due: float
+    ) -> None:
+        self._backlog.again(state, due)
+        self._ledger.announce(state, status, max(1, state.tries), task.worker, failure)
+
+    def _retrying(self, state: TileState, failure: Failure, task: Task) -> None:
+        self._ledger.announce(state, "retrying", max(1, state.tries), task.worker, failure)
+
+    def _died(
+        self,
+        task: Task,
+        states: list[TileState],
+        started: set[TileState],
+        failure: Failure,
+        now: float,
+    ) -> None:
+        """Find out which tiles of a task may have killed its worker."""
+        for state in states:
+            state.tries += state in started
+        if task.pin is None:
+            for state in states:
+                if state in started:
+                    self._accuse(state, failure, task, now)
+                else:
+                    self._missed(state, failure, task, now)
+        elif task.size > 1:
+            self._suspects.regroup(states, started)
+            for state in states:
+                self._retrying(state, failure, task)
+        else:
+            for state in states:
+                self._died_alone(state, failure, task, seen=state in started)
+
+    def _accuse(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Suspect a tile of the main pass."""
+        self._circuit.failed(state, failure, task, now)
+        self._suspects.accuse(state)
+        self._retrying(state, failure, task)
+
+    def _missed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Requeue a tile that was never seen to start; time and again, that is suspect too."""
+        state.losses += 1
+        if state.losses >= LOSSES:
+            self._accuse(state, failure, task, now)
+        else:
+            self._backlog.requeue(state)
+
+    def _died_alone(self, state: TileState, failure: Failure, task: Task, *, seen: bool) -> None:
+        """Count a death of a suspect that ran alone; convict it where nothing else ran."""
+        certain = task.exclusive
+        state.tries += certain and not seen
+        state.deaths += certain or seen
+        state.losses += not (certain or seen)
+        if certain and state.deaths >= DEATHS:
+            self._ledger.fail(state, failure, task.worker)
+            return
+        self._suspects.retry(state)
+        self._retrying(state, failure, task)
+
+    def _unblamed(self, task: Task, states: list[TileState]) -> None:
+        """Put tiles back as if they had not been sent."""
+        for state in states:
+            if state.status == "running":
+                self._ledger.announce(state, "pending", 0, "", None)
+        if task.pin is not None:
+            self._suspects.put_back(states)
+        else:
+            for state in states:
+                self._backlog.requeue(state)
+
+    def _throttled(self, task: Task) -> None:
+        board = self._board
+        board.window.throttled(
+            task.serial, board.flight.serial, board.workers.threads, board.batches.size
+        )
+
+    def _detach(self, state: TileState) -> None:
+        task = state.task
+        self._flight.detach(state)
+        if task is not None and not task.tiles:
+            self._circuit.closed(task)

@@ -1,0 +1,254 @@
+"""Decides what runs where and when: state and clock in, actions out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tilevision.grid import Tile
+from tilevision.schedule.board import Board
+from tilevision.schedule.dispatch import Dispatch
+from tilevision.schedule.happenings import (
+    Abandon,
+    Action,
+    Cancelled,
+    ClusterChanged,
+    ClusterLost,
+    Committed,
+    End,
+    Happening,
+    Hold,
+    Paused,
+    Refused,
+    Resumed,
+    RetryFailed,
+    SetConcurrency,
+    TaskFinished,
+    TaskLost,
+    TileStarted,
+)
+from tilevision.schedule.ledger import Place
+from tilevision.schedule.outcomes import Outcomes
+from tilevision.schedule.policy import Policy
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """The decisions of one run; pure: no clock, no threads, no cluster.
+
+    Call `advance` with what happened and the time, carry out the actions, and call it
+    again when something happens or `wake_at` is reached. Every advance costs time in
+    proportion to what happened and was sent, not to the number of tiles.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        Tiles to analyse, in the order in which they are to be sent.
+    policy : Policy
+    seed : int
+        Of the jitter; the same happenings at the same times give the same actions.
+
+    Raises
+    ------
+    RunError
+        If a tile is there twice.
+    """
+
+    def __init__(self, tiles: Sequence[Tile], policy: Policy, *, seed: int = 0) -> None:
+        self._board = Board(tiles, policy, seed)
+        self._ledger = self._board.ledger
+        self._outcomes = Outcomes(self._board)
+        self._dispatch = Dispatch(self._board)
+        self._now = -math.inf
+        self._paused: str | None = None
+        self._held = ""
+        self._cancelled = False
+        self._ended = False
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles by status: pending, running, done, retrying, throttled, failed."""
+        return dict(self._ledger.counts)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do; `RetryFailed` can give it more."""
+        return self._ended
+
+    @property
+    def window(self) -> int:
+        """Tiles that may be in flight or uncommitted at once, as of now."""
+        return self._board.limit
+
+    @property
+    def waiting_for(self) -> str:
+        """What the run waits for, one line; empty once it has ended."""
+        if self._ended:
+            return ""
+        places = self._ledger.places
+        out = f"{places[Place.FLIGHT]} tiles in flight"
+        if places[Place.ARRIVED]:
+            out += f" and {places[Place.ARRIVED]} to be committed"
+        if self._draining:
+            return f"{out} before it ends"
+        if self._held or self._paused is not None:
+            return f"resume ({self._held or self._paused or 'paused'})"
+        if self._dispatch.obstacle:
+            return self._dispatch.obstacle
+        if self._ledger.busy:
+            return out
+        seconds = max(0.0, self._dispatch.until - self._now)
+        if self._board.suspects.any:
+            return f"quiet on the cluster to try suspect tiles alone, {seconds:.1f} s"
+        return f"{places[Place.WAITING]} tiles to be tried again, the next in {seconds:.1f} s"
+
+    def wants(self, tile: Tile) -> bool:
+        """Say whether a result for `tile` would be news: it is neither back nor done."""
+        state = self._ledger.find(tile)
+        return state is not None and state.place not in (Place.ARRIVED, Place.DONE)
+
+    def wake_at(self, now: float) -> float | None:
+        """Return when to call `advance` though nothing happens; None: not before something does."""
+        if self._now == -math.inf:
+            return now
+        deadline = self._board.deadlines.next(self._board.flight.tasks)
+        wake = min(self._dispatch.until, math.inf if deadline is None else deadline)
+        return None if wake == math.inf else max(wake, now)
+
+    def advance(self, happenings: Sequence[Happening], now: float) -> list[Action]:
+        """Take in what happened, in this order, and return what to do, in this order.
+
+        Parameters
+        ----------
+        happenings : sequence of Happening
+        now : float
+            Seconds of a clock that never runs backwards; if it does, time stands still.
+
+        Returns
+        -------
+        list of Action
+            `End` comes last, and once (again after a `RetryFailed`).
+        """
+        self._now = now = max(now, self._now)
+        for happening in happenings:
+            self._take(happening, now)
+        for task in self._board.deadlines.due(self._board.flight.tasks, now):
+            self._outcomes.overdue(task, now)
+        self._hold()
+        if self._ended or self._draining or self._held or self._paused is not None:
+            self._dispatch.stop()
+        else:
+            self._dispatch.fill(now)
+        self._end()
+        actions, self._ledger.actions = self._ledger.actions, []
+        return actions
+
+    def _take(self, happening: Happening, now: float) -> None:
+        flight = self._board.flight
+        match happening:
+            case TaskFinished():
+                self._outcomes.finished(happening, now)
+            case TileStarted(key, tile, worker):
+                self._started(key, tile, worker, now)
+            case Committed(tiles):
+                self._outcomes.committed(tiles)
+            case TaskLost(key, failure):
+                if (task := flight.tasks.get(key)) is not None:
+                    self._outcomes.lost(task, failure, now)
+            case Refused(failures):
+                self._outcomes.refused(failures)
+            case ClusterChanged(workers):
+                self._outcomes.cluster_changed(workers, now)
+            case ClusterLost():
+                self._outcomes.cluster_lost(now)
+            case _:
+                self._command(happening, now)
+
+    def _command(self, happening: Happening, now: float) -> None:
+        match happening:
+            case Paused(reason):
+                self._paused = reason
+            case Resumed():
+                self._go_on()
+            case Cancelled():
+                self._cancelled = True
+            case RetryFailed(tiles):
+                self._retry_failed(tiles, now)
+            case SetConcurrency(concurrency):
+                self._board.window.concurrency = concurrency and max(1, concurrency)
+
+    def _started(self, key: str, tile: Tile, worker: str, now: float) -> None:
+        task, state = self._board.flight.tasks.get(key), self._ledger.find(tile)
+        if task is None or state not in task.tiles:
+            return
+        task.worker = worker
+        if state in task.started:
+            return
+        task.started.add(state)
+        self._board.deadlines.started(task, now)
+        self._ledger.announce(state, "running", state.tries + 1, worker, None)
+
+    def _go_on(self) -> None:
+        self._paused, self._held = None, ""
+        self._board.circuit.reset()
+
+    def _retry_failed(self, tiles: frozenset[Tile] | None, now: float) -> None:
+        failed = [s for s in self._ledger.failures if tiles is None or s.tile in tiles]
+        if not failed or (self._cancelled and not self._ended):
+            return
+        for state in sorted(failed, key=lambda state: state.order):
+            killer = state.deaths > 0
+            state.forgive()
+            if killer:
+                self._board.suspects.retry(state)
+            else:
+                self._board.backlog.again(state, now)
+            self._ledger.announce(state, "pending", 0, "", None)
+        self._ended = self._cancelled = False
+        self._held = ""
+        self._board.circuit.reset()
+
+    @property
+    def _draining(self) -> bool:
+        """Whether the run ends as soon as nothing is in flight."""
+        return self._cancelled or self._hopeless
+
+    @property
+    def _hopeless(self) -> bool:
+        limit = self._board.policy.failure_limit(len(self._ledger))
+        return limit is not None and len(self._ledger.failures) >= limit
+
+    def _hold(self) -> None:
+        """Pause of its own accord while the backend fails tile after tile."""
+        if self._held or self._draining:
+            return
+        untried = self._board.backlog.untried
+        self._held = self._board.circuit.outage(self.window, untried)
+        if self._held:
+            self._ledger.actions.append(Hold(self._held))
+
+    def _end(self) -> None:
+        idle = not self._board.flight.tasks and not self._ledger.busy
+        if self._ended or not (self._ledger.finished or (self._draining and idle)):
+            return
+        self._ended = True
+        self._dispatch.stop()
+        for task in list(self._board.flight.tasks.values()):
+            self._ledger.actions.append(Abandon(task.key, restart_worker=False))
+            self._board.flight.close(task)
+        failures = {state.tile: (f, state.tries) for state, f in self._ledger.failures.items()}
+        status, reason = self._verdict()
+        self._ledger.actions.append(End(status, reason, dict(sorted(failures.items()))))
+
+    def _verdict(self) -> tuple[str, str]:
+        done, failed, total = (
+            self._ledger.counts["done"],
+            self._ledger.counts["failed"],
+            len(self._ledger),
+        )
+        if self._hopeless:
+            return "stopped", f"{failed} of {total} tiles failed, which is the limit"
+        if self._ledger.finished:
+            return ("partial", f"{failed} of {total} tiles failed") if failed else ("complete", "")
+        return "cancelled", f"{done} of {total} tiles done"
