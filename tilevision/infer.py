@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
 
-from tilevision.errors import Failure
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision import codec
+from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
+from tilevision.errors import Failure, ModelError
+from tilevision.findings import Findings
 from tilevision.grid import Tile
-from tilevision.modelspec import ModelSpec
-from tilevision.sources import ReadOptions, SourceRef
+from tilevision.modelspec import ModelSpec, build
+from tilevision.sources import ReadOptions, SourceRef, open_reference, read_pixels
 
-__all__ = ["Hooks", "TileOutcome", "Work", "infer"]
+__all__ = ["POLYGON_TOLERANCE", "Hooks", "TileOutcome", "Work", "infer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,167 @@ class Hooks:
     span: Callable[[str], AbstractContextManager[None]] = _no_span
 
 
-def infer(work: Work, tiles: tuple[Tile, ...], hooks: Hooks = Hooks()) -> list[TileOutcome]:
-    """PLACEHOLDER-CONTRACT: to be written by its owner."""
-    raise RuntimeError("not written yet")
+def infer(
+    work: Work,
+    tiles: Sequence[Tile],
+    hooks: Hooks = Hooks(),
+) -> list[TileOutcome]:
+    """Read tiles, ask the model about them, and make their records.
+
+    Nothing that happens to a tile is raised, not even the model calling ``sys.exit``; a
+    tile that cannot be read costs its neighbours nothing.
+
+    Parameters
+    ----------
+    work : Work
+    tiles : sequence of Tile
+    hooks : Hooks
+
+    Returns
+    -------
+    list of TileOutcome
+        Exactly one for each tile, in order.
+    """
+    task = _Task(work, tuple(tiles), hooks)
+    size = max(1, work.model.batch_size)
+    batches = [range(i, min(i + size, len(tiles))) for i in range(0, len(tiles), size)]
+    if work.model.hosted:
+        requests = [task.encode(rows) for rows in map(task.read, batches) if rows]
+        for rows, payload, seconds in requests:
+            if rows:
+                task.request(rows, payload, seconds)
+    else:
+        for rows in map(task.read, batches):
+            if rows:
+                task.predict(rows)
+    return [task.outcomes[row] for row in range(len(tiles))]
+
+
+class _Task:
+    """The tiles of one task on their way from pixels to records; rows number its tiles."""
+
+    def __init__(self, work: Work, tiles: tuple[Tile, ...], hooks: Hooks) -> None:
+        self.outcomes: dict[int, TileOutcome] = {}
+        self._work = work
+        self._tiles = tiles
+        self._hooks = hooks
+        self._pixels: dict[int, NDArray[Any]] = {}
+        self._read_seconds: dict[int, float] = {}
+        self._built: Any = None
+        self._slot_given_back = False
+
+    def read(self, rows: Sequence[int]) -> list[int]:
+        """Read tiles; return the rows of those that could be."""
+        for row in rows:
+            began = perf_counter()
+            with self._surviving([row], began):
+                self._hooks.started(self._tiles[row].id)
+                with self._hooks.span("read"):
+                    self._pixels[row] = self._own_pixels(self._tiles[row])
+            self._read_seconds[row] = perf_counter() - began
+        return [row for row in rows if row in self._pixels]
+
+    def predict(self, rows: list[int]) -> None:
+        """Ask a model that lives in this process."""
+        began = perf_counter()
+        with self._surviving(rows, began):
+            model = self._model()
+            with self._hooks.span("infer"):
+                answers = model.predict([self._pixels.pop(row) for row in rows])
+            self._finish(rows, answers, perf_counter() - began)
+
+    def encode(self, rows: list[int]) -> tuple[list[int], Any, float]:
+        """Make the request of a hosted model; return its rows, the payload and the seconds."""
+        began = perf_counter()
+        payload = None
+        with self._surviving(rows, began):
+            model = self._model()
+            with self._hooks.span("encode"):
+                payload = model.encode([self._pixels.pop(row) for row in rows])
+        return [row for row in rows if row not in self.outcomes], payload, perf_counter() - began
+
+    def request(self, rows: list[int], payload: Any, seconds: float) -> None:
+        """Ask a hosted model, with the processor slot given back; `seconds` went before."""
+        began = perf_counter() - seconds
+        with self._surviving(rows, began):
+            if not self._slot_given_back:
+                self._hooks.waiting()
+                self._slot_given_back = True
+            with self._hooks.span("infer"):
+                answers = self._model().request(payload)
+            self._finish(rows, answers, perf_counter() - began)
+
+    def _model(self) -> Any:
+        # Built only after its first tile was announced: a model that kills its process
+        # while it loads must be blamed on someone.
+        if self._built is None:
+            self._built = build(self._work.model)
+        return self._built
+
+    def _own_pixels(self, tile: Tile) -> NDArray[Any]:
+        """Return the tile as the model's own to write on."""
+        source = open_reference(self._work.source)
+        pixels = read_pixels(source, tile.box, tile.scale, self._work.options)
+        return np.array(pixels, order="C", copy=True)
+
+    def _finish(self, rows: list[int], answers: Any, seconds: float) -> None:
+        """Turn a batch's answers into outcomes, tile by tile."""
+        _check(self._work.model, answers, len(rows))
+        share = seconds / len(rows)
+        for row, findings in zip(rows, answers, strict=True):
+            with self._surviving([row], perf_counter() - share):
+                self.outcomes[row] = self._compacted(row, findings, share)
+
+    def _compacted(self, row: int, findings: Findings, seconds: float) -> TileOutcome:
+        tile, model = self._tiles[row], self._work.model
+        with self._hooks.span("encode"):
+            kept = compact(findings, tile.output_size, model.nms)
+            records = codec.encode(kept)
+        most = model.max_detections
+        return TileOutcome(
+            tile,
+            records,
+            n_findings=len(kept),
+            saturated=most is not None and len(findings) >= most,
+            read_seconds=self._read_seconds[row],
+            infer_seconds=seconds,
+        )
+
+    @contextmanager
+    def _surviving(self, rows: list[int], began: float) -> Iterator[None]:
+        """Turn whatever is raised into outcomes of `rows`: a worker outlives its models."""
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001  # SystemExit too must end no worker
+            failure = _failure(error)
+            seconds = (perf_counter() - began) / len(rows)
+            for row in rows:
+                read = self._read_seconds.get(row)
+                self.outcomes[row] = TileOutcome(
+                    self._tiles[row],
+                    failure=failure,
+                    read_seconds=seconds if read is None else read,
+                    infer_seconds=0.0 if read is None else seconds,
+                    batched=len(rows) > 1 and self._built is not None,
+                )
+
+
+def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:
+    if not isinstance(answers, Sequence) or len(answers) != wanted:
+        got = f"{len(answers)}" if hasattr(answers, "__len__") else f"a {type(answers).__name__}"
+        raise ModelError(
+            f"model {spec.name} was given {wanted} tiles and returned {got} answers; "
+            "return a list with one Findings for each tile"
+        )
+    for answer in answers:
+        if not isinstance(answer, Findings):
+            raise ModelError(
+                f"model {spec.name} returned a {type(answer).__name__} for a tile; return Findings"
+            )
+
+
+def _failure(error: BaseException) -> Failure:
+    try:
+        return Failure.of(error)
+    except Exception:  # noqa: BLE001  # an error whose text raises is still only an error
+        return Failure("transient", type(error).__name__, "its message cannot be read")

@@ -1,8 +1,4 @@
-"""What a model is, and how one is asked for.
-
-Named `modelspec` because `model` and `models` are public functions, and a package
-attribute cannot be both a function and a submodule.
-"""
+"""What a model is: a recipe that travels, and the protocols of what it makes."""
 
 from __future__ import annotations
 
@@ -62,7 +58,7 @@ class ModelSpec:
     factory: str
     fingerprint: str
     params: Mapping[str, Any] = field(default_factory=dict)
-    payload: bytes = b""
+    payload: bytes = field(default=b"", repr=False)
     stages: tuple[Stage, ...] = ("tile",)
     batch_size: int = 1
     input_size: tuple[int, int] | None = None

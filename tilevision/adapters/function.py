@@ -1,0 +1,128 @@
+"""Functions and objects of the user's as models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tilevision.adapters.answers import findings_of
+from tilevision.adapters.packing import unpack
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import HostedModel, Model, ModelSpec
+
+__all__ = ["FunctionModel", "ObjectModel", "from_factory", "from_function", "from_object"]
+
+
+class FunctionModel:
+    """A function of one tile, or of a list of tiles, as a model.
+
+    Parameters
+    ----------
+    function : callable
+    name : str
+        For errors.
+    batched : bool
+        Whether it is called with a list of tiles and returns one answer for each.
+    names : sequence or mapping, optional
+        Class names by class number.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], name: str, batched: bool = False, names: Any = None
+    ) -> None:
+        self.function = function
+        self._name = name
+        self._batched = batched
+        self._names = names
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile.
+
+        Raises
+        ------
+        ModelError
+            If the function returns what cannot be read as detections.
+        """
+        if not self._batched:
+            return [self._read(self.function(pixels)) for pixels in batch]
+        answers = self.function(list(batch))
+        if not isinstance(answers, (list, tuple)) or len(answers) != len(batch):
+            got = f"{len(answers)} answers" if hasattr(answers, "__len__") else "no list"
+            raise ModelError(
+                f"model {self._name} was called with {len(batch)} tiles and returned {got}; a "
+                "batched function returns a list with one answer for each tile"
+            )
+        return [self._read(answer) for answer in answers]
+
+    def encode(self, batch: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        """Hand the tiles on: a hosted function encodes and asks in one go."""
+        return batch
+
+    def request(self, payload: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Call the function while the worker's slot is free for other tiles."""
+        return self.predict(payload)
+
+    def _read(self, answer: Any) -> Findings:
+        return findings_of(answer, self._name, self._names)
+
+
+class ObjectModel:
+    """An object with ``predict``, or with ``encode`` and ``request``, as a model."""
+
+    def __init__(self, value: Any, name: str) -> None:
+        self._value = value
+        self._name = name
+        if callable(value):
+            self.function = value
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile."""
+        return self._read(self._value.predict(batch))
+
+    def encode(self, batch: Sequence[NDArray[Any]]) -> Any:
+        """Return what `request` sends."""
+        return self._value.encode(batch)
+
+    def request(self, payload: Any) -> list[Findings]:
+        """Send `payload`, wait, and return one `Findings` per tile."""
+        return self._read(self._value.request(payload))
+
+    def _read(self, answers: Any) -> list[Findings]:
+        if not isinstance(answers, (list, tuple)):
+            raise ModelError(
+                f"model {self._name} returned a {type(answers).__name__}; return a list with "
+                "one answer for each tile of the batch"
+            )
+        return [findings_of(answer, self._name) for answer in answers]
+
+
+def from_function(spec: ModelSpec) -> FunctionModel:
+    """Open the function that `spec` carries."""
+    return FunctionModel(unpack(spec.payload), spec.name, **spec.params)
+
+
+def from_object(spec: ModelSpec) -> ObjectModel:
+    """Open the model object that `spec` carries."""
+    return ObjectModel(unpack(spec.payload), spec.name)
+
+
+def from_factory(spec: ModelSpec) -> Any:
+    """Call the factory that `spec` carries, and take what it makes as a model.
+
+    Raises
+    ------
+    ModelError
+        If it makes neither a model nor a function.
+    """
+    made = unpack(spec.payload)(**spec.params)
+    if isinstance(made, (Model, HostedModel)):
+        return ObjectModel(made, spec.name)
+    if callable(made):
+        return FunctionModel(made, spec.name)
+    raise ModelError(
+        f"the factory of model {spec.name} made a {type(made).__name__}; return an object with "
+        "predict, or a function of one tile"
+    )

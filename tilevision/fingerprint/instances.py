@@ -1,0 +1,86 @@
+"""What an instance is made of, as far as Python can see it."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import logging
+import operator
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+from tilevision.fingerprint.provenance import installed, version
+
+__all__ = ["CONTAINERS", "PLAIN", "readable", "state", "wrapped"]
+
+CONTAINERS: tuple[Any, ...] = (list, tuple, dict, set, frozenset, collections.deque)
+PLAIN: tuple[Any, ...] = (str, bytes, int, float, complex)
+
+_DESCRIPTORS = (
+    types.MemberDescriptorType,
+    types.GetSetDescriptorType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+)
+_PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    types.MethodType: lambda value: (value.__func__, value.__self__),
+    types.BuiltinFunctionType: lambda value: (value.__qualname__, value.__self__),
+    functools.partial: lambda value: (value.func, value.args, value.keywords),
+    functools.partialmethod: lambda value: (value.func, value.args, value.keywords),
+    functools.cached_property: lambda value: (value.func,),
+    type(functools.lru_cache(lambda: None)): lambda value: (value.__wrapped__,),
+    property: lambda value: (value.fget, value.fset, value.fdel),
+    staticmethod: lambda value: (value.__func__,),
+    classmethod: lambda value: (value.__func__,),
+    operator.itemgetter: lambda value: value.__reduce__()[1:],
+    operator.attrgetter: lambda value: value.__reduce__()[1:],
+    operator.methodcaller: lambda value: value.__reduce__()[1:],
+    type(vars(collections.namedtuple("_Example", "x"))["x"]): lambda value: value.__reduce__()[1:],  # noqa: PYI024  # its type is wanted
+    logging.Logger: lambda value: (value.name,),
+}
+
+_BY_A_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
+
+
+def wrapped(value: Any) -> tuple[Any, ...] | None:
+    """Return what a method, partial, property, cache or the like stands for; None for others."""
+    parts = _PARTS.get(type(value))
+    if parts is not None:
+        return parts(value)
+    if isinstance(value, _DESCRIPTORS):
+        return (value.__name__,)
+    if type(value).__module__.startswith("numba.") and hasattr(value, "py_func"):
+        return (version("numba"), value.py_func)
+    return None
+
+
+def readable(base: type) -> bool:
+    """Say whether instances of `base` keep all their state where `state` finds it.
+
+    A class made by a C library may keep some in memory of its own.
+    """
+    if base.__module__ == "builtins" or base in CONTAINERS or not installed(base.__module__):
+        return True
+    file = getattr(sys.modules.get(base.__module__), "__file__", None) or ""
+    metaclass = type(base).__module__.partition(".")[0]
+    return (
+        bool(base.__flags__ & _BY_A_CLASS_STATEMENT)
+        and (file.endswith(".py") or base.__module__ in sys.stdlib_module_names)
+        and (metaclass in sys.stdlib_module_names or not installed(metaclass))
+    )
+
+
+def state(value: Any) -> dict[str, Any]:
+    """Return the attributes kept in an instance itself: ``__dict__`` and slots, by name."""
+    found = dict(getattr(value, "__dict__", {}))
+    for base in type(value).__mro__:
+        slots = vars(base).get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            private = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{base.__name__.lstrip('_')}{slot}" if private else slot
+            if hasattr(value, name) and slot not in ("__dict__", "__weakref__"):
+                found[name] = getattr(value, name)
+    return dict(sorted(found.items()))

@@ -1,0 +1,107 @@
+"""Whose code it is: the user's, which is read, or an installed library's, which has a version."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import site
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["by_name", "importable", "installed", "version"]
+
+_MAIN = ("__main__", "__mp_main__")
+
+
+@functools.lru_cache(maxsize=4096)
+def installed(module: str | None) -> bool:
+    """Say whether `module` belongs to Python, to an installed library or to tilevision itself.
+
+    Everything else is the user's: scripts, notebook cells, files beside them, and
+    libraries installed in place for editing.
+    """
+    if not module or module in _MAIN:
+        return False
+    root = module.partition(".")[0]
+    if root == "tilevision":
+        return True
+    file = _file(sys.modules.get(module)) or _origin(root)
+    if file is None:
+        return root in sys.stdlib_module_names
+    return any(file.is_relative_to(folder) for folder in _library_folders())
+
+
+@functools.lru_cache(maxsize=1024)
+def version(module: str) -> str:
+    """Return the version of the distribution that `module` comes from, or ``""``."""
+    root = module.partition(".")[0]
+    if root in sys.stdlib_module_names:
+        return ""
+    try:
+        return importlib.metadata.version(root)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    stated = getattr(sys.modules.get(root), "__version__", None)
+    if isinstance(stated, str):
+        return stated
+    names = _distributions().get(root, [])
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names)))
+
+
+def by_name(value: Any) -> tuple[str, str] | None:
+    """Return module and qualified name where `value` is found again under them in a library."""
+    module = getattr(value, "__module__", None)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    if isinstance(module, str) and isinstance(name, str):
+        if installed(module) and _found(module, name) is value:
+            return module, name
+    elif isinstance(name, str) and _found("numpy", name) is value:
+        return "numpy", name  # universal functions of older numpy carry no module
+    return None
+
+
+def importable(module: str) -> bool:
+    """Say whether `module` could be imported, without doing so."""
+    root = module.partition(".")[0]
+    return root in sys.modules or _origin(root) is not None
+
+
+def _found(module: str, name: str) -> Any:
+    value: Any = sys.modules.get(module)
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _file(module: ModuleType | None) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _origin(root: str) -> Path | None:
+    """Find the file of a top-level module that may not be imported; importing runs code."""
+    try:
+        spec = importlib.util.find_spec(root)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None or spec.origin in (None, "built-in", "frozen"):
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        return Path(folders[0]).resolve() if folders else None
+    return Path(str(spec.origin)).resolve()
+
+
+@functools.cache
+def _library_folders() -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = [sysconfig.get_path(name) for name in names]
+    folders += [*site.getsitepackages(), site.getusersitepackages()]
+    return tuple({Path(folder).resolve() for folder in folders if folder})
+
+
+@functools.cache
+def _distributions() -> dict[str, list[str]]:
+    return {k: list(v) for k, v in importlib.metadata.packages_distributions().items()}

@@ -1,0 +1,24 @@
+"""What a model is, and how one is asked for.
+
+Named `modelspec` because `model` and `models` are public functions, and a package
+attribute cannot be both a function and a submodule.
+"""
+
+from tilevision.modelspec.build import build, unwrap
+from tilevision.modelspec.registry import Registered, models, register_model
+from tilevision.modelspec.resolve import model, resolve
+from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
+
+__all__ = [
+    "HostedModel",
+    "Model",
+    "ModelSpec",
+    "Registered",
+    "Stage",
+    "build",
+    "model",
+    "models",
+    "register_model",
+    "resolve",
+    "unwrap",
+]

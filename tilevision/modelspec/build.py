@@ -1,0 +1,99 @@
+"""From a spec to the model itself: once per process."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from tilevision.errors import ModelError, Throttled, TransientError
+from tilevision.modelspec.spec import HostedModel, Model, ModelSpec
+
+__all__ = ["attribute", "build", "unwrap"]
+
+KEPT = 8  # models a process keeps; the one used longest ago goes first
+
+_built: OrderedDict[tuple[str, str, bytes], Any] = OrderedDict()
+_lock = threading.RLock()
+
+
+def build(spec: ModelSpec) -> Any:
+    """Return the model that `spec` describes, built at the first call in this process.
+
+    Returns
+    -------
+    Model or HostedModel
+        For a spec of another stage, whatever its factory makes: see `unwrap`.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be built, or what was built is not a model.
+    Throttled, TransientError
+        As its factory raises them.
+    """
+    key = (spec.factory, spec.fingerprint, spec.payload)
+    with _lock:
+        if key not in _built:
+            _built[key] = _make(spec)
+            while len(_built) > KEPT:
+                _built.popitem(last=False)
+        _built.move_to_end(key)
+        return _built[key]
+
+
+def unwrap(spec: ModelSpec) -> Callable[..., Any]:
+    """Return what a spec of the moderation or synthesis stage is called as.
+
+    For a function that is the function itself, so it may take and return anything.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be built or called.
+    """
+    made = build(spec)
+    function: Any = getattr(made, "function", made)
+    if not callable(function):
+        raise ModelError(
+            f"model {spec.name} is a {type(made).__name__}, which cannot be called; "
+            "pass a function, or an object with __call__"
+        )
+    return function  # type: ignore[no-any-return]  # callable() does not tell mypy the type
+
+
+def attribute(reference: str) -> Any:
+    """Return what ``"package.module:attribute"`` refers to.
+
+    Raises
+    ------
+    ModelError
+        If there is no such module or attribute.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"cannot find {reference!r} ({error}); check the name, and that it is installed here"
+        ) from error
+
+
+def _make(spec: ModelSpec) -> Any:
+    try:
+        made = attribute(spec.factory)(spec)
+    except (ModelError, Throttled, TransientError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise ModelError(
+            f"model {spec.name} cannot be built: {type(error).__name__}: {error}"
+        ) from error
+    if "tile" in spec.stages and not isinstance(made, HostedModel if spec.hosted else Model):
+        wanted = "encode and request" if spec.hosted else "predict"
+        raise ModelError(
+            f"model {spec.name}: {spec.factory} made a {type(made).__name__} without {wanted}; "
+            "return an object that has it"
+        )
+    return made

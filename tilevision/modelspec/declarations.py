@@ -1,0 +1,120 @@
+"""What a caller may declare of a model, checked before anything runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from tilevision.errors import ModelError
+from tilevision.modelspec.spec import Stage
+
+__all__ = ["DECLARABLE", "split", "stages"]
+
+
+def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort what was given for model `name` into fields of `ModelSpec` and parameters.
+
+    Returns
+    -------
+    declared, params : dict
+        Fields of the spec, checked; everything else, plain JSON values.
+
+    Raises
+    ------
+    ModelError
+        If a value makes no sense, or a parameter is not plain JSON.
+    """
+    declared, params = {}, {}
+    for key, value in given.items():
+        if key in _CHECKS:
+            declared[key] = _CHECKS[key](f"{key} of model {name}", value)
+        else:
+            params[key] = _json(f"{key} of model {name}", value)
+    return declared, params
+
+
+def _json(what: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"{what} is {value!r:.80}; give text, numbers, true or false, lists and dicts of them"
+        ) from None
+
+
+def _whole(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ModelError(f"{what} is {value!r:.80}; give a whole number of 1 or more")
+    return value
+
+
+def _maybe(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda what, value: None if value is None else check(what, value)
+
+
+def _positive(what: str, value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise ModelError(f"{what} is {value!r:.80}; give a number above 0")
+    return float(value)
+
+
+def _overlap(what: str, value: Any) -> float:
+    if _positive(what, value) > 1:
+        raise ModelError(f"{what} is {value!r}; give an IoU above 0 and up to 1, as 0.5")
+    return float(value)
+
+
+def _size(what: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ModelError(f"{what} is {value!r:.80}; give (width, height) in pixels, or one side")
+    return _whole(what, pair[0]), _whole(what, pair[1])
+
+
+def _bands(what: str, value: Any) -> tuple[int, ...]:
+    items = tuple(value) if isinstance(value, (tuple, list, range)) else ()
+    if not items or not all(isinstance(b, int) and b >= 0 for b in items):
+        raise ModelError(f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1)")
+    return items
+
+
+def _dtype(what: str, value: Any) -> str:
+    if value not in ("uint8", "raw"):
+        raise ModelError(
+            f"{what} is {value!r:.80}; give 'uint8' (as displayed) or 'raw' (as stored)"
+        )
+    return str(value)
+
+
+def _flag(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ModelError(f"{what} is {value!r:.80}; give True or False")
+    return value
+
+
+def stages(what: str, value: Any) -> tuple[Stage, ...]:
+    """Check a stage, or several."""
+    items = (value,) if isinstance(value, str) else tuple(value)
+    wrong = [item for item in items if item not in get_args(Stage)]
+    if wrong or not items:
+        raise ModelError(f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}")
+    return items
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "stages": stages,
+    "batch_size": _whole,
+    "input_size": _maybe(_size),
+    "mpp": _maybe(_positive),
+    "bands": _maybe(_bands),
+    "dtype": _dtype,
+    "max_detections": _maybe(_whole),
+    "nms": _maybe(_overlap),
+    "hosted": _flag,
+    "price": _maybe(_positive),
+}
+
+DECLARABLE = tuple(_CHECKS)

@@ -1,0 +1,179 @@
+"""Models by name: built in, registered in this session, or brought by installed packages."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_function, fingerprint_value, version
+from tilevision.modelspec.build import attribute
+from tilevision.modelspec.declarations import split
+from tilevision.modelspec.declarations import stages as check_stages
+from tilevision.modelspec.spec import ModelSpec, Stage
+
+__all__ = ["ENTRY_POINTS", "Registered", "models", "named", "register_model"]
+
+ENTRY_POINTS = "tilevision.models"
+
+Factory = str | Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A model that can be asked for by name.
+
+    Parameters
+    ----------
+    name : str
+    stages : tuple of str
+        What it can serve.
+    extra : str
+        The optional dependency it needs, as in ``pip install tilevision[extra]``, or ``""``.
+    installed : bool
+        Whether that is there.
+    summary : str
+        One line.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    extra: str = ""
+    installed: bool = True
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    shown: Registered
+    factory: Factory
+    declared: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _builtin(name: str, stage: Stage, factory: str, summary: str) -> _Entry:
+    return _Entry(Registered(name, (stage,), summary=summary), factory)
+
+
+_BUILTIN = {
+    entry.shown.name: entry
+    for entry in (
+        _builtin("blobs", "tile", "tilevision.adapters.blobs:load", "stars, particles, cells"),
+        _builtin("nuclei", "tile", "tilevision.adapters.nuclei:load", "nuclei in stained tissue"),
+        _builtin("textlines", "tile", "tilevision.adapters.textlines:load", "lines and words"),
+        _builtin("limits", "moderation", "tilevision.moderation:limits", "format, size, damage"),
+        _builtin("summary", "synthesis", "tilevision.synthesis:summary", "the scene in words"),
+    )
+}
+_session: dict[str, _Entry] = {}
+
+
+def register_model(
+    name: str, factory: Factory, stages: tuple[Stage, ...] = ("tile",), **declarations: Any
+) -> None:
+    """Make a model known by `name` in this session.
+
+    Parameters
+    ----------
+    name : str
+        Registering it again replaces it; the built-in names stay.
+    factory : callable or str
+        Called on each worker once as ``factory(**parameters)``; returns the model: an object
+        with ``predict`` (or ``encode`` and ``request``), or a function of one tile. As
+        ``"package.module:attribute"`` it is called with the `ModelSpec`.
+    stages : tuple of str
+        What it can serve: ``"moderation"``, ``"tile"``, ``"synthesis"``.
+    **declarations
+        Fields of `ModelSpec` (``batch_size=8``, ``input_size=(640, 640)``, …); all others are
+        parameters of the factory, plain JSON values.
+
+    Raises
+    ------
+    ModelError
+        If the name or a declaration makes no sense.
+    """
+    if not name or not isinstance(name, str) or "." in name or name.strip() != name:
+        raise ModelError(f"model name {name!r} is not usable; give a word without dots or spaces")
+    if name in _BUILTIN:
+        raise ModelError(f"model name {name!r} is built in; choose another")
+    if not callable(factory) and not (isinstance(factory, str) and ":" in factory):
+        raise ModelError(
+            f"factory of model {name} is {factory!r:.80}; give a function, or 'package.module:name'"
+        )
+    chosen = check_stages(f"stages of model {name}", stages)
+    split(name, declarations)
+    shown = Registered(name, chosen, summary="registered in this session")
+    _session[name] = _Entry(shown, factory, declarations)
+
+
+def models() -> tuple[Registered, ...]:
+    """Return the models that can be asked for by name, in alphabetical order."""
+    return tuple(entry.shown for _, entry in sorted(_entries().items()))
+
+
+def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of the model called `name`, with `given` declarations and parameters.
+
+    Raises
+    ------
+    ModelError
+        If there is none, its extra is missing, or a parameter is unknown.
+    """
+    entries = _entries()
+    if name not in entries:
+        close = difflib.get_close_matches(name, entries, 1, 0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ModelError(
+            f"there is no model {name!r}{hint} Known: {', '.join(sorted(entries))}; or pass a "
+            "function, a model object or a path to an .onnx file"
+        )
+    entry = entries[name]
+    declared, params = split(name, {**entry.declared, **given})
+    declared = {"stages": entry.shown.stages, **declared}
+    payload = b""
+    if callable(entry.factory):
+        factory = "tilevision.adapters.function:from_factory"
+        identity: Any = fingerprint_function(entry.factory)
+        payload = attribute("tilevision.adapters.packing:pack")(entry.factory, name)
+    elif name in _BUILTIN:
+        factory = entry.factory
+        defaults, identity = _builtin_facts(factory)
+        params = _complete(name, defaults, params)
+    else:
+        factory = entry.factory
+        identity = fingerprint_function(attribute(factory))
+    identity = (name, factory, identity, sorted(params.items()), declared.get("nms"))
+    return ModelSpec(name, factory, fingerprint_value(identity), params, payload, **declared)
+
+
+def _entries() -> dict[str, _Entry]:
+    return {**_installed(), **_session, **_BUILTIN}
+
+
+def _installed() -> dict[str, _Entry]:
+    found = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        package = point.dist.name if point.dist else ""
+        shown = Registered(point.name, ("tile",), summary=f"from {package}" if package else "")
+        found[point.name] = _Entry(shown, point.value)
+    return found
+
+
+def _builtin_facts(factory: str) -> tuple[dict[str, Any], Any]:
+    """Return the default parameters and the identity of what is built in."""
+    module = importlib.import_module(factory.partition(":")[0])
+    identity = (getattr(module, "VERSION", 1), version("skimage"))
+    return getattr(module, "PARAMS", {}), identity
+
+
+def _complete(name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    for key in given:
+        if key not in defaults:
+            raise ModelError(
+                f"model {name} has no parameter {key!r}; "
+                f"it has {', '.join(sorted(defaults)) or 'none'}"
+            )
+    return {**defaults, **given}

@@ -1,0 +1,188 @@
+"""From whatever a user passes as a model to a spec that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, get_args
+
+from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_function, fingerprint_value
+from tilevision.modelspec.build import attribute
+from tilevision.modelspec.declarations import DECLARABLE, split
+from tilevision.modelspec.registry import models, named
+from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
+
+__all__ = ["model", "resolve"]
+
+_WEIGHTS = (
+    ".pt",
+    ".pth",
+    ".torchscript",
+    ".engine",
+    ".tflite",
+    ".h5",
+    ".keras",
+    ".pb",
+    ".safetensors",
+)
+_FUNCTION_PARAMS = ("batched", "names")
+_CONVERSION = 1  # how answers become findings; a change here changes what a function finds
+
+
+def resolve(value: Any, stage: Stage = "tile") -> ModelSpec:
+    """Return the spec of a model given as a name, a path, a function, an object or a spec.
+
+    Parameters
+    ----------
+    value : str, path, callable, Model, HostedModel or ModelSpec
+    stage : str
+        What it must be able to serve.
+
+    Raises
+    ------
+    ModelError
+        If it is unknown, cannot serve `stage`, cannot travel, or has no known identity.
+    """
+    spec = model(value)
+    if stage not in spec.stages:
+        able = [known.name for known in models() if stage in known.stages]
+        raise ModelError(
+            f"model {spec.name} serves {', '.join(spec.stages)}, not {stage}; "
+            f"for {stage} there is {', '.join(able) or 'none by name'}, or pass a function"
+        )
+    return spec
+
+
+def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelSpec:
+    """Declare what a model is and needs.
+
+    Parameters
+    ----------
+    f : callable, str, path, Model, HostedModel or ModelSpec
+        A function of one tile, ``f(pixels) -> findings`` with pixels ``(h, w, 3)`` uint8 RGB
+        unless declared otherwise; or anything that ``analyze(model=…)`` takes.
+    fingerprint : str, optional
+        Its identity in your words, for functions that tilevision cannot read: change it
+        whenever the answers would change. None: worked out from the code.
+    **declarations
+        Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
+        ``max_detections``, ``nms``, ``price``, ``stages``, ``name``. For functions also
+        ``batched=True`` (it is called with a list of tiles and returns one answer for each)
+        and ``names`` (class names, by class number). For a name, all others are parameters
+        of that model: ``tv.model("nuclei", min_area=30)``.
+
+    Returns
+    -------
+    ModelSpec
+
+    Raises
+    ------
+    ModelError
+        If a declaration makes no sense, or `f` is no model.
+    """
+    if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
+        raise ModelError(f"fingerprint is {fingerprint!r:.80}; give a text such as 'v1'")
+    if isinstance(f, ModelSpec):
+        return _redeclared(f, fingerprint, declarations)
+    if isinstance(f, (str, PathLike)):
+        return _by_text(fspath(f), fingerprint, declarations)
+    if isinstance(f, type):
+        raise ModelError(f"model {f.__name__} is a class; pass an instance, as {f.__name__}()")
+    if isinstance(f, (Model, HostedModel)):
+        return _of_object(f, fingerprint, declarations)
+    if callable(f):
+        return _of_function(f, fingerprint, declarations)
+    raise ModelError(
+        f"model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
+        "a path to an .onnx file, a function of one tile, or an object with predict"
+    )
+
+
+def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    suffix = Path(text).suffix.lower()
+    if suffix == ".onnx":
+        if not Path(text).is_file():
+            raise ModelError(f"there is no file {text!r}; check the path of the weights")
+        raise ModelError(
+            f"{text!r}: ONNX files cannot be loaded by path yet; pass a function that makes an "
+            "onnxruntime session once (with @functools.cache) and returns boxes"
+        )
+    if suffix in _WEIGHTS:
+        raise ModelError(
+            f"weights {text!r} cannot be loaded by path; pass a function that loads them once "
+            "(with @functools.cache) and returns boxes"
+        )
+    return _redeclared(named(text, given), fingerprint, {})
+
+
+def _redeclared(
+    spec: ModelSpec, fingerprint: str | None, declarations: Mapping[str, Any]
+) -> ModelSpec:
+    declared, params = split(spec.name, declarations)
+    if params:
+        raise ModelError(
+            f"a ModelSpec takes no new parameters ({', '.join(params)}); pass them with the name"
+        )
+    identity = spec.fingerprint
+    if fingerprint is not None:
+        identity = fingerprint_value(("stated", spec.name, fingerprint))
+    if "nms" in declared and declared["nms"] != spec.nms:
+        identity = fingerprint_value((identity, declared["nms"]))
+    return replace(spec, fingerprint=identity, **declared)
+
+
+def _of_function(
+    f: Callable[..., Any], fingerprint: str | None, declarations: Mapping[str, Any]
+) -> ModelSpec:
+    given = dict(declarations)
+    name = str(given.pop("name", None) or _name(f))
+    declared, params = split(name, given)
+    unknown = [key for key in params if key not in _FUNCTION_PARAMS]
+    if unknown:
+        raise ModelError(
+            f"a function has no declaration {unknown[0]!r}; it may have "
+            f"{', '.join(('fingerprint', 'name', *_FUNCTION_PARAMS, *DECLARABLE))}"
+        )
+    batched = params.get("batched") is True
+    declared = {"stages": get_args(Stage), "batch_size": 8 if batched else 1, **declared}
+    identity = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
+    return _packed(f, name, "from_function", identity, declared, params)
+
+
+def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
+    name = declarations.get("name") or getattr(value, "name", None)
+    name = str(name or type(value).__name__)
+    own = {key: getattr(value, key) for key in DECLARABLE if hasattr(value, key)}
+    given = {**own, "hosted": not isinstance(value, Model), **declarations}
+    given.pop("name", None)
+    declared, params = split(name, given)
+    if params:
+        raise ModelError(
+            f"a model object has no declaration {next(iter(params))!r}; it may have "
+            f"{', '.join(('fingerprint', 'name', *DECLARABLE))}"
+        )
+    stated = fingerprint or getattr(value, "fingerprint", None)
+    identity = ("stated", name, str(stated)) if stated else fingerprint_value(value)
+    return _packed(value, name, "from_object", identity, declared, {})
+
+
+def _packed(
+    value: Any, name: str, loader: str, identity: Any, declared: dict[str, Any], params: Any
+) -> ModelSpec:
+    identity = (loader, _CONVERSION, identity, sorted(params.items()), declared.get("nms"))
+    return ModelSpec(
+        name=name,
+        factory=f"tilevision.adapters.function:{loader}",
+        fingerprint=fingerprint_value(identity),
+        params=params,
+        payload=attribute("tilevision.adapters.packing:pack")(value, name),
+        **declared,
+    )
+
+
+def _name(f: Any) -> str:
+    inner = getattr(f, "func", f)  # of a partial
+    return getattr(inner, "__name__", None) or type(f).__name__
