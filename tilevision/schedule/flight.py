@@ -113,10 +113,9 @@ class Flight:
         self._ledger.actions.append(Abandon(task.key, restart_worker))
         return self.close(task)
 
-    def detach(self, state: TileState) -> None:
-        """Take a tile out of its task, and give the task up if it was the last."""
+    def detach(self, state: TileState) -> Task | None:
+        """Take a tile out of its task, and return the task; it stays open without tiles."""
         task, state.task = state.task, None
         if task is not None:
             task.tiles.pop(state, None)
-            if not task.tiles:
-                self.abandon(task, restart_worker=False)
+        return task

@@ -98,6 +98,7 @@ class Ledger:
         self.counts = dict.fromkeys(STATUSES, 0) | {"pending": len(self.states)}
         self.failures: dict[TileState, Failure] = {}
         self.actions: list[Action] = []
+        self._news_of_done = False
 
     def __len__(self) -> int:
         return len(self.states)
@@ -136,6 +137,23 @@ class Ledger:
         """Give a tile a status and tell the listeners."""
         self.mark(state, status)
         self.actions.append(Announce(state.tile, status, attempt, worker, failure))
+
+    def done(self, state: TileState) -> None:
+        """End a tile well; its conductor tells the listeners, since it is the one to commit."""
+        self.move(state, Place.DONE)
+        self.mark(state, "done")
+        self._news_of_done = True
+
+    def answer(self) -> list[Action]:
+        """Take the actions, less what would be told of tiles after they were done."""
+        actions, self.actions = self.actions, []
+        if self._news_of_done:
+            self._news_of_done = False
+            return [a for a in actions if not (isinstance(a, Announce) and self._is_done(a.tile))]
+        return actions
+
+    def _is_done(self, tile: Tile) -> bool:
+        return self._by_tile[tile].place is Place.DONE
 
     def fail(self, state: TileState, failure: Failure, worker: str) -> None:
         """End a tile with `failure`."""

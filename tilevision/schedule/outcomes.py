@@ -40,25 +40,22 @@ class Outcomes:
         if task is None:
             self._late(happening.outcomes)
             return
-        outcomes, good = happening.outcomes, 0
-        states = self._flight.close(task)
-        for state in states:
-            failure = outcomes.get(state.tile, SILENT)
+        for state in self._flight.close(task):
+            failure = happening.outcomes.get(state.tile, SILENT)
             if failure is None:
-                good += 1
-                self._arrived(state, task.worker)
+                self._arrived(state)
             elif state.tile in happening.batched:
                 self._split(state, failure, task, now)
             else:
                 self._failed(state, failure, task, now)
         self._circuit.closed(task)
+        good = sum(failure is None for failure in happening.outcomes.values())
+        if good:
+            board = self._board
+            board.window.succeeded(good, board.workers.threads, board.batches.size)
+            board.circuit.succeeded()
         if good == task.size:
             self._board.batches.measured(happening.seconds, good)
-        if good:
-            self._board.window.succeeded(
-                good, self._board.workers.threads, self._board.batches.size
-            )
-            self._circuit.succeeded()
 
     def lost(self, task: Task, failure: Failure, now: float) -> None:
         """Apply the death of a task's worker, or another failure of the task as a whole."""
@@ -111,31 +108,35 @@ class Outcomes:
             state = self._ledger.find(tile)
             if state is None or state.place in (Place.DONE, Place.FAILED):
                 continue
-            self._detach(state)
+            self._flight.detach(state)
             state.tries += 1
             self._ledger.fail(state, failure, "")
 
     def committed(self, tiles: tuple[Tile, ...]) -> None:
-        """End tiles that are on disk, wherever they are."""
+        """End tiles that are on disk, wherever they are: this may come before the outcome."""
         for tile in tiles:
             state = self._ledger.find(tile)
             if state is None or state.place is Place.DONE:
                 continue
-            self._detach(state)
-            self._ledger.move(state, Place.DONE)
-            self._ledger.mark(state, "done")
+            self._flight.detach(state)
+            self._ledger.done(state)
 
     def _late(self, outcomes: Mapping[Tile, Failure | None]) -> None:
+        """Keep what went well in a task that was given up; spare the tile another run."""
         for tile, failure in outcomes.items():
             state = self._ledger.find(tile)
-            if failure is None and state and state.place not in (Place.ARRIVED, Place.DONE):
-                self._detach(state)
-                self._arrived(state, "")
+            if failure is not None or state is None:
+                continue
+            if state.place not in (Place.ARRIVED, Place.DONE):
+                task = self._flight.detach(state)
+                self._arrived(state)
+                if task is not None and not task.tiles:
+                    self._flight.abandon(task, restart_worker=False)
+                    self._circuit.closed(task)
 
-    def _arrived(self, state: TileState, worker: str) -> None:
+    def _arrived(self, state: TileState) -> None:
         self._ledger.move(state, Place.ARRIVED)
-        if state.status != "running":  # its hint was late or lost: tell the story in order
-            self._ledger.announce(state, "running", state.tries + 1, worker, None)
+        self._ledger.mark(state, "running")  # its hint may be late or lost
 
     def _failed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
         """Charge a failure to a tile, and try it again while it may."""
@@ -239,9 +240,3 @@ class Outcomes:
         board.window.throttled(
             task.serial, board.flight.serial, board.workers.threads, board.batches.size
         )
-
-    def _detach(self, state: TileState) -> None:
-        task = state.task
-        self._flight.detach(state)
-        if task is not None and not task.tiles:
-            self._circuit.closed(task)

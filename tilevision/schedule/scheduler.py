@@ -141,8 +141,7 @@ class Scheduler:
         else:
             self._dispatch.fill(now)
         self._end()
-        actions, self._ledger.actions = self._ledger.actions, []
-        return actions
+        return self._ledger.answer()
 
     def _take(self, happening: Happening, now: float) -> None:
         flight = self._board.flight
