@@ -120,12 +120,23 @@ class ImageSource(Protocol):
         What a worker opens this image again from.
     """
 
-    size: tuple[int, int]
-    bands: int
-    dtype: np.dtype[Any]
-    fingerprint: str
-    metadata: ImageMetadata
-    reference: SourceRef
+    @property
+    def size(self) -> tuple[int, int]: ...  # noqa: D102  described above
+
+    @property
+    def bands(self) -> int: ...  # noqa: D102  described above
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102  described above
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102  described above
+
+    @property
+    def metadata(self) -> ImageMetadata: ...  # noqa: D102  described above
+
+    @property
+    def reference(self) -> SourceRef: ...  # noqa: D102  described above
 
     def read(self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None) -> Pixels:
         """Return the pixels of `box` as ``(h, w, c)``, at `scale` output pixels per image pixel.

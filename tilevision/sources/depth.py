@@ -1,0 +1,189 @@
+"""From stored values to what a model or an eye gets: bands chosen, depth stretched to 8 bits.
+
+One rule serves the whole image, found from a bounded sample of it, so neighbouring tiles
+never differ in brightness. The sample depends on the content only, so every machine finds
+the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import SourceError
+from tilevision.geometry import Box
+from tilevision.sources.source import ImageSource, Pixels, ReadOptions
+
+__all__ = ["display_options", "read_options", "read_pixels", "to_uint8"]
+
+_PERCENTILES = (1.0, 99.0)
+_SAMPLE_PIXELS = 1 << 22
+_WINDOW = 256
+_WINDOWS = 8
+_SAMPLE_SIDE = 512
+
+
+def read_options(
+    source: ImageSource,
+    bands: Sequence[int] | None = None,
+    dtype: Literal["uint8", "raw"] = "uint8",
+) -> ReadOptions:
+    """Decide how the stored values of `source` become what a model sees.
+
+    Parameters
+    ----------
+    source : ImageSource
+    bands : sequence of int, optional
+        Numbered from 0. For ``"uint8"`` one (grey) or three (red, green, blue). None: all
+        for ``"raw"``; else the first three, or the first alone where there are one or two.
+    dtype : str
+        ``"uint8"``: RGB; values that are not 8-bit are stretched between the 1st and 99th
+        percentile of each band, NaN and no-data left out. ``"raw"``: as stored.
+
+    Raises
+    ------
+    SourceError
+        If a band does not exist, or their number makes no picture.
+    """
+    if dtype not in ("uint8", "raw"):
+        raise SourceError(f"dtype {dtype!r} is not known; give 'uint8' or 'raw'")
+    chosen = _chosen_bands(source, bands, dtype)
+    if dtype == "raw":
+        return ReadOptions(bands=chosen, dtype="raw")
+    assert chosen is not None
+    if source.dtype == np.uint8:
+        return ReadOptions(bands=chosen)
+    if source.dtype == np.bool_:
+        return ReadOptions(bands=chosen, stretch=((0.0, 1.0),) * len(chosen))
+    nodata = source.metadata.nodata
+    return ReadOptions(bands=chosen, stretch=_stretch(source, chosen, nodata), nodata=nodata)
+
+
+def display_options(source: ImageSource) -> ReadOptions:
+    """Return how to show `source` to people: RGB, 8 bits."""
+    return read_options(source)
+
+
+def read_pixels(source: ImageSource, box: Box, scale: float, options: ReadOptions) -> Pixels:
+    """Read `box` as `options` say.
+
+    Returns
+    -------
+    ndarray, ``(h, w, 3)`` uint8 or ``(h, w, c)`` as stored
+        ``max(1, round(height * scale))`` by ``max(1, round(width * scale))``.
+
+    Raises
+    ------
+    SourceError
+        If the box is not inside the image, or its pixels cannot be read.
+    """
+    pixels = source.read(box, scale, options.bands)
+    return pixels if options.dtype == "raw" else _to_rgb(pixels, options)
+
+
+def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
+    """Turn pixels that hold all bands of a source (a thumbnail) into what `options` say.
+
+    Parameters
+    ----------
+    pixels : ndarray, ``(h, w, c)``
+        As stored.
+    options : ReadOptions
+
+    Returns
+    -------
+    ndarray, ``(h, w, 3)`` uint8, or the bands asked for as stored
+    """
+    if options.bands is not None:
+        pixels = np.take(pixels, options.bands, axis=2)
+    return pixels if options.dtype == "raw" else _to_rgb(pixels, options)
+
+
+def _to_rgb(pixels: Pixels, options: ReadOptions) -> NDArray[np.uint8]:
+    if options.stretch is not None:
+        shown = np.empty(pixels.shape, np.uint8)
+        for band, (low, high) in enumerate(options.stretch):
+            shown[..., band] = _stretched(pixels[..., band], low, high, options.nodata)
+        pixels = shown
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    return np.ascontiguousarray(pixels)
+
+
+def _chosen_bands(
+    source: ImageSource, bands: Sequence[int] | None, dtype: str
+) -> tuple[int, ...] | None:
+    if bands is None:
+        if dtype == "raw":
+            return None
+        return (0, 1, 2) if source.bands >= 3 else (0,)
+    chosen = tuple(int(band) for band in bands)
+    missing = [band for band in chosen if not 0 <= band < source.bands]
+    if missing:
+        raise SourceError(
+            f"the image has no band {missing[0]}; its {source.bands} bands are numbered from 0"
+        )
+    if not chosen or (dtype == "uint8" and len(chosen) not in (1, 3)):
+        raise SourceError(
+            f"{len(chosen)} bands make no 8-bit picture; give one (grey) or three "
+            "(red, green, blue), or dtype='raw'"
+        )
+    return chosen
+
+
+def _stretch(
+    source: ImageSource, bands: tuple[int, ...], nodata: float | None
+) -> tuple[tuple[float, float], ...]:
+    sample = np.concatenate([window.reshape(-1, len(bands)) for window in _sample(source, bands)])
+    return tuple(_range(sample[:, place], nodata) for place in range(len(bands)))
+
+
+def _sample(source: ImageSource, bands: tuple[int, ...]) -> Iterator[Pixels]:
+    """Yield windows that stand for the whole image, at most some millions of pixels."""
+    width, height = source.size
+    scale = 1.0
+    for level_width, level_height in source.metadata.levels:
+        if max(level_width, level_height) >= _SAMPLE_SIDE:
+            scale = min(1.0, level_width / width)
+    if width * height * scale * scale <= _SAMPLE_PIXELS:
+        yield source.read(Box(0, 0, width, height), scale, bands)
+        return
+    side = int(_WINDOW / scale)
+    for y0, y1 in _lattice(height, side):
+        for x0, x1 in _lattice(width, side):
+            yield source.read(Box(x0, y0, x1, y1), scale, bands)
+
+
+def _lattice(extent: int, side: int) -> list[tuple[int, int]]:
+    if extent <= side * _WINDOWS:
+        return [(start, min(start + side, extent)) for start in range(0, extent, side)]
+    starts = np.linspace(0, extent - side, _WINDOWS).astype(int)
+    return [(int(start), int(start) + side) for start in starts]
+
+
+def _range(values: Pixels, nodata: float | None) -> tuple[float, float]:
+    values = values[_there(values, nodata)]
+    if not values.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
+    if low == high:
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def _stretched(values: Pixels, low: float, high: float, nodata: float | None) -> Pixels:
+    there = _there(values, nodata)
+    shown = (np.where(there, values, low).astype(np.float64) - low) * (255.0 / (high - low))
+    return np.where(there, np.rint(np.clip(shown, 0, 255)), 0).astype(np.uint8)
+
+
+def _there(values: Pixels, nodata: float | None) -> NDArray[np.bool_]:
+    there = np.ones(values.shape, np.bool_)
+    if values.dtype.kind == "f":
+        there &= np.isfinite(values)
+    if nodata is not None and not np.isnan(nodata):
+        there &= values != nodata
+    return there

@@ -1,0 +1,48 @@
+"""Refusing, before memory or disk are gone, what would exhaust them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from tilevision.errors import SourceError
+
+__all__ = ["available_memory", "check_decodes"]
+
+# Of the free memory, for one decoder: the notebook and the workers live from the rest.
+_SHARE = 0.6
+_REMEDY = (
+    "convert it to a tiled TIFF, which is read by the window "
+    "(for example: vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff)"
+)
+
+
+def available_memory() -> int:
+    """Return the bytes this process may still take: of the machine, or of its container."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    return max(0, free)
+
+
+def check_decodes(name: str, width: int, height: int, bytes_per_pixel: float) -> None:
+    """Check that an image which has to be decoded whole fits in memory.
+
+    Raises
+    ------
+    SourceError
+        If it has no pixels, or needs more memory than there is.
+    """
+    if width < 1 or height < 1:
+        raise SourceError(f"{name} says it is {width}×{height} px: it is damaged or not an image")
+    needed = width * height * bytes_per_pixel
+    free = available_memory()
+    if needed > free * _SHARE:
+        raise SourceError(
+            f"{name} is {width}×{height} px and has to be decoded whole: that takes "
+            f"{needed / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; {_REMEDY}"
+        )

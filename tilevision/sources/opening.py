@@ -1,0 +1,179 @@
+"""From whatever names an image to a source that reads it; and again on a worker."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import stat
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.identity import known_fingerprint
+from tilevision.sources.levels import LevelReader
+from tilevision.sources.source import ImageSource, SourceRef
+from tilevision.sources.staged import open_array
+
+__all__ = ["open_reference", "open_source"]
+
+_KEPT_OPEN = 8
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_open: OrderedDict[str, ImageSource] = OrderedDict()
+_open_lock = threading.Lock()
+
+
+def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -> ImageSource:
+    """Open an image for reading by the window.
+
+    Parameters
+    ----------
+    image : str, path, PIL.Image.Image, ndarray or ImageSource
+        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), or PNG, JPEG,
+        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
+        source is returned as it is.
+    mpp : float or tuple of float, optional
+        Microns per pixel (in x and y), where the file does not say or is wrong.
+
+    Raises
+    ------
+    SourceError
+        If there is no such file, or it is not a picture that can be read.
+    """
+    resolution = _checked_mpp(mpp)
+    if isinstance(image, (str, os.PathLike)):
+        return _open_path(os.fspath(image), resolution)
+    if isinstance(image, np.ndarray):
+        return open_array(image, mpp=resolution)
+    if _is_pillow(image):
+        from tilevision.sources.flat import open_pillow
+
+        return open_pillow(image, mpp=resolution)
+    if isinstance(image, LevelReader):
+        return image if resolution is None else image.at_resolution(resolution)
+    if isinstance(image, ImageSource):
+        if resolution is not None and resolution != image.metadata.mpp:
+            raise SourceError(
+                f"mpp={mpp} cannot be given to a {type(image).__name__} that is open already; "
+                "set it in the metadata of your source"
+            )
+        return image
+    raise SourceError(
+        f"cannot open a {type(image).__name__} as an image; give a path, a PIL image, "
+        "a numpy array (np.asarray(...) makes one of most things) or an ImageSource"
+    )
+
+
+def open_reference(ref: SourceRef) -> ImageSource:
+    """Open on a worker the image that `ref` was taken from.
+
+    The last few sources stay open in this process; each call makes sure that the file is
+    still the one the reference was taken from.
+
+    Raises
+    ------
+    SourceError
+        If the file is not there, or its content is another by now.
+    """
+    key = repr((ref.opener, ref.path, sorted(ref.options.items()), ref.fingerprint))
+    _check_unchanged(ref)
+    with _open_lock:
+        if key in _open:
+            _open.move_to_end(key)
+            return _open[key]
+    source = _opener(ref.opener)(ref.path, **ref.options)
+    if ref.fingerprint and source.fingerprint != ref.fingerprint:
+        raise _changed(ref)
+    with _open_lock:
+        # What falls out stays open for the threads that still read it, and closes itself
+        # when the last of them lets go.
+        source = _open.setdefault(key, source)
+        _open.move_to_end(key)
+        while len(_open) > _KEPT_OPEN:
+            _open.popitem(last=False)
+    return source
+
+
+def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSource:
+    name = os.fsdecode(path)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        raise SourceError(f"{name} is a URL: download it first, and pass the path of the file")
+    prefix = _first_bytes(name)
+    path = str(Path(name).absolute())
+    if prefix.startswith(_TIFF):
+        from tilevision.sources.tiff import open_tiff
+
+        return open_tiff(path, mpp=mpp)
+    from tilevision.sources.flat import open_flat
+
+    return open_flat(path, mpp=mpp)
+
+
+def _first_bytes(name: str) -> bytes:
+    try:
+        regular = stat.S_ISREG(Path(name).stat().st_mode)
+        prefix = b""
+        if regular:
+            with Path(name).open("rb") as file:
+                prefix = file.read(16)
+    except FileNotFoundError as error:
+        where = "" if Path(name).is_absolute() else f" (looked in {Path.cwd()})"
+        raise SourceError(f"{name} does not exist{where}; check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(
+            f"{name!r} cannot be read: {reason}; check the path and its rights"
+        ) from error
+    if not regular:
+        raise SourceError(f"{name} is a folder or a device; give one image file")
+    if not prefix:
+        raise SourceError(f"{name} is empty (0 bytes): the copy or download did not finish")
+    return prefix
+
+
+def _is_pillow(image: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+def _checked_mpp(mpp: float | tuple[float, float] | None) -> tuple[float, float] | None:
+    if mpp is None:
+        return None
+    try:
+        both = np.broadcast_to(np.asarray(mpp, np.float64), 2)
+    except (TypeError, ValueError):
+        both = np.zeros(2)
+    if not (np.isfinite(both).all() and (both > 0).all()):
+        raise SourceError(f"mpp={mpp!r} makes no sense; give microns per pixel, or (x, y) of them")
+    return float(both[0]), float(both[1])
+
+
+def _opener(name: str) -> Callable[..., ImageSource]:
+    module, _, function = name.partition(":")
+    try:
+        opener: Callable[..., ImageSource] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SourceError(
+            f"the opener {name!r} cannot be imported here ({error}); it has to be "
+            "'package.module:function', importable on every worker"
+        ) from error
+    return opener
+
+
+def _check_unchanged(ref: SourceRef) -> None:
+    stamp = ref.options.get("stamp")
+    if stamp is not None and known_fingerprint(ref.path, stamp, ref.fingerprint) != ref.fingerprint:
+        raise _changed(ref)
+
+
+def _changed(ref: SourceRef) -> SourceError:
+    return SourceError(
+        f"{ref.path} has changed since it was opened: its content is not the same any more; "
+        "open it again to analyse the new content"
+    )

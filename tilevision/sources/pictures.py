@@ -1,0 +1,192 @@
+"""What a Pillow image becomes: upright, opaque, grey or RGB, at the depth it was stored.
+
+Palettes become RGB, bilevel 0 and 255, CMYK RGB; what is transparent is shown over white,
+as a document viewer would. 16-bit values stay 16-bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import SourceError
+from tilevision.sources.identity import row_blocks
+from tilevision.sources.limits import check_decodes
+from tilevision.sources.source import Pixels
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["PictureLayout", "damaged", "decode_picture", "upright"]
+
+_ORIENTATION_TAG = 0x0112
+_TURNED = 5  # EXIF orientations from here on swap width and height
+_ODD_DEPTHS = {
+    "I": "int32",
+    "F": "float32",
+    "I;16": "uint16",
+    "I;16L": "uint16",
+    "I;16B": "uint16",
+    "I;16N": "uint16",
+}
+_GREY = ("1", "L", "LA", "La")
+_SMALL_MODES = ("1", "L", "P")
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLayout:
+    """What the decoded picture will look like, known from its header alone.
+
+    Parameters
+    ----------
+    width, height : int
+        As stored, pixels.
+    bands : int
+    dtype : numpy.dtype
+    orientation : int
+        EXIF orientation; applied while decoding.
+    deep_colour : bool
+        16 bits a band in several bands: Pillow would keep only 8 of them.
+    bytes_per_pixel : int
+        That the decoder needs for the whole picture.
+    """
+
+    width: int
+    height: int
+    bands: int
+    dtype: np.dtype[Any]
+    orientation: int
+    deep_colour: bool
+    bytes_per_pixel: int
+
+    @classmethod
+    def of(cls, image: Image) -> PictureLayout:
+        """Read the layout from `image` without loading its pixels."""
+        width, height = image.size
+        deep = _has_deep_colour(image)
+        bands = 1 if image.mode in _GREY or image.mode in _ODD_DEPTHS else 3
+        dtype = np.dtype("uint16" if deep else _ODD_DEPTHS.get(image.mode, "uint8"))
+        cost = 1 if image.mode in _SMALL_MODES else 4
+        return cls(width, height, bands, dtype, _orientation(image), deep, 8 if deep else cost)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and bands, upright."""
+        if self.orientation >= _TURNED:
+            return self.width, self.height, self.bands
+        return self.height, self.width, self.bands
+
+
+def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) -> None:
+    """Fill `out`, of ``layout.shape``, with the pixels of `image`.
+
+    Raises
+    ------
+    SourceError
+        If the picture is damaged, or there is not enough memory to decode it.
+    """
+    check_decodes(name, layout.width, layout.height, layout.bytes_per_pixel)
+    target = upright(out, layout.orientation)
+    try:
+        if layout.deep_colour:
+            _decode_deep(getattr(image, "filename", name), target)
+            return
+        _load(image)
+        for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
+            rows = image.crop((0, start, layout.width, stop))
+            target[start:stop] = _opaque(rows, layout)
+    except MemoryError as error:
+        raise SourceError(f"{name} does not fit in memory while it is decoded") from error
+    except Exception as error:
+        raise damaged(name, error) from error
+
+
+def upright(array: Pixels, orientation: int) -> Pixels:
+    """Return the view of an upright ``(h, w, c)`` array in the order a file stores it.
+
+    What is written to the view at a stored position lands where EXIF `orientation` says.
+    """
+    turns: dict[int, Callable[[Pixels], Pixels]] = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: a.transpose(1, 0, 2)[::-1],
+        7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+        8: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    }
+    return turns[orientation](array) if orientation in turns else array
+
+
+def damaged(name: str, error: BaseException) -> SourceError:
+    """Return the error for a file whose content cannot be decoded."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again")
+
+
+def _load(image: Image) -> None:
+    from PIL import ImageFile
+
+    # Other libraries switch this on for the whole process; half a picture would then pass
+    # for a whole one.
+    with _loading:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
+    from PIL import Image as Pillow
+
+    if layout.dtype != np.uint8:
+        return np.asarray(rows).reshape(rows.height, rows.width, 1)
+    mode = "L" if layout.bands == 1 else "RGB"
+    if rows.has_transparency_data:
+        white = Pillow.new("RGBA", rows.size, "white")
+        rows = Pillow.alpha_composite(white, rows.convert("RGBA"))
+    if rows.mode != mode:
+        rows = rows.convert(mode)
+    return np.asarray(rows).reshape(rows.height, rows.width, layout.bands)
+
+
+def _decode_deep(path: str, target: Pixels) -> None:
+    import imagecodecs
+
+    stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
+    colours = stored.shape[2] - 1 if stored.shape[2] in (2, 4) else stored.shape[2]
+    for start, stop in row_blocks(stored.shape[0], stored.nbytes * 4):
+        rows = stored[start:stop]
+        if colours < rows.shape[2]:
+            alpha = rows[..., -1:] / 65535.0
+            rows = np.rint(rows[..., :colours] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+        target[start:stop] = rows
+
+
+def _has_deep_colour(image: Image) -> bool:
+    path = getattr(image, "filename", "")
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA") or not path:
+        return False
+    with Path(path).open("rb") as file:
+        header = file.read(26)
+    return header[12:16] == b"IHDR" and header[24] == 16
+
+
+def _orientation(image: Image) -> int:
+    # Asking a PNG for EXIF data that its header lacks would decode the whole picture.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001  a broken EXIF block must not cost the picture
+        return 1
+    return value if value in range(1, 9) else 1

@@ -1,0 +1,203 @@
+"""Bringing stored pixels to another size: area average down, bilinear up.
+
+Both are linear and separable, so one axis is a sparse matrix of weights (output samples
+by stored samples). An image is reduced block by block: each stored block is read once,
+whatever it overlaps, and adds its share to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.sources.source import Pixels
+
+__all__ = ["Axis", "resample"]
+
+# Samples of one block while reducing; 4 bytes each while in work.
+_BLOCK_SAMPLES = 1 << 22
+
+ReadBlock = Callable[[int, int, int, int], Pixels]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How one axis of a window maps onto an output.
+
+    Parameters
+    ----------
+    start, stop : float
+        The window's edges in stored samples.
+    outputs : int
+        Output samples.
+    extent : int
+        Stored samples there are along the whole axis.
+    chunk : int
+        Stored samples that are decoded together.
+    """
+
+    start: float
+    stop: float
+    outputs: int
+    extent: int
+    chunk: int = 1
+
+    @property
+    def step(self) -> float:
+        """Stored samples per output sample."""
+        return (self.stop - self.start) / self.outputs
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether there are more output samples than stored ones."""
+        return self.step < 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether output samples are stored samples, one to one."""
+        return abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
+
+    @property
+    def needed(self) -> tuple[int, int]:
+        """First and past-the-last stored sample that the output depends on."""
+        margin = 1 if self.enlarges else 0
+        low = int(np.floor(self.start)) - margin
+        high = int(np.ceil(self.stop)) + margin
+        return max(0, low), min(self.extent, high)
+
+    def blocks(self, size: int) -> list[tuple[int, int]]:
+        """Cut what is needed into runs of about `size` samples that end at chunk borders."""
+        low, high = self.needed
+        step = max(1, size // self.chunk) * self.chunk
+        first = low // step * step
+        edges = [low, *range(first + step, high, step), high]
+        return list(pairwise(edges))
+
+    def weights(self, low: int, high: int) -> tuple[int, Any]:
+        """Return the first output touched by stored ``[low, high)`` and the weights from there.
+
+        The weights are a sparse matrix, outputs by ``high - low``; those of one output sum
+        to 1 over all blocks.
+        """
+        outputs, samples, values = self._bilinear() if self.enlarges else self._area(low, high)
+        inside = (samples >= low) & (samples < high) & (values > 0)
+        return _sparse(outputs[inside], samples[inside] - low, values[inside], high - low)
+
+    def _bilinear(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        outputs = np.arange(self.outputs)
+        centre = self.start + (outputs + 0.5) * self.step - 0.5
+        centre = np.clip(centre, 0, self.extent - 1)
+        left = np.floor(centre).astype(np.int64)
+        right = np.minimum(left + 1, self.extent - 1)
+        share = centre - left
+        return (
+            np.concatenate([outputs, outputs]),
+            np.concatenate([left, right]),
+            np.concatenate([1 - share, share]),
+        )
+
+    def _area(self, low: int, high: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        first = max(0, int((low - self.start) / self.step) - 1)
+        last = min(self.outputs, int((high - self.start) / self.step) + 2)
+        outputs = np.arange(first, last)
+        begin = self.start + outputs * self.step
+        end = np.minimum(self.start + (outputs + 1) * self.step, self.extent)
+        start = np.maximum(np.floor(begin).astype(np.int64), low)
+        count = np.maximum(np.minimum(np.ceil(end).astype(np.int64), high) - start, 0)
+        rows = np.repeat(np.arange(len(outputs)), count)
+        ordinal = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        samples = start[rows] + ordinal
+        covered = np.minimum(end[rows], samples + 1) - np.maximum(begin[rows], samples)
+        return outputs[rows], samples, covered / (end - begin)[rows]
+
+
+def _sparse(
+    outputs: NDArray[Any], samples: NDArray[Any], values: NDArray[Any], width: int
+) -> tuple[int, Any]:
+    from scipy import sparse
+
+    if not len(outputs):
+        return 0, sparse.csr_matrix((0, width), dtype=np.float32)
+    first = int(outputs.min())
+    shape = (int(outputs.max()) - first + 1, width)
+    return first, sparse.csr_matrix((values, (outputs - first, samples)), shape=shape)
+
+
+def resample(
+    read: ReadBlock, x: Axis, y: Axis, bands: int, dtype: np.dtype[Any], nodata: float | None
+) -> Pixels:
+    """Return ``(y.outputs, x.outputs, bands)`` of `dtype` from stored pixels.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(x0, y0, x1, y1)`` returns the stored ``(h, w, bands)``, whole samples.
+    x, y : Axis
+    bands : int
+    dtype : numpy.dtype
+        Integers are rounded to the nearest.
+    nodata : float, optional
+        Stored value (NaN always, for floats) that is left out of the averages; an output
+        with nothing else is `nodata` again.
+    """
+    work = np.dtype(
+        np.float64
+        if dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize > 2)
+        else np.float32
+    )
+    holes = dtype.kind == "f" or nodata is not None
+    total = np.zeros((y.outputs, x.outputs, bands), work)
+    valid = np.zeros_like(total) if holes else None
+    columns = x.blocks(max(x.chunk, _BLOCK_SAMPLES // bands // max(y.chunk, 256)))
+    for x0, x1 in columns:
+        across = x.weights(x0, x1)
+        for y0, y1 in y.blocks(max(y.chunk, _BLOCK_SAMPLES // bands // (x1 - x0))):
+            down = y.weights(y0, y1)
+            block = read(x0, y0, x1, y1)
+            if valid is None:
+                _add(total, block.astype(work), across, down)
+                continue
+            there = _valid(block, nodata)
+            _add(total, np.where(there, block, 0).astype(work), across, down)
+            _add(valid, there.astype(work), across, down)
+    if valid is not None:
+        total = _fill(total, valid, nodata)
+    return _cast(total, dtype)
+
+
+def _add(total: Pixels, block: Pixels, across: tuple[int, Any], down: tuple[int, Any]) -> None:
+    height, width, bands = block.shape
+    (left, columns), (top, rows) = across, down
+    part = rows.astype(block.dtype) @ block.reshape(height, width * bands)
+    part = part.reshape(-1, width, bands).transpose(1, 0, 2).reshape(width, -1)
+    part = columns.astype(block.dtype) @ part
+    part = part.reshape(columns.shape[0], rows.shape[0], bands).transpose(1, 0, 2)
+    total[top : top + rows.shape[0], left : left + columns.shape[0]] += part
+
+
+def _valid(block: Pixels, nodata: float | None) -> NDArray[np.bool_]:
+    there = ~np.isnan(block) if block.dtype.kind == "f" else np.ones(block.shape, np.bool_)
+    if nodata is not None and not np.isnan(nodata):
+        there &= block != nodata
+    return there
+
+
+def _fill(total: Pixels, valid: Pixels, nodata: float | None) -> Pixels:
+    # Rounding leaves crumbs of weight where nothing was valid.
+    seen = valid > 1e-4
+    empty = np.nan if nodata is None else nodata
+    return np.where(seen, np.divide(total, valid, out=np.zeros_like(total), where=seen), empty)
+
+
+def _cast(total: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    if dtype.kind == "b":
+        return total >= 0.5
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        total = np.clip(np.rint(total), info.min, info.max)
+    return total.astype(dtype)

@@ -1,0 +1,186 @@
+"""Images whose pixels lie decoded in a staging file, and the sources made from arrays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.identity import fingerprint_of_array, row_blocks
+from tilevision.sources.levels import LevelReader
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staging import StagedPixels, open_staged, stage
+
+__all__ = ["MappedLevel", "StagedSource", "open_array", "open_staged_array", "staged_note"]
+
+_MAX_BANDS = 4096
+_USUAL_BANDS = 16
+
+
+class StagedSource(LevelReader):
+    """An image read from a memory-mapped staging file.
+
+    Parameters
+    ----------
+    name : str
+        What errors call the image.
+    staged : StagedPixels
+    metadata : ImageMetadata
+    reference : SourceRef
+    """
+
+    def __init__(
+        self, name: str, staged: StagedPixels, metadata: ImageMetadata, reference: SourceRef
+    ) -> None:
+        height, width, bands = staged.pixels.shape
+        metadata = replace(metadata, levels=((width, height),))
+        level = MappedLevel(name, staged)
+        super().__init__(name, [level], bands, staged.pixels.dtype, metadata)
+        self._staged = staged
+        self._reference = reference
+
+    @property
+    def reference(self) -> SourceRef:
+        """What a worker opens this image again from."""
+        return self._reference
+
+    def close(self) -> None:
+        """Give up the staging file; it is removed when nobody else reads it."""
+        self._staged.close()
+
+
+class MappedLevel:
+    """The pixels of a staging file as a level.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, name: str, staged: StagedPixels) -> None:
+        self._name = name
+        self._staged = staged
+        self.size = (staged.pixels.shape[1], staged.pixels.shape[0])
+        self.chunk = (1, 1)
+
+    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the image."""
+        if self._staged.closed:
+            raise SourceError(f"{self._name} is closed; open it again to read it")
+        return np.array(self._staged.pixels[y0:y1, x0:x1])
+
+
+def open_array(
+    array: Pixels,
+    *,
+    mpp: tuple[float, float] | None = None,
+    file_format: str = "array",
+    orientation: int = 1,
+) -> StagedSource:
+    """Stage an array so that workers in other processes can map it.
+
+    Parameters
+    ----------
+    array : ndarray, ``(h, w)`` or ``(h, w, c)``
+        Booleans, integers or floats.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y.
+    file_format : str
+        For the metadata: where the array came from.
+    orientation : int
+        EXIF orientation that was applied to it.
+
+    Raises
+    ------
+    SourceError
+        If the array is no image: empty, of objects, of another number of axes.
+    """
+    array = _as_image(array)
+    fingerprint = fingerprint_of_array(array)
+
+    def write(out: Pixels) -> None:
+        for start, stop in row_blocks(array.shape[0], array.nbytes):
+            out[start:stop] = array[start:stop]
+
+    height, width, bands = array.shape
+    key = f"{fingerprint}-array"
+    staged = stage(key, (height, width, bands), array.dtype.newbyteorder("="), write)
+    options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
+    return _staged_source(staged, fingerprint, options)
+
+
+def open_staged_array(
+    path: str,
+    *,
+    fingerprint: str,
+    mpp: tuple[float, float] | None = None,
+    file_format: str = "array",
+    orientation: int = 1,
+) -> StagedSource:
+    """Open on a worker what `open_array` staged.
+
+    Raises
+    ------
+    SourceError
+        If the staging file is gone, or was never on this host.
+    """
+    staged = open_staged(Path(path))
+    if staged is None:
+        raise SourceError(
+            f"the {file_format} image staged in {path} is not there: it was closed, or this worker "
+            "runs on another host; save it as a tiled TIFF that all workers see, pass the path"
+        )
+    options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
+    return _staged_source(staged, fingerprint, options)
+
+
+def _staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, Any]) -> StagedSource:
+    metadata = ImageMetadata(
+        format=options["file_format"],
+        mpp=options["mpp"],
+        orientation=options["orientation"],
+        notes=(staged_note(staged),),
+    )
+    reference = SourceRef(
+        opener="tilevision.sources.staged:open_staged_array",
+        path=str(staged.path),
+        options={**options, "fingerprint": fingerprint},
+        fingerprint=fingerprint,
+    )
+    name = "the array" if metadata.format == "array" else f"the {metadata.format} image"
+    return StagedSource(name, staged, metadata, reference)
+
+
+def staged_note(staged: StagedPixels) -> str:
+    """Say how much of the temp folder the staged image takes."""
+    return (
+        f"decoded once into {staged.pixels.nbytes / 1e6:,.1f} MB of {staged.path.parent}; "
+        "removed when no longer in use"
+    )
+
+
+def _as_image(array: Pixels) -> Pixels:
+    name = "the array"
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise SourceError(
+            f"{name} is of {array.dtype}; an image is of booleans, integers or floats up to 64 bit"
+        )
+    if array.ndim == 2:
+        array = array[..., np.newaxis]
+    if array.ndim != 3:
+        raise SourceError(
+            f"{name} has shape {array.shape}; give (height, width) or (height, width, bands)"
+        )
+    if not array.size:
+        raise SourceError(f"{name} is empty (shape {array.shape}); give at least one pixel")
+    bands = array.shape[2]
+    if bands > _MAX_BANDS or (array.shape[0] <= _USUAL_BANDS < bands and array.shape[1] > 1):
+        raise SourceError(
+            f"{name} has shape {array.shape}, so {bands} bands; if bands come first, "
+            "pass np.moveaxis(array, 0, -1)"
+        )
+    return array

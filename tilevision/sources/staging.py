@@ -1,0 +1,235 @@
+"""Decoded pixels in memory-mapped files that all workers of a host share.
+
+One staged image is ``<key>.npy`` beside ``<key>.lock``. Whoever reads it holds a shared
+lock on the lock file, whoever writes it an exclusive one; the last reader to leave takes
+both away. A crashed process loses its locks to the kernel, so what it left is recognised
+(nobody holds it) and swept when the next image is staged.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.source import Pixels
+
+__all__ = ["StagedPixels", "open_staged", "stage", "staging_folder"]
+
+# Left free on the disk of the temp folder: other programs need it too.
+_SPARE_BYTES = 64 << 20
+
+
+class StagedPixels:
+    """A staged ``(h, w, c)`` array and this process's share in it.
+
+    Attributes
+    ----------
+    pixels : ndarray
+        Read-only memory map.
+    path : Path
+        Of the staging file.
+    """
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._leave = weakref.finalize(self, _leave, path, lock)
+        try:
+            self.pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            self._leave()
+            raise SourceError(
+                f"staging file {path} is damaged ({error}); remove it and open the image again"
+            ) from error
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._leave.alive
+
+    def close(self) -> None:
+        """Give up this share; the last one to do so removes the file."""
+        self._leave()
+
+
+def staging_folder() -> Path:
+    """Return this user's private staging folder, made where it is missing.
+
+    Raises
+    ------
+    SourceError
+        If there is no usable temp folder, or the folder belongs to somebody else.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise SourceError(
+            f"no temp folder can be used for decoded images ({error}); set TMPDIR to a folder "
+            "that you may write to"
+        ) from error
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if not private or found.st_uid != os.getuid():
+        raise SourceError(
+            f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR"
+        )
+    return folder
+
+
+def stage(
+    key: str,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    write: Callable[[Pixels], None],
+) -> StagedPixels:
+    """Return the staged image `key`, having `write` fill it where nobody has yet.
+
+    Several processes may ask at once: one writes, the others wait for it.
+
+    Parameters
+    ----------
+    key : str
+        Names the content and the way it was decoded.
+    shape : tuple of int
+        Height, width, bands.
+    dtype : numpy.dtype
+    write : callable
+        Fills the writable array it is handed; what it raises is passed on.
+
+    Raises
+    ------
+    SourceError
+        If the temp folder is full or cannot be written.
+    """
+    path = staging_folder() / f"{key}.npy"
+    _sweep(path.parent)
+    while True:
+        staged = open_staged(path)
+        if staged is not None:
+            return staged
+        lock = _lock(path, fcntl.LOCK_EX)
+        try:
+            if not path.exists():
+                _write(path, shape, dtype, write)
+        except BaseException:
+            _remove(path)
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def open_staged(path: Path) -> StagedPixels | None:
+    """Return the staged image at `path`, or None where there is none (any more)."""
+    if not path.parent.is_dir():
+        return None
+    lock = _lock(path, fcntl.LOCK_SH)
+    if path.exists():
+        return StagedPixels(path, lock)
+    _leave(path, lock)
+    return None
+
+
+def _lock(path: Path, kind: int) -> int:
+    # The lock file may be removed between opening and locking it: then the lock is on a
+    # file that nobody else will ever find, and the next one must be taken.
+    name = path.with_suffix(".lock")
+    while True:
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, kind)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        if _is_current(lock, name):
+            return lock
+        os.close(lock)
+
+
+def _is_current(lock: int, name: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock), name.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _leave(path: Path, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_current(lock, path.with_suffix(".lock")):
+            _remove(path)
+    except OSError:
+        return  # others still read it: the last of them removes it
+    finally:
+        os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    for name in (path, path.with_suffix(".part"), path.with_suffix(".lock")):
+        name.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    for name in folder.glob("*.lock"):
+        with suppress(OSError):
+            lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+            _leave(name.with_suffix(".npy"), lock)
+
+
+def _write(
+    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], write: Callable[[Pixels], None]
+) -> None:
+    part = path.with_suffix(".part")
+    try:
+        _reserve(part, shape, dtype)
+        array = np.lib.format.open_memmap(part, mode="r+")
+    except OSError as error:
+        raise _unusable(path, error, int(np.prod(shape)) * dtype.itemsize) from error
+    write(array)
+    array.flush()
+    del array
+    part.replace(path)
+
+
+def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
+    """Write the header and take all the space now: a full disk under a map kills the process."""
+    needed = int(np.prod(shape)) * dtype.itemsize
+    if shutil.disk_usage(part.parent).free < needed + _SPARE_BYTES:
+        raise OSError("not enough space")
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    with part.open("wb") as file:
+        part.chmod(0o600)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        begin = file.tell()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), begin, needed)
+            return
+        zeros = bytes(1 << 20)
+        for done in range(0, needed, len(zeros)):
+            file.write(zeros[: needed - done])
+
+
+def _unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
+    space = ""
+    if needed:
+        free = shutil.disk_usage(path.parent).free
+        space = f" ({needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free)"
+    return SourceError(
+        f"cannot keep the decoded image in {path.parent}{space}: {error.strerror or error}; "
+        "free some space, or set TMPDIR to a folder with more"
+    )

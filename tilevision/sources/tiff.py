@@ -1,0 +1,219 @@
+"""The TIFF family, read by the window: tiled and strip, BigTIFF, pyramids, OME, SVS, GeoTIFF."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tilevision.errors import SourceError
+from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
+from tilevision.sources.levels import Level, LevelReader
+from tilevision.sources.limits import check_decodes
+from tilevision.sources.segments import OpenFile, SegmentedPage
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staged import MappedLevel, staged_note
+from tilevision.sources.staging import StagedPixels, stage
+from tilevision.sources.tiffframes import count_frames, frame_pages
+from tilevision.sources.tifflevels import TiffLevel, TurnedLevel
+from tilevision.sources.tiffmetadata import geo_reference, microns_per_pixel, no_data
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+__all__ = ["TiffSource", "open_tiff"]
+
+_ORIENTATION = 274
+# The window that is typical of a model; strips that make it this much dearer are staged.
+_TYPICAL_SIDE = 1024
+_DEAREST = 4.0
+# Levels of one picture differ in shape by rounding only.
+_SAME_SHAPE = 0.02
+_DECODER = "tiff1"
+
+
+class TiffSource(LevelReader):
+    """A picture in a TIFF file.
+
+    Parameters
+    ----------
+    file : OpenFile
+    levels : sequence of Level
+    first : TiffLevel
+        Full resolution, for bands and dtype.
+    metadata : ImageMetadata
+    options : dict
+        What `open_tiff` was asked for, beyond the path.
+    fingerprint : str
+        Of the content where it is known already, else empty: found when asked for.
+    staged : StagedPixels, optional
+        The full resolution, where the file has no cheap windows.
+    """
+
+    def __init__(
+        self,
+        file: OpenFile,
+        levels: Sequence[Level],
+        first: TiffLevel,
+        metadata: ImageMetadata,
+        options: dict[str, object],
+        fingerprint: str = "",
+        staged: StagedPixels | None = None,
+    ) -> None:
+        super().__init__(file.path, levels, first.bands, first.dtype, metadata)
+        self._file = file
+        self._options = options
+        self._fingerprint = fingerprint
+        self._staged = staged
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the file's content; reads the file once."""
+        if not self._fingerprint:
+            self._fingerprint = fingerprint_of_file(self._file.path)
+        return self._fingerprint
+
+    @property
+    def reference(self) -> SourceRef:
+        """What a worker opens this picture again from."""
+        path = self._file.path
+        return SourceRef(
+            opener="tilevision.sources.tiff:open_tiff",
+            path=path,
+            options={**self._options, **file_options(path, self.fingerprint)},
+            fingerprint=self.fingerprint,
+        )
+
+    def close(self) -> None:
+        """Close the file, and give up the staging file where there is one."""
+        self._file.close()
+        if self._staged is not None:
+            self._staged.close()
+
+
+def open_tiff(
+    path: str,
+    *,
+    frame: int = 0,
+    mpp: tuple[float, float] | None = None,
+    stamp: tuple[int, int] | None = None,
+    fingerprint: str = "",
+) -> TiffSource:
+    """Open one picture of a TIFF file.
+
+    Parameters
+    ----------
+    path : str
+    frame : int
+        Which of the file's pictures, from 0.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y; overrides what the file says.
+    stamp : tuple of int, optional
+        Size and modification time under which the file had `fingerprint`.
+    fingerprint : str
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, incomplete, or of a kind that cannot be read.
+    """
+    if fingerprint:
+        fingerprint = known_fingerprint(path, stamp, fingerprint)
+    file = OpenFile(path)
+    with _parsed(path) as tif:
+        pages = frame_pages(tif, frame, path)
+        metadata = _metadata(tif, pages[0][0], mpp)
+        levels = [TiffLevel(file, level) for level in pages]
+    first = levels[0]
+    levels = [first, *(level for level in levels[1:] if _belongs(level, first))]
+    shown: list[Level] = list(levels)
+    staged = None
+    if _is_dear(first.pages[0]):
+        fingerprint = fingerprint or fingerprint_of_file(path)
+        staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}")
+        shown[0] = MappedLevel(path, staged)
+    else:
+        first.window(0, 0, 1, 1)  # an unknown compression shows now, not on a worker
+    if metadata.orientation != 1:
+        shown = [TurnedLevel(level, metadata.orientation) for level in shown]
+    metadata = replace(
+        metadata,
+        levels=tuple(level.size for level in shown),
+        notes=() if staged is None else (staged_note(staged),),
+    )
+    options: dict[str, object] = {"frame": frame, "mpp": mpp}
+    return TiffSource(file, shown, first, metadata, options, fingerprint, staged)
+
+
+@contextmanager
+def _parsed(path: str) -> Iterator[TiffFile]:
+    import tifffile
+
+    # It logs what is odd about a file as errors; here that is an exception or nothing.
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with tifffile.TiffFile(path) as tif:
+            yield tif
+    except SourceError:
+        raise
+    except MemoryError as error:
+        raise SourceError(f"{path} describes more than fits in memory: it is damaged") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(
+            f"{path} is a damaged or incomplete TIFF file ({reason}); get the file again"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _metadata(tif: TiffFile, page: TiffPage, mpp: tuple[float, float] | None) -> ImageMetadata:
+    crs, transform = geo_reference(page)
+    slide = bool(tif.is_svs)
+    kind = "SVS" if slide else "OME-TIFF" if tif.is_ome else "GeoTIFF" if transform else "TIFF"
+    # Slides and maps are placed by their own coordinates: turning them would break those.
+    orientation = 1 if slide or transform else page.tags.valueof(_ORIENTATION, 1)
+    return ImageMetadata(
+        format=kind,
+        mpp=mpp or microns_per_pixel(tif),
+        crs=crs,
+        transform=transform,
+        nodata=no_data(page),
+        frames=count_frames(tif),
+        orientation=int(orientation) if orientation in range(1, 9) else 1,
+    )
+
+
+def _belongs(level: TiffLevel, first: TiffLevel) -> bool:
+    wide = first.size[0] / level.size[0]
+    high = first.size[1] / level.size[1]
+    # One pixel of rounding is much of a very small level.
+    slack = _SAME_SHAPE + 1 / min(level.size)
+    same = level.bands == first.bands and level.dtype == first.dtype
+    return same and wide > 1 and abs(wide / high - 1) <= slack
+
+
+def _is_dear(page: SegmentedPage) -> bool:
+    """Say whether a window makes so much more be decoded that decoding once pays."""
+    if page.free_rows or (page.across > 1 and page.segment_bytes < 1 << 26):
+        return False
+    wide, high = (min(_TYPICAL_SIDE, side) for side in page.size)
+    decoded = page.size[0] * min(page.size[1], high + page.segment[1])
+    return decoded > _DEAREST * wide * high
+
+
+def _stage(path: str, level: TiffLevel, key: str) -> StagedPixels:
+    width, height = level.size
+    rows = max(page.segment[1] for page in level.pages)
+    check_decodes(path, width, min(rows, height), 3 * level.bands * level.dtype.itemsize)
+
+    def write(out: Pixels) -> None:
+        for start in range(0, height, rows):
+            stop = min(start + rows, height)
+            out[start:stop] = level.window(0, start, width, stop)
+
+    return stage(key, (height, width, level.bands), level.dtype, write)
