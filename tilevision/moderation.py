@@ -13,7 +13,7 @@ from typing import Any
 from tilevision.errors import ModelError, SourceError
 from tilevision.geometry import Box
 from tilevision.modelspec import ModelSpec, unwrap
-from tilevision.sources import ImageSource, Pixels, display_options, to_display
+from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
 
 __all__ = ["THUMBNAIL_SIDE", "Verdict", "check_limits", "limits", "moderate"]
 
@@ -95,7 +95,7 @@ def moderate(spec: ModelSpec, source: ImageSource) -> Verdict:
     ModelError
         If the model answers anything but a verdict.
     """
-    thumbnail = to_display(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
+    thumbnail = to_uint8(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
     answer = unwrap(spec)(thumbnail)
     verdict = _verdict(answer)
     if verdict is None:

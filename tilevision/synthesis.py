@@ -11,7 +11,7 @@ from typing import Any
 from tilevision.digest import Digest, describe
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec, unwrap
-from tilevision.sources import ImageSource, Pixels, display_options, to_display
+from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
 
 __all__ = ["summary", "synthesise"]
 
@@ -36,7 +36,7 @@ def synthesise(spec: ModelSpec, facts: Digest, source: ImageSource) -> str:
     """
     if spec.name == "summary":
         return describe(facts)
-    thumbnail = to_display(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
+    thumbnail = to_uint8(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
     text: Any = unwrap(spec)(facts.to_dict(), thumbnail)
     if not isinstance(text, str):
         raise ModelError(

@@ -1,5 +1,6 @@
 """The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
 
+from tilevision.cluster.choosing import find_cluster
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
 from tilevision.cluster.shared import BorrowedCluster, shared_cluster
@@ -9,6 +10,7 @@ __all__ = [
     "Cluster",
     "LocalCluster",
     "attach",
+    "find_cluster",
     "local_cluster",
     "shared_cluster",
 ]

@@ -12,7 +12,7 @@ from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
 from tilevision.cluster import Cluster, find_cluster
 from tilevision.codec import decode
 from tilevision.errors import CheckpointError, Failure, RunError, TilevisionError
-from tilevision.events import Bus, RunChanged, StageDone, TileChanged
+from tilevision.events import BOXES_PER_EVENT, Bus, RunChanged, StageDone, TileChanged
 from tilevision.fanout import run_tiles
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
@@ -28,7 +28,6 @@ from tilevision.synthesis import synthesise
 __all__ = ["ENDED", "Conductor"]
 
 ENDED = frozenset({"complete", "partial", "stopped", "cancelled", "blocked"})
-BOXES_SHOWN = 256
 COMMIT_AGAIN_SECONDS = 1.0
 
 
@@ -156,7 +155,7 @@ class Conductor:
             self._keep(TileFindings(tiles[key], findings, self._saturated(len(findings))))
             self._set_row(TileRow(tiles[key], "restored", n_findings=len(findings)), boxes=True)
         if tiles:
-            self._restored_at = self.checkpoint.stored_at(list(tiles))
+            self._restored_at = min(self.checkpoint.stored_at(list(tiles)).values(), default=None)
             self._stage("restore", began, f"{len(tiles):,} tiles restored", restored=True)
 
     def _fan_out(self) -> End:
@@ -334,7 +333,7 @@ class Conductor:
 
 def _boxes(seen: TileFindings) -> tuple[tuple[int, int, int, int, str], ...]:
     """Return the strongest detections in whole image pixels, for drawing."""
-    shown = seen.findings.take(range(min(BOXES_SHOWN, len(seen.findings))))
+    shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
     image = TileFindings(seen.tile, shown).in_image()
     boxes = image.boxes.round().astype(int).tolist()
     return tuple((*box, str(label)) for box, label in zip(boxes, image.labels, strict=True))

@@ -214,7 +214,7 @@ def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dic
     spec = decided.stages.tile
     path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
     return {
-        "run": run_id,
+        "id": run_id,
         "started": time.time(),
         "image": decided.name,
         "path": str(Path(path).absolute()) if path else None,
@@ -224,7 +224,7 @@ def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dic
         "model_fingerprint": spec.fingerprint,
         "grid": decided.grid.to_dict(),
         "scale": decided.scale,
-        "tiles": len(decided.tiles),
+        "n_tiles": len(decided.tiles),
         "merge": settings.merge,
         "versions": {
             "tilevision": version("tilevision"),

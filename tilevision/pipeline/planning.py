@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_key
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
 from tilevision.errors import GridError, ModelError
 from tilevision.grid import DEFAULT_TILE, Grid, Tile
 from tilevision.infer import POLYGON_TOLERANCE
@@ -134,7 +134,8 @@ def _plan(
     tiles = grid.tiles(source.size, scale)
     options = read_options(source, spec.bands, spec.dtype)
     reading = asdict(options) | {"polygon_tolerance": POLYGON_TOLERANCE}
-    keys = {tile: tile_key(source.fingerprint, reading, tile, spec.fingerprint) for tile in tiles}
+    names = tile_keys(source.fingerprint, reading, tiles, spec.fingerprint)
+    keys = dict(zip(tiles, names, strict=True))
     known = checkpoint.done(list(keys.values())) if settings.reuse else set()
     return Plan(
         name=image_name(image),
@@ -154,9 +155,8 @@ def image_name(image: Any) -> str:
     """Return what people call the image: its file name, or its kind."""
     if isinstance(image, str) or hasattr(image, "__fspath__"):
         return str(image).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    reference = getattr(image, "reference", None)
-    if reference is not None and getattr(reference, "path", ""):
-        return image_name(reference.path)
+    if isinstance(image, ImageSource) and image.reference.path:
+        return image_name(image.reference.path)
     return type(image).__name__
 
 

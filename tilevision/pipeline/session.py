@@ -61,7 +61,9 @@ class Session:
         with ExitStack() as stack:
             if self._folder is not None:
                 stack.enter_context(RunLock(self._folder, self._run_id))
-            conductor.checkpoint = stack.enter_context(open_checkpoint(self._folder))
+            checkpoint = open_checkpoint(self._folder)
+            stack.callback(checkpoint.close)
+            conductor.checkpoint = checkpoint
             if self._folder is not None:
                 journal = self._journal(Path(self._folder) / "runs" / f"{self._run_id}.jsonl")
                 stack.callback(journal.close)

@@ -1,0 +1,33 @@
+"""What several test files share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real slides, scenes and photos, where this machine has it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the folder of real images (../shared/data) is not on this machine")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, so that default checkpoints and outputs stay apart."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def spots() -> np.ndarray:
+    """A dark 300×400 picture with 12 bright squares of 10 pixels, some across any seam."""
+    picture = np.zeros((300, 400, 3), dtype=np.uint8)
+    for y in (20, 145, 260):
+        for x in (30, 95, 195, 320):
+            picture[y : y + 10, x : x + 10] = 255
+    return picture
