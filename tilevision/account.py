@@ -9,11 +9,10 @@ from typing import Any
 
 from tilevision.errors import RunError
 from tilevision.grid import Tile
+from tilevision.seams import merge
 
-__all__ = ["ANALYSED", "MATCH_METRICS", "MERGE_METHODS", "MergeSettings", "RunFacts", "TileRow"]
+__all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow"]
 
-MERGE_METHODS = ("seam", "nms", "nmm", "wbf", "none")
-MATCH_METRICS = ("iou", "ios")
 ANALYSED = ("done", "restored")
 
 
@@ -64,7 +63,7 @@ class MergeSettings:
     match_metric : str
         ``"iou"`` or ``"ios"``.
     match_threshold : float
-        Above which two detections are one object, 0 to 1.
+        From which two detections are one object, above 0, up to 1.
     min_score : float, optional
         Lower scores are dropped before the merge; rows without a score stay.
     classes : tuple of str, optional
@@ -84,11 +83,10 @@ class MergeSettings:
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_name("merge", self.method, MERGE_METHODS)
-        _check_name("match_metric", self.match_metric, MATCH_METRICS)
-        for name in ("match_threshold", "min_score"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _share(name, getattr(self, name)))
+        # What the merge refuses is refused before any tile is run.
+        merge([], self.method, self.class_agnostic, self.match_metric, self.match_threshold)
+        if self.min_score is not None:
+            object.__setattr__(self, "min_score", _share("min_score", self.min_score))
         if self.classes is not None:
             object.__setattr__(self, "classes", _class_names(self.classes))
 
@@ -152,11 +150,6 @@ def _class_names(classes: Iterable[Any]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise RunError(f"classes holds {name!r}; give class names as text, such as ['nucleus']")
     return tuple(sorted(set(names)))
-
-
-def _check_name(what: str, name: Any, known: tuple[str, ...]) -> None:
-    if name not in known:
-        raise RunError(f"{what} {name!r} is not known; give one of {', '.join(known)}")
 
 
 def _share(what: str, value: Any) -> float:

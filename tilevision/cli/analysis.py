@@ -12,7 +12,7 @@ import click
 from tilevision.cli.failing import ExitCode, interruptible, resumable
 from tilevision.cli.options import analysis_options, arguments
 from tilevision.cli.reporting import Report
-from tilevision.errors import ModelError, RunError, SourceError
+from tilevision.errors import ModelError, SourceError
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Run
@@ -125,11 +125,12 @@ def _stands_for_many(image: str) -> bool:
 def _folder(out_dir: str | None) -> Path | None:
     if out_dir is None:
         return None
+    from tilevision.exporting.atomic import check_folder, refusing
+
     folder = Path(out_dir).expanduser()
-    try:
+    with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error.strerror}; give another") from error
+        check_folder(folder)
     return folder
 
 

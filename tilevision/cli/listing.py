@@ -12,6 +12,7 @@ from tilevision.cli.failing import printable
 
 if TYPE_CHECKING:
     from tilevision.events import RunSummary
+    from tilevision.modelspec.registry import Registered
 
 __all__ = ["models", "runs"]
 
@@ -41,7 +42,7 @@ def models(as_json: bool) -> None:
     """List the models that can be named, and the extra each needs."""
     import tilevision as tv
 
-    rows = tv.models()
+    rows = [_model_row(known) for known in tv.models()]
     if as_json:
         _print_lines(rows)
     else:
@@ -69,6 +70,16 @@ def _run_row(run: RunSummary, status: str) -> dict[str, Any]:
         "tiles": sum(run.counts.values()),
         "analysed": done,
         "failed": run.counts.get("failed", 0),
+    }
+
+
+def _model_row(known: Registered) -> dict[str, Any]:
+    return {
+        "model": known.name,
+        "stages": ", ".join(known.stages),
+        "summary": known.summary,
+        "needs": f"tilevision[{known.extra}]" if known.extra else "",
+        "installed": known.installed,
     }
 
 

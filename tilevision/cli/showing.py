@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import click
 
 from tilevision.cli.analysis import wait
 from tilevision.cli.failing import ExitCode, printable
-from tilevision.errors import RunError
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -79,14 +77,17 @@ def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None)
 
 def _analyse(ctx: click.Context, scene: Scene, folder: Path, **arguments: Any) -> Result:
     import tilevision as tv
+    from tilevision.exporting.atomic import refusing
 
     picture = folder / f"demo-{scene.name}.png"
-    _written(picture, lambda: _save_picture(scene, picture))
+    with refusing(picture):
+        _save_picture(scene, picture)
     run = tv.start(picture, scene.model, grid=scene.grid, progress=False, **arguments)
     result = wait(ctx, run, keeps=True)
     result.save(picture.with_suffix(".geojson"))
     overlay = picture.with_name(f"{picture.stem}-overlay.png")
-    _written(overlay, lambda: result.plot().savefig(overlay, dpi=DOTS_PER_INCH))
+    with refusing(overlay):
+        result.plot().savefig(overlay, dpi=DOTS_PER_INCH)
     click.echo(f"{scene.name}: wrote {overlay.name} and {picture.stem}.geojson")
     return result
 
@@ -116,16 +117,10 @@ def _print_table(results: list[Result]) -> None:
 
 
 def _folder(out_dir: str) -> Path:
-    from tilevision.exporting.atomic import check_folder
+    from tilevision.exporting.atomic import check_folder, refusing
 
     folder = Path(out_dir).expanduser()
-    _written(folder, lambda: folder.mkdir(parents=True, exist_ok=True))
+    with refusing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)
     return folder
-
-
-def _written(path: Path, write: Callable[[], object]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from tilevision.errors import RunError
 from tilevision.exporting import coco, document, geojson, spreadsheet
-from tilevision.exporting.atomic import check_folder, writing
+from tilevision.exporting.atomic import check_folder, refusing, writing
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -63,9 +63,10 @@ def destination(path: str | PathLike[str]) -> Path:
             f"cannot save to {target}: the suffix decides the format; give one of "
             f"{', '.join(SUFFIXES)}"
         )
-    if target.is_dir():
-        raise RunError(f"cannot save to {target}: it is a folder; give the name of a file")
-    check_folder(target.parent)
+    with refusing(target):
+        if target.is_dir():
+            raise RunError(f"cannot save to {target}: it is a folder; give the name of a file")
+        check_folder(target.parent)
     return target
 
 

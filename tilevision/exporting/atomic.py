@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tilevision.errors import RunError
 
-__all__ = ["check_folder", "writing"]
+__all__ = ["check_folder", "refusing", "writing"]
 
 
 @contextmanager
@@ -23,17 +23,31 @@ def writing(path: Path) -> Iterator[TextIO]:
     RunError
         If the file cannot be written; whatever stood at `path` before still stands there.
     """
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    draft = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+    with refusing(path):
+        try:
+            with draft.open("x", encoding="utf-8", newline="") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn an error of the system while `path` is written into one line.
+
+    Raises
+    ------
+    RunError
+        In place of an OSError.
+    """
     try:
-        with draft.open("x", encoding="utf-8", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
+        yield
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:

@@ -1,0 +1,261 @@
+"""Result: what is found, what is missing, and other thresholds without inference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tilevision.errors import RunError, TilevisionError
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.result import MergeSettings, Result, RunFacts, TileRow
+from tilevision.sources import ImageMetadata
+
+SIZE = (200, 100)
+LEFT, RIGHT = Tile(0, 0, Box(0, 0, 120, 100)), Tile(0, 1, Box(80, 0, 200, 100))
+
+
+class Picture:
+    """A source that says what it is and is never read."""
+
+    size = SIZE
+    fingerprint = "ab12"
+
+    def __init__(self, mpp=None):
+        self.metadata = ImageMetadata(mpp=mpp)
+
+
+def _seen(tile, boxes, scores, labels, **columns):
+    return TileFindings(tile, Findings(boxes, scores, labels, **columns))
+
+
+def _result(rows=None, seen=None, settings=None, mpp=None, **facts):
+    rows = rows or [TileRow(LEFT, "done", 1, 0.1, 0.2, 2), TileRow(RIGHT, "done", 1, 0.1, 0.3, 1)]
+    if seen is None:
+        seen = [
+            _seen(LEFT, [[10, 10, 20, 30], [90, 40, 110, 60]], [0.9, 0.4], ["cell", "dust"]),
+            _seen(RIGHT, [[10, 40, 30, 60]], [0.6], ["dust"]),
+        ]
+    about = {"run_id": "r1", "status": "complete", "model": "spots"} | facts
+    return Result(Picture(mpp), rows, seen, settings or MergeSettings(), RunFacts(**about), "a.tif")
+
+
+def _partial():
+    rows = [
+        TileRow(LEFT, "done", 1),
+        TileRow(RIGHT, "failed", 3, worker="w", error="ModelError: x"),
+    ]
+    return _result(rows=rows, seen=[_seen(LEFT, [[1, 1, 5, 5]], [0.9], ["cell"])], status="partial")
+
+
+def test_findings_are_merged_across_tiles():
+    """An object that two tiles saw is one detection of the image, with the better score."""
+    found = _result().findings
+    assert found == Findings([[10, 10, 20, 30], [90, 40, 110, 60]], [0.9, 0.6], ["cell", "dust"])
+
+
+def test_result_does_not_depend_on_the_order_of_tiles():
+    """Tiles that finished in another order give the same findings and the same table."""
+    rows = [TileRow(LEFT, "done"), TileRow(RIGHT, "done")]
+    seen = _result().tile_findings
+    a, b = _result(rows, seen), _result(rows[::-1], seen[::-1])
+    assert a.findings == b.findings
+    assert a.tiles.equals(b.tiles)
+
+
+def test_thresholds_apply_before_the_merge():
+    """A view below min_score takes no part: it can neither join nor be joined."""
+    kept = _result().with_(min_score=0.5).findings
+    assert kept.boxes.tolist() == [[10, 10, 20, 30], [90, 40, 110, 60]]
+    assert _result().with_(min_score=0.65).findings.labels.tolist() == ["cell"]
+
+
+def test_with_keeps_what_is_not_given():
+    """with_ changes the settings it is given, leaves the others, and None lifts a filter."""
+    strict = _result().with_(min_score=0.95, classes=["cell"])
+    assert strict.settings == MergeSettings(min_score=0.95, classes=("cell",))
+    assert len(strict.findings) == 0
+    lifted = strict.with_(min_score=None)
+    assert lifted.settings == MergeSettings(classes=("cell",))
+    assert lifted.findings.labels.tolist() == ["cell"]
+    assert lifted.with_(merge="nms", match_metric="ios").settings == MergeSettings(
+        "nms", match_metric="ios", classes=("cell",)
+    )
+
+
+def test_with_leaves_the_result_as_it_was():
+    """with_ returns another result."""
+    result = _result()
+    result.with_(classes="cell")
+    assert len(result.findings) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"merge": "seams"}, "merge 'seams' is not known; choose from seam, nms"),
+        ({"match_metric": "giou"}, "match_metric 'giou' is not known; choose from"),
+        ({"match_threshold": 1.5}, "match_threshold 1.5 is not"),
+        ({"match_threshold": None}, "match_threshold None is not"),
+        ({"min_score": 50}, "min_score is 50"),
+        ({"min_score": float("nan")}, "min_score is nan"),
+        ({"min_score": True}, "min_score is True"),
+        ({"min_score": "0.5"}, "min_score is '0.5'"),
+        ({"classes": [3]}, "classes holds 3"),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_line(arguments, says):
+    """A bad name or number is a RunError that says which and what is allowed."""
+    with pytest.raises(RunError, match="^" + says.replace("(", r"\(")) as caught:
+        _result().with_(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_tiles_table_has_a_row_a_tile():
+    """`tiles` has the columns of the contract, in order, sorted by tile."""
+    tiles = _result().tiles
+    assert list(tiles.columns) == [
+        *("id", "row", "col", "xmin", "ymin", "xmax", "ymax", "scale", "status", "attempts"),
+        *("seconds", "read_seconds", "infer_seconds", "n_findings", "saturated", "model"),
+        *("worker", "error"),
+    ]
+    assert tiles["id"].tolist() == ["r000c000", "r000c001"]
+    assert tiles["seconds"].tolist() == pytest.approx([0.3, 0.4])
+
+
+def test_restored_tiles_have_no_times():
+    """Times of a tile that was not run now are NaN, whatever its row says."""
+    tiles = _result(rows=[TileRow(LEFT, "restored", 0, 0.1, 0.2), TileRow(RIGHT, "done", 1)]).tiles
+    assert tiles[["seconds", "read_seconds", "infer_seconds"]].isna().all(axis=None)
+
+
+def test_partial_is_never_dressed_as_complete():
+    """With a failed tile, each way of looking at the result says how much is missing."""
+    result = _partial()
+    assert not result.complete
+    missing = "1 of 2 tiles, 40 % of the area, were not analysed"
+    for text in (repr(result), result.summary, result._repr_html_(), result.coverage):
+        assert missing in text
+    assert missing in result.to_dataframe().attrs["coverage"]
+    assert not result.to_dataframe().attrs["complete"]
+
+
+def test_a_synthesis_model_cannot_hide_what_is_missing():
+    """The text of a synthesis model is followed by the coverage."""
+    facts = RunFacts("r", "partial", synthesis="All is well.")
+    result = Result(
+        Picture(), _partial().rows, _partial().tile_findings, MergeSettings(), facts, "a"
+    )
+    assert result.summary.startswith("All is well. INCOMPLETE: 1 of 2 tiles")
+
+
+@pytest.mark.parametrize("status", ["pending", "running", "retrying", "throttled", "failed"])
+def test_a_run_that_ended_early_is_incomplete(status):
+    """Whatever state a tile was left in, it counts as not analysed."""
+    result = _result(rows=[TileRow(LEFT, "done"), TileRow(RIGHT, status)])
+    assert not result.complete
+    assert "1 of 2 tiles" in result.coverage
+
+
+def test_a_result_without_tiles_is_incomplete():
+    """Nothing analysed is not everything analysed."""
+    assert not Result(Picture(), [], [], MergeSettings(), RunFacts("r", "blocked"), "a").complete
+
+
+def test_failed_says_where_and_why():
+    """`failed` lists the failed tiles alone, with region, error, attempts and worker."""
+    assert _partial().failed.to_dict("records") == [
+        {"id": "r000c001", "xmin": 80, "ymin": 0, "xmax": 200, "ymax": 100}
+        | {"error": "ModelError: x", "attempts": 3, "worker": "w"}
+    ]
+    assert _result().failed.empty
+
+
+def test_summary_says_what_was_restored_and_when():
+    """The summary has a sentence on how many tiles were restored and when they were computed."""
+    told = _result(restored=1, restored_at=1_700_000_000.0).summary
+    assert "1 of 2 tiles were restored from the checkpoint, the oldest computed 2023-11-1" in told
+    assert "restored" not in _result().summary
+    assert "restored" not in _result(restored=1).description
+
+
+def test_labels_are_escaped_in_html():
+    """A label is text from a model, never markup of the page."""
+    nasty = "<img src=x onerror=alert(1)>"
+    result = _result(seen=[_seen(LEFT, [[1, 1, 2, 2]], [0.5], [nasty])])
+    assert nasty not in result._repr_html_()
+    assert "&lt;img" in result._repr_html_()
+
+
+def test_dataframe_of_detections():
+    """to_dataframe has a row per detection, in pixels, NaN where there is no score."""
+    seen = [_seen(LEFT, [[10, 10, 20, 30]], [np.nan], ["cell"])]
+    table = _result(seen=seen).to_dataframe()
+    assert list(table.columns) == [
+        *("xmin", "ymin", "xmax", "ymax", "label", "class_id", "score", "area")
+    ]
+    assert table.loc[0, ["xmin", "ymin", "xmax", "ymax", "area"]].tolist() == [10, 10, 20, 30, 200]
+    assert table["score"].isna().all()
+    assert table.attrs["units"]["area"] == "px²"
+
+
+def test_dataframe_of_nothing_has_the_columns():
+    """No detection gives an empty table with the same columns."""
+    table = _result(seen=[]).to_dataframe()
+    assert len(table) == 0
+    assert "label" in table.columns
+
+
+def test_area_in_square_microns_where_known():
+    """area_um2 is the area times the microns per pixel in x and in y."""
+    table = _result(mpp=(0.5, 0.25)).to_dataframe()
+    assert table["area_um2"].tolist() == (table["area"] * 0.125).tolist()
+    assert table.attrs["units"]["area_um2"] == "µm²"
+
+
+def test_area_is_that_of_the_outline():
+    """A polygon's area leaves out its holes; a rotated box has its own; else the box's."""
+    ring = [[0, 0], [10, 0], [10, 10], [0, 10]]
+    hole = [[2, 2], [4, 2], [4, 4], [2, 4]]
+    diamond = [[25, 20], [30, 25], [25, 30], [20, 25]]
+    none = [[np.nan, np.nan]] * 4
+    seen = _seen(
+        LEFT,
+        [[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 44]],
+        [0.9, 0.8, 0.7],
+        ["a", "b", "c"],
+        polygons=[[[np.array(ring), np.array(hole)]], None, None],
+        oriented=[none, diamond, none],
+    )
+    assert _result(seen=[seen]).to_dataframe()["area"].tolist() == [96, 50, 40]
+
+
+def test_class_numbers_are_filled_in():
+    """Without numbers of the model, labels are numbered in sorted order; its own are kept."""
+    boxes = [[i * 20, 0, i * 20 + 5, 5] for i in range(4)]
+    scores, labels = [0.9, 0.8, 0.7, 0.6], ["dog", "cat", "dog", "ant"]
+    plain = _result(seen=[_seen(LEFT, boxes, scores, labels)])
+    assert plain.to_dataframe()["class_id"].tolist() == [2, 1, 2, 0]
+    some = _result(seen=[_seen(LEFT, boxes, scores, labels, class_ids=[7, 3, -1, -1])])
+    assert some.to_dataframe()["class_id"].tolist() == [7, 3, 7, 8]
+
+
+def test_saturated_tiles_are_counted_from_the_findings():
+    """A restored tile that was full is pointed out like a fresh one."""
+    full = TileFindings(LEFT, Findings([[1, 1, 2, 2]]), saturated=True)
+    result = _result(seen=[full], rows=[TileRow(LEFT, "restored"), TileRow(RIGHT, "done")])
+    assert "1 tiles are saturated" in result.summary
+
+
+def test_errors_are_of_the_tree():
+    """What result raises on purpose is a TilevisionError."""
+    assert issubclass(RunError, TilevisionError)
+
+
+def test_many_tiles_are_sorted_by_row_and_column():
+    """The table stands row by row however large the grid."""
+    tiles = Grid.parse("12x12").tiles((1000, 1000))
+    rows = [TileRow(tile, "done") for tile in reversed(tiles)]
+    table = Result(Picture(), rows, [], MergeSettings(), RunFacts("r", "complete"), "a").tiles
+    assert table["id"].tolist() == [tile.id for tile in tiles]
