@@ -1,0 +1,203 @@
+"""Seams: what several tiles saw becomes one detection an object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scenes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilevision.errors import GridError, RunError
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.seams import METHODS, merge
+
+LEFT, RIGHT = Tile(0, 0, Box(0, 0, 100, 100)), Tile(0, 1, Box(80, 0, 180, 100))
+SIZE = (180, 100)
+
+
+def two(left: list[list[float]], right: list[list[float]], **columns: object) -> list[TileFindings]:
+    """Return findings of two tiles, given as boxes of the image."""
+    return [
+        TileFindings(tile, Findings(np.reshape(boxes, (-1, 4)) - [tile.box.x0, 0] * 2, **columns))  # type: ignore[arg-type]
+        for tile, boxes in ((LEFT, left), (RIGHT, right))
+    ]
+
+
+@st.composite
+def seen(draw: st.DrawFn) -> list[TileFindings]:
+    """Draw a scene, a grid and an observer, and return what is seen."""
+    name = draw(st.sampled_from(sorted(scenes.SCENES)))
+    make = {"small": 60, "mixed": 40, "crowd": 120, "dense": 120, "elongated": 20, "nested": 12}
+    scene = getattr(scenes, name)(draw(st.integers(0, 9)), (900, 800), make[name])
+    tiles = scenes.grid_tiles(scene.size, draw(st.sampled_from([0.0, 0.1, 0.2, "7px"])), 260)
+    observer = draw(st.sampled_from([scenes.PERFECT, scenes.NOISY]))
+    return scenes.observe(scene, tiles, observer, draw(st.integers(0, 9)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=10, deadline=None)
+@given(tiles=seen(), seed=st.integers(0, 99))
+def test_order_changes_nothing(method: str, tiles: list[TileFindings], seed: int) -> None:
+    """Tiles in any order, and findings in any order, merge to the same."""
+    rng = np.random.default_rng(seed)
+    shuffled = []
+    for place in rng.permutation(len(tiles)):
+        tile, found = tiles[place].tile, tiles[place].findings
+        rows = rng.permutation(len(found))
+        columns = {name: column[rows] for name, column in found.columns.items()}
+        shuffled.append(TileFindings(tile, Findings(**columns)))
+    assert merge(tiles, method) == merge(shuffled, method)
+
+
+@settings(max_examples=15, deadline=None)
+@given(tiles=seen())
+def test_merging_twice_changes_nothing(tiles: list[TileFindings]) -> None:
+    """What was merged, given as one tile over the whole image, stays as it is."""
+    once = merge(tiles)
+    whole = Tile(0, 0, Box(0, 0, 900, 800))
+    assert merge([TileFindings(whole, once)]) == once
+
+
+@settings(max_examples=15, deadline=None)
+@given(tiles=seen())
+def test_own_detections_are_never_joined(tiles: list[TileFindings]) -> None:
+    """The result has at least as many detections as the fullest tile, and all of one tile's."""
+    for item in tiles:
+        assert merge([item], size=(900, 800)) == item.in_image()
+    assert len(merge(tiles)) >= max(len(item.findings) for item in tiles)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), overlap=st.sampled_from([0.0, 0.1, 0.2]))
+def test_an_object_seen_whole_keeps_that_box(seed: int, overlap: float) -> None:
+    """Where a tile holds an object with room to spare, exactly that box is in the result."""
+    scene = scenes.mixed(seed, (900, 800), 40)
+    tiles = scenes.grid_tiles(scene.size, overlap, 260)
+    merged = merge(scenes.observe(scene, tiles), size=scene.size)
+    for box in scene.boxes:
+        inside = Box(*(box + np.array([-3, -3, 3, 3])))
+        if any(tile.box.contains(inside) for tile in tiles):
+            assert (np.abs(merged.boxes - box).max(axis=1) < 1e-9).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "overlap"),
+    [(name, overlap) for name in scenes.SCENES for overlap in (0.1, 0.2)],
+)
+def test_perfect_observers_are_counted_right(name: str, overlap: float) -> None:
+    """With overlap and perfect tiles, F1 is 0.99 or more and the count within 1 %."""
+    scene = scenes.SCENES[name](5)
+    found = merge(scenes.observe(scene, scenes.grid_tiles(scene.size, overlap)), size=scene.size)
+    assert scenes.f1(scene, found) >= 0.99
+    assert abs(scenes.count_error(scene, found)) <= 0.01
+
+
+@pytest.mark.parametrize("name", sorted(scenes.SCENES))
+def test_without_overlap_the_seam_line_joins(name: str) -> None:
+    """With no overlap at all, F1 is 0.95 or more and the count within 3 %."""
+    scene = scenes.SCENES[name](5)
+    found = merge(scenes.observe(scene, scenes.grid_tiles(scene.size, 0.0)), size=scene.size)
+    assert scenes.f1(scene, found) >= 0.95
+    assert abs(scenes.count_error(scene, found)) <= 0.03
+
+
+def test_an_object_across_many_tiles_is_one() -> None:
+    """An object longer than three tiles is the union of its views."""
+    tiles = Grid.by_tile(100, 0.2).tiles((500, 100))
+    box = np.array([[10.0, 30, 480, 60]])
+    scene = scenes.Scene("long", (500, 100), box, np.array(["pipe"], dtype=object))
+    found = merge(scenes.observe(scene, tiles), size=(500, 100))
+    assert np.allclose(found.boxes, box)
+
+
+def test_neighbours_in_a_crowd_stay_apart() -> None:
+    """Two overlapping objects, both seen by both tiles, stay two."""
+    pair = [[82.0, 20, 97, 50], [84.0, 24, 98, 56]]
+    assert len(merge(two(pair, pair), size=SIZE)) == 2
+
+
+def test_classes_stay_apart_unless_agnostic() -> None:
+    """A wheel is not the car it lies on, unless classes do not count."""
+    tiles = [
+        TileFindings(LEFT, Findings([[60, 20, 95, 60]], [0.9], ["car"])),
+        TileFindings(RIGHT, Findings([[0, 20, 15, 60]], [0.5], ["van"])),
+    ]
+    assert len(merge(tiles, size=SIZE)) == 2
+    agnostic = merge(tiles, class_agnostic=True, size=SIZE)
+    assert agnostic.labels.tolist() == ["car"]
+    assert agnostic.boxes.tolist() == [[60, 20, 95, 60]]
+
+
+def test_the_best_whole_view_is_kept_as_it_is() -> None:
+    """Score and text come with the box of the best view that saw the object whole."""
+    tiles = two([[70, 20, 95, 40]], [[85, 20, 105, 40]])
+    tiles[0] = TileFindings(LEFT, Findings([[82, 20, 97, 40]], [0.6], texts=["whole"]))
+    tiles[1] = TileFindings(RIGHT, Findings([[0, 20, 17, 40]], [0.9], texts=["cut"]))
+    found = merge(tiles, size=SIZE)
+    assert found.boxes.tolist() == [[82, 20, 97, 40]]
+    assert found.texts == ("whole",)
+
+
+def test_a_fine_grid_keeps_the_large_objects_of_a_coarse_one() -> None:
+    """The whole image at low scale and tiles at full scale merge to each object once."""
+    scene = scenes.mixed(3, (1200, 1000), 80)
+    fine = scenes.grid_tiles(scene.size, 0.2, 200)
+    whole = Tile(0, 0, Box(0, 0, 1200, 1000), 0.25, id="whole")
+    found = merge(scenes.observe(scene, (*fine, whole)), size=scene.size)
+    assert scenes.f1(scene, found) >= 0.99
+
+
+def test_a_tile_given_twice_is_named() -> None:
+    """The same region at the same scale twice is an error that names the tile."""
+    tiles = two([[1, 1, 9, 9]], [[90, 1, 99, 9]])
+    with pytest.raises(GridError, match="r000c001 is there twice"):
+        merge([*tiles, tiles[1]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "soft"}, "choose from seam, nms, nmm, wbf, none"),
+        ({"match_metric": "giou"}, "choose from iou, ios"),
+        ({"match_threshold": 0}, "above 0 and at most 1"),
+        ({"match_threshold": "0.5"}, "above 0 and at most 1"),
+    ],
+)
+def test_a_bad_argument_is_one_line_with_the_choices(
+    arguments: dict[str, object], message: str
+) -> None:
+    """An unknown method, metric or threshold says what is allowed."""
+    with pytest.raises(RunError, match=message):
+        merge([], **arguments)  # type: ignore[arg-type]
+
+
+def test_a_tile_outside_the_image_is_named() -> None:
+    """A size smaller than the tiles is an error that names the first tile outside."""
+    with pytest.raises(GridError, match="r000c001"):
+        merge(two([], []), size=(120, 100))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_merges_to_nothing(method: str) -> None:
+    """No tiles, and tiles without findings, give no detections."""
+    assert len(merge([], method)) == 0
+    assert len(merge(two([], []), method)) == 0
+
+
+def test_the_methods_of_others_do_what_they_say() -> None:
+    """NMS keeps the best, NMM takes the union, WBF averages by score."""
+    tiles = [
+        TileFindings(LEFT, Findings([[80, 20, 100, 40]], [0.9])),
+        TileFindings(RIGHT, Findings([[4, 20, 24, 40]], [0.3])),
+    ]
+    of = {m: merge(tiles, m, size=SIZE) for m in ("nms", "nmm", "wbf", "none")}
+    assert of["nms"].boxes.tolist() == [[80, 20, 100, 40]]
+    assert of["nmm"].boxes.tolist() == [[80, 20, 104, 40]]
+    assert np.allclose(of["wbf"].boxes, [[81, 20, 101, 40]])
+    assert np.allclose(of["wbf"].scores, [0.6])
+    assert len(of["none"]) == 2
+    assert len(merge(tiles, "nms", match_threshold=0.7, size=SIZE)) == 2
+    assert len(merge(tiles, "nms", match_threshold=0.7, match_metric="ios", size=SIZE)) == 1

@@ -1,0 +1,91 @@
+"""Joins what tiles saw across their seams; the methods others use as well.
+
+Pure: no state, no input or output, and independent of the order of tiles and findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tilevision.errors import RunError
+from tilevision.findings import Findings, TileFindings
+from tilevision.seams.detections import gather
+from tilevision.seams.groups import group
+from tilevision.seams.joining import join
+from tilevision.seams.matching import match
+from tilevision.seams.suppression import METRICS, fuse, suppress
+from tilevision.seams.zones import enter
+
+__all__ = ["METHODS", "merge"]
+
+METHODS = ("seam", "nms", "nmm", "wbf", "none")
+
+
+def merge(
+    tile_findings: Sequence[TileFindings],
+    method: str = "seam",
+    class_agnostic: bool = False,
+    match_metric: str = "iou",
+    match_threshold: float = 0.5,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Findings:
+    """Join the detections of all tiles to the detections of the image.
+
+    ``"seam"`` matches, for every two tiles, what both saw of the zone they share, one to
+    one; detections of one tile are never joined. An object that some tile saw whole
+    keeps that tile's box (the best such), any other becomes the union of its views.
+    ``"nms"``, ``"nmm"`` (greedy) and ``"wbf"`` suppress, unite or average whatever
+    overlaps enough, wherever it comes from. ``"none"`` joins nothing.
+
+    Parameters
+    ----------
+    tile_findings : sequence of TileFindings
+        Each tile once, in any order; findings in the tile's frame.
+    method : str
+        ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
+    class_agnostic : bool
+        Whether detections of different classes may be one object.
+    match_metric : str
+        ``"iou"`` or ``"ios"`` (of the smaller); for nms, nmm and wbf.
+    match_threshold : float
+        Overlap from which two are one, above 0, up to 1; for nms, nmm and wbf.
+    size : tuple of int, optional
+        Width and height of the image in pixels: tile edges inside it cut objects.
+        Default: what the tiles span.
+
+    Returns
+    -------
+    Findings
+        Image frame, float64.
+
+    Raises
+    ------
+    RunError
+        If an argument is not among those listed.
+    GridError
+        If a tile is there twice, or lies outside `size`.
+    """
+    _check(method, match_metric, match_threshold)
+    found = gather(tile_findings, class_agnostic, size)
+    if method == "seam":
+        a, b, alike = match(found, enter(found))
+        return join(found, group(len(found), found.tile, a, b, alike))
+    if method == "none":
+        return found.findings(np.arange(len(found)))
+    return fuse(found, suppress(found, match_metric, match_threshold), method)
+
+
+def _check(method: str, metric: str, threshold: float) -> None:
+    if method not in METHODS:
+        raise RunError(f"merge {method!r} is not known; choose from {', '.join(METHODS)}")
+    if metric not in METRICS:
+        raise RunError(f"match_metric {metric!r} is not known; choose from {', '.join(METRICS)}")
+    if (
+        isinstance(threshold, bool)
+        or not isinstance(threshold, (int, float))
+        or not 0 < threshold <= 1
+    ):
+        raise RunError(f"match_threshold {threshold!r} is not above 0 and at most 1; give 0.5")

@@ -1,0 +1,221 @@
+"""All tiles' detections side by side in the image frame, in one canonical order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import GridError, RunError
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import MultiPolygon, map_polygon
+
+__all__ = ["Detections", "gather"]
+
+Floats = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Detections of several tiles, ``n`` rows, and the ``k`` tiles they come from.
+
+    Rows stand by tile region, then in the canonical order of `Findings`, so whatever is
+    decided by position does not depend on the order in which tiles were given.
+
+    Attributes
+    ----------
+    boxes : array (n, 4)
+        Image frame, float64.
+    ranks : array (n,)
+        The score, or -1 where there is none: higher is better.
+    classes : array (n,) of int
+        Equal numbers may merge; all 0 when the merge is class-agnostic.
+    tile : array (n,) of int
+        Row in `tile_boxes` of the tile each detection comes from.
+    tile_boxes : array (k, 4)
+        Image frame.
+    scales : array (k,)
+        Model pixels per image pixel of each tile.
+    frame : array (4,)
+        The image: tile edges on it are outer edges, all others are inner ones.
+    columns : dict
+        Further columns of `Findings`, tile frame, by name.
+    factors : array (k, 4)
+        Factor and offset (x, y) that take a tile's frame to the image's.
+    """
+
+    boxes: Floats
+    ranks: Floats
+    classes: Index
+    tile: Index
+    tile_boxes: Floats
+    scales: Floats
+    frame: Floats
+    columns: dict[str, Any]
+    factors: Floats
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def reach(self) -> Floats:
+        """The tiles' edges ``(k, 4)``; infinite where an edge is the image's own."""
+        low = np.where(self.tile_boxes[:, :2] > self.frame[:2], self.tile_boxes[:, :2], -np.inf)
+        high = np.where(self.tile_boxes[:, 2:] < self.frame[2:], self.tile_boxes[:, 2:], np.inf)
+        return np.hstack([low, high])
+
+    def in_image(self, name: str, rows: Index) -> Any:
+        """Return column `name` of `rows` in the image frame; None where it is absent."""
+        column = self.columns.get(name)
+        if column is None:
+            return None
+        factors = self.factors[self.tile[rows]]
+        if name == "polygons":
+            return [
+                map_polygon(column[row], f[:2], f[2:])
+                for row, f in zip(rows.tolist(), factors, strict=True)
+            ]
+        if name in ("oriented", "points"):
+            spread = factors[:, None] if name == "oriented" else factors
+            return column[rows] * spread[..., :2] + spread[..., 2:]
+        if isinstance(column, np.ndarray):
+            return column[rows]
+        return [column[row] for row in rows.tolist()]
+
+    def findings(
+        self,
+        rows: Index,
+        boxes: Floats | None = None,
+        scores: Floats | None = None,
+        **shapes: Sequence[MultiPolygon | None] | Floats | None,
+    ) -> Findings:
+        """Return `rows` as findings of the image; `boxes`, `scores`, `shapes` replace theirs."""
+        columns = {name: self.in_image(name, rows) for name in self.columns if name not in shapes}
+        columns.update({name: shape for name, shape in shapes.items() if shape is not None})
+        if scores is not None:
+            columns["scores"] = scores
+        return Findings(boxes=self.boxes[rows] if boxes is None else boxes, **columns)
+
+
+def gather(
+    tile_findings: Sequence[TileFindings], class_agnostic: bool, size: tuple[int, int] | None
+) -> Detections:
+    """Put the detections of all tiles side by side in the image frame.
+
+    Parameters
+    ----------
+    tile_findings : sequence of TileFindings
+        In any order.
+    class_agnostic : bool
+        Whether detections of different classes may merge.
+    size : tuple of int, optional
+        Width and height of the image; None: what the tiles span.
+
+    Raises
+    ------
+    RunError
+        If an item is not a `TileFindings`.
+    GridError
+        If a tile is there twice, or lies outside the image.
+    """
+    for item in tile_findings:
+        if not isinstance(item, TileFindings):
+            raise RunError(
+                f"merge takes the TileFindings of each tile, not {type(item).__name__}; "
+                "give tv.TileFindings(tile, findings)"
+            )
+    ordered = sorted(tile_findings, key=lambda item: item.tile.region)
+    _check_distinct(ordered)
+    tiles = [item.tile for item in ordered]
+    tile_boxes = np.array([tile.box.as_tuple() for tile in tiles], dtype=np.float64).reshape(-1, 4)
+    outputs = np.array([tile.output_size for tile in tiles], dtype=np.float64).reshape(-1, 2)
+    counts = np.array([len(item.findings) for item in ordered], dtype=np.int64)
+    owner = np.repeat(np.arange(len(tiles)), counts)
+    factors = np.hstack([(tile_boxes[:, 2:] - tile_boxes[:, :2]) / outputs, tile_boxes[:, :2]])
+    columns = _columns([item.findings for item in ordered])
+    boxes = columns.pop("boxes")
+    boxes = boxes * factors[owner][:, [0, 1, 0, 1]] + factors[owner][:, [2, 3, 2, 3]]
+    scores = columns["scores"]
+    return Detections(
+        boxes=boxes,
+        ranks=np.where(np.isnan(scores), -1.0, scores),
+        classes=np.zeros(len(boxes), np.int64) if class_agnostic else _codes(columns["labels"]),
+        tile=owner,
+        tile_boxes=tile_boxes,
+        scales=np.array([tile.scale for tile in tiles], dtype=np.float64),
+        frame=_frame(ordered, tile_boxes, size),
+        columns=columns,
+        factors=factors,
+    )
+
+
+def _check_distinct(ordered: Sequence[TileFindings]) -> None:
+    twice = sorted({b.tile.id for a, b in pairwise(ordered) if a.tile.region == b.tile.region})
+    if twice:
+        more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
+        raise GridError(
+            f"tile {', '.join(twice[:5])}{more} is there twice (same box and scale); "
+            "give each tile once"
+        )
+
+
+def _frame(
+    ordered: Sequence[TileFindings], tile_boxes: Floats, size: tuple[int, int] | None
+) -> Floats:
+    if size is None:
+        if not len(tile_boxes):
+            return np.zeros(4)
+        return np.concatenate([tile_boxes[:, :2].min(axis=0), tile_boxes[:, 2:].max(axis=0)])
+    width, height = size
+    frame = np.array([0, 0, width, height], dtype=np.float64)
+    outside = (tile_boxes[:, :2] < frame[:2]).any(axis=1) | (tile_boxes[:, 2:] > frame[2:]).any(
+        axis=1
+    )
+    if outside.any():
+        item = ordered[int(np.argmax(outside))]
+        raise GridError(
+            f"tile {item.tile.id} {item.tile.box.as_tuple()} leaves the image of "
+            f"{width}×{height} px; give the size of the image the tiles were cut from"
+        )
+    return frame
+
+
+def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
+    """Concatenate columns in the order given; parts that lack one get NaN or None rows."""
+    names = {name for part in parts for name in part.columns} | set(Findings().columns)
+    empty = Findings()
+    columns: dict[str, Any] = {}
+    for name in sorted(names):
+        values = [getattr(part, name) for part in parts]
+        if name in ("polygons", "texts", "attributes"):
+            columns[name] = [
+                row
+                for value, part in zip(values, parts, strict=True)
+                for row in (value if value is not None else (None,) * len(part))
+            ]
+            continue
+        shape = {"oriented": (4, 2), "points": (2,)}.get(name, ())
+        columns[name] = np.concatenate(
+            [getattr(empty, name) if name in empty.columns else np.empty((0, *shape))]
+            + [
+                np.full((len(part), *shape), np.nan) if value is None else value
+                for value, part in zip(values, parts, strict=True)
+            ]
+        )
+    return columns
+
+
+def _codes(labels: NDArray[np.object_]) -> Index:
+    """Return labels ``(n,)`` as numbers in the order of their names."""
+    numbers: dict[str, int] = {}
+    codes = np.fromiter(
+        (numbers.setdefault(label, len(numbers)) for label in labels), np.int64, len(labels)
+    )
+    order = {name: place for place, name in enumerate(sorted(numbers))}
+    place = np.array([order[name] for name in numbers], dtype=np.int64)
+    return place[codes] if len(codes) else codes
