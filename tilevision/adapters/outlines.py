@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["outline"]
+__all__ = ["outline", "ring"]
 
 
 def outline(mask: NDArray[np.bool_], offset: tuple[float, float] = (0.0, 0.0)) -> Any:
@@ -24,18 +24,25 @@ def outline(mask: NDArray[np.bool_], offset: tuple[float, float] = (0.0, 0.0)) -
     list of list of array (k, 2), or None
         x, y in pixels, where pixel (0, 0) covers 0 to 1; the exterior first, then holes.
     """
-    from skimage.measure import find_contours, label
+    from skimage.measure import label
 
-    parts = []
     labelled, count = label(mask, return_num=True, connectivity=1)
-    for number in range(1, count + 1):
-        padded = np.pad(labelled == number, 1).astype(np.float32)
-        rings = [
-            ring[:-1, ::-1] - 0.5 + np.asarray(offset) for ring in find_contours(padded, 0.5)
-        ]  # padding moves by 1, pixel centres by 0.5
-        rings.sort(key=lambda ring: -abs(_signed_area(ring)))
-        parts.append(rings)
-    return parts or None
+    return [_rings(labelled == number, offset) for number in range(1, count + 1)] or None
+
+
+def ring(mask: NDArray[np.bool_], offset: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float64]:
+    """Return the exterior of a mask in one piece ``(k, 2)``, holes filled; frame as `outline`."""
+    return _rings(mask, offset)[0]
+
+
+def _rings(mask: NDArray[np.bool_], offset: tuple[float, float]) -> list[NDArray[np.float64]]:
+    """Return the rings of a mask in one piece, the exterior (the largest) first."""
+    from skimage.measure import find_contours
+
+    contours = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)
+    # Padding moves everything by 1, and pixel centres lie at 0.5.
+    rings = [contour[:-1, ::-1] - 0.5 + np.asarray(offset) for contour in contours]
+    return sorted(rings, key=lambda ring: -abs(_signed_area(ring)))
 
 
 def _signed_area(ring: NDArray[Any]) -> float:
