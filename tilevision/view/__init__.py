@@ -1,1 +1,7 @@
-"""To be written by its owner."""
+"""The live view of a run in a notebook; loads matplotlib and widgets, so it is loaded on use."""
+
+from __future__ import annotations
+
+from tilevision.view.live import LiveView, watch
+
+__all__ = ["LiveView", "watch"]

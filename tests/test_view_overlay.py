@@ -1,0 +1,194 @@
+"""Frames: what they show, that they only draw what is new, and that they are quick."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tilevision.events import TileChanged
+from tilevision.geometry import Box
+from tilevision.grid import Grid
+from tilevision.plot import STYLES
+from tilevision.plot.palette import rgb
+from tilevision.view.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
+from tilevision.view.state import ViewState, fold, initial
+
+SIZE = (900, 600)
+TILES = Grid(2, 3, overlap=0).tiles(SIZE)
+GREY = 90
+
+
+def _read(box: Box, scale: float) -> np.ndarray:
+    """A grey image whose right half is bright."""
+    width, height = round(box.width * scale), round(box.height * scale)
+    x = box.x0 + (np.arange(width) + 0.5) / scale
+    row = np.where(x < SIZE[0] / 2, GREY, 220).astype(np.uint8)
+    return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
+
+
+def _pixels(frame: Frame) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(frame.jpeg)).convert("RGB")).astype(int)
+
+
+def _state(*changes: tuple[int, str, tuple[tuple[int, int, int, int, str], ...]]) -> ViewState:
+    events = [TileChanged(1.0, TILES[i], s, n_findings=len(b), boxes=b) for i, s, b in changes]
+    return fold(initial(TILES), events)
+
+
+def test_a_frame_shows_each_tile_by_its_status() -> None:
+    """A failed tile turns towards its colour, a finished one is left clear."""
+    overlay = Overlay(SIZE, _read)
+    frame = overlay.frame(_state((0, "failed", ()), (1, "done", ())))
+    pixels, scale = _pixels(frame), frame.size[0] / SIZE[0]
+    at = [pixels[round(150 * scale), round(x * scale)] for x in (156, 450 - 20)]
+    blend = np.array(rgb(STYLES["failed"].colour)) * 0.45 + GREY * 0.55
+    hatch = np.array(rgb(STYLES["failed"].colour))
+    failed = pixels[
+        round(100 * scale) : round(200 * scale), round(100 * scale) : round(200 * scale)
+    ]
+    distance = np.minimum(abs(failed - blend).sum(2), abs(failed - hatch).sum(2))
+    assert np.median(distance) < 40
+    assert abs(at[1] - GREY).max() < 12
+
+
+def test_boxes_appear_where_they_are_and_go_when_the_tile_is_run_again() -> None:
+    """A box is drawn on its edge in image pixels; a tile that failed again shows none."""
+    overlay = Overlay(SIZE, _read)
+    box = ((20, 40, 120, 140, "cell"),)
+    done = overlay.frame(_state((0, "done", box)))
+    scale = done.size[0] / SIZE[0]
+    edge = _pixels(done)[round(90 * scale), round(20 * scale) - 3 : round(20 * scale) + 4]
+    assert (edge[:, 0] - edge[:, 2]).max() > 60  # yellow: much more red than blue
+    gone = _pixels(overlay.frame(_state((0, "done", ()))))
+    assert (
+        abs(gone[round(90 * scale), round(20 * scale) - 3 : round(20 * scale) + 4] - GREY).max()
+        < 12
+    )
+
+
+def test_the_same_state_gives_the_same_frame_however_it_was_reached() -> None:
+    """Drawing step by step leaves no trace that drawing at once would not."""
+    steps, once = Overlay(SIZE, _read), Overlay(SIZE, _read)
+    state = initial(TILES)
+    for i in range(6):
+        boxes = ((10 + 150 * i, 30, 60 + 150 * i, 90, "cell"),)
+        state = fold(state, [TileChanged(1.0, TILES[i], "done", n_findings=1, boxes=boxes)])
+        frame = steps.frame(state)
+    assert frame.jpeg == once.frame(state).jpeg
+
+
+def test_coming_back_from_a_zoom_gives_the_whole_picture_again() -> None:
+    """Another view and back shows what was there, boxes included."""
+    overlay = Overlay(SIZE, _read)
+    state = _state((0, "done", ((20, 40, 120, 140, "cell"),)))
+    before = overlay.frame(state)
+    zoomed = overlay.frame(state, Box(0, 0, 90, 60))
+    assert zoomed.jpeg != before.jpeg
+    assert overlay.frame(state).jpeg == before.jpeg
+
+
+def test_only_what_is_shown_is_read_and_at_its_resolution() -> None:
+    """A zoomed view reads its own region, and never more pixels than the frame has."""
+    asked: list[tuple[Box, float]] = []
+
+    def read(box: Box, scale: float) -> np.ndarray:
+        asked.append((box, scale))
+        return np.zeros(
+            (max(1, round(box.height * scale)), max(1, round(box.width * scale)), 3), "u1"
+        )
+
+    size = (90_000, 60_000)
+    state = initial(Grid(3, 3).tiles(size))
+    overlay = Overlay(size, read)
+    overlay.frame(state)
+    overlay.frame(state)
+    overlay.frame(state, Box(30_000, 20_000, 39_000, 26_000))
+    assert len(asked) == 2  # the second frame reads nothing
+    for box, scale in asked:
+        assert round(box.width * scale) <= overlay.size[0] + 2
+    assert asked[1][0].width <= 9_002
+
+
+@given(st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)))
+def test_every_image_fits_its_frame(size) -> None:
+    """The whole view holds the whole image, in the frame's shape, and no frame is a sliver."""
+    frame = frame_size(size)
+    view = whole_view(size, frame)
+    assert min(frame) >= NARROWEST
+    assert view.x0 <= 1e-6 and view.y0 <= 1e-6
+    assert view.x1 >= size[0] * (1 - 1e-9) and view.y1 >= size[1] * (1 - 1e-9)
+    assert view.width / view.height == pytest.approx(frame[0] / frame[1], rel=1e-6)
+
+
+@given(
+    st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
+    st.tuples(*[st.floats(-1e7, 1e7)] * 2, *[st.floats(1e-3, 1e7)] * 2),
+)
+def test_a_view_asked_for_is_kept_on_the_image_in_the_frames_shape(size, asked) -> None:
+    """Whatever a page sends, what is shown is a region of the whole view."""
+    overlay = Overlay(size, _read)
+    x, y, width, height = asked
+    view, whole = overlay.settled(Box(x, y, x + width, y + height)), overlay.whole
+    slack = 1e-6 * whole.width + 1e-6
+    assert view.x0 >= whole.x0 - slack and view.x1 <= whole.x1 + slack
+    assert view.y0 >= whole.y0 - slack and view.y1 <= whole.y1 + slack
+    assert view.width / view.height == pytest.approx(whole.width / whole.height, rel=1e-5)
+    assert view.width > 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5000, 3), (3, 5000)])
+def test_odd_images_give_frames(size: tuple[int, int]) -> None:
+    """A pixel and slivers are drawn with room around them."""
+    state = initial(Grid(1, 1).tiles(size))
+    frame = Overlay(size, lambda box, scale: np.zeros((1, 1, 3), np.uint8)).frame(state)
+    assert Image.open(BytesIO(frame.jpeg)).size == frame.size
+
+
+def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
+    """The picture of a crowd still tells a failed tile from one that is done."""
+    rng = np.random.default_rng(0)
+    size = (90_000, 60_000)
+    tiles = Grid(1, 2, overlap=0).tiles(size)
+    state = initial(tiles)
+    corners = rng.uniform((0, 0), (45_000, 60_000), (60_000, 2)).astype(int).tolist()
+    crowd = tuple((x, y, x + 900, y + 900, "cell") for x, y in corners)
+    layer = state.boxes
+    for start in range(0, len(crowd), 200):  # one tile's events hold no more than 256
+        layer = layer.with_tiles({start: crowd[start : start + 200]})
+    overlay = Overlay(size, lambda box, scale: np.full((1, 1, 3), GREY, np.uint8))
+    shown = {}
+    for status in ("done", "failed"):
+        events = [TileChanged(1.0, tiles[0], status)]
+        folded = fold(state, events)
+        shown[status] = _pixels(overlay.frame(replace(folded, boxes=layer)))[:, :400].mean(
+            axis=(0, 1)
+        )
+    assert shown["failed"][0] - shown["done"][0] > 15
+
+
+def test_a_frame_of_ten_thousand_tiles_and_twenty_thousand_boxes_is_quick() -> None:
+    """The best of ten frames, each with news, takes under the 60 ms that a live view may cost."""
+    size = (40_000, 40_000)
+    tiles = Grid(100, 100).tiles(size)
+    events = []
+    for tile in tiles:
+        x, y = int(tile.box.x0), int(tile.box.y0)
+        boxes = ((x, y, x + 320, y + 320, "cell"), (x + 99, y + 99, x + 300, y + 300, "cell"))
+        events.append(TileChanged(1.0, tile, "done", n_findings=2, boxes=boxes))
+    overlay = Overlay(size, lambda box, scale: np.zeros((720, 720, 3), np.uint8))
+    state = fold(initial(tiles), events[:-100])
+    overlay.frame(state)
+    taken = []
+    for i in range(10):
+        state = fold(state, events[len(events) - 100 + 10 * i :][:10])
+        begun = time.process_time()
+        overlay.frame(state)
+        taken.append(time.process_time() - begun)
+    assert min(taken) < 0.06  # measured 16 ms

@@ -1,0 +1,197 @@
+"""The fold from events to what a view shows, and its words: pure, so tested without a screen."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilevision.events import RunChanged, StageDone, TileChanged
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.plot import STATUSES
+from tilevision.view import boxes as boxes_module
+from tilevision.view.boxes import BoxLayer
+from tilevision.view.caption import alt_text, caption
+from tilevision.view.state import FINISHED, ViewState, fold, initial
+
+TILES = Grid(2, 3).tiles((90, 60))
+BOX = (1, 2, 3, 4, "star")
+
+
+def _changed(i: int, status: str, when: float = 1.0, n: int = 0, **more: object) -> TileChanged:
+    return TileChanged(when, TILES[i], status, n_findings=n, boxes=(BOX,) * n, **more)
+
+
+def _facts(state: ViewState) -> tuple[object, ...]:
+    """All that a view shows of a state, but the order in which boxes came."""
+    rows = [
+        (int(tile), int(rank), *map(float, box), state.boxes.labels[label])
+        for chunk in state.boxes.chunks
+        for tile, rank, box, label in zip(
+            chunk.tiles, chunk.ranks, chunk.boxes, chunk.labels, strict=True
+        )
+    ]
+    columns = (state.status, state.times, state.attempts, state.n_findings, state.saturated)
+    return (*(c.tolist() for c in columns), state.errors, sorted(rows), state.run_status)
+
+
+events = st.lists(
+    st.one_of(
+        st.builds(
+            lambda i, status, when, n: _changed(i, status, when, n if status in FINISHED else 0),
+            st.integers(0, len(TILES) - 1),
+            st.sampled_from(STATUSES),
+            st.floats(1, 9),
+            st.integers(0, 3),
+        ),
+        st.builds(RunChanged, st.floats(1, 9), st.sampled_from(["running", "paused", "complete"])),
+    ),
+    max_size=20,
+)
+
+
+@given(events, st.integers(0, 20))
+def test_taking_events_in_batches_changes_nothing(history, cut) -> None:
+    """One by one, all at once or in parts, the same events lead to the same state."""
+    whole = fold(initial(TILES), history)
+    parts = fold(fold(initial(TILES), history[:cut]), history[cut:])
+    single = initial(TILES)
+    for event in history:
+        single = fold(single, [event])
+    assert _facts(whole) == _facts(parts) == _facts(single)
+
+
+@given(events)
+def test_hearing_a_snapshot_before_the_events_changes_nothing(history) -> None:
+    """A late listener that hears the end first, then all of it, ends at the same state."""
+    last = {e.tile if isinstance(e, TileChanged) else "run": e for e in history}
+    late = fold(initial(TILES), [*last.values(), *history])
+    assert _facts(late) == _facts(fold(initial(TILES), history))
+
+
+@given(events)
+def test_counts_add_up_and_only_finished_tiles_have_boxes(history) -> None:
+    """Every tile is counted once, and no box stands on a tile that is not done."""
+    state = fold(initial(TILES), history)
+    assert sum(state.counts.values()) == len(TILES)
+    assert {STATUSES[state.status[i]] for i in state.boxes.filled} <= set(FINISHED)
+    assert sum(state.boxes.counts.values()) == len(state.boxes)
+
+
+def test_a_step_leaves_the_state_before_it_alone() -> None:
+    """The renderer may still draw the old state while the new one is made."""
+    before = fold(initial(TILES), [_changed(0, "done", n=2)])
+    facts = _facts(before)
+    fold(before, [_changed(0, "failed", 2.0, error="x"), _changed(1, "done", n=3)])
+    assert _facts(before) == facts
+
+
+def test_a_layer_only_grows_until_boxes_are_taken_away() -> None:
+    """Chunks that were drawn are the same objects, unless a tile in them is run again."""
+    state = fold(initial(TILES), [_changed(0, "done", n=2)])
+    grown = fold(state, [_changed(1, "done", n=3)]).boxes
+    assert grown.chunks[0] is state.boxes.chunks[0]
+    again = fold(state, [_changed(0, "done", 2.0, n=1)]).boxes
+    assert len(again) == 1
+    assert again.chunks[0] is not state.boxes.chunks[0]
+
+
+def test_past_the_limit_every_tile_keeps_fewer_boxes(monkeypatch) -> None:
+    """Memory stays bounded, and no tile loses all its boxes to those before it."""
+    monkeypatch.setattr(boxes_module, "LIMIT", 100)
+    layer = BoxLayer()
+    for tile in range(40):
+        layer = layer.with_tiles({tile: [(rank, 0, rank + 1, 1, "x") for rank in range(20)]})
+    assert len(layer) <= 100
+    assert set(np.concatenate([chunk.tiles for chunk in layer.chunks]).tolist()) == set(range(40))
+    assert all((chunk.boxes[:, 0] == chunk.ranks).all() for chunk in layer.chunks)
+
+
+def test_a_tile_of_another_run_is_ignored() -> None:
+    """An event about a tile that is not the run's changes no tile."""
+    stray = TileChanged(1.0, Tile(9, 9, Box(0, 0, 1, 1)), "failed")
+    assert _facts(fold(initial(TILES), [stray])) == _facts(initial(TILES))
+
+
+def test_errors_are_kept_until_the_tile_changes() -> None:
+    """A failed tile says why; once it is done, it no longer does."""
+    failed = fold(initial(TILES), [_changed(2, "failed", error="ValueError: no")])
+    assert failed.errors == {2: "ValueError: no"}
+    assert fold(failed, [_changed(2, "done", 2.0)]).errors == {}
+
+
+def test_stages_are_heard_once() -> None:
+    """A stage that a snapshot repeats is listed once, and stages take part in the time."""
+    stage = StageDone(3.0, "open", 0.1)
+    state = fold(fold(initial(TILES), [stage]), [stage, RunChanged(4.0, "running")])
+    assert state.stages == (stage,)
+    assert (state.started, state.latest) == (3.0, 4.0)
+
+
+def test_the_rate_counts_what_became_done_lately() -> None:
+    """Tiles a second over the last ten seconds; restored tiles tell nothing of the speed."""
+    history = [RunChanged(80.0, "running"), _changed(0, "done", 85.0)]
+    history += [_changed(i, "done", 95.0) for i in (1, 2, 3)]
+    state = fold(initial(TILES), [*history, _changed(4, "restored", 95.0)])
+    assert state.rate(100.0) == pytest.approx(0.3)
+    assert state.rate(200.0) == 0
+
+
+def test_a_hundred_thousand_tiles_fold_quickly() -> None:
+    """All at once within seconds, and a second's worth of news in a small part of a frame."""
+    tiles = Grid(400, 250).tiles((100_000, 160_000))
+    start = initial(tiles)
+    history = [TileChanged(float(i), t, "done", boxes=(BOX,)) for i, t in enumerate(tiles)]
+    begun = time.process_time()
+    state = fold(start, history)
+    assert time.process_time() - begun < 5  # measured 0.4 s
+    assert state.counts == {"done": 100_000}
+    steps = []
+    for i in range(5):
+        begun = time.process_time()
+        fold(start, history[1000 * i : 1000 * i + 1000])
+        steps.append(time.process_time() - begun)
+    assert min(steps) < 0.1  # measured 8 ms
+
+
+def test_the_caption_counts_in_words() -> None:
+    """Headline, alternative text and legend say the counts that the colours show."""
+    history = [RunChanged(1.0, "running"), _changed(0, "done", 2.0, n=2)]
+    history += [_changed(1, "failed", 2.0, error="x"), _changed(2, "running", 2.0)]
+    state = fold(initial(TILES), history)
+    said = caption(state, "tissue.png", now=3.0)
+    assert said["headline"] == "tissue.png · Running · 1 of 6 tiles · 2 detections before merging"
+    assert said["alt"] == alt_text(state, "tissue.png")
+    assert "3 pending, 1 running, 1 done, 1 failed" in said["alt"]
+    words = [entry["words"] for entry in said["legend"]]
+    assert words == ["3 pending", "1 running", "1 done", "1 failed", "2 star"]
+    assert said["shares"] == pytest.approx([1 / 6, 1 / 6])
+
+
+def test_a_partial_run_is_not_captioned_as_complete() -> None:
+    """The run's own status and its reason are shown as they are."""
+    history = [_changed(0, "failed", error="x"), RunChanged(2.0, "partial", "1 tile failed")]
+    said = caption(fold(initial(TILES), history), "x", now=3.0)
+    assert "Partial · 0 of 6 tiles" in said["headline"]
+    assert "1 tile failed" in said["detail"]
+
+
+def test_class_counts_admit_when_boxes_were_left_out() -> None:
+    """Where a tile has more detections than an event carries, its class counts end in a plus."""
+    crowded = TileChanged(1.0, TILES[0], "done", n_findings=900, boxes=(BOX,) * 256)
+    said = caption(fold(initial(TILES), [crowded]), "x", now=2.0)
+    assert said["legend"][-1]["words"] == "256+ star"
+    assert "900 detections" in said["headline"]
+
+
+def test_labels_in_the_legend_are_cut_and_made_visible() -> None:
+    """A label of 10,000 characters, or one that turns the text around, stays in its place."""
+    event = TileChanged(1.0, TILES[0], "done", n_findings=2,
+                        boxes=((1, 2, 3, 4, "x" * 10_000), (1, 2, 3, 4, "\u202egnp")))  # fmt: skip
+    words = [e["words"] for e in caption(fold(initial(TILES), [event]), "x", 2.0)["legend"]]
+    assert max(map(len, words)) < 40
+    assert "1 gnp" in words

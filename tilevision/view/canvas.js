@@ -1,0 +1,253 @@
+// Shows the frames of a run and lets the user zoom and pan.
+//
+// A frame is stretched at once to where the user looks; the sharp one follows when the
+// kernel has drawn it, which may take until a running cell has ended. Text from the kernel
+// holds labels nobody vouches for: it only ever becomes textContent.
+
+const SEND_EVERY = 120; // ms between two requests while the user moves
+const MOST_ZOOM = 1 / 4000;
+
+const HATCHES = {
+  "/": (c) => `repeating-linear-gradient(135deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
+  "\\": (c) => `repeating-linear-gradient(45deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
+  x: (c) => `${HATCHES["/"](c)}, ${HATCHES["\\"](c)}`,
+  "-": (c) => `repeating-linear-gradient(0deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
+  "|": (c) => `repeating-linear-gradient(90deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
+  ".": (c) => `radial-gradient(${c} 1.2px, transparent 1.6px) 0 0 / 6px 6px`,
+};
+
+function element(tag, className, parent) {
+  const node = document.createElement(tag);
+  node.className = className;
+  parent?.append(node);
+  return node;
+}
+
+function translucent(colour, opacity) {
+  return colour + Math.round(opacity * 255).toString(16).padStart(2, "0");
+}
+
+function legendEntry(entry) {
+  const item = element("li", "tilevision-entry");
+  const swatch = element("span", "tilevision-swatch", item);
+  swatch.setAttribute("aria-hidden", "true");
+  if (entry.glyph) {
+    const fill = translucent(entry.colour, entry.fill);
+    const hatch = HATCHES[entry.hatch]?.(translucent(entry.colour, 0.8));
+    swatch.style.background = [hatch, `linear-gradient(${fill}, ${fill})`].filter(Boolean).join(", ");
+    swatch.style.borderColor = entry.colour;
+    swatch.textContent = entry.glyph;
+  } else {
+    swatch.classList.add("tilevision-class");
+    swatch.style.background = entry.colour;
+  }
+  const words = element("bdi", "", item);
+  words.textContent = entry.words;
+  return item;
+}
+
+// The region [x, y, width, height] nearest to `view` that lies within `whole`.
+function settled(view, whole) {
+  const width = Math.min(Math.max(view[2], whole[2] * MOST_ZOOM, 8), whole[2]);
+  const height = (width * whole[3]) / whole[2];
+  const x = view[0] + (view[2] - width) / 2;
+  const y = view[1] + (view[3] - height) / 2;
+  return [
+    Math.min(Math.max(x, whole[0]), whole[0] + whole[2] - width),
+    Math.min(Math.max(y, whole[1]), whole[1] + whole[3] - height),
+    width,
+    height,
+  ];
+}
+
+function same(a, b) {
+  return a.every((value, i) => Math.abs(value - b[i]) <= 1e-3 * Math.max(a[2], b[2]));
+}
+
+class Picture {
+  constructor(model, root) {
+    this.model = model;
+    this.view = [];
+    this.bitmap = null;
+    this.order = 0;
+    this.timer = null;
+    this.canvas = element("canvas", "tilevision-picture", root);
+    this.canvas.setAttribute("role", "img");
+    this.canvas.tabIndex = 0;
+    this.canvas.title = "Click, then scroll to zoom and drag to move. Keys: + − 0 and arrows.";
+    this.listen();
+  }
+
+  // A newer frame: decode it, and follow the kernel's view unless the user asked for another.
+  async receive() {
+    const bytes = this.model.get("frame");
+    const shown = this.model.get("shown");
+    if (!bytes?.byteLength || shown.length !== 4) return;
+    const order = ++this.order;
+    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+    if (order !== this.order) return bitmap.close();
+    this.bitmap?.close();
+    this.bitmap = bitmap;
+    this.shown = shown;
+    if (!this.asked || same(this.asked, shown)) {
+      this.asked = null;
+      this.view = shown;
+    }
+    this.draw();
+  }
+
+  draw() {
+    if (!this.bitmap) return;
+    const { canvas, bitmap, shown, view } = this;
+    if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) {
+      canvas.width = bitmap.width;
+      canvas.height = bitmap.height;
+    }
+    const context = canvas.getContext("2d");
+    const scale = canvas.width / view[2];
+    context.fillStyle = "#2b2f36";
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(
+      bitmap,
+      (shown[0] - view[0]) * scale,
+      (shown[1] - view[1]) * scale,
+      shown[2] * scale,
+      shown[3] * scale,
+    );
+    canvas.dataset.frames = Number(canvas.dataset.frames ?? 0) + 1;
+    this.onview?.(!same(view, this.model.get("whole")));
+  }
+
+  look(view) {
+    if (!this.bitmap) return;
+    this.view = this.asked = settled(view, this.model.get("whole"));
+    this.draw();
+    this.timer ??= setTimeout(() => {
+      this.timer = null;
+      this.model.set("viewport", this.view);
+      this.model.save_changes();
+    }, SEND_EVERY);
+  }
+
+  // Zoom by `factor` about the point (fx, fy), in fractions of the picture.
+  zoom(factor, fx = 0.5, fy = 0.5) {
+    const [x, y, width, height] = this.view;
+    this.look([
+      x + width * fx * (1 - factor),
+      y + height * fy * (1 - factor),
+      width * factor,
+      height * factor,
+    ]);
+  }
+
+  move(fx, fy) {
+    const [x, y, width, height] = this.view;
+    this.look([x + width * fx, y + height * fy, width, height]);
+  }
+
+  whole() {
+    this.look(this.model.get("whole"));
+  }
+
+  listen() {
+    const { canvas } = this;
+    const fraction = (event) => [event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight];
+    canvas.addEventListener("wheel", (event) => {
+      // Without focus the wheel scrolls the notebook, as everywhere else in it.
+      if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return;
+      event.preventDefault();
+      event.stopPropagation();
+      this.zoom(Math.exp(Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 120) * 0.002), ...fraction(event));
+    }, { passive: false });
+    canvas.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      canvas.focus({ preventScroll: true });
+      canvas.setPointerCapture(event.pointerId);
+      this.grip = fraction(event);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!this.grip) return;
+      const at = fraction(event);
+      this.move(this.grip[0] - at[0], this.grip[1] - at[1]);
+      this.grip = at;
+    });
+    for (const end of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(end, () => (this.grip = null));
+    }
+    canvas.addEventListener("dblclick", (event) => this.zoom(0.5, ...fraction(event)));
+    // The notebook takes its shortcuts at the document, on their way down: be there before it.
+    this.press = (event) => this.steer(event);
+    canvas.addEventListener("focus", () => window.addEventListener("keydown", this.press, true));
+    canvas.addEventListener("blur", () => window.removeEventListener("keydown", this.press, true));
+  }
+
+  steer(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const actions = {
+      "+": () => this.zoom(0.7),
+      "=": () => this.zoom(0.7),
+      "-": () => this.zoom(1 / 0.7),
+      0: () => this.whole(),
+      ArrowLeft: () => this.move(-0.1, 0),
+      ArrowRight: () => this.move(0.1, 0),
+      ArrowUp: () => this.move(0, -0.1),
+      ArrowDown: () => this.move(0, 0.1),
+    };
+    if (!actions[event.key]) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    actions[event.key]();
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    window.removeEventListener("keydown", this.press, true);
+    this.order = -1;
+    this.bitmap?.close();
+    this.bitmap = null;
+  }
+}
+
+function render({ model, el }) {
+  const root = element("div", "tilevision-canvas", el);
+  const head = element("div", "tilevision-head", root);
+  const headline = element("div", "tilevision-headline", head);
+  const reset = element("button", "tilevision-reset", head);
+  reset.type = "button";
+  reset.textContent = "Whole image";
+  reset.hidden = true;
+  const bar = element("div", "tilevision-bar", root);
+  bar.setAttribute("role", "progressbar");
+  const done = element("div", "tilevision-done", bar);
+  const failed = element("div", "tilevision-failed", bar);
+  const picture = new Picture(model, root);
+  const detail = element("div", "tilevision-detail", root);
+  const legend = element("ul", "tilevision-legend", root);
+  reset.addEventListener("click", () => picture.whole());
+  picture.onview = (zoomed) => (reset.hidden = !zoomed);
+
+  const describe = () => {
+    const caption = model.get("caption");
+    headline.textContent = caption.headline ?? "Starting…";
+    detail.textContent = caption.detail ?? "";
+    picture.canvas.setAttribute("aria-label", caption.alt ?? "");
+    const [doneShare, failedShare] = caption.shares ?? [0, 0];
+    done.style.width = `${100 * doneShare}%`;
+    failed.style.width = `${100 * failedShare}%`;
+    bar.setAttribute("aria-valuenow", Math.floor(100 * doneShare));
+    root.dataset.status = caption.status ?? "starting";
+    legend.replaceChildren(...(caption.legend ?? []).map(legendEntry));
+  };
+  const receive = () => picture.receive();
+  model.on("change:caption", describe);
+  model.on("change:frame", receive);
+  describe();
+  receive();
+  return () => {
+    model.off("change:caption", describe);
+    model.off("change:frame", receive);
+    picture.close();
+  };
+}
+
+export default { render };

@@ -1,0 +1,116 @@
+"""What stands around a live picture, in words: how far, how fast, what the colours mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilevision.plot import STATUSES, STYLES, class_colours, shown
+from tilevision.view.boxes import PER_TILE
+from tilevision.view.state import ViewState
+
+__all__ = ["alt_text", "caption"]
+
+MAX_CLASSES = 12
+
+
+def caption(state: ViewState, name: str, now: float) -> dict[str, Any]:
+    """Return headline, detail, alternative text, legend and progress, in plain JSON types.
+
+    Parameters
+    ----------
+    state : ViewState
+    name : str
+        What is analysed, and with what.
+    now : float
+        Seconds since the epoch.
+
+    Returns
+    -------
+    dict
+        ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
+        ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: of all
+        tiles, those done and those failed, 0 to 1. ``status``: of the run.
+    """
+    n = max(len(state.tiles), 1)
+    counts = state.counts
+    return {
+        "headline": _headline(state, name),
+        "detail": _detail(state, now),
+        "alt": alt_text(state, name),
+        "legend": _statuses(counts) + _classes(state),
+        "shares": [state.n_finished / n, counts.get("failed", 0) / n],
+        "status": state.run_status or "starting",
+    }
+
+
+def alt_text(state: ViewState, name: str) -> str:
+    """Return the picture in one sentence, for those who do not see it."""
+    tiles = ", ".join(f"{count:,} {status}" for status, count in state.counts.items())
+    status = state.run_status or "starting"
+    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {_found(state)}."
+
+
+def _headline(state: ViewState, name: str) -> str:
+    status = (state.run_status or "starting").capitalize()
+    done = f"{state.n_finished:,} of {_tiles(len(state.tiles))}"
+    return f"{shown(name, 60)} · {status} · {done} · {_found(state)}"
+
+
+def _detail(state: ViewState, now: float) -> str:
+    if state.ended or state.run_status == "paused":
+        seconds = state.latest - state.started
+        parts = [f"{'took' if state.ended else 'after'} {_duration(seconds)}"]
+    else:
+        rate = state.rate(now)
+        parts = [f"{rate:,.1f} tiles a second"] if rate else ["waiting for the first tiles"]
+        if rate and state.n_open:
+            parts.append(f"about {_duration(state.n_open / rate)} left")
+    if saturated := int(state.saturated.sum()):
+        parts.append(f"{_tiles(saturated)} saturated")
+    if state.reason:
+        parts.append(shown(state.reason, 300))
+    return " · ".join(parts)
+
+
+def _found(state: ViewState) -> str:
+    n = state.n_detections
+    return f"{n:,} {'detection' if n == 1 else 'detections'} before merging"
+
+
+def _tiles(n: int) -> str:
+    return f"{n:,} {'tile' if n == 1 else 'tiles'}"
+
+
+def _statuses(counts: dict[str, int]) -> list[dict[str, Any]]:
+    entries = []
+    for status in (s for s in STATUSES if s in counts):
+        style = STYLES[status]
+        look = {"glyph": style.glyph, "hatch": style.hatch, "fill": style.fill}
+        entries.append({"words": f"{counts[status]:,} {status}", "colour": style.colour, **look})
+    return entries
+
+
+def _classes(state: ViewState) -> list[dict[str, Any]]:
+    """Counts are of the boxes that are drawn: where a tile has more, they end in a plus."""
+    counts = state.boxes.counts
+    limit = min(PER_TILE, state.boxes.per_tile)
+    more = "+" if (state.n_findings > limit).any() else ""
+    colours = class_colours(state.boxes.labels)
+    common = sorted((label for label in counts if counts[label]), key=lambda x: -counts[x])
+    entries: list[dict[str, Any]] = [
+        {"words": f"{counts[label]:,}{more} {shown(label, 30)}", "colour": colours[label]}
+        for label in common[:MAX_CLASSES]
+    ]
+    if len(common) > MAX_CLASSES:
+        words = f"{len(common) - MAX_CLASSES:,} more classes"
+        entries.append({"words": words, "colour": "#999999"})
+    return entries
+
+
+def _duration(seconds: float) -> str:
+    """Return ``0.4 s``, ``12 s``, ``3 min`` or ``2.5 h``."""
+    if seconds < 1:
+        return f"{max(seconds, 0):.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
