@@ -62,6 +62,7 @@ class Flight:
         self.tasks: dict[str, Task] = {}
         self.pinned: dict[str, Task] = {}
         self.serial = 0
+        self._emptied: list[Task] = []
 
     @property
     def unpinned(self) -> int:
@@ -113,9 +114,15 @@ class Flight:
         self._ledger.actions.append(Abandon(task.key, restart_worker))
         return self.close(task)
 
-    def detach(self, state: TileState) -> Task | None:
-        """Take a tile out of its task, and return the task; it stays open without tiles."""
+    def detach(self, state: TileState) -> None:
+        """Take a tile out of its task, since its fate came another way."""
         task, state.task = state.task, None
         if task is not None:
             task.tiles.pop(state, None)
-        return task
+            if not task.tiles:
+                self._emptied.append(task)
+
+    def pointless(self) -> list[Task]:
+        """Return, once, the tasks that are open though all their tiles are settled."""
+        emptied, self._emptied = self._emptied, []
+        return [task for task in emptied if task.key in self.tasks]

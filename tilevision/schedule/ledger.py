@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING
 
 from tilevision.errors import Failure, RunError
@@ -19,7 +19,7 @@ __all__ = ["STATUSES", "Ledger", "Place", "TileState"]
 STATUSES = ("pending", "running", "done", "retrying", "throttled", "failed")
 
 
-class Place(Enum):
+class Place(IntEnum):
     """Where a tile is; exactly one at a time."""
 
     READY = auto()  # never failed, waits for its turn in a batch

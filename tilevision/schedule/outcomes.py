@@ -75,13 +75,16 @@ class Outcomes:
         """Give a task up; a tile that hangs alone is charged, a batch is tried one by one."""
         restart = not self._board.policy.hosted
         states = self._flight.abandon(task, restart_worker=restart)
+        self._suspects.disturbed(now)
         if restart:
             self._board.workers.restart(task.worker, now)
-            self._suspects.disturbed(now)
         waited = now - task.submitted
         failure = Failure("timeout", "TimeoutError", f"not finished after {waited:.1f} s; given up")
         for state in states:
-            self._split(state, failure, task, now)
+            if task.started or task.exclusive:
+                self._split(state, failure, task, now)
+            else:
+                self._unseen(state, failure, task, now)
         self._circuit.closed(task)
 
     def cluster_changed(self, workers: Mapping[str, int], now: float) -> None:
@@ -121,18 +124,24 @@ class Outcomes:
             self._flight.detach(state)
             self._ledger.done(state)
 
+    def spare(self) -> None:
+        """Give up tasks whose tiles were all settled by others, or are on disk already."""
+        for task in self._flight.pointless():
+            self._flight.abandon(task, restart_worker=False)
+            self._circuit.closed(task)
+
     def _late(self, outcomes: Mapping[Tile, Failure | None]) -> None:
-        """Keep what went well in a task that was given up; spare the tile another run."""
+        """Keep what went well in a task that was given up."""
         for tile, failure in outcomes.items():
             state = self._ledger.find(tile)
             if failure is not None or state is None:
                 continue
-            if state.place not in (Place.ARRIVED, Place.DONE):
-                task = self._flight.detach(state)
+            refused = (
+                state.place is Place.FAILED and self._ledger.failures[state].kind == "permanent"
+            )
+            if not refused and state.place not in (Place.ARRIVED, Place.DONE):
+                self._flight.detach(state)
                 self._arrived(state)
-                if task is not None and not task.tiles:
-                    self._flight.abandon(task, restart_worker=False)
-                    self._circuit.closed(task)
 
     def _arrived(self, state: TileState) -> None:
         self._ledger.move(state, Place.ARRIVED)
@@ -163,6 +172,15 @@ class Outcomes:
             self._failed(state, failure, task, now)
         else:
             self._again(state, "retrying", failure, task, now)
+
+    def _unseen(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Do not charge a tile that may have been queued all the time; find out if it goes on."""
+        state.losses += 1
+        if state.losses < LOSSES:
+            self._again(state, "retrying", failure, task, now)
+        else:
+            self._suspects.retry(state)
+            self._retrying(state, failure, task)
 
     def _again(
         self, state: TileState, status: str, failure: Failure, task: Task, due: float

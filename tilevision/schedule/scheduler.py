@@ -135,6 +135,7 @@ class Scheduler:
             self._take(happening, now)
         for task in self._board.deadlines.due(self._board.flight.tasks, now):
             self._outcomes.overdue(task, now)
+        self._outcomes.spare()
         self._hold()
         if self._ended or self._draining or self._held or self._paused is not None:
             self._dispatch.stop()
@@ -175,7 +176,7 @@ class Scheduler:
             case RetryFailed(tiles):
                 self._retry_failed(tiles, now)
             case SetConcurrency(concurrency):
-                self._board.window.concurrency = concurrency and max(1, concurrency)
+                self._board.window.limit(concurrency)
 
     def _started(self, key: str, tile: Tile, worker: str, now: float) -> None:
         task, state = self._board.flight.tasks.get(key), self._ledger.find(tile)

@@ -25,9 +25,15 @@ class Window:
     def __init__(self, policy: Policy) -> None:
         self._quota = policy.quota.concurrency
         self._hosted = policy.hosted
-        self.concurrency = policy.concurrency
         self._size: float | None = None
+        self._explicit: int | None = None
+        self.limit(policy.concurrency)
         self._last_cut = 0
+
+    def limit(self, concurrency: int | None) -> None:
+        """Set the number of tiles; None is automatic. The quota holds in any case."""
+        given = [n for n in (concurrency, self._quota) if n is not None]
+        self._explicit = max(1, min(given)) if given else None
 
     def tasks(self, threads: int) -> float:
         """Return how many tasks may be in flight; infinity where only tiles are counted."""
@@ -72,11 +78,6 @@ class Window:
         if task > self._last_cut:
             self._size = max(1.0, self.tiles(threads, batch) / 2)
             self._last_cut = latest
-
-    @property
-    def _explicit(self) -> int | None:
-        given = [n for n in (self.concurrency, self._quota) if n is not None]
-        return min(given, default=None)
 
     def _cap(self, threads: int, batch: int) -> int:
         if self._explicit is not None:

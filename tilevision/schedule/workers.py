@@ -10,28 +10,28 @@ RESTART_SECONDS = 60.0  # by then a restarted worker is back, be it at the same 
 
 
 class Workers:
-    """Workers as last told; until then, one of one thread is taken for granted."""
+    """Workers as last told; until then, one of one thread is taken for granted.
+
+    Attributes
+    ----------
+    threads : int
+        Of all workers.
+    addresses : list of str
+        In a fixed order; ``[""]`` before anything was told.
+    """
 
     def __init__(self) -> None:
-        self._threads: Mapping[str, int] = {"": 1}
+        self.threads = 1
+        self.addresses = [""]
         self._restarting: dict[str, float] = {}
         self._restarted: dict[str, float] = {}
 
-    @property
-    def threads(self) -> int:
-        """Threads of all workers."""
-        return sum(self._threads.values())
-
-    @property
-    def addresses(self) -> list[str]:
-        """Addresses in a fixed order; ``[""]`` before anything was told."""
-        return sorted(self._threads)
-
     def changed(self, workers: Mapping[str, int]) -> bool:
         """Take over what is there now; say whether any worker came or went."""
-        gone = self._threads.keys() - workers.keys()
-        new = workers.keys() - self._threads.keys()
-        self._threads = {address: max(1, n) for address, n in workers.items()}
+        gone = set(self.addresses) - workers.keys()
+        new = workers.keys() - set(self.addresses)
+        self.addresses = sorted(workers)
+        self.threads = sum(max(1, n) for n in workers.values())
         for address in gone:
             self._restarting.pop(address, None)
         if gone:
