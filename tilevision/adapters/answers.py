@@ -67,7 +67,7 @@ def findings_of(answer: Any, name: str, names: Any = None) -> Findings:
     """
     try:
         return _read(answer, names)
-    except ModelError as error:
+    except (ModelError, TypeError, ValueError) as error:
         raise ModelError(f"model {name} returned {_shown(answer)}: {error}") from None
 
 
@@ -249,5 +249,5 @@ def _shown(answer: Any) -> str:
         return f"an array of shape {answer.shape}, {answer.dtype}"
     if isinstance(answer, (list, tuple)):
         inner = f" of {type(answer[0]).__name__}" if len(answer) else ""
-        return f"a {kind}{inner}, {len(answer)} long"
-    return f"a {kind}"
+        return f"a {kind}{inner}, length {len(answer)}"
+    return f"a value of type {kind}"

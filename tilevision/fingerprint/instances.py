@@ -38,7 +38,7 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     operator.itemgetter: lambda value: value.__reduce__()[1:],
     operator.attrgetter: lambda value: value.__reduce__()[1:],
     operator.methodcaller: lambda value: value.__reduce__()[1:],
-    type(vars(collections.namedtuple("_Example", "x"))["x"]): lambda value: value.__reduce__()[1:],  # noqa: PYI024  # its type is wanted
+    type(vars(collections.namedtuple("_Example", "x"))["x"]): lambda value: value.__reduce__()[1:],
     logging.Logger: lambda value: (value.name,),
 }
 

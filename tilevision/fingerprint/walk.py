@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import enum
 import hashlib
+import operator
 import sys
 import types
 from collections.abc import Iterable
@@ -283,10 +284,11 @@ class Walk:
             self._value(item, f"an item of {where}")
 
     def _set(self, items: Any, where: str) -> None:
-        ordered = sorted((self._rank(item, where), i) for i, item in enumerate(items))
-        listed = list(items)
-        self._emit("set", len(listed))
-        self._each((listed[i] for _, i in ordered), where)
+        ranked = [(self._rank(item, where), item) for item in items]
+        if len({rank for rank, _ in ranked}) < len(ranked):
+            self._unknown(items, f"{where} holds things that look alike: it")
+        self._emit("set", len(ranked))
+        self._each((item for _, item in sorted(ranked, key=operator.itemgetter(0))), where)
 
     def _rank(self, item: Any, where: str) -> bytes:
         """Return what an item of a set is sorted by; the set's own order varies by process."""
@@ -295,6 +297,8 @@ class Walk:
             return plain
         if type(item) is tuple:
             return frame("tuple", *(self._rank(part, where) for part in item))
+        if type(item) is frozenset:
+            return frame("set", *sorted(self._rank(part, where) for part in item))
         if isinstance(item, enum.Enum):
             return frame("enum", type(item).__qualname__, item.name)
         if isinstance(item, (type, types.FunctionType)):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value, version
-from tilevision.modelspec.build import attribute
+from tilevision.modelspec.build import attribute, build
 from tilevision.modelspec.declarations import split
 from tilevision.modelspec.declarations import stages as check_stages
 from tilevision.modelspec.spec import ModelSpec, Stage
@@ -146,7 +146,10 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
         factory = entry.factory
         identity = fingerprint_function(attribute(factory))
     identity = (name, factory, identity, sorted(params.items()), declared.get("nms"))
-    return ModelSpec(name, factory, fingerprint_value(identity), params, payload, **declared)
+    spec = ModelSpec(name, factory, fingerprint_value(identity), params, payload, **declared)
+    if name in _BUILTIN:
+        build(spec)  # cheap, and a parameter that makes no sense is told here, not by each tile
+    return spec
 
 
 def _entries() -> dict[str, _Entry]:
@@ -175,5 +178,9 @@ def _complete(name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dic
             raise ModelError(
                 f"model {name} has no parameter {key!r}; "
                 f"it has {', '.join(sorted(defaults)) or 'none'}"
+            )
+        if isinstance(defaults[key], str) != isinstance(given[key], str):
+            raise ModelError(
+                f"{key} of model {name} is {given[key]!r:.80}; its default is {defaults[key]!r}"
             )
     return {**defaults, **given}

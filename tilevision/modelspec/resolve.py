@@ -146,7 +146,11 @@ def _of_function(
             f"a function has no declaration {unknown[0]!r}; it may have "
             f"{', '.join(('fingerprint', 'name', *_FUNCTION_PARAMS, *DECLARABLE))}"
         )
-    batched = params.get("batched") is True
+    batched = params.setdefault("batched", False)
+    if not isinstance(batched, bool) or not isinstance(params.get("names", []), (list, dict)):
+        raise ModelError(
+            f"model {name}: give batched as True or False, names as a list or {{number: name}}"
+        )
     declared = {"stages": get_args(Stage), "batch_size": 8 if batched else 1, **declared}
     identity = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
     return _packed(f, name, "from_function", identity, declared, params)
