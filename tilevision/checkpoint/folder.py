@@ -1,4 +1,4 @@
-"""The checkpoint folder: checked, created for its owner only, and told which version it is."""
+"""The checkpoint folder: whose it is, which version wrote it, and one opener at a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tilevision.checkpoint import verify
 from tilevision.checkpoint.disk import PATIENCE
-from tilevision.checkpoint.faults import elsewhere, explained
-from tilevision.checkpoint.filesystem import filesystem_type, is_network, nearest_existing
+from tilevision.checkpoint.faults import explained
 from tilevision.checkpoint.lock import locked
+from tilevision.checkpoint.place import prepare
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 
 __all__ = ["CHECKPOINT_SCHEMA", "opened"]
@@ -35,42 +35,15 @@ def opened(folder: str | os.PathLike[str]) -> Iterator[Path]:
     CheckpointCorrupt
         If what lies there is damaged or not ours.
     """
-    path = _as_path(folder)
-    with explained(path):
-        _check_place(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-        with locked(path / "open.lock", PATIENCE):
-            _check_version(path)
-            cache = path / "cache"
-            if os.path.lexists(cache):
-                verify.verify(cache)
-            else:
-                verify.create(cache)
-            yield cache
-
-
-def _as_path(folder: str | os.PathLike[str]) -> Path:
-    text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else ""
-    if not text or "://" in text or "\0" in text:
-        raise CheckpointError(f"checkpoint={folder!r} is not a local folder; {elsewhere()}")
-    try:
-        return Path(text).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no such user; the working folder is gone
-        raise CheckpointError(f"checkpoint={folder!r} leads nowhere: {error}") from error
-
-
-def _check_place(path: Path) -> None:
-    place = nearest_existing(path)
-    if not place.is_dir():
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be made: {place} is not a folder; {elsewhere()}"
-        )
-    if is_network(place):
-        raise CheckpointError(
-            f"the checkpoint {path} lies on a network file system ({filesystem_type(place)}), "
-            f"where a database loses data; {elsewhere()}"
-        )
+    path = prepare(folder)
+    with explained(path), locked(path / "open.lock", PATIENCE):
+        _check_version(path)
+        cache = path / "cache"
+        if os.path.lexists(cache):
+            verify.verify(cache)
+        else:
+            verify.create(cache)
+        yield cache
 
 
 def _check_version(path: Path) -> None:

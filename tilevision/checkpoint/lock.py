@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tilevision.checkpoint.faults import explained
+from tilevision.checkpoint.place import absolute, prepare
 from tilevision.errors import CheckpointError, RunBusy, RunError
 
 __all__ = ["Owner", "RunLock", "locked", "run_owner"]
@@ -49,7 +50,7 @@ class RunLock:
     Parameters
     ----------
     folder : path
-        The checkpoint folder.
+        The checkpoint folder; made where it is missing.
     run_id : str
 
     Raises
@@ -61,14 +62,15 @@ class RunLock:
     """
 
     def __init__(self, folder: str | os.PathLike[str], run_id: str) -> None:
+        self._folder = folder
         self._path = _lock_path(folder, run_id)
         self._run_id = run_id
         self._file = -1
 
     def acquire(self) -> None:
         """Take the lock, or raise `RunBusy`."""
-        with explained(self._path.parent.parent):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(prepare(self._folder)):
+            self._path.parent.mkdir(exist_ok=True)
             taken = _take(self._path)
             if taken is None:
                 raise RunBusy(self._busy())
@@ -141,7 +143,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     if not _RUN_ID.fullmatch(run_id):
         raise RunError(f"{run_id!r} cannot be a run's id; use letters, digits, '-', '_' and '.'")
-    return Path(folder).expanduser().absolute() / "runs" / f"{run_id}.lock"
+    return absolute(folder) / "runs" / f"{run_id}.lock"
 
 
 def _take(path: Path) -> int | None:

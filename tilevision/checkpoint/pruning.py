@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from tilevision.checkpoint.faults import explained
 from tilevision.checkpoint.lock import RunLock
+from tilevision.checkpoint.place import absolute
 from tilevision.errors import RunError
 
 __all__ = ["prune_runs"]
@@ -27,7 +27,7 @@ def prune_runs(folder: str | os.PathLike[str], before: float) -> list[str]:
     list of str
         Ids of the runs that were removed.
     """
-    root = Path(folder).expanduser().absolute()
+    root = absolute(folder)
     removed = []
     with explained(root):
         for journal in sorted((root / "runs").glob("*.jsonl")):

@@ -20,7 +20,7 @@ from tilevision.checkpoint.disk import open_cache
 from tilevision.checkpoint.faults import explained
 from tilevision.checkpoint.folder import opened
 from tilevision.checkpoint.records import check_records, label, matches
-from tilevision.codec import canonical_json
+from tilevision.codec import RECORD_LIMIT, canonical_json
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 
 __all__ = ["Checkpoint"]
@@ -31,8 +31,9 @@ _RACY = 2.0  # seconds: a file changed that lately may change again within its c
 
 # diskcache has no bulk reads; these see each row's form before anything reads its value.
 _KEYS = "SELECT key FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
-_ROWS = """SELECT key, mode, filename, tag, value FROM Cache
-    WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
+_ROWS = f"""SELECT key, mode, filename, substr(tag, 1, 40),
+    CASE WHEN typeof(value) = 'blob' AND length(value) <= {RECORD_LIMIT} THEN value END
+    FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""  # noqa: S608 - a number
 _TIMES = """SELECT key, store_time FROM Cache
     WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
 _OLD = "SELECT key FROM Cache WHERE raw = 1 AND store_time < ? AND tag IS NOT NULL"

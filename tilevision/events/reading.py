@@ -19,7 +19,7 @@ _CHUNK = 1 << 20
 
 def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     """Return where the journal of a run lies in a checkpoint folder."""
-    return Path(folder) / "runs" / f"{run_id}.jsonl"
+    return Path(folder).expanduser() / "runs" / f"{run_id}.jsonl"
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
