@@ -56,7 +56,8 @@ def open_flat(
         def write(out: Pixels) -> None:
             decode_picture(path, image, layout, out)
 
-        staged = stage(f"{fingerprint}-{_DECODER}", layout.shape, layout.dtype, write)
+        key = f"{fingerprint}-{_DECODER}"
+        staged = stage(key, layout.shape, layout.dtype, write, lambda: layout.check(path))
         metadata = ImageMetadata(
             format=image.format or "",
             mpp=mpp,
@@ -85,6 +86,7 @@ def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> Stag
     layout = PictureLayout.of(image)
     if 0 in image.size:
         raise SourceError(f"{name} is empty ({image.width}×{image.height} px); give one pixel")
+    layout.check(name)
     out = np.empty(layout.shape, layout.dtype)
     decode_picture(name, image, layout, out)
     return open_array(

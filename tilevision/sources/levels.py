@@ -120,7 +120,10 @@ class LevelReader:
         width, height = self.size
         scale = min(1.0, max_side / max(width, height))
         outputs = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
-        return self._resized(self._level_for(scale), (0, 0, width, height), outputs)
+        level = self._level_for(scale)
+        if max(level.size) == max(outputs):
+            outputs = level.size  # stored as it is; its other side may be rounded otherwise
+        return self._resized(level, (0, 0, width, height), outputs)
 
     def at_resolution(self, mpp: tuple[float, float]) -> Self:
         """Return the same image, sharing its files, with other microns per pixel (x, y)."""

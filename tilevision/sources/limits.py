@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tilevision.errors import SourceError
 
-__all__ = ["available_memory", "check_decodes"]
+__all__ = ["available_memory", "check_decodes", "too_big"]
 
 # Of the free memory, for one decoder: the notebook and the workers live from the rest.
 _SHARE = 0.6
@@ -42,7 +42,14 @@ def check_decodes(name: str, width: int, height: int, bytes_per_pixel: float) ->
     needed = width * height * bytes_per_pixel
     free = available_memory()
     if needed > free * _SHARE:
-        raise SourceError(
-            f"{name} is {width}×{height} px and has to be decoded whole: that takes "
-            f"{needed / 1e9:,.1f} GB of memory and {free / 1e9:,.1f} GB are free; {_REMEDY}"
+        raise too_big(
+            name, width, height, f" ({needed / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free)"
         )
+
+
+def too_big(name: str, width: int, height: int, figures: str = "") -> SourceError:
+    """Return the error for a picture that cannot be decoded in memory, with the remedy."""
+    return SourceError(
+        f"{name} is {width}×{height} px and has to be decoded whole, for which there is not "
+        f"enough memory{figures}; {_REMEDY}"
+    )

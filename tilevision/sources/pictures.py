@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.identity import row_blocks
-from tilevision.sources.limits import check_decodes
+from tilevision.sources.limits import check_decodes, too_big
 from tilevision.sources.source import Pixels
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _ODD_DEPTHS = {
     "I;16B": "uint16",
     "I;16N": "uint16",
 }
+_GREY_WITH_ALPHA = 4  # a colour type of PNG
 _GREY = ("1", "L", "LA", "La")
 _SMALL_MODES = ("1", "L", "P")
 _loading = threading.Lock()
@@ -70,11 +71,22 @@ class PictureLayout:
     def of(cls, image: Image) -> PictureLayout:
         """Read the layout from `image` without loading its pixels."""
         width, height = image.size
-        deep = _has_deep_colour(image)
-        bands = 1 if image.mode in _GREY or image.mode in _ODD_DEPTHS else 3
+        deep_bands = _deep_bands(image)
+        deep = deep_bands > 0
+        bands = deep_bands or (1 if image.mode in _GREY or image.mode in _ODD_DEPTHS else 3)
         dtype = np.dtype("uint16" if deep else _ODD_DEPTHS.get(image.mode, "uint8"))
         cost = 1 if image.mode in _SMALL_MODES else 4
         return cls(width, height, bands, dtype, _orientation(image), deep, 8 if deep else cost)
+
+    def check(self, name: str) -> None:
+        """Check that the picture can be decoded here.
+
+        Raises
+        ------
+        SourceError
+            If it has no pixels, or needs more memory than there is.
+        """
+        check_decodes(name, self.width, self.height, self.bytes_per_pixel)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -92,7 +104,6 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
     SourceError
         If the picture is damaged, or there is not enough memory to decode it.
     """
-    check_decodes(name, layout.width, layout.height, layout.bytes_per_pixel)
     target = upright(out, layout.orientation)
     try:
         if layout.deep_colour:
@@ -103,7 +114,7 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
             rows = image.crop((0, start, layout.width, stop))
             target[start:stop] = _opaque(rows, layout)
     except MemoryError as error:
-        raise SourceError(f"{name} does not fit in memory while it is decoded") from error
+        raise too_big(name, layout.width, layout.height) from error
     except Exception as error:
         raise damaged(name, error) from error
 
@@ -172,13 +183,16 @@ def _decode_deep(path: str, target: Pixels) -> None:
         target[start:stop] = rows
 
 
-def _has_deep_colour(image: Image) -> bool:
+def _deep_bands(image: Image) -> int:
+    """Return the colour bands of a 16-bit PNG that Pillow would cut to 8 bits, else 0."""
     path = getattr(image, "filename", "")
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA") or not path:
-        return False
+        return 0
     with Path(path).open("rb") as file:
         header = file.read(26)
-    return header[12:16] == b"IHDR" and header[24] == 16
+    if header[12:16] != b"IHDR" or header[24] != 16:
+        return 0
+    return 1 if header[25] == _GREY_WITH_ALPHA else 3
 
 
 def _orientation(image: Image) -> int:

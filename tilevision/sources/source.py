@@ -103,40 +103,37 @@ class ReadOptions:
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """An image read by the window.
-
-    Attributes
-    ----------
-    size : tuple of int
-        Width and height at full resolution, after orientation.
-    bands : int
-        Number of bands.
-    dtype : numpy.dtype
-        Of what `read` returns.
-    fingerprint : str
-        Of the content, not of the path: hexadecimal.
-    metadata : ImageMetadata
-    reference : SourceRef
-        What a worker opens this image again from.
-    """
+    """An image read by the window."""
 
     @property
-    def size(self) -> tuple[int, int]: ...  # noqa: D102  described above
+    def size(self) -> tuple[int, int]:
+        """Width and height at full resolution, after orientation, pixels."""
+        ...
 
     @property
-    def bands(self) -> int: ...  # noqa: D102  described above
+    def bands(self) -> int:
+        """Number of bands."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...  # noqa: D102  described above
+    def dtype(self) -> np.dtype[Any]:
+        """Of what `read` returns."""
+        ...
 
     @property
-    def fingerprint(self) -> str: ...  # noqa: D102  described above
+    def fingerprint(self) -> str:
+        """Of the content, not of the path: hexadecimal."""
+        ...
 
     @property
-    def metadata(self) -> ImageMetadata: ...  # noqa: D102  described above
+    def metadata(self) -> ImageMetadata:
+        """What the file says of itself beyond its pixels."""
+        ...
 
     @property
-    def reference(self) -> SourceRef: ...  # noqa: D102  described above
+    def reference(self) -> SourceRef:
+        """What a worker opens this image again from."""
+        ...
 
     def read(self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None) -> Pixels:
         """Return the pixels of `box` as ``(h, w, c)``, at `scale` output pixels per image pixel.

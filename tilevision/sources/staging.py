@@ -9,6 +9,7 @@ both away. A crashed process loses its locks to the kernel, so what it left is r
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import stat
@@ -43,7 +44,7 @@ class StagedPixels:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._leave = weakref.finalize(self, _leave, path, lock)
+        self._leave = weakref.finalize(self, _leave, path, lock, os.getpid())
         try:
             self.pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
@@ -93,6 +94,7 @@ def stage(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     write: Callable[[Pixels], None],
+    check: Callable[[], None] = lambda: None,
 ) -> StagedPixels:
     """Return the staged image `key`, having `write` fill it where nobody has yet.
 
@@ -107,6 +109,8 @@ def stage(
     dtype : numpy.dtype
     write : callable
         Fills the writable array it is handed; what it raises is passed on.
+    check : callable
+        Called before any space is taken; raises where `write` would fail.
 
     Raises
     ------
@@ -122,11 +126,16 @@ def stage(
         lock = _lock(path, fcntl.LOCK_EX)
         try:
             if not path.exists():
+                check()
                 _write(path, shape, dtype, write)
         except BaseException:
             _remove(path)
             os.close(lock)
             raise
+        # Turning the lock into a shared one may let somebody in between, to sweep the file.
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if _is_current(lock, path) and path.exists():
+            return StagedPixels(path, lock)
         os.close(lock)
 
 
@@ -151,22 +160,24 @@ def _lock(path: Path, kind: int) -> int:
             fcntl.flock(lock, kind)
         except OSError as error:
             raise _unusable(path, error) from error
-        if _is_current(lock, name):
+        if _is_current(lock, path):
             return lock
         os.close(lock)
 
 
-def _is_current(lock: int, name: Path) -> bool:
+def _is_current(lock: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(lock), name.stat())
+        return os.path.samestat(os.fstat(lock), path.with_suffix(".lock").stat())
     except FileNotFoundError:
         return False
 
 
-def _leave(path: Path, lock: int) -> None:
+def _leave(path: Path, lock: int, owner: int | None = None) -> None:
     try:
+        if owner not in (None, os.getpid()):
+            return  # a forked child shares its parent's lock, which is not its to give up
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_current(lock, path.with_suffix(".lock")):
+        if _is_current(lock, path):
             _remove(path)
     except OSError:
         return  # others still read it: the last of them removes it
@@ -194,7 +205,7 @@ def _write(
         _reserve(part, shape, dtype)
         array = np.lib.format.open_memmap(part, mode="r+")
     except OSError as error:
-        raise _unusable(path, error, int(np.prod(shape)) * dtype.itemsize) from error
+        raise _unusable(path, error, math.prod(shape) * dtype.itemsize) from error
     write(array)
     array.flush()
     del array
@@ -203,7 +214,7 @@ def _write(
 
 def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
     """Write the header and take all the space now: a full disk under a map kills the process."""
-    needed = int(np.prod(shape)) * dtype.itemsize
+    needed = math.prod(shape) * dtype.itemsize
     if shutil.disk_usage(part.parent).free < needed + _SPARE_BYTES:
         raise OSError("not enough space")
     header = {

@@ -209,11 +209,14 @@ def _is_dear(page: SegmentedPage) -> bool:
 def _stage(path: str, level: TiffLevel, key: str) -> StagedPixels:
     width, height = level.size
     rows = max(page.segment[1] for page in level.pages)
-    check_decodes(path, width, min(rows, height), 3 * level.bands * level.dtype.itemsize)
 
     def write(out: Pixels) -> None:
         for start in range(0, height, rows):
             stop = min(start + rows, height)
             out[start:stop] = level.window(0, start, width, stop)
 
-    return stage(key, (height, width, level.bands), level.dtype, write)
+    def check() -> None:
+        # The strip as stored, decoded, and as its bands are put together.
+        check_decodes(path, width, min(rows, height), 3 * level.bands * level.dtype.itemsize)
+
+    return stage(key, (height, width, level.bands), level.dtype, write, check)

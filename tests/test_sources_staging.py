@@ -1,0 +1,305 @@
+"""Staging: decoded once for all processes, gone when the last of them leaves."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilevision.errors import SourceError
+from tilevision.geometry import Box
+from tilevision.sources import open_reference, open_source
+from tilevision.sources.staging import StagedPixels, open_staged, stage, staging_folder
+
+
+@pytest.fixture(autouse=True)
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temp folder of this test's own, for this process and those it starts."""
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start a Python process that runs `code`."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def staged(key: str = "key", value: int = 7) -> StagedPixels:
+    def write(out: np.ndarray) -> None:
+        out[...] = value
+
+    return stage(key, (4, 5, 3), np.dtype(np.uint8), write)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_folder_is_private(temp: Path) -> None:
+    """Decoded images are for their owner's eyes: folder 0700, files 0600."""
+    one = staged()
+    assert staging_folder().parent == temp
+    assert staging_folder().stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in staging_folder().iterdir()} == {0o600}
+    one.close()
+
+
+def test_a_folder_that_others_can_write_is_refused(temp: Path) -> None:
+    """Somebody may have put the folder there before us, to read or to swap our images."""
+    folder = temp / f"tilevision-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(SourceError, match="private folder"):
+        staged()
+    folder.rmdir()
+    folder.symlink_to(temp)
+    with pytest.raises(SourceError, match="private folder"):
+        staged()
+
+
+def test_the_last_user_removes_the_file() -> None:
+    """While anybody reads it, it stays; then nothing is left."""
+    first, second = staged(), staged(value=9)
+    assert (second.pixels == 7).all()
+    first.close()
+    assert first.path.exists()
+    second.close()
+    assert left(staging_folder()) == []
+
+
+def test_a_forgotten_source_lets_go_too() -> None:
+    """Without close, garbage collection gives the share up."""
+    source = open_source(np.ones((8, 8), np.uint8))
+    assert len(left(staging_folder())) == 2
+    del source
+    assert left(staging_folder()) == []
+
+
+def test_a_process_that_ends_leaves_nothing(temp: Path) -> None:
+    """At a normal exit the staging file goes, without close."""
+    code = """
+        import numpy as np, tilevision.sources as s
+        source = s.open_source(np.ones((8, 8), np.uint8))
+        print(source.metadata.notes)
+    """
+    process = python(code)
+    out, err = process.communicate(timeout=60)
+    assert "removed when no longer in use" in out, err
+    assert left(staging_folder()) == []
+
+
+def test_what_a_killed_process_left_is_swept_at_the_next_staging(temp: Path) -> None:
+    """A kill -9 leaves files whose locks are gone; whoever stages next removes them."""
+    code = """
+        import numpy as np, tilevision.sources as s
+        source = s.open_source(np.ones((8, 8), np.uint8))
+        print("ready", flush=True)
+        input()
+    """
+    process = python(code)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    mine = staged("mine")
+    assert len(left(staging_folder())) == 4
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert len(left(staging_folder())) == 4
+    other = staged("other")
+    assert left(staging_folder()) == ["mine.lock", "mine.npy", "other.lock", "other.npy"]
+    mine.close()
+    other.close()
+
+
+def test_processes_that_stage_at_once_decode_once(temp: Path, tmp_path: Path) -> None:
+    """One writes, the others wait for it and map the same file."""
+    code = """
+        import sys, time, numpy as np
+        from pathlib import Path
+        from tilevision.sources.staging import stage
+        def write(out):
+            with open(sys.argv[1], "a") as log:
+                log.write("w")
+            time.sleep(0.3)
+            out[...] = 5
+        print("ready", flush=True)
+        input()
+        pixels = stage("shared", (50, 50, 3), np.dtype(np.uint8), write)
+        print(int(pixels.pixels.sum()), flush=True)
+        input()
+    """
+    processes = [python(code, tmp_path / "log") for _ in range(4)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == f"{50 * 50 * 15}\n"
+    assert (tmp_path / "log").read_text() == "w"
+    for process in processes:
+        process.communicate("\n", timeout=60)
+    assert left(staging_folder()) == []
+
+
+@pytest.mark.slow
+def test_a_crowd_that_comes_and_goes_always_reads_whole_images(temp: Path) -> None:
+    """Staging, reading, closing and sweeping in six processes: never a torn or missing file."""
+    code = """
+        import sys, random, numpy as np
+        from tilevision.sources.staging import stage
+        rng = random.Random(int(sys.argv[1]))
+        for _ in range(300):
+            number = rng.randrange(3)
+            def write(out):
+                out[...] = number
+            one = stage(f"k{number}", (64, 64, 3), np.dtype(np.uint8), write)
+            assert (one.pixels == number).all()
+            one.close()
+        print("fine")
+    """
+    processes = [python(code, seed) for seed in range(6)]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert out == "fine\n", err
+    assert left(staging_folder()) == []
+
+
+def test_a_forked_child_does_not_take_the_file_away() -> None:
+    """A child that closes what it inherited leaves the parent's image in place."""
+    one = staged()
+    child = os.fork()
+    if child == 0:
+        one.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert one.path.exists()
+    again = staged(value=9)
+    assert (again.pixels == 7).all()
+    again.close()
+    one.close()
+    assert left(staging_folder()) == []
+
+
+def test_a_failed_decode_leaves_nothing_behind() -> None:
+    """What `write` raises comes through, and the half-written file is gone."""
+
+    def write(out: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage("key", (4, 5, 3), np.dtype(np.uint8), write)
+    assert left(staging_folder()) == []
+
+
+def test_a_full_disk_is_one_clear_error(temp: Path) -> None:
+    """Space is taken before anything is mapped: an error with folder and size, never a crash."""
+    code = """
+        import resource, numpy as np, tilevision.sources as s
+        from tilevision.errors import SourceError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        try:
+            s.open_source(np.ones((2000, 2000), np.uint8))
+        except SourceError as error:
+            print(error)
+    """
+    out, err = python(code).communicate(timeout=60)
+    assert "4 MB needed" in out and "TMPDIR" in out and str(temp) in out, err
+    assert left(staging_folder()) == []
+    with pytest.raises(SourceError, match=r"MB needed.*not enough space.*TMPDIR"):
+        stage("huge", (10**7, 10**7, 3), np.dtype(np.uint8), lambda out: None)
+    assert left(staging_folder()) == []
+
+
+def test_an_unusable_temp_folder_is_one_clear_error(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be written, the remedy is named."""
+    monkeypatch.setattr(tempfile, "tempdir", str(temp / "missing"))
+    with pytest.raises(SourceError, match="TMPDIR"):
+        staged()
+
+
+def test_another_process_maps_an_array_by_reference(temp: Path) -> None:
+    """Of an array, a task carries only where it is staged: its pixels arrive all the same."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (300, 400, 2), dtype=np.uint16)
+    source = open_source(pixels)
+    blob = pickle.dumps(source.reference)
+    assert len(blob) < 1000
+    code = """
+        import pickle, sys, numpy as np
+        from tilevision.geometry import Box
+        from tilevision.sources import open_reference
+        source = open_reference(pickle.loads(bytes.fromhex(sys.argv[1])))
+        print(int(source.read(Box(10, 20, 30, 50)).sum()), source.fingerprint)
+    """
+    out, err = python(code, blob.hex()).communicate(timeout=60)
+    assert out.split() == [str(int(pixels[20:50, 10:30].sum())), source.fingerprint], err
+    source.close()
+    assert left(staging_folder()) == []
+    with pytest.raises(SourceError, match="another host"):
+        open_reference(pickle.loads(blob))
+
+
+def test_a_worker_without_the_staged_file_decodes_the_picture_itself(tmp_path: Path) -> None:
+    """On another host the picture file is enough: it is staged there again."""
+    Image.fromarray(np.full((20, 30, 3), 9, np.uint8)).save(tmp_path / "a.png")
+    source = open_source(tmp_path / "a.png")
+    reference = source.reference
+    source.close()
+    assert left(staging_folder()) == []
+    assert (open_reference(reference).read(Box(0, 0, 30, 20)) == 9).all()
+
+
+def test_a_closed_image_says_so() -> None:
+    """Reading after close is one clear error."""
+    source = open_source(np.ones((8, 8), np.uint8))
+    source.close()
+    with pytest.raises(SourceError, match="closed"):
+        source.read(Box(0, 0, 8, 8))
+
+
+def test_a_damaged_staging_file_is_not_read() -> None:
+    """What is no whole image in the staging folder is an error, not garbage pixels."""
+    one = staged()
+    one.path.write_bytes(one.path.read_bytes()[:100])
+    with pytest.raises(SourceError, match="damaged"):
+        open_staged(one.path)
+    one.close()
+
+
+def test_waiting_ends_when_the_writer_dies(temp: Path) -> None:
+    """A writer killed half way frees those that wait; one of them stages instead."""
+    code = """
+        import time, numpy as np
+        from tilevision.sources.staging import stage
+        def write(out):
+            print("writing", flush=True)
+            time.sleep(600)
+        stage("key", (4, 5, 3), np.dtype(np.uint8), write)
+    """
+    process = python(code)
+    assert process.stdout is not None and process.stdout.readline() == "writing\n"
+    begin = time.monotonic()
+    os.kill(process.pid, signal.SIGKILL)
+    one = staged()
+    process.communicate(timeout=60)
+    assert time.monotonic() - begin < 60
+    assert (one.pixels == 7).all()
+    one.close()
+    assert left(staging_folder()) == []
