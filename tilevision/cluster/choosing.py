@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from distributed import default_client
@@ -28,10 +29,11 @@ def find_cluster(client: Any = None, workers: int | None = None) -> tuple[Cluste
         If the client cannot be used, or no cluster can be started.
     """
     if client is not None:
-        return attach(client), ""
+        return attach(client), _repeats(client)
     current = _current() if workers is None else None
     if current is not None:
-        return attach(current), f"using the current Dask client: {current.scheduler.address}"
+        note = f"using the current Dask client: {current.scheduler.address}"
+        return attach(current), "; ".join(filter(None, [note, _repeats(current)]))
     cluster = shared_cluster(workers)
     link = f", dashboard {cluster.dashboard_link}" if cluster.dashboard_link else ""
     count = len(cluster.workers())
@@ -43,3 +45,20 @@ def _current() -> Any:
         return default_client()
     except ValueError:  # there is none
         return None
+
+
+def _repeats(client: Any) -> str:
+    """Say what a user's cluster does about crashes, where it is not what ours does."""
+    allowed = 0
+    with suppress(Exception):  # a gateway may forbid the look; then there is nothing to say
+        allowed = client.run_on_scheduler(_allowed_failures)
+    if allowed == 0:
+        return ""
+    return (
+        f"this Dask cluster repeats a task on {allowed + 1} workers before it reports a crash; "
+        "with its allowed-failures at 0, tiles that crash are found sooner"
+    )
+
+
+def _allowed_failures(dask_scheduler: Any) -> int:
+    return int(dask_scheduler.allowed_failures)

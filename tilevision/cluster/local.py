@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -31,6 +32,32 @@ CLOSE_SECONDS = 10.0
 RESTART_PATIENCE_SECONDS = 1.0
 WORKER_PRELOAD = "tilevision.cluster.child"
 
+
+class _Hush:
+    """Keeps Dask's own log off the terminal while any of our clusters is up.
+
+    What it has to say (connections lost, workers restarted) is dealt with, or told in our words.
+    """
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._lock = threading.Lock()
+        self._silence = ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._silence.enter_context(silence_logging_cmgr(logging.CRITICAL))
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._silence.close()
+
+
+_hush = _Hush()
 _open: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 
@@ -64,25 +91,36 @@ class LocalCluster(Cluster):
         self.threads_per_worker = threads_per_worker
         self.memory_limit = memory_limit
         self.closed = False
-        self._quiet = ExitStack()
+        self._process = os.getpid()
+        self._up = False
         self._changing = threading.Lock()
         self._start()
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tilevision-cluster-"))
-        self._quiet.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        self._up = True
+        _hush.enter()
         try:
             self._processes = self._start_processes()
             client = Client(self._processes, set_as_default=False)
             client.wait_for_workers(self.size, timeout=60)
         except Exception as error:
+            words = self._last_words() or " ".join(str(error).split())[:300]
             self._discard()
             raise ClusterError(
-                f"the local cluster of {self.size} workers did not start ({error}); "
+                f"the local cluster of {self.size} workers did not start ({words}); "
                 "try fewer workers, or give your own client="
             ) from error
         super().__init__(client)
         _open.add(self)
+
+    def _last_words(self) -> str:
+        """Return the last line of the first log that has any: why a process ended."""
+        for log in sorted(self._folder.glob("*.log")):
+            lines = log.read_text(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1].strip()[:300]
+        return ""
 
     def _start_processes(self) -> GuardlessCluster:
         scheduler = {
@@ -141,12 +179,17 @@ class LocalCluster(Cluster):
 
     def close(self) -> None:
         """End all processes and remove their folder; again is harmless."""
+        if os.getpid() != self._process:
+            return  # a fork of the client ends, which is not the cluster's end
         with self._changing:
             if not self.closed:
                 self.closed = True
                 self._discard()
 
     def _discard(self) -> None:
+        if not self._up:
+            return
+        self._up = False
         client, processes = getattr(self, "client", None), getattr(self, "_processes", None)
         with suppress(Exception):  # whatever state it is in, its processes go
             if client is not None:
@@ -154,8 +197,10 @@ class LocalCluster(Cluster):
         with suppress(Exception):
             if processes is not None:
                 processes.close(timeout=CLOSE_SECONDS)
+        if processes is not None:
+            processes.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._quiet.close()
+        _hush.leave()
 
     def __repr__(self) -> str:
         state = "running" if self.alive else "closed"

@@ -18,6 +18,7 @@ from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import dask
+import psutil
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
 from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
@@ -46,7 +47,7 @@ async def _spawn(
         "cls": cls,
         "args": args,
         "opts": opts,
-        "path": [str(Path(entry or ".").absolute()) for entry in sys.path],
+        "path": [_absolute(entry) for entry in sys.path],
         "config": dask.config.serialize(_portable_config()),
         "parent": os.getpid(),
         "folder": str(folder),
@@ -69,6 +70,12 @@ async def _spawn(
         await process.stdin.drain()
     process.stdin.close()
     return process
+
+
+def _absolute(entry: str) -> str:
+    # Only what is a place: editable installs put names of import hooks into the path.
+    place = Path(entry or ".")
+    return str(place.absolute()) if place.exists() else entry
 
 
 def _portable_config() -> dict[str, Any]:
@@ -111,8 +118,7 @@ class SchedulerProcess(SubprocessScheduler):  # type: ignore[misc]  # distribute
                 self.address = json.loads(self.scheduler_file.read_text())["address"]
                 return
             await asyncio.sleep(0.02)
-        last = (self.folder / "scheduler.log").read_text(errors="replace").strip().splitlines()
-        raise RuntimeError(f"the scheduler did not start: {last[-1] if last else 'no message'}")
+        raise RuntimeError("its scheduler did not come up")
 
     @property
     def running(self) -> bool:
@@ -188,6 +194,23 @@ class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is unt
             await asyncio.sleep(1.0)  # a process that dies at once must not spin
             self.workers.pop(worker.name, None)
             await self._correct_state()
+
+    async def _close(self) -> None:
+        if self.scheduler is not None and not self.scheduler.running:
+            # Nobody is left to say good-bye to; trying would take half a minute.
+            self.scheduler.status = Status.closed
+            self.shutdown_scheduler = False
+        await super()._close()
+
+    def kill(self) -> None:
+        """End what an orderly close has left; harmless after one that went well."""
+        for server in [*self.workers.values(), self.scheduler]:
+            process = None if server is None else server.process
+            if process is not None and process.returncode is None:
+                with suppress(psutil.NoSuchProcess):
+                    family = psutil.Process(process.pid)
+                    for member in [*family.children(recursive=True), family]:
+                        member.kill()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # The inherited method drops an entry whose worker stayed away, and nobody starts another;

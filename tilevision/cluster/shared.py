@@ -56,8 +56,11 @@ class BorrowedCluster(Cluster):
 
     @property
     def alive(self) -> bool:
-        """Whether the scheduler is there and can be reached."""
-        return self._cluster.alive
+        """Whether the scheduler is there and can be reached.
+
+        Not after another run has rebuilt the cluster: what this one had there is lost.
+        """
+        return self._cluster.alive and self.client is self._cluster.client
 
     def restart_worker(self, address: str) -> None:
         """Have a worker replaced by a fresh one; returns at once."""

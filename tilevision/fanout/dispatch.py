@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from tilevision.schedule.happenings import Submit
 __all__ = ["Broken", "Dispatch", "Flight", "Heard", "Landed", "WorkersSeen"]
 
 PINNED_PRIORITY = 1
+BRING_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +122,22 @@ class Dispatch:
         self._name = f"tilevision-{self.run_id}-{uuid4().hex[:8]}"
         self._looking = False
         plugin = WorkPlugin(self._name, pickle.dumps(self.work))
+        loop = client.loop.asyncio_loop
+        brought = asyncio.run_coroutine_threadsafe(self._bring(client, plugin), loop)
         try:
-            client.register_plugin(plugin, name=self._name)
+            # A worker that is too busy to answer gets the work later; its tasks wait for it.
+            with suppress(TimeoutError):
+                brought.result(timeout=BRING_SECONDS)
         except Exception as error:
             raise ClusterError(
                 f"a Dask worker cannot take the work ({type(error).__name__}: {error}); "
                 "install the same tilevision there as here"
             ) from error
         client.subscribe_topic(self._name, self._hear)
+
+    @staticmethod
+    async def _bring(client: Any, plugin: WorkPlugin) -> None:
+        await client.register_plugin(plugin, name=plugin.name)
 
     def close(self) -> None:
         """Let go of whatever is still under way; the workers forget the work."""

@@ -152,11 +152,13 @@ class _Loop:
 
     def _join(self) -> list[Happening]:
         """Meet the cluster, at the start and after a rebuild."""
+        if not self.cluster.alive:
+            return self._rebuild()
         try:
             self.dispatch.open()
             self.workers = self.cluster.workers()
         except ClusterError:
-            if self.cluster.alive or not self.cluster.owned:
+            if self.cluster.alive:
                 raise
             return self._rebuild()
         self.watchdog.saw(len(self.workers), time.monotonic())
@@ -273,15 +275,7 @@ class _Loop:
         if workers == self.workers:
             return []
         self.workers = workers
-        happenings: list[Happening] = []
-        for task, flight in list(self.dispatch.flights.items()):
-            pin = flight.submit.worker
-            # Dask would keep a task for a worker that is gone until it comes back, and it never
-            # does: its replacement has another address.
-            if pin is not None and pin not in workers:
-                self.dispatch.release([task])
-                happenings.append(TaskLost(task, _loss(None)))
-        return [*happenings, ClusterChanged(workers)]
+        return [ClusterChanged(workers)]
 
     # When the cluster fails --------------------------------------------------------------
 
@@ -328,9 +322,9 @@ def _finished(flight: Flight, signal: Landed) -> TaskFinished:
     return TaskFinished(flight.submit.task, outcomes, signal.report.seconds, batched)
 
 
-def _loss(error: BaseException | None) -> Failure:
+def _loss(error: BaseException) -> Failure:
     """Say in one line what became of a task that never came back."""
-    if error is None or isinstance(error, KilledWorker):
+    if isinstance(error, KilledWorker):
         return Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
     if isinstance(error, (NoValidWorkerError, NoWorkerError)):
         return Failure("lost", "NoWorker", "Dask found no worker for it in time")

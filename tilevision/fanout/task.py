@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import pickle
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker, secede
 from distributed.metrics import context_meter
+from distributed.utils import sync
 
 from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
 
 __all__ = ["Batch", "Report", "WorkPlugin", "run_batch"]
+
+REPORT_SECONDS = 5.0
+BROUGHT_SECONDS = 10.0
 
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
@@ -87,16 +91,45 @@ def run_batch(order: bytes) -> Report:
     """
     batch: Batch = pickle.loads(order)  # noqa: S301 our own client wrote it
     worker = get_worker()
-    numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
-
-    def started(tile_id: str) -> None:
-        message = {"task": batch.task, "tile": numbers[tile_id], "worker": worker.address}
-        worker.log_event(batch.topic, message)
-
-    hooks = Hooks(started=started, waiting=secede, span=_span)
+    hooks = Hooks(started=_Reporter(batch, worker), waiting=secede, span=_span)
     began = time.perf_counter()
     outcomes = infer(_work(batch.work), batch.tiles, hooks)
     return Report(tuple(outcomes), time.perf_counter() - began, worker.address)
+
+
+class _Reporter:
+    """Tells the client which tile is begun, so that a death is blamed on the right one.
+
+    The first tile of a task is reported before it is touched: a tile that kills the process at
+    once would otherwise take the news with it, and be tried for ever without blame. The others
+    do not wait for their news to get through, which would cost more than a millisecond each.
+    """
+
+    def __init__(self, batch: Batch, worker: Any) -> None:
+        self._batch = batch
+        self._worker = worker
+        self._numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
+        self._waited = False
+
+    def __call__(self, tile_id: str) -> None:
+        worker, topic = self._worker, self._batch.topic
+        message = {
+            "task": self._batch.task,
+            "tile": self._numbers[tile_id],
+            "worker": worker.address,
+        }
+        if self._waited:
+            worker.log_event(topic, message)
+            return
+        self._waited = True
+        with suppress(OSError, TimeoutError):  # a hint: a scheduler that is gone shows elsewhere
+            sync(
+                worker.loop,
+                worker.scheduler.log_event,
+                topic=topic,
+                msg=message,
+                callback_timeout=REPORT_SECONDS,
+            )
 
 
 def _span(name: str) -> AbstractContextManager[None]:
@@ -107,8 +140,10 @@ def _span(name: str) -> AbstractContextManager[None]:
 def _work(name: str) -> Work:
     work = _works.get(name)
     if work is None:
-        blob = _blobs.get(name)
-        if blob is None:
-            raise ClusterError(f"the worker was never told of run {name}; restart the cluster")
+        deadline = time.monotonic() + BROUGHT_SECONDS
+        while (blob := _blobs.get(name)) is None:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the worker was never told of run {name}; restart the cluster")
+            time.sleep(0.02)
         work = _works[name] = pickle.loads(blob)  # noqa: S301 our own client wrote it
     return work

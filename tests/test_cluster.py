@@ -1,0 +1,439 @@
+"""The Dask cluster: up without a guard, quiet, and gone with its client."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dask
+import psutil
+import pytest
+from distributed import Client
+
+from tilevision.cluster import (
+    LocalCluster,
+    attach,
+    find_cluster,
+    local_cluster,
+    processes,
+    shared_cluster,
+)
+from tilevision.cluster import shared as shelf
+from tilevision.errors import ClusterError, RunError
+
+MARK = "TILEVISION_TEST_MARK"
+PATIENCE = 60.0
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Wait for `condition`, and fail naming it."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting after {PATIENCE:.0f} s until {what}"
+        time.sleep(0.05)
+
+
+class Script:
+    """A plain script in a process group of its own, and all processes that descend from it."""
+
+    def __init__(self, folder: Path, code: str) -> None:
+        self.mark = uuid.uuid4().hex
+        (folder / "plain.py").write_text(textwrap.dedent(code))
+        self.process = subprocess.Popen(
+            [sys.executable, "plain.py"],
+            cwd=folder,
+            env=os.environ | {MARK: self.mark},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def line(self) -> str:
+        """Return the next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def finish(self) -> tuple[str, str, int]:
+        """Return what it printed, what it complained about, and its exit code."""
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return out.strip(), err.strip(), self.process.returncode
+
+    def living(self) -> list[psutil.Process]:
+        """Return all processes that carry the mark, the script's own included."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.mark:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Callable[[str], Script]]:
+    started: list[Script] = []
+
+    def start(code: str) -> Script:
+        started.append(Script(tmp_path, code))
+        return started[-1]
+
+    yield start
+    for one in started:
+        for process in one.living():
+            process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with local_cluster(2) as running:
+        yield running
+
+
+# Arguments -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
+def test_workers_must_be_a_whole_number(workers: object) -> None:
+    """A senseless number of workers is refused in one line that says what to give."""
+    with pytest.raises(RunError, match=r"^workers is .*; give a whole number of 1 or more$"):
+        local_cluster(workers)  # type: ignore[arg-type]
+
+
+def test_shared_cluster_refuses_the_same_numbers() -> None:
+    """The shared cluster checks its argument before it starts anything."""
+    with pytest.raises(RunError, match="workers is 0"):
+        shared_cluster(0)
+
+
+@pytest.mark.parametrize("limit", ["lots", "-", object()])
+def test_memory_limit_must_be_understood(limit: object) -> None:
+    """A memory limit that is no size is refused in one line."""
+    with pytest.raises(RunError, match=r"^memory_limit is .*give 'auto'"):
+        local_cluster(1, memory_limit=limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("client", ["tcp://127.0.0.1:1", None, 3])
+def test_attach_takes_only_a_client(client: object) -> None:
+    """What is not a Dask client is refused, with the way to make one."""
+    with pytest.raises(ClusterError, match=r"give a dask\.distributed\.Client"):
+        attach(client)
+
+
+# A running cluster -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_workers_take_over_the_environment_of_the_client(cluster: LocalCluster) -> None:
+    """Workers get the client's paths, one native thread each, and ignore Ctrl-C."""
+
+    def look() -> tuple[list[str], str | None, bool]:
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return sys.path, os.environ.get("OMP_NUM_THREADS"), ignored
+
+    seen = cluster.client.run(look)
+    assert len(seen) == 2
+    for path, threads, ignored in seen.values():
+        assert set(sys.path) - {""} <= set(path)
+        assert threads == os.environ.get("OMP_NUM_THREADS", "1")
+        assert ignored
+
+
+@pytest.mark.slow
+def test_our_cluster_tells_what_it_is(cluster: LocalCluster) -> None:
+    """A local cluster is ours, counts its workers, links its dashboard, and is not the default."""
+    assert cluster.owned and cluster.alive
+    assert list(cluster.workers().values()) == [1, 1]
+    assert cluster.dashboard_link.startswith("http://127.0.0.1:")
+    with pytest.raises(ValueError, match="No clients found"):
+        Client.current()
+
+
+@pytest.mark.slow
+def test_a_task_that_dies_is_not_tried_again_by_dask(cluster: LocalCluster) -> None:
+    """Dask gives up a task at the first death; who is to blame is not its business."""
+    failures = cluster.client.run_on_scheduler(
+        lambda dask_scheduler: dask_scheduler.allowed_failures
+    )
+    assert failures == 0
+
+
+@pytest.mark.slow
+def test_restarting_a_worker_replaces_it(cluster: LocalCluster) -> None:
+    """A worker stuck in a task is replaced by another while its neighbour stays."""
+    victim, other = cluster.workers()
+    stuck = cluster.client.submit(time.sleep, 600, workers=[victim], pure=False)
+    wait_until(lambda: cluster.client.processing()[victim], "the worker is stuck")
+    stuck.release()
+    cluster.restart_worker(victim)
+    wait_until(
+        lambda: victim not in cluster.workers() and len(cluster.workers()) == 2,
+        "the worker is replaced",
+    )
+    assert other in cluster.workers()
+
+
+@pytest.mark.slow
+def test_a_nanny_that_dies_is_replaced(cluster: LocalCluster) -> None:
+    """Losing a whole worker entry, nanny included, leaves as many workers as asked for."""
+    before = set(cluster.workers())
+    victim = sorted(before)[0]
+    nanny = cluster.client.run(os.getppid, workers=[victim])[victim]
+    psutil.Process(nanny).kill()
+    wait_until(
+        lambda: victim not in cluster.workers() and len(cluster.workers()) == 2,
+        "the nanny is replaced",
+    )
+
+
+@pytest.mark.slow
+def test_configuration_reaches_scheduler_and_workers() -> None:
+    """Dask settings of the client hold in the scheduler and in the workers."""
+    with dask.config.set({"distributed.scheduler.worker-ttl": "77 s"}), local_cluster(1) as cluster:
+
+        def setting() -> str:
+            return str(dask.config.get("distributed.scheduler.worker-ttl"))
+
+        assert cluster.client.run_on_scheduler(setting) == "77 s"
+        assert set(cluster.client.run(setting).values()) == {"77 s"}
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_is_noticed_and_rebuilt() -> None:
+    """A killed scheduler shows at once; rebuilding gives a working cluster, without leftovers."""
+    with local_cluster(1) as cluster:
+        scheduler = psutil.Process(cluster.client.run_on_scheduler(os.getpid))
+        nanny = psutil.Process(next(iter(cluster.client.run(os.getppid).values())))
+        scheduler.kill()
+        wait_until(lambda: not cluster.alive, "the loss is noticed")
+        cluster.rebuild()
+        assert cluster.alive
+        assert cluster.client.submit(sum, [1, 2]).result() == 3
+        wait_until(lambda: not nanny.is_running(), "the old nanny is gone")
+    with pytest.raises(ClusterError, match="was closed"):
+        cluster.rebuild()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first process died of is in the error, in one line, and nothing is left over."""
+    monkeypatch.setattr(processes, "BOOTSTRAP", "raise SystemExit('no luck today')")
+    before = set(Path(tempfile.gettempdir()).glob("tilevision-cluster-*"))
+    with pytest.raises(ClusterError, match=r"did not start \(no luck today\); try fewer workers"):
+        local_cluster(1)
+    assert set(Path(tempfile.gettempdir()).glob("tilevision-cluster-*")) <= before
+
+
+@pytest.mark.slow
+def test_a_fork_of_the_client_may_end(cluster: LocalCluster) -> None:
+    """A forked child that closes what it inherited does not take the parent's cluster along."""
+    child = os.fork()
+    if child == 0:
+        cluster.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert cluster.alive
+    assert cluster.client.submit(sum, [1, 2], pure=False).result() == 3
+
+
+@pytest.mark.slow
+def test_closing_leaves_no_folder_and_closing_again_is_harmless() -> None:
+    """A closed cluster is not alive and has taken its temporary folder along."""
+    cluster = local_cluster(1)
+    folder = Path(next(iter(cluster.client.run(os.getcwd).values())))
+    local = cluster.client.run(lambda dask_worker: dask_worker.local_directory)
+    cluster.close()
+    cluster.close()
+    assert not cluster.alive
+    assert folder.exists()
+    wait_until(lambda: not Path(next(iter(local.values()))).exists(), "the folder is gone")
+
+
+# A user's cluster ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_an_attached_cluster_stays_the_users(cluster: LocalCluster) -> None:
+    """Closing what was attached closes nothing, and it cannot be rebuilt by us."""
+    with Client(cluster.client.scheduler.address, set_as_default=False) as client:
+        with attach(client) as attached:
+            assert not attached.owned and attached.alive
+            assert attached.workers() == cluster.workers()
+        assert client.status == "running"
+        with pytest.raises(ClusterError, match="start it again"):
+            attached.rebuild()
+    assert not attached.alive
+    with pytest.raises(ClusterError, match="is closed"):
+        attach(client)
+
+
+@pytest.mark.slow
+def test_a_current_client_is_used_and_said_so(cluster: LocalCluster) -> None:
+    """Without client= the user's current client is taken, and named."""
+    address = cluster.client.scheduler.address
+    with Client(address) as client:
+        found, note = find_cluster()
+        assert found.client is client and note == f"using the current Dask client: {address}"
+        assert find_cluster(client)[1] == ""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_repeats_crashes_is_taken_as_it_is() -> None:
+    """What a user's cluster does about crashes is accepted, and said in one line."""
+    with Client(processes=False, dashboard_address=":0", set_as_default=False) as client:
+        found, note = find_cluster(client)
+        assert found.client is client
+        assert note.startswith("this Dask cluster repeats a task on 4 workers")
+
+
+# The shared cluster ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty_shelf() -> Iterator[None]:
+    yield
+    if shelf._shelf.cluster is not None:
+        shelf._shelf.cluster.close()
+    shelf._shelf.cluster = None
+    shelf._shelf.users = 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_shelf")
+def test_the_shared_cluster_is_started_once() -> None:
+    """A second run borrows the cluster of the first; a dead one is started anew."""
+    with shared_cluster(1) as first:
+        address = first.client.scheduler.address
+    with shared_cluster(1) as second, shared_cluster() as third:
+        assert second.client.scheduler.address == third.client.scheduler.address == address
+    psutil.Process(second.client.run_on_scheduler(os.getpid)).kill()
+    wait_until(lambda: not second.alive, "the loss is noticed")
+    with shared_cluster(1) as fourth:
+        assert fourth.alive and fourth.client.scheduler.address != address
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_shelf")
+def test_another_number_of_workers_never_disturbs_a_run() -> None:
+    """Asking for another size while the cluster is in use gets a cluster of its own."""
+    with shared_cluster(1) as first:
+        with shared_cluster(2) as second:
+            assert len(second.workers()) == 2
+        assert not second.alive
+        assert first.alive and len(first.workers()) == 1
+    with shared_cluster(2) as third:
+        assert len(third.workers()) == 2 and not first.alive
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("empty_shelf")
+def test_edited_modules_reach_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that was edited between two runs is not run in its old form by kept workers."""
+    monkeypatch.syspath_prepend(tmp_path)
+    beside = tmp_path / "beside_shared.py"
+    beside.write_text("def answer():\n    return 1\n")
+    import beside_shared  # type: ignore[import-not-found]  # written just above
+
+    def call() -> int:
+        import beside_shared
+
+        return int(beside_shared.answer())
+
+    try:
+        with shared_cluster(1) as cluster:
+            assert set(cluster.client.run(call).values()) == {1}
+        beside.write_text("def answer():\n    return 22\n")
+        with shared_cluster(1) as cluster:
+            assert set(cluster.client.run(call).values()) == {22}
+    finally:
+        del sys.modules["beside_shared"]
+    assert beside_shared.answer() == 1  # the client's own copy is the client's business
+
+
+# Whole processes -------------------------------------------------------------------------
+
+PLAIN = """
+from tilevision.cluster import local_cluster
+import beside
+cluster = local_cluster(2)
+print(cluster.client.submit(beside.answer, 6).result(), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_script_needs_no_guard(tmp_path: Path, script: Callable[[str], Script]) -> None:
+    """A top-level script with a module beside it runs, says nothing else, and leaves no process."""
+    (tmp_path / "beside.py").write_text("def answer(x):\n    print('loud')\n    return 7 * x\n")
+    one = script(PLAIN)
+    assert one.finish() == ("42", "", 0)
+    wait_until(lambda: not one.living(), "all processes are gone")
+
+
+@pytest.mark.slow
+def test_nothing_survives_a_killed_client(tmp_path: Path, script: Callable[[str], Script]) -> None:
+    """After kill -9 of the client no process and no temporary folder is left."""
+    one = script(
+        """
+        import time
+        from tilevision.cluster import local_cluster
+        cluster = local_cluster(2)
+        print(cluster._folder, flush=True)
+        stuck = cluster.client.submit(time.sleep, 600)
+        time.sleep(600)
+        """
+    )
+    folder = Path(one.line())
+    assert len(one.living()) >= 6  # the script, the scheduler, two nannies, two workers
+    one.process.kill()
+    wait_until(lambda: not one.living(), "all processes are gone")
+    wait_until(lambda: not folder.exists(), "the folder is gone")
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_only_the_client(script: Callable[[str], Script]) -> None:
+    """An interrupt of the whole process group leaves workers and scheduler at work."""
+    one = script(
+        """
+        import os, sys
+        from tilevision.cluster import local_cluster
+        cluster = local_cluster(2)
+        before = cluster.client.run(os.getpid)
+        print("up", flush=True)
+        try:
+            sys.stdin.read()
+        except KeyboardInterrupt:
+            print(cluster.client.run(os.getpid) == before, flush=True)
+        """
+    )
+    assert one.line() == "up"
+    os.killpg(one.process.pid, signal.SIGINT)
+    assert one.finish() == ("True", "", 0)
+    wait_until(lambda: not one.living(), "all processes are gone")
+
+
+@pytest.mark.slow
+def test_deaths_are_not_reported_on_the_terminal(script: Callable[[str], Script]) -> None:
+    """Workers that die, a killed scheduler and an unclosed cluster leave the terminal clean."""
+    one = script(
+        """
+        import os, time
+        from tilevision.cluster import local_cluster
+        cluster = local_cluster(2)
+        doomed = cluster.client.submit(os._exit, 3)
+        print(type(doomed.exception()).__name__, flush=True)
+        os.kill(cluster.client.run_on_scheduler(os.getpid), 9)
+        while cluster.alive:
+            time.sleep(0.05)
+        """
+    )
+    assert one.finish() == ("KilledWorker", "", 0)
+    wait_until(lambda: not one.living(), "all processes are gone")
