@@ -1,5 +1,6 @@
 """What several test files share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,3 +32,14 @@ def spots() -> np.ndarray:
         for x in (30, 95, 195, 320):
             picture[y : y + 10, x : x + 10] = 255
     return picture
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """Two workers behind the current Dask client, started once; runs use it by default."""
+    from distributed import Client
+
+    from tilevision.cluster import local_cluster
+
+    with local_cluster(workers=2) as ours, Client(ours.client.scheduler.address):
+        yield

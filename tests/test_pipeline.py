@@ -11,7 +11,7 @@ import pytest
 import tilevision as tv
 from tilevision.events import RunChanged, StageDone, TileChanged
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 
 def bright(pixels: np.ndarray) -> list[dict[str, Any]]:

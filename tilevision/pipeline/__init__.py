@@ -1,8 +1,9 @@
 """The only conductor: from an image and a model to a result."""
 
-from tilevision.pipeline.launch import analyze, plan, start
+from tilevision.pipeline.history import runs
+from tilevision.pipeline.launch import analyze, plan, resume, start
 from tilevision.pipeline.many import Batch, analyze_many
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.run import Run
 
-__all__ = ["Batch", "Plan", "Run", "analyze", "analyze_many", "plan", "start"]
+__all__ = ["Batch", "Plan", "Run", "analyze", "analyze_many", "plan", "resume", "runs", "start"]

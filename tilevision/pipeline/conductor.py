@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
-from tilevision.cluster import Cluster, find_cluster
+from tilevision.cluster import find_cluster
 from tilevision.codec import decode
 from tilevision.errors import CheckpointError, Failure, RunError, TilevisionError
 from tilevision.events import BOXES_PER_EVENT, Bus, RunChanged, StageDone, TileChanged
@@ -60,7 +60,7 @@ class Conductor:
         self.changed = threading.Condition()
         self.fault: TilevisionError | None = None
         self.result: Result | None = None
-        self.cluster: Cluster | None = None
+        self.dashboard_link: str | None = None
         self.cancelled = threading.Event()
         self._rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
         self._found: dict[Tile, TileFindings] = {}
@@ -161,22 +161,23 @@ class Conductor:
     def _fan_out(self) -> End:
         assert self._scheduler is not None
         plan = self.plan
-        if self.cluster is None or not self.cluster.alive:
-            began = time.perf_counter()
-            self.cluster, note = find_cluster(self.settings.client, self.settings.workers)
+        began = time.perf_counter()
+        cluster, note = find_cluster(self.settings.client, self.settings.workers)
+        with cluster:
+            self.dashboard_link = cluster.dashboard_link or None
             self._stage("cluster", began, note)
-        work = Work(plan.source.reference, plan.options, plan.stages.tile)
-        return run_tiles(
-            self.cluster,
-            work,
-            self._scheduler,
-            run_id=self.run_id,
-            commit=self._commit,
-            announce=self._announce,
-            commands=self.commands,
-            on_outcome=self._on_outcome,
-            on_hold=lambda reason: self.stumble(RunError(reason)),
-        )
+            return run_tiles(
+                cluster,
+                Work(plan.source.reference, plan.options, plan.stages.tile),
+                self._scheduler,
+                run_id=self.run_id,
+                commit=self._commit,
+                announce=self._announce,
+                commands=self.commands,
+                on_outcome=self._on_outcome,
+                on_wait=lambda line: self._stage("waiting", time.perf_counter(), line),
+                on_hold=lambda reason: self.stumble(RunError(reason)),
+            )
 
     def _policy(self) -> Policy:
         settings, spec = self.settings, self.plan.stages.tile

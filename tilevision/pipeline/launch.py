@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib.metadata import version
 from inspect import signature
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import ENDED, Conductor
+from tilevision.pipeline.history import check_same_work, find_manifest, recall, remember
 from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar
 from tilevision.pipeline.run import Run
@@ -23,7 +23,7 @@ from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.schedule import Quota, Retry
 
-__all__ = ["analyze", "launch", "plan", "start"]
+__all__ = ["analyze", "launch", "plan", "resume", "start"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -183,17 +183,73 @@ def plan(image: Any, **arguments: Any) -> Plan:
         return make_plan(image, settings, resolve_stages(settings), checkpoint)
 
 
-def launch(image: Any, settings: Settings, *, waits: bool = False) -> Run:
-    """Plan, then start the run's thread; `waits` says whether the caller will wait for it."""
+def resume(
+    run_id: str,
+    checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT,
+    *,
+    image: Any = None,
+    model: Any = None,
+    client: Any = None,
+    **overrides: Any,
+) -> Run:
+    """Go on with a run that was stopped, under its own id; returns at once.
+
+    Finished tiles are restored; failed ones get fresh attempts.
+
+    Parameters
+    ----------
+    run_id : str
+        As `tilevision.runs` lists it.
+    checkpoint : path-like
+        Its folder.
+    image, model : optional
+        Where the run cannot know them: an image that was in memory, a file that has moved, a
+        function.
+    client : distributed.Client, optional
+    **overrides
+        Arguments of `tilevision.start` that shall differ from the first time.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    RunError
+        If there is no such run, another process is at work on it (`RunBusy`), or something
+        has to be passed again.
+    SourceError, ModelError
+        If image or model are not what the run was begun with.
+    """
+    manifest = find_manifest(run_id, checkpoint)
+    image, settings = recall(manifest, checkpoint, image, model, client=client, **overrides)
+    return launch(image, settings, manifest=manifest)
+
+
+def launch(
+    image: Any, settings: Settings, *, waits: bool = False, manifest: dict[str, Any] | None = None
+) -> Run:
+    """Plan, then start the run's thread.
+
+    Parameters
+    ----------
+    image, settings
+    waits : bool
+        Whether the caller will wait for the run.
+    manifest : dict, optional
+        Of the run to go on with; None: a new one.
+    """
     stages = resolve_stages(settings)
     with open_checkpoint(settings.checkpoint) as checkpoint:
         decided = make_plan(image, settings, stages, checkpoint)
-    run_id, bus = new_run_id(), Bus()
+    if manifest is not None:
+        check_same_work(manifest, decided)
+    run_id, bus = manifest["id"] if manifest else new_run_id(), Bus()
     if waits if settings.progress is None else settings.progress:
         _show_progress(decided, bus)
     conductor = Conductor(run_id, decided, settings, bus)
-    session = Session(settings.checkpoint, run_id, _manifest(run_id, image, decided, settings), bus)
-    return Run(conductor, bus, session)
+    told = manifest or _manifest(run_id, image, decided, settings)
+    return Run(conductor, bus, Session(settings.checkpoint, run_id, told, bus))
 
 
 def _show_progress(decided: Plan, bus: Bus) -> None:
@@ -210,24 +266,14 @@ def _show_progress(decided: Plan, bus: Bus) -> None:
 
 
 def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
-    """Return what another process needs to follow, name or repeat the run; no secrets."""
-    spec = decided.stages.tile
-    path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+    """Return what another process needs to list, follow or go on with the run."""
     return {
         "id": run_id,
         "started": time.time(),
         "image": decided.name,
-        "path": str(Path(path).absolute()) if path else None,
         "size": list(decided.source.size),
-        "source": decided.source.fingerprint,
-        "model": spec.name,
-        "model_fingerprint": spec.fingerprint,
-        "grid": decided.grid.to_dict(),
-        "scale": decided.scale,
+        "model": decided.stages.tile.name,
         "n_tiles": len(decided.tiles),
-        "merge": settings.merge,
-        "versions": {
-            "tilevision": version("tilevision"),
-            "python": platform.python_version(),
-        },
+        "versions": {"tilevision": version("tilevision"), "python": platform.python_version()},
+        **remember(image, decided, settings),
     }

@@ -43,7 +43,9 @@ class ProgressBar:
         """Take notice of one event."""
         if isinstance(event, TileChanged):
             self._tile(event)
-        elif isinstance(event, StageDone) and event.message and event.stage == "cluster":
+        elif (
+            isinstance(event, StageDone) and event.message and event.stage in ("cluster", "waiting")
+        ):
             self.note(event.message)
         elif isinstance(event, RunChanged) and event.reason:
             self.note(f"{event.status}: {event.reason}")

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -47,15 +49,22 @@ class Run:
         self._conductor = conductor
         self._bus = bus
         self._session = session
-        self._thread = self._begin(conductor.conduct)
+        self._over = self._begin(conductor.conduct)
 
-    def _begin(self, flow: Callable[[], None]) -> threading.Thread:
+    def _begin(self, flow: Callable[[], None]) -> Future[None]:
+        """Start the run's thread; the future is done once its lock and files are released."""
+        over: Future[None] = Future()
+        conductor = self._conductor
+
         def whole() -> None:
-            self._conductor.guard(lambda: self._session.hold(self._conductor, flow))
+            conductor.guard(lambda: self._session.hold(conductor, flow))
+            with conductor.changed:
+                over.set_result(None)
+                conductor.changed.notify_all()
 
-        thread = threading.Thread(target=whole, name=f"tilevision-run-{self.id}", daemon=True)
-        thread.start()
-        return thread
+        over.set_running_or_notify_cancel()  # from now on no waiter can cancel it
+        threading.Thread(target=whole, name=f"tilevision-run-{self.id}", daemon=True).start()
+        return over
 
     # What is going on ---------------------------------------------------------------------
 
@@ -74,8 +83,7 @@ class Run:
     @property
     def dashboard_link(self) -> str | None:
         """Address of the Dask dashboard; None until the cluster is up."""
-        cluster = self._conductor.cluster
-        return cluster.dashboard_link if cluster is not None else None
+        return self._conductor.dashboard_link
 
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest."""
@@ -100,7 +108,7 @@ class Run:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run has ended; say whether it has."""
         with self._conductor.changed:
-            return self._conductor.changed.wait_for(lambda: self.status in ENDED, timeout)
+            return self._conductor.changed.wait_for(self._over.done, timeout)
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the result.
@@ -139,9 +147,8 @@ class Run:
         return result
 
     def _settled(self) -> bool:
-        return self.status in ENDED or (
-            self.status == "paused" and self._conductor.fault is not None
-        )
+        """Say whether waiting longer would change nothing: it is over, or somebody must act."""
+        return self._over.done() or (self.status == "paused" and self._conductor.fault is not None)
 
     def __await__(self) -> Generator[Any, None, Result]:
         """``await run``: as `result`, while buttons and other cells stay alive.
@@ -154,14 +161,16 @@ class Run:
         loop = asyncio.get_running_loop()
         settled = asyncio.Event()
 
-        def look(_event: Event) -> None:
+        def look(_: object) -> None:
             if self._settled():
-                loop.call_soon_threadsafe(settled.set)
+                with suppress(RuntimeError):  # the loop is closed: nobody awaits any more
+                    loop.call_soon_threadsafe(settled.set)
 
         unsubscribe = self.subscribe(look)
+        self._over.add_done_callback(look)
         try:
-            if not self._settled():
-                await settled.wait()
+            look(None)
+            await settled.wait()
         finally:
             unsubscribe()
         return self.result()
@@ -200,10 +209,10 @@ class Run:
             return
         if conductor.result is None or self.status == "blocked":
             raise RunError(f"run {self.id} is {self.status}; start it again instead")
-        self._thread.join()
+        self.wait()
         conductor.cancelled.clear()
         conductor.tell("running", "failed tiles again")
-        self._thread = self._begin(conductor.go_on)
+        self._over = self._begin(conductor.go_on)
 
     def set_concurrency(self, concurrency: int | None) -> None:
         """Change how many tiles may be in flight; None is automatic."""

@@ -1,0 +1,177 @@
+"""Runs that were: list them, go on with one. Reads journals, never the cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilevision.checkpoint import run_owner
+from tilevision.errors import ModelError, RunBusy, RunError, SourceError
+from tilevision.events import RunSummary, journal_path, list_runs, read_manifest
+from tilevision.grid import Grid
+from tilevision.modelspec import ModelSpec, model
+from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
+from tilevision.schedule import Quota, Retry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["check_same_work", "find_manifest", "recall", "remember", "run_status", "runs"]
+
+Folder = str | os.PathLike[str]
+
+# Plain values that a resumed run takes over as they are.
+_KEPT = (
+    *("mpp", "min_score", "classes", "merge", "workers", "concurrency", "batch_size", "device"),
+    *("timeout", "max_failures", "strict"),
+)
+
+
+def runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
+    """List the runs of a checkpoint folder, the latest first.
+
+    Returns
+    -------
+    DataFrame
+        id, started, image, model, status, tiles, done (restored ones included), failed. A run
+        that was killed is ``interrupted``; `tilevision.resume` goes on with it.
+    """
+    import pandas as pd
+
+    columns = ["id", "started", "image", "model", "status", "tiles", "done", "failed"]
+    rows = [
+        (
+            run.id,
+            datetime.fromtimestamp(run.started).astimezone(),
+            run.image,
+            run.model,
+            run_status(checkpoint, run),
+            sum(run.counts.values()),
+            run.counts.get("done", 0) + run.counts.get("restored", 0),
+            run.counts.get("failed", 0),
+        )
+        for run in list_runs(checkpoint)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def run_status(checkpoint: Folder, run: RunSummary) -> str:
+    """Return the run's status; one that nobody holds though it says it goes on was cut off."""
+    going_on = run.status in ("running", "paused")
+    return "interrupted" if going_on and run_owner(checkpoint, run.id) is None else run.status
+
+
+def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
+    """Return the manifest of a run.
+
+    Raises
+    ------
+    RunError
+        If there is no such run; the message names the latest ones.
+    """
+    path = journal_path(checkpoint, run_id)
+    if not path.is_file():
+        latest = ", ".join(run.id for run in list_runs(checkpoint)[:3])
+        raise RunError(
+            f"there is no run {run_id} in {os.fspath(checkpoint)}; "
+            + (f"the latest are {latest}" if latest else "there are no runs at all")
+        )
+    return read_manifest(path)
+
+
+def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
+    """Return what `recall` needs to go on with a run: plain JSON types, no code, no secrets."""
+    spec = decided.stages.tile
+    path = str(Path(image).absolute()) if isinstance(image, (str, os.PathLike)) else None
+    return {
+        "path": path,
+        "source": decided.source.fingerprint,
+        "model_params": None if spec.payload else dict(spec.params),
+        "model_fingerprint": spec.fingerprint,
+        "grid": decided.grid.to_dict(),
+        "scale": decided.scale,
+        "moderation": _stage(decided.stages.moderation),
+        "synthesis": _stage(decided.stages.synthesis),
+        "retry": asdict(settings.retry),
+        "quota": asdict(settings.quota) if settings.quota else None,
+        "settings": {name: getattr(settings, name) for name in _KEPT},
+    }
+
+
+def recall(
+    manifest: dict[str, Any],
+    checkpoint: Folder,
+    image: Any = None,
+    model_: Any = None,
+    **overrides: Any,
+) -> tuple[Any, Settings]:
+    """Return image and settings to go on with the run that `manifest` tells of.
+
+    Raises
+    ------
+    RunError
+        If another process is at work on it, or something has to be given again.
+    """
+    run_id = manifest["id"]
+    owner = run_owner(checkpoint, run_id)
+    if owner is not None:
+        raise RunBusy(f"run {run_id} is being worked on by {owner}; wait for it, or stop that")
+    if image is None:
+        image = manifest["path"]
+        if image is None:
+            raise RunError(f"run {run_id} analysed a {manifest['image']} in memory; pass image=")
+    if model_ is None:
+        if manifest["model_params"] is None:
+            raise RunError(
+                f"run {run_id} used the function {manifest['model']}, which is not stored; "
+                "pass model="
+            )
+        model_ = model(manifest["model"], **manifest["model_params"])
+    arguments = manifest["settings"] | {
+        "grid": Grid.from_dict(manifest["grid"]),
+        "resolution": float(manifest["scale"]),
+        "retry": Retry(**manifest["retry"]),
+        "quota": Quota(**manifest["quota"]) if manifest["quota"] else None,
+        "checkpoint": checkpoint,
+    }
+    if overrides.get("client") is not None:
+        arguments["workers"] = None
+    for stage in ("moderation", "synthesis"):
+        kept = manifest[stage]
+        if stage not in overrides:
+            if kept is not None and kept["params"] is None:
+                raise RunError(
+                    f"run {run_id} used the function {kept['name']} for {stage}, which is not "
+                    f"stored; pass {stage}="
+                )
+            arguments[stage] = None if kept is None else model(kept["name"], **kept["params"])
+    return image, Settings(model_, **(arguments | overrides))
+
+
+def check_same_work(manifest: dict[str, Any], decided: Plan) -> None:
+    """Refuse to go on with a run on another image or model than it was begun with.
+
+    Raises
+    ------
+    SourceError, ModelError
+    """
+    if decided.source.fingerprint != manifest["source"]:
+        raise SourceError(
+            f"{decided.name} is not the image that run {manifest['id']} analysed, or it has "
+            "changed since; start a new run"
+        )
+    if decided.stages.tile.fingerprint != manifest["model_fingerprint"]:
+        raise ModelError(
+            f"model {decided.stages.tile.name} is not what run {manifest['id']} used (other code, "
+            "weights or parameters); start a new run"
+        )
+
+
+def _stage(spec: ModelSpec | None) -> dict[str, Any] | None:
+    if spec is None:
+        return None
+    return {"name": spec.name, "params": None if spec.payload else dict(spec.params)}
