@@ -175,7 +175,7 @@ def test_failed_says_where_and_why():
 def test_summary_says_what_was_restored_and_when():
     """The summary has a sentence on how many tiles were restored and when they were computed."""
     told = _result(restored=1, restored_at=1_700_000_000.0).summary
-    assert "1 of 2 tiles were restored from the checkpoint, the oldest computed 2023-11-1" in told
+    assert "1 of 2 tiles was restored from the checkpoint, the oldest computed 2023-11-1" in told
     assert "restored" not in _result().summary
     assert "restored" not in _result(restored=1).description
 

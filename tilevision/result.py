@@ -250,7 +250,8 @@ class Result:
 def _provenance(facts: RunFacts, n_tiles: int) -> str:
     if not facts.restored:
         return ""
-    which = f"{facts.restored} of {n_tiles} tiles were restored from the checkpoint"
+    were = "was" if facts.restored == 1 else "were"
+    which = f"{facts.restored} of {n_tiles} tiles {were} restored from the checkpoint"
     if facts.restored_at is None:
         return f"{which}."
     when = datetime.fromtimestamp(facts.restored_at).astimezone()

@@ -31,7 +31,7 @@ def lab(ctx: click.Context) -> None:
     """
     if importlib.util.find_spec("jupyterlab") is None:
         raise RunError("JupyterLab is not installed; pip install jupyterlab")
-    copy = _copied(quickstart(), Path(COPY))
+    copy = _copied(Path(COPY))
     command = [sys.executable, "-m", "jupyterlab", str(copy), *ctx.args]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
@@ -52,14 +52,13 @@ def quickstart() -> Path:
     raise RunError(f"{NOTEBOOK} is missing from this installation; install tilevision again")
 
 
-def _copied(notebook: Path, copy: Path) -> Path:
+def _copied(copy: Path) -> Path:
+    from tilevision.exporting.atomic import refusing
+
     if copy.exists():
         click.echo(f"opening {copy}, which is there already")
         return copy
-    try:
+    notebook = quickstart()
+    with refusing(copy.absolute()):
         shutil.copyfile(notebook, copy)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {copy.absolute()}: {error.strerror}; start it in another folder"
-        ) from error
     return copy

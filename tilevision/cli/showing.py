@@ -39,7 +39,7 @@ class Scene:
 SCENES = (
     Scene("sky", "blobs", "4x4"),
     Scene("tissue", "nuclei", "3x3"),
-    Scene("page", "textlines", "2x3"),
+    Scene("page", "textlines", "1x3"),
 )
 
 
