@@ -119,9 +119,15 @@ def polygon(value: Any) -> MultiPolygon | None:
     """
     if value is None:
         return None
-    if len(value) and np.ndim(value[0]) == 1:
-        value = [[value]]
-    return tuple(tuple(_ring(ring) for ring in part) for part in value)
+    try:
+        # One look at the first item: rings of one part may differ in length.
+        if len(value) and np.ndim(value[0][0]) == 0:
+            value = [[value]]
+        return tuple(tuple(_ring(ring) for ring in part) for part in value)
+    except (TypeError, IndexError, ValueError):
+        raise ModelError(
+            "a polygon is not understood; give a ring (k, 2) of x, y, or parts of rings"
+        ) from None
 
 
 def map_polygon(

@@ -25,6 +25,7 @@ _DESCRIPTORS = (
     types.WrapperDescriptorType,
     types.ClassMethodDescriptorType,
 )
+_FIELD = type(vars(collections.namedtuple("_Example", "x"))["x"])  # of a named tuple
 _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     types.MethodType: lambda value: (value.__func__, value.__self__),
     types.BuiltinFunctionType: lambda value: (value.__qualname__, value.__self__),
@@ -38,7 +39,7 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     operator.itemgetter: lambda value: value.__reduce__()[1:],
     operator.attrgetter: lambda value: value.__reduce__()[1:],
     operator.methodcaller: lambda value: value.__reduce__()[1:],
-    type(vars(collections.namedtuple("_Example", "x"))["x"]): lambda value: value.__reduce__()[1:],
+    _FIELD: lambda value: value.__reduce__()[1:],
     logging.Logger: lambda value: (value.name,),
 }
 
