@@ -38,4 +38,12 @@ class Batches:
             self._seconds += weight * (each - self._seconds)
         if self._fixed is None:
             wanted = min(LARGEST, 2 * self.size, int(TARGET_SECONDS / self._seconds))
-            self.size = max(self._unit, wanted // self._unit * self._unit)
+            self.size = max(self._unit, self.whole(wanted))
+
+    def next(self, untried: int, threads: int) -> int:
+        """Return the size of the next batch: the last tiles are shared among the threads."""
+        return self._fixed or min(self.size, max(self._unit, -(-untried // threads)))
+
+    def whole(self, size: int) -> int:
+        """Return `size`, cut to whole batches of the model where it is larger than one."""
+        return size if self._fixed or size < self._unit else size - size % self._unit

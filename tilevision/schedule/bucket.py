@@ -50,6 +50,6 @@ class Bucket:
 
     def ready_at(self, now: float) -> float:
         """Return when the next request may start; a millisecond late, for rounding."""
-        if self.per_minute is None or self.available(now) >= 1:
+        if self.available(now) >= 1 or self._last is None:
             return now
-        return now + (1 - self._tokens) / self._rate + 0.001
+        return self._last + (1 - self._tokens) / self._rate + 0.001

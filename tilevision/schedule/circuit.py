@@ -16,6 +16,7 @@ __all__ = ["Circuit"]
 
 IN_A_ROW = 10  # failed tiles that make an outage, or a window's worth where that is more
 BRAKE = 3  # busy or unreachable so often in a row: one tile at a time, with waits between
+DIED = ("workers",)
 PROBES = 8  # single tiles that fail before it is an outage: a minute and a half by default
 
 
@@ -67,25 +68,25 @@ class Circuit:
     def failed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
         """Count a tile that failed in `task`.
 
-        Refusals, errors and timeouts add up; permanent errors only where they are the same;
-        dead workers only until something has succeeded, since a few bad tiles can kill many.
+        Refusals, errors and timeouts add up; permanent errors only where they are the same.
         """
-        kind: tuple[str, ...] = ("passing",)
-        if failure.kind == "permanent":
-            kind = (failure.error, failure.message)
-        elif failure.kind == "lost":
-            kind = ("lost",)
-            if self._proven:
-                return
-        if kind != self._kind:
-            self.reset()
-        self._kind, self._last = kind, failure
-        self._row.add(state.order)
-        hosted = self._hosted and failure.kind in ("transient", "timeout")
-        if failure.kind == "throttled" or hosted:
+        permanent = failure.kind == "permanent"
+        self._count((failure.error, failure.message) if permanent else (), state.order, failure)
+        if failure.kind == "throttled" or (self._hosted and not permanent):
             self._trouble += 1
             if self._trouble >= BRAKE:
                 self._brake(failure, task, now)
+
+    def died(self, failure: Failure, now: float) -> None:
+        """Count a worker's death, until something has succeeded: few bad tiles can kill many."""
+        if not self._proven:
+            self._count(DIED, int(now), failure)  # what is lost in the same second died together
+
+    def _count(self, kind: tuple[str, ...], item: int, failure: Failure) -> None:
+        if kind != self._kind:
+            self.reset()
+        self._kind, self._last = kind, failure
+        self._row.add(item)
 
     def sent(self, task: Task) -> None:
         """Note a task; the first one after the circuit shut is its probe."""
@@ -103,15 +104,14 @@ class Circuit:
 
     def outage(self, window: int, untried: int) -> str:
         """Return why the run should pause; empty while it should not."""
-        enough = max(IN_A_ROW, window)
+        died = self._kind == DIED
+        enough = IN_A_ROW if died else max(IN_A_ROW, window)
         if len(self._row) < enough or untried < enough:
             return ""
         if self.shut and self._rounds < PROBES:
             return ""
-        return (
-            f"{len(self._row)} tiles in a row failed, the last with {self.trouble}; "
-            "see to the cause, then resume"
-        )
+        what = "workers died before any tile was done" if died else "tiles in a row failed"
+        return f"{len(self._row)} {what}, the last with {self.trouble}; see to it, then resume"
 
     def _brake(self, failure: Failure, task: Task, now: float) -> None:
         wait = asked_for(failure)

@@ -130,13 +130,13 @@ class Dispatch:
 
     def _batch(self, room: int, limit: float) -> int:
         """Return the size of the next batch; 0 to wait for more room."""
-        threads = self._workers.threads
-        evenly = math.ceil(self._backlog.untried / threads)
-        share = self._board.window.share(threads)
-        wanted = int(min(self._board.batches.size, share, evenly, limit))
-        if room < wanted / 2 and self._flight.tasks:
-            return 0
-        return min(wanted, room)
+        threads, batches = self._workers.threads, self._board.batches
+        size = batches.next(self._backlog.untried, threads)
+        wanted = int(min(size, self._board.window.share(threads), limit))
+        busy = len(self._flight.tasks) >= threads and not self._board.policy.hosted
+        if room < wanted and busy:
+            return 0  # or ever smaller batches would follow
+        return batches.whole(min(wanted, room))
 
     def _send(
         self,

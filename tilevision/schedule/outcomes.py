@@ -68,7 +68,8 @@ class Outcomes:
             self._unblamed(task, states)
         else:
             self._suspects.disturbed(now)
-            self._died(task, states, started, failure, now)
+            self._circuit.died(failure, now)
+            self._died(task, states, started, failure)
         self._circuit.closed(task)
 
     def overdue(self, task: Task, now: float) -> None:
@@ -197,7 +198,6 @@ class Outcomes:
         states: list[TileState],
         started: set[TileState],
         failure: Failure,
-        now: float,
     ) -> None:
         """Find out which tiles of a task may have killed its worker."""
         for state in states:
@@ -205,9 +205,9 @@ class Outcomes:
         if task.pin is None:
             for state in states:
                 if state in started:
-                    self._accuse(state, failure, task, now)
+                    self._accuse(state, failure, task)
                 else:
-                    self._missed(state, failure, task, now)
+                    self._missed(state, failure, task)
         elif task.size > 1:
             self._suspects.regroup(states, started)
             for state in states:
@@ -216,17 +216,16 @@ class Outcomes:
             for state in states:
                 self._died_alone(state, failure, task, seen=state in started)
 
-    def _accuse(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+    def _accuse(self, state: TileState, failure: Failure, task: Task) -> None:
         """Suspect a tile of the main pass."""
-        self._circuit.failed(state, failure, task, now)
         self._suspects.accuse(state)
         self._retrying(state, failure, task)
 
-    def _missed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+    def _missed(self, state: TileState, failure: Failure, task: Task) -> None:
         """Requeue a tile that was never seen to start; time and again, that is suspect too."""
         state.losses += 1
         if state.losses >= LOSSES:
-            self._accuse(state, failure, task, now)
+            self._accuse(state, failure, task)
         else:
             self._backlog.requeue(state)
 
