@@ -173,14 +173,14 @@ def _builtin_facts(factory: str) -> tuple[dict[str, Any], Any]:
 
 
 def _complete(name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    for key in given:
+    for key, value in given.items():
         if key not in defaults:
             raise ModelError(
                 f"model {name} has no parameter {key!r}; "
                 f"it has {', '.join(sorted(defaults)) or 'none'}"
             )
-        if isinstance(defaults[key], str) != isinstance(given[key], str):
+        if isinstance(defaults[key], str) != isinstance(value, str):
             raise ModelError(
-                f"{key} of model {name} is {given[key]!r:.80}; its default is {defaults[key]!r}"
+                f"{key} of model {name} is {value!r:.80}; its default is {defaults[key]!r}"
             )
     return {**defaults, **given}
