@@ -71,8 +71,9 @@ def merge(
     _check(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
     if method == "seam":
-        a, b, alike = match(found, enter(found))
-        return join(found, group(len(found), found.tile, a, b, alike))
+        zones = enter(found)
+        a, b, alike = match(found, zones)
+        return join(found, zones, group(len(found), found.tile, a, b, alike))
     if method == "none":
         return found.findings(np.arange(len(found)))
     return fuse(found, suppress(found, match_metric, match_threshold), method)

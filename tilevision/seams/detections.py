@@ -14,10 +14,18 @@ from tilevision.errors import GridError, RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import MultiPolygon, map_polygon
 
-__all__ = ["Detections", "gather"]
+__all__ = ["EDGE_PIXELS", "Detections", "gather"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
+
+# Detectors stop a pixel or two before the edge of what they see (model pixels), and
+# their boxes are off by a share of the object's side.
+EDGE_PIXELS = 2.0
+_OFF_BY = 0.1
+
+# A point has no size to compare; matching gives it a body of this side (model pixels).
+_POINT_SIDE = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,12 +49,16 @@ class Detections:
         Image frame.
     scales : array (k,)
         Model pixels per image pixel of each tile.
-    frame : array (4,)
-        The image: tile edges on it are outer edges, all others are inner ones.
     columns : dict
         Further columns of `Findings`, tile frame, by name.
     factors : array (k, 4)
         Factor and offset (x, y) that take a tile's frame to the image's.
+    reach : array (k, 4)
+        The tiles' edges; infinite where an edge is the image's own.
+    margins : array (n, 2)
+        How far the edges of a detection may be off in x and y, image pixels.
+    bodies : array (n, 4)
+        The boxes; around points, which have no size, a small one.
     """
 
     boxes: Floats
@@ -55,19 +67,19 @@ class Detections:
     tile: Index
     tile_boxes: Floats
     scales: Floats
-    frame: Floats
     columns: dict[str, Any]
     factors: Floats
+    reach: Floats
+    margins: Floats
+    bodies: Floats
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     @property
-    def reach(self) -> Floats:
-        """The tiles' edges ``(k, 4)``; infinite where an edge is the image's own."""
-        low = np.where(self.tile_boxes[:, :2] > self.frame[:2], self.tile_boxes[:, :2], -np.inf)
-        high = np.where(self.tile_boxes[:, 2:] < self.frame[2:], self.tile_boxes[:, 2:], np.inf)
-        return np.hstack([low, high])
+    def has_shapes(self) -> bool:
+        """Whether any detection may have a polygon or a rotated box."""
+        return "polygons" in self.columns or "oriented" in self.columns
 
     def in_image(self, name: str, rows: Index) -> Any:
         """Return column `name` of `rows` in the image frame; None where it is absent."""
@@ -141,16 +153,25 @@ def gather(
     boxes = columns.pop("boxes")
     boxes = boxes * factors[owner][:, [0, 1, 0, 1]] + factors[owner][:, [2, 3, 2, 3]]
     scores = columns["scores"]
+    scales = np.array([tile.scale for tile in tiles], dtype=np.float64)
+    frame = _frame(ordered, tile_boxes, size)
+    pixel = 1 / scales[owner, None]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    # Outlines slant: outside the zone itself they say nothing of what both tiles saw.
+    shaped = bool({"polygons", "oriented"} & columns.keys())
+    body = np.where(sides == 0, _POINT_SIDE / 2 * pixel, 0)
     return Detections(
         boxes=boxes,
         ranks=np.where(np.isnan(scores), -1.0, scores),
         classes=np.zeros(len(boxes), np.int64) if class_agnostic else _codes(columns["labels"]),
         tile=owner,
         tile_boxes=tile_boxes,
-        scales=np.array([tile.scale for tile in tiles], dtype=np.float64),
-        frame=_frame(ordered, tile_boxes, size),
+        scales=scales,
         columns=columns,
         factors=factors,
+        reach=_reach(tile_boxes, frame),
+        margins=np.maximum(EDGE_PIXELS * pixel, (0 if shaped else _OFF_BY) * sides),
+        bodies=boxes + np.hstack([-body, body]),
     )
 
 
@@ -185,6 +206,12 @@ def _frame(
     return frame
 
 
+def _reach(tile_boxes: Floats, frame: Floats) -> Floats:
+    low = np.where(tile_boxes[:, :2] > frame[:2], tile_boxes[:, :2], -np.inf)
+    high = np.where(tile_boxes[:, 2:] < frame[2:], tile_boxes[:, 2:], np.inf)
+    return np.hstack([low, high])
+
+
 def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
     """Concatenate columns in the order given; parts that lack one get NaN or None rows."""
     names = {name for part in parts for name in part.columns} | set(Findings().columns)
@@ -212,10 +239,6 @@ def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
 
 def _codes(labels: NDArray[np.object_]) -> Index:
     """Return labels ``(n,)`` as numbers in the order of their names."""
-    numbers: dict[str, int] = {}
-    codes = np.fromiter(
-        (numbers.setdefault(label, len(numbers)) for label in labels), np.int64, len(labels)
-    )
-    order = {name: place for place, name in enumerate(sorted(numbers))}
-    place = np.array([order[name] for name in numbers], dtype=np.int64)
-    return place[codes] if len(codes) else codes
+    names = labels.tolist()
+    number = {name: place for place, name in enumerate(sorted(set(names)))}
+    return np.fromiter(map(number.__getitem__, names), np.int64, len(names))

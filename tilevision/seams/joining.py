@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
 from tilevision.geometry import area
-from tilevision.seams.detections import Detections
-from tilevision.seams.zones import EDGE_PIXELS, slack
+from tilevision.seams.detections import EDGE_PIXELS, Detections
+from tilevision.seams.shapes import geometries, parts
+from tilevision.seams.testimony import Objects, doubtful
+from tilevision.seams.zones import Zones
 
-__all__ = ["cut", "join"]
+__all__ = ["join", "views"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
-def cut(found: Detections) -> NDArray[np.bool_]:
-    """Mark detections ``(n,)`` that touch an inner edge of their tile."""
-    reach = found.reach[found.tile]
-    near = (EDGE_PIXELS / found.scales)[found.tile, None]
-    low = found.boxes[:, :2] - reach[:, :2] <= near
-    high = reach[:, 2:] - found.boxes[:, 2:] <= near
-    return np.asarray((low | high).any(axis=1))
+def join(found: Detections, zones: Zones, number: Index) -> Findings:
+    """Return one detection for each of the objects that `number` ``(n,)`` tells apart.
 
-
-def join(found: Detections, number: Index) -> Findings:
-    """Return one detection for each of the objects that `number` ``(n,)`` tells apart."""
+    Lone detections that the other tiles' testimony makes doubtful are left out.
+    """
     if not len(found):
         return found.findings(np.empty(0, np.int64))
+    best, boxes, pieces, partial = views(found, number)
+    objects = Objects(number, boxes, found.ranks[best], found.classes[best])
+    kept = ~doubtful(found, zones, objects, partial)
+    shapes = _united(found, number, best, pieces) if found.has_shapes else {}
+    shapes = {
+        name: shape[kept]
+        if isinstance(shape, np.ndarray)
+        else [shape[i] for i in np.flatnonzero(kept)]
+        for name, shape in shapes.items()
+    }
+    return found.findings(best[kept], boxes=boxes[kept], **shapes)
+
+
+def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
+    """Choose what stands for each object.
+
+    Returns
+    -------
+    tuple
+        The row of each object's best view; its box; whether that is a union of views,
+        since none saw it whole; and for each detection, whether it is a partial view.
+    """
     span = _span(found.boxes, number)
-    partial = cut(found) | _outgrown(found, span[number])
+    partial = _cut(found) | _outgrown(found, span[number])
     # The best view: whole before cut, then score, then the finer tile, then the larger box.
     order = np.lexsort(
         (-area(found.boxes), -found.scales[found.tile], -found.ranks, partial, number)
@@ -39,7 +61,16 @@ def join(found: Detections, number: Index) -> Findings:
     first[1:] = np.diff(number[order]) > 0
     best = order[first]
     pieces = partial[best] & (np.bincount(number) > 1)
-    return found.findings(best, boxes=np.where(pieces[:, None], span, found.boxes[best]))
+    return best, np.where(pieces[:, None], span, found.boxes[best]), pieces, partial
+
+
+def _cut(found: Detections) -> Mask:
+    """Mark detections that touch an inner edge of their tile."""
+    reach = found.reach[found.tile]
+    near = (EDGE_PIXELS / found.scales)[found.tile, None]
+    low = found.boxes[:, :2] - reach[:, :2] <= near
+    high = reach[:, 2:] - found.boxes[:, 2:] <= near
+    return np.asarray((low | high).any(axis=1))
 
 
 def _span(boxes: Floats, number: Index) -> Floats:
@@ -51,9 +82,36 @@ def _span(boxes: Floats, number: Index) -> Floats:
     return np.hstack([low, high])
 
 
-def _outgrown(found: Detections, span: Floats) -> NDArray[np.bool_]:
+def _outgrown(found: Detections, span: Floats) -> Mask:
     """Mark views whose object other views saw reach out of the tile: it cannot be whole."""
     reach = found.reach[found.tile]
-    room = slack(found, np.arange(len(found)))
-    low, high = span[:, :2] < reach[:, :2] - room, span[:, 2:] > reach[:, 2:] + room
+    low = span[:, :2] < reach[:, :2] - found.margins
+    high = span[:, 2:] > reach[:, 2:] + found.margins
     return np.asarray((low | high).any(axis=1))
+
+
+def _united(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:
+    """Return the shape columns, with the union of all views where `pieces` says so."""
+    columns: dict[str, Any] = {
+        name: found.in_image(name, best)
+        for name in ("polygons", "oriented")
+        if name in found.columns
+    }
+    order = np.argsort(number, kind="stable")
+    start = np.searchsorted(number[order], np.arange(len(best) + 1))
+    for place in np.flatnonzero(pieces).tolist():
+        shapes = geometries(found, order[start[place] : start[place + 1]])
+        union = shapely.union_all(shapes[~shapely.is_missing(shapes)])
+        if union.is_empty:
+            continue
+        if "polygons" in columns and columns["polygons"][place] is not None:
+            columns["polygons"][place] = parts(union)
+        if "oriented" in columns and np.isfinite(columns["oriented"][place]).all():
+            columns["oriented"][place] = _tightest(union)
+    return columns
+
+
+def _tightest(shape: Any) -> Floats:
+    """Return the corners ``(4, 2)`` of the smallest rotated box around a geometry."""
+    around = shapely.minimum_rotated_rectangle(shape)
+    return np.asarray(around.exterior.coords, dtype=np.float64)[:4]

@@ -14,17 +14,20 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilevision.seams.detections import Detections
+from tilevision.seams.detections import EDGE_PIXELS, Detections
+from tilevision.seams.shapes import clipped_bounds, rectangles
 
-__all__ = ["Zones", "enter", "slack"]
+__all__ = ["LIKENESS", "Zones", "enter"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# Detectors stop a pixel or two before the edge of what they see, and their boxes are off
-# by a share of the object's side.
-EDGE_PIXELS = 2.0
-EDGE_SHARE = 0.1
+# Views less alike than this are of different objects (IoU within the zone).
+LIKENESS = 0.3
+
+# Boxes that overlap by LIKENESS or more still touch when each side of both moves in by
+# this share: it keeps crowds from making every neighbour a candidate.
+_SHRINK = LIKENESS / (1 + LIKENESS)
 
 # Tiles with more neighbours than this (a whole image over a fine grid) are looked up in a
 # tree instead of one neighbour after the other.
@@ -37,6 +40,9 @@ _CHUNK = 200_000
 class Zones:
     """Detections entered by the zones they reach into, ``m`` entries.
 
+    Coordinates are relative to the zone's low corner and counted outward (left and top
+    edges negated), so that one rule serves all four sides.
+
     Attributes
     ----------
     detection : array (m,) of int
@@ -45,11 +51,23 @@ class Zones:
         The tile at the other side of the zone.
     zone : array (m,) of int
         Number of the zone; equal for both sides.
+    boxes : array (m, 4)
+        The zones in the image frame.
+    least : array (m, 4)
+        How far the object reaches at least, as seen in the zone and a margin around it.
+    most : array (m, 4)
+        How far it may reach: the same, or infinitely far where the tile cut it.
+    ends : array (m, 4) of bool
+        Whether the tile saw the object end there, in the zone.
     """
 
     detection: Index
     other: Index
     zone: Index
+    boxes: Floats
+    least: Floats
+    most: Floats
+    ends: NDArray[np.bool_]
 
     def candidates(self, found: Detections) -> Iterator[tuple[Index, Index]]:
         """Yield chunks of entries (side of the lower tile, of the higher) that meet in a zone."""
@@ -66,50 +84,54 @@ class Zones:
 
     def _apart(self, found: Detections) -> NDArray[np.object_]:
         """Return what each entry covers of its zone, with all zones and classes moved apart."""
-        boxes = found.boxes[self.detection]
-        margin = np.tile(slack(found, self.detection), 2) * (-1, -1, 1, 1)
-        mine, theirs = found.tile_boxes[found.tile[self.detection]], found.tile_boxes[self.other]
-        zone = np.hstack(
-            [np.maximum(mine[:, :2], theirs[:, :2]), np.minimum(mine[:, 2:], theirs[:, 2:])]
-        )
-        grown, room = boxes + margin, zone + margin
-        low = np.maximum(grown[:, :2], room[:, :2])
-        high = np.maximum(np.minimum(grown[:, 2:], room[:, 2:]), low)
-        low, high = low - zone[:, :2], high - zone[:, :2]
+        low, high = -self.least[:, :2], self.least[:, 2:]
+        margin = found.margins[self.detection]
+        # An axis on which the object was seen to end twice can be searched tightly.
+        free = self.ends[:, :2] & self.ends[:, 2:]
+        inward = np.where(free, _SHRINK * (high - low), -margin)
+        low, high = low + inward, high - inward
         pitch = (high.max(axis=0) - low.min(axis=0)) + 1
         move = np.column_stack([self.zone, found.classes[self.detection]]) * pitch
-        return _rectangles(np.hstack([low + move, high + move]))
-
-
-def slack(found: Detections, rows: Index) -> Floats:
-    """Return how far ``(n, 2)`` the edges of `rows` may be off in x and y, image pixels."""
-    sides = found.boxes[rows, 2:] - found.boxes[rows, :2]
-    return np.maximum(EDGE_PIXELS / found.scales[found.tile[rows], None], EDGE_SHARE * sides)
+        return rectangles(np.hstack([low + move, high + move]))
 
 
 def enter(found: Detections) -> Zones:
     """Enter every detection for each zone it reaches into."""
-    start, neighbours = _neighbours(found)
-    degree = np.diff(start)
-    few = degree[found.tile] <= _FEW
-    rows, others = _one_by_one(
-        found, start, neighbours, np.flatnonzero(few & (degree[found.tile] > 0))
-    )
-    if not few.all():
-        more_rows, more_others = _by_tree(found, np.flatnonzero(~few))
-        rows, others = np.concatenate([rows, more_rows]), np.concatenate([others, more_others])
-        order = np.lexsort((others, rows))
-        rows, others = rows[order], others[order]
+    rows, others = _meetings(found)
     mine = found.tile[rows]
     key = np.minimum(mine, others) * len(found.tile_boxes) + np.maximum(mine, others)
     zone = np.unique(key, return_inverse=True)[1].astype(np.int64)
-    return Zones(rows, others, zone)
+    a, b = found.tile_boxes[mine], found.tile_boxes[others]
+    boxes = np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])])
+    margin = np.tile(found.margins[rows], 2)
+    sign, origin = np.array([-1.0, -1.0, 1.0, 1.0]), np.tile(boxes[:, :2], 2)
+    room = boxes + sign * margin
+    seen = found.bodies[rows]
+    if found.has_shapes:
+        seen = clipped_bounds(found, rows, seen, room)
+    seen, room = (seen - origin) * sign, (room - origin) * sign
+    near = (EDGE_PIXELS / found.scales)[mine, None]
+    cut = found.boxes[rows] * sign >= found.reach[mine] * sign - near
+    least = np.minimum(seen, room)
+    most = np.where(cut, np.inf, least)
+    return Zones(rows, others, zone, boxes, least, most, ~cut & (seen < room))
+
+
+def _meetings(found: Detections) -> tuple[Index, Index]:
+    """Return detections and the other tiles they reach into, in canonical order."""
+    start, neighbours = _neighbours(found)
+    degree = np.diff(start)[found.tile]
+    rows, others = _one_by_one(found, start, neighbours, np.flatnonzero(degree <= _FEW))
+    if (degree > _FEW).any():
+        more_rows, more_others = _by_tree(found, np.flatnonzero(degree > _FEW))
+        rows, others = np.concatenate([rows, more_rows]), np.concatenate([others, more_others])
+    order = np.argsort(rows * len(found.tile_boxes) + others)
+    return rows[order], others[order]
 
 
 def _neighbours(found: Detections) -> tuple[Index, Index]:
     """Return for each tile where its neighbours start, and the neighbours."""
-    grown = found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1])
-    geometry = _rectangles(grown)
+    geometry = rectangles(found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1]))
     mine, theirs = shapely.STRtree(geometry).query(geometry)
     mine, theirs = mine[mine != theirs], theirs[mine != theirs]
     order = np.lexsort((theirs, mine))
@@ -121,35 +143,30 @@ def _one_by_one(
     found: Detections, start: Index, neighbours: Index, rows: Index
 ) -> tuple[Index, Index]:
     """Test `rows` against the first, the second, … neighbour of their tile."""
-    margin = slack(found, rows)
-    low, high = found.boxes[rows, :2] - margin, found.boxes[rows, 2:] + margin
+    x0, y0, x1, y1 = np.ascontiguousarray(_grown(found, rows).T)
     tile = found.tile[rows]
-    hits, others = [], []
-    for place in range(_FEW):
-        here = np.flatnonzero(start[tile] + place < start[tile + 1])
-        if not len(here):
-            break
-        other = neighbours[start[tile[here]] + place]
-        box = found.tile_boxes[other]
-        meets = ((low[here] < box[:, 2:]) & (high[here] > box[:, :2])).all(axis=1)
+    tile_x0, tile_y0, tile_x1, tile_y1 = np.ascontiguousarray(found.tile_boxes.T)
+    hits, others = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    degree = np.diff(start)
+    for place in range(min(_FEW, int(degree.max(initial=0)))):
+        has = degree > place
+        other = np.where(has, neighbours[np.minimum(start[:-1] + place, len(neighbours) - 1)], 0)
+        right = np.where(has, tile_x1[other], -np.inf)
+        here = np.flatnonzero((x0 < right[tile]) & (x1 > tile_x0[other][tile]))
+        there = other[tile[here]]
+        meets = (y0[here] < tile_y1[there]) & (y1[here] > tile_y0[there])
         hits.append(rows[here[meets]])
-        others.append(other[meets])
-    if not hits:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    row, other = np.concatenate(hits), np.concatenate(others)
-    order = np.lexsort((other, row))
-    return row[order], other[order]
+        others.append(there[meets])
+    return np.concatenate(hits), np.concatenate(others)
 
 
 def _by_tree(found: Detections, rows: Index) -> tuple[Index, Index]:
-    margin = slack(found, rows)
-    low, high = found.boxes[rows, :2] - margin, found.boxes[rows, 2:] + margin
-    tree = shapely.STRtree(_rectangles(found.tile_boxes))
-    at, other = tree.query(_rectangles(np.hstack([low, high])))
+    tree = shapely.STRtree(rectangles(found.tile_boxes))
+    at, other = tree.query(rectangles(_grown(found, rows)))
     apart = found.tile[rows[at]] != other
     return rows[at[apart]], other[apart].astype(np.int64)
 
 
-def _rectangles(boxes: Floats) -> NDArray[np.object_]:
-    x0, y0, x1, y1 = boxes.T
-    return np.asarray(shapely.box(x0, y0, x1, y1))
+def _grown(found: Detections, rows: Index) -> Floats:
+    margin = found.margins[rows]
+    return found.bodies[rows] + np.hstack([-margin, margin])
