@@ -178,7 +178,7 @@ class Chequers:
 
     def close(self) -> None:
         """Nothing is open."""
-        return None
+        return
 
 
 def open_chequers(path: str) -> Chequers:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ __all__ = ["page", "sky", "tissue", "write_big"]
 Kind = Literal["cells", "stars"]
 
 _TILE = 256
-# Objects are placed per cell of this lattice, so any block can be drawn on its own.
-_CELL = 64
-_REACH = 24
+# How far an object reaches beyond its centre; objects are placed tile by tile, so that any
+# tile can be drawn from its own and its neighbours'.
+_REACH = 13
 _COLOURS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "cells": ((232, 218, 230), (96, 62, 140)),
     "stars": ((8, 9, 14), (244, 240, 226)),
@@ -85,7 +85,6 @@ def write_big(path: str | os.PathLike[str], side: int, kind: Kind = "cells", see
             photometric="rgb",
             compression="zlib",
             compressionargs={"level": 1},
-            predictor=True,
             bigtiff=side > 30_000,
             metadata=None,
             software=False,
@@ -109,12 +108,11 @@ def _tiles(side: int, kind: Kind, seed: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _block(x0: int, y0: int, side: int, kind: Kind, seed: int) -> NDArray[np.uint8]:
-    """Draw one tile; objects of neighbouring cells reach into it."""
     cover = np.zeros((_TILE, _TILE), np.float32)
-    for row in range((y0 - _REACH) // _CELL, (y0 + _TILE + _REACH) // _CELL + 1):
-        for column in range((x0 - _REACH) // _CELL, (x0 + _TILE + _REACH) // _CELL + 1):
+    for row in (y0 // _TILE - 1, y0 // _TILE, y0 // _TILE + 1):
+        for column in (x0 // _TILE - 1, x0 // _TILE, x0 // _TILE + 1):
             for disc in _objects(row, column, side, kind, seed):
-                _draw(cover, x0, y0, disc)
+                _draw(cover, disc[0] - x0, disc[1] - y0, disc[2], disc[3])
     right, down = np.random.default_rng((seed, 1, x0, y0)).integers(0, _TILE, 2)
     cover += _grain()[down : down + _TILE, right : right + _TILE]
     return _ramp(kind)[np.clip(cover * 255, 0, 255).astype(np.uint8)]
@@ -133,33 +131,27 @@ def _ramp(kind: Kind) -> NDArray[np.uint8]:
     return np.rint(np.linspace(ground, ink, 256)).astype(np.uint8)
 
 
-def _objects(row: int, column: int, side: int, kind: Kind, seed: int) -> NDArray[Any]:
-    """Return the objects ``(n, 4)`` of one lattice cell: x, y, radius, darkness."""
-    if min(row, column) < 0 or max(row, column) * _CELL >= side:
+@lru_cache(4096)
+def _objects(row: int, column: int, side: int, kind: Kind, seed: int) -> NDArray[np.float64]:
+    """Return the objects ``(n, 4)`` centred in one tile: x, y, radius, darkness."""
+    if min(row, column) < 0 or max(row, column) * _TILE >= side:
         return np.zeros((0, 4))
     rng = np.random.default_rng((seed, 0, row, column))
-    count = int(rng.integers(0, 4 if kind == "cells" else 3))
-    low, high = (5, 11) if kind == "cells" else (1.5, 6)
-    return np.column_stack(
-        [
-            column * _CELL + rng.uniform(0, _CELL, count),
-            row * _CELL + rng.uniform(0, _CELL, count),
-            rng.uniform(low, high, count),
-            rng.uniform(0.6, 1.0, count),
-        ]
-    )
+    most, low, high = (30, 5, 11) if kind == "cells" else (20, 1.5, 6)
+    found = rng.uniform(size=(int(rng.integers(most // 2, most)), 4))
+    origin = (column * _TILE, row * _TILE, low, 0.6)
+    return found * (_TILE, _TILE, high - low, 0.4) + origin
 
 
-def _draw(cover: NDArray[np.float32], x0: int, y0: int, disc: NDArray[Any]) -> None:
-    x, y, radius, darkness = disc
-    reach = radius + 2
-    left, top = (max(0, int(v - reach)) for v in (x - x0, y - y0))
-    right, bottom = (min(_TILE, int(v + reach) + 1) for v in (x - x0, y - y0))
+def _draw(cover: NDArray[np.float32], x: float, y: float, radius: float, darkness: float) -> None:
+    """Draw a disc around ``(x, y)`` of the tile; its rim is a pixel and a half soft."""
+    left, top = max(0, int(x) - _REACH), max(0, int(y) - _REACH)
+    right, bottom = min(_TILE, int(x) + _REACH + 1), min(_TILE, int(y) + _REACH + 1)
     if left >= right or top >= bottom:
         return
-    away = np.hypot(
-        np.arange(left, right) + 0.5 - (x - x0), np.arange(top, bottom)[:, None] + 0.5 - (y - y0)
-    )
+    across = np.arange(left, right, dtype=np.float32) + np.float32(0.5 - x)
+    down = np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - y)
+    away = np.sqrt(across * across + (down * down)[:, np.newaxis])
     shape = np.clip((radius - away) / 1.5 + 0.5, 0, 1) * darkness
     part = cover[top:bottom, left:right]
-    np.maximum(part, shape, out=part)
+    np.maximum(part, shape, out=part, casting="same_kind")

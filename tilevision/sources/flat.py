@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "open_flat", "open_pillow"]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 # Part of the staging file's name: another way of decoding must not find the old pixels.
 _DECODER = "flat1"
 
@@ -113,7 +113,7 @@ def _identified(path: str, file: BinaryIO) -> Image:
     prefix = file.read(16)
     for name in FORMATS:
         factory, accepts = Pillow.OPEN[name]
-        if accepts is None or accepts(prefix) is not True:
+        if accepts is None or accepts(prefix.ljust(16, b"\0")) is not True:
             continue
         file.seek(0)
         try:
