@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ class ScriptedRun:
 
     id = "scripted"
     name = "a grey image"
+    model = SimpleNamespace(name="a model")
 
     def __init__(self) -> None:
         self.source = open_source(np.full((60, 90, 3), 128, np.uint8))

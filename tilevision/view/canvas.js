@@ -69,7 +69,7 @@ class Picture {
     this.model = model;
     this.view = [];
     this.bitmap = null;
-    this.order = 0;
+    this.order = this.latest = 0;
     this.timer = null;
     this.canvas = element("canvas", "tilevision-picture", root);
     this.canvas.setAttribute("role", "img");
@@ -85,7 +85,8 @@ class Picture {
     if (!bytes?.byteLength || shown.length !== 4) return;
     const order = ++this.order;
     const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    if (order !== this.order) return bitmap.close();
+    if (order < this.latest) return bitmap.close();
+    this.latest = order;
     this.bitmap?.close();
     this.bitmap = bitmap;
     this.shown = shown;
@@ -114,7 +115,7 @@ class Picture {
       shown[2] * scale,
       shown[3] * scale,
     );
-    canvas.dataset.frames = Number(canvas.dataset.frames ?? 0) + 1;
+    canvas.dataset.shown = shown.join(" "); // what is sharp by now, for those who look from outside
     this.onview?.(!same(view, this.model.get("whole")));
   }
 
@@ -202,7 +203,7 @@ class Picture {
   close() {
     clearTimeout(this.timer);
     window.removeEventListener("keydown", this.press, true);
-    this.order = -1;
+    this.latest = Infinity;
     this.bitmap?.close();
     this.bitmap = null;
   }

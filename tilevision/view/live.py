@@ -36,10 +36,18 @@ BLANK = 128
 _log = logging.getLogger("tilevision.view")
 
 
+class Named(Protocol):
+    """What a live view needs of a model."""
+
+    name: str
+
+
 class Watched(Protocol):
     """What a live view needs of a run."""
 
     id: str
+    name: str
+    model: Named
     source: ImageSource
     tiles: tuple[Tile, ...]
 
@@ -103,7 +111,7 @@ class LiveView:
         self.widget: Any = Canvas()
         self.frames = 0
         self._run = run
-        self._name = str(getattr(run, "name", "") or f"run {run.id}")
+        self._name = f"{run.name}, {run.model.name}"
         self._state = initial(run.tiles)
         self._overlay = Overlay(run.source.size, self._read)
         self._options: Any = None
