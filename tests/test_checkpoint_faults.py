@@ -11,9 +11,17 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import diskcache
 import pytest
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, disk, fallback_folder, filesystem
+from tilevision.checkpoint import (
+    Checkpoint,
+    MemoryCheckpoint,
+    disk,
+    fallback_folder,
+    faults,
+    filesystem,
+)
 from tilevision.errors import CheckpointError
 
 SMALL = (b'{"boxes":[]}',)
@@ -294,6 +302,27 @@ def test_a_writer_that_never_ends_is_reported_and_waited_for_next_time(tmp_path,
             other.execute("ROLLBACK")
         checkpoint.commit({"b": SMALL})
         assert checkpoint.done(["a", "b"]) == {"a", "b"}
+
+
+def hide_as_diskcache_does(connection):
+    """Fail to write, and report a time-out for it."""
+    try:
+        connection.execute("DELETE FROM Cache")
+    except sqlite3.OperationalError:
+        raise diskcache.Timeout from None
+
+
+def test_the_cause_is_told_not_what_hid_it(tmp_path):
+    """For diskcache every failure to begin is a time-out: read-only must not read as busy."""
+    folder = tmp_path / "ck"
+    Checkpoint.open(folder).close()
+    address = f"file:{folder / 'cache' / 'cache.db'}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as read_only:
+        with pytest.raises(diskcache.Timeout) as caught:
+            hide_as_diskcache_does(read_only)
+        message = str(faults.explain(folder, caught.value))
+    assert "readonly database" in message and "another process" not in message
+    assert "another process" in str(faults.explain(folder, diskcache.Timeout()))
 
 
 TOGETHER = """

@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tilevision.checkpoint import Checkpoint, RunLock, run_owner
+from tilevision.checkpoint import Checkpoint, RunLock, lock, run_owner
 from tilevision.checkpoint.lock import locked
 from tilevision.errors import CheckpointError, RunBusy, RunError
 
@@ -95,12 +95,12 @@ def test_threads_of_one_process_exclude_each_other(tmp_path):
 
 def test_releasing_twice_and_taking_again(tmp_path):
     """A lock object can be used again; releasing what is not held does nothing."""
-    lock = RunLock(tmp_path, "r1")
-    lock.release()
+    held = RunLock(tmp_path, "r1")
+    held.release()
     for _ in range(2):
-        lock.acquire()
-        lock.release()
-        lock.release()
+        held.acquire()
+        held.release()
+        held.release()
     assert run_owner(tmp_path, "r1") is None
     assert run_owner(tmp_path, "never") is None
 
@@ -127,8 +127,7 @@ def test_an_id_that_is_no_file_name_is_refused(tmp_path, run_id):
 
 def test_a_busy_run_whose_owner_is_unreadable_is_still_busy(tmp_path):
     """A torn or hostile note changes the message, not the answer."""
-    lock = RunLock(tmp_path, "r1")
-    with lock:
+    with RunLock(tmp_path, "r1"):
         path = tmp_path / "runs" / "r1.lock"
         for note in ("", "{", json.dumps([1]), json.dumps({"pid": "x"})):
             path.write_text(note)
@@ -137,12 +136,20 @@ def test_a_busy_run_whose_owner_is_unreadable_is_still_busy(tmp_path):
             assert run_owner(tmp_path, "r1").host == "unknown"
 
 
-def test_a_lock_file_removed_meanwhile_is_not_the_lock(tmp_path):
-    """Whoever locks a file that pruning has just removed must try again on the new one."""
-    path = tmp_path / "runs" / "r1.lock"
+def test_a_lock_file_removed_meanwhile_is_not_the_lock(tmp_path, monkeypatch):
+    """Pruning removed the file after it was opened, before it was locked: the new one counts."""
+    path, plain, removed = tmp_path / "runs" / "r1.lock", lock._try_lock, []
+
+    def late(file):
+        if not removed:
+            path.unlink()
+            removed.append(path)
+        return plain(file)
+
+    monkeypatch.setattr(lock, "_try_lock", late)
     with RunLock(tmp_path, "r1"):
-        path.unlink()
-        with RunLock(tmp_path, "r1"), pytest.raises(RunBusy):
+        assert removed and path.exists()
+        with pytest.raises(RunBusy):
             RunLock(tmp_path, "r1").acquire()
 
 

@@ -319,6 +319,41 @@ def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
         assert checkpoint.done(["before", *"01234"]) == {"before", *"01234"}
 
 
+def test_a_transaction_that_was_left_open_does_not_swallow_the_next(tmp_path, monkeypatch):
+    """Interrupted between BEGIN and its bookkeeping: the next commit is whole, and on the disk."""
+    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+        checkpoint.commit({"before": SMALL})
+
+        def interrupted():
+            checkpoint._cache._sql("BEGIN IMMEDIATE")
+            checkpoint._cache._txn_id = threading.get_ident()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(checkpoint._cache, "transact", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.commit({"lost": SMALL})
+        monkeypatch.undo()
+        checkpoint.commit({"after": SMALL})
+        with Checkpoint.open(tmp_path / "ck") as other:
+            assert other.done(["before", "lost", "after"]) == {"before", "after"}
+
+
+def test_a_checkpoint_moved_away_takes_no_commit_that_would_be_lost(tmp_path):
+    """SQLite would go on writing into a file without a name; back in place, it goes on."""
+    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+        checkpoint.commit({"a": SMALL})
+        (tmp_path / "ck").rename(tmp_path / "away")
+        with pytest.raises(CheckpointError, match="removed or replaced"):
+            checkpoint.commit({"b": SMALL})
+        Checkpoint.open(tmp_path / "ck").close()
+        with pytest.raises(CheckpointError, match="removed or replaced"):
+            checkpoint.commit({"b": SMALL})
+        (tmp_path / "ck").rename(tmp_path / "other")
+        (tmp_path / "away").rename(tmp_path / "ck")
+        checkpoint.commit({"b": SMALL})
+        assert checkpoint.done(["a", "b"]) == {"a", "b"}
+
+
 def test_a_closed_checkpoint_says_so(tmp_path):
     """Use after close is one clear error, never a silent reopening."""
     checkpoint = Checkpoint.open(tmp_path / "ck")

@@ -275,6 +275,18 @@ def test_memory_for_boxes_is_bounded_and_shared_fairly():
     assert kept[0] == boxes(256)[: len(kept[0])]
 
 
+def test_more_tiles_than_boxes_keep_an_even_sample():
+    """A late listener of a huge run sees boxes all over the image, not none."""
+    bus = Bus()
+    many = Grid(rows=260, cols=250).tiles((25000, 26000))
+    for tile in many:
+        bus.emit(TileChanged(1.0, tile, "done", boxes=boxes(3)))
+    rows = [event.tile.row for event in bus.snapshot() for _ in event.boxes]
+    assert BOXES_REMEMBERED // 4 < len(rows) <= BOXES_REMEMBERED
+    upper = sum(row < 130 for row in rows)
+    assert 0.4 < upper / len(rows) < 0.6
+
+
 def test_to_line_leaves_numbers_that_json_lacks_out():
     """A time that was never measured does not make a line unreadable."""
     line = to_line(TileChanged(1.0, TILES[0], "done", read_seconds=float("nan")))

@@ -197,8 +197,9 @@ def test_following_misses_nothing_between_history_and_live(tmp_path):
     assert followers == [list(map(float, range(len(tiles))))] * 3
 
 
-def test_a_follower_waits_for_the_rest_of_a_line(tmp_path):
-    """Half a line is not an event yet; its other half completes it."""
+@pytest.mark.parametrize("told_at", [2, 3])
+def test_a_follower_waits_for_the_rest_of_a_line(tmp_path, told_at):
+    """Half a line is not an event yet; its other half is read, even if it came with the end."""
     path = tmp_path / "r.jsonl"
     write(path, STORY[:2])
     whole = path.read_bytes()
@@ -211,7 +212,7 @@ def test_a_follower_waits_for_the_rest_of_a_line(tmp_path):
         if asked == 2:
             with path.open("ab") as file:
                 file.write(whole[-20:])
-        return asked == 3
+        return asked == told_at
 
     assert list(follow_journal(path, stop, poll=0.001)) == STORY[:2]
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from diskcache import Cache
+from diskcache.core import DBNAME
 
 from tilevision.checkpoint import verify
 from tilevision.checkpoint.disk import open_cache
@@ -56,6 +57,7 @@ class Checkpoint:
         self.folder = folder
         self._directory = directory
         self._cache: Cache | None = cache
+        self._database = (directory / DBNAME).stat()
         self._closed = False
         self._lock = threading.RLock()
 
@@ -203,6 +205,7 @@ class Checkpoint:
         """
         with self._lock, explained(self.folder):
             self._check_open()
+            self._check_in_place()
             try:
                 if self._cache is None:
                     self._cache = open_cache(self._directory)
@@ -237,6 +240,15 @@ class Checkpoint:
             if not matches(tag, records):
                 raise CheckpointCorrupt(f"the record {key} is damaged (its checksum differs)")
             return records
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into a database that nobody could find again."""
+        path = self._directory / DBNAME
+        if not path.exists() or not os.path.samestat(path.stat(), self._database):
+            raise CheckpointError(
+                f"the checkpoint {self.folder} was removed or replaced while in use; put it back, "
+                "or start again"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -24,7 +24,7 @@ class Bus:
     A listener is called on the thread that emits, so it must be quick: put the event on
     a queue and return. One that raises is logged once and hears on; the run goes on too.
 
-    Memory holds one event per tile and about 50,000 boxes in all: past that, every tile
+    Memory holds one event per tile and up to 50,000 boxes in all: past that, every tile
     keeps fewer of its strongest boxes.
     """
 
@@ -41,6 +41,7 @@ class Bus:
         self._tiles: dict[Tile, tuple[int, TileChanged]] = {}
         self._boxes = 0
         self._boxes_per_tile = BOXES_PER_EVENT
+        self._one_tile_in = 1
 
     def emit(self, event: Event) -> None:
         """Publish `event`. Safe from any thread, also from within a listener."""
@@ -113,19 +114,23 @@ class Bus:
         else:
             before = self._tiles.get(event.tile)
             self._boxes -= len(before[1].boxes) if before else 0
-            event = _thinned(event, self._boxes_per_tile)
+            event = self._thinned(event)
             self._tiles[event.tile] = (self._number, event)
             self._boxes += len(event.boxes)
             while self._boxes > BOXES_REMEMBERED:
                 self._thin()
 
     def _thin(self) -> None:
-        """Halve what each tile may keep, rather than drop the boxes of some tiles."""
-        self._boxes_per_tile //= 2
+        """Halve what each tile may keep; at one box each, which tiles keep it, evenly spread."""
+        if self._boxes_per_tile > 1:
+            self._boxes_per_tile //= 2
+        else:
+            self._one_tile_in *= 2
         for tile, (number, event) in self._tiles.items():
-            self._tiles[tile] = (number, _thinned(event, self._boxes_per_tile))
+            self._tiles[tile] = (number, self._thinned(event))
         self._boxes = sum(len(event.boxes) for _, event in self._tiles.values())
 
-
-def _thinned(event: TileChanged, limit: int) -> TileChanged:
-    return event if len(event.boxes) <= limit else replace(event, boxes=event.boxes[:limit])
+    def _thinned(self, event: TileChanged) -> TileChanged:
+        chosen = hash((event.tile.row, event.tile.col)) % self._one_tile_in == 0
+        limit = self._boxes_per_tile if chosen else 0
+        return event if len(event.boxes) <= limit else replace(event, boxes=event.boxes[:limit])

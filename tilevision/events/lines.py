@@ -26,6 +26,12 @@ _TYPES: dict[str, Any] = {
     "float": (int, float),
     "float | None": (int, float, type(None)),
 }
+_FIELDS = {
+    cls: tuple(
+        (field.name, field.default, _TYPES.get(str(field.type), object)) for field in fields(cls)
+    )
+    for cls in _NAMES
+}
 _TEXTS = {"reason", "message", "error"}
 
 
@@ -38,18 +44,18 @@ def to_line(event: Event) -> bytes:
     raw: dict[str, Any] = {"kind": _NAMES[type(event)]}
     if isinstance(event, TileChanged):
         raw |= {"status": event.status, "id": event.tile.id}
-    for field in fields(event):
-        value = getattr(event, field.name)
-        if field.default is not MISSING and value == field.default:
+    for name, default, _ in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if default is not MISSING and value == default:
             continue
         if isinstance(value, float) and not math.isfinite(value):
             value = None
-        if field.name in _TEXTS:
+        if name in _TEXTS:
             value = redact(value)
         if isinstance(value, Tile):
             value = value.to_dict()
             del value["id"]
-        raw[field.name] = value
+        raw[name] = value
     return json_line(raw)
 
 
@@ -66,8 +72,7 @@ def from_line(line: bytes | str) -> Event | None:
     if cls is None:
         return None
     try:
-        names = {field.name for field in fields(cls)}
-        values = {name: value for name, value in raw.items() if name in names}
+        values = {name: raw[name] for name, _, _ in _FIELDS[cls] if name in raw}
         if cls is TileChanged:
             values["tile"] = Tile.from_dict({**raw["tile"], "id": str(raw["id"])})
             values["boxes"] = tuple(_box(box) for box in raw.get("boxes", ()))
@@ -80,8 +85,7 @@ def from_line(line: bytes | str) -> Event | None:
 
 def json_line(raw: dict[str, Any]) -> bytes:
     """Return `raw` as one line; text that UTF-8 cannot hold (odd file names) is escaped."""
-    text = json.dumps(raw, separators=(",", ":"), ensure_ascii=False, default=_plain)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
+    return _ENCODER.encode(raw).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def parse_line(line: bytes | str) -> dict[str, Any]:
@@ -100,6 +104,9 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else str(value)
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
 def _box(raw: Any) -> tuple[int, int, int, int, str]:
     x0, y0, x1, y1, label = raw
     return int(x0), int(y0), int(x1), int(y1), str(label)
@@ -107,12 +114,12 @@ def _box(raw: Any) -> tuple[int, int, int, int, str]:
 
 def _check(event: Event) -> None:
     """Refuse values of another type: they would surprise a reader far from here."""
-    for field in fields(event):
-        value = getattr(event, field.name)
-        if not isinstance(value, _TYPES.get(str(field.type), object)):
-            raise TypeError(f"{field.name} is not {field.type}")
+    for name, _, accepted in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if not isinstance(value, accepted):
+            raise TypeError(f"{name} is of another type")
         if isinstance(value, float) and not math.isfinite(value):
-            raise TypeError(f"{field.name} is not finite")
+            raise TypeError(f"{name} is not finite")
     if isinstance(event, TileChanged):
         tile = event.tile
         whole = isinstance(tile.row, int) and isinstance(tile.col, int)
