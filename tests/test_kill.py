@@ -24,9 +24,8 @@ import tilevision as tv
 from beside import find_cells
 
 checkpoint, out = sys.argv[1:]
-result = tv.analyze(
-    "big.tif", find_cells, grid="8x8", workers=2, batch_size=1, checkpoint=checkpoint, progress=False
-)
+settings = {"grid": "8x8", "workers": 2, "batch_size": 1, "progress": False}
+result = tv.analyze("big.tif", find_cells, checkpoint=checkpoint, **settings)
 result.save(out)
 print(len(result.findings), set(result.tiles["status"]))
 """

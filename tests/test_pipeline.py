@@ -289,6 +289,12 @@ def test_many_images_and_a_bad_one(elsewhere: Path, spots: np.ndarray) -> None:
     assert list(batch.to_dataframe()["image"]) == ["a.png", "c.png", "b.png"]
 
 
+def test_images_that_would_be_written_to_one_file_are_refused(elsewhere: Path) -> None:
+    """``a.tif`` and ``a.png`` both mean ``a.geojson``: nothing runs, nothing is overwritten."""
+    with pytest.raises(tv.RunError, match=r"a\.png and a\.tif.*a\.geojson"):
+        tv.analyze_many(["a.png", "a.tif"], bright, out_dir="out")
+
+
 def test_checkpoint_none_keeps_nothing(elsewhere: Path, spots: np.ndarray) -> None:
     """No folder appears, and the result is whole."""
     assert tv.analyze(spots, bright, grid="2x2", checkpoint=None, progress=False).complete

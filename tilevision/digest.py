@@ -188,8 +188,9 @@ def coverage(facts: Digest) -> str:
             f"{facts.n_analysed} of {facts.n_tiles} tiles lie in the region and were analysed, "
             f"{facts.analysed_share:.0%} of the image."
         )
-    noun = "tile was" if facts.n_tiles == 1 else "tiles were"
-    return f"All {facts.n_tiles} {noun} analysed."
+    if facts.n_tiles == 1:
+        return "The one tile was analysed."
+    return f"All {facts.n_tiles} tiles were analysed."
 
 
 def _percent(share: float) -> str:

@@ -152,8 +152,10 @@ class Conductor:
                 findings = decode(records)
             except (ValueError, KeyError, TypeError, TilevisionError):
                 continue  # unreadable, so it is not done: the tile runs again and replaces it
-            self._keep(TileFindings(tiles[key], findings, self._saturated(len(findings))))
-            self._set_row(TileRow(tiles[key], "restored", n_findings=len(findings)), boxes=True)
+            tile, full = tiles[key], self._saturated(len(findings))
+            self._keep(TileFindings(tile, findings, full))
+            row = TileRow(tile, "restored", n_findings=len(findings), saturated=full)
+            self._set_row(row, boxes=True)
         if tiles:
             self._restored_at = min(self.checkpoint.stored_at(list(tiles)).values(), default=None)
             self._stage("restore", began, f"{len(tiles):,} tiles restored", restored=True)

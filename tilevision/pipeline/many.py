@@ -121,7 +121,7 @@ def analyze_many(
     settings = Settings(model=model, **arguments)
     resolve_stages(settings)
     named = _named(images)
-    folder = None if out_dir is None else _folder(out_dir)
+    folder = None if out_dir is None else _folder(out_dir, named)
     results: dict[str, Result] = {}
     errors: dict[str, TilevisionError] = {}
     for name, image in named.items():
@@ -169,7 +169,16 @@ def _listed(images: Any) -> Iterable[Any]:
     return images  # type: ignore[no-any-return]  # whatever can be iterated
 
 
-def _folder(path: str | os.PathLike[str]) -> Path:
+def _folder(path: str | os.PathLike[str], named: Iterable[str]) -> Path:
+    """Make the folder for the outputs; refuse names that would be one file."""
+    taken: dict[str, str] = {}
+    for name in named:
+        other = taken.setdefault(Path(name).stem, name)
+        if other != name:
+            raise RunError(
+                f"{other} and {name} would both be written to {Path(name).stem}.geojson; rename "
+                "one, or analyse them apart"
+            )
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
@@ -153,11 +155,10 @@ def _plan(
 
 def image_name(image: Any) -> str:
     """Return what people call the image: its file name, or its kind."""
-    if isinstance(image, str) or hasattr(image, "__fspath__"):
-        return str(image).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    if isinstance(image, ImageSource) and image.reference.path:
-        return image_name(image.reference.path)
-    return type(image).__name__
+    if isinstance(image, ImageSource):
+        image = image.reference.path
+    path = image if isinstance(image, (str, os.PathLike)) else getattr(image, "filename", "")
+    return PurePath(path).name if path else "image" if hasattr(image, "mode") else "array"
 
 
 def _grid(value: Any, spec: ModelSpec) -> Grid:
