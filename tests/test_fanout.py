@@ -19,7 +19,7 @@ import psutil
 import pytest
 import tifffile
 
-from tilevision.cluster import Cluster, LocalCluster, local_cluster
+from tilevision.cluster import Cluster, LocalCluster, local_cluster, shared_cluster
 from tilevision.codec import decode
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout import run_tiles
@@ -466,6 +466,35 @@ def test_a_cluster_closed_under_a_run_is_one_error(image: Path) -> None:
         wait_until(lambda: run.kept, "the first tile is done")
     thread.join(PATIENCE)
     assert isinstance(run.error, ClusterError)
+
+
+@pytest.mark.slow
+def test_two_runs_share_a_cluster(cluster: LocalCluster, image: Path) -> None:
+    """Runs side by side on one cluster complete, and one's killer costs the other no tile."""
+    killer = Run(cluster, work_on(image, scripted({8: "exit"}, 0.02, None)))
+    innocent = Run(cluster, work_on(image, scripted({}, 0.02, None)))
+    threads = [killer.in_background(), innocent.in_background()]
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+    assert killer.error is None and innocent.error is None
+    assert killer.done() == killer.all_but(8)
+    assert innocent.end == End("complete") and innocent.done() == innocent.all_but()
+
+
+@pytest.mark.slow
+def test_two_runs_survive_the_loss_of_their_scheduler(image: Path) -> None:
+    """Runs that share our cluster rebuild it once, and both complete."""
+    with shared_cluster(2) as one, shared_cluster() as two:
+        runs = [Run(c, work_on(image, scripted({}, 0.1, None))) for c in (one, two)]
+        threads = [run.in_background() for run in runs]
+        wait_until(lambda: all(run.kept for run in runs), "both have begun")
+        psutil.Process(one.client.run_on_scheduler(os.getpid)).kill()
+        for thread in threads:
+            thread.join(2 * PATIENCE)
+        assert [run.error for run in runs] == [None, None]
+        assert all(run.end == End("complete") for run in runs)
+        assert all(run.done() == run.all_but() for run in runs)
+        assert one.client is two.client and one.alive and two.alive
 
 
 # The watchdog ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +11,8 @@ from distributed import Client
 from tilevision.errors import ClusterError
 
 __all__ = ["Cluster", "attach"]
+
+HEAL_SECONDS = 20.0
 
 
 class Cluster:
@@ -31,6 +34,7 @@ class Cluster:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._restarting: set[str] = set()
+        self._healed = -HEAL_SECONDS
 
     @property
     def alive(self) -> bool:
@@ -83,6 +87,24 @@ class Cluster:
         await self.client.scheduler.restart_workers(
             workers=[address], timeout=30, on_error="return", stimulus_id="tilevision-deadline"
         )
+
+    def heal(self) -> bool:
+        """Have a user's cluster start the workers again that it has given up; say if it had to.
+
+        A cluster of Dask's own drops a worker that is down at the wrong moment, for ever and
+        silently: after a few tiles that crash, a user's `LocalCluster` has none left. The number
+        of workers stays the one that the cluster itself says it should have.
+        """
+        if self.owned:
+            return False
+        cluster = self.client.cluster
+        wanted, present = getattr(cluster, "worker_spec", {}), getattr(cluster, "workers", {})
+        now = time.monotonic()
+        if not set(wanted) - set(present) or now - self._healed < HEAL_SECONDS:
+            return False
+        self._healed = now
+        cluster.scale(len(wanted))
+        return True
 
     def rebuild(self) -> None:
         """Start anew after the scheduler was lost.

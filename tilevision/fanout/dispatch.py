@@ -108,6 +108,7 @@ class Dispatch:
     inbox: SimpleQueue[Any]
     flights: dict[str, Flight] = field(default_factory=dict)
     _name: str = ""
+    _nonce: str = ""
     _looking: bool = False
 
     def open(self) -> None:
@@ -119,7 +120,8 @@ class Dispatch:
             If a worker cannot take the work: it lacks the package, or has another version.
         """
         client = self.cluster.client
-        self._name = f"tilevision-{self.run_id}-{uuid4().hex[:8]}"
+        self._nonce = uuid4().hex[:8]
+        self._name = f"tilevision-{self.run_id}-{self._nonce}"
         self._looking = False
         plugin = WorkPlugin(self._name, pickle.dumps(self.work))
         loop = client.loop.asyncio_loop
@@ -167,7 +169,9 @@ class Dispatch:
             nodes = [
                 node(
                     pickle.dumps(Batch(self._name, submit.task, submit.tiles, self._name)),
-                    dask_key_name=submit.task,
+                    # Runs side by side have tiles of the same name, and Dask would hand one run
+                    # the other's results; it still groups keys by what precedes the tile.
+                    dask_key_name=f"{submit.task}-{self._nonce}",
                 )
                 for submit in submits
             ]
@@ -215,7 +219,7 @@ class Dispatch:
         if restart_worker and not worker:  # its start was never heard of
             with suppress(OSError):  # a lost scheduler shows in every other task
                 processing = await self.cluster.client.scheduler.processing(workers=None)
-                worker = next((w for w in processing if flight.submit.task in processing[w]), "")
+                worker = next((w for w in processing if flight.future.key in processing[w]), "")
         flight.future.release()
         if restart_worker and worker:
             self.cluster.restart_worker(worker)

@@ -41,6 +41,7 @@ WORKERLESS_REBUILD_SECONDS = 90.0
 # Losing the scheduler this often, with no tile committed in between, is not bad luck.
 FRUITLESS_REBUILDS = 3
 
+DIED = Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
 LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 
 
@@ -274,8 +275,13 @@ class _Loop:
         self.watchdog.saw(len(workers), time.monotonic())
         if workers == self.workers:
             return []
+        gone = self.workers.keys() - workers.keys()
         self.workers = workers
-        return [ClusterChanged(workers)]
+        # Dask may run a task again wherever the user's cluster allows for failures: a tile that
+        # kills workers is not given the next one.
+        orphans = [task for task, flight in self.dispatch.flights.items() if flight.worker in gone]
+        self.dispatch.release(orphans)
+        return [*(TaskLost(task, DIED) for task in orphans), ClusterChanged(workers)]
 
     # When the cluster fails --------------------------------------------------------------
 
@@ -293,6 +299,10 @@ class _Loop:
         if now - self.looked >= HEARTBEAT_SECONDS:
             self.looked = now
             self.dispatch.look()
+            if self.cluster.heal():
+                self.on_wait(
+                    "the Dask cluster had given up workers that died; it starts them again"
+                )
             self.watchdog.check(len(self.dispatch.flights), now)
         return self.cluster.owned and self.watchdog.workerless(now) > WORKERLESS_REBUILD_SECONDS
 
@@ -325,7 +335,7 @@ def _finished(flight: Flight, signal: Landed) -> TaskFinished:
 def _loss(error: BaseException) -> Failure:
     """Say in one line what became of a task that never came back."""
     if isinstance(error, KilledWorker):
-        return Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
+        return DIED
     if isinstance(error, (NoValidWorkerError, NoWorkerError)):
         return Failure("lost", "NoWorker", "Dask found no worker for it in time")
     line = " ".join(str(error).split())[:300]
