@@ -36,11 +36,12 @@ from tilevision.schedule.happenings import (
     TileStarted,
 )
 
-__all__ = ["HANGS", "KILLS", "OK", "FakeCluster", "Script", "row_of_tiles"]
+__all__ = ["HANGS", "KILLS", "OK", "SLOW", "FakeCluster", "Script", "row_of_tiles"]
 
 LOST = Failure("lost", "WorkerDied", "its worker died")
 TOO_LARGE = Failure("permanent", "CheckpointTooLarge", "too large")
-OK, KILLS, HANGS = "ok", "kills", "hangs"
+OK, KILLS, HANGS, SLOW = "ok", "kills", "hangs", "slow"
+SLOW_SECONDS = (4.0, 9.0)
 
 
 def row_of_tiles(n: int) -> tuple[Tile, ...]:
@@ -56,8 +57,8 @@ class Script:
     tiles : tuple of Tile
     policy : Policy
     behaviour : dict of Tile to list
-        What each try of a tile does: `OK`, a `Failure`, `KILLS` or `HANGS`; the last one
-        for all further tries.
+        What each try of a tile does: `OK`, a `Failure`, `KILLS`, `HANGS` or `SLOW`; the
+        last one for all further tries.
     workers, threads : int
     seconds : float
         That a tile takes, on average.
@@ -67,6 +68,8 @@ class Script:
         Fraction of errors that take the whole task along.
     same_address : bool
         Whether a dead worker comes back under its name.
+    silent_pins : bool
+        Whether Dask says nothing of a task that is pinned to a worker that is gone.
     late_results : bool
         Whether tasks that were given up still report.
     commit_first : bool
@@ -78,6 +81,8 @@ class Script:
     outage : tuple of (float, float, Failure), optional
         From when to when every tile fails, and how.
     commands : tuple of (float, Happening)
+    tick : float
+        Seconds by which the conductor is late, so that it hears of several things at once.
     resume_after : float, optional
         Seconds after which somebody resumes a run that holds; None: nobody does.
     """
@@ -91,6 +96,7 @@ class Script:
     hints_lost: float = 0.0
     batch_failures: float = 0.0
     same_address: bool = False
+    silent_pins: bool = False
     late_results: bool = False
     commit_first: bool = True
     commit_delay: float = 0.0
@@ -99,6 +105,7 @@ class Script:
     losses: tuple[float, ...] = ()
     outage: tuple[float, float, Failure] | None = None
     commands: tuple[tuple[float, Happening], ...] = ()
+    tick: float = 0.0
     resume_after: float | None = 5.0
 
 
@@ -128,6 +135,7 @@ class FakeCluster:
     number: itertools.count[int] = field(default_factory=itertools.count)
     alive: dict[str, int] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
+    stored: set[Tile] = field(default_factory=set)
     tries: Counter[Tile] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -158,7 +166,7 @@ class FakeCluster:
             times = [time for time in (wake, self.heap[0][0] if self.heap else None) if time]
             if not times:
                 return
-            self.now = max(self.now, min(times))
+            self.now = max(self.now, min(times)) + self.script.tick
         raise AssertionError(f"no end in sight; it waits for {self.scheduler.waiting_for!r}")
 
     # Time --------------------------------------------------------------------------------
@@ -195,12 +203,12 @@ class FakeCluster:
         """Let a worker die with all it has; the news, and a new worker, come in time."""
         if self.alive.pop(address, None) is None:
             return []
-        for key, order in list(self.orders.items()):
+        for order in list(self.orders.values()):
             if order.worker == address:
                 order.dead = True
-                del self.orders[key]
+                del self.orders[order.submit.task]
                 if not order.abandoned:
-                    self._later(self.random.uniform(0, 0.5), self._tell, TaskLost(key, LOST))
+                    self._lose(order.submit)
         self._later(self.random.uniform(0, 0.8), self._census)
         back = address if self.script.same_address else ""
         self._later(self.random.uniform(1.0, 4.0), self._join, back)
@@ -234,7 +242,11 @@ class FakeCluster:
             self.orders[submit.task] = Order(submit, target)
             self._later(self.random.uniform(0, 0.005), self._pull, target)
         else:
-            self._later(self.random.uniform(0, 1), self._tell, TaskLost(submit.task, LOST))
+            self._lose(submit)
+
+    def _lose(self, submit: Submit) -> None:
+        if not (self.script.silent_pins and submit.worker):
+            self._later(self.random.uniform(0, 0.5), self._tell, TaskLost(submit.task, LOST))
 
     def _abandon(self, order: Order, *, restart_worker: bool) -> None:
         order.abandoned = True
@@ -276,15 +288,20 @@ class FakeCluster:
         if index == len(tiles) or batched:
             return self._finish(order, outcomes, batched)
         tile = tiles[index]
-        assert tile not in self.referee.committed, f"{tile.id} runs after its commit"
+        wanted = tile not in self.referee.committed or order.abandoned
+        assert wanted, f"{tile.id} runs after its commit"
         self._hint(TileStarted(order.submit.task, tile, order.worker))
         does = self._does(tile)
         seconds = self.random.uniform(0.2, 1.8) * self.script.seconds
+        if does == SLOW:
+            seconds = self.random.uniform(*SLOW_SECONDS)
         if does == KILLS:
             self._later(seconds, self._kill, order.worker)
             return []
         if does == HANGS:
             order.hung = True
+            if order.abandoned:
+                self._later(self.random.uniform(0, 2), self._hang_up, order)
             return []
         failure = does if isinstance(does, Failure) else None
         outcomes[tile] = failure
@@ -320,10 +337,14 @@ class FakeCluster:
         return []
 
     def _arrive(self, finished: TaskFinished) -> Happens:
-        """Commit what is news, then or later."""
+        """Commit what is news, then or later; once it has ended, nobody listens."""
+        if self.scheduler.ended:
+            return []
         good = [t for t, f in finished.outcomes.items() if f is None and self.scheduler.wants(t)]
+        good = [tile for tile in good if tile not in self.stored]
         kept = tuple(tile for tile in good if tile not in self.script.refused)
         refused = {tile: TOO_LARGE for tile in good if tile in self.script.refused}
+        self.stored |= set(kept)
         stored: Happens = [Committed(kept)] if kept else []
         stored += [Refused(refused)] if refused else []
         if self.script.commit_first:

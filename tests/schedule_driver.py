@@ -131,3 +131,14 @@ class Driver:
         assert due is not None, self.scheduler.waiting_for
         self.now = due
         return self.do()
+
+    def finish(self) -> None:
+        """Let all that is sent go well until it ends."""
+        for _ in range(10_000):
+            if self.scheduler.ended:
+                return
+            if self.tasks:
+                self.succeed(self.tasks[0], after=0.01)
+            else:
+                self.wake()
+        raise AssertionError(self.scheduler.waiting_for)

@@ -22,7 +22,6 @@ from tilevision.schedule.happenings import (
     Paused,
     Refused,
     Resumed,
-    RetryFailed,
     Submit,
     TaskFinished,
     TaskLost,
@@ -46,6 +45,9 @@ class Referee:
     status: dict[Tile, str] = field(default_factory=dict)
     keys: set[str] = field(default_factory=set)
     workers: set[str] | None = None
+    last_task: dict[Tile, str] = field(default_factory=dict)
+    free: set[str] = field(default_factory=set)
+    accompanied: set[str] = field(default_factory=set)
     sent_at: list[float] = field(default_factory=list)
     paused: bool = False
     held: bool = False
@@ -68,6 +70,7 @@ class Referee:
             case Refused(failures):
                 self.arrived -= failures.keys()
                 self.refused |= failures.keys()
+                self.failed |= {t: f for t, f in failures.items() if t in self.failed}
             case ClusterLost():
                 self.in_flight, self.workers = {}, set()
             case ClusterChanged(workers):
@@ -83,9 +86,6 @@ class Referee:
                 self.paused = self.held = False
             case Cancelled():
                 self.cancelled = True
-            case RetryFailed() if self.failed and (self.scheduler.ended or not self.cancelled):
-                self.failed, self.refused = {}, set()
-                self.cancelled = self.held = False
 
     def _arrive(self, tiles) -> None:
         for tile in tiles:
@@ -139,6 +139,7 @@ class Referee:
             assert tile not in aloft, f"{tile.id} is in flight twice"
             assert tile not in self.arrived, f"{tile.id} is sent though it has arrived"
             assert tile not in self.failed, f"{tile.id} is sent after it failed"
+        self._note_company(submit)
         self.in_flight[submit.task] = set(submit.tiles)
         self.sent_at += [now] * len(submit.tiles)
         busy = len(aloft) + len(submit.tiles) + len(self.arrived)
@@ -146,13 +147,29 @@ class Referee:
         assert busy <= self.scheduler.window, "more in flight than the window"
         assert quota is None or busy <= quota, "more in flight than the quota"
 
+    def _note_company(self, submit: Submit) -> None:
+        """Note which tasks run beside one that could take their worker down."""
+        self.last_task |= dict.fromkeys(submit.tiles, submit.task)
+        self.free &= self.in_flight.keys()
+        if submit.worker is None:
+            self.accompanied |= self.in_flight.keys()
+            self.free.add(submit.task)
+        if self.free - {submit.task}:
+            self.accompanied.add(submit.task)
+
     def _check_announce(self, news: Announce) -> None:
         tile, status = news.tile, news.status
         assert tile not in self.committed, f"{tile.id} is {status} after it was done"
+        if status == "pending" and tile in self.failed:  # somebody asked to retry it
+            del self.failed[tile]
+            self.refused.discard(tile)
+            self.cancelled = self.held = False
         if status == "failed":
             assert tile not in self.failed, f"{tile.id} failed twice"
             assert news.failure is not None
             self.failed[tile] = news.failure
+            alone = self.last_task[tile] not in self.accompanied
+            assert alone or news.failure.kind != "lost", f"{tile.id} was convicted in company"
         if status == "running":
             assert self.status.get(tile) != "running", f"{tile.id} is running twice"
         self.status[tile] = status

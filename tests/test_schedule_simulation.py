@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from fake_cluster import HANGS, KILLS, OK, FakeCluster, Script, row_of_tiles
+from fake_cluster import HANGS, KILLS, OK, SLOW, FakeCluster, Script, row_of_tiles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +28,7 @@ ATTEMPTS = 3
 def a_behaviour(random: Random, policy: Policy, trouble: float) -> list:
     if random.random() >= trouble:
         return [OK]
-    kinds = [TRANSIENT, PERMANENT, THROTTLED, KILLS] + [HANGS] * (policy.timeout is not None)
+    kinds = [TRANSIENT, PERMANENT, THROTTLED, KILLS] + [HANGS, SLOW] * (policy.timeout is not None)
     kind = random.choice(kinds)
     if random.random() < 0.3:
         return [kind]
@@ -72,6 +72,7 @@ def a_script(random: Random) -> Script:
     trouble = random.choice((0.0, 0.1, 0.3, 0.6))
     behaviour = {tile: a_behaviour(random, policy, trouble) for tile in tiles}
     poisoned = any(KILLS in does for does in behaviour.values())
+    same_address = random.random() < 0.3
     calm = poisoned or random.random() < 0.7
     return Script(
         tiles,
@@ -82,7 +83,8 @@ def a_script(random: Random) -> Script:
         seconds=random.choice((0.01, 0.05, 0.3)),
         hints_lost=random.choice((0.0, 0.0, 0.2, 1.0)),
         batch_failures=random.choice((0.0, 0.5)),
-        same_address=random.random() < 0.3,
+        same_address=same_address,
+        silent_pins=not same_address and random.random() < 0.5,
         late_results=random.random() < 0.5,
         commit_first=random.random() < 0.5,
         commit_delay=random.choice((0.0, 0.1)),
@@ -91,6 +93,7 @@ def a_script(random: Random) -> Script:
         losses=(random.uniform(0, 2),) if random.random() < 0.1 else (),
         outage=an_outage(random),
         commands=some_commands(random),
+        tick=random.choice((0.0, 0.01, 0.1)),
     )
 
 
@@ -132,7 +135,7 @@ def judge_failure(script: Script, tile, failure: Failure, attempts: int) -> None
     """Hold that no tile fails for what it did not do."""
     kinds = {does.kind for does in script.behaviour[tile] if isinstance(does, Failure)}
     kinds |= {"lost"} if KILLS in script.behaviour[tile] else set()
-    kinds |= {"timeout"} if HANGS in script.behaviour[tile] else set()
+    kinds |= {"timeout"} if {HANGS, SLOW} & set(script.behaviour[tile]) else set()
     kinds |= {script.outage[2].kind} if script.outage else set()
     kinds |= {"permanent"} if tile in script.refused else set()
     assert failure.kind in kinds, f"{tile.id} failed for {failure}, but does {kinds}"
@@ -144,9 +147,14 @@ def judge_fate(cluster: FakeCluster, tile) -> None:
     does = cluster.script.behaviour[tile]
     if tile in cluster.script.refused:
         assert tile not in cluster.referee.committed
-    elif does[-1] != OK:
+    elif does[-1] not in (OK, SLOW):
         assert tile in cluster.referee.failed
-    elif cluster.script.outage is None and PERMANENT not in does and len(does) - 1 < ATTEMPTS:
+    elif (
+        does[-1] == OK
+        and cluster.script.outage is None
+        and PERMANENT not in does
+        and len(does) - 1 < ATTEMPTS
+    ):
         assert tile in cluster.referee.committed, f"{tile.id} does {does}, but failed"
 
 

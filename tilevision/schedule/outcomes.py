@@ -110,7 +110,10 @@ class Outcomes:
         """Fail tiles whose findings the checkpoint cannot hold."""
         for tile, failure in failures.items():
             state = self._ledger.find(tile)
-            if state is None or state.place in (Place.DONE, Place.FAILED):
+            if state is None or state.place is Place.DONE:
+                continue
+            if state.place is Place.FAILED:
+                self._ledger.failures[state] = failure  # a late result: now it is known why
                 continue
             self._flight.detach(state)
             state.tries += 1
