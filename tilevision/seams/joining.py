@@ -53,14 +53,16 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
     """
     span = _span(found.boxes, number)
     partial = _cut(found) | _outgrown(found, span[number])
+    size = np.bincount(number)
+    best = np.empty(len(size), dtype=np.int64)
+    best[number] = np.arange(len(found))
+    shared = np.flatnonzero(size[number] > 1)
     # The best view: whole before cut, then score, then the finer tile, then the larger box.
-    order = np.lexsort(
-        (-area(found.boxes), -found.scales[found.tile], -found.ranks, partial, number)
-    )
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = np.diff(number[order]) > 0
-    best = order[first]
-    pieces = partial[best] & (np.bincount(number) > 1)
+    scales, ranks = found.scales[found.tile[shared]], found.ranks[shared]
+    keys = (-area(found.boxes[shared]), -scales, -ranks, partial[shared], number[shared])
+    order = shared[np.lexsort(keys)]
+    best[number[order[::-1]]] = order[::-1]  # of equal indices, the last one written stays
+    pieces = partial[best] & (size > 1)
     return best, np.where(pieces[:, None], span, found.boxes[best]), pieces, partial
 
 

@@ -40,6 +40,8 @@ _LEAST_WITNESSED, _LEAST_UNCONFIRMED, _LEAST_FOUND = 50, 5, 0.5
 # Shares are estimated from about this many confirmed detections, spread evenly.
 _SAMPLE = 20_000
 
+_CHUNK = 200_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
@@ -76,17 +78,18 @@ def doubtful(found: Detections, zones: Zones, objects: Objects, partial: Mask) -
     if len(witnessed) < _LEAST_WITNESSED or confirmed.all():
         return nothing
     no = objects.number[witnessed[~confirmed]]
-    if not _kind(objects, np.unique(no)).any():
+    cover = _Cover(objects)
+    if not cover.kind(np.unique(no)).any():
         return nothing
     yes = objects.number[witnessed[confirmed]]
     step = max(1, len(yes) // _SAMPLE)
     yes = yes[::step]
     finds = _finds(found, witnessed, confirmed)
-    of_all, of_unconfirmed = _false_shares(objects, yes, no, step, finds)
+    of_all, of_unconfirmed = _false_shares(objects, cover, yes, no, step, finds)
     suspect = np.bincount(objects.number) == 1
     suspect &= (np.maximum(of_all, of_unconfirmed).max(axis=1) >= _FALSE)[objects.classes]
     rows = np.flatnonzero(suspect)
-    kind, classes = _kind(objects, rows), objects.classes[rows]
+    kind, classes = cover.kind(rows), objects.classes[rows]
     contradicted = nothing.copy()
     contradicted[no] = True
     share = np.where(contradicted[rows], of_unconfirmed[classes, kind], of_all[classes, kind])
@@ -111,24 +114,31 @@ def _testimony(
     return row, seen[at] == asked
 
 
-def _kind(objects: Objects, rows: Index) -> Index:
-    """Return for the objects `rows` into which part of `_COVERED` they fall; 0: on their own."""
-    if not len(rows):
-        return np.empty(0, np.int64)
-    boxes, ranks = objects.boxes, objects.ranks
-    lift = objects.classes[:, None] * (boxes[:, 3].max() - boxes[:, 1].min() + 1) * (0, 1, 0, 1)
-    geometry = rectangles(boxes + lift)
-    other, at = shapely.STRtree(geometry[rows]).query(geometry)
-    mine = rows[at]
-    better = (ranks[other] > ranks[mine]) | ((ranks[other] == ranks[mine]) & (other < mine))
-    at, mine, other = at[better], mine[better], other[better]
-    covered = np.zeros(len(rows))
-    np.maximum.at(covered, at, ios(boxes[mine], boxes[other]))
-    return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
+class _Cover:
+    """Answers into which part of `_COVERED` objects fall; 0: they stand on their own."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        boxes = objects.boxes
+        pitch = boxes[:, 3].max() - boxes[:, 1].min() + 1
+        self._geometry = rectangles(boxes + objects.classes[:, None] * pitch * (0, 1, 0, 1))
+        self._tree = shapely.STRtree(self._geometry)
+
+    def kind(self, rows: Index) -> Index:
+        """Return the kind of each of the objects `rows`."""
+        boxes, ranks = self._objects.boxes, self._objects.ranks
+        covered = np.zeros(len(rows))
+        for start in range(0, len(rows), _CHUNK):
+            at, other = self._tree.query(self._geometry[rows[start : start + _CHUNK]])
+            mine = rows[start + at]
+            better = (ranks[other] > ranks[mine]) | ((ranks[other] == ranks[mine]) & (other < mine))
+            at, mine, other = at[better], mine[better], other[better]
+            np.maximum.at(covered, start + at, ios(boxes[mine], boxes[other]))
+        return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
 
 
 def _false_shares(
-    objects: Objects, yes: Index, no: Index, step: int, finds: Floats
+    objects: Objects, cover: _Cover, yes: Index, no: Index, step: int, finds: Floats
 ) -> tuple[Floats, Floats]:
     """Return the share of false ones ``(classes, kinds)``: of all, and of the unconfirmed.
 
@@ -139,7 +149,7 @@ def _false_shares(
     counts = []
     for rows in (yes, no):
         each, at = np.unique(rows, return_inverse=True)
-        cell = objects.classes[rows] * shape[1] + _kind(objects, each)[at]
+        cell = objects.classes[rows] * shape[1] + cover.kind(each)[at]
         counts.append(np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape))
     agreed, lone = counts[0] * step, counts[1]
     # One more than were confirmed, so that a few cases do not look like certainty.
