@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
-
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.dispatch import Broken, Dispatch, Flight, Heard, Landed, WorkersSeen
+from tilevision.fanout.returns import DIED, broken, finished, lost_with_scheduler
 from tilevision.fanout.watchdog import Watchdog
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
@@ -28,7 +27,6 @@ from tilevision.schedule.happenings import (
     Hold,
     Refused,
     Submit,
-    TaskFinished,
     TaskLost,
     TileStarted,
 )
@@ -40,9 +38,6 @@ HEARTBEAT_SECONDS = 1.0
 WORKERLESS_REBUILD_SECONDS = 90.0
 # Losing the scheduler this often, with no tile committed in between, is not bad luck.
 FRUITLESS_REBUILDS = 3
-
-DIED = Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
-LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 
 
 class Decider(Protocol):
@@ -215,7 +210,7 @@ class _Loop:
                         (flight, signal) for flight in self.dispatch.release([signal.task])
                     )
                 case Broken():
-                    if self._lost_with_scheduler(signal):
+                    if lost_with_scheduler(signal, self.cluster):
                         lost = signal.task in self.dispatch.flights or lost
                     else:
                         happenings.extend(self._broken(signal))
@@ -250,7 +245,7 @@ class _Loop:
         if refused:
             happenings.append(Refused(refused))
         for flight, signal in landed:
-            happenings.append(_finished(flight, signal))
+            happenings.append(finished(flight, signal))
             for outcome in signal.report.outcomes:
                 if outcome.failure is None and outcome.tile not in refused:
                     attempt = flight.attempt(outcome.tile)
@@ -262,14 +257,10 @@ class _Loop:
         if not flights:
             return []
         self.watchdog.moved(time.monotonic())
-        tiles = flights[0].submit.tiles
-        gave_up = isinstance(signal.error, (KilledWorker, NoValidWorkerError, NoWorkerError))
-        if gave_up or not signal.raised:
+        happening = broken(flights[0], signal)
+        if isinstance(happening, TaskLost):
             self.looked = 0.0  # a worker is likely to have gone
-            return [TaskLost(signal.task, _loss(signal.error))]
-        failure = Failure.of(signal.error)
-        batched = frozenset(tiles if len(tiles) > 1 else ())
-        return [TaskFinished(signal.task, dict.fromkeys(tiles, failure), batched=batched)]
+        return [happening]
 
     def _workers_seen(self, workers: dict[str, int]) -> list[Happening]:
         self.watchdog.saw(len(workers), time.monotonic())
@@ -284,12 +275,6 @@ class _Loop:
         return [*(TaskLost(task, DIED) for task in orphans), ClusterChanged(workers)]
 
     # When the cluster fails --------------------------------------------------------------
-
-    def _lost_with_scheduler(self, signal: Broken) -> bool:
-        if signal.raised:
-            return False
-        reason = getattr(signal.error, "reason", "")
-        return reason in LOST_WITH_SCHEDULER or not self.cluster.alive
 
     def _stands_still(self) -> bool:
         """Look around once a second; return whether the cluster has to be rebuilt."""
@@ -319,24 +304,3 @@ class _Loop:
             self.cluster.rebuild()
             self.on_wait("the Dask scheduler was lost; the cluster has been started again")
         return [ClusterLost(), *self._join()]
-
-
-def _finished(flight: Flight, signal: Landed) -> TaskFinished:
-    outcomes = {outcome.tile: outcome.failure for outcome in signal.report.outcomes}
-    for tile in flight.submit.tiles:
-        if tile not in outcomes:
-            outcomes[tile] = Failure("transient", "RuntimeError", "the worker left this tile out")
-    batched = frozenset(
-        outcome.tile for outcome in signal.report.outcomes if outcome.failure and outcome.batched
-    )
-    return TaskFinished(flight.submit.task, outcomes, signal.report.seconds, batched)
-
-
-def _loss(error: BaseException) -> Failure:
-    """Say in one line what became of a task that never came back."""
-    if isinstance(error, KilledWorker):
-        return DIED
-    if isinstance(error, (NoValidWorkerError, NoWorkerError)):
-        return Failure("lost", "NoWorker", "Dask found no worker for it in time")
-    line = " ".join(str(error).split())[:300]
-    return Failure("lost", type(error).__name__, f"Dask lost the task ({line})")
