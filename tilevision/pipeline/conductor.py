@@ -6,21 +6,28 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, check_records, stage_key
 from tilevision.cluster import find_cluster
-from tilevision.codec import decode
-from tilevision.errors import CheckpointError, Failure, RunError, TilevisionError
-from tilevision.events import BOXES_PER_EVENT, Bus, RunChanged, StageDone, TileChanged
+from tilevision.errors import (
+    CheckpointCorrupt,
+    CheckpointError,
+    CheckpointTooLarge,
+    Failure,
+    RunError,
+    TilevisionError,
+)
+from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.fanout import run_tiles
-from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import Settings
-from tilevision.result import Result, RunFacts, TileRow
+from tilevision.pipeline.tilebook import TileBook
+from tilevision.result import Result, RunFacts
 from tilevision.schedule import Policy, Quota, Scheduler
 from tilevision.schedule.happenings import Announce, End, Happening
 from tilevision.synthesis import synthesise
@@ -62,9 +69,7 @@ class Conductor:
         self.result: Result | None = None
         self.dashboard_link: str | None = None
         self.cancelled = threading.Event()
-        self._rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
-        self._found: dict[Tile, TileFindings] = {}
-        self._restored_at: float | None = None
+        self._book = TileBook(plan, bus)
         self._verdict = Verdict(True)
         self._scheduler: Scheduler | None = None
         self._started = time.perf_counter()
@@ -77,7 +82,7 @@ class Conductor:
             self._finish("blocked", f"{self._verdict.model} refused it: {self._verdict.reason}")
             return
         self._restore()
-        todo = [tile for tile, row in self._rows.items() if row.status == "pending"]
+        todo = self._book.pending()
         self._scheduler = Scheduler(todo, self._policy())
         self._conclude(self._fan_out() if todo else End("complete"))
 
@@ -137,28 +142,18 @@ class Conductor:
         if stored is not None:
             return read(stored), True
         answer = ask()
-        self.checkpoint.put_json(key, answer)
+        with suppress(CheckpointTooLarge):  # then it is asked again next time
+            self.checkpoint.put_json(key, answer)
         return read(answer), False
 
     # Tiles --------------------------------------------------------------------------------
 
     def _restore(self) -> None:
+        if not self.plan.restored:
+            return
         began = time.perf_counter()
-        tiles = {
-            self.plan.keys[tile]: tile for tile in self.plan.tiles if tile in self.plan.restored
-        }
-        for key, records in self.checkpoint.load(list(tiles)):
-            try:
-                findings = decode(records)
-            except (ValueError, KeyError, TypeError, TilevisionError):
-                continue  # unreadable, so it is not done: the tile runs again and replaces it
-            tile, full = tiles[key], self._saturated(len(findings))
-            self._keep(TileFindings(tile, findings, full))
-            row = TileRow(tile, "restored", n_findings=len(findings), saturated=full)
-            self._set_row(row, boxes=True)
-        if tiles:
-            self._restored_at = min(self.checkpoint.stored_at(list(tiles)).values(), default=None)
-            self._stage("restore", began, f"{len(tiles):,} tiles restored", restored=True)
+        count = self._book.restore(self.checkpoint)
+        self._stage("restore", began, f"{count:,} tiles restored", restored=True)
 
     def _fan_out(self) -> End:
         assert self._scheduler is not None
@@ -174,9 +169,9 @@ class Conductor:
                 self._scheduler,
                 run_id=self.run_id,
                 commit=self._commit,
-                announce=self._announce,
+                announce=self._book.announce,
                 commands=self.commands,
-                on_outcome=self._on_outcome,
+                on_outcome=self._book.keep,
                 on_wait=lambda line: self._stage("waiting", time.perf_counter(), line),
                 on_hold=lambda reason: self.stumble(RunError(reason)),
             )
@@ -196,10 +191,19 @@ class Conductor:
 
     def _commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Store what arrived; where the disk refuses, pause until it takes it again."""
-        entries = {self.plan.keys[outcome.tile]: outcome.records for outcome in outcomes}
+        refused: dict[Tile, Failure] = {}
+        entries: dict[str, tuple[bytes, ...]] = {}
+        for outcome in outcomes:
+            key = self.plan.keys[outcome.tile]
+            try:
+                entries[key] = check_records(key, outcome.records)
+            except CheckpointTooLarge as error:
+                refused[outcome.tile] = Failure.of(error)
         while True:
             try:
                 self.checkpoint.commit(entries)
+            except CheckpointCorrupt:
+                raise
             except CheckpointError as error:
                 if self.cancelled.is_set():
                     raise
@@ -210,68 +214,14 @@ class Conductor:
                 if self.fault is not None:
                     self.fault = None
                     self.tell("running", "the checkpoint takes records again")
-                return {}
-
-    def _on_outcome(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
-        """Keep what a committed tile saw, and tell."""
-        self._keep(TileFindings(outcome.tile, decode(outcome.records), outcome.saturated))
-        row = TileRow(
-            outcome.tile,
-            "done",
-            attempts=attempt,
-            read_seconds=outcome.read_seconds,
-            infer_seconds=outcome.infer_seconds,
-            n_findings=outcome.n_findings,
-            saturated=outcome.saturated,
-            model=self.plan.stages.tile.name,
-            worker=worker,
-        )
-        self._set_row(row, boxes=True)
-
-    def _announce(self, change: Announce) -> None:
-        error = str(change.failure) if change.failure else ""
-        row = TileRow(
-            change.tile,
-            change.status,
-            attempts=change.attempt,
-            model=self.plan.stages.tile.name,
-            worker=change.worker,
-            error=error,
-        )
-        self._set_row(row)
-
-    def _keep(self, seen: TileFindings) -> None:
-        self._found[seen.tile] = seen
-
-    def _saturated(self, n_findings: int) -> bool:
-        most = self.plan.stages.tile.max_detections
-        return most is not None and n_findings >= most
-
-    def _set_row(self, row: TileRow, *, boxes: bool = False) -> None:
-        self._rows[row.tile] = row
-        self.bus.emit(
-            TileChanged(
-                time=time.time(),
-                tile=row.tile,
-                status=row.status,
-                attempt=row.attempts,
-                worker=row.worker,
-                read_seconds=row.read_seconds,
-                infer_seconds=row.infer_seconds,
-                n_findings=row.n_findings,
-                saturated=row.saturated,
-                model=row.model,
-                error=row.error,
-                boxes=_boxes(self._found[row.tile]) if boxes else (),
-            )
-        )
+                return refused
 
     # The end ------------------------------------------------------------------------------
 
     def _conclude(self, end: End) -> None:
         for tile, (failure, attempts) in end.failures.items():
-            if self._rows[tile].status != "failed":
-                self._announce(Announce(tile, "failed", attempts, failure=failure))
+            if self._book.rows[tile].status != "failed":
+                self._book.announce(Announce(tile, "failed", attempts, failure=failure))
         self._finish(end.status, end.reason)
 
     def _finish(self, status: str, reason: str) -> None:
@@ -310,7 +260,7 @@ class Conductor:
 
     def _result(self, status: str, reason: str, text: str | None) -> Result:
         spec = self.plan.stages.tile
-        rows = [self._rows[tile] for tile in self.plan.tiles]
+        rows = list(self._book.rows.values())
         facts = RunFacts(
             run_id=self.run_id,
             status=status,
@@ -320,23 +270,15 @@ class Conductor:
             grid=str(self.plan.grid),
             scale=self.plan.scale,
             restored=sum(row.status == "restored" for row in rows),
-            restored_at=self._restored_at,
+            restored_at=self._book.restored_at,
             verdict=self._verdict,
             cost=None if spec.price is None else spec.price * sum(row.attempts for row in rows),
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )
-        found = [self._found[tile] for tile in self.plan.tiles if tile in self._found]
+        found = list(self._book.found.values())
         return Result(self.plan.source, rows, found, self.settings.merging(), facts, self.plan.name)
 
     def _stage(self, stage: str, began: float, message: str, restored: bool = False) -> None:
         seconds = time.perf_counter() - began
         self.bus.emit(StageDone(time.time(), stage, seconds, message, restored))
-
-
-def _boxes(seen: TileFindings) -> tuple[tuple[int, int, int, int, str], ...]:
-    """Return the strongest detections in whole image pixels, for drawing."""
-    shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
-    image = TileFindings(seen.tile, shown).in_image()
-    boxes = image.boxes.round().astype(int).tolist()
-    return tuple((*box, str(label)) for box, label in zip(boxes, image.labels, strict=True))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
-from tilevision.events import Bus, Journal
+from tilevision.events import Bus, Journal, journal_path
 from tilevision.pipeline.conductor import Conductor
 
 __all__ = ["Session", "new_run_id", "open_checkpoint"]
@@ -64,8 +64,8 @@ class Session:
             checkpoint = open_checkpoint(self._folder)
             stack.callback(checkpoint.close)
             conductor.checkpoint = checkpoint
-            if self._folder is not None:
-                journal = self._journal(Path(self._folder) / "runs" / f"{self._run_id}.jsonl")
+            if checkpoint.folder is not None:
+                journal = self._journal(journal_path(checkpoint.folder, self._run_id))
                 stack.callback(journal.close)
                 stack.callback(self._bus.subscribe(journal))
             # The end is told inside, so that the journal has it.
