@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 import threading
-import weakref
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class _Hush:
 
 
 _hush = _Hush()
-_open: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
+_open: set[LocalCluster] = set()
 
 
 def close_all() -> None:
@@ -185,6 +184,7 @@ class LocalCluster(Cluster):
             if not self.closed:
                 self.closed = True
                 self._discard()
+                _open.discard(self)
 
     def _discard(self) -> None:
         if not self._up:
