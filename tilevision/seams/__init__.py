@@ -12,13 +12,14 @@ import numpy as np
 from tilevision.errors import RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.seams.detections import gather
+from tilevision.seams.diagnostics import OverlapCheck, SeamBias, overlap_check, seam_bias
 from tilevision.seams.groups import group
 from tilevision.seams.joining import join
 from tilevision.seams.matching import match
 from tilevision.seams.suppression import METRICS, fuse, suppress
 from tilevision.seams.zones import enter
 
-__all__ = ["METHODS", "merge"]
+__all__ = ["METHODS", "OverlapCheck", "SeamBias", "merge", "overlap_check", "seam_bias"]
 
 METHODS = ("seam", "nms", "nmm", "wbf", "none")
 

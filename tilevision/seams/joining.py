@@ -15,7 +15,7 @@ from tilevision.seams.shapes import geometries, parts
 from tilevision.seams.testimony import Objects, doubtful
 from tilevision.seams.zones import Zones
 
-__all__ = ["join", "views"]
+__all__ = ["cut", "join", "views"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -52,7 +52,7 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
         since none saw it whole; and for each detection, whether it is a partial view.
     """
     span = _span(found.boxes, number)
-    partial = _cut(found) | _outgrown(found, span[number])
+    partial = cut(found) | _outgrown(found, span[number])
     size = np.bincount(number)
     best = np.empty(len(size), dtype=np.int64)
     best[number] = np.arange(len(found))
@@ -66,7 +66,7 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
     return best, np.where(pieces[:, None], span, found.boxes[best]), pieces, partial
 
 
-def _cut(found: Detections) -> Mask:
+def cut(found: Detections) -> Mask:
     """Mark detections that touch an inner edge of their tile."""
     reach = found.reach[found.tile]
     near = (EDGE_PIXELS / found.scales)[found.tile, None]

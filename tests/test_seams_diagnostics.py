@@ -1,0 +1,95 @@
+"""Seam bias and overlap check: what an analyst can see without ground truth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scenes
+
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.seams import merge, overlap_check, seam_bias
+
+NAMES = ["mixed", "crowd", "elongated", "nested"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seam_bias_is_near_zero_for_seam_and_not_for_the_others(name: str) -> None:
+    """Seam leaves the bias that the scene itself has by chance; none and nms add to it."""
+    scene = scenes.SCENES[name](7)
+    tiles = scenes.grid_tiles(scene.size, 0.2)
+    seen = scenes.observe(scene, tiles)
+    chance = seam_bias(Findings(scene.boxes), tiles, size=scene.size)
+    seam, none, nms = (
+        seam_bias(merge(seen, method, size=scene.size), tiles, size=scene.size)
+        for method in ("seam", "none", "nms")
+    )
+    assert abs(seam.excess - chance.excess) < 0.02
+    assert none.visible and none.low > 0
+    assert nms.excess > seam.excess + 0.1
+
+
+def test_seam_bias_sees_loss() -> None:
+    """Objects lost along the seams show as a lack."""
+    rng = np.random.default_rng(0)
+    corner = rng.uniform(0, 1980, (6000, 2))
+    tiles = Grid.by_tile(400, 0.1).tiles((2000, 2000))
+    lost = (np.abs((corner[:, 0] + 10) % 360 - 380) < 20) | (
+        np.abs((corner[:, 0] + 10) % 360 - 20) < 20
+    )
+    kept = corner[~lost | (rng.random(6000) < 0.3)]
+    bias = seam_bias(Findings(np.hstack([kept, kept + 20])), tiles)
+    assert bias.visible
+    assert bias.high < 0
+
+
+def test_the_interval_holds_what_is_true_most_of_the_time() -> None:
+    """For objects strewn at random, at least 16 of 20 intervals hold 0."""
+    tiles = Grid.by_tile(400, 0.2).tiles((2000, 2000))
+    held = 0
+    for seed in range(20):
+        corner = np.random.default_rng(seed).uniform(0, 1980, (600, 2))
+        held += not seam_bias(Findings(np.hstack([corner, corner + 20])), tiles).visible
+    assert held >= 16
+
+
+def test_nothing_to_say_is_said() -> None:
+    """With one tile, or no objects, the bias is NaN and says so."""
+    one = [Tile(0, 0, Box(0, 0, 100, 100))]
+    assert math.isnan(seam_bias(Findings([[1, 1, 9, 9]]), one).excess)
+    assert "too few" in str(seam_bias(Findings(), Grid(rows=2, cols=2).tiles((100, 100))))
+    assert math.isnan(seam_bias(Findings(), []).excess)
+
+
+def test_overlap_check_suggests_what_holds_the_objects() -> None:
+    """Small objects fit; large ones are cut, and the suggestion would hold 95 % of them."""
+    small, large = scenes.small(3), scenes.mixed(3)
+    tiles = scenes.grid_tiles(small.size, 0.2)
+    fits = overlap_check(scenes.observe(small, tiles), size=small.size)
+    assert fits.enough and fits.never_whole == 0 and fits.overlap == 96
+    cut = overlap_check(scenes.observe(large, tiles), size=large.size)
+    assert not cut.enough
+    assert cut.suggested > 96 and cut.never_whole > 0.02 and cut.cut > cut.never_whole
+    wider = scenes.grid_tiles(large.size, f"{cut.suggested}px", 800)
+    again = overlap_check(scenes.observe(large, wider), size=large.size)
+    assert again.enough and again.never_whole < 0.05
+
+
+def test_saturated_tiles_are_named() -> None:
+    """A tile that returned as many detections as it can is pointed out."""
+    tiles = [
+        TileFindings(tile, Findings([[1, 1, 9, 9]]), saturated=tile.col == 1)
+        for tile in Grid(rows=1, cols=2).tiles((200, 100))
+    ]
+    assert overlap_check(tiles).saturated == ("r000c001",)
+    assert "saturated" in str(overlap_check(tiles))
+
+
+def test_overlap_check_of_nothing() -> None:
+    """No tiles, and tiles without findings, are no error."""
+    assert overlap_check([]).suggested == 0
+    empty = [TileFindings(tile, Findings()) for tile in Grid(rows=1, cols=2).tiles((200, 100))]
+    assert overlap_check(empty).never_whole == 0

@@ -1,0 +1,287 @@
+"""Checks of the seams on one's own image, without ground truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tilevision.findings import Findings, TileFindings
+from tilevision.grid import Tile
+from tilevision.seams.detections import gather
+from tilevision.seams.groups import group
+from tilevision.seams.joining import cut, views
+from tilevision.seams.matching import match
+from tilevision.seams.shapes import rectangles
+from tilevision.seams.zones import enter
+
+__all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]
+
+Floats = NDArray[np.float64]
+
+# Points that measure areas (evenly spread, in step with no grid), and blocks by whose
+# leaving out the interval is found.
+_POINTS, _BLOCKS = 60_000, 6
+
+
+@dataclass(frozen=True, slots=True)
+class SeamBias:
+    """How many more objects stand near the seams than elsewhere, for the area.
+
+    Attributes
+    ----------
+    excess : float
+        Density near the seams over density elsewhere, minus 1: 0 is right, 0.3 means
+        30 % too many near the seams, below 0 means loss. NaN where nothing can be said.
+    low, high : float
+        95 % interval of `excess`.
+    near, far : int
+        Objects counted near the seams and elsewhere.
+    area_near : float
+        Share of the area counted as near, 0 to 1.
+    """
+
+    excess: float
+    low: float
+    high: float
+    near: int
+    far: int
+    area_near: float
+
+    @property
+    def visible(self) -> bool:
+        """Whether the interval leaves 0 out: the seams show in the counts."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        if math.isnan(self.excess):
+            return "seam bias: too few objects or seams to tell"
+        verdict = "the seams show in the counts" if self.visible else "no bias seen"
+        return (
+            f"seam bias {self.excess:+.1%} (95 % interval {self.low:+.1%} to {self.high:+.1%}): "
+            f"{verdict}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapCheck:
+    """Whether tiles overlap enough for the objects on the image.
+
+    Attributes
+    ----------
+    cut : float
+        Share of objects that an inner tile edge cuts in at least one tile, 0 to 1.
+    never_whole : float
+        Share of objects that no tile saw whole, so that their box is put together.
+    size_p95 : float
+        95th percentile of the longer side of the objects, image pixels.
+    overlap : float
+        Overlap of neighbouring tiles (the median), image pixels.
+    suggested : int
+        The overlap at which 95 % of the objects are whole in some tile, image pixels.
+    saturated : tuple of str
+        Ids of tiles that returned as many detections as the model can.
+    """
+
+    cut: float
+    never_whole: float
+    size_p95: float
+    overlap: float
+    suggested: int
+    saturated: tuple[str, ...]
+
+    @property
+    def enough(self) -> bool:
+        """Whether 95 % of the objects fit into the overlap."""
+        return self.overlap >= self.size_p95
+
+    def __str__(self) -> str:
+        text = (
+            f"overlap {self.overlap:.0f} px, 95 % of objects are up to {self.size_p95:.0f} px; "
+            f"{self.never_whole:.1%} seen whole by no tile"
+        )
+        if not self.enough:
+            text += f"; an overlap of {self.suggested} px would hold them"
+        if self.saturated:
+            text += f"; {len(self.saturated)} saturated tiles may lack detections"
+        return text
+
+
+def seam_bias(
+    findings: Findings, tiles: Sequence[Tile], *, size: tuple[int, int] | None = None
+) -> SeamBias:
+    """Compare the density of objects near the seams with that elsewhere.
+
+    Near is within one overlap of the line in the middle of what two tiles share. Counting
+    twice shows as an excess, losing objects as a lack. A strip along the image's border
+    is left out, since few centres of large objects lie there.
+
+    Parameters
+    ----------
+    findings : Findings
+        Merged, in the image frame.
+    tiles : sequence of Tile
+        The tiles that were analysed.
+    size : tuple of int, optional
+        Width and height of the image. Default: what the tiles span.
+
+    Returns
+    -------
+    SeamBias
+        With a jackknife interval over blocks of the image, so that clusters of objects
+        do not pass for certainty.
+    """
+    boxes = _boxes(tiles)
+    frame = np.array([0, 0, *size], dtype=np.float64) if size else _span(boxes)
+    sides = findings.boxes[:, 2:] - findings.boxes[:, :2]
+    longer = sides.max(axis=1) if len(sides) else np.zeros(1)
+    bands = _bands(boxes, max(1.0, float(np.median(longer))))
+    rim = min(float(np.percentile(longer, 95)) / 2, float((frame[2:] - frame[:2]).min()) / 8)
+    inner = frame + np.array([1, 1, -1, -1]) * rim
+    centres = (findings.boxes[:, :2] + findings.boxes[:, 2:]) / 2
+    spread = inner[:2] + _evenly(_POINTS) * (inner[2:] - inner[:2])
+    spread = spread[_within(spread, boxes)]
+    counts = _tally(centres, bands, inner)
+    areas = _tally(spread, bands, inner)
+    return _bias(counts, areas)
+
+
+def _bias(counts: Floats, areas: Floats) -> SeamBias:
+    """Return the bias of `counts` for `areas`, both ``(2, blocks)``: elsewhere, near."""
+    (far, near), (area_far, area_near) = counts.sum(axis=1), areas.sum(axis=1)
+    share = float(area_near / max(area_near + area_far, 1))
+    if min(near, far, area_far, area_near) <= 0:
+        return SeamBias(math.nan, math.nan, math.nan, int(near), int(far), share)
+    whole = math.log(near / area_near) - math.log(far / area_far)
+    n, a = counts.sum(axis=1)[:, None] - counts, areas.sum(axis=1)[:, None] - areas
+    told = ((n > 0) & (a > 0)).all(axis=0) & (areas.sum(axis=0) > 0)
+    without = np.log(n[1, told] / a[1, told]) - np.log(n[0, told] / a[0, told])
+    blocks = max(len(without), 1)
+    spread = (blocks - 1) / blocks * float(((without - without.mean()) ** 2).sum())
+    error = 1.96 * math.sqrt(max(spread, 1 / near + 1 / far))
+    excess, low, high = (math.exp(value) - 1 for value in (whole, whole - error, whole + error))
+    return SeamBias(excess, low, high, int(near), int(far), share)
+
+
+def _tally(points: Floats, bands: Floats, inner: Floats) -> Floats:
+    """Count `points` inside `inner` elsewhere and near ``(2, blocks)``."""
+    place = (points - inner[:2]) / (inner[2:] - inner[:2])
+    there = ((place >= 0) & (place < 1)).all(axis=1)
+    column, row = (place[there] * _BLOCKS).astype(np.int64).T
+    near = _within(points[there], bands)
+    cell = (near * _BLOCKS + row) * _BLOCKS + column
+    count = np.bincount(cell, minlength=2 * _BLOCKS**2).astype(np.float64)
+    return count.reshape(2, _BLOCKS**2)
+
+
+def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
+    """Say which points ``(n, 2)`` lie in any of `boxes`."""
+    inside = np.zeros(len(points), dtype=bool)
+    if len(boxes):
+        hits = shapely.STRtree(rectangles(boxes)).query(shapely.points(points))[0]
+        inside[hits] = True
+    return inside
+
+
+def _evenly(n: int) -> Floats:
+    """Return `n` points ``(n, 2)`` of the unit square, by Roberts' additive recurrence."""
+    root = 1.324717957244746  # of x³ = x + 1
+    steps = np.arange(1, n + 1)[:, None]
+    return np.asarray((0.5 + steps / np.array([root, root**2])) % 1)
+
+
+def _bands(boxes: Floats, least: float) -> Floats:
+    """Return the boxes ``(m, 4)`` within one overlap of the line where two tiles meet."""
+    zones, axis, _ = _neighbours(boxes)
+    if not len(zones):
+        return np.empty((0, 4))
+    rows = np.arange(len(zones))
+    width = zones[rows, axis + 2] - zones[rows, axis]
+    usual = float(np.median(width))
+    half = np.maximum(np.minimum(width, usual), least if usual <= 0 else 0)
+    middle = (zones[rows, axis] + zones[rows, axis + 2]) / 2
+    out = zones.copy()
+    out[rows, axis], out[rows, axis + 2] = middle - half, middle + half
+    return out
+
+
+def _neighbours(boxes: Floats) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """Return what tiles side by side share, the axis across their seam, and its width."""
+    geometry = rectangles(boxes)
+    a, b = shapely.STRtree(geometry).query(geometry)
+    a, b = a[a < b], b[a < b]
+    one, two = boxes[a], boxes[b]
+    zones = np.hstack([np.maximum(one[:, :2], two[:, :2]), np.minimum(one[:, 2:], two[:, 2:])])
+    least = np.minimum(one[:, 2:] - one[:, :2], two[:, 2:] - two[:, :2])
+    share = (zones[:, 2:] - zones[:, :2]) / least
+    axis = np.where(share[:, 0] <= share[:, 1], 0, 1)
+    # Side by side: most of one side is shared, not all of both; corners share little of either.
+    beside = (share.max(axis=1) >= 0.5) & (share.min(axis=1) < 1)
+    a, b, zones, axis = a[beside], b[beside], zones[beside], axis[beside]
+    rows = np.arange(len(zones))
+    width = zones[rows, axis + 2] - zones[rows, axis]
+    # With much overlap the next but one is shared with too; the seam is with the nearest.
+    later = np.where(boxes[a, axis] > boxes[b, axis], a, b)
+    widest = np.full((len(boxes), 2), -1.0)
+    np.maximum.at(widest, (later, axis), width)
+    nearest = width == widest[later, axis]
+    return zones[nearest], axis[nearest], width[nearest]
+
+
+def overlap_check(
+    tile_findings: Sequence[TileFindings],
+    *,
+    size: tuple[int, int] | None = None,
+    class_agnostic: bool = False,
+) -> OverlapCheck:
+    """Say whether the tiles overlap enough for what was found in them.
+
+    Parameters
+    ----------
+    tile_findings : sequence of TileFindings
+        Each tile once, in any order.
+    size : tuple of int, optional
+        Width and height of the image. Default: what the tiles span.
+    class_agnostic : bool
+        Whether detections of different classes may be one object.
+
+    Raises
+    ------
+    RunError, GridError
+        As `merge` does.
+    """
+    found = gather(tile_findings, class_agnostic, size)
+    saturated = tuple(sorted(item.tile.id for item in tile_findings if item.saturated))
+    width = _neighbours(found.tile_boxes)[2] if len(found.tile_boxes) else np.empty(0)
+    overlap = float(np.median(width)) if len(width) else 0.0
+    if not len(found):
+        return OverlapCheck(0.0, 0.0, 0.0, overlap, round(overlap), saturated)
+    number = group(len(found), found.tile, *match(found, enter(found)))
+    best, boxes, _, partial = views(found, number)
+    touched = np.zeros(len(best), dtype=bool)
+    touched[number[cut(found)]] = True
+    side = float(np.percentile((boxes[:, 2:] - boxes[:, :2]).max(axis=1), 95))
+    return OverlapCheck(
+        cut=float(touched.mean()),
+        never_whole=float(partial[best].mean()),
+        size_p95=side,
+        overlap=overlap,
+        suggested=max(round(overlap), math.ceil(side)),
+        saturated=saturated,
+    )
+
+
+def _boxes(tiles: Sequence[Tile]) -> Floats:
+    return np.array(sorted({tile.box.as_tuple() for tile in tiles}), dtype=np.float64).reshape(
+        -1, 4
+    )
+
+
+def _span(boxes: Floats) -> Floats:
+    if not len(boxes):
+        return np.array([0.0, 0, 1, 1])
+    return np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
