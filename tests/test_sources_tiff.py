@@ -40,6 +40,9 @@ def check_windows(path: Path, expected: np.ndarray, **options: Any) -> None:
     for x0, y0, x1, y1 in WINDOWS:
         found = source.read(Box(x0, y0, x1, y1))
         np.testing.assert_array_equal(found, expected[y0:y1, x0:x1])
+    for bands in ([source.bands - 1], [source.bands - 1, 0]):
+        found = source.read(Box(30, 17, 97, 80), bands=bands)
+        np.testing.assert_array_equal(found, expected[17:80, 30:97, bands])
     source.close()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.identity import file_options, known_fingerprint
+from tilevision.sources.limits import check_plausible
 from tilevision.sources.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import StagedSource, open_array, staged_note
@@ -51,10 +52,11 @@ def open_flat(
     """
     with _opened(path) as image:
         layout = PictureLayout.of(image)
+        check_plausible(path, *image.size, Path(path).stat().st_size)
         fingerprint = known_fingerprint(path, stamp, fingerprint)
 
-        def write(out: Pixels) -> None:
-            decode_picture(path, image, layout, out)
+        def write(out: Pixels) -> Iterator[int]:
+            return decode_picture(path, image, layout, out)
 
         key = f"{fingerprint}-{_DECODER}"
         staged = stage(key, layout.shape, layout.dtype, write, lambda: layout.check(path))
@@ -88,7 +90,8 @@ def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> Stag
         raise SourceError(f"{name} is empty ({image.width}×{image.height} px); give one pixel")
     layout.check(name)
     out = np.empty(layout.shape, layout.dtype)
-    decode_picture(name, image, layout, out)
+    for _ in decode_picture(name, image, layout, out):
+        pass
     return open_array(
         out, mpp=mpp, file_format=image.format or "PIL", orientation=layout.orientation
     )

@@ -34,8 +34,11 @@ class Level(Protocol):
     size: tuple[int, int]
     chunk: tuple[int, int]
 
-    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
-        """Return the stored pixels ``(y1 - y0, x1 - x0, c)``; the window is inside."""
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the stored pixels ``(y1 - y0, x1 - x0, c)``; the window is inside.
+
+        `bands` exist and are in the order wanted; None is all.
+        """
         ...
 
 
@@ -106,9 +109,8 @@ class LevelReader:
         """
         x0, y0, x1, y1 = self._checked(box, scale)
         outputs = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-        level = self._level_for(scale)
-        pixels = self._resized(level, (x0, y0, x1, y1), outputs)
-        return pixels if bands is None else np.take(pixels, self._band_numbers(bands), axis=-1)
+        chosen = None if bands is None else self._band_numbers(bands)
+        return self._resized(self._level_for(scale), (x0, y0, x1, y1), outputs, chosen)
 
     def thumbnail(self, max_side: int) -> Pixels:
         """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`.
@@ -123,7 +125,7 @@ class LevelReader:
         level = self._level_for(scale)
         if max(level.size) == max(outputs):
             outputs = level.size  # stored as it is; its other side may be rounded otherwise
-        return self._resized(level, (0, 0, width, height), outputs)
+        return self._resized(level, (0, 0, width, height), outputs, None)
 
     def at_resolution(self, mpp: tuple[float, float]) -> Self:
         """Return the same image, sharing its files, with other microns per pixel (x, y)."""
@@ -132,18 +134,28 @@ class LevelReader:
         return other
 
     def _resized(
-        self, level: Level, box: tuple[int, int, int, int], outputs: tuple[int, int]
+        self,
+        level: Level,
+        box: tuple[int, int, int, int],
+        outputs: tuple[int, int],
+        bands: list[int] | None,
     ) -> Pixels:
         x0, y0, x1, y1 = box
         fx, fy = level.size[0] / self.size[0], level.size[1] / self.size[1]
         x = Axis(x0 * fx, x1 * fx, outputs[0], level.size[0], level.chunk[0])
         y = Axis(y0 * fy, y1 * fy, outputs[1], level.size[1], level.chunk[1])
         if x.exact and y.exact:
-            return level.window(round(x.start), round(y.start), round(x.stop), round(y.stop))
+            edges = round(x.start), round(y.start), round(x.stop), round(y.stop)
+            return level.window(*edges, bands)
         # 8-bit pictures often declare white or black as no-data in every band alone, which
         # would bias the averages of ordinary pixels.
         nodata = None if self.dtype == np.uint8 else self.metadata.nodata
-        return resample(level.window, x, y, self.bands, self.dtype, nodata)
+        count = self.bands if bands is None else len(bands)
+
+        def block(x0: int, y0: int, x1: int, y1: int) -> Pixels:
+            return level.window(x0, y0, x1, y1, bands)
+
+        return resample(block, x, y, count, self.dtype, nodata)
 
     def _level_for(self, scale: float) -> Level:
         best = self._levels[0]

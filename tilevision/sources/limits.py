@@ -7,10 +7,13 @@ from pathlib import Path
 
 from tilevision.errors import SourceError
 
-__all__ = ["available_memory", "check_decodes", "too_big"]
+__all__ = ["available_memory", "check_decodes", "check_plausible", "too_big"]
 
 # Of the free memory, for one decoder: the notebook and the workers live from the rest.
 _SHARE = 0.6
+# What the flat formats can squeeze out of one colour: 8,000 pixels a byte in a bilevel PNG.
+_PIXELS_PER_BYTE = 10_000
+_HARMLESS_PIXELS = 10**8
 _REMEDY = (
     "convert it to a tiled TIFF, which is read by the window "
     "(for example: vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff)"
@@ -44,6 +47,22 @@ def check_decodes(name: str, width: int, height: int, bytes_per_pixel: float) ->
     if needed > free * _SHARE:
         raise too_big(
             name, width, height, f" ({needed / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free)"
+        )
+
+
+def check_plausible(name: str, width: int, height: int, file_bytes: int) -> None:
+    """Check that a flat picture's file is long enough for the pixels it claims to hold.
+
+    Raises
+    ------
+    SourceError
+        If a few bytes claim hundreds of megapixels: a damaged header, or a bomb.
+    """
+    pixels = width * height
+    if pixels > _HARMLESS_PIXELS and pixels > file_bytes * _PIXELS_PER_BYTE:
+        raise SourceError(
+            f"{name} says it is {width}×{height} px, but has only {file_bytes:,} bytes: it is "
+            f"damaged or made to exhaust memory; if it is really that empty, {_REMEDY}"
         )
 
 

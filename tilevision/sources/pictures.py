@@ -7,7 +7,7 @@ as a document viewer would. 16-bit values stay 16-bit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +96,13 @@ class PictureLayout:
         return self.height, self.width, self.bands
 
 
-def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) -> None:
-    """Fill `out`, of ``layout.shape``, with the pixels of `image`.
+def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) -> Iterator[int]:
+    """Fill `out`, of ``layout.shape``, with the pixels of `image`, a band of rows at a time.
+
+    Yields
+    ------
+    int
+        Stored rows that are done.
 
     Raises
     ------
@@ -107,12 +112,13 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
     target = upright(out, layout.orientation)
     try:
         if layout.deep_colour:
-            _decode_deep(getattr(image, "filename", name), target)
+            yield from _decode_deep(getattr(image, "filename", name), target)
             return
         _load(image)
         for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
             rows = image.crop((0, start, layout.width, stop))
             target[start:stop] = _opaque(rows, layout)
+            yield stop
     except MemoryError as error:
         raise too_big(name, layout.width, layout.height) from error
     except Exception as error:
@@ -170,7 +176,7 @@ def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
     return np.asarray(rows).reshape(rows.height, rows.width, layout.bands)
 
 
-def _decode_deep(path: str, target: Pixels) -> None:
+def _decode_deep(path: str, target: Pixels) -> Iterator[int]:
     import imagecodecs
 
     stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
@@ -181,6 +187,7 @@ def _decode_deep(path: str, target: Pixels) -> None:
             alpha = rows[..., -1:] / 65535.0
             rows = np.rint(rows[..., :colours] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
         target[start:stop] = rows
+        yield stop
 
 
 def _deep_bands(image: Image) -> int:

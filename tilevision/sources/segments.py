@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
+from tilevision.sources.rows import OpenFile, RowFile
 from tilevision.sources.source import Pixels
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-__all__ = ["OpenFile", "SegmentedPage"]
+__all__ = ["SegmentedPage"]
 
 _JPEG = (6, 7, 33007, 34892)
-
-
-class OpenFile:
-    """A file kept open for reading at any offset from any thread.
-
-    Parameters
-    ----------
-    path : str
-
-    Raises
-    ------
-    SourceError
-        If it cannot be opened.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  kept for reads to come
-        except OSError as error:
-            raise SourceError(f"{path} cannot be opened: {error.strerror}") from error
-        self.size = os.fstat(self._file.fileno()).st_size
-        self._lock = threading.Lock()
-        self._close = weakref.finalize(self, self._file.close)
-
-    def read(self, offset: int, count: int) -> bytes:
-        """Return exactly `count` bytes from `offset`.
-
-        Raises
-        ------
-        SourceError
-            If the file is closed, cannot be read, or ends before.
-        """
-        try:
-            if hasattr(os, "pread"):
-                data = os.pread(self._file.fileno(), count, offset)
-            else:
-                with self._lock:
-                    self._file.seek(offset)
-                    data = self._file.read(count) or b""
-        except ValueError as error:
-            raise SourceError(f"{self.path} is closed; open it again to read it") from error
-        except OSError as error:
-            raise SourceError(f"{self.path} cannot be read: {error.strerror}") from error
-        while 0 < len(data) < count:
-            more = self.read(offset + len(data), count - len(data))
-            data += more
-        if len(data) != count:
-            raise SourceError(
-                f"{self.path} is incomplete: {count} bytes at {offset:,} lie past its end "
-                f"({self.size:,} bytes); get the file again"
-            )
-        return data
-
-    def close(self) -> None:
-        """Close the file; reads after this are errors."""
-        self._close()
 
 
 class SegmentedPage:
@@ -91,8 +32,6 @@ class SegmentedPage:
     samples : int
     dtype : numpy.dtype
         In native byte order.
-    free_rows : bool
-        Uncompressed rows one after the other: any part can be read on its own.
 
     Raises
     ------
@@ -108,7 +47,6 @@ class SegmentedPage:
         self.samples = int(key.samplesperpixel)
         self._check_kind()
         self.dtype = np.dtype(key.dtype).newbyteorder("=")
-        self._stored = np.dtype(f"{key.parent.byteorder}{np.dtype(key.dtype).char}")
         self._planes = self.samples if int(key.planarconfig) == 2 and self.samples > 1 else 1
         if key.is_tiled:
             self.segment = (int(key.tilewidth), int(key.tilelength))
@@ -116,30 +54,50 @@ class SegmentedPage:
             self.segment = (self.size[0], int(key.rowsperstrip) or self.size[1])
         self._offsets: NDArray[np.int64] = np.asarray(page.dataoffsets, np.int64)
         self._counts: NDArray[np.int64] = np.asarray(page.databytecounts, np.int64)
-        self.free_rows = bool(key.is_final) and key.bitspersample == self.dtype.itemsize * 8
+        self._rows = self._raw_planes()
         self._decode_options: dict[str, Any] = {}
         if key.compression in _JPEG:
             self._decode_options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
         self._check_extent()
         key.init_decode()
 
-    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+    @property
+    def separate(self) -> bool:
+        """Whether each sample is stored on its own, so that any can be read alone."""
+        return self._planes == self.samples
+
+    def window(
+        self, x0: int, y0: int, x1: int, y1: int, samples: Sequence[int] | None = None
+    ) -> Pixels:
         """Return the stored samples ``(y1 - y0, x1 - x0, samples)``.
+
+        Parameters
+        ----------
+        x0, y0, x1, y1 : int
+            Inside the page, pixels.
+        samples : sequence of int, optional
+            Only these, where they are stored separately. None is all.
 
         Raises
         ------
         SourceError
             If what is stored there is damaged.
         """
-        out = np.empty((y1 - y0, x1 - x0, self.samples), self.dtype)
+        planes = range(self._planes) if samples is None else samples
+        if self._rows:
+            parts = [self._rows[plane].window(x0, y0, x1, y1) for plane in planes]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         share = self.samples // self._planes
-        for plane in range(self._planes):
-            target = out[..., plane * share : (plane + 1) * share]
-            if self.free_rows:
-                self._copy_rows(target, plane, (x0, y0, x1, y1))
-            else:
-                self._copy_segments(target, plane, (x0, y0, x1, y1))
+        out = np.empty((y1 - y0, x1 - x0, len(planes) * share), self.dtype)
+        for place, plane in enumerate(planes):
+            target = out[..., place * share : (place + 1) * share]
+            self._copy_segments(target, plane, (x0, y0, x1, y1))
         return out
+
+    @property
+    def free_rows(self) -> bool:
+        """Uncompressed rows one after the other: any part can be read on its own."""
+        return bool(self._rows)
 
     @property
     def segment_bytes(self) -> int:
@@ -191,20 +149,19 @@ class SegmentedPage:
             ) from error
         return None if pixels is None else pixels[0]
 
-    def _copy_rows(self, out: Pixels, plane: int, box: tuple[int, int, int, int]) -> None:
-        x0, y0, x1, y1 = box
-        width, height = self.size
-        pixel = out.shape[2] * self._stored.itemsize
-        start = int(self._offsets[0]) + plane * width * height * pixel
-        # Whole rows in one go where little of them is thrown away.
-        if 2 * (x1 - x0) >= width:
-            data = self._file.read(start + y0 * width * pixel, (y1 - y0) * width * pixel)
-            rows = np.frombuffer(data, self._stored).reshape(y1 - y0, width, -1)
-            out[...] = rows[:, x0:x1]
-            return
-        for y in range(y0, y1):
-            data = self._file.read(start + (y * width + x0) * pixel, (x1 - x0) * pixel)
-            out[y - y0] = np.frombuffer(data, self._stored).reshape(x1 - x0, -1)
+    def _raw_planes(self) -> list[RowFile]:
+        key = self._page
+        if not key.is_final or key.bitspersample != self.dtype.itemsize * 8 or key.dtype is None:
+            return []
+        stored = self.dtype.newbyteorder(key.parent.byteorder)
+        share = self.samples // self._planes
+        shape = (self.size[1], self.size[0], share)
+        plane_bytes = self.size[0] * self.size[1] * share * stored.itemsize
+        start = int(self._offsets[0])
+        return [
+            RowFile(self._file, start + plane * plane_bytes, shape, stored)
+            for plane in range(self._planes)
+        ]
 
     def _check_kind(self) -> None:
         key, path = self._page, self._file.path
@@ -224,15 +181,14 @@ class SegmentedPage:
 
     def _check_extent(self) -> None:
         path, stored = self._file.path, len(self._offsets)
-        needed = 1 if self.free_rows else self.across * self.down * self._planes
+        needed = 1 if self._rows else self.across * self.down * self._planes
         if stored < needed or len(self._counts) < needed:
             raise SourceError(
                 f"{path} lists {stored} of its {needed} tiles or strips: it is damaged"
             )
         end = int((self._offsets[:needed] + self._counts[:needed]).max())
-        if self.free_rows:
-            width, height = self.size
-            end = int(self._offsets[0]) + width * height * self.samples * self.dtype.itemsize
+        if self._rows:
+            end = self._rows[-1].end
         if end > self._file.size or int(self._offsets.min()) < 0:
             raise SourceError(
                 f"{path} is incomplete: its pixels end at byte {end:,}, the file at "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,10 @@ class StagedSource(LevelReader):
     def __init__(
         self, name: str, staged: StagedPixels, metadata: ImageMetadata, reference: SourceRef
     ) -> None:
-        height, width, bands = staged.pixels.shape
+        height, width, bands = staged.shape
         metadata = replace(metadata, levels=((width, height),))
         level = MappedLevel(name, staged)
-        super().__init__(name, [level], bands, staged.pixels.dtype, metadata)
+        super().__init__(name, [level], bands, staged.dtype, metadata)
         self._staged = staged
         self._reference = reference
 
@@ -64,14 +65,15 @@ class MappedLevel:
     def __init__(self, name: str, staged: StagedPixels) -> None:
         self._name = name
         self._staged = staged
-        self.size = (staged.pixels.shape[1], staged.pixels.shape[0])
+        self.size = (staged.shape[1], staged.shape[0])
         self.chunk = (1, 1)
 
-    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the image."""
         if self._staged.closed:
             raise SourceError(f"{self._name} is closed; open it again to read it")
-        return np.array(self._staged.pixels[y0:y1, x0:x1])
+        pixels = self._staged.window(x0, y0, x1, y1)
+        return pixels if bands is None else np.take(pixels, bands, axis=2)
 
 
 def open_array(
@@ -102,9 +104,10 @@ def open_array(
     array = _as_image(array)
     fingerprint = fingerprint_of_array(array)
 
-    def write(out: Pixels) -> None:
+    def write(out: Pixels) -> Iterator[int]:
         for start, stop in row_blocks(array.shape[0], array.nbytes):
             out[start:stop] = array[start:stop]
+            yield stop
 
     height, width, bands = array.shape
     key = f"{fingerprint}-array"
@@ -158,7 +161,7 @@ def _staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, An
 def staged_note(staged: StagedPixels) -> str:
     """Say how much of the temp folder the staged image takes."""
     return (
-        f"decoded once into {staged.pixels.nbytes / 1e6:,.1f} MB of {staged.path.parent}; "
+        f"decoded once into {staged.nbytes / 1e6:,.1f} MB of {staged.path.parent}; "
         "removed when no longer in use"
     )
 

@@ -1,4 +1,4 @@
-"""Decoded pixels in memory-mapped files that all workers of a host share.
+"""Decoded pixels in files that all workers of a host share.
 
 One staged image is ``<key>.npy`` beside ``<key>.lock``. Whoever reads it holds a shared
 lock on the lock file, whoever writes it an exclusive one; the last reader to leave takes
@@ -9,13 +9,16 @@ both away. A crashed process loses its locks to the kernel, so what it left is r
 from __future__ import annotations
 
 import fcntl
+import io
 import math
+import mmap
 import os
 import shutil
 import stat
 import tempfile
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,15 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.rows import OpenFile, RowFile
 from tilevision.sources.source import Pixels
 
 __all__ = ["StagedPixels", "open_staged", "stage", "staging_folder"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
+_HEADER_BYTES = 4096
+_PAUSE = 0.005
 
 
 class StagedPixels:
@@ -36,30 +42,44 @@ class StagedPixels:
 
     Attributes
     ----------
-    pixels : ndarray
-        Read-only memory map.
     path : Path
         Of the staging file.
+    shape : tuple of int
+        Height, width, bands.
+    dtype : numpy.dtype
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._leave = weakref.finalize(self, _leave, path, lock, os.getpid())
         try:
-            self.pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            self._file = OpenFile(path)
+            self._rows = _rows(self._file)
+        except (OSError, ValueError, EOFError, SourceError) as error:
             self._leave()
             raise SourceError(
                 f"staging file {path} is damaged ({error}); remove it and open the image again"
             ) from error
+        self.shape = self._rows.shape
+        self.dtype = self._rows.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pixels."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return not self._leave.alive
 
+    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, c)`` of a window inside the image."""
+        return self._rows.window(x0, y0, x1, y1)
+
     def close(self) -> None:
         """Give up this share; the last one to do so removes the file."""
+        self._file.close()
         self._leave()
 
 
@@ -93,7 +113,7 @@ def stage(
     key: str,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
-    write: Callable[[Pixels], None],
+    write: Callable[[Pixels], Iterable[int]],
     check: Callable[[], None] = lambda: None,
 ) -> StagedPixels:
     """Return the staged image `key`, having `write` fill it where nobody has yet.
@@ -108,7 +128,8 @@ def stage(
         Height, width, bands.
     dtype : numpy.dtype
     write : callable
-        Fills the writable array it is handed; what it raises is passed on.
+        Fills the writable array it is handed, yielding the rows done now and then so that
+        their memory can be given back; what it raises is passed on.
     check : callable
         Called before any space is taken; raises where `write` would fail.
 
@@ -123,7 +144,11 @@ def stage(
         staged = open_staged(path)
         if staged is not None:
             return staged
-        lock = _lock(path, fcntl.LOCK_EX)
+        lock = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock is None:
+            # Never wait here: whoever is ahead becomes a reader, who may stay for hours.
+            time.sleep(_PAUSE)
+            continue
         try:
             if not path.exists():
                 check()
@@ -144,21 +169,30 @@ def open_staged(path: Path) -> StagedPixels | None:
     if not path.parent.is_dir():
         return None
     lock = _lock(path, fcntl.LOCK_SH)
+    assert lock is not None
     if path.exists():
         return StagedPixels(path, lock)
     _leave(path, lock)
     return None
 
 
-def _lock(path: Path, kind: int) -> int:
+def _lock(path: Path, kind: int) -> int | None:
+    """Lock the image at `path`; None where it is taken and `kind` says not to wait."""
     # The lock file may be removed between opening and locking it: then the lock is on a
     # file that nobody else will ever find, and the next one must be taken.
     name = path.with_suffix(".lock")
     while True:
         try:
             lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, kind)
         except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            fcntl.flock(lock, kind)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except OSError as error:
+            os.close(lock)
             raise _unusable(path, error) from error
         if _is_current(lock, path):
             return lock
@@ -198,22 +232,41 @@ def _sweep(folder: Path) -> None:
 
 
 def _write(
-    path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], write: Callable[[Pixels], None]
+    path: Path,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    write: Callable[[Pixels], Iterable[int]],
 ) -> None:
     part = path.with_suffix(".part")
     try:
-        _reserve(part, shape, dtype)
-        array = np.lib.format.open_memmap(part, mode="r+")
+        begin = _reserve(part, shape, dtype)
+        with part.open("r+b") as file:
+            mapped = mmap.mmap(file.fileno(), 0)
     except OSError as error:
         raise _unusable(path, error, math.prod(shape) * dtype.itemsize) from error
-    write(array)
-    array.flush()
-    del array
+    for _ in write(np.ndarray(shape, dtype, mapped, begin)):
+        # What is written counts as this process's memory until it is let go.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
     part.replace(path)
 
 
-def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-    """Write the header and take all the space now: a full disk under a map kills the process."""
+def _rows(file: OpenFile) -> RowFile:
+    header = io.BytesIO(file.read(0, min(file.size, _HEADER_BYTES)))
+    np.lib.format.read_magic(header)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+    height, width, bands = shape
+    rows = RowFile(file, header.tell(), (height, width, bands), dtype)
+    if rows.end != file.size:
+        raise ValueError(f"it has {file.size} of {rows.end} bytes")
+    return rows
+
+
+def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:
+    """Write the header, take all the space, and return where the pixels begin.
+
+    A disk that fills up under a memory map would kill the process.
+    """
     needed = math.prod(shape) * dtype.itemsize
     if shutil.disk_usage(part.parent).free < needed + _SPARE_BYTES:
         raise OSError("not enough space")
@@ -229,10 +282,11 @@ def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> N
         begin = file.tell()
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), begin, needed)
-            return
+            return begin
         zeros = bytes(1 << 20)
         for done in range(0, needed, len(zeros)):
             file.write(zeros[: needed - done])
+        return begin
 
 
 def _unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:

@@ -12,7 +12,8 @@ from tilevision.errors import SourceError
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.limits import check_decodes
-from tilevision.sources.segments import OpenFile, SegmentedPage
+from tilevision.sources.rows import OpenFile
+from tilevision.sources.segments import SegmentedPage
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import MappedLevel, staged_note
 from tilevision.sources.staging import StagedPixels, stage
@@ -135,7 +136,7 @@ def open_tiff(
         staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}")
         shown[0] = MappedLevel(path, staged)
     else:
-        first.window(0, 0, 1, 1)  # an unknown compression shows now, not on a worker
+        first.window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
     if metadata.orientation != 1:
         shown = [TurnedLevel(level, metadata.orientation) for level in shown]
     metadata = replace(
@@ -210,10 +211,11 @@ def _stage(path: str, level: TiffLevel, key: str) -> StagedPixels:
     width, height = level.size
     rows = max(page.segment[1] for page in level.pages)
 
-    def write(out: Pixels) -> None:
+    def write(out: Pixels) -> Iterator[int]:
         for start in range(0, height, rows):
             stop = min(start + rows, height)
-            out[start:stop] = level.window(0, start, width, stop)
+            out[start:stop] = level.window(0, start, width, stop, None)
+            yield stop
 
     def check() -> None:
         # The strip as stored, decoded, and as its bands are put together.

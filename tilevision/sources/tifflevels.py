@@ -9,7 +9,8 @@ import numpy as np
 
 from tilevision.sources.levels import Level
 from tilevision.sources.pictures import upright
-from tilevision.sources.segments import OpenFile, SegmentedPage
+from tilevision.sources.rows import OpenFile
+from tilevision.sources.segments import SegmentedPage
 from tilevision.sources.source import Pixels
 
 if TYPE_CHECKING:
@@ -41,14 +42,27 @@ class TiffLevel:
         self.size = first.size
         self.chunk = (1, 1) if first.free_rows else first.segment
         self._plain = _interpretation(pages[0].keyframe, first)
+        self._places = self._separate_bands(int(pages[0].keyframe.photometric))
         probe = self._plain(np.zeros((1, 1, sum(page.samples for page in self.pages)), first.dtype))
         self.bands: int = probe.shape[2]
         self.dtype: np.dtype[Any] = probe.dtype
 
-    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        if bands is not None and self._places:
+            wanted = [self._places[band] for band in bands]
+            parts = [page.window(x0, y0, x1, y1, [sample]) for page, sample in wanted]
+            return self._plain(np.concatenate(parts, axis=2))
         parts = [page.window(x0, y0, x1, y1) for page in self.pages]
-        return self._plain(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2))
+        pixels = self._plain(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2))
+        return pixels if bands is None else np.take(pixels, bands, axis=2)
+
+    def _separate_bands(self, photometric: int) -> list[tuple[SegmentedPage, int]]:
+        """Return where each band lies, where any can be read without the others."""
+        mixed = photometric in (_PALETTE, _CMYK, _YCBCR)
+        if mixed or not all(page.separate for page in self.pages):
+            return []
+        return [(page, sample) for page in self.pages for sample in range(page.samples)]
 
 
 class TurnedLevel:
@@ -67,14 +81,14 @@ class TurnedLevel:
         self.size = level.size[::-1] if turned else level.size
         self.chunk = level.chunk[::-1] if turned else level.chunk
 
-    def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
         """Return the upright pixels ``(y1 - y0, x1 - x0, bands)`` of a window."""
         width, height = self.size
         stored_x = (width - x1, width - x0) if self._orientation in (2, 3, 6, 7) else (x0, x1)
         stored_y = (height - y1, height - y0) if self._orientation in (3, 4, 7, 8) else (y0, y1)
         if self._orientation >= 5:
             stored_x, stored_y = stored_y, stored_x
-        stored = self._level.window(stored_x[0], stored_y[0], stored_x[1], stored_y[1])
+        stored = self._level.window(stored_x[0], stored_y[0], stored_x[1], stored_y[1], bands)
         out = np.empty((y1 - y0, x1 - x0, stored.shape[2]), stored.dtype)
         upright(out, self._orientation)[...] = stored
         return out
