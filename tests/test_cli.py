@@ -203,10 +203,20 @@ def test_lab_opens_a_copy(elsewhere, launched):
     """`lab` copies the quick start and hands JupyterLab every further option."""
     assert _call("lab", "--no-browser", "--port", "8899").exit_code == 0
     assert Path(notebook.COPY).read_bytes() == notebook.quickstart().read_bytes()
+    root = ["--allow-root"] if os.geteuid() == 0 else []
     assert launched == [
         (
             sys.executable,
-            [sys.executable, "-m", "jupyterlab", notebook.COPY, "--no-browser", "--port", "8899"],
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                notebook.COPY,
+                *root,
+                "--no-browser",
+                "--port",
+                "8899",
+            ],
         )
     ]
 

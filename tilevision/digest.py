@@ -146,7 +146,8 @@ def describe(facts: Digest) -> str:
     sentences = [f"{_found(facts)} in an image of {width:,} × {height:,} pixels."]
     if facts.density and facts.n_findings:
         value, unit = facts.density
-        sentences.append(f"That is {value:,.3g} per {unit} of the analysed area.")
+        number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        sentences.append(f"That is {number} per {unit} of the analysed area.")
     if facts.median_size and facts.n_findings:
         w, h = facts.median_size
         sentences.append(f"The median detection is {w:.0f} × {h:.0f} pixels.")

@@ -32,9 +32,14 @@ def lab(ctx: click.Context) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise RunError("JupyterLab is not installed; pip install jupyterlab")
     copy = _copied(Path(COPY))
-    command = [sys.executable, "-m", "jupyterlab", str(copy), *ctx.args]
+    command = [sys.executable, "-m", "jupyterlab", str(copy), *_allowed(), *ctx.args]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
+
+
+def _allowed() -> list[str]:
+    """Return what JupyterLab needs to start at all: in a container, people are root."""
+    return ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 
 
 def quickstart() -> Path:
