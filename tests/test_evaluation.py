@@ -1,0 +1,205 @@
+"""Evaluation: truth from every format, scores by hand, and what two results disagree on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scenes
+
+from tilevision.account import MergeSettings, RunFacts, TileRow
+from tilevision.errors import RunError, SourceError
+from tilevision.evaluation import compare, evaluate, read_truth
+from tilevision.findings import Findings, TileFindings
+from tilevision.grid import Grid
+from tilevision.result import Result
+from tilevision.sources import open_source
+
+BOXES = [[10.0, 10, 30, 40], [50.0, 60, 90, 80]]
+LABELS = ["car", "tree"]
+
+
+def coco(images: int = 1) -> dict[str, object]:
+    """Return BOXES as COCO, in the last of `images`."""
+    return {
+        "images": [{"id": i, "file_name": f"scene{i}.png"} for i in range(images)],
+        "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "tree"}],
+        "annotations": [
+            {"image_id": images - 1, "category_id": 1, "bbox": [10, 10, 20, 30]},
+            {"image_id": images - 1, "category_id": 2, "bbox": [50, 60, 40, 20], "iscrowd": 0},
+            {"image_id": images - 1, "category_id": 2, "bbox": [0, 0, 100, 100], "iscrowd": 1},
+        ],
+    }
+
+
+def voc() -> str:
+    """Return BOXES as Pascal VOC."""
+    rows = "".join(
+        f"<object><name>{label}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
+        f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
+        for (x0, y0, x1, y1), label in zip(BOXES, LABELS, strict=True)
+    )
+    return f"<annotation>{rows}</annotation>"
+
+
+def geojson() -> dict[str, object]:
+    """Return BOXES as GeoJSON, named once plainly and once as QuPath does."""
+    names = [{"label": "car"}, {"classification": {"name": "tree"}}]
+    features = [
+        {
+            "type": "Feature",
+            "properties": name,
+            "geometry": {
+                "type": "Polygon",
+                "coordinates": [[[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]],
+            },
+        }
+        for (x0, y0, x1, y1), name in zip(BOXES, names, strict=True)
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def table() -> pd.DataFrame:
+    """Return BOXES as a table."""
+    return pd.DataFrame(BOXES, columns=["xmin", "ymin", "xmax", "ymax"]).assign(label=LABELS)
+
+
+def test_truth_is_read_from_every_format(tmp_path: Path) -> None:
+    """COCO, GeoJSON, VOC, CSV, a table and findings say the same."""
+    (tmp_path / "a.json").write_text(json.dumps(coco()))
+    (tmp_path / "b.geojson").write_text(json.dumps(geojson()))
+    (tmp_path / "c.xml").write_text(voc())
+    table().to_csv(tmp_path / "d.csv", index=False)
+    given = [coco(), geojson(), table(), Findings(BOXES, labels=LABELS), *tmp_path.iterdir()]
+    assert len(given) == 8
+    for truth in given:
+        read = read_truth(truth)
+        assert read.boxes.tolist() == BOXES
+        assert read.labels.tolist() == LABELS
+
+
+def test_the_image_is_chosen_by_name() -> None:
+    """A COCO file of several images needs the image's name, with any folder and suffix."""
+    assert len(read_truth(coco(3), "/data/scene2.tif")) == 2
+    assert len(read_truth(coco(3), "scene0.png")) == 0
+    with pytest.raises(SourceError, match="3 images"):
+        read_truth(coco(3), "other.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("gone.csv", None, "there is no file"),
+        ("a.txt", "x", "no kind of truth"),
+        ("a.json", "{", "cannot be read as truth"),
+        ("a.json", "{}", "neither COCO"),
+        ("a.csv", "a,b\n1,2\n", "lacks the column xmin"),
+        ("a.xml", "<annotation><object/></annotation>", "cannot be read as truth"),
+        ("a.xml", '<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "XML entities"),
+    ],
+)
+def test_bad_truth_is_one_line(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    """A truth that is missing, unknown, broken or hostile says which and what to do."""
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SourceError, match=message) as caught:
+        read_truth(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def result_of(found: Findings, size: tuple[int, int] = (200, 100)) -> Result:
+    """Return a result of one row of two tiles without overlap, holding `found`."""
+    tiles = Grid(rows=1, cols=2, overlap=0).tiles(size)
+    middle = (found.boxes[:, 0] + found.boxes[:, 2]) / 2
+    seen = []
+    for tile in tiles:
+        mine = found.take((middle >= tile.box.x0) & (middle < tile.box.x1))
+        seen.append(TileFindings(tile, mine.mapped((1, 1), (-tile.box.x0, -tile.box.y0))))
+    source = open_source(np.zeros((size[1], size[0], 3), np.uint8))
+    facts = RunFacts("r1", "complete")
+    rows = [
+        TileRow(tile, "done", n_findings=len(one.findings))
+        for tile, one in zip(tiles, seen, strict=True)
+    ]
+    return Result(source, rows, seen, MergeSettings("none"), facts, "scene0.png")
+
+
+FOUND = Findings(
+    [[10, 10, 30, 38], [12, 10, 30, 40], [51, 60, 90, 80], [150, 10, 170, 30]],
+    [0.9, 0.5, 0.8, 0.4],
+    ["car", "car", "tree", "tree"],
+)
+
+
+def test_scores_are_what_one_counts_by_hand() -> None:
+    """Two of four are right and none is missed: precision a half, recall one."""
+    score = evaluate(result_of(FOUND), coco())
+    assert (score.n_true, score.n_found, score.n_matched) == (2, 4, 2)
+    assert (score.precision, score.recall) == (0.5, 1.0)
+    assert math.isclose(score.f1, 2 / 3)
+    assert score.count_error == 1.0
+    assert score.per_class.set_index("label").loc["car", "precision"] == 0.5
+    assert score.by_distance["n_true"].sum() == 2
+    assert score.by_distance["n_found"].sum() == 4
+
+
+def test_average_precision_is_by_score() -> None:
+    """The right ones come first, so AP50 is 1; at higher IoU it is less."""
+    pytest.importorskip("pycocotools")
+    score = evaluate(result_of(FOUND), coco())
+    assert math.isclose(score.ap50, 1.0)
+    assert 0.6 < score.ap < 1.0
+
+
+def test_more_than_a_hundred_objects_count_in_average_precision() -> None:
+    """No limit of detections an image bends the AP of a crowd."""
+    pytest.importorskip("pycocotools")
+    scene = scenes.small(1)
+    found = Findings(scene.boxes, np.linspace(0.1, 0.9, len(scene.boxes)), scene.labels)
+    score = evaluate(result_of(found, scene.size), Findings(scene.boxes, labels=scene.labels))
+    assert len(found) > 300
+    assert (score.ap50, score.f1) == (1.0, 1.0)
+
+
+def test_without_scores_there_is_no_average_precision() -> None:
+    """AP needs a ranking; without one it is NaN, and the rest still stands."""
+    score = evaluate(result_of(Findings(BOXES, labels=LABELS)), coco())
+    assert math.isnan(score.ap)
+    assert score.f1 == 1.0
+
+
+def test_classes_count_unless_agnostic() -> None:
+    """A right box with a wrong label is wrong, unless labels do not matter."""
+    swapped = result_of(Findings(BOXES, labels=LABELS[::-1]))
+    assert evaluate(swapped, coco()).f1 == 0
+    assert evaluate(swapped, coco(), class_agnostic=True).f1 == 1
+
+
+def test_compare_says_what_only_one_found() -> None:
+    """Two results share what overlaps in class, and the rest is told apart by side."""
+    a, b = result_of(FOUND), result_of(Findings(BOXES, labels=LABELS))
+    both = compare(a, b)
+    assert (len(both.both_a), len(both.only_a), len(both.only_b)) == (2, 2, 0)
+    assert both.agreement == 0.5
+    assert both.to_dataframe()["in"].value_counts().to_dict() == {"both": 2, "only a": 2}
+    assert both.plot().axes[0].get_legend() is not None
+    assert compare(a, a).agreement == 1
+
+
+def test_bad_arguments_are_one_line() -> None:
+    """An IoU out of range, and images of different size, are refused."""
+    one = result_of(FOUND)
+    with pytest.raises(RunError, match="above 0 and at most 1"):
+        evaluate(one, coco(), iou=0)
+    with pytest.raises(RunError, match="above 0 and at most 1"):
+        compare(one, one, iou=2)
+    with pytest.raises(RunError, match="differ in size"):
+        compare(one, result_of(FOUND, (300, 100)))
+    with pytest.raises(SourceError, match="type int"):
+        evaluate(one, 3)
