@@ -55,6 +55,14 @@ def test_blobs_of_either_polarity_are_found_where_they_are(high, low, label):
     assert (np.abs(width - 10) < 3.4).all()
 
 
+def test_what_an_edge_cuts_off_is_not_taken_for_a_blob():
+    """The flank of a spot whose centre lies outside the tile is left to the tile that sees it."""
+    whole = spots([(100, 100), (40, 40)])
+    assert len(find("blobs", whole[:, :98])) == 1
+    assert len(find("blobs", whole[:97])) == 1
+    assert len(find("blobs", whole[:, :104])) == 2
+
+
 def test_blob_scores_grow_with_contrast():
     """0.5 at the threshold, towards 1 above."""
     faint = find("blobs", spots([(100, 100)], high=45))

@@ -24,7 +24,7 @@ from tilevision.modelspec import ModelSpec
 
 __all__ = ["PARAMS", "VERSION", "BlobDetector", "load"]
 
-VERSION = 1
+VERSION = 2
 PARAMS: dict[str, Any] = {
     "min_diameter": 3.0,
     "max_diameter": 60.0,
@@ -106,7 +106,9 @@ class BlobDetector:
             contrast, min_distance=1, threshold_abs=self._contrast, exclude_border=False
         )
         level, y, x = peaks.T
-        whole = (level > 0) & (level < len(contrast) - 1)
+        # A maximum at the end of an axis is not known to be one: of what a tile's edge cuts, the
+        # rest may be brighter still, and the neighbouring tile will see that.
+        whole = ((peaks > 0) & (peaks < np.array(contrast.shape) - 1)).all(axis=1)
         if len(self._signs) > 1:
             whole &= above[level, y, x] > self._contrast / 2
         level, y, x = level[whole], y[whole], x[whole]
