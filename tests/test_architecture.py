@@ -48,6 +48,10 @@ TABLE = {
         *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
         *("account", "result"),
     },
+    "evaluation": {
+        *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
+        *("account", "result", "exporting"),
+    },
     "pipeline": {
         *("geometry", "grid", "findings", "codec", "digest", "sources", "fingerprint", "modelspec"),
         *("adapters", "infer", "schedule", "cluster", "fanout", "checkpoint", "events", "seams"),
