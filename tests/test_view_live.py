@@ -179,7 +179,7 @@ def test_watch_outside_a_notebook_is_one_clear_line(run) -> None:
         watch(run)
 
 
-@pytest.mark.parametrize("wrong", ["run-id", None, 7])
+@pytest.mark.parametrize("wrong", [None, 7])
 def test_watching_what_is_no_run_is_one_clear_line(wrong) -> None:
     """The error names what to give."""
     with pytest.raises(RunError, match=r"tv\.start"):

@@ -25,6 +25,7 @@ from .modelspec import models as models
 from .modelspec import register_model as register_model
 from .moderation import Verdict as Verdict
 from .pipeline import Batch as Batch
+from .pipeline import FollowedRun as FollowedRun
 from .pipeline import Plan as Plan
 from .pipeline import Run as Run
 from .pipeline import analyze as analyze
@@ -39,6 +40,7 @@ from .schedule import Retry as Retry
 from .seams import merge as merge
 from .sources import ImageSource as ImageSource
 from .sources import open_source as open_source
+from .view import replay as replay
 from .view import watch as watch
 
 __version__: str

@@ -5,13 +5,20 @@ from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDon
 from tilevision.events.journal import Journal
 from tilevision.events.lines import from_line, to_line
 from tilevision.events.listing import RunSummary, list_runs
-from tilevision.events.reading import follow_journal, journal_path, read_journal, read_manifest
+from tilevision.events.reading import (
+    JournalTail,
+    follow_journal,
+    journal_path,
+    read_journal,
+    read_manifest,
+)
 
 __all__ = [
     "BOXES_PER_EVENT",
     "Bus",
     "Event",
     "Journal",
+    "JournalTail",
     "RunChanged",
     "RunSummary",
     "StageDone",

@@ -12,7 +12,7 @@ from tilevision.errors import RunError
 from tilevision.events.facts import Event
 from tilevision.events.lines import from_line, parse_line
 
-__all__ = ["follow_journal", "journal_path", "read_journal", "read_manifest"]
+__all__ = ["JournalTail", "follow_journal", "journal_path", "read_journal", "read_manifest"]
 
 _CHUNK = 1 << 20
 
@@ -51,6 +51,47 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Eve
     return manifest, list(follow_journal(path, stop=lambda: True))
 
 
+class JournalTail:
+    """Reads a journal on from where it was left. Keeps no file open in between.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._offset = 0
+
+    def read(self) -> Iterator[Event]:
+        """Yield what was appended since; torn lines and kinds of later versions are passed over."""
+        for line in self._lines():
+            try:
+                event = from_line(line)
+            except ValueError:  # torn by a crash or a full disk; a later line is whole again
+                continue
+            if event is not None:
+                yield event
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield complete lines after the first, which is the manifest."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._offset)
+            rest = b""
+            while chunk := file.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    first = self._offset == 0
+                    self._offset += len(line) + 1
+                    if not first:
+                        yield line
+
+
 def follow_journal(
     path: str | os.PathLike[str], stop: Callable[[], bool], poll: float = 0.1
 ) -> Iterator[Event]:
@@ -68,36 +109,14 @@ def follow_journal(
     poll : float
         Seconds between looks at the file.
     """
-    for line in _lines(Path(path), stop, poll):
-        try:
-            event = from_line(line)
-        except ValueError:  # torn by a crash or a full disk; a later line is whole again
-            continue
-        if event is not None:
-            yield event
-
-
-def _lines(path: Path, stop: Callable[[], bool], poll: float) -> Iterator[bytes]:
-    """Yield complete lines after the first, which is the manifest."""
-    stopping = False
-    while not path.exists():
-        if stop():
+    tail, stopping = JournalTail(path), False
+    while True:
+        yield from tail.read()
+        if stopping:
             return
-        time.sleep(poll)
-    with path.open("rb") as file:
-        rest, first = b"", True
-        while True:
-            chunk = file.read(_CHUNK)
-            if chunk:
-                *lines, rest = (rest + chunk).split(b"\n")
-                yield from lines[first:] if lines else ()
-                first = first and not lines
-            elif stopping:
-                return
-            else:
-                stopping = stop()
-                if not stopping:
-                    time.sleep(poll)
+        stopping = stop()
+        if not stopping:
+            time.sleep(poll)
 
 
 def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:

@@ -1,9 +1,23 @@
 """The only conductor: from an image and a model to a result."""
 
+from tilevision.pipeline.followed import FollowedRun
 from tilevision.pipeline.history import runs
 from tilevision.pipeline.launch import analyze, plan, resume, start
 from tilevision.pipeline.many import Batch, analyze_many
 from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.replayed import ReplayedRun
 from tilevision.pipeline.run import Run
 
-__all__ = ["Batch", "Plan", "Run", "analyze", "analyze_many", "plan", "resume", "runs", "start"]
+__all__ = [
+    "Batch",
+    "FollowedRun",
+    "Plan",
+    "ReplayedRun",
+    "Run",
+    "analyze",
+    "analyze_many",
+    "plan",
+    "resume",
+    "runs",
+    "start",
+]

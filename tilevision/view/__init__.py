@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tilevision.view.live import LiveView, watch
+from tilevision.view.recorded import replay
 
-__all__ = ["LiveView", "watch"]
+__all__ = ["LiveView", "replay", "watch"]

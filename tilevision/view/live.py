@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from base64 import b64encode
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tilevision.grid import Tile
 
-__all__ = ["LiveView", "Watched", "watch"]
+__all__ = ["LiveView", "Watched", "require_notebook", "watch"]
 
 FRAME_SECONDS = 0.2
 STILL_SECONDS = 10.0
@@ -39,7 +40,9 @@ _log = logging.getLogger("tilevision.view")
 class Named(Protocol):
     """What a live view needs of a model."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people call it."""
 
 
 class Watched(Protocol):
@@ -47,9 +50,15 @@ class Watched(Protocol):
 
     id: str
     name: str
-    model: Named
-    source: ImageSource
     tiles: tuple[Tile, ...]
+
+    @property
+    def model(self) -> Named:
+        """Of the tiles."""
+
+    @property
+    def source(self) -> ImageSource:
+        """The image."""
 
     def events(self) -> Sequence[Event]:
         """Return what a late listener needs to know."""
@@ -58,7 +67,12 @@ class Watched(Protocol):
         """Call `listener` with every event from now on; return what ends that."""
 
 
-def watch(run: Watched) -> LiveView:
+def watch(
+    run: Watched | str,
+    checkpoint: str | os.PathLike[str] = ".tilevision",
+    *,
+    image: Any = None,
+) -> LiveView:
     """Show a run in the notebook while it goes on: its tiles by status, its boxes as they come.
 
     Returns at once; the picture goes on in this cell's output, whatever other cells do.
@@ -66,8 +80,14 @@ def watch(run: Watched) -> LiveView:
 
     Parameters
     ----------
-    run : Run
-        From `tilevision.start`.
+    run : Run or str
+        From `tilevision.start`; or the id of a run that another notebook or process carries
+        out, as `tilevision.runs` lists it: its history is shown, then what happens.
+    checkpoint : path-like
+        For an id: the run's folder.
+    image : optional
+        For an id: where the run's image is now, if it is not where it was. Without its image,
+        a run is shown on grey.
 
     Returns
     -------
@@ -77,21 +97,40 @@ def watch(run: Watched) -> LiveView:
     Raises
     ------
     RunError
-        Outside a notebook, or if `run` is not a run.
+        Outside a notebook, if there is no such run, or if `run` is not a run.
+    SourceError
+        If `image` cannot be opened, or is not what the run analysed.
     """
+    if isinstance(run, str):
+        from tilevision.pipeline import FollowedRun
+
+        followed = FollowedRun(run, checkpoint, image=image)
+        require_notebook("tv.watch", f"tilevision runs --follow {run}")
+        run = followed
     if not (hasattr(run, "subscribe") and hasattr(run, "tiles")):
         raise RunError(
             f"cannot watch {run!r:.80}; give what tv.start(...) returned, as in "
-            "run = tv.start(image, model=...); tv.watch(run)"
+            "run = tv.start(image, model=...); tv.watch(run), or a run's id"
         )
-    if not _in_notebook():
-        raise RunError(
-            "tv.watch draws in a notebook, and this is none; use run.wait() or "
-            "tv.analyze(..., progress=True) here, or open one with: tilevision lab"
-        )
+    require_notebook("tv.watch", "run.wait() or tv.analyze(..., progress=True)")
     view = LiveView(run)
     view.display()
     return view
+
+
+def require_notebook(name: str, instead: str) -> None:
+    """Refuse to draw where nobody would see it.
+
+    Raises
+    ------
+    RunError
+        Outside a notebook; says what to use there instead of the function `name`.
+    """
+    if getattr(_shell(), "kernel", None) is None:
+        raise RunError(
+            f"{name} draws in a notebook, and this is none; use {instead} here, "
+            "or open one with: tilevision lab"
+        )
 
 
 class LiveView:
@@ -103,14 +142,17 @@ class LiveView:
     Parameters
     ----------
     run : Watched
+    clock : callable
+        Returns the time that the picture is of, seconds since the epoch.
     """
 
-    def __init__(self, run: Watched) -> None:
+    def __init__(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
         from tilevision.view.canvas import Canvas
 
         self.widget: Any = Canvas()
         self.frames = 0
         self._run = run
+        self._clock = clock
         self._name = f"{run.name}, {run.model.name}"
         self._state = initial(run.tiles)
         self._overlay = Overlay(run.source.size, self._read)
@@ -183,7 +225,7 @@ class LiveView:
                 self._draw_one()
             except Exception as error:  # noqa: BLE001 - whatever goes wrong in a view stays in it
                 _log.exception("the live view of %s could not draw a frame", self._run.id)
-                words = caption(self._state, self._name, time.time())
+                words = caption(self._state, self._name, self._clock())
                 words["detail"] += f" · the picture could not be drawn: {error}"
                 self.widget.caption = words
             with self._lock:
@@ -197,7 +239,7 @@ class LiveView:
         events = [self._events.popleft() for _ in range(len(self._events))]
         self._state = state = fold(self._state, events)
         frame = self._overlay.frame(state, self.widget.wanted())
-        words = caption(state, self._name, time.time())
+        words = caption(state, self._name, self._clock())
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"
         if not self._open:
@@ -254,11 +296,6 @@ def _display(value: Any, **options: Any) -> Any:
 
     show: Any = display.display  # carries no types
     return show(value, **options)
-
-
-def _in_notebook() -> bool:
-    shell = _shell()
-    return getattr(shell, "kernel", None) is not None
 
 
 def _cell_number() -> int | None:

@@ -16,7 +16,9 @@ from tilevision.view.boxes import BoxLayer
 
 __all__ = ["ENDED", "FINISHED", "ViewState", "fold", "initial"]
 
-ENDED = frozenset({"complete", "partial", "stopped", "cancelled", "blocked", "failed"})
+ENDED = frozenset(
+    {"complete", "partial", "stopped", "cancelled", "blocked", "failed", "interrupted"}
+)
 FINISHED = ("done", "restored")
 RATE_WINDOW = 10.0
 

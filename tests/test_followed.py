@@ -1,0 +1,439 @@
+"""A run seen from elsewhere: all of its history, then what happens, and how it ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tilevision.checkpoint import RunLock
+from tilevision.errors import RunError, SourceError
+from tilevision.events import Event, Journal, RunChanged, TileChanged
+from tilevision.grid import Grid
+from tilevision.pipeline import FollowedRun, ReplayedRun
+from tilevision.sources import open_source
+from tilevision.view import live, replay, watch
+
+GRID = Grid(2, 3)
+SIZE = (90, 60)
+PATIENCE = 120.0
+
+
+class Written:
+    """A run whose journal the test writes, at work until the test lets it go."""
+
+    id = "20261122-100000-abcdef"
+
+    def __init__(self, folder: Path) -> None:
+        self.picture = folder / "picture.png"
+        Image.new("RGB", SIZE, "grey").save(self.picture)
+        self.tiles = GRID.tiles(SIZE)
+        self.folder = folder / "kept"
+        self.path = self.folder / "runs" / f"{self.id}.jsonl"
+        self.lock = RunLock(self.folder, self.id)
+        self.began = time.time() + 5
+        self.manifest: dict[str, Any] = {
+            "id": self.id,
+            "started": self.began,
+            "image": "picture.png",
+            "size": list(SIZE),
+            "model": "a model",
+            "n_tiles": 6,
+            "path": str(self.picture),
+            "source": open_source(self.picture).fingerprint,
+            "grid": GRID.to_dict(),
+            "scale": 1.0,
+            "settings": {"mpp": None},
+        }
+
+    def begin(self, **changes: Any) -> None:
+        """Take the lock and write the first lines."""
+        self.lock.acquire()
+        self.journal = Journal(self.path, self.manifest | changes)
+        self.tell("running", 0)
+
+    def turn(self, i: int, status: str, at: float = 0, **more: Any) -> None:
+        """Have tile `i` change `at` seconds after the beginning."""
+        self.journal(TileChanged(self.began + at, self.tiles[i], status, **more))
+
+    def tell(self, status: str, at: float) -> None:
+        """Have the run change."""
+        self.journal(RunChanged(self.began + at, status))
+
+    def let_go(self) -> None:
+        """End the process that works on it, as far as others can see."""
+        self.journal.close()
+        self.lock.release()
+
+    def follow(self, **options: Any) -> FollowedRun:
+        """See it from elsewhere."""
+        return FollowedRun(self.id, self.folder, **options)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Written]:
+    run = Written(tmp_path)
+    yield run
+    run.lock.release()
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def _threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("tilevision-journal")]
+
+
+def _final(events: list[Event]) -> list[str]:
+    return [e.status for e in events if isinstance(e, TileChanged) and e.status == "done"]
+
+
+def test_history_then_live_nothing_missed_or_doubled(written) -> None:
+    """One who comes in the middle hears each tile's state once, then each change once."""
+    written.begin()
+    written.turn(0, "running")
+    written.turn(0, "done")
+    run, heard = written.follow(), []
+    leave = run.subscribe(heard.append, history=True)
+    for i in range(1, 6):
+        written.turn(i, "running")
+        written.turn(i, "done")
+    written.tell("complete", 1)
+    written.let_go()
+    assert run.wait(PATIENCE)
+    _until(lambda: not _threads())
+    leave()
+    done = Counter(e.tile for e in heard if isinstance(e, TileChanged) and e.status == "done")
+    assert done == dict.fromkeys(written.tiles, 1)
+    assert [e.status for e in heard if isinstance(e, RunChanged)] == ["running", "complete"]
+
+
+def test_it_knows_what_its_manifest_says(written) -> None:
+    """Id, names, tiles, image: as the run itself has them; status and counts of this moment."""
+    written.begin()
+    run = written.follow()
+    assert (run.id, run.name, run.model.name) == (written.id, "picture.png", "a model")
+    assert run.tiles == written.tiles
+    assert run.started == written.began
+    assert run.source.size == SIZE
+    assert run.counts == {"pending": 6}
+    written.turn(2, "failed", error="no")
+    assert (run.status, run.counts) == ("running", {"pending": 5, "failed": 1})
+    assert "running (5 pending, 1 failed)" in repr(run)
+    assert not run.wait(0.01)
+    written.turn(3, "done")
+    assert run.events()[-1] == TileChanged(written.began, written.tiles[3], "done")
+
+
+def test_a_run_whose_process_died_is_interrupted(written) -> None:
+    """The journal still says running; the lock says that nobody is at work."""
+    written.begin()
+    written.turn(0, "done", at=3)
+    run, heard = written.follow(), []
+    run.subscribe(heard.append)
+    assert run.status == "running"
+    written.let_go()
+    assert run.wait(PATIENCE)
+    assert run.status == "interrupted"
+    assert heard[-1].time == written.began + 3, "it ended with its last sign of life"
+    assert f"tv.resume('{written.id}')" in heard[-1].reason
+    _until(lambda: not _threads())
+
+
+def test_a_run_that_goes_on_after_an_interruption_is_running_again(written) -> None:
+    """What is asked of it is of this moment, though its thread has ended."""
+    written.begin()
+    written.let_go()
+    run = written.follow()
+    assert run.status == "interrupted"
+    with RunLock(written.folder, written.id):
+        journal = Journal.reopen(written.path)
+        journal(RunChanged(written.began + 9, "running"))
+        assert run.status == "running"
+        journal(RunChanged(written.began + 10, "complete"))
+    assert run.status == "complete"
+
+
+def test_no_thread_without_listeners(written) -> None:
+    """None before the first, none after the last, one again for the next."""
+    written.begin()
+    run = written.follow()
+    assert run.counts
+    assert not _threads()
+    leaves = [run.subscribe(lambda _: None) for _ in range(3)]
+    assert len(_threads()) == 1
+    for leave in leaves:
+        leave()
+        leave()
+    _until(lambda: not _threads())
+    heard: list[Event] = []
+    written.turn(1, "done")
+    leave = run.subscribe(heard.append)
+    _until(lambda: _final(heard))
+    leave()
+    _until(lambda: not _threads())
+
+
+def test_a_listener_may_ask_the_run(written) -> None:
+    """Asking for status or counts while being told neither locks up nor doubles events."""
+    written.begin()
+    run, heard = written.follow(), []
+
+    def ask(event: Event) -> None:
+        heard.append((event, run.status, run.counts))
+
+    leave = run.subscribe(ask, history=True)
+    written.turn(0, "done")
+    written.turn(1, "done")
+    _until(lambda: len(heard) >= 3)
+    leave()
+    assert [counts.get("done", 0) for _, _, counts in heard] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("gone", ["removed", "another size", "repainted", "in memory"])
+def test_without_its_image_a_run_is_still_there(written, gone) -> None:
+    """Tiles are drawn without the image; reading it says why there is none."""
+    written.manifest["started"] = time.time() - 60  # repainted since
+    if gone == "removed":
+        written.picture.unlink()
+    elif gone != "in memory":
+        size = (80, 80) if gone == "another size" else SIZE
+        Image.new("RGB", size, "red").save(written.picture)
+    written.begin(**({"path": None} if gone == "in memory" else {}))
+    run = written.follow()
+    assert run.source.size == SIZE
+    with pytest.raises(SourceError, match=r"image=|exist"):
+        run.source.read(None)
+    with pytest.raises(SourceError):
+        run.source.thumbnail(10)
+
+
+def test_image_says_where_the_picture_is_now(written, tmp_path) -> None:
+    """A moved image is shown; another image is refused."""
+    moved = written.picture.rename(tmp_path / "moved.png")
+    written.begin()
+    assert written.follow(image=moved).source.read is not None
+    assert written.follow(image=str(moved)).source.metadata.format == "PNG"
+    with pytest.raises(SourceError, match="not the image"):
+        written.follow(image=np.zeros((60, 90, 3), np.uint8)).source  # noqa: B018
+
+
+def test_unknown_and_damaged_runs_are_one_clear_line(written, tmp_path) -> None:
+    """What is missing and what there is instead."""
+    written.begin()
+    with pytest.raises(RunError, match=f"no run nonsense .*latest are {written.id}"):
+        FollowedRun("nonsense", written.folder)
+    with pytest.raises(RunError, match=r"no run gone .*no runs at all"):
+        watch("gone", written.folder / "elsewhere")
+    for name, value in {"grid": {}, "size": "big", "scale": None, "settings": 3}.items():
+        (tmp_path / name).mkdir()
+        odd = Written(tmp_path / name)
+        Journal(odd.path, odd.manifest | {name: value}).close()
+        with pytest.raises(RunError, match="does not say what it analysed"):
+            odd.follow()
+
+
+def _story(written: Written) -> None:
+    """Two sittings with a day in between: 10 s of work, and 10 s."""
+    written.begin()
+    for i in range(3):
+        written.turn(i, "done", at=5 * i)
+    written.journal.close()
+    written.journal = Journal.reopen(written.path)
+    written.tell("running", 86400)
+    for i in range(3, 6):
+        written.turn(i, "done", at=86400 + 5 * (i - 3))
+    written.tell("complete", 86410)
+    written.let_go()
+
+
+def test_a_replay_tells_all_in_order_in_the_time_given(written) -> None:
+    """Every event with its own time, squeezed evenly; the day between the sittings left out."""
+    _story(written)
+    run, heard = ReplayedRun(written.id, written.folder, seconds=1), []
+    began = time.monotonic()
+    clocks = []
+
+    def hear(event: Event) -> None:
+        heard.append((time.monotonic() - began, event))
+        clocks.append(run.clock())
+
+    run.subscribe(hear)
+    _until(lambda: run.status == "complete" and not _threads())
+    assert clocks == [event.time for _, event in heard]
+    assert len(_final([event for _, event in heard])) == 6
+    dues = [0, 0, 0.25, 0.5, 0.5, 0.5, 0.75, 1.0, 1.0]
+    assert len(heard) == len(dues)
+    assert all(at >= due - 0.01 for (at, _), due in zip(heard, dues, strict=True))
+    assert run.counts == {"done": 6}
+
+
+def test_a_replay_nobody_looks_at_ends(written) -> None:
+    """Its thread ends with its last listener, at once."""
+    _story(written)
+    run = ReplayedRun(written.id, written.folder, seconds=3600)
+    leave = run.subscribe(lambda _: None)
+    assert _threads()
+    leave()
+    _until(lambda: not _threads())
+
+
+def test_a_replay_of_a_killed_run_ends_interrupted(written) -> None:
+    """It does not wait for what will not come."""
+    written.begin()
+    written.turn(0, "done")
+    written.let_go()
+    run = ReplayedRun(written.id, written.folder, seconds=0)
+    run.subscribe(lambda _: None)
+    _until(lambda: run.status == "interrupted")
+
+
+def test_replays_that_cannot_be_are_one_clear_line(written) -> None:
+    """At work: watch it instead. Seconds: what they are."""
+    written.begin()
+    with pytest.raises(RunError, match=f"still at work; tv.watch.'{written.id}'"):
+        replay(written.id, written.folder)
+    written.let_go()
+    for bad in (-1, "ten", float("nan"), float("inf")):
+        with pytest.raises(RunError, match="seconds is"):
+            replay(written.id, written.folder, seconds=bad)
+    with pytest.raises(RunError, match="tilevision runs --follow"):
+        replay(written.id, written.folder)
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as the view can tell, this is a notebook."""
+    shell = SimpleNamespace(kernel=True, execution_count=1)
+    monkeypatch.setattr(live, "_shell", lambda: shell)
+    handle = SimpleNamespace(update=lambda *_, **__: None)
+    monkeypatch.setattr(live, "_display", lambda *_, **__: handle)
+
+
+@pytest.mark.usefixtures("notebook")
+def test_watching_by_id_draws_history_and_what_follows(written) -> None:
+    """The picture shows the tiles as they are, then as they turn, then the run's end."""
+    written.picture.unlink()
+    written.begin()
+    written.turn(0, "done", n_findings=2)
+    view = watch(written.id, written.folder)
+    _until(lambda: "1 done" in view.widget.caption.get("alt", ""))
+    assert "does not exist" in view.widget.caption["detail"]
+    written.turn(1, "failed", error="no")
+    _until(lambda: "1 failed" in view.widget.caption["alt"])
+    written.let_go()
+    _until(lambda: "interrupted: 6 tiles" in view.widget.caption["alt"])
+    assert "tv.resume" in view.widget.caption["detail"]
+    _until(lambda: not _threads())
+    view.close()
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_replay_is_captioned_with_the_runs_own_time(written) -> None:
+    """What took 24 hours with its break is not said to have taken the seconds of the replay."""
+    _story(written)
+    view = replay(written.id, written.folder, seconds=0.2)
+    _until(lambda: "complete: 6 tiles (6 done)" in view.widget.caption.get("alt", ""))
+    assert "took 24.0 h" in view.widget.caption["detail"]
+    view.close()
+
+
+RUNNER = """
+import time
+import numpy as np
+import tilevision as tv
+
+
+def slow(pixels):
+    time.sleep(0.1)
+    return np.array([[1, 1, 5, 5, 0.5, 0]])
+
+
+tv.analyze("picture.png", slow, grid="5x8", workers=2, batch_size=1, progress=False)
+"""
+
+FOLLOWER = """
+import sys
+from collections import Counter
+from tilevision import FollowedRun
+from tilevision.events import TileChanged
+
+run, seen = FollowedRun(sys.argv[1]), Counter()
+final = ("done", "restored", "failed")
+
+
+def hear(event):
+    if isinstance(event, TileChanged) and event.status in final:
+        seen[event.tile] += 1
+
+
+run.subscribe(hear, history=True)
+assert run.wait(120)
+assert set(seen) == set(run.tiles), len(seen)
+print(run.status, sorted(set(seen.values())), run.counts)
+"""
+
+
+@pytest.fixture
+def runner(elsewhere: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that analyses a picture of 40 tiles, for a few seconds."""
+    Image.effect_noise((800, 500), 50).convert("RGB").save("picture.png")
+    Path("runner.py").write_text(RUNNER)
+    process = subprocess.Popen([sys.executable, "runner.py"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def _run_id() -> str:
+    journals = Path(".tilevision/runs")
+    _until(lambda: list(journals.glob("*.jsonl")))
+    return next(journals.glob("*.jsonl")).stem
+
+
+def _follower(run_id: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER, run_id], stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.slow
+def test_another_process_sees_every_tile_exactly_once(runner) -> None:
+    """One follows from the beginning, one from the middle, one after the end: all see all."""
+    run_id = _run_id()
+    first = _follower(run_id)
+    run = FollowedRun(run_id)
+    _until(lambda: run.counts.get("done", 0) >= 10)
+    second = _follower(run_id)
+    runner.wait(PATIENCE)
+    third = _follower(run_id)
+    for follower in (first, second, third):
+        out, _ = follower.communicate(timeout=PATIENCE)
+        assert out == "complete [1] {'done': 40}\n"
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_shown_as_interrupted(runner) -> None:
+    """After kill -9 half way, its run is over for those who wait for it."""
+    run = FollowedRun(_run_id())
+    _until(lambda: run.counts.get("done", 0) >= 5)
+    assert run.status == "running"
+    runner.kill()
+    assert run.wait(PATIENCE)
+    assert run.status == "interrupted"
+    assert run.counts.get("done", 0) < 40
+    assert run.source.fingerprint

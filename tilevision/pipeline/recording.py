@@ -1,0 +1,149 @@
+"""What a journal says a run is about: its image, its tiles, its model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from tilevision.errors import GridError, RunError, SourceError
+from tilevision.events import journal_path
+from tilevision.geometry import Box
+from tilevision.grid import Grid, Tile
+from tilevision.pipeline.history import find_manifest
+from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, open_source
+
+__all__ = ["AbsentSource", "ModelName", "Recording"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A model of which only the name is known here."""
+
+    name: str
+
+
+class AbsentSource:
+    """An image that cannot be read here: its size is known, its pixels are not.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Width and height, pixels.
+    reason : str
+        Why; `read` and `thumbnail` raise it as a `SourceError`.
+    """
+
+    bands = 3
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    fingerprint = ""
+    reference = SourceRef("", "")
+
+    def __init__(self, size: tuple[int, int], reason: str) -> None:
+        self.size = size
+        self.metadata = ImageMetadata(notes=(reason,))
+        self._reason = reason
+
+    def read(self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None) -> Pixels:
+        """Raise `SourceError`: there are no pixels."""
+        del box, scale, bands
+        self._refuse()
+
+    def thumbnail(self, max_side: int) -> Pixels:
+        """Raise `SourceError`: there are no pixels."""
+        del max_side
+        self._refuse()
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+    def _refuse(self) -> NoReturn:
+        raise SourceError(self._reason)
+
+
+class Recording:
+    """A run as its manifest describes it. The image is opened when it is first asked for.
+
+    Parameters
+    ----------
+    run_id : str
+    checkpoint : path-like
+        The folder it keeps its tiles and its journal in.
+    image : optional
+        Where the run's image is now; default: where it was.
+
+    Attributes
+    ----------
+    id, name : str
+        The run's, and what people call its image.
+    model : ModelName
+    tiles : tuple of Tile
+    started : float
+        Seconds since the epoch.
+    path : Path
+        Of the journal.
+
+    Raises
+    ------
+    RunError
+        If there is no such run, or its journal does not say what it was about.
+    """
+
+    def __init__(self, run_id: str, checkpoint: str | os.PathLike[str], image: Any = None) -> None:
+        manifest = find_manifest(run_id, checkpoint)
+        self.id = run_id
+        self.checkpoint = checkpoint
+        self.path = journal_path(checkpoint, run_id)
+        try:
+            width, height = manifest["size"]
+            self.size = (int(width), int(height))
+            self.tiles: tuple[Tile, ...] = Grid.from_dict(manifest["grid"]).tiles(
+                self.size, float(manifest["scale"])
+            )
+            self.started = float(manifest["started"])
+            self.name = str(manifest["image"])
+            self.model = ModelName(str(manifest["model"]))
+            self._mpp = manifest["settings"]["mpp"]
+            self._path, self._fingerprint = manifest["path"], str(manifest["source"])
+        except (KeyError, TypeError, ValueError, AttributeError, GridError) as error:
+            raise RunError(
+                f"the journal of run {run_id} does not say what it analysed ({error!r}); it was "
+                "written by another version, or is damaged"
+            ) from error
+        self._image = image
+
+    @cached_property
+    def source(self) -> ImageSource:
+        """The image; an `AbsentSource` where it is not what or where it was.
+
+        Raises
+        ------
+        SourceError
+            If the image that was given cannot be opened, or is another one.
+        """
+        if self._image is not None:
+            return self._opened(self._image, sure=True)
+        if self._path is None:
+            reason = "it was in memory where the run was started; image= shows it here"
+            return AbsentSource(self.size, reason)
+        try:
+            return self._opened(self._path, sure=False)
+        except SourceError as error:
+            return AbsentSource(self.size, str(error))
+
+    def _opened(self, image: Any, *, sure: bool) -> ImageSource:
+        """Open `image`; unless it has to be `sure`, an older file of the size is taken for it."""
+        source = open_source(image, mpp=self._mpp)
+        sure = sure or Path(image).stat().st_mtime > self.started
+        if source.size != self.size or (sure and source.fingerprint != self._fingerprint):
+            source.close()
+            raise SourceError(
+                f"{image!r:.200} is not the image that run {self.id} analysed, or it has changed "
+                "since; give image="
+            )
+        return source
