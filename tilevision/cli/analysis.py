@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilevision.cli.failing import ExitCode, interruptible, resumable
+from tilevision.cli.failing import ExitCode, interruptible, resumable, warn
 from tilevision.cli.options import analysis_options, arguments
 from tilevision.cli.reporting import Report
 from tilevision.errors import ModelError, SourceError
@@ -33,6 +33,7 @@ CLOSING_SECONDS = 15.0
     help="File to write: .geojson, .json, .csv or .coco.json; may be repeated.",
 )
 @click.option("--out-dir", help="Folder for a GeoJSON per image; an IMAGE may then be a folder.")
+@click.option("--report", help="HTML file for Dask's performance report; for one image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 @click.pass_context
 def run(
@@ -41,6 +42,7 @@ def run(
     images: tuple[str, ...],
     outs: tuple[str, ...],
     out_dir: str | None,
+    report: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -48,14 +50,17 @@ def run(
 
     Running the same command again goes on where the last one stopped.
     """
-    report = Report(as_json=as_json, quiet=options["quiet"])
+    printed = Report(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
     if len(images) == 1 and (folder is None or not _stands_for_many(images[0])):
         targets = _targets(images[0], outs, folder)
-        ctx.exit(_one(ctx, images[0], targets, arguments(options), report))
+        given = arguments(options) | {"report": report}
+        ctx.exit(_one(ctx, images[0], targets, given, printed))
     if outs:
         raise click.UsageError("--out names one file; for many images give --out-dir")
-    ctx.exit(_many(ctx, images, folder, arguments(options), report))
+    if report is not None:
+        raise click.UsageError("--report is of one image's run; leave it out for many")
+    ctx.exit(_many(ctx, images, folder, arguments(options), printed))
 
 
 def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
@@ -81,6 +86,8 @@ def _one(
     result = wait(ctx, tv.start(image, **given), keeps=given["checkpoint"] is not None)
     _refuse_nothing(result)
     report.result(result, [result.save(target) for target in targets])
+    if given["report"] and result.facts.restored == len(result.rows):
+        warn("every tile was stored already, so there is no performance report")
     whole = result.complete and result.status == "complete"
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilevision.cli.failing import printable
+from tilevision.cli.following import follow_run
+from tilevision.cli.pruning import days, prune_checkpoint
 
 if TYPE_CHECKING:
     from tilevision.modelspec.registry import Registered
@@ -20,9 +22,36 @@ __all__ = ["models", "runs"]
 @click.option(
     "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
-def runs(checkpoint: str, as_json: bool) -> None:
-    """List the runs of a checkpoint folder, the latest first."""
+@click.option("--follow", metavar="ID", help="Follow a run until it is over; Ctrl-C leaves it be.")
+@click.option(
+    "--prune", metavar="DAYS", help="Remove runs and stored tiles older than that, as 30 or 30d."
+)
+@click.option("--yes", is_flag=True, help="Prune without asking.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per run, or event followed."
+)
+@click.pass_context
+def runs(
+    ctx: click.Context,
+    /,
+    checkpoint: str,
+    follow: str | None,
+    prune: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """List the runs of a checkpoint folder, the latest first; follow one, or prune old ones."""
+    if follow is not None and prune is not None:
+        raise click.UsageError("--follow and --prune are two things; give one of them")
+    if follow is not None:
+        ctx.exit(follow_run(follow, checkpoint, as_json=as_json))
+    elif prune is not None:
+        prune_checkpoint(checkpoint, days(prune), ask=not yes)
+    else:
+        _list(checkpoint, as_json=as_json)
+
+
+def _list(checkpoint: str, *, as_json: bool) -> None:
     import tilevision as tv
 
     found = tv.runs(checkpoint)

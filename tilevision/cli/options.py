@@ -35,6 +35,17 @@ _OPTIONS = (
     ),
     click.option("--no-checkpoint", is_flag=True, help="Keep nothing: what is stopped is lost."),
     click.option("--workers", type=int, help="Local processes. [default: one per processor]"),
+    click.option("--concurrency", type=int, help="Tiles in flight. [default: automatic]"),
+    click.option("--batch-size", type=int, help="Tiles to a task. [default: automatic]"),
+    click.option("--timeout", type=float, help="Seconds a tile may take before it is given up."),
+    click.option("--retries", type=int, help="Times a failed tile is tried again. [default: 2]"),
+    click.option(
+        "--max-failures",
+        type=float,
+        help="Failed tiles that stop the run: 10, or a share of all as 0.1.",
+    ),
+    click.option("--no-reuse", is_flag=True, help="Compute again, and replace what is stored."),
+    click.option("--strict", is_flag=True, help="Fail, and write nothing, where tiles failed."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
 )
 
@@ -59,6 +70,10 @@ def arguments(options: dict[str, Any]) -> dict[str, Any]:
     given["grid"] = _grid(given["grid"], given.pop("overlap"))
     given["resolution"] = _resolution(given["resolution"])
     given["classes"] = given["classes"] or None
+    given["reuse"] = not given.pop("no_reuse")
+    retries = given.pop("retries")
+    if retries is not None:
+        given["retry"] = _retry(retries)
     given["progress"] = not quiet
     if no_checkpoint:
         given["checkpoint"] = None
@@ -80,6 +95,14 @@ def _grid(grid: str | None, overlap: str | None) -> Any:
     except ValueError:
         share = overlap
     return replace(Grid.parse(grid), overlap=share)
+
+
+def _retry(retries: int) -> Any:
+    from tilevision.schedule import Retry
+
+    if retries < 0:
+        raise click.UsageError(f"--retries is {retries}; give 0 or more")
+    return Retry(attempts=retries + 1)
 
 
 def _resolution(text: str | None) -> Any:

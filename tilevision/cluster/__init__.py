@@ -3,6 +3,7 @@
 from tilevision.cluster.choosing import find_cluster
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
+from tilevision.cluster.reporting import reported
 from tilevision.cluster.shared import BorrowedCluster, shared_cluster
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "attach",
     "find_cluster",
     "local_cluster",
+    "reported",
     "shared_cluster",
 ]

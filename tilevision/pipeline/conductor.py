@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, check_records, stage_key
-from tilevision.cluster import find_cluster
+from tilevision.cluster import find_cluster, reported
 from tilevision.errors import (
     CheckpointCorrupt,
     CheckpointError,
@@ -160,7 +161,7 @@ class Conductor:
         plan = self.plan
         began = time.perf_counter()
         cluster, note = find_cluster(self.settings.client, self.settings.workers)
-        with cluster:
+        with cluster, reported(cluster, self.settings.report, self._tell_wait):
             self.dashboard_link = cluster.dashboard_link or None
             self._stage("cluster", began, note)
             return run_tiles(
@@ -172,13 +173,16 @@ class Conductor:
                 announce=self._book.announce,
                 commands=self.commands,
                 on_outcome=self._book.keep,
-                on_wait=lambda line: self._stage("waiting", time.perf_counter(), line),
+                on_wait=self._tell_wait,
                 on_hold=lambda reason: self.stumble(RunError(reason)),
             )
 
+    def _tell_wait(self, line: str) -> None:
+        self._stage("waiting", time.perf_counter(), line)
+
     def _policy(self) -> Policy:
         settings, spec = self.settings, self.plan.stages.tile
-        return Policy(
+        policy = Policy(
             retry=settings.retry,
             quota=settings.quota or Quota(),
             concurrency=settings.concurrency,
@@ -188,6 +192,8 @@ class Conductor:
             hosted=spec.hosted,
             model_batch=spec.batch_size,
         )
+        # A fraction is one of the whole run: what was restored counts as well.
+        return replace(policy, max_failures=policy.failure_limit(len(self.plan.tiles)))
 
     def _commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Store what arrived; where the disk refuses, pause until it takes it again."""

@@ -54,6 +54,7 @@ def start(
     reuse: bool = True,
     strict: bool = False,
     progress: bool | None = None,
+    report: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Start a run and return at once.
 
@@ -108,6 +109,8 @@ def start(
     progress : bool, optional
         Whether to draw a progress bar on standard error. Default: where the call waits
         (`analyze`), not where it returns at once (`start`).
+    report : path-like, optional
+        HTML file for Dask's performance report of the tiles that are run.
 
     Returns
     -------

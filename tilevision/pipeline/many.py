@@ -119,6 +119,8 @@ def analyze_many(
         If the model is unknown: that would fail for every image.
     """
     settings = Settings(model=model, **arguments)
+    if settings.report is not None:
+        raise RunError("report is of one image's run; leave it out for many")
     resolve_stages(settings)
     named = _named(images)
     folder = None if out_dir is None else _folder(out_dir, named)

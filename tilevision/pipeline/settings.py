@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
+from tilevision.exporting.atomic import check_folder
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry
 
@@ -48,6 +50,7 @@ class Settings:
     reuse: bool = True
     strict: bool = False
     progress: bool | None = None
+    report: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("workers", "concurrency", "batch_size"):
@@ -67,6 +70,8 @@ class Settings:
             )
         if isinstance(self.checkpoint, str) and not self.checkpoint:
             raise RunError("checkpoint is empty; give a folder, or None to keep nothing")
+        if self.report is not None:
+            _writable("report", Path(self.report))
         self.merging()
 
     def merging(self) -> MergeSettings:
@@ -91,6 +96,12 @@ def _positive(name: str, value: Any) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise RunError(f"{name} is {value!r}; give a number above 0")
+
+
+def _writable(name: str, path: Path) -> None:
+    if path.is_dir():
+        raise RunError(f"{name} is a folder: {path}; give a file in it")
+    check_folder(path.absolute().parent)
 
 
 def _instance(name: str, value: Any, kind: type) -> None:

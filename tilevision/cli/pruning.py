@@ -1,0 +1,58 @@
+"""``tilevision runs --prune``: old runs and tiles are removed, what is at work is kept."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import click
+
+__all__ = ["days", "prune_checkpoint"]
+
+DAY = 24 * 3600.0
+
+
+def days(text: str) -> float:
+    """Return the number that ``30`` or ``30d`` stands for."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*d?\s*", text)
+    if match is None:
+        raise click.UsageError(f"--prune {text!r} is not understood; give days, as 30 or 30d")
+    return float(match[1])
+
+
+def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
+    """Remove runs and stored tiles older than `age` days, and say what was removed.
+
+    While a run is at work in the folder, stored tiles are kept: it may rely on any of them.
+
+    Raises
+    ------
+    CheckpointError
+        If what lies in the folder cannot be opened.
+    """
+    from tilevision.checkpoint import Checkpoint, prune_runs, run_owner
+    from tilevision.events import list_runs
+
+    if not (Path(folder).expanduser() / "meta.json").is_file():
+        click.echo(f"there is nothing to prune in {folder}")
+        return
+    before = max(0.0, time.time() - age * DAY)
+    at_work = [run.id for run in list_runs(folder) if run_owner(folder, run.id) is not None]
+    old = [run.id for run in list_runs(folder) if run.changed < before and run.id not in at_work]
+    day = time.strftime("%Y-%m-%d %H:%M", time.localtime(before))
+    question = f"Remove {_runs(len(old))} and every stored tile from before {day} in {folder}?"
+    if ask and not click.confirm(question):
+        click.echo("nothing was removed")
+        return
+    removed = prune_runs(folder, before)
+    if at_work:
+        tiles = f"stored tiles are kept while {', '.join(at_work)} is at work"
+    else:
+        with Checkpoint.open(folder) as checkpoint:
+            tiles = f"{checkpoint.prune(before):,} stored tiles and stages removed"
+    click.echo(f"{_runs(len(removed))} removed; {tiles}")
+
+
+def _runs(n: int) -> str:
+    return f"{n:,} run{'' if n == 1 else 's'}"

@@ -1,0 +1,57 @@
+"""Dask's performance report: what the cluster did, as one HTML page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed import performance_report
+
+from tilevision.cluster.handle import Cluster
+
+__all__ = ["reported"]
+
+
+@contextmanager
+def reported(
+    cluster: Cluster, path: str | os.PathLike[str] | None, tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Write to `path` what the cluster does within the block.
+
+    Whatever becomes of the report, the work goes on: `tell` gets one line if it failed.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    path : path-like or None
+        Of the HTML file; None: no report.
+    tell : callable
+    """
+    if path is None:
+        yield
+        return
+    report: Any = performance_report(filename=os.fspath(path))
+    try:
+        with cluster.client.as_current():
+            report.__enter__()
+    except Exception as error:  # noqa: BLE001 - a report is never worth the work itself
+        tell(f"there will be no performance report: {error}")
+        yield
+        return
+    try:
+        yield
+    finally:
+        _write(cluster, report, tell)
+
+
+def _write(cluster: Cluster, report: Any, tell: Callable[[str], None]) -> None:
+    if not cluster.alive:  # it would be waited for in vain
+        tell("there is no performance report: the cluster was lost")
+        return
+    try:
+        with cluster.client.as_current():
+            report.__exit__(None, None, None)
+    except Exception as error:  # noqa: BLE001 - the work is done, and worth more
+        tell(f"the performance report could not be written: {error}")
