@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import iou
 from tilevision.seams.matching import assign
-from tilevision.seams.shapes import rectangles
+from tilevision.seams.shapes import diagonals
 
 __all__ = ["matched"]
 
@@ -23,7 +23,7 @@ def matched(a: Findings, b: Findings, threshold: float) -> tuple[Index, Index]:
     """
     if not len(a) or not len(b):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    here, there = shapely.STRtree(rectangles(b.boxes)).query(rectangles(a.boxes))
+    here, there = shapely.STRtree(diagonals(b.boxes)).query(diagonals(a.boxes))
     same = a.labels[here] == b.labels[there]
     here, there = here[same], there[same]
     alike = iou(a.boxes[here], b.boxes[there])

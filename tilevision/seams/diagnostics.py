@@ -16,7 +16,7 @@ from tilevision.seams.detections import gather
 from tilevision.seams.groups import group
 from tilevision.seams.joining import cut, views
 from tilevision.seams.matching import match
-from tilevision.seams.shapes import rectangles
+from tilevision.seams.shapes import diagonals
 from tilevision.seams.zones import enter
 
 __all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]
@@ -182,7 +182,7 @@ def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     """Say which points ``(n, 2)`` lie in any of `boxes`."""
     inside = np.zeros(len(points), dtype=bool)
     if len(boxes):
-        hits = shapely.STRtree(rectangles(boxes)).query(shapely.points(points))[0]
+        hits = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))[0]
         inside[hits] = True
     return inside
 
@@ -211,7 +211,7 @@ def _bands(boxes: Floats, least: float) -> Floats:
 
 def _neighbours(boxes: Floats) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Return what tiles side by side share, the axis across their seam, and its width."""
-    geometry = rectangles(boxes)
+    geometry = diagonals(boxes)
     a, b = shapely.STRtree(geometry).query(geometry)
     a, b = a[a < b], b[a < b]
     one, two = boxes[a], boxes[b]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilevision.geometry import MultiPolygon
 from tilevision.seams.detections import Detections
 
-__all__ = ["clipped_bounds", "geometries", "parts", "rectangles", "shape_iou"]
+__all__ = ["clipped_bounds", "diagonals", "geometries", "parts", "rectangles", "shape_iou"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -23,6 +23,14 @@ def rectangles(boxes: Floats) -> Geometries:
     """Return boxes ``(n, 4)`` as geometries ``(n,)``."""
     x0, y0, x1, y1 = boxes.T
     return np.asarray(shapely.box(x0, y0, x1, y1))
+
+
+def diagonals(boxes: Floats) -> Geometries:
+    """Return boxes ``(n, 4)`` as lines from corner to corner, for a search by extent.
+
+    A tree looks at extents only, and a line is made and freed in half the time of a box.
+    """
+    return np.asarray(shapely.linestrings(boxes.reshape(-1, 2, 2)))
 
 
 def geometries(found: Detections, rows: Index) -> Geometries:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import ios, iou
 from tilevision.seams.detections import Detections
+from tilevision.seams.shapes import diagonals
 
 __all__ = ["METRICS", "fuse", "suppress"]
 
@@ -59,8 +60,8 @@ def _pairs(found: Detections, place: Index, metric: str, threshold: float) -> tu
     boxes = found.boxes
     if not len(boxes):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    lift = found.classes * (boxes[:, 3].max() - boxes[:, 1].min() + 1)
-    geometry = shapely.box(boxes[:, 0], boxes[:, 1] + lift, boxes[:, 2], boxes[:, 3] + lift)
+    lift = found.classes[:, None] * (boxes[:, 3].max() - boxes[:, 1].min() + 1) * (0, 1, 0, 1)
+    geometry = diagonals(boxes + lift)
     tree = shapely.STRtree(geometry)
     better, worse = [], []
     for start in range(0, len(boxes), _CHUNK):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilevision.geometry import ios
 from tilevision.seams.detections import Detections
-from tilevision.seams.shapes import rectangles
+from tilevision.seams.shapes import diagonals
 from tilevision.seams.zones import Zones
 
 __all__ = ["Objects", "doubtful"]
@@ -121,7 +121,7 @@ class _Cover:
         self._objects = objects
         boxes = objects.boxes
         pitch = boxes[:, 3].max() - boxes[:, 1].min() + 1
-        self._geometry = rectangles(boxes + objects.classes[:, None] * pitch * (0, 1, 0, 1))
+        self._geometry = diagonals(boxes + objects.classes[:, None] * pitch * (0, 1, 0, 1))
         self._tree = shapely.STRtree(self._geometry)
 
     def kind(self, rows: Index) -> Index:

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.seams.detections import EDGE_PIXELS, Detections
-from tilevision.seams.shapes import clipped_bounds, rectangles
+from tilevision.seams.shapes import clipped_bounds, diagonals
 
 __all__ = ["LIKENESS", "Zones", "enter"]
 
@@ -92,7 +92,7 @@ class Zones:
         low, high = low + inward, high - inward
         pitch = (high.max(axis=0) - low.min(axis=0)) + 1
         move = np.column_stack([self.zone, found.classes[self.detection]]) * pitch
-        return rectangles(np.hstack([low + move, high + move]))
+        return diagonals(np.hstack([low + move, high + move]))
 
 
 def enter(found: Detections) -> Zones:
@@ -131,7 +131,7 @@ def _meetings(found: Detections) -> tuple[Index, Index]:
 
 def _neighbours(found: Detections) -> tuple[Index, Index]:
     """Return for each tile where its neighbours start, and the neighbours."""
-    geometry = rectangles(found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1]))
+    geometry = diagonals(found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1]))
     mine, theirs = shapely.STRtree(geometry).query(geometry)
     mine, theirs = mine[mine != theirs], theirs[mine != theirs]
     order = np.lexsort((theirs, mine))
@@ -161,8 +161,8 @@ def _one_by_one(
 
 
 def _by_tree(found: Detections, rows: Index) -> tuple[Index, Index]:
-    tree = shapely.STRtree(rectangles(found.tile_boxes))
-    at, other = tree.query(rectangles(_grown(found, rows)))
+    tree = shapely.STRtree(diagonals(found.tile_boxes))
+    at, other = tree.query(diagonals(_grown(found, rows)))
     apart = found.tile[rows[at]] != other
     return rows[at[apart]], other[apart].astype(np.int64)
 
