@@ -234,6 +234,16 @@ def test_prune_keeps_a_run_at_work_and_every_tile_meanwhile() -> None:
     assert (_runs(), _stored()) == ({"old"}, 2)
 
 
+@pytest.mark.usefixtures("aged")
+def test_prune_leaves_files_that_are_no_run_alone() -> None:
+    """Such as a copy somebody made by hand; the others are pruned all the same."""
+    copy = Path(".tilevision/runs/old (copy).jsonl")
+    copy.write_bytes(Path(".tilevision/runs/old.jsonl").read_bytes())
+    said = _call("runs", "--prune", "0", "--yes")
+    assert "2 runs removed" in said.stdout
+    assert copy.is_file()
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_prune_creates_nothing() -> None:
     """Where there is no checkpoint there will be none."""

@@ -204,6 +204,30 @@ def test_a_listener_may_ask_the_run(written) -> None:
     assert [counts.get("done", 0) for _, _, counts in heard] == [0, 1, 2]
 
 
+def test_one_who_joins_is_not_held_up_by_a_long_history(written) -> None:
+    """While history is being read, another may subscribe and has what was told so far."""
+    written.begin()
+    run, reading, go_on, waits = written.follow(), threading.Event(), threading.Event(), []
+
+    def read_slowly() -> Iterator[Event]:
+        yield RunChanged(written.began, "running")
+        reading.set()
+        waits.append(go_on.wait(20))
+        yield RunChanged(written.began, "complete")
+
+    run._tail = SimpleNamespace(read=read_slowly)
+    leaves = [run.subscribe(lambda _: None)]
+    assert reading.wait(PATIENCE)
+    heard: list[Event] = []
+    leaves.append(run.subscribe(heard.append))
+    assert [event.status for event in run.events()] == ["running"]
+    go_on.set()
+    _until(lambda: [event.status for event in heard] == ["complete"])
+    assert waits == [True]
+    for leave in leaves:
+        leave()
+
+
 @pytest.mark.parametrize("gone", ["removed", "another size", "repainted", "in memory"])
 def test_without_its_image_a_run_is_still_there(written, gone) -> None:
     """Tiles are drawn without the image; reading it says why there is none."""

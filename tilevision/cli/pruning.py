@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from tilevision.errors import RunError
+
 __all__ = ["days", "prune_checkpoint"]
 
 DAY = 24 * 3600.0
@@ -31,15 +33,16 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     CheckpointError
         If what lies in the folder cannot be opened.
     """
-    from tilevision.checkpoint import Checkpoint, prune_runs, run_owner
+    from tilevision.checkpoint import Checkpoint, prune_runs
     from tilevision.events import list_runs
 
     if not (Path(folder).expanduser() / "meta.json").is_file():
         click.echo(f"there is nothing to prune in {folder}")
         return
     before = max(0.0, time.time() - age * DAY)
-    at_work = [run.id for run in list_runs(folder) if run_owner(folder, run.id) is not None]
-    old = [run.id for run in list_runs(folder) if run.changed < before and run.id not in at_work]
+    runs = list_runs(folder)
+    at_work = [run.id for run in runs if _is_at_work(folder, run.id)]
+    old = [run.id for run in runs if run.changed < before and run.id not in at_work]
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(before))
     question = f"Remove {_runs(len(old))} and every stored tile from before {day} in {folder}?"
     if ask and not click.confirm(question):
@@ -52,6 +55,15 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
         with Checkpoint.open(folder) as checkpoint:
             tiles = f"{checkpoint.prune(before):,} stored tiles and stages removed"
     click.echo(f"{_runs(len(removed))} removed; {tiles}")
+
+
+def _is_at_work(folder: str, run_id: str) -> bool:
+    from tilevision.checkpoint import run_owner
+
+    try:
+        return run_owner(folder, run_id) is not None
+    except RunError:  # a file of another name than runs have; it is left alone
+        return False
 
 
 def _runs(n: int) -> str:

@@ -63,8 +63,13 @@ class FollowedRun(JournaledRun):
         return super().counts
 
     def events(self) -> list[Event]:
-        """Return what a late listener needs: the run's status, its stages, each tile's latest."""
-        self._catch_up()
+        """Return what a late listener needs: the run's status, its stages, each tile's latest.
+
+        While somebody listens, as far as they were told: whoever subscribes and then asks has
+        all, and is not kept waiting while a long history is read.
+        """
+        if self._thread is None:
+            self._catch_up()
         return super().events()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from tilevision.checkpoint import run_owner
 from tilevision.events import Bus, Event, RunChanged, TileChanged
@@ -94,7 +95,7 @@ class JournaledRun(ABC):
             First hand over `events`, with nothing missed or doubled in between.
         """
         token = object()
-        with self._telling:
+        with self._telling if history else nullcontext():
             leave = self._bus.subscribe(listener, replay=history)
         with self._changing:
             self._listeners.add(token)
