@@ -78,7 +78,7 @@ def test_an_object_seen_whole_keeps_that_box(seed: int, overlap: float) -> None:
     tiles = scenes.grid_tiles(scene.size, overlap, 260)
     merged = merge(scenes.observe(scene, tiles), size=scene.size)
     for box in scene.boxes:
-        inside = Box(*(box + np.array([-3, -3, 3, 3])))
+        inside = Box(*(box + np.array([-4, -4, 4, 4])))
         if any(tile.box.contains(inside) for tile in tiles):
             assert (np.abs(merged.boxes - box).max(axis=1) < 1e-9).any()
 
@@ -102,6 +102,36 @@ def test_without_overlap_the_seam_line_joins(name: str) -> None:
     found = merge(scenes.observe(scene, scenes.grid_tiles(scene.size, 0.0)), size=scene.size)
     assert scenes.f1(scene, found) >= 0.95
     assert abs(scenes.count_error(scene, found)) <= 0.03
+
+
+@pytest.mark.parametrize("overlap", [0.2, 0.0])
+def test_boxes_that_stop_short_of_the_edge_still_join(overlap: float) -> None:
+    """A detector whose boxes end 2 px before every tile edge is counted right all the same."""
+    scene = scenes.elongated(5)
+    seen = []
+    for item in scenes.observe(scene, scenes.grid_tiles(scene.size, overlap)):
+        width, height = item.tile.output_size
+        boxes = np.clip(item.findings.boxes, 2, [width - 2, height - 2] * 2)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        seen.append(TileFindings(item.tile, Findings(boxes[kept], item.findings.scores[kept])))
+    found = merge(seen, size=scene.size)
+    assert scenes.f1(scene, found) >= 0.99
+
+
+def test_a_crowd_keeps_what_is_confirmed_and_drops_what_is_contradicted() -> None:
+    """Noise upon the objects of a crowd goes, by the other tiles' testimony; the crowd stays."""
+    kept, false = {}, {}
+    for name in ("crowd", "nested"):
+        scene = scenes.SCENES[name](4)
+        tiles = scenes.grid_tiles(scene.size, 0.2)
+        observer = scenes.Observer(misses=0.05, jitter=0.02, spurious=0.15)
+        seen = scenes.observe(scene, tiles, observer, 4)
+        found, every = merge(seen, size=scene.size), merge(seen, "none", size=scene.size)
+        real, noise = every.class_ids >= 0, every.class_ids < 0
+        kept[name] = len(set(found.class_ids.tolist()) - {-1}) / len(set(every.class_ids[real]))
+        false[name] = (found.class_ids < 0).sum() / noise.sum()
+    assert min(kept.values()) > 0.98
+    assert false["crowd"] < 0.65
 
 
 def test_an_object_across_many_tiles_is_one() -> None:

@@ -19,9 +19,9 @@ __all__ = ["EDGE_PIXELS", "Detections", "gather"]
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-# Detectors stop a pixel or two before the edge of what they see (model pixels), and
-# their boxes are off by a share of the object's side.
-EDGE_PIXELS = 2.0
+# Detectors stop a pixel or two before the edge of what they see (model pixels), and their
+# boxes are off by a share of the object's side.
+EDGE_PIXELS = 3.0
 _OFF_BY = 0.1
 
 # A point has no size to compare; matching gives it a body of this side (model pixels).

@@ -151,18 +151,24 @@ def seam_bias(
 
 
 def _bias(counts: Floats, areas: Floats) -> SeamBias:
-    """Return the bias of `counts` for `areas`, both ``(2, blocks)``: elsewhere, near."""
+    """Return the bias of `counts` for `areas`, both ``(2, blocks)``: elsewhere, near.
+
+    Objects crowd in some places and are missing in others, seams or not; so near is
+    compared with elsewhere within each block (Mantel and Haenszel's ratio of rates).
+    """
     (far, near), (area_far, area_near) = counts.sum(axis=1), areas.sum(axis=1)
     share = float(area_near / max(area_near + area_far, 1))
-    if min(near, far, area_far, area_near) <= 0:
+    weight = np.divide(1, areas.sum(axis=0), out=np.zeros(areas.shape[1]), where=areas.any(axis=0))
+    more, less = counts[1] * areas[0] * weight, counts[0] * areas[1] * weight
+    if min(more.sum(), less.sum()) <= 0:
         return SeamBias(math.nan, math.nan, math.nan, int(near), int(far), share)
-    whole = math.log(near / area_near) - math.log(far / area_far)
-    n, a = counts.sum(axis=1)[:, None] - counts, areas.sum(axis=1)[:, None] - areas
-    told = ((n > 0) & (a > 0)).all(axis=0) & (areas.sum(axis=0) > 0)
-    without = np.log(n[1, told] / a[1, told]) - np.log(n[0, told] / a[0, told])
+    whole = math.log(more.sum() / less.sum())
+    without_more, without_less = more.sum() - more, less.sum() - less
+    told = (without_more > 0) & (without_less > 0) & (more + less > 0)
+    without = np.log(without_more[told] / without_less[told])
     blocks = max(len(without), 1)
     spread = (blocks - 1) / blocks * float(((without - without.mean()) ** 2).sum())
-    error = 1.96 * math.sqrt(max(spread, 1 / near + 1 / far))
+    error = 1.96 * math.sqrt(max(spread, 1 / max(near, 1) + 1 / max(far, 1)))
     excess, low, high = (math.exp(value) - 1 for value in (whole, whole - error, whole + error))
     return SeamBias(excess, low, high, int(near), int(far), share)
 

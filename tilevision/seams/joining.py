@@ -51,15 +51,16 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
         The row of each object's best view; its box; whether that is a union of views,
         since none saw it whole; and for each detection, whether it is a partial view.
     """
-    span = _span(found.boxes, number)
-    partial = cut(found) | _outgrown(found, span[number])
-    size = np.bincount(number)
+    span, size = _span(found.boxes, number), np.bincount(number)
+    partial = _partial(found, span[number], size[number] == 1)
     best = np.empty(len(size), dtype=np.int64)
     best[number] = np.arange(len(found))
     shared = np.flatnonzero(size[number] > 1)
-    # The best view: whole before cut, then score, then the finer tile, then the larger box.
+    # The best view: whole and clear of the edges, whole, partial; then by score, then the
+    # finer tile, then the larger box.
+    grade = np.where(partial, 2, _touching(found, 1.0).any(axis=1))[shared]
     scales, ranks = found.scales[found.tile[shared]], found.ranks[shared]
-    keys = (-area(found.boxes[shared]), -scales, -ranks, partial[shared], number[shared])
+    keys = (-area(found.boxes[shared]), -scales, -ranks, grade, number[shared])
     order = shared[np.lexsort(keys)]
     best[number[order[::-1]]] = order[::-1]  # of equal indices, the last one written stays
     pieces = partial[best] & (size > 1)
@@ -68,11 +69,27 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
 
 def cut(found: Detections) -> Mask:
     """Mark detections that touch an inner edge of their tile."""
-    reach = found.reach[found.tile]
-    near = (EDGE_PIXELS / found.scales)[found.tile, None]
-    low = found.boxes[:, :2] - reach[:, :2] <= near
-    high = reach[:, 2:] - found.boxes[:, 2:] <= near
-    return np.asarray((low | high).any(axis=1))
+    return np.asarray(_touching(found, EDGE_PIXELS).any(axis=1))
+
+
+def _touching(found: Detections, pixels: float) -> Mask:
+    """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
+    near = (pixels / found.scales)[found.tile, None]
+    return np.asarray(np.abs(found.boxes - found.reach[found.tile]) <= near)
+
+
+def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
+    """Mark views that show only a part of what all views together span.
+
+    A view that ends at an inner edge is whole if no other saw the object go on there. One
+    is partial, wherever it ends, if others saw the object reach out of its tile.
+    """
+    sign = np.array([-1.0, -1.0, 1.0, 1.0])
+    further = span * sign > found.boxes * sign
+    margin = np.tile(found.margins, 2)
+    outside = span * sign > found.reach[found.tile] * sign + margin
+    ended = _touching(found, EDGE_PIXELS) & (further | lone[:, None])
+    return np.asarray((ended | outside).any(axis=1))
 
 
 def _span(boxes: Floats, number: Index) -> Floats:
@@ -82,14 +99,6 @@ def _span(boxes: Floats, number: Index) -> Floats:
     low = np.minimum.reduceat(boxes[order, :2], start)
     high = np.maximum.reduceat(boxes[order, 2:], start)
     return np.hstack([low, high])
-
-
-def _outgrown(found: Detections, span: Floats) -> Mask:
-    """Mark views whose object other views saw reach out of the tile: it cannot be whole."""
-    reach = found.reach[found.tile]
-    low = span[:, :2] < reach[:, :2] - found.margins
-    high = span[:, 2:] > reach[:, 2:] + found.margins
-    return np.asarray((low | high).any(axis=1))
 
 
 def _united(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:
