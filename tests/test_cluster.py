@@ -407,8 +407,8 @@ def test_ctrl_c_reaches_only_the_client(script: Callable[[str], Script]) -> None
         from tilevision.cluster import local_cluster
         cluster = local_cluster(2)
         before = cluster.client.run(os.getpid)
-        print("up", flush=True)
         try:
+            print("up", flush=True)
             sys.stdin.read()
         except KeyboardInterrupt:
             print(cluster.client.run(os.getpid) == before, flush=True)

@@ -61,6 +61,37 @@ def test_reuse_false_recomputes(elsewhere: Path, spots: np.ndarray) -> None:
     assert set(again.tiles["status"]) == {"done"}
 
 
+CELL = """
+import numpy as np
+
+LIMIT = {limit}
+
+def helper(pixels):
+    return pixels[..., 0] > {factor} * LIMIT
+
+def model(pixels):
+    ys, xs = np.nonzero(helper(pixels))
+    return [(xs.min(), ys.min(), xs.max() + 1, ys.max() + 1, 0.5)] if len(xs) else []
+"""
+
+
+def _cell(limit: int = 100, factor: int = 1) -> Any:
+    """Run a notebook cell that defines a model, its helper and a constant; return the model."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(CELL.format(limit=limit, factor=factor), names)
+    return names["model"]
+
+
+def test_an_edited_cell_runs_again_and_an_unchanged_one_does_not(
+    elsewhere: Path, spots: np.ndarray
+) -> None:
+    """A helper or a constant that the function reads counts as much as its own code."""
+    tv.analyze(spots, _cell(), grid="2x2", progress=False)
+    assert len(tv.plan(spots, _cell(), grid="2x2").restored) == 4
+    assert len(tv.plan(spots, _cell(limit=101), grid="2x2").restored) == 0
+    assert len(tv.plan(spots, _cell(factor=2), grid="2x2").restored) == 0
+
+
 def test_failed_tiles_do_not_take_the_others_along(elsewhere: Path, spots: np.ndarray) -> None:
     """One raising tile: the others are kept, the result says what is missing, a warning too."""
 

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
 
 SHOWN_CLASSES = 8
+# Fewer objects than this vary more from place to place than any seam would make them.
+ENOUGH_FOR_BIAS = 500
 
 _SAME: Any = object()  # None is an answer of its own: no lowest score, every class
 
@@ -95,23 +98,44 @@ class Result:
         return bool(self.rows) and all(row.status in (*ANALYSED, "skipped") for row in self.rows)
 
     @cached_property
+    def _chosen(self) -> list[TileFindings]:
+        """What the tiles saw, of the classes and scores asked for."""
+        min_score, classes = self.settings.min_score, self.settings.classes
+        return [
+            replace(found, findings=found.findings.filter(min_score, classes))
+            for found in self.tile_findings
+        ]
+
+    @cached_property
     def findings(self) -> Findings:
         """Detections in pixels of the full-resolution image, merged across tiles."""
         from tilevision.seams import merge
 
-        chosen = self.settings
-        kept = [
-            replace(found, findings=found.findings.filter(chosen.min_score, chosen.classes))
-            for found in self.tile_findings
-        ]
+        how = self.settings
         return merge(
-            kept,
-            chosen.method,
-            chosen.class_agnostic,
-            chosen.match_metric,
-            chosen.match_threshold,
+            self._chosen,
+            how.method,
+            how.class_agnostic,
+            how.match_metric,
+            how.match_threshold,
             size=self.source.size,
         )
+
+    @cached_property
+    def seam_bias(self) -> SeamBias:
+        """How many more objects stand near the seams than elsewhere: 0 is right."""
+        from tilevision.seams import seam_bias
+
+        tiles = [found.tile for found in self.tile_findings]
+        return seam_bias(self.findings, tiles, size=self.source.size)
+
+    @cached_property
+    def overlap_check(self) -> OverlapCheck:
+        """Whether the tiles overlap enough for what was found in them."""
+        from tilevision.seams import overlap_check
+
+        agnostic = self.settings.class_agnostic
+        return overlap_check(self._chosen, size=self.source.size, class_agnostic=agnostic)
 
     @cached_property
     def digest(self) -> Digest:
@@ -134,8 +158,15 @@ class Result:
     def description(self) -> str:
         """The scene in sentences, without a word on when or how it was computed."""
         if self.facts.synthesis is None:
-            return describe(self.digest)
-        return f"{self.facts.synthesis.strip()} {self.coverage}"
+            text = describe(self.digest)
+        else:
+            text = f"{self.facts.synthesis.strip()} {self.coverage}"
+        if len(self.tile_findings) < 2 or not len(self.findings):
+            return text
+        checks: list[object] = [self.overlap_check]
+        if len(self.findings) >= ENOUGH_FOR_BIAS:
+            checks.insert(0, self.seam_bias)
+        return " ".join([text, *(f"{str(c)[:1].upper()}{str(c)[1:]}." for c in checks)])
 
     @property
     def summary(self) -> str:

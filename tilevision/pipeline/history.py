@@ -61,8 +61,12 @@ def runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
 
 def run_status(checkpoint: Folder, run: RunSummary) -> str:
     """Return the run's status; one that nobody holds though it says it goes on was cut off."""
-    going_on = run.status in ("running", "paused")
-    return "interrupted" if going_on and run_owner(checkpoint, run.id) is None else run.status
+    if run.status not in ("running", "paused"):
+        return run.status
+    try:
+        return "interrupted" if run_owner(checkpoint, run.id) is None else run.status
+    except RunError:  # a file in the folder that no run would be named like
+        return "unreadable"
 
 
 def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
