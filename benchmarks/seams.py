@@ -253,7 +253,7 @@ def crowns(pixels: np.ndarray) -> Findings:
         if region.area >= 150
     ]
     boxes = [np.array(region.bbox)[[1, 0, 3, 2]] for region in regions]
-    scores = [float(np.clip(region.mean_intensity * 3, 0.05, 1)) for region in regions]
+    scores = [float(np.clip(region.intensity_mean * 3, 0.05, 1)) for region in regions]
     return Findings(np.reshape(boxes, (-1, 4)), scores, ["Tree"] * len(regions))
 
 

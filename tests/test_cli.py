@@ -169,9 +169,8 @@ def test_runs_of_an_empty_folder(elsewhere):
     assert (done.exit_code, done.output) == (0, "no runs in .tilevision\n")
 
 
-def test_functions_are_found_beside_what_they_import(elsewhere, monkeypatch):
+def test_functions_are_found_beside_what_they_import(elsewhere):
     """FILE.py:NAME imports the file as a script would: modules beside it are found."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     Path("beside_it.py").write_text("LEVEL = 7\n")
     Path("my_model.py").write_text("from beside_it import LEVEL\ndef f(p): return LEVEL\n")
     assert model_argument("my_model.py:f")(None) == 7

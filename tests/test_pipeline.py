@@ -33,6 +33,26 @@ def test_objects_across_seams_are_counted_once(elsewhere: Path, spots: np.ndarra
     assert corners == {(x, y) for x in (30, 95, 195, 320) for y in (20, 145, 260)}
 
 
+def test_what_no_tile_sees_whole_is_seen_in_the_whole_image(elsewhere: Path) -> None:
+    """A square of 200 px under tiles of 100: a model that refuses what an edge cuts finds it."""
+    picture = np.zeros((400, 400, 3), dtype=np.uint8)
+    picture[100:300, 90:290] = 255
+    picture[350:360, 350:360] = 255
+
+    def uncut(pixels: np.ndarray) -> Any:
+        rim = np.ones(pixels.shape[:2], dtype=bool)
+        rim[1:-1, 1:-1] = False
+        return [] if pixels[rim].any() else bright(pixels)
+
+    for resolution, full_image in ((None, True), ([1.0, 0.25], False)):
+        result = tv.analyze(
+            picture, uncut, grid=100, resolution=resolution, full_image=full_image, progress=False
+        )
+        areas = sorted(np.sqrt(result.to_dataframe()["area"]))
+        assert areas == pytest.approx([10, 200], abs=4)
+    assert len(tv.analyze(picture, uncut, grid=100, progress=False).findings) == 1
+
+
 def test_a_second_run_restores_every_tile(elsewhere: Path, spots: np.ndarray) -> None:
     """The same work is not done twice, no cluster is started, and the findings are equal."""
     first = tv.analyze(spots, bright, grid="3x4", progress=False)

@@ -14,6 +14,8 @@ from .errors import SourceError as SourceError
 from .errors import Throttled as Throttled
 from .errors import TilevisionError as TilevisionError
 from .errors import TransientError as TransientError
+from .evaluation import compare as compare
+from .evaluation import evaluate as evaluate
 from .findings import Findings as Findings
 from .findings import TileFindings as TileFindings
 from .geometry import Box as Box

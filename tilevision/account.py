@@ -113,7 +113,7 @@ class RunFacts:
     model, model_fingerprint : str
     grid : str
         For people: ``"8x8, overlap 0.2"``.
-    scale : float
+    scales : tuple of float
         Output pixels per image pixel that the model saw.
     restored : int
         Tiles that came from the checkpoint.
@@ -135,7 +135,7 @@ class RunFacts:
     model: str = ""
     model_fingerprint: str = ""
     grid: str = ""
-    scale: float = 1.0
+    scales: tuple[float, ...] = (1.0,)
     restored: int = 0
     restored_at: float | None = None
     verdict: Any = None

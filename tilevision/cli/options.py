@@ -24,6 +24,7 @@ _OPTIONS = (
     click.option("--grid", help="ROWSxCOLS as 8x8, or tile pixels as 640. [default: automatic]"),
     click.option("--overlap", help="What neighbouring tiles share: 0.2 or 64px. Needs --grid."),
     click.option("--resolution", help="0.5mpp, 20x, a level of the file as 1, a scale as 0.5."),
+    click.option("--full-image", is_flag=True, help="The whole image, shrunk, as one tile more."),
     click.option("--mpp", type=float, help="Microns per pixel, where the file does not say."),
     click.option("--moderation", help="Model that is asked before any tile."),
     click.option("--synthesis", default="summary", show_default=True, help="Writes the summary."),

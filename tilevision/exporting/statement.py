@@ -29,7 +29,7 @@ def statement(result: Result) -> dict[str, Any]:
         },
         "model": {"name": result.facts.model, "fingerprint": result.facts.model_fingerprint},
         "grid": result.facts.grid,
-        "scale": result.facts.scale,
+        "scales": list(result.facts.scales),
         "merge": result.settings.to_dict(),
         "complete": result.complete,
         "coverage": result.coverage,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tilevision.checkpoint import run_owner
 from tilevision.errors import ModelError, RunBusy, RunError, SourceError
 from tilevision.events import RunSummary, journal_path, list_runs, read_manifest
-from tilevision.grid import Grid
 from tilevision.modelspec import ModelSpec, model
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
+from tilevision.pipeline.tiling import Tiling
 from tilevision.schedule import Quota, Retry
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
         "source": decided.source.fingerprint,
         "model_params": None if spec.payload else dict(spec.params),
         "model_fingerprint": spec.fingerprint,
-        "grid": decided.grid.to_dict(),
-        "scale": decided.scale,
+        "tiling": decided.tiling.to_dict(),
         "moderation": _stage(decided.stages.moderation),
         "synthesis": _stage(decided.stages.synthesis),
         "retry": asdict(settings.retry),
@@ -135,9 +134,11 @@ def recall(
                 "pass model="
             )
         model_ = model(manifest["model"], **manifest["model_params"])
+    tiling = Tiling.from_dict(manifest["tiling"])
     arguments = manifest["settings"] | {
-        "grid": Grid.from_dict(manifest["grid"]),
-        "resolution": float(manifest["scale"]),
+        "grid": tiling.grid,
+        "resolution": list(tiling.scales),
+        "full_image": tiling.whole is not None,
         "retry": Retry(**manifest["retry"]),
         "quota": Quota(**manifest["quota"]) if manifest["quota"] else None,
         "checkpoint": checkpoint,

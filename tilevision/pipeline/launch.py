@@ -35,6 +35,7 @@ def start(
     *,
     grid: Any = None,
     resolution: Any = None,
+    full_image: bool = False,
     mpp: float | tuple[float, float] | None = None,
     min_score: float | None = None,
     classes: Sequence[str] | None = None,
@@ -72,8 +73,11 @@ def start(
         ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels) or a `Grid`. Default: the
         model's input size, else 1024 pixels.
     resolution : optional
-        ``"0.5mpp"``, ``"20x"``, a level (int) or a scale (float). Default: as stored, or
-        what the model was made for.
+        ``"0.5mpp"``, ``"20x"``, a level (int) or a scale (float), or a list of
+        these: the grid is laid at each. Default: as stored, or what the model was made for.
+    full_image : bool
+        Whether the whole image, shrunk to the size of a tile, is one tile more, so that
+        objects larger than a tile are seen whole.
     mpp : float or (float, float), optional
         Microns per pixel, where the file does not say.
     min_score, classes : optional

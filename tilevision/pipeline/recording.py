@@ -14,8 +14,9 @@ import numpy as np
 from tilevision.errors import GridError, RunError, SourceError
 from tilevision.events import journal_path
 from tilevision.geometry import Box
-from tilevision.grid import Grid, Tile
+from tilevision.grid import Tile
 from tilevision.pipeline.history import find_manifest
+from tilevision.pipeline.tiling import Tiling
 from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, open_source
 
 __all__ = ["AbsentSource", "ModelName", "Recording"]
@@ -102,9 +103,7 @@ class Recording:
         try:
             width, height = manifest["size"]
             self.size = (int(width), int(height))
-            self.tiles: tuple[Tile, ...] = Grid.from_dict(manifest["grid"]).tiles(
-                self.size, float(manifest["scale"])
-            )
+            self.tiles: tuple[Tile, ...] = Tiling.from_dict(manifest["tiling"]).tiles(self.size)
             self.started = float(manifest["started"])
             self.name = str(manifest["image"])
             self.model = ModelName(str(manifest["model"]))

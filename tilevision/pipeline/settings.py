@@ -31,6 +31,7 @@ class Settings:
     model: Any
     grid: Any = None
     resolution: Any = None
+    full_image: bool = False
     mpp: float | tuple[float, float] | None = None
     min_score: float | None = None
     classes: Sequence[str] | None = None

@@ -1,0 +1,167 @@
+"""Which tiles an image becomes: a grid at one scale or several, and the whole image if wanted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tilevision.errors import GridError
+from tilevision.geometry import Box
+from tilevision.grid import DEFAULT_TILE, Grid, Tile
+from tilevision.modelspec import ModelSpec
+from tilevision.pipeline.settings import Settings
+from tilevision.sources import ImageSource
+
+__all__ = ["Tiling", "decide"]
+
+MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slide scanners do
+SHRINK_LIMIT = 2.0
+LARGEST_SCALE = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """A grid, and at which scales it is laid.
+
+    Parameters
+    ----------
+    grid : Grid
+    scales : tuple of float
+        Output pixels per image pixel; the grid is laid once for each.
+    whole : float, optional
+        Scale at which the whole image is one tile more, for objects larger than a tile.
+    """
+
+    grid: Grid
+    scales: tuple[float, ...] = (1.0,)
+    whole: float | None = None
+
+    def tiles(self, size: tuple[int, int]) -> tuple[Tile, ...]:
+        """Return the tiles of an image of `size` (width, height), each region once.
+
+        Tiles of the second scale have ids like ``s1r000c000``; the whole image is ``whole``.
+
+        Raises
+        ------
+        GridError
+            If the grid does not fit the image.
+        """
+        tiles: dict[tuple[float, ...], Tile] = {}
+        for number, scale in enumerate(self.scales):
+            for tile in self.grid.tiles(size, scale):
+                name = f"s{number}{tile.id}" if number else tile.id
+                tiles.setdefault(tile.region, replace(tile, id=name))
+        if self.whole is not None:
+            everything = Tile(0, 0, Box(0, 0, *size), self.whole, "whole")
+            tiles.setdefault(everything.region, everything)
+        return tuple(tiles.values())
+
+    def __str__(self) -> str:
+        parts = [str(self.grid)]
+        if self.scales != (1.0,):
+            parts.append("at scale " + " and ".join(f"{scale:g}" for scale in self.scales))
+        if self.whole is not None:
+            parts.append(f"and the whole image at scale {self.whole:.3g}")
+        return " ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types; `from_dict` reads them back."""
+        return {"grid": self.grid.to_dict(), "scales": list(self.scales), "whole": self.whole}
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Tiling:
+        """Read what `to_dict` wrote."""
+        return cls(Grid.from_dict(raw["grid"]), tuple(map(float, raw["scales"])), raw["whole"])
+
+
+def decide(
+    settings: Settings, source: ImageSource, spec: ModelSpec
+) -> tuple[Tiling, tuple[str, ...]]:
+    """Return the tiling that was asked for, and what the user should be told about it.
+
+    Raises
+    ------
+    GridError
+        If grid or resolution cannot be understood, or the image lacks what they need.
+    """
+    asked = settings.resolution
+    values = asked if isinstance(asked, (list, tuple)) else [asked]
+    if not values:
+        raise GridError("resolution is empty; give one or several, as [1.0, 0.25]")
+    told = [_scale(value, source, spec) for value in values]
+    scales = tuple(dict.fromkeys(scale for scale, _ in told))
+    grid = _grid(settings.grid, spec)
+    whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
+    notes = (note for _, notes in told for note in notes)
+    return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
+
+
+def _grid(value: Any, spec: ModelSpec) -> Grid:
+    if value is not None:
+        return Grid.parse(value)
+    return Grid.by_tile(spec.input_size or DEFAULT_TILE)
+
+
+def _whole_scale(grid: Grid, size: tuple[int, int], scale: float) -> float:
+    """Return the scale at which the whole image is as large as one tile."""
+    width, height = grid.tiles(size, scale)[0].output_size
+    return min(scale, width / size[0], height / size[1])
+
+
+def _scale(value: Any, source: ImageSource, spec: ModelSpec) -> tuple[float, tuple[str, ...]]:
+    """Turn a resolution into output pixels per image pixel, with what should be told."""
+    mpp = source.metadata.mpp
+    if value is None:
+        if spec.mpp is None:
+            return 1.0, ()
+        return _by_mpp(spec.mpp, mpp, f"model {spec.name} works at {spec.mpp} µm per pixel"), ()
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mpp|x)\s*", value)
+        if match and float(match[1]) > 0:
+            number, who = float(match[1]), f"resolution {value!r}"
+            if match[2] == "mpp":
+                return _by_mpp(number, mpp, who), ()
+            target = MAGNIFICATION_MPP / number
+            note = f"resolution {value} is taken as {target:g} µm per pixel"
+            return _by_mpp(target, mpp, who), (note,)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        levels = source.metadata.levels or (source.size,)
+        if 0 <= value < len(levels):
+            return levels[value][0] / source.size[0], ()
+        raise GridError(
+            f"resolution level {value} is not in the file; it has 0 to {len(levels) - 1}"
+        )
+    elif isinstance(value, float) and 0 < value <= LARGEST_SCALE:
+        return value, ()
+    raise GridError(
+        f"resolution {value!r} is not understood; give '0.5mpp', '20x', a level as 0, 1, …, "
+        "a scale as 0.5, or a list of these"
+    )
+
+
+def _by_mpp(target: float, mpp: tuple[float, float] | None, who: str) -> float:
+    if mpp is None:
+        raise GridError(f"{who}, but the image does not say its own; pass mpp=")
+    scale = (mpp[0] + mpp[1]) / 2 / target
+    if scale > LARGEST_SCALE:
+        raise GridError(
+            f"{who}, but the image has {mpp[0]:g} µm per pixel: it would be enlarged "
+            f"{scale:.0f} times; give a coarser resolution"
+        )
+    return scale
+
+
+def _shrink_note(
+    grid: Grid, size: tuple[int, int], scale: float, spec: ModelSpec
+) -> tuple[str, ...]:
+    if spec.input_size is None:
+        return ()
+    width, height = grid.tiles(size, scale)[0].output_size
+    shrink = max(width / spec.input_size[0], height / spec.input_size[1])
+    if shrink <= SHRINK_LIMIT:
+        return ()
+    return (
+        f"model {spec.name} will shrink tiles of {width}×{height} px {shrink:.1f} times to "
+        f"{spec.input_size[0]}×{spec.input_size[1]}; small objects may be lost: use smaller tiles",
+    )
