@@ -23,6 +23,7 @@ from tilevision.cli.options import arguments
 from tilevision.cli.pruning import days
 from tilevision.events import Journal, RunChanged, TileChanged, list_runs
 from tilevision.grid import Grid
+from tilevision.pipeline.tiling import Tiling
 
 PATIENCE = 120.0
 DAY = 86400.0
@@ -74,8 +75,7 @@ def _journal(run_id: str) -> Journal:
         "n_tiles": 6,
         "path": None,
         "source": "",
-        "grid": Grid(2, 3).to_dict(),
-        "scale": 1.0,
+        "tiling": Tiling(Grid(2, 3)).to_dict(),
         "settings": {"mpp": None},
     }
     return Journal(Path(".tilevision/runs") / f"{run_id}.jsonl", manifest)

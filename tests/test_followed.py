@@ -21,6 +21,7 @@ from tilevision.errors import RunError, SourceError
 from tilevision.events import Event, Journal, RunChanged, TileChanged
 from tilevision.grid import Grid
 from tilevision.pipeline import FollowedRun, ReplayedRun
+from tilevision.pipeline.tiling import Tiling
 from tilevision.sources import open_source
 from tilevision.view import live, replay, watch
 
@@ -51,8 +52,7 @@ class Written:
             "n_tiles": 6,
             "path": str(self.picture),
             "source": open_source(self.picture).fingerprint,
-            "grid": GRID.to_dict(),
-            "scale": 1.0,
+            "tiling": Tiling(GRID).to_dict(),
             "settings": {"mpp": None},
         }
 
@@ -263,7 +263,7 @@ def test_unknown_and_damaged_runs_are_one_clear_line(written, tmp_path) -> None:
         FollowedRun("nonsense", written.folder)
     with pytest.raises(RunError, match=r"no run gone .*no runs at all"):
         watch("gone", written.folder / "elsewhere")
-    for name, value in {"grid": {}, "size": "big", "scale": None, "settings": 3}.items():
+    for name, value in {"tiling": {"grid": {}}, "size": "big", "settings": 3}.items():
         (tmp_path / name).mkdir()
         odd = Written(tmp_path / name)
         Journal(odd.path, odd.manifest | {name: value}).close()
