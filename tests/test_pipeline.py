@@ -1,7 +1,11 @@
 """From an image to a result, on a real local cluster."""
 
 import asyncio
+import os
+import signal
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +271,6 @@ def test_pause_then_resume_loses_nothing(elsewhere: Path, spots: np.ndarray) -> 
     path = str(gate)
 
     def slow(pixels: np.ndarray) -> Any:
-        import time
-
         while not Path(path).exists():
             time.sleep(0.01)
         return bright(pixels)
@@ -289,8 +291,6 @@ def test_cancel_keeps_what_is_done(elsewhere: Path, spots: np.ndarray) -> None:
     """A cancelled run ends early as partial work, and the next one starts from there."""
 
     def slow(pixels: np.ndarray) -> Any:
-        import time
-
         time.sleep(0.2)
         return bright(pixels)
 
@@ -350,3 +350,42 @@ def test_checkpoint_none_keeps_nothing(elsewhere: Path, spots: np.ndarray) -> No
     """No folder appears, and the result is whole."""
     assert tv.analyze(spots, bright, grid="2x2", checkpoint=None, progress=False).complete
     assert not Path(".tilevision").exists()
+
+
+def test_an_interrupt_pauses_the_run_and_says_how_to_go_on(
+    elsewhere: Path, spots: np.ndarray
+) -> None:
+    """Ctrl-C while waiting: nothing is lost, the run is paused, and resumed it completes."""
+    gate = elsewhere / "gate"
+    path = str(gate)
+
+    def slow(pixels: np.ndarray) -> Any:
+        while not Path(path).exists():
+            time.sleep(0.01)
+        return bright(pixels)
+
+    run = tv.start(spots, slow, grid="4x4", batch_size=1)
+    first = threading.Event()
+    run.subscribe(lambda e: first.set() if isinstance(e, TileChanged) else None)
+    assert first.wait(60)
+    waiting = threading.Thread(target=_interrupt_when_waiting, daemon=True)
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt, match=r"paused, 0 of 16 tiles.*run\.resume"):
+        run.result()
+    assert run.status == "paused"
+    gate.touch()
+    run.resume()
+    assert run.result(60).complete
+
+
+def _interrupt_when_waiting() -> None:
+    """Send this process a Ctrl-C once its main thread waits in `Run.result`."""
+    main = threading.main_thread().ident
+    while True:
+        frame = sys._current_frames().get(main or 0)
+        while frame is not None and frame.f_code.co_name != "wait_for":
+            frame = frame.f_back
+        if frame is not None:
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        time.sleep(0.01)

@@ -129,7 +129,10 @@ class Run:
                 settled = conductor.changed.wait_for(self._settled, timeout)
         except KeyboardInterrupt:
             self.pause()
-            raise
+            raise KeyboardInterrupt(
+                f"run {self.id} is paused, {self._finished()} of {len(self.tiles)} tiles done; "
+                "run.resume() goes on, run.cancel() ends it, and what is done is kept"
+            ) from None
         if not settled:
             raise TimeoutError(f"run {self.id} has not ended after {timeout} s; it goes on")
         if conductor.fault is not None:
@@ -145,6 +148,9 @@ class Run:
                 result,
             )
         return result
+
+    def _finished(self) -> int:
+        return sum(self.counts.get(status, 0) for status in ("done", "restored"))
 
     def _settled(self) -> bool:
         """Say whether waiting longer would change nothing: it is over, or somebody must act."""
