@@ -68,7 +68,9 @@ class FollowedRun(JournaledRun):
         While somebody listens, as far as they were told: whoever subscribes and then asks has
         all, and is not kept waiting while a long history is read.
         """
-        if self._thread is None:
+        with self._changing:
+            alone = not self._listeners
+        if alone:
             self._catch_up()
         return super().events()
 
