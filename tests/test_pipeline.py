@@ -124,7 +124,7 @@ def test_failed_tiles_do_not_take_the_others_along(elsewhere: Path, spots: np.nd
             raise tv.PermanentError("I do not like this one")
         return bright(pixels)
 
-    with pytest.warns(UserWarning, match="INCOMPLETE: 1 of 12"):
+    with pytest.warns(UserWarning, match=r"INCOMPLETE: 1 of 12.*I do not like this one"):
         result = tv.analyze(spots, picky, grid="3x4", progress=False)
     assert result.status == "partial"
     assert not result.complete
@@ -139,9 +139,18 @@ def test_strict_raises_with_the_result(elsewhere: Path, spots: np.ndarray) -> No
     def fails(_pixels: np.ndarray) -> Any:
         raise tv.PermanentError("no")
 
-    with pytest.raises(tv.IncompleteRun) as caught:
+    with pytest.raises(
+        tv.IncompleteRun, match=r"2 of 2 tiles.*r000c000: PermanentError: no"
+    ) as caught:
         tv.analyze(spots, fails, grid="1x2", progress=False, strict=True)
     assert len(caught.value.result.failed) == 2
+
+
+def test_no_model_is_one_clear_line(elsewhere: Path, spots: np.ndarray) -> None:
+    """Whichever way a run is asked for."""
+    for ask in (tv.analyze, tv.start, tv.plan):
+        with pytest.raises(tv.ModelError, match="pass model="):
+            ask(spots)
 
 
 def test_a_flaky_tile_is_tried_again(elsewhere: Path, spots: np.ndarray) -> None:

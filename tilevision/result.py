@@ -187,6 +187,12 @@ class Result:
         tiles = self.tiles
         return tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
 
+    @property
+    def first_failure(self) -> str:
+        """One sentence: why the first of the failed tiles failed; empty where none did."""
+        row = next((row for row in self.rows if row.status == "failed"), None)
+        return "" if row is None else f"Tile {row.tile.id}: {row.error.rstrip('.')}."
+
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row per detection, in pixels of the full-resolution image.
 

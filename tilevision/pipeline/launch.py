@@ -139,6 +139,7 @@ def _takes_what_start_takes(
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature(like).bind(*args, **kwargs)
+            bound.apply_defaults()
             image = bound.arguments.pop("image")
             return function(image, **bound.arguments)
 
@@ -172,7 +173,7 @@ def analyze(image: Any, **arguments: Any) -> Result:
         run.cancel()
         raise
     if result.status in ("partial", "stopped"):
-        warnings.warn(result.coverage, stacklevel=3)
+        warnings.warn(f"{result.coverage} {result.first_failure}", stacklevel=3)
     return result
 
 

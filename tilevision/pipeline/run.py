@@ -143,8 +143,8 @@ class Run:
             raise Blocked(f"{self.name} was not analysed: {result.verdict.reason}")
         if conductor.settings.strict and not result.complete:
             raise IncompleteRun(
-                f"{len(result.failed)} of {len(self.tiles)} tiles failed; the error's .result has "
-                "the others, result.failed says why, and running the same again retries only those",
+                f"{len(result.failed)} of {len(self.tiles)} tiles failed. {result.first_failure} "
+                "The error's .result has the others; the same again tries only those that failed",
                 result,
             )
         return result
