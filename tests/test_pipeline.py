@@ -194,6 +194,19 @@ def test_moderation_that_refuses_spends_nothing(elsewhere: Path, spots: np.ndarr
     assert not any(isinstance(event, TileChanged) for event in run.events())
 
 
+@pytest.mark.parametrize(
+    ("answer", "says"), [("yes", "returned str"), (None, "returned NoneType"), (1 / 3, "float")]
+)
+def test_moderation_without_a_verdict_is_no_permission(
+    elsewhere: Path, spots: np.ndarray, answer: Any, says: str
+) -> None:
+    """Only True or a verdict lets an image through; an error does not either."""
+    with pytest.raises(tv.ModelError, match=says):
+        tv.analyze(spots, bright, moderation=lambda _rgb: answer, progress=False)
+    with pytest.raises(tv.ModelError, match="nothing was analysed: ZeroDivisionError"):
+        tv.analyze(spots, bright, moderation=lambda _rgb: 1 / 0, progress=False)
+
+
 def test_moderation_is_asked_once(elsewhere: Path, spots: np.ndarray) -> None:
     """Its verdict is kept under what it looked at."""
     asked = elsewhere / "asked"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilevision.errors import ModelError, SourceError
+from tilevision.errors import Failure, ModelError, SourceError
 from tilevision.geometry import Box
 from tilevision.modelspec import ModelSpec, unwrap
 from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
@@ -93,10 +93,16 @@ def moderate(spec: ModelSpec, source: ImageSource) -> Verdict:
     Raises
     ------
     ModelError
-        If the model answers anything but a verdict.
+        If the model fails, or answers anything but a verdict: no verdict is no permission.
     """
     thumbnail = to_uint8(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
-    answer = unwrap(spec)(thumbnail)
+    ask = unwrap(spec)
+    try:
+        answer = ask(thumbnail)
+    except Exception as error:
+        raise ModelError(
+            f"moderation model {spec.name} failed, so nothing was analysed: {Failure.of(error)}"
+        ) from error
     verdict = _verdict(answer)
     if verdict is None:
         raise ModelError(
