@@ -34,12 +34,13 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
         Numbers from 0, in the order of each object's first detection.
     """
     number = _components(n, a, b)
-    order = np.lexsort((tile, number))
-    twice = (np.diff(number[order]) == 0) & (np.diff(tile[order]) == 0)
-    if not twice.any():
+    tiles = int(tile.max(initial=0)) + 1
+    seen = np.sort(number * tiles + tile)
+    twice = seen[1:][seen[1:] == seen[:-1]]
+    if not len(twice):
         return _by_first(number)
     torn = np.zeros(n, dtype=bool)
-    torn[number[order[1:][twice]]] = True
+    torn[twice // tiles] = True
     inside = torn[number[a]]
     fine = ~inside
     kept = _without_conflict(tile, a[inside], b[inside], alike[inside])
@@ -53,10 +54,11 @@ def _components(n: int, a: Index, b: Index) -> Index:
 
 
 def _by_first(number: Index) -> Index:
-    _, first, inverse = np.unique(number, return_index=True, return_inverse=True)
+    first = np.empty(number.max(initial=-1) + 1, dtype=np.int64)
+    first[number[::-1]] = np.arange(len(number))[::-1]  # the last one written stays
     place = np.empty(len(first), dtype=np.int64)
     place[np.argsort(first)] = np.arange(len(first))
-    return place[inverse]
+    return place[number]
 
 
 def _without_conflict(tile: Index, a: Index, b: Index, alike: Floats) -> Index:
