@@ -202,6 +202,7 @@ def test_lab_opens_a_copy(elsewhere, launched):
     """`lab` copies the quick start and hands JupyterLab every further option."""
     assert _call("lab", "--no-browser", "--port", "8899").exit_code == 0
     assert Path(notebook.COPY).read_bytes() == notebook.quickstart().read_bytes()
+    address = f"--LabApp.default_url=/lab/tree/{notebook.COPY}"
     root = ["--allow-root"] if os.geteuid() == 0 else []
     assert launched == [
         (
@@ -210,7 +211,7 @@ def test_lab_opens_a_copy(elsewhere, launched):
                 sys.executable,
                 "-m",
                 "jupyterlab",
-                notebook.COPY,
+                address,
                 *root,
                 "--no-browser",
                 "--port",

@@ -32,7 +32,10 @@ def lab(ctx: click.Context) -> None:
     if importlib.util.find_spec("jupyterlab") is None:
         raise RunError("JupyterLab is not installed; pip install jupyterlab")
     copy = _copied(Path(COPY))
-    command = [sys.executable, "-m", "jupyterlab", str(copy), *_allowed(), *ctx.args]
+    # Not as an argument: then the address it prints, for those whose browser is elsewhere, would
+    # not lead to the notebook.
+    address = f"--LabApp.default_url=/lab/tree/{copy}"
+    command = [sys.executable, "-m", "jupyterlab", address, *_allowed(), *ctx.args]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
 
