@@ -279,8 +279,10 @@ def _check(columns: dict[str, Any], n: int) -> None:
 def _sort(columns: dict[str, Any]) -> dict[str, Any]:
     """Put rows in canonical order; only exact ties need a look at their content."""
     keys = np.column_stack([-columns["scores"], columns["boxes"]])
-    order = np.lexsort(keys.T[::-1])
-    keys = keys[order]
+    order = np.argsort(keys[:, 0], kind="stable")
+    if not (np.diff(keys[order, 0]) > 0).all():  # few scores tie, and then boxes decide
+        order = np.lexsort(keys.T[::-1])
+    keys = keys.take(order, axis=0)
     same = ((keys[1:] == keys[:-1]) | (np.isnan(keys[1:]) & np.isnan(keys[:-1]))).all(axis=1)
     if same.any():
         run = np.concatenate([[0], np.cumsum(~same)])

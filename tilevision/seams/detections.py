@@ -151,7 +151,8 @@ def gather(
     factors = np.hstack([(tile_boxes[:, 2:] - tile_boxes[:, :2]) / outputs, tile_boxes[:, :2]])
     columns = _columns([item.findings for item in ordered])
     boxes = columns.pop("boxes")
-    boxes = boxes * factors[owner][:, [0, 1, 0, 1]] + factors[owner][:, [2, 3, 2, 3]]
+    spread = factors[:, [0, 1, 0, 1, 2, 3, 2, 3]].take(owner, axis=0)
+    boxes = boxes * spread[:, :4] + spread[:, 4:]
     scores = columns["scores"]
     scales = np.array([tile.scale for tile in tiles], dtype=np.float64)
     frame = _frame(ordered, tile_boxes, size)

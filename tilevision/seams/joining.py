@@ -51,20 +51,23 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
         The row of each object's best view; its box; whether that is a union of views,
         since none saw it whole; and for each detection, whether it is a partial view.
     """
-    span, size = _span(found.boxes, number), np.bincount(number)
-    partial = _partial(found, span[number], size[number] == 1)
+    size = np.bincount(number)
+    lone = (size == 1)[number]
     best = np.empty(len(size), dtype=np.int64)
     best[number] = np.arange(len(found))
-    shared = np.flatnonzero(size[number] > 1)
+    shared = np.flatnonzero(~lone)
+    span = found.boxes.take(best, axis=0)
+    _widen(span, found.boxes.take(shared, axis=0), number[shared])
+    partial = _partial(found, span.take(number, axis=0), lone)
     # The best view: whole and clear of the edges, whole, partial; then by score, then the
     # finer tile, then the larger box.
     grade = np.where(partial, 2, _touching(found, 1.0).any(axis=1))[shared]
     scales, ranks = found.scales[found.tile[shared]], found.ranks[shared]
-    keys = (-area(found.boxes[shared]), -scales, -ranks, grade, number[shared])
+    keys = (-area(found.boxes.take(shared, axis=0)), -scales, -ranks, grade, number[shared])
     order = shared[np.lexsort(keys)]
     best[number[order[::-1]]] = order[::-1]  # of equal indices, the last one written stays
     pieces = partial[best] & (size > 1)
-    return best, np.where(pieces[:, None], span, found.boxes[best]), pieces, partial
+    return best, np.where(pieces[:, None], span, found.boxes.take(best, axis=0)), pieces, partial
 
 
 def cut(found: Detections) -> Mask:
@@ -75,7 +78,7 @@ def cut(found: Detections) -> Mask:
 def _touching(found: Detections, pixels: float) -> Mask:
     """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
     near = (pixels / found.scales)[found.tile, None]
-    return np.asarray(np.abs(found.boxes - found.reach[found.tile]) <= near)
+    return np.asarray(np.abs(found.boxes - found.reach.take(found.tile, axis=0)) <= near)
 
 
 def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
@@ -87,18 +90,20 @@ def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
     sign = np.array([-1.0, -1.0, 1.0, 1.0])
     further = span * sign > found.boxes * sign
     margin = np.tile(found.margins, 2)
-    outside = span * sign > found.reach[found.tile] * sign + margin
+    outside = span * sign > found.reach.take(found.tile, axis=0) * sign + margin
     ended = _touching(found, EDGE_PIXELS) & (further | lone[:, None])
     return np.asarray((ended | outside).any(axis=1))
 
 
-def _span(boxes: Floats, number: Index) -> Floats:
-    """Return the bounding box of each object's views."""
+def _widen(span: Floats, boxes: Floats, number: Index) -> None:
+    """Make the boxes `span` of the objects `number` bound all their views' `boxes`."""
+    if not len(number):
+        return
     order = np.argsort(number, kind="stable")
-    start = np.searchsorted(number[order], np.arange(number.max() + 1))
-    low = np.minimum.reduceat(boxes[order, :2], start)
-    high = np.maximum.reduceat(boxes[order, 2:], start)
-    return np.hstack([low, high])
+    ordered, boxes = number[order], boxes.take(order, axis=0)
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
+    span[ordered[start], :2] = np.minimum.reduceat(boxes[:, :2], start)
+    span[ordered[start], 2:] = np.maximum.reduceat(boxes[:, 2:], start)
 
 
 def _united(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:

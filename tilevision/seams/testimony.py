@@ -40,7 +40,7 @@ _LEAST_WITNESSED, _LEAST_UNCONFIRMED, _LEAST_FOUND = 50, 5, 0.5
 # Shares are estimated from about this many confirmed detections, spread evenly.
 _SAMPLE = 20_000
 
-_CHUNK = 200_000
+_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,8 @@ def _testimony(
     row, other = zones.detection, zones.other
     whole = np.flatnonzero(~partial[row])
     row, other = row[whole], other[whole]
-    room, reach, boxes = found.margins[row], found.reach[other], found.boxes[row]
+    room, boxes = found.margins.take(row, axis=0), found.boxes.take(row, axis=0)
+    reach = found.reach.take(other, axis=0)
     inside = (boxes[:, :2] - room >= reach[:, :2]) & (boxes[:, 2:] + room <= reach[:, 2:])
     row, other = row[inside.all(axis=1)], other[inside.all(axis=1)]
     tiles = len(found.tile_boxes)
@@ -133,7 +134,9 @@ class _Cover:
             mine = rows[start + at]
             better = (ranks[other] > ranks[mine]) | ((ranks[other] == ranks[mine]) & (other < mine))
             at, mine, other = at[better], mine[better], other[better]
-            np.maximum.at(covered, start + at, ios(boxes[mine], boxes[other]))
+            np.maximum.at(
+                covered, start + at, ios(boxes.take(mine, axis=0), boxes.take(other, axis=0))
+            )
         return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
 
 

@@ -33,7 +33,8 @@ _SHRINK = LIKENESS / (1 + LIKENESS)
 # tree instead of one neighbour after the other.
 _FEW = 32
 
-_CHUNK = 200_000
+# Few enough for what is computed of their candidates to stay in the processor's cache.
+_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,26 +74,26 @@ class Zones:
         """Yield chunks of entries (side of the lower tile, of the higher) that meet in a zone."""
         if not len(self.detection):
             return
-        geometry = self._apart(found)
+        boxes = self._apart(found)
         low = found.tile[self.detection] < self.other
         lower, higher = np.flatnonzero(low), np.flatnonzero(~low)
-        tree = shapely.STRtree(geometry[lower])
+        tree = shapely.STRtree(diagonals(boxes.take(lower, axis=0)))
         for start in range(0, len(higher), _CHUNK):
             part = higher[start : start + _CHUNK]
-            there, here = tree.query(geometry[part])
+            there, here = tree.query(diagonals(boxes.take(part, axis=0)))
             yield lower[here], part[there]
 
-    def _apart(self, found: Detections) -> NDArray[np.object_]:
+    def _apart(self, found: Detections) -> Floats:
         """Return what each entry covers of its zone, with all zones and classes moved apart."""
         low, high = -self.least[:, :2], self.least[:, 2:]
-        margin = found.margins[self.detection]
+        margin = found.margins.take(self.detection, axis=0)
         # An axis on which the object was seen to end twice can be searched tightly.
         free = self.ends[:, :2] & self.ends[:, 2:]
         inward = np.where(free, _SHRINK * (high - low), -margin)
         low, high = low + inward, high - inward
         pitch = (high.max(axis=0) - low.min(axis=0)) + 1
         move = np.column_stack([self.zone, found.classes[self.detection]]) * pitch
-        return diagonals(np.hstack([low + move, high + move]))
+        return np.hstack([low + move, high + move])
 
 
 def enter(found: Detections) -> Zones:
@@ -101,17 +102,19 @@ def enter(found: Detections) -> Zones:
     mine = found.tile[rows]
     key = np.minimum(mine, others) * len(found.tile_boxes) + np.maximum(mine, others)
     zone = np.unique(key, return_inverse=True)[1].astype(np.int64)
-    a, b = found.tile_boxes[mine], found.tile_boxes[others]
+    # Rows are gathered with take throughout: an index in brackets takes five times as long.
+    a, b = found.tile_boxes.take(mine, axis=0), found.tile_boxes.take(others, axis=0)
     boxes = np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])])
-    margin = np.tile(found.margins[rows], 2)
+    margin = np.tile(found.margins.take(rows, axis=0), 2)
     sign, origin = np.array([-1.0, -1.0, 1.0, 1.0]), np.tile(boxes[:, :2], 2)
     room = boxes + sign * margin
-    seen = found.bodies[rows]
+    seen = found.bodies.take(rows, axis=0)
     if found.has_shapes:
         seen = clipped_bounds(found, rows, seen, room)
     seen, room = (seen - origin) * sign, (room - origin) * sign
     near = (EDGE_PIXELS / found.scales)[mine, None]
-    cut = found.boxes[rows] * sign >= found.reach[mine] * sign - near
+    reach = found.reach.take(mine, axis=0)
+    cut = found.boxes.take(rows, axis=0) * sign >= reach * sign - near
     least = np.minimum(seen, room)
     most = np.where(cut, np.inf, least)
     return Zones(rows, others, zone, boxes, least, most, ~cut & (seen < room))
@@ -168,5 +171,5 @@ def _by_tree(found: Detections, rows: Index) -> tuple[Index, Index]:
 
 
 def _grown(found: Detections, rows: Index) -> Floats:
-    margin = found.margins[rows]
-    return found.bodies[rows] + np.hstack([-margin, margin])
+    margin = found.margins.take(rows, axis=0)
+    return found.bodies.take(rows, axis=0) + np.hstack([-margin, margin])
