@@ -223,7 +223,7 @@ MOUNTS = """\
 31 30 0:41 / /home/me/scratch rw - xfs /dev/sdb rw
 32 22 0:42 / /mnt/with\\040space rw - fuse.sshfs me@host:/ rw
 33 22 0:43 / /mnt/encrypted rw - fuse.gocryptfs enc rw
-34 22 0:44 / /work rw - lustre 10.0.0.1@tcp:/work rw
+34 22 0:44 / /cluster rw - lustre 10.0.0.1@tcp:/cluster rw
 35 22 0:45 / /twice rw - ext4 /dev/sdc rw
 36 35 0:46 / /twice rw - cifs //server/share rw
 """
@@ -237,12 +237,12 @@ MAC_MOUNTS = """\
     ("path", "kind", "network"),
     [
         ("/data/ck", "ext4", False),
-        ("/homework/ck", "ext4", False),
+        ("/clustered/ck", "ext4", False),
         ("/home/me/ck", "nfs4", True),
         ("/home/me/scratch/ck", "xfs", False),
         ("/mnt/with space/ck", "fuse.sshfs", True),
         ("/mnt/encrypted", "fuse.gocryptfs", False),
-        ("/work/project", "lustre", True),
+        ("/cluster/project", "lustre", True),
         ("/twice/ck", "cifs", True),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, Self
@@ -42,7 +43,7 @@ class Level(Protocol):
         ...
 
 
-class LevelReader:
+class LevelReader(ABC):
     """`read` and `thumbnail` over levels; the base of every source in this package.
 
     Parameters
@@ -83,13 +84,13 @@ class LevelReader:
         return self.reference.fingerprint
 
     @property
+    @abstractmethod
     def reference(self) -> SourceRef:
         """What a worker opens this image again from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Release what the source holds."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         width, height = self.size
