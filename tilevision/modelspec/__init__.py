@@ -4,21 +4,26 @@ Named `modelspec` because `model` and `models` are public functions, and a packa
 attribute cannot be both a function and a submodule.
 """
 
-from tilevision.modelspec.build import build, unwrap
+from tilevision.modelspec.build import build, runtime, unwrap
+from tilevision.modelspec.price import Answers, Price, Usage
 from tilevision.modelspec.registry import Registered, models, register_model
 from tilevision.modelspec.resolve import model, resolve
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
 __all__ = [
+    "Answers",
     "HostedModel",
     "Model",
     "ModelSpec",
+    "Price",
     "Registered",
     "Stage",
+    "Usage",
     "build",
     "model",
     "models",
     "register_model",
     "resolve",
+    "runtime",
     "unwrap",
 ]

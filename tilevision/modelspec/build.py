@@ -11,11 +11,11 @@ from typing import Any
 from tilevision.errors import ModelError, Throttled, TransientError
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec
 
-__all__ = ["attribute", "build", "unwrap"]
+__all__ = ["attribute", "build", "runtime", "unwrap"]
 
 KEPT = 8  # models a process keeps; the one used longest ago goes first
 
-_built: OrderedDict[tuple[str, str, bytes], Any] = OrderedDict()
+_built: OrderedDict[tuple[str, str, bytes, str], Any] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -34,7 +34,7 @@ def build(spec: ModelSpec) -> Any:
     Throttled, TransientError
         As its factory raises them.
     """
-    key = (spec.factory, spec.fingerprint, spec.payload)
+    key = (spec.factory, spec.fingerprint, spec.payload, spec.device)
     with _lock:
         if key not in _built:
             _built[key] = _make(spec)
@@ -62,6 +62,26 @@ def unwrap(spec: ModelSpec) -> Callable[..., Any]:
             "pass a function, or an object with __call__"
         )
     return function  # type: ignore[no-any-return]  # callable() does not tell mypy the type
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model, without loading it.
+
+    The module of the spec's factory may have a function ``runtime(spec)`` that knows.
+
+    Returns
+    -------
+    str
+        For people: ``"onnxruntime, CUDAExecutionProvider on cuda:0"``; empty where nobody knows.
+
+    Raises
+    ------
+    ModelError
+        If the device asked for is not there, or the model's library is not.
+    """
+    module = importlib.import_module(spec.factory.partition(":")[0])
+    tell = getattr(module, "runtime", None)
+    return "" if tell is None else str(tell(spec))
 
 
 def attribute(reference: str) -> Any:

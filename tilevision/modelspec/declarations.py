@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from tilevision.errors import ModelError
+from tilevision.modelspec.price import Price
 from tilevision.modelspec.spec import Stage
 
 __all__ = ["DECLARABLE", "split", "stages"]
@@ -114,7 +115,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_detections": _maybe(_whole),
     "nms": _maybe(_overlap),
     "hosted": _flag,
-    "price": _maybe(_positive),
+    "price": _maybe(lambda _, value: Price.parse(value)),
 }
 
 DECLARABLE = tuple(_CHECKS)

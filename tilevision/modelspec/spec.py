@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
+from tilevision.modelspec.price import Price
 
 __all__ = ["HostedModel", "Model", "ModelSpec", "Stage"]
 
@@ -50,8 +51,10 @@ class ModelSpec:
         IoU above which detections of one tile are duplicates, for models without NMS of their own.
     hosted : bool
         Whether predictions wait on a network instead of a processor.
-    price : float, optional
-        Cost per call.
+    price : Price, optional
+        Per call and per token.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda:0"``, ``"mps"``: where it runs. Not part of its identity.
     """
 
     name: str
@@ -68,7 +71,8 @@ class ModelSpec:
     max_detections: int | None = None
     nms: float | None = None
     hosted: bool = False
-    price: float | None = None
+    price: Price | None = None
+    device: str = "auto"
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.moderation import Verdict, check_limits, moderate
+from tilevision.modelspec import Usage
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tilebook import TileBook
@@ -278,7 +279,9 @@ class Conductor:
             restored=sum(row.status == "restored" for row in rows),
             restored_at=self._book.restored_at,
             verdict=self._verdict,
-            cost=None if spec.price is None else spec.price * sum(row.attempts for row in rows),
+            cost=None
+            if spec.price is None
+            else spec.price.of(Usage(calls=sum(row.attempts for row in rows))),
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )
