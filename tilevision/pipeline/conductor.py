@@ -24,8 +24,8 @@ from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.modelspec import Usage
+from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tilebook import TileBook
