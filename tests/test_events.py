@@ -48,6 +48,7 @@ tile_events = st.builds(
     saturated=st.booleans(),
     error=st.sampled_from(["", "ValueError: no such thing"]),
     boxes=st.lists(st.tuples(whole, whole, whole, whole, texts), max_size=5).map(tuple),
+    scores=st.lists(st.none() | st.floats(0, 1), max_size=5).map(tuple),
 )
 events = st.one_of(
     tile_events,
@@ -113,8 +114,11 @@ def test_a_line_that_is_no_event_is_a_value_error(line):
 
 def test_boxes_and_errors_of_an_event_are_bounded():
     """An event is for drawing: 256 boxes and one line of error, however many there were."""
-    event = TileChanged(1.0, TILES[0], "failed", error="a\n  b" + "c" * 1000, boxes=boxes(300))
+    event = TileChanged(
+        1.0, TILES[0], "failed", error="a\n  b" + "c" * 1000, boxes=boxes(300), scores=(0.5,) * 300
+    )
     assert event.boxes == boxes(BOXES_PER_EVENT)
+    assert len(event.scores) == BOXES_PER_EVENT
     assert event.error.startswith("a bc") and len(event.error) == 500
 
 

@@ -347,6 +347,29 @@ def test_retry_failed_after_the_end(elsewhere: Path, spots: np.ndarray) -> None:
     assert len(result.findings) == 12
 
 
+def test_one_tile_can_be_retried(elsewhere: Path, spots: np.ndarray) -> None:
+    """Of two failed tiles only the one that is named runs again; what did not fail never does."""
+    mended = elsewhere / "mended"
+    path = str(mended)
+
+    def picky(pixels: np.ndarray) -> Any:
+        if not Path(path).exists():
+            raise tv.PermanentError("not yet")
+        return bright(pixels)
+
+    run = tv.start(spots, picky, grid="1x2")
+    assert len(run.result().failed) == 2
+    assert len(run.so_far().failed) == 2
+    mended.touch()
+    run.retry(run.tiles[1:])
+    result = run.result(60)
+    assert [row.status for row in result.rows] == ["failed", "done"]
+    run.retry(run.tiles[1:])
+    assert run.status == "partial"
+    with pytest.raises(tv.RunError, match="r009c009 is not one of run"):
+        run.retry([tv.Tile(9, 9, tv.Box(0, 0, 1, 1))])
+
+
 def test_many_images_and_a_bad_one(elsewhere: Path, spots: np.ndarray) -> None:
     """A folder in sorted order; the damaged file is reported and stops nothing."""
     from PIL import Image

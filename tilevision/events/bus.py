@@ -133,4 +133,6 @@ class Bus:
     def _thinned(self, event: TileChanged) -> TileChanged:
         chosen = hash((event.tile.row, event.tile.col)) % self._one_tile_in == 0
         limit = self._boxes_per_tile if chosen else 0
-        return event if len(event.boxes) <= limit else replace(event, boxes=event.boxes[:limit])
+        if len(event.boxes) <= limit:
+            return event
+        return replace(event, boxes=event.boxes[:limit], scores=event.scores[:limit])

@@ -84,6 +84,8 @@ class TileChanged:
     boxes : tuple of (x0, y0, x1, y1, label)
         Up to 256 of the strongest detections, whole image pixels: for drawing, not for
         counting. Further ones are dropped, so the strongest come first.
+    scores : tuple of float or None
+        Of those boxes; empty where the model gives none.
     """
 
     time: float
@@ -98,10 +100,13 @@ class TileChanged:
     model: str = ""
     error: str = ""
     boxes: tuple[tuple[int, int, int, int, str], ...] = ()
+    scores: tuple[float | None, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.boxes) > BOXES_PER_EVENT:
-            object.__setattr__(self, "boxes", tuple(self.boxes[:BOXES_PER_EVENT]))
+        for name in ("boxes", "scores"):
+            values = getattr(self, name)
+            if len(values) > BOXES_PER_EVENT:
+                object.__setattr__(self, name, tuple(values[:BOXES_PER_EVENT]))
         if self.error:
             object.__setattr__(self, "error", " ".join(self.error.split())[:LINE_LIMIT])
 

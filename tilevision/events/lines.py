@@ -76,6 +76,7 @@ def from_line(line: bytes | str) -> Event | None:
         if cls is TileChanged:
             values["tile"] = Tile.from_dict({**raw["tile"], "id": str(raw["id"])})
             values["boxes"] = tuple(_box(box) for box in raw.get("boxes", ()))
+            values["scores"] = tuple(_score(score) for score in raw.get("scores", ()))
         event = cls(**values)
         _check(event)
     except (KeyError, TypeError, AttributeError) as error:
@@ -110,6 +111,11 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_
 def _box(raw: Any) -> tuple[int, int, int, int, str]:
     x0, y0, x1, y1, label = raw
     return int(x0), int(y0), int(x1), int(y1), str(label)
+
+
+def _score(raw: Any) -> float | None:
+    """Read a score; None where it is none, so that no reader meets NaN."""
+    return float(raw) if raw is not None and math.isfinite(raw) else None
 
 
 def _check(event: Event) -> None:

@@ -92,6 +92,10 @@ class Conductor:
         """Fan out once more, after commands that gave failed tiles fresh attempts."""
         self._conclude(self._fan_out())
 
+    def so_far(self) -> Result:
+        """Return the result of what is known by now; callable from any thread."""
+        return self.result if self.status in ENDED and self.result else self._result(self.status)
+
     def tell(self, status: str, reason: str = "") -> None:
         """Publish the run's status; callable from any thread."""
         with self.changed:
@@ -233,7 +237,7 @@ class Conductor:
 
     def _finish(self, status: str, reason: str) -> None:
         began = time.perf_counter()
-        result = self._result(status, reason, None)
+        result = self._result(status, reason)
         if status != "blocked":
             self._stage("merge", began, f"{len(result.findings):,} detections")
             text = self._synthesise(result)
@@ -265,9 +269,10 @@ class Conductor:
         self._stage("synthesis", began, str(answer)[:200], restored)
         return str(answer)
 
-    def _result(self, status: str, reason: str, text: str | None) -> Result:
+    def _result(self, status: str, reason: str = "", text: str | None = None) -> Result:
         spec = self.plan.stages.tile
-        rows = list(self._book.rows.values())
+        # Copies that no other thread's change can come in between.
+        rows, found = list(self._book.rows.values()), list(self._book.found.values())
         facts = RunFacts(
             run_id=self.run_id,
             status=status,
@@ -285,7 +290,6 @@ class Conductor:
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )
-        found = list(self._book.found.values())
         return Result(self.plan.source, rows, found, self.settings.merging(), facts, self.plan.name)
 
     def _stage(self, stage: str, began: float, message: str, restored: bool = False) -> None:

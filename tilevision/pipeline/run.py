@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from html import escape
@@ -88,6 +88,10 @@ class Run:
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest."""
         return self._bus.snapshot()
+
+    def so_far(self) -> Result:
+        """Return the result of what is known by now; unlike `result`, it does not wait."""
+        return self._conductor.so_far()
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event from now on; returns the function that ends it.
@@ -209,12 +213,32 @@ class Run:
         RunError
             If the run ended without tiles to retry (blocked, or stopped by an error).
         """
+        self._retry(None)
+
+    def retry(self, tiles: Iterable[Tile]) -> None:
+        """Give those of `tiles` that failed fresh attempts, during the run or after it.
+
+        Raises
+        ------
+        RunError
+            If one is not of this run, or it ended without tiles to retry.
+        """
+        chosen = frozenset(tiles)
+        if strange := chosen.difference(self.tiles):
+            raise RunError(f"tile {min(strange).id} is not one of run {self.id}; see run.tiles")
+        self._retry(chosen)
+
+    def _retry(self, tiles: frozenset[Tile] | None) -> None:
         conductor = self._conductor
-        conductor.commands.put(RetryFailed())
+        conductor.commands.put(RetryFailed(tiles))
         if self.status not in ENDED:
             return
         if conductor.result is None or self.status == "blocked":
             raise RunError(f"run {self.id} is {self.status}; start it again instead")
+        tried = (e for e in self._bus.snapshot() if isinstance(e, TileChanged))
+        failed = [event.tile for event in tried if event.status == "failed"]
+        if not any(tiles is None or tile in tiles for tile in failed):
+            return
         self.wait()
         conductor.cancelled.clear()
         conductor.tell("running", "failed tiles again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
@@ -69,7 +70,7 @@ class TileBook:
             full = most is not None and len(findings) >= most
             self.found[tile] = TileFindings(tile, findings, full)
             row = TileRow(tile, "restored", n_findings=len(findings), saturated=full)
-            self._enter(row, _boxes(self.found[tile]))
+            self._enter(row, self.found[tile])
         self.restored_at = min(checkpoint.stored_at(wanted).values(), default=None)
         return len(self.found)
 
@@ -88,7 +89,7 @@ class TileBook:
             model=self._model.name,
             worker=worker,
         )
-        self._enter(row, _boxes(self.found[tile]))
+        self._enter(row, self.found[tile])
 
     def announce(self, change: Announce) -> None:
         """Take note of a tile's new status."""
@@ -102,8 +103,9 @@ class TileBook:
         )
         self._enter(row)
 
-    def _enter(self, row: TileRow, boxes: tuple[tuple[int, int, int, int, str], ...] = ()) -> None:
+    def _enter(self, row: TileRow, seen: TileFindings | None = None) -> None:
         self.rows[row.tile] = row
+        boxes, scores = ((), ()) if seen is None else _strongest(seen)
         self._bus.emit(
             TileChanged(
                 time=time.time(),
@@ -118,13 +120,20 @@ class TileBook:
                 model=row.model,
                 error=row.error,
                 boxes=boxes,
+                scores=scores,
             )
         )
 
 
-def _boxes(seen: TileFindings) -> tuple[tuple[int, int, int, int, str], ...]:
-    """Return the strongest detections in whole image pixels, for drawing."""
+def _strongest(
+    seen: TileFindings,
+) -> tuple[tuple[tuple[int, int, int, int, str], ...], tuple[float | None, ...]]:
+    """Return the strongest detections in whole image pixels, for drawing, and their scores."""
     shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
     image = TileFindings(seen.tile, shown).in_image()
     boxes = image.boxes.round().astype(int).tolist()
-    return tuple((*box, str(label)) for box, label in zip(boxes, image.labels, strict=True))
+    scores = [None if math.isnan(score) else round(score, 3) for score in image.scores.tolist()]
+    return (
+        tuple((*box, str(label)) for box, label in zip(boxes, image.labels, strict=True)),
+        tuple(scores) if any(score is not None for score in scores) else (),
+    )
