@@ -16,7 +16,7 @@ from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
 from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
-from tilevision.modelspec import ModelSpec, build
+from tilevision.modelspec import Answers, ModelSpec, Usage, build
 from tilevision.sources import ReadOptions, SourceRef, open_reference, read_pixels
 
 __all__ = ["POLYGON_TOLERANCE", "Hooks", "TileOutcome", "Work", "infer"]
@@ -55,6 +55,8 @@ class TileOutcome:
         A batch's time is shared equally among its tiles.
     batched : bool
         Whether the failure hit a call with several tiles, so no single tile is to blame.
+    usage : Usage
+        What the model was made to do for it; a request's is shared among its tiles.
     """
 
     tile: Tile
@@ -65,6 +67,7 @@ class TileOutcome:
     read_seconds: float = 0.0
     infer_seconds: float = 0.0
     batched: bool = False
+    usage: Usage = Usage(calls=1)  # noqa: RUF009 - frozen
 
 
 def _nothing(_: str) -> None:
@@ -140,6 +143,7 @@ class _Task:
         self._hooks = hooks
         self._pixels: dict[int, NDArray[Any]] = {}
         self._read_seconds: dict[int, float] = {}
+        self._usage: dict[int, Usage] = {}
         self._built: Any = None
         self._slot_given_back = False
 
@@ -160,6 +164,7 @@ class _Task:
         with self._surviving(rows, began):
             model = self._model()
             with self._hooks.span("infer"):
+                self._used(rows, Usage(calls=len(rows)))
                 answers = model.predict([self._pixels.pop(row) for row in rows])
             self._finish(rows, answers, perf_counter() - began)
 
@@ -181,7 +186,9 @@ class _Task:
                 self._hooks.waiting()
                 self._slot_given_back = True
             with self._hooks.span("infer"):
-                answers = self._model().request(payload)
+                model = self._model()
+                self._used(rows, Usage(calls=1))
+                answers = model.request(payload)
             self._finish(rows, answers, perf_counter() - began)
 
     def _model(self) -> Any:
@@ -199,11 +206,17 @@ class _Task:
 
     def _finish(self, rows: list[int], answers: Any, seconds: float) -> None:
         """Turn a batch's answers into outcomes, tile by tile."""
+        if isinstance(answers, Answers):
+            self._used(rows, answers.usage)
         _check(self._work.model, answers, len(rows))
         share = seconds / len(rows)
         for row, findings in zip(rows, answers, strict=True):
             with self._surviving([row], perf_counter() - share):
                 self.outcomes[row] = self._compacted(row, findings, share)
+
+    def _used(self, rows: list[int], usage: Usage) -> None:
+        """Share what a call used among its tiles; it stands even if the call fails."""
+        self._usage.update(zip(rows, usage.split(len(rows)), strict=True))
 
     def _compacted(self, row: int, findings: Findings, seconds: float) -> TileOutcome:
         tile, model = self._tiles[row], self._work.model
@@ -218,6 +231,7 @@ class _Task:
             saturated=most is not None and len(findings) >= most,
             read_seconds=self._read_seconds[row],
             infer_seconds=seconds,
+            usage=self._usage[row],
         )
 
     @contextmanager
@@ -236,6 +250,7 @@ class _Task:
                     read_seconds=seconds if read is None else read,
                     infer_seconds=0.0 if read is None else seconds,
                     batched=len(rows) > 1 and self._built is not None,
+                    usage=self._usage.get(row, Usage()),
                 )
 
 

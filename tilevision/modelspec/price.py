@@ -37,6 +37,14 @@ class Usage:
             self.output_tokens + other.output_tokens,
         )
 
+    def split(self, parts: int) -> list[Usage]:
+        """Return `parts` shares that add up to this exactly; the first ones have what is over."""
+        totals = (self.calls, self.input_tokens, self.output_tokens)
+        return [
+            Usage(*(total // parts + (part < total % parts) for total in totals))
+            for part in range(parts)
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
