@@ -66,7 +66,7 @@ def test_function_is_a_model_of_every_stage():
     spec = resolve(whole)
     found = build(spec).predict([TILE])[0]
     assert found.boxes.tolist() == [[0, 0, 30, 20]] and list(found.labels) == ["class_3"]
-    assert unwrap(resolve(lambda a, b: a + b, "synthesis"))(1, 2) == 3
+    assert unwrap(resolve(lambda a, b: a + b, "synthesis"), "synthesis")(1, 2) == 3
 
 
 def test_object_declares_itself():

@@ -31,7 +31,15 @@ __all__ = [
 
 
 class TilevisionError(Exception):
-    """Base of every error tilevision raises on purpose."""
+    """Base of every error tilevision raises on purpose.
+
+    Attributes
+    ----------
+    usage : object
+        For adapters: what the failed call used (`tilevision.modelspec.Usage`), where it is known.
+    """
+
+    usage: Any = None
 
 
 class SourceError(TilevisionError):
@@ -106,7 +114,15 @@ class Throttled(TilevisionError):
 
 
 class TransientError(TilevisionError):
-    """For adapters: failed now, may work on the next attempt."""
+    """For adapters: failed now, may work on the next attempt.
+
+    Attributes
+    ----------
+    retry_after : float or None
+        Seconds the backend asked to be left alone, where it said so.
+    """
+
+    retry_after: float | None = None
 
 
 class PermanentError(TilevisionError):

@@ -96,7 +96,7 @@ def moderate(spec: ModelSpec, source: ImageSource) -> Verdict:
         If the model fails, or answers anything but a verdict: no verdict is no permission.
     """
     thumbnail = to_uint8(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
-    ask = unwrap(spec)
+    ask = unwrap(spec, "moderation")
     try:
         answer = ask(thumbnail)
     except Exception as error:

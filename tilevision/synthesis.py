@@ -37,7 +37,7 @@ def synthesise(spec: ModelSpec, facts: Digest, source: ImageSource) -> str:
     if spec.name == "summary":
         return describe(facts)
     thumbnail = to_uint8(source.thumbnail(THUMBNAIL_SIDE), display_options(source))
-    text: Any = unwrap(spec)(facts.to_dict(), thumbnail)
+    text: Any = unwrap(spec, "synthesis")(facts.to_dict(), thumbnail)
     if not isinstance(text, str):
         raise ModelError(
             f"synthesis model {spec.name} returned {type(text).__name__}; return a str"

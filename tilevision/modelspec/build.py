@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from tilevision.errors import ModelError, Throttled, TransientError
-from tilevision.modelspec.spec import HostedModel, Model, ModelSpec
+from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
 __all__ = ["attribute", "build", "runtime", "unwrap"]
 
 KEPT = 8  # models a process keeps; the one used longest ago goes first
 
-_built: OrderedDict[tuple[str, str, bytes, str], Any] = OrderedDict()
+_built: OrderedDict[tuple[str, str, bytes, str, str], Any] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -34,7 +35,9 @@ def build(spec: ModelSpec) -> Any:
     Throttled, TransientError
         As its factory raises them.
     """
-    key = (spec.factory, spec.fingerprint, spec.payload, spec.device)
+    # Parameters too: not all of them are part of the identity (a timeout is not).
+    params = json.dumps(dict(spec.params), sort_keys=True)
+    key = (spec.factory, spec.fingerprint, spec.payload, spec.device, params)
     with _lock:
         if key not in _built:
             _built[key] = _make(spec)
@@ -44,10 +47,11 @@ def build(spec: ModelSpec) -> Any:
         return _built[key]
 
 
-def unwrap(spec: ModelSpec) -> Callable[..., Any]:
-    """Return what a spec of the moderation or synthesis stage is called as.
+def unwrap(spec: ModelSpec, stage: Stage) -> Callable[..., Any]:
+    """Return what a spec is called as at the moderation or synthesis stage.
 
-    For a function that is the function itself, so it may take and return anything.
+    For a function that is the function itself, so it may take and return anything; a model
+    that serves several stages has a method named like each of them.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def unwrap(spec: ModelSpec) -> Callable[..., Any]:
         If it cannot be built or called.
     """
     made = build(spec)
-    function: Any = getattr(made, "function", made)
+    function: Any = getattr(made, stage, None) or getattr(made, "function", made)
     if not callable(function):
         raise ModelError(
             f"model {spec.name} is a {type(made).__name__}, which cannot be called; "

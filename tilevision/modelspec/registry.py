@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tilevision.errors import ModelError
@@ -52,10 +53,19 @@ class _Entry:
     shown: Registered
     factory: Factory
     declared: Mapping[str, Any] = field(default_factory=dict)
+    library: str = ""  # what its extra brings, as it is imported
 
 
 def _builtin(name: str, stage: Stage, factory: str, summary: str) -> _Entry:
     return _Entry(Registered(name, (stage,), summary=summary), factory)
+
+
+_OPENAI = Registered(
+    "openai",
+    ("moderation", "tile", "synthesis"),
+    extra="vlm",
+    summary="any OpenAI-compatible endpoint: 'openai:MODEL'",
+)
 
 
 _BUILTIN = {
@@ -66,6 +76,7 @@ _BUILTIN = {
         _builtin("textlines", "tile", "tilevision.adapters.textlines:load", "lines and words"),
         _builtin("limits", "moderation", "tilevision.moderation:limits", "format, size, damage"),
         _builtin("summary", "synthesis", "tilevision.synthesis:summary", "the scene in words"),
+        _Entry(_OPENAI, "tilevision.adapters.hosted:load", library="openai"),
     )
 }
 _session: dict[str, _Entry] = {}
@@ -111,7 +122,12 @@ def register_model(
 
 def models() -> tuple[Registered, ...]:
     """Return the models that can be asked for by name, in alphabetical order."""
-    return tuple(entry.shown for _, entry in sorted(_entries().items()))
+    return tuple(
+        replace(entry.shown, installed=importlib.util.find_spec(entry.library) is not None)
+        if entry.library
+        else entry.shown
+        for _, entry in sorted(_entries().items())
+    )
 
 
 def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
@@ -123,6 +139,9 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
         If there is none, its extra is missing, or a parameter is unknown.
     """
     entries = _entries()
+    family, _, variant = name.partition(":")
+    if family in _BUILTIN and hasattr(_module(_BUILTIN[family]), "declare"):
+        return _self_declared(_BUILTIN[family], variant, given)
     if name not in entries:
         close = difflib.get_close_matches(name, entries, 1, 0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -150,6 +169,25 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
     if name in _BUILTIN:
         build(spec)  # cheap, and a parameter that makes no sense is told here, not by each tile
     return spec
+
+
+def _self_declared(entry: _Entry, variant: str, given: Mapping[str, Any]) -> ModelSpec:
+    """Build the spec of a model that says itself what its answers depend on.
+
+    Its module's ``declare(variant, given)`` returns its name, declarations and parameters
+    together, and its identity.
+    """
+    name, given, identity = _module(entry).declare(variant, given)
+    declared, params = split(name, given)
+    factory = str(entry.factory)
+    identity = fingerprint_value((factory, identity, declared.get("nms")))
+    spec = ModelSpec(name, factory, identity, params, **declared)
+    build(spec)
+    return spec
+
+
+def _module(entry: _Entry) -> Any:
+    return importlib.import_module(str(entry.factory).partition(":")[0])
 
 
 def _entries() -> dict[str, _Entry]:
