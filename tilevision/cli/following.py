@@ -131,4 +131,4 @@ def _worth_telling(event: Event) -> str:
         if event.status != "failed":
             return ""
         return f"tile {event.tile.id} failed after {event.attempt} attempts: {event.error}"
-    return event.message if event.stage in ("cluster", "waiting") else ""
+    return event.message if event.stage in ("cluster", "model", "waiting") else ""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.dispatch import Broken, Dispatch, Flight, Heard, Landed, WorkersSeen
+from tilevision.fanout.probe import probe
 from tilevision.fanout.returns import DIED, broken, finished, lost_with_scheduler
 from tilevision.fanout.watchdog import Watchdog
 from tilevision.grid import Tile
@@ -68,6 +69,7 @@ def run_tiles(
     on_outcome: Callable[[TileOutcome, int, str], None],
     on_wait: Callable[[str], None] = _no_words,
     on_hold: Callable[[str], None] = _no_words,
+    on_model: Callable[[str], None] = _no_words,
 ) -> End:
     """Fan tiles out until the scheduler ends; in the caller's thread.
 
@@ -93,6 +95,8 @@ def run_tiles(
         One line whenever the run stands still or the cluster had to be rebuilt.
     on_hold : callable
         The reason, when the run pauses of its own accord.
+    on_model : callable
+        One line before the first tile: on what the model runs, where that is known.
 
     Returns
     -------
@@ -101,8 +105,13 @@ def run_tiles(
     Raises
     ------
     ClusterError
-        If a user's cluster is lost, or ours time after time. What was committed stays.
+        If a user's cluster cannot do the work or is lost, or ours is time after time. What was
+        committed stays.
+    ModelError
+        If the model's device or library is not there.
     """
+    if cluster.alive and (line := probe(cluster, work, on_wait)):
+        on_model(line)
     loop = _Loop(
         cluster=cluster,
         scheduler=scheduler,

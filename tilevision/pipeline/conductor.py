@@ -180,6 +180,7 @@ class Conductor:
                 on_outcome=self._book.keep,
                 on_wait=self._tell_wait,
                 on_hold=lambda reason: self.stumble(RunError(reason)),
+                on_model=lambda line: self._stage("model", began, line),
             )
 
     def _tell_wait(self, line: str) -> None:

@@ -12,6 +12,7 @@ __all__ = ["ProgressBar"]
 
 _FINISHED = ("done", "restored", "failed", "skipped")
 _SHOWN = ("restored", "retrying", "throttled", "failed")
+_TOLD = ("cluster", "model", "waiting")
 
 
 class ProgressBar:
@@ -43,9 +44,7 @@ class ProgressBar:
         """Take notice of one event."""
         if isinstance(event, TileChanged):
             self._tile(event)
-        elif (
-            isinstance(event, StageDone) and event.message and event.stage in ("cluster", "waiting")
-        ):
+        elif isinstance(event, StageDone) and event.message and event.stage in _TOLD:
             self.note(event.message)
         elif isinstance(event, RunChanged) and event.reason:
             self.note(f"{event.status}: {event.reason}")

@@ -1,0 +1,132 @@
+"""Whether a cluster can do a run's work, found out before the first tile is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+from tilevision.cluster import Cluster
+from tilevision.errors import ClusterError
+from tilevision.fanout.survey import ANSWER_SECONDS, Member, Survey, runtime_here, survey
+from tilevision.infer import Work
+
+__all__ = ["complaint", "probe"]
+
+SHOWN_HOSTS = 6
+SHOWN_TROUBLES = 6
+_PLURAL = {"has": "have", "does": "do"}
+
+
+def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
+    """Make sure that a cluster can do the work; return on what it will run the model.
+
+    A cluster that is not ours is asked host by host. Workers that join later are left alone:
+    what they lack shows as the failure of a tile.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    work : Work
+    tell : callable
+        Gets a line where something is worth knowing, or takes long.
+
+    Returns
+    -------
+    str
+        One line for people; empty where nobody knows.
+
+    Raises
+    ------
+    ClusterError
+        If a host cannot do it: one line with each such host, what it lacks, and the remedy.
+    ModelError
+        On our own cluster, if the model's device or library is not there.
+    """
+    if cluster.owned:
+        runtimes = [_ask_one(cluster, work)]
+    else:
+        found = survey(cluster, work.source, work.model, tell)
+        line = complaint(found)
+        if line:
+            raise ClusterError(line)
+        for member in [found.scheduler] if found.scheduler.notes else []:
+            tell(f"the scheduler has {', '.join(member.notes)}")
+        for notes, hosts in _grouped(found.hosts, lambda member: member.notes):
+            tell(f"{hosts}: {', '.join(notes)}; answers may differ in the last digits")
+        runtimes = [host.readiness.runtime for host in found.hosts if host.readiness]
+    on = _summed_up([runtime for runtime in runtimes if runtime])
+    return f"{work.model.name} runs on {on}" if on else ""
+
+
+def complaint(found: Survey) -> str:
+    """Return what stops a run on the cluster, each host named once; empty where nothing does."""
+    lines = []
+    if found.scheduler.troubles:
+        lines.append(f"the {found.scheduler.name} {', and '.join(found.scheduler.troubles)}")
+    for troubles, hosts in _grouped(found.hosts, lambda member: member.troubles):
+        plural = hosts.startswith("worker hosts")
+        lines.append(f"{hosts} {', and '.join(_verb(line, plural) for line in troubles)}")
+    if len(lines) > SHOWN_TROUBLES:
+        more = len(lines) - SHOWN_TROUBLES
+        lines[SHOWN_TROUBLES:] = [f"{more} more hosts have other troubles"]
+    return ". ".join(lines)
+
+
+def _ask_one(cluster: Cluster, work: Work) -> str:
+    """Ask one worker of ours, which are all alike, on what it runs the model.
+
+    Nobody is asked where the model's module, loaded here already, has nothing to say.
+    """
+    module = sys.modules.get(work.model.factory.partition(":")[0])
+    workers = sorted(cluster.workers())
+    if not workers or (module is not None and not hasattr(module, "runtime")):
+        return ""
+    client = cluster.client
+
+    async def ask() -> str:
+        blob = pickle.dumps(work.model)
+        asked = client.run(runtime_here, blob, workers=workers[:1])
+        answers = await asyncio.wait_for(asked, ANSWER_SECONDS)
+        return str(answers[workers[0]])
+
+    try:
+        return asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop).result()
+    except OSError:  # it died or is busy: ours are replaced, and the run itself will tell
+        return ""
+
+
+def _grouped(
+    hosts: tuple[Member, ...], said: Callable[[Member], tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], str]]:
+    """Return each different thing that hosts said, with their names."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for host in hosts:
+        if said(host):
+            groups.setdefault(said(host), []).append(host.name)
+    return [(lines, _together(names)) for lines, names in groups.items()]
+
+
+def _together(names: list[str]) -> str:
+    """Return ``worker host a``, or ``worker hosts a, b and 7 more``."""
+    if len(names) == 1:
+        return f"worker host {names[0]}"
+    shown = names[:SHOWN_HOSTS]
+    more = len(names) - len(shown)
+    last = f"{more} more" if more else shown.pop()
+    return f"worker hosts {', '.join(shown)} and {last}"
+
+
+def _verb(line: str, plural: bool) -> str:
+    verb, space, rest = line.partition(" ")
+    return (_PLURAL.get(verb, verb) if plural else verb) + space + rest
+
+
+def _summed_up(runtimes: list[str]) -> str:
+    """Return the one runtime there is, or each with the number of hosts that have it."""
+    counted = Counter(runtimes).most_common()
+    if len(counted) < 2:
+        return "".join(runtimes[:1])
+    return "; ".join(f"{line} ({count} host{'s' * (count > 1)})" for line, count in counted)
