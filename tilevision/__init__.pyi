@@ -37,6 +37,11 @@ from .pipeline import resume as resume
 from .pipeline import runs as runs
 from .pipeline import start as start
 from .result import Result as Result
+from .routing import Cascade as Cascade
+from .routing import Detailed as Detailed
+from .routing import Route as Route
+from .routing import TileFacts as TileFacts
+from .routing import Within as Within
 from .schedule import Quota as Quota
 from .schedule import Retry as Retry
 from .seams import merge as merge

@@ -280,7 +280,7 @@ def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dic
         "started": time.time(),
         "image": decided.name,
         "size": list(decided.source.size),
-        "model": decided.stages.tile.name,
+        "model": decided.stages.asked.name,
         "n_tiles": len(decided.tiles),
         "versions": {"tilevision": version("tilevision"), "python": platform.python_version()},
         **remember(image, decided, settings),

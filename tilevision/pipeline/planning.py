@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from pathlib import PurePath
 from typing import Any
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.errors import ModelError
 from tilevision.grid import Tile
-from tilevision.infer import POLYGON_TOLERANCE
 from tilevision.modelspec import ModelSpec, resolve
+from tilevision.pipeline.passes import Pass, make_passes, restorable
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling, decide
-from tilevision.sources import ImageSource, ReadOptions, open_source, read_options
+from tilevision.routing import Cascade, Route
+from tilevision.sources import ImageSource, open_source
 
 __all__ = ["Plan", "Stages", "make_plan", "resolve_stages"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The model of each stage; None where the stage only runs its built-in."""
+    """The model of each stage; None where the stage only runs its built-in.
 
-    tile: ModelSpec
+    Attributes
+    ----------
+    asked : ModelSpec, Route or Cascade
+        What the tiles go through, its models resolved.
+    moderation, synthesis : ModelSpec or None
+    """
+
+    asked: ModelSpec | Route | Cascade
     moderation: ModelSpec | None
     synthesis: ModelSpec | None
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Every model that tiles may go to, each once; the first decides the default grid."""
+        found: dict[str, ModelSpec] = {}
+        for spec in (self.asked,) if isinstance(self.asked, ModelSpec) else self.asked.models:
+            found.setdefault(spec.fingerprint, spec)
+        return tuple(found.values())
+
+    @property
+    def tile(self) -> ModelSpec:
+        """The model of the tiles; the first where there are several."""
+        return self.models[0]
+
+    @property
+    def priced(self) -> bool:
+        """Whether any model has a price."""
+        others = (spec for spec in (self.moderation, self.synthesis) if spec is not None)
+        return any(spec.price is not None for spec in (*self.models, *others))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,9 +69,8 @@ class Plan:
     tiling : Tiling
         Grid and scales.
     tiles : tuple of Tile
-    options : ReadOptions
-    keys : dict of Tile to str
-        Under which each tile's findings are stored.
+    passes : tuple of Pass
+        Which model goes over which tiles, and what is stored of that; in the order of the run.
     restored : frozenset of Tile
         Tiles whose findings are stored already.
     notes : tuple of str
@@ -56,8 +82,7 @@ class Plan:
     stages: Stages
     tiling: Tiling
     tiles: tuple[Tile, ...]
-    options: ReadOptions
-    keys: dict[Tile, str]
+    passes: tuple[Pass, ...]
     restored: frozenset[Tile]
     notes: tuple[str, ...]
 
@@ -69,9 +94,10 @@ class Plan:
     def __repr__(self) -> str:
         width, height = self.source.size
         lines = [
-            f"Plan for {self.name}: {width:,} × {height:,} px, model {self.stages.tile.name}",
+            f"Plan for {self.name}: {width:,} × {height:,} px, model {self.stages.asked.name}",
             f"  {len(self.tiles):,} tiles ({self.tiling})",
             f"  {len(self.restored):,} stored already, {len(self.to_run):,} to run",
+            *(f"  {one}" for one in self.passes if len(self.passes) > 1),
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -91,8 +117,10 @@ def resolve_stages(settings: Settings) -> Stages:
     if settings.model is None:
         raise ModelError("no model was given; pass model='nuclei' (tv.models() lists them)")
     moderation, synthesis = settings.moderation, settings.synthesis
+    asked = settings.model
+    routed = isinstance(asked, (Route, Cascade))
     return Stages(
-        tile=resolve(settings.model, "tile"),
+        asked=asked.resolved(resolve) if routed else resolve(asked, "tile"),
         moderation=None if moderation is None else resolve(moderation, "moderation"),
         synthesis=None if synthesis is None else resolve(synthesis, "synthesis"),
     )
@@ -126,20 +154,15 @@ def _plan(
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
     tiles = tiling.tiles(source.size)
-    options = read_options(source, spec.bands, spec.dtype)
-    reading = asdict(options) | {"polygon_tolerance": POLYGON_TOLERANCE}
-    names = tile_keys(source.fingerprint, reading, tiles, spec.fingerprint)
-    keys = dict(zip(tiles, names, strict=True))
-    known = checkpoint.done(list(keys.values())) if settings.reuse else set()
+    passes = make_passes(stages.asked, source, tiles, checkpoint if settings.reuse else None)
     return Plan(
         name=image_name(image),
         source=source,
         stages=stages,
         tiling=tiling,
         tiles=tiles,
-        options=options,
-        keys=keys,
-        restored=frozenset(tile for tile, key in keys.items() if key in known),
+        passes=passes,
+        restored=restorable(passes, checkpoint),
         notes=(*source.metadata.notes, *notes),
     )
 

@@ -19,6 +19,7 @@ from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.conductor import ENDED, Conductor
 from tilevision.pipeline.session import Session
 from tilevision.result import Result
+from tilevision.routing import Cascade, Route
 from tilevision.schedule.happenings import Cancelled, Paused, Resumed, RetryFailed, SetConcurrency
 from tilevision.sources import ImageSource
 
@@ -33,7 +34,7 @@ class Run:
     id : str
     source : ImageSource
     tiles : tuple of Tile
-    model : ModelSpec
+    model : ModelSpec, Route or Cascade
         Of the tiles.
     started : float
         Seconds since the epoch.
@@ -43,7 +44,7 @@ class Run:
         self.id = conductor.run_id
         self.source: ImageSource = conductor.plan.source
         self.tiles: tuple[Tile, ...] = conductor.plan.tiles
-        self.model: ModelSpec = conductor.plan.stages.tile
+        self.model: ModelSpec | Route | Cascade = conductor.plan.stages.asked
         self.name = conductor.plan.name
         self.started = time.time()
         self._conductor = conductor

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Collection
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.codec import decode
-from tilevision.errors import TilevisionError
 from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
+from tilevision.pipeline.passes import Pass, Store, stored_findings
 from tilevision.pipeline.planning import Plan
 from tilevision.result import TileRow
 from tilevision.schedule.happenings import Announce
@@ -41,16 +41,10 @@ class TileBook:
         self.rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
         self.found: dict[Tile, TileFindings] = {}
         self.restored_at: float | None = None
-        self._plan = plan
-        self._model = plan.stages.tile
         self._bus = bus
 
-    def pending(self) -> list[Tile]:
-        """Return the tiles of which nothing is known yet."""
-        return [tile for tile, row in self.rows.items() if row.status == "pending"]
-
-    def restore(self, checkpoint: Checkpoint | MemoryCheckpoint) -> int:
-        """Take over what is stored; return how many tiles that were.
+    def restore(self, one: Pass, tiles: Collection[Tile], checkpoint: Store) -> int:
+        """Take over what is stored of `tiles` in a pass; return how many tiles that were.
 
         A record that cannot be read leaves its tile pending: it runs again and is replaced.
 
@@ -59,22 +53,25 @@ class TileBook:
         CheckpointCorrupt
             If the database itself is damaged.
         """
-        tiles = {self._plan.keys[tile]: tile for tile in self._plan.tiles}
-        wanted = [key for key, tile in tiles.items() if tile in self._plan.restored]
-        for key, records in checkpoint.load(wanted):
-            try:
-                findings = decode(records)
-            except (ValueError, KeyError, TypeError, TilevisionError):
-                continue
-            tile, most = tiles[key], self._model.max_detections
-            full = most is not None and len(findings) >= most
-            self.found[tile] = TileFindings(tile, findings, full)
-            row = TileRow(tile, "restored", n_findings=len(findings), saturated=full)
-            self._enter(row, self.found[tile])
-        self.restored_at = min(checkpoint.stored_at(wanted).values(), default=None)
-        return len(self.found)
+        count = 0
+        for tile, seen in stored_findings(one, tiles, checkpoint):
+            self.found[tile] = seen
+            n, full = len(seen.findings), seen.saturated
+            row = TileRow(tile, "restored", n_findings=n, saturated=full, model=one.label)
+            self._enter(row, seen)
+            count += 1
+        stored = checkpoint.stored_at([one.keys[tile] for tile in tiles]).values()
+        times = [*stored, *filter(None, [self.restored_at])]
+        self.restored_at = min(times, default=None)
+        return count
 
-    def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
+    def hand_on(self, tiles: Collection[Tile], one: Pass) -> None:
+        """Take back what was seen in `tiles`: the model of another pass decides on them."""
+        for tile in tiles:
+            del self.found[tile]
+            self._enter(TileRow(tile, "pending", model=one.label))
+
+    def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Take over what a committed tile saw."""
         tile = outcome.tile
         self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated)
@@ -86,18 +83,18 @@ class TileBook:
             infer_seconds=outcome.infer_seconds,
             n_findings=outcome.n_findings,
             saturated=outcome.saturated,
-            model=self._model.name,
+            model=one.label,
             worker=worker,
         )
         self._enter(row, self.found[tile])
 
-    def announce(self, change: Announce) -> None:
+    def announce(self, one: Pass, change: Announce) -> None:
         """Take note of a tile's new status."""
         row = TileRow(
             change.tile,
             change.status,
             attempts=change.attempt,
-            model=self._model.name,
+            model=one.label,
             worker=change.worker,
             error=str(change.failure) if change.failure else "",
         )
