@@ -238,11 +238,16 @@ class Result:
         settings = replace(self.settings, **changed)
         return Result(self.source, self.rows, self.tile_findings, settings, self.facts, self.name)
 
-    def save(self, path: str | PathLike[str]) -> Path:
-        """Write the findings; the suffix decides the format. See `tilevision.exporting`."""
+    def save(
+        self,
+        path: str | PathLike[str],
+        format: str | None = None,  # noqa: A002  # the word people look for
+        **options: Any,
+    ) -> Path:
+        """Write the findings; suffix or name decides. See `tilevision.exporting.save`."""
         from tilevision.exporting import save
 
-        return save(self, path)
+        return save(self, path, format, **options)
 
     def plot(self, target: Figure | Axes | None = None) -> Figure:
         """Draw the image, its tiles by status and its detections; say what is missing.

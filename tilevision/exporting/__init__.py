@@ -1,77 +1,107 @@
-"""Files that a result leaves in: the suffix decides the format.
+"""Files that a result leaves in: the suffix decides the format, or its name.
 
-Every file says what was not analysed, and none says when or by which run it was computed,
-so that an interrupted and resumed run leaves the same bytes as a clean one. Files appear
-whole or not at all, and are written detection by detection.
+Every file says what was not analysed wherever its format can hold that, and none says
+when or by which run it was computed, so that an interrupted and resumed run leaves the
+same bytes as a clean one. Files and folders appear whole or not at all, and are written
+detection by detection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError
-from tilevision.exporting import coco, document, geojson, spreadsheet
-from tilevision.exporting.atomic import check_folder, refusing, writing
+from tilevision.exporting.atomic import check_folder, drafting, refusing, writing
+from tilevision.exporting.folders import check_replaceable
+from tilevision.exporting.formats import FORMATS, SUFFIXES, find_format
 
 if TYPE_CHECKING:
     from tilevision.result import Result
 
-__all__ = ["SUFFIXES", "destination", "save"]
-
-Writer = Callable[["Result", TextIO], None]
-
-_WRITERS: dict[str, Writer] = {
-    ".csv": spreadsheet.write,
-    ".json": document.write,
-    ".geojson": geojson.write,
-    ".coco.json": coco.write,
-}
-SUFFIXES = tuple(sorted(_WRITERS))
+__all__ = ["FORMATS", "SUFFIXES", "destination", "save"]
 
 
-def save(result: Result, path: str | PathLike[str]) -> Path:
-    """Write `result` to `path`, replacing a file that is there; return the path.
+def save(
+    result: Result,
+    path: str | PathLike[str],
+    format: str | None = None,  # noqa: A002  # the word people look for
+    **options: Any,
+) -> Path:
+    """Write `result` to `path`, replacing an earlier export that is there; return the path.
 
-    ``.csv`` is one row per detection (no outlines); ``.json`` is everything; ``.geojson``
-    is for QuPath, in pixels; ``.coco.json`` is a COCO dataset of this one image.
+    Unless a line says otherwise, positions are pixels of the full-resolution image, x
+    right, y down, counted from the top left corner of the image, to 0.01 px.
+
+    ===================  =======================  ==============================================
+    name                 suffix                   what it is
+    ===================  =======================  ==============================================
+    csv                  .csv                     a row per detection, no outlines
+    json                 .json                    everything
+    geojson              .geojson                 degrees (WGS84) where the image has CRS and
+                                                  transform, else as qupath
+    qupath               .qupath.geojson          QuPath objects; pixels from the slide's bounds
+    gpkg                 .gpkg                    GeoPackage, in the image's own CRS
+    parquet              .parquet                 a row per detection, with shapes (GeoParquet)
+    coco                 .coco.json               a COCO dataset of this image
+    coco-results         .coco-results.json       the list that COCO's evaluation takes
+    label-studio         .label-studio.json       a task with predictions; per cent of the sides
+    cvat                 .cvat.xml                CVAT for images 1.1
+    voc                  .voc.xml                 Pascal VOC, boxes
+    yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
+    ===================  =======================  ==============================================
+
+    Parameters
+    ----------
+    result : Result
+    path : str or PathLike
+        A file; a folder for yolo and yolo-obb.
+    format : str, optional
+        Name of the format. Default: by the suffix.
+    **options
+        What the format knows besides: see the ``write`` of its module.
 
     Raises
     ------
     RunError
-        If the suffix is unknown or the file cannot be written.
+        If the format is unknown, its library missing, an option makes no sense, or the file
+        cannot be written.
     """
-    target = destination(path)
-    with writing(target) as stream:
-        _WRITERS[_suffix(target)](result, stream)
+    target = destination(path, format)
+    form = find_format(target, format)
+    form.check(options)
+    if form.makes == "text":
+        with writing(target) as stream:
+            form.write(result, stream, **options)
+    elif form.makes == "file":
+        with drafting(target) as draft:
+            form.write(result, draft, **options)
+    else:
+        form.write(result, target, **options)
     return target
 
 
-def destination(path: str | PathLike[str]) -> Path:
+def destination(
+    path: str | PathLike[str],
+    format: str | None = None,  # noqa: A002  # as `save` calls it
+) -> Path:
     """Return `path` if a result could be saved there now.
 
     Raises
     ------
     RunError
-        If the suffix is unknown, or the folder is missing or not writable.
+        If the format is unknown or its library missing, or the folder is missing, not
+        writable or, for a format that is a folder, holds something else.
     """
     target = Path(path).expanduser()
-    if _suffix(target) not in _WRITERS:
-        raise RunError(
-            f"cannot save to {target}: the suffix decides the format; give one of "
-            f"{', '.join(SUFFIXES)}"
-        )
+    form = find_format(target, format)
+    form.check()
+    if form.makes == "folder":
+        check_replaceable(target)
+        return target
     with refusing(target):
         if target.is_dir():
             raise RunError(f"cannot save to {target}: it is a folder; give the name of a file")
         check_folder(target.parent)
     return target
-
-
-def _suffix(path: Path) -> str:
-    """Return the longest suffix that is known, else the last one."""
-    name = path.name.lower()
-    fits = [suffix for suffix in SUFFIXES if name.endswith(suffix) and name != suffix]
-    return max(fits, key=len, default=path.suffix.lower())

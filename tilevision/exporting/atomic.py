@@ -11,7 +11,7 @@ from typing import TextIO
 
 from tilevision.errors import RunError
 
-__all__ = ["check_folder", "refusing", "writing"]
+__all__ = ["check_folder", "draft_name", "drafting", "refusing", "writing"]
 
 
 @contextmanager
@@ -23,16 +23,37 @@ def writing(path: Path) -> Iterator[TextIO]:
     RunError
         If the file cannot be written; whatever stood at `path` before still stands there.
     """
-    draft = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+    # A lone surrogate in a label has no UTF-8; it must not cost the file.
+    with (
+        drafting(path) as draft,
+        draft.open("x", encoding="utf-8", errors="replace", newline="") as stream,
+    ):
+        yield stream
+
+
+@contextmanager
+def drafting(path: Path) -> Iterator[Path]:
+    """Name a file, not yet there, that becomes `path` once the block ends well.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written; whatever stood at `path` before still stands there.
+    """
+    draft = draft_name(path)
     with refusing(path):
         try:
-            with draft.open("x", encoding="utf-8", newline="") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield draft
+            with draft.open("rb+") as written:
+                os.fsync(written.fileno())
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def draft_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody else uses."""
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
 
 
 @contextmanager

@@ -1,66 +1,124 @@
-"""COCO dataset of one image: categories, boxes as x, y, width, height, outlines."""
+"""COCO: a dataset of this one image, or the list of results that COCO's evaluation takes.
+
+Pixels of the full-resolution image, from the top left corner; boxes as x, y, width,
+height. Outlines are polygons without holes: a hole is joined to its exterior by a line
+walked both ways (`bridged`), so that it encloses nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from tilevision.errors import RunError
+from tilevision.exporting.categories import categories
 from tilevision.exporting.detections import Detection, Ring, detections
-from tilevision.exporting.statement import statement, stream_json
+from tilevision.exporting.statement import statement, stream_json, stream_list
 
 if TYPE_CHECKING:
     from tilevision.result import Result
 
-__all__ = ["write"]
+__all__ = ["annotation", "bridged", "write", "write_results"]
 
 IMAGE_ID = 1
 
 
 def write(result: Result, stream: TextIO) -> None:
-    """Write the dataset, one annotation a line."""
+    """Write a dataset, one annotation a line; ``info`` says what was not analysed.
+
+    Parameters
+    ----------
+    result : Result
+    stream : text stream
+    """
     width, height = result.source.size
-    numbers = _categories(result)
+    numbers = categories(result)
     head = {
         "info": {"description": result.coverage, "tilevision": statement(result)},
         "images": [{"id": IMAGE_ID, "file_name": result.name, "width": width, "height": height}],
         "categories": [{"id": n, "name": label} for label, n in numbers.items()],
     }
     rows = (
-        _annotation(i, detection, numbers[detection.label])
+        annotation(i, IMAGE_ID, detection, numbers[detection.label])
         for i, detection in enumerate(detections(result), start=1)
     )
     stream_json(stream, head, rows, "annotations")
 
 
-def _categories(result: Result) -> dict[str, int]:
-    """Return label to number: the model's, or the position where those are ambiguous."""
-    pairs = sorted({(d.label, d.class_id) for d in detections(result)})
-    labels = sorted({label for label, _ in pairs})
-    if len(pairs) == len(labels) == len({number for _, number in pairs}):
-        return dict(pairs)
-    return {label: i for i, label in enumerate(labels)}
+def write_results(
+    result: Result,
+    stream: TextIO,
+    *,
+    image_id: int = IMAGE_ID,
+    category_ids: Mapping[str, int] | None = None,
+    score: float | None = None,
+) -> None:
+    """Write the list that pycocotools' ``loadRes`` reads, beside a dataset of the truth.
+
+    A list has no place for what was not analysed, so every row of a partial result says it
+    under ``incomplete``.
+
+    Parameters
+    ----------
+    result : Result
+    stream : text stream
+    image_id : int
+        Number of this image in the dataset. Default 1, as in ``.coco.json``.
+    category_ids : mapping of str to int, optional
+        Numbers of the classes in the dataset. Default: those of ``.coco.json``.
+    score : float, optional
+        For detections without one.
+
+    Raises
+    ------
+    RunError
+        If a class has no number, or a detection no score.
+    """
+    numbers = categories(result) if category_ids is None else category_ids
+    unknown = sorted(set(map(str, result.findings.labels)) - set(numbers))
+    if unknown:
+        raise RunError(
+            f"category_ids lacks the class {unknown[0]!r}; add its number, or leave the class "
+            "out with result.with_(classes=...)"
+        )
+    unscored = int(np.isnan(result.findings.scores).sum())
+    if unscored and score is None:
+        raise RunError(
+            f"{unscored} detections have no score, and COCO results need one; give score= for "
+            "them, or save a dataset (.coco.json)"
+        )
+    missing = {} if result.complete else {"incomplete": result.coverage}
+    rows = (
+        _result_row(detection, image_id, numbers[detection.label], score) | missing
+        for detection in detections(result)
+    )
+    stream_list(stream, rows)
 
 
-def _annotation(number: int, detection: Detection, category: int) -> dict[str, Any]:
-    x0, y0, x1, y1 = detection.box
-    parts = detection.polygon or ([[detection.oriented]] if detection.oriented else [])
-    outline = [_bridged(part) for part in parts]
-    annotation = {
+def annotation(number: int, image_id: int, detection: Detection, category: int) -> dict[str, Any]:
+    """Return `detection` as an annotation of a dataset."""
+    row: dict[str, Any] = {
         "id": number,
-        "image_id": IMAGE_ID,
+        "image_id": image_id,
         "category_id": category,
-        "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
+        "bbox": _box(detection),
         "area": detection.area,
         "iscrowd": 0,
-        "segmentation": [[value for point in ring for value in point] for ring in outline],
+        "segmentation": _segmentation(detection),
     }
     if detection.score is not None:
-        annotation["score"] = detection.score
-    return annotation
+        row["score"] = detection.score
+    said = dict(detection.attributes or {})
+    if detection.text is not None:
+        said["text"] = detection.text
+    if said:
+        row["attributes"] = said
+    return row
 
 
-def _bridged(part: list[Ring]) -> Ring:
+def bridged(part: list[Ring]) -> Ring:
     """Return one ring for an exterior and its holes: COCO outlines have no holes.
 
     Each hole is entered from the nearest corner, walked the other way round, and left
@@ -73,6 +131,31 @@ def _bridged(part: list[Ring]) -> Ring:
         i, j = divmod(int((apart**2).sum(axis=2).argmin()), len(inner))
         ring = [*ring[: i + 1], *inner[j:], *inner[: j + 1], *ring[i:]]
     return ring
+
+
+def _result_row(
+    detection: Detection, image_id: int, category: int, score: float | None
+) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "image_id": image_id,
+        "category_id": category,
+        "bbox": _box(detection),
+        "score": score if detection.score is None else detection.score,
+    }
+    if detection.outline:
+        row["segmentation"] = _segmentation(detection)
+    return row
+
+
+def _box(detection: Detection) -> list[float]:
+    x0, y0, x1, y1 = detection.box
+    return [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
+
+
+def _segmentation(detection: Detection) -> list[list[float]]:
+    """Return one list of x, y, x, y, … for each part; empty where there is only a box."""
+    parts = detection.outline or []
+    return [[value for point in bridged(part) for value in point] for part in parts]
 
 
 def _signed_area(ring: Ring) -> float:

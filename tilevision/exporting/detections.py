@@ -16,9 +16,10 @@ from tilevision.geometry import MultiPolygon
 if TYPE_CHECKING:
     from tilevision.result import Result
 
-__all__ = ["Detection", "Ring", "detections"]
+__all__ = ["CHUNK", "Detection", "Ring", "detections", "unpacked"]
 
-CHUNK = 4096
+CHUNK = 1024
+HERE = (0.0, 0.0)
 
 Ring = list[list[float]]
 
@@ -58,20 +59,48 @@ class Detection:
     text: str | None
     attributes: Mapping[str, Any] | None
 
+    @property
+    def only_point(self) -> bool:
+        """Whether it is a point and nothing else: its box is empty."""
+        x0, y0, x1, y1 = self.box
+        return self.point is not None and self.outline is None and (x0 == x1 or y0 == y1)
 
-def detections(result: Result) -> Iterator[Detection]:
-    """Yield the merged detections in their canonical order, a few thousand unpacked at a time."""
+    @property
+    def outline(self) -> list[list[Ring]] | None:
+        """Parts of the polygon, else the rotated box as one part, else None."""
+        return self.polygon or ([[self.oriented]] if self.oriented is not None else None)
+
+
+def detections(result: Result, origin: tuple[float, float] = HERE) -> Iterator[Detection]:
+    """Yield the merged detections in their canonical order, a few thousand unpacked at a time.
+
+    Parameters
+    ----------
+    result : Result
+    origin : tuple of float
+        x, y of the pixel corner that coordinates are counted from.
+    """
     found = result.findings
-    numbers, sizes = class_numbers(found), areas(found)
-    for start in range(0, len(found), CHUNK):
-        rows = slice(start, start + CHUNK)
-        yield from _unpacked(found, numbers, sizes, rows)
+    yield from unpacked(found, class_numbers(found), origin)
 
 
-def _unpacked(
-    found: Findings, numbers: NDArray[np.int64], sizes: NDArray[np.float64], rows: slice
+def unpacked(
+    found: Findings, numbers: NDArray[np.int64], origin: tuple[float, float] = HERE
 ) -> Iterator[Detection]:
-    boxes = _rounded(found.boxes[rows])
+    """Yield the rows of `found`, numbered by class as `numbers` ``(n,)`` says."""
+    sizes = areas(found)
+    for start in range(0, len(found), CHUNK):
+        yield from _chunk(found, numbers, sizes, slice(start, start + CHUNK), np.array(origin))
+
+
+def _chunk(
+    found: Findings,
+    numbers: NDArray[np.int64],
+    sizes: NDArray[np.float64],
+    rows: slice,
+    origin: NDArray[np.float64],
+) -> Iterator[Detection]:
+    boxes = _rounded(found.boxes[rows] - np.tile(origin, 2))
     columns = zip(
         boxes,
         found.labels[rows].tolist(),
@@ -79,8 +108,8 @@ def _unpacked(
         _optional(np.round(found.scores[rows], 5)),
         _rounded(sizes[rows]),
         _optional_column(found.polygons, rows, len(boxes)),
-        _present(found.oriented, rows, len(boxes)),
-        _present(found.points, rows, len(boxes)),
+        _present(found.oriented, rows, len(boxes), origin),
+        _present(found.points, rows, len(boxes), origin),
         _optional_column(found.texts, rows, len(boxes)),
         _optional_column(found.attributes, rows, len(boxes)),
         strict=True,
@@ -92,7 +121,7 @@ def _unpacked(
             class_id=number,
             score=score,
             area=size,
-            polygon=_polygon(shape),
+            polygon=_polygon(shape, origin),
             oriented=oriented,
             point=point,
             text=text,
@@ -113,14 +142,16 @@ def _optional_column(column: tuple[Any, ...] | None, rows: slice, n: int) -> tup
     return (None,) * n if column is None else column[rows]
 
 
-def _present(column: NDArray[np.float64] | None, rows: slice, n: int) -> list[Any]:
+def _present(
+    column: NDArray[np.float64] | None, rows: slice, n: int, origin: NDArray[np.float64]
+) -> list[Any]:
     """Return the rows of an optional column of coordinates, None where they are NaN."""
     if column is None:
         return [None] * n
-    values = column[rows]
+    values = column[rows] - origin
     empty: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(values).reshape(n, -1), axis=1)
     return [None if e else v for v, e in zip(_rounded(values), empty, strict=True)]
 
 
-def _polygon(shape: MultiPolygon | None) -> list[list[Ring]] | None:
-    return [[_rounded(ring) for ring in part] for part in shape] if shape else None
+def _polygon(shape: MultiPolygon | None, origin: NDArray[np.float64]) -> list[list[Ring]] | None:
+    return [[_rounded(ring - origin) for ring in part] for part in shape] if shape else None

@@ -1,79 +1,120 @@
-"""GeoJSON as QuPath reads it: objects in pixels of the full-resolution image.
+"""GeoJSON: on the map where the image knows its place on Earth, else in pixels.
 
-Members besides those of GeoJSON name the image and say what was not analysed; readers
-ignore what they do not know.
+RFC 7946 knows one frame: longitude and latitude in degrees (WGS84). That is what an image
+with CRS and transform is written in; any other has only pixels, written as QuPath reads
+them (`tilevision.exporting.qupath`). ``coordinates_in`` says which.
 """
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.exporting.detections import Detection, Ring, detections
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import RunError
+from tilevision.exporting import qupath
+from tilevision.exporting.detections import Detection
+from tilevision.exporting.georeference import Georeference
+from tilevision.exporting.shapes import shaped
 from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:
     from tilevision.result import Result
 
-__all__ = ["write"]
+__all__ = ["DEGREES", "write"]
 
-FRAME = "pixels of the full-resolution image, x right, y down, from the top left corner"
-
-
-def write(result: Result, stream: TextIO) -> None:
-    """Write a FeatureCollection, one feature a line."""
-    head = {"type": "FeatureCollection", "coordinates_in": FRAME, **statement(result)}
-    mpp = result.mpp
-    unit_area = mpp[0] * mpp[1] if mpp else None
-    rows = (_feature(detection, unit_area) for detection in detections(result))
-    stream_json(stream, head, rows, "features")
+DEGREES = "degrees of longitude and latitude, WGS84"
+DIGITS = 9  # 0.1 mm
 
 
-def _feature(detection: Detection, unit_area: float | None) -> dict[str, Any]:
-    named = _plain_attributes(detection)
-    measurements = {k: v for k, v in named.items() if not isinstance(v, str)}
-    measurements["Area px^2"] = detection.area
-    if unit_area is not None:
-        measurements["Area µm^2"] = round(detection.area * unit_area, 4)
-    if detection.score is not None:
-        measurements["Score"] = detection.score
+def write(
+    result: Result,
+    stream: TextIO,
+    *,
+    origin: tuple[float, float] | None = None,
+    object_type: str = "detection",
+    ids: bool = False,
+) -> None:
+    """Write a FeatureCollection, one feature a line.
+
+    On the map: exterior rings counterclockwise, objects across the antimeridian cut in
+    two; ``label``, ``class_id``, ``score``, ``area_px2`` among the properties. In pixels,
+    and for the options, see `tilevision.exporting.qupath.write`.
+
+    Raises
+    ------
+    RunError
+        If an option makes no sense here, rasterio is missing, or the CRS is not understood.
+    """
+    place = Georeference.of(result.source.metadata)
+    if place is None:
+        qupath.write(result, stream, origin=origin, object_type=object_type, ids=ids)
+        return
+    if origin is not None or object_type != "detection" or ids:
+        raise RunError(
+            f"origin=, object_type= and ids= are for QuPath, and {result.name} is written in "
+            "degrees, since it has a CRS; give format='qupath'"
+        )
+    head = {"type": "FeatureCollection", "coordinates_in": DEGREES, **statement(result)}
+    stream_json(stream, head, _features(result, place), "features")
+
+
+def _features(result: Result, place: Georeference) -> Iterator[dict[str, Any]]:
+    import shapely
+
+    def degrees(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.round(place.to_degrees(points), DIGITS) + 0.0
+
+    for chunk, shapes in shaped(result):
+        placed = shapely.transform(shapes, degrees)
+        for detection, shape in zip(chunk, placed, strict=True):
+            yield {
+                "type": "Feature",
+                "geometry": shapely.geometry.mapping(_by_the_book(shape)),
+                "properties": _properties(detection),
+            }
+
+
+def _by_the_book(shape: Any) -> Any:
+    """Return `shape` as RFC 7946 wants it: wound by the right hand, within -180 to 180."""
+    import shapely
+    from shapely.geometry.polygon import orient
+
+    west, _, east, _ = shape.bounds
+    if east - west > 180:
+        shape = _cut(shape)
+    if shape.geom_type == "Polygon":
+        return orient(shape)
+    if shape.geom_type == "MultiPolygon":
+        return shapely.MultiPolygon([orient(part) for part in shape.geoms])
+    return shape
+
+
+def _cut(shape: Any) -> Any:
+    """Return a shape across the antimeridian as its parts on either side."""
+    import shapely
+
+    def eastward(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        moved: NDArray[np.float64] = points + np.array([360.0, 0.0]) * (points[:, :1] < 0)
+        return moved
+
+    whole = shapely.make_valid(shapely.transform(shape, eastward))
+    east, west = (whole.intersection(shapely.box(x, -90, x + 180, 90)) for x in (0, 180))
+    west = shapely.transform(west, lambda points: points - np.array([360.0, 0.0]))
+    return shapely.union(east, west)
+
+
+def _properties(detection: Detection) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "objectType": "detection",
-        "classification": {"name": detection.label},
-        "measurements": measurements,
+        "label": detection.label,
+        "class_id": detection.class_id,
+        "score": detection.score,
+        "area_px2": detection.area,
     }
     if detection.text is not None:
-        properties["name"] = detection.text
-    texts = {k: v for k, v in named.items() if isinstance(v, str)}
-    if texts:
-        properties["metadata"] = texts
-    return {"type": "Feature", "geometry": _geometry(detection), "properties": properties}
-
-
-def _plain_attributes(detection: Detection) -> dict[str, Any]:
-    """Return the numbers and texts among the attributes: QuPath knows no other."""
-    return {
-        name: value
-        for name, value in (detection.attributes or {}).items()
-        if isinstance(value, (Real, str)) and not isinstance(value, bool)
-    }
-
-
-def _geometry(detection: Detection) -> dict[str, Any]:
-    """Return the outline, else the rotated box, else the point of an empty box, else the box."""
-    if detection.polygon:
-        parts = [[_closed(ring) for ring in part] for part in detection.polygon]
-        if len(parts) == 1:
-            return {"type": "Polygon", "coordinates": parts[0]}
-        return {"type": "MultiPolygon", "coordinates": parts}
-    if detection.oriented is not None:
-        return {"type": "Polygon", "coordinates": [_closed(detection.oriented)]}
-    x0, y0, x1, y1 = detection.box
-    if detection.point is not None and (x0 == x1 or y0 == y1):
-        return {"type": "Point", "coordinates": detection.point}
-    corners = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
-    return {"type": "Polygon", "coordinates": [_closed(corners)]}
-
-
-def _closed(ring: Ring) -> Ring:
-    return ring if ring[0] == ring[-1] else [*ring, ring[0]]
+        properties["text"] = detection.text
+    if detection.attributes:
+        properties["attributes"] = detection.attributes
+    return properties

@@ -1,0 +1,41 @@
+"""Classes as formats number them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.exporting.tables import class_numbers
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["categories", "category_numbers", "positions"]
+
+
+def categories(result: Result) -> dict[str, int]:
+    """Return label to number, in the order of the numbers; see `category_numbers`."""
+    found = result.findings
+    return category_numbers(found.labels, class_numbers(found))
+
+
+def category_numbers(labels: NDArray[np.object_], numbers: NDArray[np.int64]) -> dict[str, int]:
+    """Return label to number: the model's, or the position where those are ambiguous.
+
+    Parameters
+    ----------
+    labels, numbers : array (n,)
+        Of each detection.
+    """
+    pairs = sorted(set(zip(map(str, labels), numbers.tolist(), strict=True)))
+    names = sorted({label for label, _ in pairs})
+    if len(pairs) == len(names) == len({number for _, number in pairs}):
+        return dict(sorted(pairs, key=lambda pair: pair[1]))
+    return {label: i for i, label in enumerate(names)}
+
+
+def positions(numbers: dict[str, int]) -> dict[str, int]:
+    """Return label to position 0, 1, …, for formats that number without gaps."""
+    return {label: i for i, label in enumerate(numbers)}

@@ -1,0 +1,113 @@
+"""The formats that a result can be saved in, by name and by suffix."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from tilevision.errors import RunError
+from tilevision.exporting import (
+    coco,
+    cvat,
+    document,
+    geojson,
+    geopackage,
+    labelstudio,
+    parquet,
+    qupath,
+    spreadsheet,
+    voc,
+    yolo,
+)
+
+__all__ = ["FORMATS", "SUFFIXES", "Format", "find_format"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format.
+
+    Parameters
+    ----------
+    suffix : str
+        That stands for it.
+    write : callable
+        ``write(result, stream, **options)`` for a text, ``write(result, path, **options)``
+        otherwise.
+    makes : str
+        ``"text"``, ``"file"`` (what a library writes) or ``"folder"``.
+    needs : str
+        A library that does not come with tilevision; empty for none.
+    extra : str
+        The extra that brings it.
+    """
+
+    suffix: str
+    write: Callable[..., None]
+    makes: Literal["text", "file", "folder"] = "text"
+    needs: str = ""
+    extra: str = ""
+
+    def check(self, options: Mapping[str, Any] | None = None) -> None:
+        """Make sure that its library is there, and that it knows the `options`.
+
+        Raises
+        ------
+        RunError
+            In one line: which, and what to do.
+        """
+        if self.needs and find_spec(self.needs) is None:
+            raise RunError(
+                f"{self.suffix} needs {self.needs}, which is not installed: "
+                f"pip install 'tilevision[{self.extra}]'"
+            )
+        parameters = inspect.signature(self.write).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        unknown = [name for name in options or () if name not in known]
+        if unknown:
+            allowed = f"it knows {', '.join(known)}" if known else "it has none"
+            raise RunError(f"{self.suffix} has no option {unknown[0]!r}; {allowed}")
+
+
+FORMATS: dict[str, Format] = {
+    "csv": Format(".csv", spreadsheet.write),
+    "json": Format(".json", document.write),
+    "geojson": Format(".geojson", geojson.write),
+    "qupath": Format(".qupath.geojson", qupath.write),
+    "gpkg": Format(".gpkg", geopackage.write, "file", "pyogrio", "geo"),
+    "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet"),
+    "coco": Format(".coco.json", coco.write),
+    "coco-results": Format(".coco-results.json", coco.write_results),
+    "label-studio": Format(".label-studio.json", labelstudio.write),
+    "cvat": Format(".cvat.xml", cvat.write),
+    "voc": Format(".voc.xml", voc.write),
+    "yolo": Format(".yolo", yolo.write, "folder"),
+    "yolo-obb": Format(".yolo-obb", yolo.write_turned, "folder"),
+}
+SUFFIXES = tuple(sorted(form.suffix for form in FORMATS.values()))
+
+
+def find_format(path: Path, name: str | None = None) -> Format:
+    """Return the format called `name`, else the one that the longest suffix stands for.
+
+    Raises
+    ------
+    RunError
+        If nobody knows it; the message lists those known.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise RunError(f"format {name!r} is not known; give one of {', '.join(FORMATS)}")
+        return FORMATS[name]
+    said = path.name.lower()
+    fits = [f for f in FORMATS.values() if said.endswith(f.suffix) and said != f.suffix]
+    if not fits:
+        raise RunError(
+            f"cannot save to {path}: the suffix decides the format; give one of "
+            f"{', '.join(SUFFIXES)}, or format="
+        )
+    return max(fits, key=lambda form: len(form.suffix))

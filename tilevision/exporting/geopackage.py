@@ -1,0 +1,145 @@
+"""GeoPackage in the image's own CRS, for QGIS, ArcGIS and geopandas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import RunError
+from tilevision.exporting.detections import Detection
+from tilevision.exporting.georeference import Georeference
+from tilevision.exporting.shapes import shaped
+from tilevision.exporting.statement import as_text, missing_tiles, statement
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["write"]
+
+LAYER, GAPS = "detections", "not_analysed"
+# The format keeps a time of change; no file says when it was computed.
+_NO_TIME = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the layer ``detections``, and where tiles are missing ``not_analysed`` with them.
+
+    Coordinates are x, y of the CRS, in its units. Columns: label, class_id, score (null
+    where the model gives none), area_px2 (square pixels of the image), and where there are
+    such text and attributes (JSON). The metadata say what was analysed, and how.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+        A file that is not yet there.
+
+    Raises
+    ------
+    RunError
+        If the image has no CRS and transform, or its CRS is not understood.
+    """
+    place = Georeference.of(result.source.metadata)
+    if place is None:
+        raise RunError(
+            f"{result.name} has no CRS and transform, so it has no place on a map; save .geojson "
+            "(pixels) or .parquet"
+        )
+    draft = path.with_suffix(".gpkg")  # GDAL frowns at any other
+    try:
+        with _timeless(place.crs):
+            _write_layers(result, place, draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_layers(result: Result, place: Georeference, path: Path) -> None:
+    import shapely
+
+    said = {"tilevision": json.dumps(statement(result), ensure_ascii=False, sort_keys=True)}
+    layer = _Layer(path, LAYER, place, {"DESCRIPTION": result.coverage, **said})
+    for chunk, shapes in shaped(result):
+        layer.append(shapes, _columns(result, chunk))
+    if not layer.begun:
+        layer.append(np.empty(0, dtype=object), _columns(result, []))
+    gaps = missing_tiles(result)
+    if gaps:
+        boxes = [shapely.box(x0, y0, x1, y1) for x0, y0, x1, y1 in (gap["box"] for gap in gaps)]
+        names = np.array([gap["tile"] for gap in gaps], dtype=object)
+        _Layer(path, GAPS, place, said, begun=True).append(np.array(boxes), {"tile": names})
+
+
+class _Layer:
+    """A layer that grows by the chunk; `begun` where its file is there already."""
+
+    def __init__(
+        self, path: Path, name: str, place: Georeference, said: dict[str, str], begun: bool = False
+    ) -> None:
+        self.begun = begun
+        self._path = path
+        self._name = name
+        self._place = place
+        self._said = said
+
+    def append(self, shapes: NDArray[np.object_], columns: dict[str, NDArray[Any]]) -> None:
+        """Write `shapes` ``(n,)``, in pixels, and the `columns` beside them."""
+        import shapely
+        from pyogrio.raw import write as write_features
+
+        write_features(
+            self._path,
+            shapely.to_wkb(shapely.transform(shapes, self._place.to_crs)),
+            list(columns.values()),
+            list(columns),
+            layer=self._name,
+            driver="GPKG",
+            geometry_type="Unknown",
+            crs=self._place.crs,
+            append=self.begun,
+            layer_metadata=self._said,
+        )
+        self.begun = True
+
+
+def _columns(result: Result, chunk: list[Detection]) -> dict[str, NDArray[Any]]:
+    found = result.findings
+    columns = {
+        "label": np.array([d.label for d in chunk], dtype=object),
+        "class_id": np.array([d.class_id for d in chunk], dtype=np.int64),
+        "score": np.array([d.score for d in chunk], dtype=np.float64),  # None becomes NaN, null
+        "area_px2": np.array([d.area for d in chunk], dtype=np.float64),
+    }
+    if found.texts is not None:
+        columns["text"] = np.array([d.text for d in chunk], dtype=object)
+    if found.attributes is not None:
+        said = [as_text(d.attributes) for d in chunk]
+        columns["attributes"] = np.array(said, dtype=object)
+    return columns
+
+
+@contextmanager
+def _timeless(crs: str) -> Iterator[None]:
+    """Have GDAL write no time; turn its errors into one line."""
+    import pyogrio
+    from pyogrio.errors import CRSError, DataLayerError, DataSourceError
+
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _NO_TIME}
+    pyogrio.set_gdal_config_options(_NO_TIME)
+    try:
+        yield
+    except CRSError as error:
+        raise RunError(
+            f"the image's CRS {crs[:60]} is not understood by GDAL; save pixels with "
+            "format='qupath' or .parquet"
+        ) from error
+    except (DataSourceError, DataLayerError) as error:
+        raise RunError(f"cannot write a GeoPackage: {' '.join(str(error).split())}") from error
+    finally:
+        pyogrio.set_gdal_config_options(before)

@@ -1,0 +1,87 @@
+"""Parquet: the table of detections with their shapes, for pandas, DuckDB and geopandas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilevision.exporting.detections import Detection
+from tilevision.exporting.shapes import shaped
+from tilevision.exporting.statement import as_text, statement
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["write"]
+
+FRAME = "pixels of the full-resolution image, x right, y down, from the top left corner"
+# GeoParquet 1.1: geopandas.read_parquet takes the column as shapes. No CRS: these are pixels.
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": [], "crs": None}},
+}
+
+
+def write(result: Result, path: Path) -> None:
+    """Write one row a detection, in pixels of the full-resolution image.
+
+    Columns: xmin, ymin, xmax, ymax (half-open), label, class_id, score (null where the
+    model gives none), area_px2, area_um2 where microns per pixel are known, text and
+    attributes (JSON) where there are such, and geometry (WKB: the outline, else the
+    rotated box, else the point of an empty box, else the box). The file's metadata say
+    under ``tilevision`` what was not analysed.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+        A file that is not yet there.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    said = {"tilevision": {"coordinates_in": FRAME, **statement(result)}, "geo": _GEO}
+    schema = _schema(result).with_metadata(
+        {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
+    )
+    with pq.ParquetWriter(path, schema) as file:
+        for chunk, shapes in shaped(result):
+            columns = _columns(result, chunk, shapes)
+            file.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
+
+
+def _schema(result: Result) -> Any:
+    import pyarrow as pa
+
+    found, number, text = result.findings, pa.float64(), pa.string()
+    columns = {"xmin": number, "ymin": number, "xmax": number, "ymax": number, "label": text}
+    columns |= {"class_id": pa.int64(), "score": number, "area_px2": number}
+    columns |= {"area_um2": number} if result.mpp else {}
+    columns |= {"text": text} if found.texts is not None else {}
+    columns |= {"attributes": text} if found.attributes is not None else {}
+    return pa.schema([*columns.items(), ("geometry", pa.binary())])
+
+
+def _columns(result: Result, chunk: list[Detection], shapes: Any) -> dict[str, Any]:
+    import shapely
+
+    xmin, ymin, xmax, ymax = zip(*(d.box for d in chunk), strict=True)
+    unit_area = result.mpp[0] * result.mpp[1] if result.mpp else 1.0
+    columns = {
+        "xmin": xmin,
+        "ymin": ymin,
+        "xmax": xmax,
+        "ymax": ymax,
+        "label": [d.label for d in chunk],
+        "class_id": [d.class_id for d in chunk],
+        "score": [d.score for d in chunk],
+        "area_px2": [d.area for d in chunk],
+        "area_um2": [round(d.area * unit_area, 4) for d in chunk],
+        "text": [d.text for d in chunk],
+        "attributes": [as_text(d.attributes) for d in chunk],
+        "geometry": shapely.to_wkb(shapes),
+    }
+    names = _schema(result).names
+    return {name: columns[name] for name in names}
