@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
-__all__ = ["KEYS", "findings_of"]
+__all__ = ["KEYS", "class_name", "findings_of"]
 
 # Key of a detection given as a dict, to what it means; several spellings are in use.
 KEYS = {
@@ -129,11 +129,12 @@ def _assemble(
         if len(wrong):
             raise ModelError(f"class {wrong[0]:g} is no whole number; the last column is the class")
         ids = ids.astype(np.int64)
-        labels = [_class_name(int(i), names) for i in ids] if labels is None else labels
+        labels = [class_name(int(i), names) for i in ids] if labels is None else labels
     return Findings(boxes, scores, labels, ids, **columns)
 
 
-def _class_name(number: int, names: Any) -> str:
+def class_name(number: int, names: Any) -> str:
+    """Return the name of a class number, from a list or a mapping; ``class_0`` without."""
     if isinstance(names, Mapping):
         found = names.get(str(number), names.get(number))
         return f"class_{number}" if found is None else str(found)
@@ -184,7 +185,7 @@ def _of_dicts(rows: Sequence[Mapping[str, Any]], names: Any) -> Findings:
     if labels is not None:
         known = ids or [-1] * len(read)
         labels = [
-            _class_name(i, names) if v is None else v for v, i in zip(labels, known, strict=True)
+            class_name(i, names) if v is None else v for v, i in zip(labels, known, strict=True)
         ]
     attributes = [row.get("attributes") for row in read]
     return _assemble(

@@ -68,6 +68,13 @@ def _overlap(what: str, value: Any) -> float:
     return float(value)
 
 
+def _share(what: str, value: Any) -> float:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ModelError(f"{what} is {value!r:.80}; give a number from 0 to 1")
+    return float(value)
+
+
 def _size(what: str, value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -114,6 +121,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dtype": _dtype,
     "max_detections": _maybe(_whole),
     "nms": _maybe(_overlap),
+    "min_score": _maybe(_share),
     "hosted": _flag,
     "price": _maybe(lambda _, value: Price.parse(value)),
 }

@@ -69,10 +69,11 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         whenever the answers would change. None: worked out from the code.
     **declarations
         Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
-        ``max_detections``, ``nms``, ``price``, ``stages``, ``name``. For functions also
-        ``batched=True`` (it is called with a list of tiles and returns one answer for each)
-        and ``names`` (class names, by class number). For a name, all others are parameters
-        of that model: ``tv.model("nuclei", min_area=30)``.
+        ``max_detections``, ``nms``, ``min_score``, ``price``, ``stages``, ``name``. For
+        functions also ``batched=True`` (it is called with a list of tiles and returns one
+        answer for each) and ``names`` (class names, by class number). For a name, all others
+        are parameters of that model: ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
+        `tilevision.adapters.onnx.declaring.declare`.
 
     Returns
     -------
@@ -104,12 +105,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
 def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
     suffix = Path(text).suffix.lower()
     if suffix == ".onnx":
-        if not Path(text).is_file():
-            raise ModelError(f"there is no file {text!r}; check the path of the weights")
-        raise ModelError(
-            f"{text!r}: ONNX files cannot be loaded by path yet; pass a function that makes an "
-            "onnxruntime session once (with @functools.cache) and returns boxes"
-        )
+        spec: ModelSpec = attribute("tilevision.adapters.onnx:declare")(text, fingerprint, given)
+        return spec
     if suffix in _WEIGHTS:
         raise ModelError(
             f"weights {text!r} cannot be loaded by path; pass a function that loads them once "
@@ -129,8 +126,9 @@ def _redeclared(
     identity = spec.fingerprint
     if fingerprint is not None:
         identity = fingerprint_value(("stated", spec.name, fingerprint))
-    if "nms" in declared and declared["nms"] != spec.nms:
-        identity = fingerprint_value((identity, declared["nms"]))
+    for key in ("nms", "max_detections"):
+        if key in declared and declared[key] != getattr(spec, key):
+            identity = fingerprint_value((identity, declared[key]))
     return replace(spec, fingerprint=identity, **declared)
 
 

@@ -49,6 +49,9 @@ class ModelSpec:
         A tile with this many is saturated.
     nms : float, optional
         IoU above which detections of one tile are duplicates, for models without NMS of their own.
+    min_score : float, optional
+        Score from which detections are shown, unless the user asks for another; those recorded
+        below it need no inference to be shown.
     hosted : bool
         Whether predictions wait on a network instead of a processor.
     price : Price, optional
@@ -70,6 +73,7 @@ class ModelSpec:
     dtype: Literal["uint8", "raw"] = "uint8"
     max_detections: int | None = None
     nms: float | None = None
+    min_score: float | None = None
     hosted: bool = False
     price: Price | None = None
     device: str = "auto"

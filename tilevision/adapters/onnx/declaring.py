@@ -1,0 +1,293 @@
+"""From a path and what the user declares to a spec: everything is decided here, once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tilevision.adapters.onnx.families import FAMILIES, Layout
+from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
+from tilevision.adapters.onnx.preparation import FITS, scaling
+from tilevision.adapters.onnx.recognition import known_family, recognise
+from tilevision.adapters.onnx.weights import content_of, find_weights
+from tilevision.adapters.packing import pack
+from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_function, fingerprint_value
+from tilevision.modelspec import ModelSpec
+from tilevision.modelspec.declarations import DECLARABLE, split
+
+__all__ = ["PARAMS", "VERSION", "declare"]
+
+VERSION = 1  # of preparation and decoding; a change in what they make of a file changes it
+PARAMS = (
+    *("names", "channels", "normalize", "letterbox", "decode", "family", "score_floor", "threads"),
+    "path",
+)
+CHANNELS = ("rgb", "bgr", "grey", "bands")
+SCORE_FLOOR = 0.05  # below it lie a detector's guesses, many times as many as its detections
+MIN_SCORE = 0.25
+NMS = 0.5
+MOST = 1000
+BATCH = 8
+ALL_CLASSES = 100  # classifiers with more keep only what they think likely
+TRIAL = (640, 640)
+
+
+def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of the model in an ONNX file.
+
+    Parameters
+    ----------
+    path : str
+    fingerprint : str, optional
+        Identity of the `decode` function, where tilevision cannot read it. The weights count by
+        their content in any case.
+    given : mapping
+        Fields of `ModelSpec`, and of these what the file does not say or says wrongly:
+
+        names : list or dict
+            Class names by class number. Default: from the file, else ``class_0``, ….
+        channels : str
+            ``"rgb"``, ``"bgr"``, ``"grey"``, or ``"bands"``: as `bands` reads them.
+        normalize : str or dict
+            ``"0..1"``, ``"0..255"`` (as read), ``"-1..1"``, ``"imagenet"``, or ``{"mean": […],
+            "std": […]}`` on the scale 0 to 1 in the order of the model's channels.
+        letterbox : bool or str
+            True: the tile keeps its proportions, in the middle of the input; ``"corner"``: at
+            its top left; False: it is stretched.
+        family : str
+            How the outputs are laid out, where their shapes do not tell.
+        decode : callable
+            ``f(outputs, info)``, instead of a family: `outputs` are arrays by name for a batch
+            of one tile, `info` has ``input_size``, ``tile_size``, ``names``, ``score_floor``;
+            returns what a model function may, in pixels of the model's input.
+        score_floor : float
+            Detections scored lower are not recorded. Default 0.05; for classifiers of up to 100
+            classes 0, of more 0.01.
+        threads : int
+            Processors for one prediction. Default 1, since there is a worker for each.
+        path : str
+            Where the file is, if `path` is only its name.
+
+    Returns
+    -------
+    ModelSpec
+        Its `params` hold all that was decided.
+
+    Raises
+    ------
+    ModelError
+        If the file is no model that is understood, or a declaration makes no sense.
+    """
+    wanted = dict(given)
+    wanted.pop("content", None)  # of a run that is resumed: it is read anew, and then compared
+    decode = wanted.pop("decode", None)
+    file = find_weights(str(wanted.pop("path", None) or path))
+    declared, params = split(file.name, wanted)
+    _check_names(file.name, params)
+    facts = read_facts(file, file.name)
+    model = _Undecided(file, facts, declared, params)
+    if decode is not None and not callable(decode):
+        raise ModelError(f"decode of model {file.name} is {decode!r:.80}; give a function")
+    if decode is not None and "family" in params:
+        raise ModelError(f"model {file.name}: give decode= or family=, not both")
+    family = "decode" if decode is not None else model.family()
+    decided = model.decide(family)
+    fields = {**model.fields(family), **declared}
+    return ModelSpec(
+        name=file.name,
+        factory="tilevision.adapters.onnx:load",
+        fingerprint=_identity(decided, fields, decode, fingerprint),
+        params=decided,
+        payload=b"" if decode is None else pack(decode, file.name),
+        **fields,
+    )
+
+
+def _identity(
+    params: Mapping[str, Any], fields: Mapping[str, Any], decode: Any, stated: str | None
+) -> str:
+    counted = {k: v for k, v in params.items() if k not in ("path", "threads")}
+    decoder: Any = None
+    if decode is not None:
+        decoder = ("stated", stated) if stated else fingerprint_function(decode)
+    most, nms = fields["max_detections"], fields["nms"]
+    return fingerprint_value(("onnx", VERSION, sorted(counted.items()), most, nms, decoder))
+
+
+def _check_names(name: str, params: Mapping[str, Any]) -> None:
+    for key in params:
+        if key not in PARAMS:
+            close = difflib.get_close_matches(key, [*PARAMS, *DECLARABLE], 1)
+            hint = f"did you mean {close[0]!r}?" if close else ""
+            raise ModelError(
+                f"model {name} has no parameter {key!r}; {hint or 'it has ' + ', '.join(PARAMS)}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """A model with what was declared of it, on the way to its parameters."""
+
+    path: Path
+    facts: Facts
+    declared: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+    def family(self) -> str:
+        """Return the family that was declared, or is recognised."""
+        if "family" in self.params:
+            return known_family(self.params["family"])
+        size = self.size() or TRIAL
+        names = self.names()
+        layout = Layout(
+            self.facts,
+            size,
+            None if names is None else len(names),
+            lambda: trial(self.path, self.path.name, size),
+        )
+        return recognise(self.path.name, layout)
+
+    def decide(self, family: str) -> dict[str, Any]:
+        """Return every parameter, as plain JSON types."""
+        return {
+            "path": str(self.path),
+            "content": content_of(self.path),
+            "family": family,
+            "names": self.names(),
+            "channels": self.channels(family),
+            "normalize": self.normalize(family),
+            "letterbox": self.letterbox(family),
+            "input_size": None if self.size() is None else list(self.size() or ()),
+            "score_floor": self.score_floor(family),
+            "threads": self.threads(),
+        }
+
+    def fields(self, family: str) -> dict[str, Any]:
+        """Return the fields of the spec that are not the user's to say first."""
+        known = FAMILIES.get(family)
+        batch = self.facts.batch
+        return {
+            "input_size": self.size(),
+            "batch_size": BATCH if batch is None else batch,
+            "nms": NMS if known is not None and known.suppresses else None,
+            "max_detections": None if family.startswith("classifier") else MOST,
+            "min_score": MIN_SCORE,
+        }
+
+    def names(self) -> Any:
+        """Return the class names, from the user or the file; None where neither has any."""
+        names = self.params.get("names", self.facts.notes.get("names"))
+        if names is None:
+            return None
+        values = names.values() if isinstance(names, dict) else names
+        numbers = names if isinstance(names, dict) else ()
+        if (
+            not isinstance(names, (list, dict))
+            or not names
+            or not all(isinstance(value, str) for value in values)
+            or not all(str(number).isdecimal() for number in numbers)
+        ):
+            raise ModelError(
+                f"names of model {self.path.name} is {names!r:.80}; give a list of class names, or "
+                "a dict of names by class number"
+            )
+        return {str(k): v for k, v in names.items()} if isinstance(names, dict) else names
+
+    def size(self) -> tuple[int, int] | None:
+        """Return width and height of the input; None: as the tiles are."""
+        fixed, asked = self.facts.size, self.declared.get("input_size")
+        if fixed is not None and asked not in (None, fixed):
+            raise ModelError(
+                f"model {self.path.name} takes {fixed[0]}×{fixed[1]} px and nothing else, but "
+                f"input_size is {asked}; leave it out, or export the model with dynamic sizes"
+            )
+        noted = self.facts.notes.get("imgsz")
+        if fixed or asked:
+            return fixed or asked
+        if isinstance(noted, list) and len(noted) == 2:
+            return int(noted[1]), int(noted[0])  # Ultralytics writes height before width
+        return None
+
+    def channels(self, family: str) -> str:
+        """Return the order of channels."""
+        count, bands = self.facts.channels, self.declared.get("bands")
+        chosen = self.params.get("channels")
+        if chosen is None:
+            usual = FAMILIES[family].channels if family in FAMILIES else "rgb"
+            chosen = "bands" if bands is not None else "grey" if count == 1 else usual
+        if chosen not in CHANNELS:
+            raise ModelError(
+                f"channels of model {self.path.name} is {chosen!r:.80}; give one of "
+                f"{', '.join(CHANNELS)}"
+            )
+        given = {"grey": 1, "bands": len(bands or ())}.get(chosen, 3)
+        if count is not None and count != given:
+            raise ModelError(
+                f"model {self.path.name} reads {count} channels, and {chosen} are {given} "
+                f"({listed(self.facts)}); declare bands=(…), one for each channel"
+            )
+        return str(chosen)
+
+    def normalize(self, family: str) -> Any:
+        """Return how values are scaled."""
+        whole = DTYPES[self.facts.picture.dtype].kind == "u"
+        asked = self.params.get("normalize")
+        if whole and asked not in (None, "0..255"):
+            raise ModelError(
+                f"model {self.path.name} reads whole numbers (uint8), so normalize has no effect; "
+                "leave it out"
+            )
+        as_read = whole or self.declared.get("dtype") == "raw"
+        usual = FAMILIES[family].normalize if family in FAMILIES else "0..1"
+        if self.facts.notes.get("task") == "classify":
+            usual = "0..1"  # Ultralytics' classifiers
+        chosen = asked if asked is not None else "0..255" if as_read else usual
+        channels = {"grey": 1, "bands": len(self.declared.get("bands") or ())}.get(
+            self.channels(family), 3
+        )
+        if any(part.size not in (1, channels) for part in scaling(chosen, self.channels(family))):
+            raise ModelError(
+                f"normalize of model {self.path.name} is {chosen!r:.80}; give mean and std with "
+                f"one number, or {channels}: one for each channel"
+            )
+        return chosen
+
+    def letterbox(self, family: str) -> bool | str:
+        """Return how a tile is laid into the input."""
+        asked = self.params.get("letterbox")
+        if asked is None:
+            return FAMILIES[family].letterbox if family in FAMILIES else True
+        if not isinstance(asked, (bool, str)) or asked not in FITS:
+            raise ModelError(
+                f"letterbox of model {self.path.name} is {asked!r:.80}; give True, False or "
+                "'corner'"
+            )
+        return asked
+
+    def score_floor(self, family: str) -> float:
+        """Return the score below which nothing is recorded."""
+        floor = self.params.get("score_floor")
+        if floor is None:
+            if not family.startswith("classifier"):
+                return SCORE_FLOOR
+            classes = self.facts.outputs[0].shape[1]
+            return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01
+        if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
+            raise ModelError(
+                f"score_floor of model {self.path.name} is {floor!r:.80}; give a number from 0 to 1"
+            )
+        return float(floor)
+
+    def threads(self) -> int:
+        """Return how many processors a prediction may use."""
+        threads = self.params.get("threads", 1)
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ModelError(
+                f"threads of model {self.path.name} is {threads!r:.80}; give a whole number of 1 "
+                "or more"
+            )
+        return threads

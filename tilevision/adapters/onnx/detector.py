@@ -1,0 +1,162 @@
+"""A model from a file, as it lives on a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.answers import findings_of
+from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
+from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
+from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
+from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
+from tilevision.adapters.onnx.session import open_session
+from tilevision.adapters.onnx.weights import check_unchanged
+from tilevision.adapters.packing import unpack
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["OnnxDetector", "load"]
+
+MULTIPLE = 32  # of what a model's input is one, where it takes any size: the coarsest stride
+
+
+class OnnxDetector:
+    """A session, with what comes before and after it.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+    facts : Facts
+    preparation : Preparation
+    decode : callable
+        Makes `Candidates` of a family's outputs, or what a user's function returns.
+    rules : Rules
+    batch_size : int
+        Most tiles at once.
+    """
+
+    def __init__(
+        self,
+        session: Any,
+        facts: Facts,
+        preparation: Preparation,
+        decode: Any,
+        rules: Rules,
+        batch_size: int,
+    ) -> None:
+        self._session = session
+        self._facts = facts
+        self._preparation = preparation
+        self._decode = decode
+        self._rules = rules
+        self._batch_size = facts.batch or batch_size
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``.
+
+        Raises
+        ------
+        ModelError
+            If the model does not run, or its outputs cannot be read.
+        """
+        placed = [(self._preparation.place(tile), tile) for tile in batch]
+        found: list[Findings] = []
+        for place, group in groupby(placed, key=lambda pair: pair[0]):
+            tiles = [tile for _, tile in group]
+            for first in range(0, len(tiles), self._batch_size):
+                found += self._predict(tiles[first : first + self._batch_size], place)
+        return found
+
+    def _predict(self, tiles: list[NDArray[Any]], place: Placement) -> list[Findings]:
+        pictures = self._preparation.prepare(tiles, place)
+        missing = (self._facts.batch or 0) - len(tiles)
+        if missing > 0:  # the batch is fixed
+            pictures = np.concatenate([pictures, np.zeros_like(pictures[:1]).repeat(missing, 0)])
+        outputs = self._run(pictures, place.input)
+        return [
+            self._read(self._one(outputs, row, len(pictures)), place) for row in range(len(tiles))
+        ]
+
+    def _run(self, pictures: NDArray[Any], size: tuple[int, int]) -> dict[str, NDArray[Any]]:
+        if len(self._facts.picture.shape) == 3:
+            pictures = pictures[0]
+        try:
+            outputs = self._session.run(None, self._facts.feeds(pictures, size))
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"model {self._rules.name} does not run on {size[0]}×{size[1]} px, {len(pictures)} "
+                f"at once ({words}); pass input_size= or batch_size=1 as it was exported"
+            ) from error
+        return by_name(self._facts, outputs)
+
+    def _one(self, outputs: Mapping[str, NDArray[Any]], row: int, count: int) -> dict[str, Any]:
+        """Return the outputs of one tile, as if it had been alone."""
+        if count == 1:
+            return dict(outputs)
+        for name, out in outputs.items():
+            if not out.ndim or len(out) != count:
+                raise ModelError(
+                    f"model {self._rules.name}: output {name} of shape {out.shape} does not tell "
+                    f"{count} tiles apart; pass batch_size=1 ({listed(self._facts)})"
+                )
+        return {name: out[row : row + 1] for name, out in outputs.items()}
+
+    def _read(self, outputs: dict[str, NDArray[Any]], place: Placement) -> Findings:
+        rules = self._rules
+        info = DecodeInfo(place.input, place.tile, rules.names, rules.score_floor)
+        try:
+            seen = self._decode(outputs, info)
+        except (IndexError, KeyError, ValueError) as error:
+            shapes = ", ".join(f"{name} {out.shape}" for name, out in outputs.items())
+            raise ModelError(
+                f"model {rules.name}: outputs {shapes} cannot be decoded "
+                f"({type(error).__name__}: {error}); pass another family=, or decode="
+            ) from error
+        if isinstance(seen, Candidates):
+            return findings_in_tile(seen, place, rules)
+        return _in_tile(findings_of(seen, rules.name, rules.names), place, rules)
+
+
+def load(spec: ModelSpec) -> OnnxDetector:
+    """Open the model that `spec` describes, after a look whether the file is still the same.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing here or has changed, onnxruntime or the device is missing, or the
+        file cannot be opened.
+    """
+    params, path = spec.params, Path(spec.params["path"])
+    check_unchanged(path, params["content"], spec.name)
+    facts = read_facts(path, spec.name)
+    session = open_session(path, spec.name, device=spec.device, threads=params["threads"])
+    size = params["input_size"]
+    preparation = Preparation(
+        size=None if size is None else (size[0], size[1]),
+        fit=FITS[params["letterbox"]],
+        multiple=MULTIPLE,
+        channels=params["channels"],
+        normalize=params["normalize"],
+        dtype=DTYPES[facts.picture.dtype],
+        channels_first=facts.channels_first,
+    )
+    decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
+    rules = Rules(spec.name, params["names"], params["score_floor"], spec.nms, spec.max_detections)
+    return OnnxDetector(session, facts, preparation, decode, rules, spec.batch_size)
+
+
+def _in_tile(findings: Findings, place: Placement, rules: Rules) -> Findings:
+    """Return what a user's function found in the input, in pixels of the tile."""
+    scale, offset = place.scale, place.offset
+    moved = findings.filter(rules.score_floor).mapped(
+        (1 / scale[0], 1 / scale[1]), (-offset[0] / scale[0], -offset[1] / scale[1])
+    )
+    return finish(moved, rules)

@@ -1,0 +1,116 @@
+"""Models that end with their own choice of boxes: torchvision's, TensorFlow's, MMDetection's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tilevision.adapters.onnx.families.layout import (
+    Candidates,
+    DecodeInfo,
+    Family,
+    Layout,
+    Outputs,
+)
+from tilevision.adapters.onnx.families.transformers import SIZES
+from tilevision.adapters.onnx.ports import Port
+from tilevision.errors import ModelError
+
+__all__ = ["FAMILIES"]
+
+_TENSORFLOW = ("detection_boxes", "detection_scores", "detection_classes")
+
+
+def _roles(ports: tuple[Port, ...]) -> dict[str, str] | None:
+    """Return which output holds boxes, scores, labels and masks: by name, else by shape and type.
+
+    Files that torchvision writes by default have numbers for names.
+    """
+    names = {port.name for port in ports}
+    if {"boxes", "scores", "labels"} <= names:
+        return {role: role for role in ("boxes", "scores", "labels", "masks") if role in names}
+    roles: dict[str, str] = {}
+    for port in ports:
+        axes, whole = len(port.shape), "int" in port.dtype
+        if axes in (2, 3) and port.shape[-1] == 4 and not whole:
+            role = "boxes"
+        elif axes in (1, 2):
+            role = "labels" if whole else "scores"
+        else:
+            role = "masks" if axes == 4 and port.shape[1] == 1 else "other"
+        if role in roles or role == "other":
+            return None
+        roles[role] = port.name
+    return roles if roles.keys() >= {"boxes", "scores", "labels"} else None
+
+
+def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG001
+    kinds = {"i": "tensor(int64)", "u": "tensor(int64)"}
+    ports = tuple(
+        Port(name, out.shape, kinds.get(out.dtype.kind, "tensor(float)"))
+        for name, out in outputs.items()
+    )
+    roles = _roles(ports)
+    if roles is None:
+        raise ModelError(
+            f"outputs {', '.join(map(str, ports))} are not boxes, scores and labels; leave family "
+            "out, or pass decode="
+        )
+    masks = outputs.get(roles.get("masks", ""))
+    boxes = outputs[roles["boxes"]].reshape(-1, 4)
+    return Candidates(
+        boxes,
+        outputs[roles["scores"]].reshape(-1),
+        outputs[roles["labels"]].reshape(-1).astype(np.int64),
+        masks=None if masks is None else masks.reshape(len(boxes), *masks.shape[-2:]),
+    )
+
+
+def _tensorflow(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    boxes, scores, classes = (outputs[name] for name in _TENSORFLOW)
+    corners = boxes.reshape(-1, 4)[:, [1, 0, 3, 2]]  # TensorFlow writes y before x, as shares
+    return Candidates(
+        corners * np.tile(info.input_size, 2),
+        scores.reshape(-1),
+        classes.reshape(-1).astype(np.int64),
+    )
+
+
+def _mmdet(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG001 - as all decoders
+    rows = outputs["dets"].reshape(-1, 5)
+    return Candidates(rows[:, :4], rows[:, 4], outputs["labels"].reshape(-1).astype(np.int64))
+
+
+def _is_torchvision(layout: Layout) -> bool:
+    told_size = any(port.name == SIZES for port in layout.facts.inputs)
+    return not told_size and _roles(layout.facts.outputs) is not None
+
+
+def _is_mmdet(layout: Layout) -> bool:
+    ports: dict[str, Any] = {port.name: port for port in layout.facts.outputs}
+    return ports.keys() >= {"dets", "labels"} and ports["dets"].shape[-1] == 5
+
+
+FAMILIES = (
+    Family(
+        "torchvision",
+        "boxes (n, 4), scores (n) and labels (n): Faster R-CNN, SSD, RetinaNet, Mask R-CNN",
+        _is_torchvision,
+        _torchvision,
+    ),
+    Family(
+        "tensorflow",
+        ", ".join(_TENSORFLOW),
+        lambda layout: layout.names >= set(_TENSORFLOW),
+        _tensorflow,
+        *("rgb", "0..255", False),
+    ),
+    Family(
+        "mmdet",
+        "dets (n, k, 5) and labels (n, k)",
+        _is_mmdet,
+        _mmdet,
+        *("rgb", "imagenet", "corner"),
+    ),
+)

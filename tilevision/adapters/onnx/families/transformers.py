@@ -1,0 +1,155 @@
+"""DETR and its descendants: a fixed number of queries, each a box and scores, none twice.
+
+Carion et al., End-to-End Object Detection with Transformers (arXiv:2005.12872): softmax, with
+"nothing" as the last class. Zhao et al., DETRs Beat YOLOs on Real-time Object Detection
+(arXiv:2304.08069), RF-DETR and D-FINE: a sigmoid for each class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.onnx.families.cells import stride_sets
+from tilevision.adapters.onnx.families.layout import (
+    Candidates,
+    DecodeInfo,
+    Family,
+    Layout,
+    Outputs,
+    from_centres,
+    single,
+)
+from tilevision.errors import ModelError
+
+__all__ = ["FAMILIES", "sigmoid", "softmax"]
+
+_PAIRS = (("pred_boxes", "logits"), ("pred_boxes", "pred_logits"), ("dets", "labels"))
+SIZES = "orig_target_sizes"
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return probabilities over the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the probability of each logit by itself."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # never overflows
+
+
+def _pair(outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return boxes ``(q, 4)`` and logits ``(q, classes)`` of one tile."""
+    for boxes, logits in _PAIRS:
+        if boxes in outputs and logits in outputs:
+            return outputs[boxes].reshape(-1, 4), outputs[logits].reshape(
+                -1, outputs[logits].shape[-1]
+            )
+    raise ModelError(
+        f"outputs {', '.join(outputs)} hold no pair of "
+        + ", ".join("+".join(pair) for pair in _PAIRS)
+        + "; leave family out, or pass decode="
+    )
+
+
+def _by_query(boxes: NDArray[Any], scores: NDArray[Any], info: DecodeInfo) -> Candidates:
+    """Return each query's best class; boxes are centre and size as shares of the input."""
+    inside = from_centres(boxes) * np.tile(info.input_size, 2)
+    best = scores.argmax(axis=1)
+    return Candidates(inside, scores.max(axis=1), best)
+
+
+def _detr(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    boxes, logits = _pair(outputs)
+    return _by_query(boxes, softmax(logits)[:, :-1], info)
+
+
+def _rtdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    if {"labels", "boxes", "scores"} <= outputs.keys():
+        return Candidates(  # decoded in the graph, for the size that it was told
+            outputs["boxes"].reshape(-1, 4),
+            outputs["scores"].reshape(-1),
+            outputs["labels"].reshape(-1),
+        )
+    boxes, logits = _pair(outputs)
+    return _by_query(boxes, sigmoid(logits), info)
+
+
+def _ultralytics(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    out = single(outputs, 2, "rtdetr-ultralytics")
+    if out.shape[1] == 6 and info.n_classes != 2:  # chosen in the graph: box, score, class
+        boxes = from_centres(out) * np.tile(info.input_size, 2)
+        return Candidates(boxes, out[:, 4], out[:, 5].astype(np.int64))
+    return _by_query(out[:, :4], out[:, 4:], info)
+
+
+def _logits(layout: Layout, pairs: tuple[tuple[str, str], ...]) -> int | None:
+    """Return the number of columns of the logits, where the outputs are such a pair."""
+    shapes = {port.name: port.shape for port in layout.outputs}
+    for boxes, logits in pairs:
+        if shapes.keys() >= {boxes, logits} and shapes[boxes][-1] == 4:
+            columns = shapes[logits][-1]
+            return columns if len(shapes[logits]) == 3 else None
+    return None
+
+
+def _is_detr(layout: Layout) -> bool:
+    columns = _logits(layout, _PAIRS[:2])
+    return columns is not None and layout.counts(columns - 1)
+
+
+def _is_rtdetr(layout: Layout) -> bool:
+    told = any(port.name == SIZES for port in layout.facts.inputs)
+    if told and {"labels", "boxes", "scores"} <= layout.names:
+        return True
+    columns = _logits(layout, _PAIRS[:2])
+    return columns is not None and layout.counts(columns)
+
+
+def _is_rfdetr(layout: Layout) -> bool:
+    return _logits(layout, _PAIRS[2:]) is not None
+
+
+def _is_ultralytics(layout: Layout) -> bool:
+    shape = layout.alone(2)
+    if shape is None or layout.task not in (None, "detect") or layout.n_classes is None:
+        return False
+    ended = layout.transformer and shape[1] == 6
+    queries = shape[1] == 4 + layout.n_classes and not stride_sets(layout.size, shape[0])
+    return ended or (queries and layout.transformer)
+
+
+FAMILIES = (
+    Family(
+        "detr",
+        "logits (n, queries, classes + 1) and pred_boxes (n, queries, 4): softmax",
+        _is_detr,
+        _detr,
+        *("rgb", "imagenet", False),
+    ),
+    Family(
+        "rtdetr",
+        "logits (n, queries, classes) and pred_boxes (n, queries, 4): sigmoid; or labels, boxes "
+        "and scores for orig_target_sizes",
+        _is_rtdetr,
+        _rtdetr,
+        *("rgb", "0..1", False),
+    ),
+    Family(
+        "rfdetr",
+        "dets (n, queries, 4) and labels (n, queries, classes)",
+        _is_rfdetr,
+        _rtdetr,
+        *("rgb", "imagenet", False),
+    ),
+    Family(
+        "rtdetr-ultralytics",
+        "(n, queries, 4 + classes), or (n, queries, 6)",
+        _is_ultralytics,
+        _ultralytics,
+        *("rgb", "0..1", False),
+    ),
+)

@@ -1,0 +1,119 @@
+"""From a decoder's candidates in the model's input to findings of the tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.answers import class_name
+from tilevision.adapters.compaction import suppress
+from tilevision.adapters.onnx.families import Candidates
+from tilevision.adapters.onnx.masks import from_prototypes, from_raster
+from tilevision.adapters.onnx.preparation import Placement
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+
+__all__ = ["Rules", "findings_in_tile", "finish"]
+
+_TOLERANCE = 1e-3  # by which a sigmoid in half precision passes 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What becomes of candidates.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for errors.
+    names : sequence or mapping, optional
+        Class names by class number.
+    score_floor : float
+        What scores lower is dropped.
+    nms : float, optional
+        IoU above which two of one class are the same; None keeps all.
+    most : int, optional
+        How many are kept, the best first; None keeps all.
+    """
+
+    name: str
+    names: Any
+    score_floor: float
+    nms: float | None
+    most: int | None
+
+
+def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findings:
+    """Return the findings of one tile, in its pixels.
+
+    Raises
+    ------
+    ModelError
+        If scores are none.
+    """
+    if seen.tile_scores is not None:
+        return Findings(tile_scores=_tile_scores(seen.tile_scores, rules))
+    _check_scores(seen.scores, rules.name)
+    good = np.isfinite(seen.boxes).all(axis=1) & (seen.scores >= rules.score_floor)
+    good &= (seen.boxes[:, 2:] > seen.boxes[:, :2]).all(axis=1)
+    rows = np.flatnonzero(good)
+    boxes = place.to_tile(seen.boxes[rows].astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
+    oriented = None if seen.oriented is None else place.to_tile(seen.oriented[rows])
+    ids = seen.class_ids[rows].astype(np.int64)
+    findings = Findings(
+        boxes,
+        np.clip(seen.scores[rows], 0, 1),
+        [class_name(int(i), rules.names) for i in ids],
+        ids,
+        oriented,
+        attributes=[{"row": int(row)} for row in rows],  # findings sort themselves
+    )
+    kept = finish(findings, rules)
+    chosen = np.array([a["row"] for a in kept.attributes or () if a], dtype=np.int64)
+    columns = kept.columns
+    columns.pop("attributes", None)
+    columns["polygons"] = _polygons(seen, chosen, kept.boxes, place)
+    return Findings(**columns)
+
+
+def finish(findings: Findings, rules: Rules) -> Findings:
+    """Return findings of a tile without duplicates, and no more than are wanted.
+
+    Suppression happens here and not only when findings are stored, since what is cut off, and
+    whether a tile is saturated, is to be told of objects and not of their duplicates.
+    """
+    if rules.nms is not None:
+        findings = findings.take(suppress(findings, rules.nms))
+    if rules.most is not None and len(findings) > rules.most:
+        findings = findings.take(np.arange(rules.most))
+    return findings
+
+
+def _polygons(
+    seen: Candidates, rows: NDArray[np.int64], boxes: NDArray[np.float64], place: Placement
+) -> list[Any] | None:
+    if seen.prototypes is not None and seen.coefficients is not None:
+        return from_prototypes(seen.coefficients[rows], seen.prototypes, boxes, place)
+    if seen.masks is not None:
+        return from_raster(seen.masks[rows], boxes, place)
+    return None
+
+
+def _check_scores(scores: NDArray[Any], name: str) -> None:
+    if scores.size and not (scores.min() >= -_TOLERANCE and scores.max() <= 1 + _TOLERANCE):
+        raise ModelError(
+            f"model {name}: scores run from {scores.min():g} to {scores.max():g}, not from 0 to 1; "
+            "its outputs are laid out otherwise: pass another family=, or decode="
+        )
+
+
+def _tile_scores(scores: NDArray[Any], rules: Rules) -> dict[str, float]:
+    _check_scores(scores, rules.name)
+    found: dict[str, float] = {}
+    for number in np.flatnonzero(scores >= rules.score_floor):
+        label = class_name(int(number), rules.names)
+        found[label] = min(1.0, found.get(label, 0.0) + float(scores[number]))
+    return found

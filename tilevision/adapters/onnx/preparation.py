@@ -1,0 +1,217 @@
+"""From a tile to what a model takes in, and from its pixels back to the tile's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import ModelError
+
+__all__ = ["FITS", "NORMALISATIONS", "Placement", "Preparation", "scaling"]
+
+FITS = {True: "letterbox", False: "stretch", "corner": "corner"}
+NORMALISATIONS = ("0..1", "0..255", "-1..1", "imagenet")
+FILL = 114  # grey of the border, as the YOLO families are trained with
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a tile lies in the model's input: input = tile × scale + offset, in x and y.
+
+    Parameters
+    ----------
+    tile : tuple of int
+        Width and height of the tile, pixels.
+    input : tuple of int
+        Width and height of the model's input, pixels.
+    shown : tuple of int
+        Width and height of the tile in the input, pixels.
+    offset : tuple of int
+        Left and top of the tile in the input, pixels.
+    """
+
+    tile: tuple[int, int]
+    input: tuple[int, int]
+    shown: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Input pixels per tile pixel, in x and y."""
+        return self.shown[0] / self.tile[0], self.shown[1] / self.tile[1]
+
+    def to_tile(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return points ``(…, 2)``, x and y in the input, in pixels of the tile."""
+        return np.asarray((points - np.array(self.offset)) / np.array(self.scale))
+
+    def to_input(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return points ``(…, 2)``, x and y in the tile, in pixels of the input."""
+        return np.asarray(points * np.array(self.scale) + np.array(self.offset))
+
+    @classmethod
+    def fit(
+        cls, tile: tuple[int, int], size: tuple[int, int] | None, fit: str, multiple: int
+    ) -> Placement:
+        """Decide where a tile goes.
+
+        Parameters
+        ----------
+        tile : tuple of int
+            Width and height.
+        size : tuple of int, optional
+            Of the model's input; None: the tile as it is, filled up to a multiple.
+        fit : str
+            ``"letterbox"``: proportions kept, in the middle; ``"corner"``: likewise, at the top
+            left; ``"stretch"``: as large as the input.
+        multiple : int
+            Of what both sides are a multiple where `size` is None.
+        """
+        if size is None:
+            filled = (-(-tile[0] // multiple) * multiple, -(-tile[1] // multiple) * multiple)
+            return cls(tile, filled, tile)
+        if fit == "stretch":
+            return cls(tile, size, size)
+        ratio = min(size[0] / tile[0], size[1] / tile[1])
+        wide = min(size[0], max(1, round(tile[0] * ratio)))
+        high = min(size[1], max(1, round(tile[1] * ratio)))
+        if fit == "corner":
+            return cls(tile, size, (wide, high))
+        return cls(tile, size, (wide, high), ((size[0] - wide) // 2, (size[1] - high) // 2))
+
+
+def scaling(
+    normalize: str | Mapping[str, Any], channels: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return factor and offset per channel: what goes in is value × factor + offset.
+
+    Parameters
+    ----------
+    normalize : str or mapping
+        One of `NORMALISATIONS`, or ``{"mean": […], "std": […]}`` on the scale 0 to 1, in the
+        order of the model's channels.
+    channels : str
+        ``"rgb"``, ``"bgr"``, ``"grey"`` or ``"bands"``.
+
+    Raises
+    ------
+    ModelError
+        If it is none of these.
+    """
+    mean: Sequence[float]
+    std: Sequence[float]
+    if normalize == "0..255":
+        return np.ones(1, np.float32), np.zeros(1, np.float32)
+    if normalize in ("0..1", "-1..1"):
+        mean, std = ((0.0,), (1.0,)) if normalize == "0..1" else ((0.5,), (0.5,))
+    elif normalize == "imagenet":
+        turn = -1 if channels == "bgr" else 1
+        mean, std = _MEAN[::turn], _STD[::turn]
+    elif isinstance(normalize, Mapping) and normalize.keys() == {"mean", "std"}:
+        mean, std = _share("mean", normalize["mean"], 0), _share("std", normalize["std"], 1e-6)
+    else:
+        raise ModelError(
+            f"normalize is {normalize!r:.80}; give one of {', '.join(NORMALISATIONS)}, or "
+            "{'mean': […], 'std': […]} on the scale 0 to 1"
+        )
+    deviation = np.array(std, dtype=np.float32)
+    return (1 / (255 * deviation)).astype(np.float32), -np.array(mean, np.float32) / deviation
+
+
+def _share(name: str, value: Any, least: float) -> Sequence[float]:
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    good = [isinstance(n, (int, float)) and least <= n <= 1 for n in numbers]
+    if not numbers or not all(good):
+        raise ModelError(
+            f"{name} in normalize is {value!r:.80}; give numbers from 0 to 1, one for each "
+            "channel (divide those meant for 0 to 255 by 255)"
+        )
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """How tiles become what a model takes in.
+
+    Parameters
+    ----------
+    size : tuple of int, optional
+        Width and height of the model's input; None: each tile's own.
+    fit : str
+        As in `Placement.fit`.
+    multiple : int
+        Of what both sides are a multiple where `size` is None.
+    channels : str
+        ``"rgb"``, ``"bgr"``, ``"grey"``, or ``"bands"``: as they are read.
+    normalize : str or mapping
+        As in `scaling`.
+    dtype : dtype
+        Of the model's input.
+    channels_first : bool
+    """
+
+    size: tuple[int, int] | None
+    fit: str
+    multiple: int
+    channels: str
+    normalize: Any
+    dtype: np.dtype[Any]
+    channels_first: bool
+
+    def place(self, tile: NDArray[Any]) -> Placement:
+        """Return where a tile ``(h, w, c)`` goes."""
+        return Placement.fit((tile.shape[1], tile.shape[0]), self.size, self.fit, self.multiple)
+
+    def prepare(self, tiles: Sequence[NDArray[Any]], place: Placement) -> NDArray[Any]:
+        """Return tiles ``(h, w, c)`` of one placement as the model takes them, four axes."""
+        factor, offset = scaling(self.normalize, self.channels)
+        stack = [self._framed(self._coloured(tile), place) for tile in tiles]
+        batch = np.stack(stack)
+        if self.dtype.kind == "f":
+            # uint8 times float32 makes float32 in one pass.
+            batch = (np.multiply(batch, factor, dtype=np.float32) + offset).astype(self.dtype)
+        if self.channels_first:
+            batch = batch.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(batch)
+
+    def _coloured(self, tile: NDArray[Any]) -> NDArray[Any]:
+        if self.channels == "bgr":
+            return tile[..., ::-1]
+        if self.channels == "grey" and tile.shape[2] >= 3:
+            grey = tile[..., :3].astype(np.float32) @ _LUMA
+            return np.asarray(np.rint(grey).astype(tile.dtype)[..., None])
+        return tile
+
+    def _framed(self, tile: NDArray[Any], place: Placement) -> NDArray[Any]:
+        shown = _resized(tile, place.shown)
+        if place.shown == place.input:
+            return shown
+        framed = np.full((*place.input[::-1], tile.shape[2]), FILL, dtype=shown.dtype)
+        x, y = place.offset
+        framed[y : y + place.shown[1], x : x + place.shown[0]] = shown
+        return framed
+
+
+def _resized(tile: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return a tile ``(h, w, c)`` at another size (width, height), band by band."""
+    if (tile.shape[1], tile.shape[0]) == size:
+        return tile
+    from PIL import Image
+
+    how = Image.Resampling.BILINEAR
+    if tile.dtype == np.uint8 and tile.shape[2] == 3:
+        picture = Image.fromarray(np.ascontiguousarray(tile))
+        return np.asarray(picture.resize(size, how))
+    bands = [
+        np.asarray(Image.fromarray(band.astype(np.float32)).resize(size, how))
+        for band in np.moveaxis(tile, 2, 0)
+    ]
+    values: NDArray[Any] = np.stack(bands, axis=2)
+    if tile.dtype.kind != "f":
+        values = np.rint(values).astype(tile.dtype)
+    return values

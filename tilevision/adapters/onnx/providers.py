@@ -1,0 +1,191 @@
+"""Where a model runs: the execution provider for a device, and what this machine has."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import tempfile
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from tilevision.errors import ModelError
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["Provider", "library", "processes", "provider_for", "runtime"]
+
+CPU = "CPUExecutionProvider"
+PROVIDERS = {
+    "cpu": CPU,
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "mps": "CoreMLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_GPU_REMEDY = "pip uninstall onnxruntime && pip install 'tilevision[onnx-gpu]'"
+REMEDIES = {
+    "cuda": _GPU_REMEDY,
+    "tensorrt": f"{_GPU_REMEDY} tensorrt",
+    "mps": "pip install 'tilevision[onnx]' on a Mac",
+    "openvino": "pip uninstall onnxruntime && pip install onnxruntime-openvino",
+}
+AUTOMATIC = ("cuda", "mps", "openvino")  # TensorRT compiles for minutes: it has to be asked for
+NVIDIA = ("cuda", "tensorrt")
+
+# A model of one node, y(1) = x(1). Opening it shows whether a provider works on this machine,
+# which its being compiled into onnxruntime does not.
+_IDENTITY = bytes.fromhex(
+    "08073a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a02080162"
+    "0f0a0179120a0a08080112040a02080142040a00100d"
+)
+
+Provider = tuple[str, dict[str, str]]
+
+
+def library() -> Any:
+    """Return onnxruntime.
+
+    Raises
+    ------
+    ModelError
+        If it is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ModelError(
+            f"ONNX models need onnxruntime ({error}): pip install 'tilevision[onnx]', or "
+            "'tilevision[onnx-gpu]' for an NVIDIA GPU"
+        ) from error
+
+
+def provider_for(device: str) -> Provider:
+    """Return onnxruntime's name and options of what runs models on `device` here.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ``"openvino"``,
+        ``"tensorrt:0"``. Without a number, processes on one machine share its GPUs out.
+
+    Raises
+    ------
+    ModelError
+        If the device is unknown, or is not here.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "auto":
+        kind = next((kind for kind in AUTOMATIC if _works(kind)), "cpu")
+    elif kind not in PROVIDERS or (number and not (number.isdecimal() and kind in NVIDIA)):
+        raise ModelError(
+            f"device {device!r} is not known to onnxruntime; give 'auto', 'cpu', 'cuda:0', 'mps', "
+            "'openvino' or 'tensorrt:0'"
+        )
+    elif not _works(kind):
+        raise ModelError(
+            f"device {device!r} was asked for, but onnxruntime {library().__version__} has no "
+            f"{PROVIDERS[kind]} that works here; there is {', '.join(_present())}. For {kind}: "
+            f"{REMEDIES[kind]}; or leave device out"
+        )
+    if kind not in NVIDIA:
+        return PROVIDERS[kind], {}
+    index = int(number) if number else _claimed(_gpus())
+    if index >= _gpus():
+        raise ModelError(
+            f"device {device!r} was asked for, but this machine shows {_gpus()} GPU"
+            f"{'s' if _gpus() != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES"
+        )
+    return PROVIDERS[kind], {"device_id": str(index)}
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model, as "onnxruntime 1.20.1, CPUExecutionProvider".
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime or the device asked for is not here.
+    """
+    name, options = provider_for(spec.device)
+    where = f" on GPU {options['device_id']}" if options else ""
+    return f"onnxruntime {library().__version__}, {name}{where}"
+
+
+def processes(spec: ModelSpec) -> int | None:
+    """Return how many processes of this machine should hold the model; None: no matter.
+
+    One for each GPU where it runs on GPUs, since each holds the weights once more and none of
+    them is faster for it.
+    """
+    kind, _, number = spec.device.partition(":")
+    if kind == "auto":
+        kind = next((kind for kind in AUTOMATIC if _works(kind)), "cpu")
+    if kind == "mps":
+        return 1
+    if kind not in NVIDIA:
+        return None
+    return 1 if number else max(1, _gpus())
+
+
+@lru_cache
+def _works(kind: str) -> bool:
+    """Say whether a provider can be used, by opening a model of one node with it."""
+    onnxruntime = library()
+    name = PROVIDERS[kind]
+    if name not in onnxruntime.get_available_providers():
+        return False
+    if kind == "cpu":
+        return True
+    if kind in NVIDIA:
+        if not _gpus():
+            return False
+        with suppress(Exception):  # older ones cannot, and find CUDA's libraries by themselves
+            onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(_IDENTITY, options, providers=[name, CPU])
+    except Exception:  # noqa: BLE001 - whatever the reason, it does not work
+        return False
+    return name in session.get_providers()
+
+
+def _present() -> list[str]:
+    return [name for kind, name in PROVIDERS.items() if _works(kind)]
+
+
+@lru_cache
+def _gpus() -> int:
+    """Return how many NVIDIA GPUs this process may use; CUDA_VISIBLE_DEVICES counts."""
+    count = ctypes.c_int(0)
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return 0
+    good = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if good else 0
+
+
+_claims: list[IO[str]] = []
+
+
+@lru_cache
+def _claimed(count: int) -> int:
+    """Return the GPU that this process has for itself, as long as it lives; by turns if none."""
+    with suppress(ImportError):  # Windows has no fcntl
+        import fcntl
+
+        for index in range(count):
+            path = Path(tempfile.gettempdir()) / f"tilevision-gpu-{os.getuid()}-{index}.lock"
+            with suppress(OSError):
+                file = path.open("a")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    file.close()
+                    continue
+                _claims.append(file)
+                return index
+    return os.getpid() % max(1, count)

@@ -1,0 +1,89 @@
+"""Which family a model belongs to: told by names, notes and shapes, never guessed."""
+
+from __future__ import annotations
+
+import difflib
+
+from tilevision.adapters.onnx.families import ALIASES, FAMILIES, Layout
+from tilevision.adapters.onnx.ports import Facts, listed
+from tilevision.errors import ModelError
+
+__all__ = ["known_family", "recognise"]
+
+_DECODE = (
+    "decode=f, where f(outputs, info) gets the outputs by name as arrays for one tile and returns "
+    "boxes in pixels of the input, as an (n, 6) array of xmin, ymin, xmax, ymax, score, class"
+)
+_RASTER = 8  # an output finer than the input by no more than this is a picture, not a grid
+
+
+def known_family(name: str) -> str:
+    """Return the family that goes by `name`.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    found = ALIASES.get(name, name) if isinstance(name, str) else None
+    if found not in FAMILIES:
+        close = difflib.get_close_matches(str(name), [*FAMILIES, *ALIASES], 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ModelError(
+            f"family {name!r:.80} is not known{hint} Known: {', '.join(FAMILIES)}; for others "
+            f"pass {_DECODE}"
+        )
+    return str(found)
+
+
+def recognise(name: str, layout: Layout) -> str:
+    """Return the family that model `name` belongs to.
+
+    Raises
+    ------
+    ModelError
+        If it is none or may be several, or does what is not supported: lists the outputs and
+        says what to pass.
+    """
+    _refuse_rasters(name, layout)
+    found = [family.name for family in FAMILIES.values() if family.matches(layout)]
+    if len(found) == 1:
+        return found[0]
+    seen = listed(_concrete(layout))
+    if found:
+        raise ModelError(
+            f"model {name} may be {' or '.join(found)} ({seen}); say which with family=, as "
+            f"family={found[0]!r}, or give names= with one name for each class"
+        )
+    raise ModelError(
+        f"model {name} has a layout that is not known ({seen}{_told(layout)}); pass family= "
+        f"({', '.join(FAMILIES)}), or {_DECODE}"
+    )
+
+
+def _refuse_rasters(name: str, layout: Layout) -> None:
+    task = layout.task
+    if task in ("pose", "depth"):
+        raise ModelError(f"model {name} was exported for {task}, which is not read; pass {_DECODE}")
+    sizes = [port.shape[2:] for port in layout.outputs if len(port.shape) == 4]
+    rasters = len(layout.outputs) == 1 and any(
+        rows * _RASTER > layout.size[1] and columns * _RASTER > layout.size[0]
+        for rows, columns in sizes
+        if rows is not None and columns is not None
+    )
+    if task == "semantic" or rasters:
+        raise ModelError(
+            f"model {name} gives a raster of classes (semantic segmentation: "
+            f"{listed(_concrete(layout))}), which is not supported; use a detector, or pass a "
+            "function that makes polygons of it"
+        )
+
+
+def _told(layout: Layout) -> str:
+    if layout.n_classes is None:
+        return ""
+    return f"; {layout.n_classes} class names"
+
+
+def _concrete(layout: Layout) -> Facts:
+    return Facts(layout.facts.inputs, layout.outputs, layout.facts.notes)
