@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 from time import perf_counter
 from typing import Any
 
@@ -87,7 +89,8 @@ class Hooks:
     started : callable
         Called with the tile's id before the tile is read.
     waiting : callable
-        Called once before a hosted model's request: gives the processor slot back.
+        Called once before a hosted model's requests, all sent at once: gives the processor slot
+        back.
     span : callable
         ``span("read" | "infer" | "encode")``: a context that measures.
     """
@@ -123,14 +126,54 @@ def infer(
     batches = [range(i, min(i + size, len(tiles))) for i in range(0, len(tiles), size)]
     if work.model.hosted:
         requests = [task.encode(rows) for rows in map(task.read, batches) if rows]
-        for rows, payload, seconds in requests:
-            if rows:
-                task.request(rows, payload, seconds)
+        task.request([request for request in requests if request.rows])
     else:
         for rows in map(task.read, batches):
             if rows:
                 task.predict(rows)
     return [task.outcomes[row] for row in range(len(tiles))]
+
+
+@dataclass(slots=True)
+class _Request:
+    """What is sent to a hosted model at once, and what came of it."""
+
+    rows: list[int]
+    payload: Any
+    seconds: float
+    answers: Any = None
+    error: BaseException | None = None
+
+    def ask(self, ask: Callable[[Any], Any]) -> None:
+        """Send and wait, on any thread."""
+        began = perf_counter()
+        try:
+            self.answers = ask(self.payload)
+        except BaseException as error:  # noqa: BLE001  # raised again where it belongs to tiles
+            self.error = error
+        self.payload = None
+        self.seconds += perf_counter() - began
+
+
+def _answered(ask: Callable[[Any], Any], requests: list[_Request]) -> Iterator[_Request]:
+    """Send all requests at the same time; yield each as soon as it is answered.
+
+    The threads only wait. They are daemons: a worker that is told to go must not stay for them.
+    """
+    if len(requests) == 1:
+        requests[0].ask(ask)
+        yield requests[0]
+        return
+    done: SimpleQueue[_Request] = SimpleQueue()
+
+    def send(request: _Request) -> None:
+        request.ask(ask)
+        done.put(request)
+
+    for request in requests:
+        Thread(target=send, args=(request,), daemon=True).start()
+    for _ in requests:
+        yield done.get()
 
 
 class _Task:
@@ -145,7 +188,6 @@ class _Task:
         self._read_seconds: dict[int, float] = {}
         self._usage: dict[int, Usage] = {}
         self._built: Any = None
-        self._slot_given_back = False
 
     def read(self, rows: Sequence[int]) -> list[int]:
         """Read tiles; return the rows of those that could be."""
@@ -168,28 +210,34 @@ class _Task:
                 answers = model.predict([self._pixels.pop(row) for row in rows])
             self._finish(rows, answers, perf_counter() - began)
 
-    def encode(self, rows: list[int]) -> tuple[list[int], Any, float]:
-        """Make the request of a hosted model; return its rows, the payload and the seconds."""
+    def encode(self, rows: list[int]) -> _Request:
+        """Make the request of a hosted model."""
         began = perf_counter()
         payload = None
         with self._surviving(rows, began):
             model = self._model()
             with self._hooks.span("encode"):
                 payload = model.encode([self._pixels.pop(row) for row in rows])
-        return [row for row in rows if row not in self.outcomes], payload, perf_counter() - began
+        left = [row for row in rows if row not in self.outcomes]
+        return _Request(left, payload, perf_counter() - began)
 
-    def request(self, rows: list[int], payload: Any, seconds: float) -> None:
-        """Ask a hosted model, with the processor slot given back; `seconds` went before."""
-        began = perf_counter() - seconds
-        with self._surviving(rows, began):
-            if not self._slot_given_back:
-                self._hooks.waiting()
-                self._slot_given_back = True
+    def request(self, requests: list[_Request]) -> None:
+        """Send all requests at once, with the processor slot given back, and finish each."""
+        if not requests:
+            return
+        with self._surviving([row for request in requests for row in request.rows], perf_counter()):
+            self._hooks.waiting()
+            ask = self._model().request
             with self._hooks.span("infer"):
-                model = self._model()
-                self._used(rows, Usage(calls=1))
-                answers = model.request(payload)
-            self._finish(rows, answers, perf_counter() - began)
+                for request in _answered(ask, requests):
+                    self._take(request)
+
+    def _take(self, request: _Request) -> None:
+        with self._surviving(request.rows, perf_counter() - request.seconds):
+            self._used(request.rows, Usage(calls=1))
+            if request.error is not None:
+                raise request.error
+            self._finish(request.rows, request.answers, request.seconds)
 
     def _model(self) -> Any:
         # Built only after its first tile was announced: a model that kills its process
@@ -241,6 +289,8 @@ class _Task:
             yield
         except BaseException as error:  # noqa: BLE001  # SystemExit too must end no worker
             failure = _failure(error)
+            if isinstance(used := getattr(error, "usage", None), Usage):
+                self._used(rows, used)
             seconds = (perf_counter() - began) / len(rows)
             for row in rows:
                 read = self._read_seconds.get(row)

@@ -40,7 +40,7 @@ class Board:
         self.workers = Workers()
         self.window = Window(policy)
         self.bucket = Bucket(policy.quota.per_minute)
-        self.batches = Batches(policy.batch_size, policy.model_batch)
+        self.batches = Batches(policy.batch_size, policy.model_batch, hosted=policy.hosted)
         self.backoff = Backoff(policy.retry, seed)
         self.circuit = Circuit(self.backoff, hosted=policy.hosted)
         self.deadlines = Deadlines(policy.timeout, policy.model_batch)

@@ -131,7 +131,7 @@ class Dispatch:
     def _batch(self, room: int, limit: float) -> int:
         """Return the size of the next batch; 0 to wait for more room."""
         threads, batches = self._workers.threads, self._board.batches
-        size = batches.next(self._backlog.untried, threads)
+        size = batches.next(self._backlog.untried, threads, self._board.limit)
         wanted = int(min(size, self._board.window.share(threads), limit))
         busy = len(self._flight.tasks) >= threads and not self._board.policy.hosted
         if room < wanted and busy:

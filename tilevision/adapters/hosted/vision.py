@@ -120,8 +120,9 @@ class HostedVision:
 
     def _moderated(self, picture: Picture) -> dict[str, Any]:
         result = endpoint.moderate(self._parameters, picture.url)
-        scores = _numbers(result.category_scores)
-        flagged = sorted(name for name, flag in _plain(result.categories).items() if flag is True)
+        scores = _numbers(result.get("category_scores"))
+        categories = result.get("categories") or {}
+        flagged = sorted(name for name, flag in categories.items() if flag is True)
         counted = self._parameters.categories
         if counted is not None:
             unknown = sorted(set(counted) - scores.keys())
@@ -131,22 +132,17 @@ class HostedVision:
                     f"{', '.join(sorted(scores))}"
                 )
             flagged = [name for name in flagged if name in counted]
-        blocked = bool(flagged) if counted is not None else bool(result.flagged)
+        blocked = bool(flagged) if counted is not None else result["flagged"]
         reason = ", ".join(f"{name} {scores.get(name, 1.0):.2f}" for name in flagged)
         if not blocked:
             reason = "nothing flagged"
         return {"allowed": not blocked, "reason": reason or "flagged", "scores": scores}
 
 
-def _plain(columns: Any) -> dict[str, Any]:
-    """Return a moderation result's columns by the names that the service gives them."""
-    return dict(columns.model_dump(by_alias=True)) if columns is not None else {}
-
-
 def _numbers(columns: Any) -> dict[str, float]:
     return {
-        name: float(value)
-        for name, value in _plain(columns).items()
+        str(name): float(value)
+        for name, value in (columns or {}).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
 
