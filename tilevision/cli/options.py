@@ -38,6 +38,7 @@ _OPTIONS = (
     click.option("--workers", type=int, help="Local processes. [default: one per processor]"),
     click.option("--concurrency", type=int, help="Tiles in flight. [default: automatic]"),
     click.option("--batch-size", type=int, help="Tiles to a task. [default: automatic]"),
+    click.option("--device", default="auto", show_default=True, help="cpu, cuda:0, mps, …"),
     click.option("--timeout", type=float, help="Seconds a tile may take before it is given up."),
     click.option("--retries", type=int, help="Times a failed tile is tried again. [default: 2]"),
     click.option(

@@ -4,7 +4,7 @@ Named `modelspec` because `model` and `models` are public functions, and a packa
 attribute cannot be both a function and a submodule.
 """
 
-from tilevision.modelspec.build import build, runtime, unwrap
+from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap
 from tilevision.modelspec.price import Answers, Price, Usage
 from tilevision.modelspec.registry import Registered, models, register_model
 from tilevision.modelspec.resolve import model, resolve
@@ -22,6 +22,8 @@ __all__ = [
     "build",
     "model",
     "models",
+    "on_device",
+    "processes",
     "register_model",
     "resolve",
     "runtime",

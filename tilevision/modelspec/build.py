@@ -7,12 +7,13 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tilevision.errors import ModelError, Throttled, TransientError
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
-__all__ = ["attribute", "build", "runtime", "unwrap"]
+__all__ = ["attribute", "build", "on_device", "processes", "runtime", "unwrap"]
 
 KEPT = 8  # models a process keeps; the one used longest ago goes first
 
@@ -83,9 +84,51 @@ def runtime(spec: ModelSpec) -> str:
     ModelError
         If the device asked for is not there, or the model's library is not.
     """
-    module = importlib.import_module(spec.factory.partition(":")[0])
-    tell = getattr(module, "runtime", None)
+    tell = _adapter(spec, "runtime")
     return "" if tell is None else str(tell(spec))
+
+
+def processes(spec: ModelSpec) -> int | None:
+    """Return how many processes of this machine should hold the model: one for each GPU.
+
+    The module of the spec's factory may have a function ``processes(spec)`` that knows.
+
+    Returns
+    -------
+    int or None
+        None: as many as there are processors.
+
+    Raises
+    ------
+    ModelError
+        If the device asked for is not there, or the model's library is not.
+    """
+    count = _adapter(spec, "processes")
+    return None if count is None else count(spec)
+
+
+def on_device(spec: ModelSpec, device: str) -> ModelSpec:
+    """Return the spec of a model that is to run on `device`; ``"auto"`` leaves it as it is.
+
+    Raises
+    ------
+    ModelError
+        If another device than the processor is asked for and the model's adapter, having no
+        function ``runtime``, has none to choose from.
+    """
+    if device == "auto":
+        return spec
+    if device != "cpu" and _adapter(spec, "runtime") is None:
+        adapter = spec.factory.partition(":")[0]
+        raise ModelError(
+            f"device is {device!r}, but model {spec.name} ({adapter}) has no choice of device; "
+            "leave device out (beside others, declare it of one: tv.model(…, device=…))"
+        )
+    return replace(spec, device=device)
+
+
+def _adapter(spec: ModelSpec, name: str) -> Any:
+    return getattr(importlib.import_module(spec.factory.partition(":")[0]), name, None)
 
 
 def attribute(reference: str) -> Any:

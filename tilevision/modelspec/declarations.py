@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
@@ -11,7 +12,9 @@ from tilevision.errors import ModelError
 from tilevision.modelspec.price import Price
 from tilevision.modelspec.spec import Stage
 
-__all__ = ["DECLARABLE", "split", "stages"]
+__all__ = ["DECLARABLE", "DEVICES", "split", "stages"]
+
+DEVICES = re.compile(r"auto|cpu|mps|openvino|(cuda|tensorrt)(:\d+)?")
 
 
 def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -103,6 +106,15 @@ def _flag(what: str, value: Any) -> bool:
     return value
 
 
+def _device(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not DEVICES.fullmatch(value):
+        raise ModelError(
+            f"{what} is {value!r:.80}; give 'auto', 'cpu', 'cuda:0', 'mps', 'openvino' or "
+            "'tensorrt:0'"
+        )
+    return value
+
+
 def stages(what: str, value: Any) -> tuple[Stage, ...]:
     """Check a stage, or several."""
     items = (value,) if isinstance(value, str) else tuple(value)
@@ -123,6 +135,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "nms": _maybe(_overlap),
     "min_score": _maybe(_share),
     "hosted": _flag,
+    "device": _device,
     "price": _maybe(lambda _, value: Price.parse(value)),
 }
 

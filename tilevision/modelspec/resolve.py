@@ -69,7 +69,7 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         whenever the answers would change. None: worked out from the code.
     **declarations
         Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
-        ``max_detections``, ``nms``, ``min_score``, ``price``, ``stages``, ``name``. For
+        ``max_detections``, ``nms``, ``min_score``, ``device``, ``price``, ``stages``, ``name``. For
         functions also ``batched=True`` (it is called with a list of tiles and returns one
         answer for each) and ``names`` (class names, by class number). For a name, all others
         are parameters of that model: ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
@@ -157,7 +157,9 @@ def _of_function(
 def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
     name = declarations.get("name") or getattr(value, "name", None)
     name = str(name or type(value).__name__)
-    own = {key: getattr(value, key) for key in DECLARABLE if hasattr(value, key)}
+    # A model's own `device` is one of its library's objects.
+    keys = [key for key in DECLARABLE if key != "device"]
+    own = {key: getattr(value, key) for key in keys if hasattr(value, key)}
     given = {**own, "hosted": not isinstance(value, Model), **declarations}
     given.pop("name", None)
     declared, params = split(name, given)

@@ -7,6 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from importlib.metadata import version
 from inspect import signature
@@ -67,7 +68,7 @@ def start(
     image : path, PIL image, array or ImageSource
         An array is ``(h, w)`` or ``(h, w, c)``.
     model : str, callable, model object or ModelSpec
-        A registered name (`tilevision.models` lists them) or a function
+        A registered name (`tilevision.models` lists them), an ``.onnx`` file, or a function
         ``f(pixels) -> findings`` on ``(h, w, 3)`` uint8 RGB.
     grid : optional
         ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels) or a `Grid`. Default: the
@@ -81,7 +82,8 @@ def start(
     mpp : float or (float, float), optional
         Microns per pixel, where the file does not say.
     min_score, classes : optional
-        Applied before the merge, without inference.
+        Applied before the merge, without inference. A model may say the score from which its
+        detections are shown where none is given; 0 shows all that were recorded.
     moderation : str or callable, optional
         Asked before any tile, with an RGB thumbnail. The built-in limits always run.
     synthesis : str or callable
@@ -99,7 +101,8 @@ def start(
     batch_size : int, optional
         Tiles to a task; default automatic.
     device : str
-        ``"auto"`` or ``"cpu"``.
+        Where the model runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``,
+        ``"openvino"``, ``"tensorrt:0"``. One that is asked for and not there is an error.
     retry : Retry
     quota : Quota, optional
     timeout : float, optional
@@ -248,6 +251,8 @@ def launch(
         Of the run to go on with; None: a new one.
     """
     stages = resolve_stages(settings)
+    if settings.min_score is None:
+        settings = replace(settings, min_score=stages.min_score)
     with open_checkpoint(settings.checkpoint) as checkpoint:
         decided = make_plan(image, settings, stages, checkpoint)
     if manifest is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.errors import ModelError
 from tilevision.grid import Tile
-from tilevision.modelspec import ModelSpec, resolve
+from tilevision.modelspec import ModelSpec, on_device, resolve
 from tilevision.pipeline.passes import Pass, make_passes, restorable
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling, decide
@@ -48,6 +48,15 @@ class Stages:
     def tile(self) -> ModelSpec:
         """The model of the tiles; the first where there are several."""
         return self.models[0]
+
+    @property
+    def min_score(self) -> float | None:
+        """The score from which detections are shown where the user names none.
+
+        Of several models the least: what one of them wants hidden hides nothing of another's.
+        """
+        scores = [spec.min_score or 0.0 for spec in self.models]
+        return min(scores) or None
 
     @property
     def priced(self) -> bool:
@@ -119,8 +128,12 @@ def resolve_stages(settings: Settings) -> Stages:
     moderation, synthesis = settings.moderation, settings.synthesis
     asked = settings.model
     routed = isinstance(asked, (Route, Cascade))
+
+    def of_tiles(model: Any) -> ModelSpec:
+        return on_device(resolve(model, "tile"), settings.device)
+
     return Stages(
-        asked=asked.resolved(resolve) if routed else resolve(asked, "tile"),
+        asked=asked.resolved(of_tiles) if routed else of_tiles(asked),
         moderation=None if moderation is None else resolve(moderation, "moderation"),
         synthesis=None if synthesis is None else resolve(synthesis, "synthesis"),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from tilevision.errors import RunError
 from tilevision.exporting.atomic import check_folder
+from tilevision.modelspec.declarations import DEVICES
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry
 
@@ -60,8 +61,11 @@ class Settings:
             _positive(name, getattr(self, name))
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise RunError(f"min_score is {self.min_score}; give a number from 0 to 1")
-        if self.device not in ("auto", "cpu"):
-            raise RunError(f"device {self.device!r} is not known; give 'auto' or 'cpu'")
+        if not isinstance(self.device, str) or not DEVICES.fullmatch(self.device):
+            raise RunError(
+                f"device {self.device!r} is not known; give 'auto', 'cpu', 'cuda:0', 'mps', "
+                "'openvino' or 'tensorrt:0'"
+            )
         _instance("retry", self.retry, Retry)
         if self.quota is not None:
             _instance("quota", self.quota, Quota)
