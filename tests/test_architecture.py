@@ -24,7 +24,7 @@ TABLE = {
     "grid": {"geometry"},
     "findings": {"geometry", "grid"},
     "codec": {"findings"},
-    "digest": {"findings", "grid"},
+    "digest": {"findings", "grid", "regions"},
     "sources": {"geometry"},
     "regions": {"geometry", "grid", "sources"},
     "fingerprint": set(),
@@ -44,7 +44,7 @@ TABLE = {
     "units": {"findings", "geometry", "sources"},
     "heatmap": {"findings", "geometry", "grid"},
     "plot": {"heatmap", "findings", "grid", "sources", "geometry"},
-    "account": {"grid", "seams"},
+    "account": {"grid", "seams", "regions"},
     "result": {
         *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
         *("account", "exporting", "units", "heatmap"),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError
 from tilevision.grid import Tile
 from tilevision.seams import merge
+
+if TYPE_CHECKING:
+    from tilevision.regions import Region
 
 __all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow"]
 
@@ -127,6 +130,8 @@ class RunFacts:
         Text of a synthesis model other than the built-in summary.
     seconds : float
         Wall time of the run.
+    region : Region, optional
+        The part of the image that was asked for; None: all of it.
     """
 
     run_id: str
@@ -142,6 +147,7 @@ class RunFacts:
     cost: float | None = None
     synthesis: str | None = None
     seconds: float = 0.0
+    region: Region | None = None
 
 
 def _class_names(classes: Iterable[Any]) -> tuple[str, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilevision.findings import Findings
 from tilevision.grid import Tile
+
+if TYPE_CHECKING:
+    from tilevision.regions import Region
 
 __all__ = ["Digest", "coverage", "covered_area", "describe", "digest"]
 
@@ -31,9 +34,9 @@ class Digest:
     n_tiles, n_analysed, n_failed, n_skipped, n_saturated : int
         Tiles in the grid; analysed (done or restored); failed; outside the region; full.
     analysed_share : float
-        Share of the image's area that was analysed, 0 to 1.
+        Share of the area of the image, or of the region, that was analysed, 0 to 1.
     analysed_area : float
-        Square pixels that were analysed.
+        Square pixels that were analysed, within the region where there is one.
     n_findings : int
     counts : mapping of str to int
         Detections per class, most frequent first; at most 20 classes.
@@ -45,6 +48,10 @@ class Digest:
         Median width and height of the boxes, pixels.
     strongest : tuple
         Up to 10 detections with the highest score: label, score, box.
+    region : str, optional
+        What the region is, where one was asked for; findings are those within it.
+    region_share : float
+        Its share of the image's area, 0 to 1; 1 without a region.
     """
 
     size: tuple[int, int]
@@ -64,6 +71,8 @@ class Digest:
     low_score_share: float | None
     median_size: tuple[float, float] | None
     strongest: tuple[dict[str, Any], ...]
+    region: str | None = None
+    region_share: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -103,10 +112,18 @@ def digest(
     mpp: tuple[float, float] | None = None,
     model: str = "",
     n_saturated: int = 0,
+    region: Region | None = None,
 ) -> Digest:
-    """Digest merged `findings` (image frame) and the status of each tile."""
+    """Digest merged `findings` (image frame, within `region`) and the status of each tile."""
     analysed = [tile for tile, status in tiles if status in ("done", "restored")]
-    area = covered_area(analysed)
+    n_skipped = sum(status == "skipped" for _, status in tiles)
+    whole = size[0] * size[1] if region is None else region.area
+    if region is None:
+        area = covered_area(analysed)
+    else:
+        # All tiles together cover the image, so nothing has to be cut out where none is missing.
+        missing = len(tiles) - n_skipped - len(analysed)
+        area = region.area_within(analysed) if missing else region.area
     names, counts = np.unique(findings.labels.astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:CLASSES]
     scores = findings.scores[~np.isnan(findings.scores)]
@@ -119,9 +136,9 @@ def digest(
         n_tiles=len(tiles),
         n_analysed=len(analysed),
         n_failed=sum(status == "failed" for _, status in tiles),
-        n_skipped=sum(status == "skipped" for _, status in tiles),
+        n_skipped=n_skipped,
         n_saturated=n_saturated,
-        analysed_share=area / (size[0] * size[1]),
+        analysed_share=area / whole,
         analysed_area=area,
         n_findings=len(findings),
         counts={str(names[i]): int(counts[i]) for i in order},
@@ -137,13 +154,16 @@ def digest(
             }
             for i in range(min(STRONGEST, len(scores)))
         ),
+        region=None if region is None else region.name,
+        region_share=whole / (size[0] * size[1]),
     )
 
 
 def describe(facts: Digest) -> str:
     """Write the scene in sentences: counts, density, confidence, coverage, failures."""
     width, height = facts.size
-    sentences = [f"{_found(facts)} in an image of {width:,} × {height:,} pixels."]
+    where = "in" if facts.region is None else f"within the region ({facts.region}) of"
+    sentences = [f"{_found(facts)} {where} an image of {width:,} × {height:,} pixels."]
     if facts.density and facts.n_findings:
         value, unit = facts.density
         number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -177,17 +197,19 @@ def _found(facts: Digest) -> str:
 
 def coverage(facts: Digest) -> str:
     """Say in one sentence how much was analysed; what is missing comes first."""
-    missing = facts.n_tiles - facts.n_skipped - facts.n_analysed
+    asked = facts.n_tiles - facts.n_skipped
+    missing = asked - facts.n_analysed
     if missing:
-        share = 1 - facts.analysed_share
+        share, whole = 1 - facts.analysed_share, "area" if facts.region is None else "region"
         return (
-            f"INCOMPLETE: {missing} of {facts.n_tiles} tiles, {_percent(share)} of the area, "
+            f"INCOMPLETE: {missing} of {asked} tiles, {_percent(share)} of the {whole}, "
             "were not analysed."
         )
-    if facts.n_skipped:
+    if facts.region is not None:
+        which = "all" if asked == facts.n_tiles else f"{asked} of {facts.n_tiles}"
         return (
-            f"{facts.n_analysed} of {facts.n_tiles} tiles lie in the region and were analysed, "
-            f"{facts.analysed_share:.0%} of the image."
+            f"The region ({facts.region}), {_percent(facts.region_share)} of the image, was "
+            f"analysed: {which} tiles touch it."
         )
     if facts.n_tiles == 1:
         return "The one tile was analysed."

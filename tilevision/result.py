@@ -108,7 +108,18 @@ class Result:
 
     @cached_property
     def findings(self) -> Findings:
-        """Detections in pixels of the full-resolution image, merged across tiles."""
+        """Detections in pixels of the full-resolution image, merged across tiles.
+
+        Where a region was asked for, those whose box has its centre in it.
+        """
+        if self.facts.region is None:
+            return self._merged
+        boxes = self._merged.boxes
+        return self._merged.take(self.facts.region.holds((boxes[:, :2] + boxes[:, 2:]) / 2))
+
+    @cached_property
+    def _merged(self) -> Findings:
+        """What the tiles saw together; tiles that reach out of a region saw beyond it as well."""
         from tilevision.seams import merge
 
         how = self.settings
@@ -127,7 +138,7 @@ class Result:
         from tilevision.seams import seam_bias
 
         tiles = [found.tile for found in self.tile_findings]
-        return seam_bias(self.findings, tiles, size=self.source.size)
+        return seam_bias(self._merged, tiles, size=self.source.size)
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
@@ -147,6 +158,7 @@ class Result:
             mpp=self.mpp,
             model=self.facts.model,
             n_saturated=sum(seen.saturated for seen in self.tile_findings),
+            region=self.facts.region,
         )
 
     @property
@@ -261,8 +273,15 @@ class Result:
 
         tiles = [(row.tile, row.status) for row in self.rows]
         title = f"{self.name}: {len(self.findings):,} detections"
+        outline = () if self.facts.region is None else self.facts.region.outline()
         return draw_result(
-            target, self.source, tiles, self.findings, title=title, note=self.coverage
+            target,
+            self.source,
+            tiles,
+            self.findings,
+            title=title,
+            note=self.coverage,
+            outline=outline,
         )
 
     def __repr__(self) -> str:

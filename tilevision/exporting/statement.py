@@ -31,6 +31,7 @@ def statement(result: Result) -> dict[str, Any]:
         "model": {"name": result.facts.model, "fingerprint": result.facts.model_fingerprint},
         "grid": result.facts.grid,
         "scales": list(result.facts.scales),
+        "region": None if result.facts.region is None else result.facts.region.to_dict(),
         "merge": result.settings.to_dict(),
         "complete": result.complete,
         "coverage": result.coverage,

@@ -102,7 +102,7 @@ def _legend(axes: Axes, keys: Sequence[Key], page_width: float) -> None:
 
 def _handle(key: Key) -> Line2D | Patch:
     if key.line:
-        handle = Line2D([], [], color=key.colour, linewidth=2.2)
+        handle = Line2D([], [], color=key.colour, linewidth=2.2, ls="--" if key.dashed else "-")
         handle.set_path_effects([Stroke(linewidth=4.2, foreground="#303030"), Normal()])
         return handle
     face = to_rgba(key.colour, key.fill)

@@ -12,7 +12,14 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.plot.tile_map import TileMap, status_codes
-from tilevision.plot.wording import class_keys, colours_of, heading_for, status_keys
+from tilevision.plot.wording import (
+    OUTLINE,
+    class_keys,
+    colours_of,
+    heading_for,
+    region_keys,
+    status_keys,
+)
 from tilevision.sources.source import ImageSource
 
 if TYPE_CHECKING:
@@ -24,6 +31,7 @@ __all__ = ["draw_overlay", "draw_result"]
 LONGEST_SIDE = 2048  # px read of the image
 MAX_POLYGONS = 3000
 _HALO = "#00000080"
+_DASHES = (0, (5, 3))  # a region's outline: no detection is drawn dashed
 
 
 def draw_result(
@@ -35,6 +43,7 @@ def draw_result(
     size: tuple[int, int] | None = None,
     title: str = "",
     note: str = "",
+    outline: Sequence[NDArray[np.float64]] = (),
 ) -> Figure:
     """Draw a result with its title, what is missing, and a legend that counts in words.
 
@@ -54,6 +63,8 @@ def draw_result(
     note : str
         One line below it, such as how much of the image was analysed. Where a tile was
         not analysed and no note is given, this line says so.
+    outline : sequence of array (k, 2)
+        Closed rings x, y of the region that was asked for, full-resolution pixels.
 
     Returns
     -------
@@ -64,9 +75,9 @@ def draw_result(
 
     size = size or _full_size(image)
     heading = heading_for(title, note, tiles)
-    keys = status_keys(tiles) + class_keys(findings)
+    keys = status_keys(tiles) + region_keys(outline) + class_keys(findings)
     axes = frame_axes(target, size, heading.n_lines, len(keys))
-    draw_overlay(axes, image, tiles, findings, size=size)
+    draw_overlay(axes, image, tiles, findings, size=size, outline=outline)
     write_around(axes, heading, keys)
     figure = axes.get_figure(root=True)
     assert figure is not None  # the axes were made on one
@@ -80,6 +91,7 @@ def draw_overlay(
     findings: Findings,
     *,
     size: tuple[int, int] | None = None,
+    outline: Sequence[NDArray[np.float64]] = (),
 ) -> None:
     """Draw the image, its tiles by status and its findings, and nothing around them.
 
@@ -97,9 +109,21 @@ def draw_overlay(
             status_codes([status for _, status in tiles])
         )
         axes.imshow(painted, extent=extent, interpolation="antialiased", zorder=1)
+    _draw_outline(axes, outline)
     _draw_findings(axes, findings)
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     axes.set_axis_off()
+
+
+def _draw_outline(axes: Axes, rings: Sequence[NDArray[np.float64]]) -> None:
+    from matplotlib.collections import LineCollection
+
+    if rings:
+        for colour, width, style in ((_HALO, 3.0, "solid"), (OUTLINE, 1.4, _DASHES)):
+            lines = LineCollection(
+                list(rings), colors=colour, linewidths=width, linestyles=[style], zorder=2
+            )
+            axes.add_collection(lines, autolim=False)
 
 
 def _draw_findings(axes: Axes, findings: Findings) -> None:

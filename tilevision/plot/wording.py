@@ -11,7 +11,18 @@ from tilevision.grid import Tile
 from tilevision.plot.labels import drawable
 from tilevision.plot.palette import STATUSES, STYLES, class_colours
 
-__all__ = ["Heading", "Key", "class_keys", "colours_of", "heading_for", "status_keys"]
+__all__ = [
+    "OUTLINE",
+    "Heading",
+    "Key",
+    "class_keys",
+    "colours_of",
+    "heading_for",
+    "region_keys",
+    "status_keys",
+]
+
+OUTLINE = "#FFFFFF"
 
 MAX_CLASSES = 8
 _ACCOUNTED = ("done", "restored", "skipped")
@@ -19,13 +30,14 @@ _ACCOUNTED = ("done", "restored", "skipped")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One entry of the legend: a line for a class, a patch for a tile status."""
+    """One entry of the legend: a line for a class or a region, a patch for a tile status."""
 
     words: str
     colour: str
     hatch: str = ""
     fill: float = 0.0
     line: bool = False
+    dashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,11 @@ def status_keys(tiles: Sequence[tuple[Tile, str]]) -> list[Key]:
         words = f"{counts[status]:,} {noun} {status}"
         keys.append(Key(words, style.colour, style.hatch, style.fill))
     return keys
+
+
+def region_keys(outline: Sequence[object]) -> list[Key]:
+    """Return a legend entry for the outline of a region, where there is one."""
+    return [Key("region", OUTLINE, line=True, dashed=True)] if outline else []
 
 
 def class_keys(findings: Findings) -> list[Key]:
