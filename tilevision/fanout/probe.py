@@ -81,8 +81,10 @@ def _ask_one(cluster: Cluster, work: Work) -> str:
     Nobody is asked where the model's module, loaded here already, has nothing to say.
     """
     module = sys.modules.get(work.model.factory.partition(":")[0])
+    if module is not None and not hasattr(module, "runtime"):
+        return ""
     workers = sorted(cluster.workers())
-    if not workers or (module is not None and not hasattr(module, "runtime")):
+    if not workers:
         return ""
     client = cluster.client
 

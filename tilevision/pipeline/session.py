@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
+from tilevision.errors import ClusterError
 from tilevision.events import Bus, Journal, journal_path
 from tilevision.pipeline.conductor import Conductor
+from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 
 __all__ = ["Session", "new_run_id", "open_checkpoint"]
 
@@ -69,7 +71,22 @@ class Session:
                 stack.callback(journal.close)
                 stack.callback(self._bus.subscribe(journal))
             # The end is told inside, so that the journal has it.
-            conductor.guard(flow)
+            conductor.guard(lambda: self._saying_how_to_go_on(conductor, flow))
+
+    def _saying_how_to_go_on(self, conductor: Conductor, flow: Callable[[], None]) -> None:
+        """Call `flow`; where the cluster fails it, the error says which line goes on."""
+        try:
+            flow()
+        except ClusterError as error:
+            if self._folder is None:
+                raise
+            words = [repr(self._run_id)]
+            if os.fspath(self._folder) != DEFAULT_CHECKPOINT:
+                words.append(repr(os.fspath(self._folder)))
+            if conductor.settings.client is not None:
+                words.append("client=client")
+            line = f"tv.resume({', '.join(words)})"
+            raise ClusterError(f"{error}. What is done is kept; {line} goes on") from error
 
     def _journal(self, path: Path) -> Journal:
         return Journal.reopen(path) if path.exists() else Journal(path, self._manifest)

@@ -1,0 +1,410 @@
+"""What stops a run on a cluster is found before the first tile, and named with its remedy."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tifffile
+from distributed import Client
+from distributed import LocalCluster as DaskCluster
+from foreign import OLDER, WITHOUT_US, ForeignCluster, wait_until
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tilevision as tv
+from tilevision.cluster import attach
+from tilevision.errors import ClusterError, ModelError
+from tilevision.events import StageDone
+from tilevision.fanout import survey as surveying
+from tilevision.fanout.probe import complaint, probe
+from tilevision.fanout.survey import Member, Survey
+from tilevision.fanout.versions import PACKAGES, compare
+from tilevision.infer import Work
+from tilevision.modelspec import ModelSpec, resolve
+from tilevision.readiness import examine
+from tilevision.sources import SourceRef, open_source, read_options
+from tilevision.sources.staging import staging_folder
+
+SIDE = 8
+TILE = 32
+HERE = {"python": "3.11.7.final.0", **dict.fromkeys(PACKAGES, "2026.8.0")}
+SCHEDULER = Member("scheduler tcp://10.0.0.1:8786", "tcp://10.0.0.1:8786")
+
+
+def spots(pixels: Any) -> Any:
+    """Find one spot on every tile."""
+    return np.array([[1.0, 1.0, 5.0, 5.0, 0.5, 0]])
+
+
+def work_on(image: Path) -> Work:
+    source = open_source(image)
+    return Work(source.reference, read_options(source), resolve(tv.model(spots)))
+
+
+def without_namespaces() -> str:
+    """Return why this machine gives a process no file system of its own; empty if it does."""
+    if not sys.platform.startswith("linux"):
+        return "mount namespaces are Linux's"
+    tried = subprocess.run(
+        ["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False
+    )
+    return tried.stderr.decode().strip() if tried.returncode else ""
+
+
+def hiding(folder: Path) -> tuple[str, ...]:
+    """Return the command within which a process finds `folder` empty, as on another machine."""
+    script = f'mount -t tmpfs none "{folder}" && exec "$@"'
+    return ("unshare", "-rm", "sh", "-c", script, "sh")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "scene.tif"
+    pixels = np.arange(SIDE * SIDE * TILE * TILE, dtype=np.uint8).reshape(SIDE * TILE, SIDE * TILE)
+    tifffile.imwrite(path, pixels, tile=(TILE, TILE))
+    return path
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Iterator[ForeignCluster]:
+    cluster = ForeignCluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+# Versions ---------------------------------------------------------------------------------
+
+
+@given(st.dictionaries(st.sampled_from(["python", *PACKAGES]), st.none() | st.text(max_size=12)))
+def test_the_same_versions_differ_in_nothing(versions: dict[str, str | None]) -> None:
+    """Whatever is installed, two alike have nothing to say; nor has one that knows nothing."""
+    assert compare(versions, dict(versions), code=True) == compare(versions, {})
+    assert compare(versions, {}).troubles == compare({}, versions).notes == ()
+
+
+@given(
+    st.dictionaries(st.sampled_from(["python", *PACKAGES]), st.text(max_size=12)),
+    st.dictionaries(st.sampled_from(["python", *PACKAGES]), st.text(max_size=12)),
+)
+def test_a_difference_is_told_once(here: dict[str, str], there: dict[str, str]) -> None:
+    """Each package that differs is a trouble or a note, never both, whatever versions look like."""
+    found = compare(here, there)
+    told = [line.split()[1] for line in found.troubles] + [n.split()[0] for n in found.notes]
+    assert len(told) == len(set(told))
+    assert set(told) <= {p for p in here if p in there and here[p] != there[p]}
+
+
+@pytest.mark.parametrize(
+    ("package", "theirs", "code", "stops"),
+    [
+        ("tilevision", "0.0.9", False, True),
+        ("python", "3.12.1.final.0", True, True),
+        ("python", "3.12.1.final.0", False, False),
+        ("dask", "2026.3.0", True, False),
+        ("distributed", "2025.8.0", True, False),
+        ("distributed", "2025.7.0", False, True),
+        ("distributed", "2027.10.0", False, True),
+        ("distributed", "0+untagged", False, False),
+        ("numpy", "1.26.4", True, False),
+        ("cloudpickle", "2.2.1", True, False),
+    ],
+)
+def test_some_differences_stop_a_run(package: str, theirs: str, code: bool, stops: bool) -> None:
+    """What cannot work together stops the run; what may differ in a digit is a note."""
+    found = compare(HERE, HERE | {package: theirs}, code=code)
+    assert [bool(found.troubles), bool(found.notes)] == [stops, not stops]
+    assert package in (found.troubles + found.notes)[0]
+
+
+def test_a_bug_fix_of_python_is_no_difference() -> None:
+    """3.11.7 and 3.11.9 read the same bytecode."""
+    assert compare(HERE, HERE | {"python": "3.11.9.final.0"}, code=True) == compare({}, {})
+
+
+# What a process finds of itself -----------------------------------------------------------
+
+
+def test_a_process_that_can_do_the_work_has_no_troubles(image: Path) -> None:
+    """Where all is there, nothing is said, and where big pictures would be decoded is known."""
+    work = work_on(image)
+    found = examine(work.source, work.model)
+    assert found.troubles == ()
+    assert found.version == tv.__version__
+    assert found.temp_free > 0
+
+
+def test_an_image_that_is_not_there(image: Path) -> None:
+    """The path is named, and what to do: mount it, or pass a URL."""
+    source = replace(open_source(image).reference, path="/nowhere/scene.tif")
+    (trouble,) = examine(source).troubles
+    assert trouble == (
+        "cannot read /nowhere/scene.tif: No such file or directory; "
+        "mount the folder there, or pass a URL"
+    )
+
+
+def test_another_image_under_the_same_name(image: Path, tmp_path: Path) -> None:
+    """A file whose content is not the client's is refused: its tiles would be stored as ours."""
+    other = tmp_path / "scene.tif"
+    other.write_bytes(image.read_bytes()[:-1] + b"x")
+    (trouble,) = examine(replace(open_source(image).reference, path=str(other))).troubles
+    assert trouble.startswith(f"has another file at {other}: ")
+
+
+def test_an_array_that_is_staged_elsewhere(tmp_path: Path) -> None:
+    """An image that was in the client's memory lies on the client's disk only."""
+    source = open_source(np.zeros((64, 64, 3), np.uint8))
+    gone = replace(source.reference, path=str(tmp_path / "gone.npy"))
+    (trouble,) = examine(gone).troubles
+    assert "this worker runs on another host" in trouble
+    assert "pass the path" in trouble
+
+
+def test_an_opener_that_is_not_there() -> None:
+    """A source of the user's own has to be importable, and the message says so."""
+    (trouble,) = examine(SourceRef("nowhere.sources:open", "/data/a.xyz")).troubles
+    assert "importable on every worker" in trouble
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (ModelSpec("ships", "nowhere.models:load", "1"), "nowhere.models:load"),
+        (ModelSpec("ships", "tilevision.adapters.function:from_function", "1", {}, b"x"), "Unpick"),
+        (
+            ModelSpec(
+                *("ships", "tilevision.adapters.function:from_function", "1", {}),
+                b"cno_such_library\nDetector\n.",
+            ),
+            "No module named 'no_such_library'",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_had(model: ModelSpec, says: str) -> None:
+    """A factory, a library or code that is missing is told by the model's name."""
+    (trouble,) = examine(model=model).troubles
+    assert trouble.startswith("cannot run model ships: ")
+    assert says in trouble
+
+
+# One error --------------------------------------------------------------------------------
+
+
+def test_hosts_with_the_same_trouble_are_told_together() -> None:
+    """A folder that is mounted nowhere is one sentence, however many hosts lack it."""
+    hosts = tuple(Member(f"10.0.0.{n}", "", troubles=("has no tilevision",)) for n in range(9))
+    line = complaint(Survey(SCHEDULER, hosts))
+    assert line == (
+        "worker hosts 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
+        "and 3 more have no tilevision"
+    )
+
+
+def test_the_error_is_bounded() -> None:
+    """A hundred hosts with a hundred troubles are still a message that can be read."""
+    hosts = tuple(Member(f"10.0.0.{n}", "", troubles=("x" * 400 + str(n),)) for n in range(100))
+    line = complaint(Survey(SCHEDULER, hosts))
+    assert len(line) < 4000
+    assert line.endswith("94 more hosts have other troubles")
+
+
+def test_nothing_to_complain_about() -> None:
+    """A cluster without workers yet, or with good ones, is used."""
+    assert complaint(Survey(SCHEDULER, ())) == ""
+    assert complaint(Survey(SCHEDULER, (Member("10.0.0.5", "", notes=("numpy 2",)),))) == ""
+
+
+# Clusters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_each_host_that_cannot_work_is_named_once(
+    foreign: ForeignCluster, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error names every host, what it lacks and the remedy; a hung one costs no hang."""
+    reason = without_namespaces()
+    if reason:
+        pytest.skip(f"no mount namespaces here: {reason}")
+    monkeypatch.setattr(surveying, "ANSWER_SECONDS", 3.0)
+    foreign.add("127.0.0.2")
+    foreign.add("127.0.0.3", startup=WITHOUT_US)
+    foreign.add("127.0.0.4", startup=OLDER)
+    foreign.add("127.0.0.5", "127.0.0.6", within=hiding(image.parent))
+    foreign.add("127.0.0.7")
+    foreign.ready()
+    foreign.processes["127.0.0.7"].send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(ClusterError) as caught:
+        tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
+    assert time.monotonic() - began < 20
+    line = str(caught.value)
+    ours = tv.__version__
+    assert f"worker host 127.0.0.3 has no tilevision; install tilevision {ours} there" in line
+    assert f"worker host 127.0.0.4 has tilevision 0.0.9 and the client {ours}" in line
+    assert f"127.0.0.5 and 127.0.0.6 cannot read {image}: No such file or directory; mount" in line
+    assert re.search(r"worker host 127\.0\.0\.7 does not answer within 3 s \(tcp://", line)
+    assert "127.0.0.2" not in line
+    assert "\n" not in line
+    for host in ("127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7"):
+        foreign.stop(host)
+    wait_until(lambda: len(foreign.client.nthreads()) == 1, "only the good worker is left")
+    result = tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
+    assert result.complete
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_tilevision_is_named(tmp_path: Path, image: Path) -> None:
+    """The scheduler opens the graph, which names our functions: without them the run would hang."""
+    cluster = ForeignCluster(tmp_path, startup=WITHOUT_US)
+    try:
+        with pytest.raises(ClusterError, match=r"^the scheduler tcp://\S+ has no tilevision; "):
+            probe(attach(cluster.client), work_on(image), print)
+    finally:
+        cluster.close()
+
+
+@pytest.mark.slow
+def test_an_image_in_memory_is_on_its_own_host_only(foreign: ForeignCluster) -> None:
+    """A worker elsewhere cannot see the staging file, and says to save the image."""
+    source = open_source(np.zeros((64, 64, 3), np.uint8))
+    reason = without_namespaces()
+    if reason:
+        pytest.skip(f"no mount namespaces here: {reason}")
+    foreign.add("127.0.0.2", within=hiding(staging_folder()))
+    foreign.ready()
+    work = Work(source.reference, read_options(source), resolve(tv.model(spots)))
+    with pytest.raises(ClusterError, match=r"^worker host 127\.0\.0\.2 cannot open the image: "):
+        probe(attach(foreign.client), work, print)
+
+
+@pytest.mark.slow
+def test_a_lost_cluster_is_one_error_with_the_line_that_goes_on(
+    foreign: ForeignCluster, image: Path, tmp_path: Path, elsewhere: Path
+) -> None:
+    """A user's scheduler that dies ends the run at once; the line it prints completes it."""
+
+    def slow_spots(pixels: Any) -> Any:
+        time.sleep(0.05)
+        return np.array([[1.0, 1.0, 5.0, 5.0, 0.5, 0]])
+
+    foreign.add("127.0.0.2")
+    foreign.ready()
+    run = tv.start(image, slow_spots, grid=TILE, client=foreign.client)
+    wait_until(lambda: run.counts.get("done"), "the first tile is done")
+    began = time.monotonic()
+    foreign.stop("scheduler")
+    with pytest.raises(ClusterError) as caught:
+        run.result(30)
+    assert time.monotonic() - began < 5
+    assert str(caught.value) == (
+        "the Dask cluster was closed or lost its scheduler; start it again, make a new client. "
+        f"What is done is kept; tv.resume({run.id!r}, client=client) goes on"
+    )
+    done = run.counts["done"]
+    with (
+        DaskCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as theirs,
+        Client(theirs, set_as_default=False) as client,
+    ):
+        result = tv.resume(run.id, model=slow_spots, client=client).result(60)
+    assert result.complete
+    assert result.facts.restored >= done > 0
+
+
+@pytest.fixture
+def one_process() -> Iterator[Client]:
+    """A foreign cluster within this process: quickly there, and it imports what we do."""
+    with (
+        DaskCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as theirs,
+        Client(theirs, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def open_slowly(path: str, **options: Any) -> Any:
+    """Open an image as over a slow network."""
+    time.sleep(1.0)
+    return open_source(path)
+
+
+@pytest.mark.slow
+def test_an_image_that_opens_slowly_is_waited_for(
+    one_process: Client, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is busy opening is no hung host, and the user hears what is waited for."""
+    monkeypatch.setattr(surveying, "ANSWER_SECONDS", 0.3)
+    source = SourceRef(f"{__name__}:open_slowly", str(image), {}, "")
+    told: list[str] = []
+    probe(attach(one_process), replace(work_on(image), source=source), told.append)
+    assert told
+    assert all("is still opening the image" in line for line in told)
+    monkeypatch.setattr(surveying, "OPEN_SECONDS", 0.5)
+    source = replace(source, options={"mpp": None})
+    with pytest.raises(ClusterError, match="has not opened the image within"):
+        probe(attach(one_process), replace(work_on(image), source=source), told.append)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_waited_for(foreign: ForeignCluster, image: Path) -> None:
+    """Workers that have yet to come are no reason to refuse."""
+    assert probe(attach(foreign.client), work_on(image), print) == ""
+
+
+# On what the model runs -------------------------------------------------------------------
+
+TELLING = """
+    from tilevision.errors import ModelError
+    from tilevision.adapters.function import FunctionModel
+
+    def load(spec):
+        return FunctionModel(lambda pixels: [], spec.name)
+
+    def runtime(spec):
+        if spec.device != "auto":
+            raise ModelError(f"model {spec.name}: there is no device {spec.device} here")
+        return "the abacus on its frame"
+"""
+
+
+@pytest.fixture
+def telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A model whose module knows on what it runs."""
+    name = f"telling_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(re.sub(r"(?m)^    ", "", TELLING))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return ModelSpec("abacus", f"{name}:load", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_run_says_first_on_what_the_model_runs(
+    telling: ModelSpec, image: Path, one_process: Client, ours: bool
+) -> None:
+    """The line comes before any tile; a device that is not there stops the run with one line."""
+    given: dict[str, Any] = {"workers": 1} if ours else {"client": one_process}
+    run = tv.start(image, telling, grid=TILE, checkpoint=None, **given)
+    assert run.result(60).complete
+    stages = [event for event in run.events() if isinstance(event, StageDone)]
+    assert [event.message for event in stages if event.stage == "model"] == [
+        "abacus runs on the abacus on its frame"
+    ]
+    missing = replace(telling, device="cuda:0", fingerprint="another")
+    with pytest.raises(ModelError if ours else ClusterError) as caught:
+        tv.analyze(image, missing, grid=TILE, checkpoint=None, **given)
+    assert "model abacus: there is no device cuda:0 here" in str(caught.value)
+
+
+def test_a_model_that_has_nothing_to_say_is_not_asked(image: Path) -> None:
+    """A local run waits for no answer that is known to be empty."""
+
+    class Ours:
+        owned = True
+
+    assert probe(cast("Any", Ours()), work_on(image), print) == ""
