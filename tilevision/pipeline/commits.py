@@ -43,6 +43,8 @@ def commit(
             entries[key] = check_records(key, outcome.records)
         except CheckpointTooLarge as error:
             refused[outcome.tile] = Failure.of(error)
+    told: CheckpointError | None = None
+    before = ""
     while True:
         try:
             checkpoint.commit(entries)
@@ -52,10 +54,12 @@ def commit(
             if state.cancelled.is_set():
                 raise
             if state.fault is None:
+                told, before = error, state.status
                 state.stumble(error)
             state.cancelled.wait(COMMIT_AGAIN_SECONDS)
         else:
-            if state.fault is not None:
+            # Another reason to stand still (the user's pause, a backend that fails) remains one.
+            if told is not None and state.fault is told:
                 state.fault = None
-                state.tell("running", "the checkpoint takes records again")
+                state.tell(before, "the checkpoint takes records again")
             return refused
