@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.evaluation.truth import read_truth
+from tilevision.exporting.georeference import Georeference
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def evaluate(
     """
     if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
         raise RunError(f"iou {iou!r} is not above 0 and at most 1; give 0.5")
-    true, found = read_truth(truth, result.name), result.findings
+    place = Georeference.of(result.source.metadata)
+    true, found = read_truth(truth, result.name, place), result.findings
     if class_agnostic:
         true, found = _one_class(true), _one_class(found)
     rows_true, rows_found = matched(true, found, iou)

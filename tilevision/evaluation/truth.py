@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,13 +15,16 @@ import numpy as np
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.findings import Findings
 
+if TYPE_CHECKING:
+    from tilevision.exporting.georeference import Georeference
+
 __all__ = ["read_truth"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NAMES = ("label", "class", "name", "category")
 
 
-def read_truth(truth: Any, image: str | None = None) -> Findings:
+def read_truth(truth: Any, image: str | None = None, place: Georeference | None = None) -> Findings:
     """Read ground truth as findings of the image.
 
     Parameters
@@ -29,9 +33,12 @@ def read_truth(truth: Any, image: str | None = None) -> Findings:
         Findings as they are; a table with columns xmin, ymin, xmax, ymax and, where there
         are classes, label; COCO or GeoJSON as read from JSON; or a file of one of these:
         ``.json`` (COCO or GeoJSON), ``.geojson``, ``.xml`` (Pascal VOC), ``.csv``. All in
-        pixels of the full-resolution image.
+        pixels of the full-resolution image, but for GeoJSON where `place` is given.
     image : str, optional
         Name of the image, to choose it where a COCO file has several.
+    place : Georeference, optional
+        Where the image lies on Earth. GeoJSON is then in longitude and latitude (RFC 7946),
+        unless it says under ``coordinates_in`` that it is in pixels.
 
     Raises
     ------
@@ -41,7 +48,7 @@ def read_truth(truth: Any, image: str | None = None) -> Findings:
     if isinstance(truth, Findings):
         return truth
     if isinstance(truth, Mapping):
-        return _json(truth, image, "the truth")
+        return _json(truth, image, place, "the truth")
     if hasattr(truth, "columns") and hasattr(truth, "to_dict"):
         return _table(truth, "the truth")
     if not isinstance(truth, (str, PathLike)):
@@ -49,10 +56,10 @@ def read_truth(truth: Any, image: str | None = None) -> Findings:
             f"truth of type {type(truth).__name__} is not understood; give a file (COCO .json, "
             ".geojson, VOC .xml, .csv), a DataFrame or Findings"
         )
-    return _file(Path(truth), image)
+    return _file(Path(truth), image, place)
 
 
-def _file(path: Path, image: str | None) -> Findings:
+def _file(path: Path, image: str | None, place: Georeference | None) -> Findings:
     readers = {".json": _json_file, ".geojson": _json_file, ".xml": _voc, ".csv": _csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -60,7 +67,7 @@ def _file(path: Path, image: str | None) -> Findings:
             f"{path} is of no kind of truth that is known; give {', '.join(sorted(readers))}"
         )
     try:
-        return reader(path, image)
+        return reader(path, image, place)
     except TilevisionError:
         raise
     except FileNotFoundError:
@@ -70,11 +77,11 @@ def _file(path: Path, image: str | None) -> Findings:
         raise SourceError(f"{path} cannot be read as truth: {reason}; check the file") from error
 
 
-def _json_file(path: Path, image: str | None) -> Findings:
-    return _json(json.loads(path.read_text("utf-8")), image, str(path))
+def _json_file(path: Path, image: str | None, place: Georeference | None) -> Findings:
+    return _json(json.loads(path.read_text("utf-8")), image, place, str(path))
 
 
-def _csv(path: Path, _image: str | None) -> Findings:
+def _csv(path: Path, _image: str | None, _place: Georeference | None) -> Findings:
     import pandas as pd
 
     return _table(pd.read_csv(path), str(path))
@@ -90,10 +97,13 @@ def _table(table: Any, where: str) -> Findings:
         )
     boxes = table[[names[name] for name in _CORNERS]].to_numpy(dtype=np.float64)
     label = next((names[name] for name in _NAMES if name in names), None)
-    return Findings(boxes, labels=None if label is None else [str(x) for x in table[label]])
+    if label is None:
+        return Findings(boxes)
+    # Our own CSV puts an apostrophe before what a spreadsheet would run as a formula.
+    return Findings(boxes, labels=[re.sub(r"^'(?=[=+@\t\r-])", "", str(x)) for x in table[label]])
 
 
-def _voc(path: Path, _image: str | None) -> Findings:
+def _voc(path: Path, _image: str | None, _place: Georeference | None) -> Findings:
     text = path.read_text("utf-8")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise SourceError(f"{path} declares XML entities, which VOC never does; remove them")
@@ -102,11 +112,11 @@ def _voc(path: Path, _image: str | None) -> Findings:
     return Findings(boxes, labels=[one.findtext("name", "object") for one in objects])
 
 
-def _json(data: Any, image: str | None, where: str) -> Findings:
+def _json(data: Any, image: str | None, place: Georeference | None, where: str) -> Findings:
     if isinstance(data, Mapping) and "annotations" in data:
         return _coco(data, image, where)
     if isinstance(data, Mapping) and data.get("type") == "FeatureCollection":
-        return _geojson(data["features"])
+        return _geojson(data, place, where)
     raise SourceError(f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection)")
 
 
@@ -137,13 +147,29 @@ def _coco_image(images: list[Mapping[str, Any]], image: str | None, where: str) 
     return fit[0]
 
 
-def _geojson(features: Iterable[Mapping[str, Any]]) -> Findings:
+def _geojson(data: Mapping[str, Any], place: Georeference | None, where: str) -> Findings:
     import shapely
     from shapely.geometry import shape
 
-    rows = list(features)
-    bounds = shapely.bounds([shape(row["geometry"]) for row in rows])
-    return Findings(np.reshape(bounds, (-1, 4)), labels=[_name(row) for row in rows])
+    rows = list(data["features"])
+    shapes = np.array([shape(row["geometry"]) for row in rows], dtype=object)
+    frame = str(data.get("coordinates_in", ""))
+    if place is not None and not frame.startswith("pixels"):
+        x0, y0, x1, y1 = shapely.total_bounds(shapes)
+        if min(x0, 2 * y0) < -180 or max(x1, 2 * y1) > 180:
+            raise SourceError(
+                f"{where} is not in longitude and latitude, which GeoJSON of an image with a CRS "
+                'is; if it is in pixels, give it the member "coordinates_in": "pixels"'
+            )
+        shapes = shapely.transform(shapes, place.from_degrees)
+    elif frame.startswith("degrees"):
+        raise SourceError(
+            f"{where} is in degrees, and the image has no CRS and transform to find them by; give "
+            "the truth in pixels"
+        )
+    origin = np.tile(np.asarray(data.get("origin", (0, 0)), dtype=np.float64), 2)
+    boxes = np.reshape(shapely.bounds(shapes), (-1, 4)) + origin
+    return Findings(boxes, labels=[_name(row) for row in rows])
 
 
 def _name(feature: Mapping[str, Any]) -> str:

@@ -73,7 +73,6 @@ class Georeference:
 
 def _reprojected(points: Points, source: str, target: str) -> Points:
     try:
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform
     except ImportError:
         raise RunError(
@@ -82,7 +81,7 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
         ) from None
     try:
         x, y = transform(source, target, points[:, 0], points[:, 1])
-    except (RasterioError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  # GDAL's own errors come through, unnamed
         reason = " ".join(str(error).split())[:200]
         raise RunError(
             f"the image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "

@@ -2,25 +2,37 @@
 
 A comment line would break readers, so a partial result is told by its columns: the last
 one is then ``incomplete``, and says in every row how much was not analysed. Outlines do
-not fit a row; they are in the JSON and GeoJSON.
+not fit a row; they are in the JSON, GeoJSON and Parquet.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.detections import Detection, detections
+from tilevision.exporting.statement import as_text
 
 if TYPE_CHECKING:
     from tilevision.result import Result
 
 __all__ = ["write"]
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
-def write(result: Result, stream: TextIO) -> None:
-    """Write the header and the rows; coordinates in full-resolution pixels."""
+
+def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
+    """Write the header and the rows; coordinates in full-resolution pixels.
+
+    Parameters
+    ----------
+    result : Result
+    stream : text stream
+    guard : bool
+        Whether labels and texts that a spreadsheet would run as a formula get an apostrophe
+        in front (OWASP, *CSV Injection*): they are a model's words, and an image can put
+        them into its mouth.
+    """
     found = result.findings
     columns = ["xmin", "ymin", "xmax", "ymax", "label", "class_id", "score", "area"]
     columns += ["area_um2"] if result.mpp else []
@@ -31,7 +43,8 @@ def write(result: Result, stream: TextIO) -> None:
     table.writeheader()
     unit_area = result.mpp[0] * result.mpp[1] if result.mpp else 1.0
     for detection in detections(result):
-        table.writerow(_row(detection, unit_area) | missing)
+        row = _row(detection, unit_area) | missing
+        table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
 
 
 def _row(detection: Detection, unit_area: float) -> dict[str, Any]:
@@ -48,5 +61,9 @@ def _row(detection: Detection, unit_area: float) -> dict[str, Any]:
         "area": detection.area,
         "area_um2": round(detection.area * unit_area, 4),
         "text": detection.text,
-        "attributes": attributes and json.dumps(attributes, ensure_ascii=False, sort_keys=True),
+        "attributes": as_text(attributes),
     }
+
+
+def _guarded(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
