@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tilevision.seams import merge
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow"]
+__all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
 
 ANALYSED = ("done", "restored")
 
@@ -114,6 +115,9 @@ class RunFacts:
     run_id, status, reason : str
         Status as `Run.status` ends; reason is one line, empty where complete.
     model, model_fingerprint : str
+        What the tiles went through; of several models the first's fingerprint.
+    models : tuple of (str, str)
+        Name and fingerprint of each model that tiles could go to.
     grid : str
         For people: ``"8x8, overlap 0.2"``.
     scales : tuple of float
@@ -125,7 +129,9 @@ class RunFacts:
     verdict : object, optional
         What moderation said.
     cost : float, optional
-        Of the calls made, where the model has a price.
+        Of all calls made, failed ones included; None where no model has a price.
+    costs : mapping of str to float
+        The same for each model that has a price and was asked.
     synthesis : str, optional
         Text of a synthesis model other than the built-in summary.
     seconds : float
@@ -139,15 +145,23 @@ class RunFacts:
     reason: str = ""
     model: str = ""
     model_fingerprint: str = ""
+    models: tuple[tuple[str, str], ...] = ()
     grid: str = ""
     scales: tuple[float, ...] = (1.0,)
     restored: int = 0
     restored_at: float | None = None
     verdict: Any = None
     cost: float | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
     synthesis: str | None = None
     seconds: float = 0.0
     region: Region | None = None
+
+
+def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:
+    """Return of how many tiles each model's findings are, in the order of ``facts.models``."""
+    counts = Counter(row.model for row in rows if row.status in ANALYSED)
+    return {name: counts[name] for name, _ in facts.models if counts[name]}
 
 
 def _class_names(classes: Iterable[Any]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow
+from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
 from tilevision.digest import Digest, coverage, describe, digest
 from tilevision.findings import Findings, TileFindings
 
@@ -84,8 +84,18 @@ class Result:
 
     @property
     def cost(self) -> float | None:
-        """Price of the calls made; None where the model has no price."""
+        """Price of all calls made, failed ones too; None where no model has a price."""
         return self.facts.cost
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """The cost of each model that has a price and was asked, moderation and synthesis too."""
+        return self.facts.costs
+
+    @property
+    def models(self) -> dict[str, int]:
+        """How many tiles' findings are each model's."""
+        return tiles_by_model(self.facts, self.rows)
 
     @property
     def mpp(self) -> tuple[float, float] | None:
@@ -163,14 +173,19 @@ class Result:
 
     @property
     def coverage(self) -> str:
-        """One sentence: how much of the image was analysed."""
-        return coverage(self.digest)
+        """How much of the image was analysed, and where several models took part, by which."""
+        return " ".join(filter(None, [coverage(self.digest), self._by_whom]))
+
+    @property
+    def _by_whom(self) -> str:
+        shares = [f"{n:,} by {name}" for name, n in self.models.items()]
+        return f"Tiles: {', '.join(shares)}." if len(self.facts.models) > 1 and shares else ""
 
     @property
     def description(self) -> str:
         """The scene in sentences, without a word on when or how it was computed."""
         if self.facts.synthesis is None:
-            text = describe(self.digest)
+            text = " ".join(filter(None, [describe(self.digest), self._by_whom]))
         else:
             text = f"{self.facts.synthesis.strip()} {self.coverage}"
         if len(self.tile_findings) < 2 or not len(self.findings):
@@ -182,8 +197,10 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """The description, and how much of it was restored and from when."""
-        return " ".join(filter(None, [self.description, _provenance(self.facts, len(self.rows))]))
+        """The description, how much of it was restored and from when, and what it cost."""
+        cost = f"The calls cost {self.cost:.4g}." if self.cost else ""
+        told = [self.description, _provenance(self.facts, len(self.rows)), cost]
+        return " ".join(filter(None, told))
 
     @property
     def tiles(self) -> pd.DataFrame:

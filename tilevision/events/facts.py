@@ -86,6 +86,11 @@ class TileChanged:
         counting. Further ones are dropped, so the strongest come first.
     scores : tuple of float or None
         Of those boxes; empty where the model gives none.
+    cost : float, optional
+        What the tile has cost since the run was started or resumed, all attempts and models
+        together; None where nothing was charged.
+    input_tokens, output_tokens : int
+        What `model` used for the tile in that time, where it counts tokens.
     """
 
     time: float
@@ -101,6 +106,9 @@ class TileChanged:
     error: str = ""
     boxes: tuple[tuple[int, int, int, int, str], ...] = ()
     scores: tuple[float | None, ...] = ()
+    cost: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("boxes", "scores"):

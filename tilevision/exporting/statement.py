@@ -29,6 +29,10 @@ def statement(result: Result) -> dict[str, Any]:
             "fingerprint": result.source.fingerprint,
         },
         "model": {"name": result.facts.model, "fingerprint": result.facts.model_fingerprint},
+        "models": [
+            {"name": name, "fingerprint": mark, "tiles": result.models.get(name, 0)}
+            for name, mark in result.facts.models
+        ],
         "grid": result.facts.grid,
         "scales": list(result.facts.scales),
         "region": None if result.facts.region is None else result.facts.region.to_dict(),

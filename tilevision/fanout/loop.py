@@ -57,6 +57,10 @@ def _no_words(_: str) -> None:
     return None
 
 
+def _no_account(_: TileOutcome) -> None:
+    return None
+
+
 def run_tiles(
     cluster: Cluster,
     work: Work,
@@ -70,6 +74,7 @@ def run_tiles(
     on_wait: Callable[[str], None] = _no_words,
     on_hold: Callable[[str], None] = _no_words,
     on_model: Callable[[str], None] = _no_words,
+    on_back: Callable[[TileOutcome], None] = _no_account,
 ) -> End:
     """Fan tiles out until the scheduler ends; in the caller's thread.
 
@@ -97,6 +102,8 @@ def run_tiles(
         The reason, when the run pauses of its own accord.
     on_model : callable
         One line before the first tile: on what the model runs, where that is known.
+    on_back : callable
+        Each outcome that came back, failed ones too, before anything else is made of it.
 
     Returns
     -------
@@ -120,6 +127,7 @@ def run_tiles(
         on_outcome=on_outcome,
         on_wait=on_wait,
         on_hold=on_hold,
+        on_back=on_back,
         dispatch=Dispatch(cluster, work, run_id, commands),
         inbox=commands,
         watchdog=Watchdog(on_wait, time.monotonic()),
@@ -136,6 +144,7 @@ class _Loop:
     on_outcome: Callable[[TileOutcome, int, str], None]
     on_wait: Callable[[str], None]
     on_hold: Callable[[str], None]
+    on_back: Callable[[TileOutcome], None]
     dispatch: Dispatch
     inbox: SimpleQueue[Any]
     watchdog: Watchdog
@@ -244,6 +253,9 @@ class _Loop:
         if not landed:
             return []
         self.watchdog.moved(time.monotonic())
+        for _, signal in landed:
+            for outcome in signal.report.outcomes:
+                self.on_back(outcome)
         good = [o for _, signal in landed for o in signal.report.outcomes if o.failure is None]
         refused = self.commit(good) if good else {}
         committed = tuple(outcome.tile for outcome in good if outcome.tile not in refused)

@@ -10,6 +10,7 @@ from tilevision.moderation import Verdict
 from tilevision.pipeline.asking import Asking
 from tilevision.pipeline.commands import Commands
 from tilevision.pipeline.passage import Passage
+from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.spending import Spending
@@ -51,7 +52,7 @@ class Conductor(RunState):
         self.commands = Commands()
         self.result: Result | None = None
         self._spending = Spending()
-        self._book = TileBook(plan, bus)
+        self._book = TileBook(plan, bus, self._spending)
         self._passage = Passage(run_id, plan, settings, self, self._book, self.commands)
         self._verdict = Verdict(True)
         self._started = time.perf_counter()
@@ -59,6 +60,7 @@ class Conductor(RunState):
     def conduct(self) -> None:
         """Run the whole flow, to one of `ENDED`."""
         self.tell("running")
+        self._book.tell_skipped()
         self._verdict = self._asking().moderation()
         if self._verdict.allowed:
             self._finish(self._passage.first(self.checkpoint))
@@ -100,12 +102,14 @@ class Conductor(RunState):
             reason=reason,
             model=stages.asked.name,
             model_fingerprint=stages.tile.fingerprint,
+            models=tuple((name, mark) for mark, name in labels(stages.models).items()),
             grid=str(self.plan.tiling),
             scales=self.plan.tiling.scales,
             restored=sum(row.status == "restored" for row in rows),
             restored_at=self._book.restored_at,
             verdict=self._verdict,
             cost=self._spending.total if stages.priced else None,
+            costs=self._spending.costs,
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tilevision.checkpoint import run_owner
 from tilevision.errors import ModelError, RunBusy, RunError, SourceError
 from tilevision.events import RunSummary, journal_path, list_runs, read_manifest
-from tilevision.modelspec import ModelSpec, model
+from tilevision.modelspec import ModelSpec, Price, model
+from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.pipeline.tiling import Tiling
@@ -98,6 +99,12 @@ def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
         "model_fingerprint": spec.fingerprint,
         "tiling": decided.tiling.to_dict(),
         "moderation": _stage(decided.stages.moderation),
+        "model_price": _price(spec),
+        "models": [
+            {"name": label, "fingerprint": fingerprint}
+            for fingerprint, label in labels(decided.stages.models).items()
+        ],
+        "routing": _routing(decided.stages.asked),
         "synthesis": _stage(decided.stages.synthesis),
         "retry": asdict(settings.retry),
         "quota": asdict(settings.quota) if settings.quota else None,
@@ -128,12 +135,7 @@ def recall(
         if image is None:
             raise RunError(f"run {run_id} analysed a {manifest['image']} in memory; pass image=")
     if model_ is None:
-        if manifest["model_params"] is None:
-            raise RunError(
-                f"run {run_id} used the function {manifest['model']}, which is not stored; "
-                "pass model="
-            )
-        model_ = model(manifest["model"], **manifest["model_params"])
+        model_ = _model_again(manifest)
     tiling = Tiling.from_dict(manifest["tiling"])
     arguments = manifest["settings"] | {
         "grid": tiling.grid,
@@ -153,7 +155,7 @@ def recall(
                     f"run {run_id} used the function {kept['name']} for {stage}, which is not "
                     f"stored; pass {stage}="
                 )
-            arguments[stage] = None if kept is None else model(kept["name"], **kept["params"])
+            arguments[stage] = None if kept is None else _again(kept)
     return image, Settings(model_, **(arguments | overrides))
 
 
@@ -169,14 +171,66 @@ def check_same_work(manifest: dict[str, Any], decided: Plan) -> None:
             f"{decided.name} is not the image that run {manifest['id']} analysed, or it has "
             "changed since; start a new run"
         )
-    if decided.stages.tile.fingerprint != manifest["model_fingerprint"]:
+    # A route's rules may have changed, for they change no tile's record.
+    known = manifest.get("models", [{"fingerprint": manifest["model_fingerprint"]}])
+    begun = {one["fingerprint"] for one in known}
+    if begun != {spec.fingerprint for spec in decided.stages.models}:
         raise ModelError(
-            f"model {decided.stages.tile.name} is not what run {manifest['id']} used (other code, "
+            f"model {decided.stages.asked.name} is not what run {manifest['id']} used (other code, "
             "weights or parameters); start a new run"
         )
 
 
 def _stage(spec: ModelSpec | None) -> dict[str, Any] | None:
-    if spec is None:
+    return None if spec is None else _told(spec)
+
+
+def _told(spec: ModelSpec) -> dict[str, Any]:
+    params = None if spec.payload else dict(spec.params)
+    return {"name": spec.name, "params": params, "price": _price(spec)}
+
+
+def _price(spec: ModelSpec) -> dict[str, float] | None:
+    return asdict(spec.price) if spec.price is not None else None
+
+
+def _again(told: dict[str, Any]) -> ModelSpec:
+    return _priced(model(told["name"], **told["params"]), told.get("price"))
+
+
+def _priced(spec: ModelSpec, price: dict[str, float] | None) -> ModelSpec:
+    return spec if price is None else replace(spec, price=Price(**price))
+
+
+def _routing(asked: ModelSpec | Route | Cascade) -> dict[str, Any] | None:
+    if isinstance(asked, ModelSpec):
         return None
-    return {"name": spec.name, "params": None if spec.payload else dict(spec.params)}
+    kind = "route" if isinstance(asked, Route) else "cascade"
+    return {"kind": kind, **asked.to_dict(_told)}
+
+
+def _model_again(manifest: dict[str, Any]) -> ModelSpec | Route | Cascade:
+    """Make what the tiles went through once more, where it holds no function.
+
+    Raises
+    ------
+    RunError
+        If it does.
+    """
+    name, routing = manifest["model"], manifest.get("routing")
+    if _lacks_function(routing or {"params": manifest["model_params"]}):
+        what = f"the function {name}" if routing is None else f"{name}, with a function in it"
+        raise RunError(f"run {manifest['id']} used {what}, which is not stored; pass model=")
+    if routing is None:
+        return _priced(model(name, **manifest["model_params"]), manifest.get("model_price"))
+    kind = Route if routing["kind"] == "route" else Cascade
+    return kind.from_dict(routing, _again)
+
+
+def _lacks_function(told: Any) -> bool:
+    if isinstance(told, list):
+        return any(item is None or _lacks_function(item) for item in told)
+    if not isinstance(told, dict):
+        return False
+    missing = any(name in told and told[name] is None for name in ("params", "when"))
+    return missing or any(_lacks_function(v) for name, v in told.items() if name != "params")

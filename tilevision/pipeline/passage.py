@@ -102,6 +102,7 @@ class Passage:
     ) -> None:
         self._run_id = run_id
         self._passes = plan.passes
+        self._asked = len(plan.tiles) - len(plan.skipped)
         self._reference = plan.source.reference
         self._settings = settings
         self._state = state
@@ -202,6 +203,7 @@ class Passage:
             commit=lambda outcomes: commit(outcomes, one.keys, checkpoint, state),
             announce=partial(book.announce, one),
             commands=self._commands.hand_over(first),
+            on_back=partial(book.back, one),
             on_outcome=partial(book.keep, one),
             on_wait=state.wait,
             on_hold=lambda reason: state.stumble(RunError(reason)),
@@ -229,7 +231,7 @@ class Passage:
         )
         # A fraction is one of the whole run: what was restored, or failed before, counts as well.
         rows = self._book.rows
-        limit = policy.failure_limit(len(rows))
+        limit = policy.failure_limit(self._asked)
         if limit is not None:
             failed = sum(row.status == "failed" for row in rows.values())
             limit = max(1, limit - failed)
@@ -245,9 +247,9 @@ class Passage:
         done = sum(row.status == "done" for row in rows)
         cut = next((leg.end for leg in legs if leg.end.status in _CUT_SHORT), None)
         if cut is not None and cut.status == "stopped":
-            return End("stopped", f"{failed} of {len(rows)} tiles failed, which is the limit")
+            return End("stopped", f"{failed} of {self._asked} tiles failed, which is the limit")
         if cut is not None:
-            return End("cancelled", f"{done} of {len(rows)} tiles done")
+            return End("cancelled", f"{done} of {self._asked} tiles done")
         if failed:
-            return End("partial", f"{failed} of {len(rows)} tiles failed")
+            return End("partial", f"{failed} of {self._asked} tiles failed")
         return End("complete")

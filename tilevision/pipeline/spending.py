@@ -20,11 +20,14 @@ class Spending:
         self._costs: dict[str, float] = {}
         self._tiles: dict[Tile, float] = {}
         self._used: dict[str, tuple[int, Usage]] = {}
+        self._tokens: dict[tuple[str, Tile], Usage] = {}
 
     def charge(self, spec: ModelSpec, label: str, usage: Usage, tile: Tile | None = None) -> None:
         """Add what one attempt of a model used, for `tile` where it was for one."""
         attempts, total = self._used.get(label, (0, Usage()))
         self._used[label] = attempts + 1, total + usage
+        if tile is not None and (usage.input_tokens or usage.output_tokens):
+            self._tokens[label, tile] = self.tokens(label, tile) + usage
         if spec.price is not None:
             cost = spec.price.of(usage)
             self._costs[label] = self._costs.get(label, 0.0) + cost
@@ -44,6 +47,10 @@ class Spending:
     def of(self, tile: Tile) -> float | None:
         """Return what a tile has cost so far; None where it was never charged."""
         return self._tiles.get(tile)
+
+    def tokens(self, label: str, tile: Tile) -> Usage:
+        """Return what a model used for a tile so far; nothing where it counts no tokens."""
+        return self._tokens.get((label, tile), Usage())
 
     def used(self, label: str) -> tuple[int, Usage]:
         """Return how many attempts a model was charged for, and what they used together."""

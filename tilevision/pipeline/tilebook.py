@@ -11,12 +11,17 @@ from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
+from tilevision.modelspec import Usage
 from tilevision.pipeline.passes import Pass, Store, stored_findings
 from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.spending import Spending
 from tilevision.result import TileRow
 from tilevision.schedule.happenings import Announce
 
 __all__ = ["TileBook"]
+
+# Attempts of which nobody knows what they used: taken for one call.
+_NEVER_BACK = ("timeout", "lost")
 
 
 class TileBook:
@@ -26,6 +31,7 @@ class TileBook:
     ----------
     plan : Plan
     bus : Bus
+    spending : Spending
 
     Attributes
     ----------
@@ -58,7 +64,7 @@ class TileBook:
             self.found[tile] = seen
             n, full = len(seen.findings), seen.saturated
             row = TileRow(tile, "restored", n_findings=n, saturated=full, model=one.label)
-            self._enter(row, seen)
+            self._enter(one, row, seen)
             count += 1
         stored = checkpoint.stored_at([one.keys[tile] for tile in tiles]).values()
         times = [*stored, *filter(None, [self.restored_at])]
@@ -69,7 +75,11 @@ class TileBook:
         """Take back what was seen in `tiles`: the model of another pass decides on them."""
         for tile in tiles:
             del self.found[tile]
-            self._enter(TileRow(tile, "pending", model=one.label))
+            self._enter(one, TileRow(tile, "pending", model=one.label))
+
+    def back(self, one: Pass, outcome: TileOutcome) -> None:
+        """Take note of what an attempt used, whatever became of it."""
+        self._spending.charge(one.model, one.label, outcome.usage, outcome.tile)
 
     def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Take over what a committed tile saw."""
@@ -86,7 +96,7 @@ class TileBook:
             model=one.label,
             worker=worker,
         )
-        self._enter(row, self.found[tile])
+        self._enter(one, row, self.found[tile])
 
     def announce(self, one: Pass, change: Announce) -> None:
         """Take note of a tile's new status."""
@@ -98,9 +108,11 @@ class TileBook:
             worker=change.worker,
             error=str(change.failure) if change.failure else "",
         )
-        self._enter(row)
+        self._enter(one, row)
+        if change.failure is not None and change.failure.kind in _NEVER_BACK:
+            self._spending.charge(one.model, one.label, Usage(calls=1), change.tile)
 
-    def _enter(self, row: TileRow, seen: TileFindings | None = None) -> None:
+    def _enter(self, one: Pass, row: TileRow, seen: TileFindings | None = None) -> None:
         self.rows[row.tile] = row
         boxes, scores = ((), ()) if seen is None else _strongest(seen)
         self._bus.emit(
@@ -111,6 +123,7 @@ class TileBook:
                 attempt=row.attempts,
                 worker=row.worker,
                 read_seconds=row.read_seconds,
+        used = self._spending.tokens(one.label, row.tile)
                 infer_seconds=row.infer_seconds,
                 n_findings=row.n_findings,
                 saturated=row.saturated,
@@ -127,6 +140,9 @@ def _strongest(
 ) -> tuple[tuple[tuple[int, int, int, int, str], ...], tuple[float | None, ...]]:
     """Return the strongest detections in whole image pixels, for drawing, and their scores."""
     shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
+                cost=self._spending.of(row.tile),
+                input_tokens=used.input_tokens,
+                output_tokens=used.output_tokens,
     image = TileFindings(seen.tile, shown).in_image()
     boxes = image.boxes.round().astype(int).tolist()
     scores = [None if math.isnan(score) else round(score, 3) for score in image.scores.tolist()]
