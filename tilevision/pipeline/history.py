@@ -16,6 +16,7 @@ from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.pipeline.tiling import Tiling
+from tilevision.routing import Cascade, Route
 from tilevision.schedule import Quota, Retry
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
         "source": decided.source.fingerprint,
         "model_params": None if spec.payload else dict(spec.params),
         "model_fingerprint": spec.fingerprint,
-        "tiling": decided.tiling.to_dict(),
-        "moderation": _stage(decided.stages.moderation),
         "model_price": _price(spec),
         "models": [
             {"name": label, "fingerprint": fingerprint}
             for fingerprint, label in labels(decided.stages.models).items()
         ],
         "routing": _routing(decided.stages.asked),
+        "tiling": decided.tiling.to_dict(),
+        "moderation": _stage(decided.stages.moderation),
         "synthesis": _stage(decided.stages.synthesis),
         "retry": asdict(settings.retry),
         "quota": asdict(settings.quota) if settings.quota else None,

@@ -43,11 +43,12 @@ class TileBook:
         When the oldest restored record was stored, seconds since the epoch.
     """
 
-    def __init__(self, plan: Plan, bus: Bus) -> None:
+    def __init__(self, plan: Plan, bus: Bus, spending: Spending) -> None:
         self.rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
         self.found: dict[Tile, TileFindings] = {}
         self.restored_at: float | None = None
         self._bus = bus
+        self._spending = spending
 
     def restore(self, one: Pass, tiles: Collection[Tile], checkpoint: Store) -> int:
         """Take over what is stored of `tiles` in a pass; return how many tiles that were.
@@ -100,6 +101,8 @@ class TileBook:
 
     def announce(self, one: Pass, change: Announce) -> None:
         """Take note of a tile's new status."""
+        if change.failure is not None and change.failure.kind in _NEVER_BACK:
+            self._spending.charge(one.model, one.label, Usage(calls=1), change.tile)
         row = TileRow(
             change.tile,
             change.status,
@@ -109,11 +112,10 @@ class TileBook:
             error=str(change.failure) if change.failure else "",
         )
         self._enter(one, row)
-        if change.failure is not None and change.failure.kind in _NEVER_BACK:
-            self._spending.charge(one.model, one.label, Usage(calls=1), change.tile)
 
     def _enter(self, one: Pass, row: TileRow, seen: TileFindings | None = None) -> None:
         self.rows[row.tile] = row
+        used = self._spending.tokens(one.label, row.tile)
         boxes, scores = ((), ()) if seen is None else _strongest(seen)
         self._bus.emit(
             TileChanged(
@@ -123,7 +125,6 @@ class TileBook:
                 attempt=row.attempts,
                 worker=row.worker,
                 read_seconds=row.read_seconds,
-        used = self._spending.tokens(one.label, row.tile)
                 infer_seconds=row.infer_seconds,
                 n_findings=row.n_findings,
                 saturated=row.saturated,
@@ -131,6 +132,9 @@ class TileBook:
                 error=row.error,
                 boxes=boxes,
                 scores=scores,
+                cost=self._spending.of(row.tile),
+                input_tokens=used.input_tokens,
+                output_tokens=used.output_tokens,
             )
         )
 
@@ -140,9 +144,6 @@ def _strongest(
 ) -> tuple[tuple[tuple[int, int, int, int, str], ...], tuple[float | None, ...]]:
     """Return the strongest detections in whole image pixels, for drawing, and their scores."""
     shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
-                cost=self._spending.of(row.tile),
-                input_tokens=used.input_tokens,
-                output_tokens=used.output_tokens,
     image = TileFindings(seen.tile, shown).in_image()
     boxes = image.boxes.round().astype(int).tolist()
     scores = [None if math.isnan(score) else round(score, 3) for score in image.scores.tolist()]
