@@ -12,7 +12,7 @@ from typing import Any
 
 from tilevision.adapters.hosted.faults import scrub, translated
 from tilevision.adapters.hosted.parameters import OPENAI_URL, Parameters
-from tilevision.errors import ModelError, PermanentError, TilevisionError
+from tilevision.errors import ModelError, PermanentError, TilevisionError, TransientError
 from tilevision.modelspec import Usage
 
 __all__ = ["Reply", "chat", "check_library", "moderate"]
@@ -160,8 +160,11 @@ def _reply(answer: dict[str, Any], parameters: Parameters) -> Reply:
     usage = _usage(answer.get("usage"))
     choice = _first(answer.get("choices"))
     message, reason = choice.get("message"), choice.get("finish_reason")
+    if answer.get("error"):  # a gateway's way to hand on that what is behind it failed
+        said = scrub(answer["error"], os.environ.get(parameters.api_key_env or "", ""))
+        raise TransientError(f"{parameters.host} failed: {said}")
     if not isinstance(message, dict):
-        raise _strange(parameters, answer.get("error") or answer, "chat completion")
+        raise _strange(parameters, answer, "chat completion")
     failed = None
     if message.get("refusal"):
         failed = f"model {parameters.model} refused: {scrub(message['refusal'], None)}"

@@ -1,0 +1,455 @@
+"""A real server on this machine: what is sent to it, and what its faults mean."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+import socket
+import threading
+import time
+import traceback
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+from openai_server import OpenAIServer, Reply
+
+import tilevision as tv
+from tilevision.adapters.hosted.faults import retry_after, scrub
+from tilevision.errors import Failure, ModelError, PermanentError, Throttled, TransientError
+from tilevision.modelspec import Usage, build, resolve
+from tilevision.moderation import moderate
+from tilevision.synthesis import synthesise
+
+KEY = "tvtest-Zq8Wm3Xk7Lp2Rv9T"
+TILE = np.full((40, 60, 3), 30, np.uint8)
+TILE[10:20, 15:45] = 240
+BAD = Reply(content="There are two ships.")
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server that wants a key, which the environment has."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with OpenAIServer(key=KEY) as running:
+        yield running
+
+
+def hosted(server, **given):
+    return build(
+        tv.model("openai", **{"model": "spots:pixels xyxy", "base_url": server.url, **given})
+    )
+
+
+def ask(server, **given):
+    model = hosted(server, **{"box_format": "pixels", "labels": ["spot"], **given})
+    return model.request(model.encode([TILE]))
+
+
+def failing(server, *replies, error=PermanentError, **given):
+    """Return what is raised when the server answers with `replies`."""
+    server.meets(replies)
+    with pytest.raises(error) as raised:
+        ask(server, **given)
+    return raised.value
+
+
+def test_a_tile_is_found_what_is_in_it(server):
+    """The picture arrives as it is, and boxes come back with what was used."""
+    answers = ask(server, prompt="Find every spot.")
+    (found,) = answers
+    assert np.allclose(found.boxes, [[15, 10, 45, 20]], atol=1)
+    assert found.labels.tolist() == ["spot"] and answers.usage == Usage(1, 1000, 20)
+    (seen,) = server.seen
+    assert seen.path == "/v1/chat/completions"
+    assert seen.headers["authorization"].endswith(KEY.lower())
+    assert np.abs(seen.picture.astype(int) - TILE).mean() < 3
+    assert seen.body["temperature"] == 0 and seen.body["max_tokens"] == 4096
+    form = seen.body["response_format"]
+    assert form["type"] == "json_schema" and form["json_schema"]["strict"] is True
+    assert "Find every spot." in seen.text
+
+
+def test_the_request_is_the_callers_to_shape(server):
+    """Detail, extra fields, no temperature, no schema."""
+    given = {"detail": "low", "extra": {"seed": 7}, "temperature": None, "max_tokens": 50}
+    ask(server, **given, response_format="text")
+    body = server.seen[0].body
+    image = body["messages"][1]["content"][1]["image_url"]
+    assert image["detail"] == "low" and body["seed"] == 7 and body["max_tokens"] == 50
+    assert "temperature" not in body and "response_format" not in body
+    ask(server, response_format="json_object")
+    assert server.seen[1].body["response_format"] == {"type": "json_object"}
+
+
+def test_openai_itself_is_told_the_limit_by_its_new_name(server, monkeypatch):
+    """Its newer models refuse ``max_tokens``."""
+    monkeypatch.setattr("tilevision.adapters.hosted.parameters.Parameters.official", True)
+    ask(server)
+    assert server.seen[0].body["max_completion_tokens"] == 4096
+    assert "max_tokens" not in server.seen[0].body
+
+
+# Faults -----------------------------------------------------------------------------------
+
+
+def test_too_many_requests_is_throttled(server):
+    """With the seconds that were asked for."""
+    error = failing(server, Reply(429, {"Retry-After": "7"}), error=Throttled)
+    assert error.retry_after == 7 and "127.0.0.1" in str(error)
+    assert failing(server, Reply(429), error=Throttled).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after": "-4"}, 0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_waits_are_read_in_every_form(headers, seconds):
+    """Seconds, milliseconds, dates; nonsense is no wait."""
+    assert retry_after(headers) == seconds
+
+
+def test_waits_are_read_from_dates_to_come():
+    """An HTTP date is that moment, less now."""
+    date = formatdate(time.time() + 60, usegmt=True)
+    assert 57 < retry_after({"retry-after": date}) <= 60
+
+
+def test_an_empty_account_is_no_rush(server):
+    """429 for want of money does not pass by waiting."""
+    body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    assert "no quota left" in str(failing(server, Reply(429, body=body)))
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 500, 502, 503, 504, 529])
+def test_servers_in_trouble_are_transient(server, status):
+    """And may say how long it takes."""
+    error = failing(server, Reply(status, {"Retry-After": "2"}), error=TransientError)
+    assert f"({status})" in str(error) and Failure.of(error).retry_after == 2
+
+
+def test_a_lost_connection_is_transient(server):
+    """Closed without a word."""
+    error = failing(server, Reply(0), error=TransientError)
+    assert "cannot be reached" in str(error)
+
+
+def test_a_silent_server_is_transient(server):
+    """The HTTP timeout is a parameter."""
+    began = time.monotonic()
+    error = failing(server, Reply(seconds=30), error=TransientError, timeout=0.2)
+    assert "within 0.2 s" in str(error) and time.monotonic() - began < 10
+
+
+def test_no_server_is_transient(monkeypatch):
+    """It may be on its way up."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        model = build(tv.model("openai", model="m", base_url=f"http://127.0.0.1:{port}/v1"))
+        with pytest.raises(TransientError, match=f"127.0.0.1:{port} cannot be reached"):
+            model.request(model.encode([TILE]))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "refuses the request (400): status 400"),
+        (401, "does not accept the API key (401); check the environment variable OPENAI_API_KEY"),
+        (403, "forbids it (403): status 403; check what the key in OPENAI_API_KEY may use"),
+        (404, "does not know model 'spots:pixels xyxy' or the path (404)"),
+        (413, "lower max_side= or quality="),
+        (422, "refuses the request (422)"),
+    ],
+)
+def test_refusals_are_permanent(server, status, words):
+    """One line, with the remedy where there is one."""
+    error = str(failing(server, Reply(status)))
+    assert words in error and "\n" not in error
+    assert len(server.seen) == 1  # the client retries nothing by itself
+
+
+def test_a_wrong_key_is_told_by_the_name_of_its_variable(server, monkeypatch):
+    """The server quotes the key in its answer; the error does not."""
+    monkeypatch.setenv("MY_KEY", "wrong-Ab12Cd34Ef56")
+    error = str(failing(server, api_key_env="MY_KEY"))
+    assert "MY_KEY" in error and "wrong-ab" not in error.lower()
+
+
+def test_a_missing_key_is_told_before_anything_is_sent(server, monkeypatch):
+    """Where one was named; a server that wants none gets none."""
+    error = str(failing(server, api_key_env="NO_SUCH_KEY"))
+    assert "set the environment variable NO_SUCH_KEY where the workers run" in error
+    monkeypatch.delenv("OPENAI_API_KEY")
+    model = build(tv.model("openai", model="gpt-4.1", base_url="https://api.openai.com/v1"))
+    with pytest.raises(PermanentError, match="set the environment variable OPENAI_API_KEY"):
+        model.request(model.encode([TILE]))
+    assert server.seen == []
+    server.key = None
+    assert len(ask(server, api_key_env=None)[0]) == 1
+
+
+def test_a_key_with_a_line_end_is_mended_and_nonsense_refused(server, monkeypatch):
+    """Keys are read from files with a line end; the header could not hold one."""
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\n")
+    assert len(ask(server)[0]) == 1
+    monkeypatch.setenv("OPENAI_API_KEY", "half\x01a key")
+    assert "cannot be a key" in str(failing(server))
+
+
+def test_a_key_that_changes_is_used_at_once(server, monkeypatch):
+    """After a refusal the user sets another, and goes on."""
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong-Ab12Cd34Ef56")
+    failing(server)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert len(ask(server)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Please log in</html>",
+        b"",
+        b"[]",
+        b'{"choices": []}',
+        b'{"choices": [{"index": 0}]}',
+    ],
+)
+def test_what_is_no_completion_is_one_line(server, body):
+    """A log-in page, an error with status 200: what came, and where to look."""
+    error = str(failing(server, Reply(body=body)))
+    assert "check base_url" in error and "answered no" in error and "\n" not in error
+
+
+def test_an_error_that_comes_as_a_success_is_transient(server):
+    """Gateways hand on in this way that what is behind them failed."""
+    body = {"error": {"code": 502, "message": "provider failed"}}
+    assert "provider failed" in str(failing(server, Reply(body=body), error=TransientError))
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (Reply(content='{"detections": [', finish="length"), "raise max_tokens=, or use smaller"),
+        (Reply(content="", finish="content_filter"), "filtered the answer"),
+        (Reply(content=None, message={"refusal": "I can't help."}), "refused: I can't help."),
+    ],
+)
+def test_answers_that_end_badly_are_clear_failures(server, reply, words):
+    """Not asked for again, and paid for."""
+    error = failing(server, reply)
+    assert words in str(error) and error.usage == Usage(1, 1000, 20)
+    assert len(server.seen) == 1
+
+
+# Malformed answers ------------------------------------------------------------------------
+
+
+def test_a_malformed_answer_is_asked_for_again(server):
+    """The model is told what was wrong, and every token counts."""
+    server.meets([BAD, Reply(content='{"detections": [{"label": "spot"}]}')])
+    answers = ask(server)
+    assert len(answers[0]) == 1 and answers.usage == Usage(3, 3000, 60)
+    last = server.seen[2].body["messages"]
+    assert last[-2] == {"role": "assistant", "content": '{"detections": [{"label": "spot"}]}'}
+    assert "not four numbers" in last[-1]["content"] and len(last) == 4
+
+
+def test_a_model_that_cannot_answer_fails_with_what_was_wrong(server):
+    """After as many attempts as were given it."""
+    error = failing(server, BAD, BAD, reasks=1)
+    assert "no readable answer in 2 attempts; of the last: it is no JSON" in str(error)
+    assert error.usage == Usage(2, 2000, 40) and len(server.seen) == 2
+
+
+def test_what_was_used_before_a_fault_is_counted(server):
+    """Tokens of a bad answer are paid for, though the next request is throttled."""
+    assert failing(server, BAD, Reply(429), error=Throttled).usage == Usage(2, 1000, 20)
+
+
+def test_parts_of_an_answer_are_one(server):
+    """Some gateways hand the parts of a message on as they came."""
+    parts = [{"type": "text", "text": '{"detections"'}, {"type": "text", "text": ": []}"}]
+    server.meets([Reply(message={"content": parts})])
+    assert len(ask(server)[0]) == 0
+
+
+def test_usage_that_nobody_counts_is_a_call(server):
+    """A server need not say what it used."""
+    message = {"role": "assistant", "content": "[]"}
+    server.meets([Reply(body={"choices": [{"message": message, "finish_reason": "stop"}]})])
+    assert ask(server).usage == Usage(1)
+
+
+# The other stages -------------------------------------------------------------------------
+
+
+class Source:
+    """As much of an image as the stages look at."""
+
+    def __init__(self, pixels):
+        self._pixels = pixels
+
+    def thumbnail(self, max_side):
+        """Return everything."""
+        return self._pixels
+
+
+@pytest.fixture
+def stages(server, monkeypatch):
+    """Ask a stage about pixels that are shown as they are."""
+    for module in ("moderation", "synthesis"):
+        monkeypatch.setattr(f"tilevision.{module}.display_options", lambda source: None)
+        monkeypatch.setattr(f"tilevision.{module}.to_uint8", lambda pixels, options: pixels)
+    return lambda name, stage, **given: resolve(
+        tv.model("openai", model=name, base_url=server.url, **given), stage
+    )
+
+
+RED = np.zeros((64, 64, 3), np.uint8)
+RED[..., 0] = 255
+
+
+def test_the_moderation_endpoint_gives_a_verdict(server, stages):
+    """Scores by category, and the reason is what was flagged."""
+    spec = stages("omni-moderation-latest", "moderation")
+    verdict = moderate(spec, Source(RED))
+    assert not verdict.allowed and verdict.reason == "violence 1.00"
+    assert verdict.scores == {"sexual": 0.01, "violence": 1.0, "violence/graphic": 0.01}
+    assert verdict.model == "openai:omni-moderation-latest"
+    assert moderate(spec, Source(TILE)).allowed
+    assert [seen.path for seen in server.seen] == ["/v1/moderations"] * 2
+
+
+def test_only_the_categories_that_are_asked_for_block(stages):
+    """Stained tissue is not violence; a category that is unknown is no permission."""
+    spec = stages("omni-moderation-latest", "moderation", categories=["sexual"])
+    assert moderate(spec, Source(RED)).allowed
+    unknown = stages("omni-moderation-latest", "moderation", categories=["gore"])
+    with pytest.raises(ModelError, match=r"knows no category 'gore'; it has sexual, violence"):
+        moderate(unknown, Source(RED))
+
+
+def test_a_chat_model_moderates_by_the_callers_policy(server, stages):
+    """With a schema of its own."""
+    spec = stages("guard", "moderation", prompt="Refuse what is red.")
+    assert moderate(spec, Source(RED)).reason == "too red"
+    assert moderate(spec, Source(TILE)).allowed
+    assert "Refuse what is red." in server.seen[0].text
+    assert server.seen[0].path == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("name", ["omni-moderation-latest", "guard"])
+def test_a_moderation_that_cannot_be_had_is_no_permission(server, stages, name):
+    """Whatever goes wrong is one line that says that nothing was analysed."""
+    server.meets([Reply(body={"choices": [{"message": {"content": "yes"}}]})] * 3)
+    with pytest.raises(ModelError, match="failed, so nothing was analysed"):
+        moderate(stages(name, "moderation"), Source(TILE))
+
+
+def test_stages_are_patient(server, stages):
+    """No scheduler retries them, so they wait as they are told, but not for ever."""
+    spec = stages("guard", "moderation")
+    server.meets([Reply(429, {"Retry-After": "0"}), Reply(503, {"Retry-After": "0"})])
+    assert moderate(spec, Source(TILE)).allowed
+    server.meets([Reply(429, {"Retry-After": "3600"})])
+    with pytest.raises(ModelError, match="asks for fewer requests"):
+        moderate(spec, Source(TILE))
+
+
+class Facts:
+    """A digest, as far as it matters here."""
+
+    def to_dict(self):
+        """Return one fact."""
+        return {"counts": {"ship": 12}}
+
+
+def test_a_scene_is_described_from_digest_and_thumbnail(server, stages):
+    """Plain text, asked for without a schema."""
+    spec = stages("scene", "synthesis", prompt="Write for a harbour master.")
+    assert synthesise(spec, Facts(), Source(TILE)) == "A picture of 60 by 40 pixels."
+    text = server.seen[0].text
+    assert "Write for a harbour master." in text and '"ship": 12' in text
+    assert "response_format" not in server.seen[0].body
+    server.meets([Reply(content=" ")])
+    with pytest.raises(PermanentError, match="answered nothing"):
+        synthesise(spec, Facts(), Source(TILE))
+
+
+# Secrets ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500])
+def test_a_server_that_quotes_the_request_gives_nothing_away(server, status):
+    """Neither key nor picture get into message, trace, context or pickle of the error."""
+    picture = "data:image/jpeg;base64," + "QUJD" * 2000
+    quoted = f"bad request: Authorization: Bearer {KEY} {picture} {KEY}"
+    error = failing(
+        server, Reply(status, body={"error": {"message": quoted}}), error=tv.TilevisionError
+    )
+    failure = Failure.of(error)
+    told = "".join(traceback.format_exception(error)) + repr(failure) + repr(error)
+    assert KEY not in told and "QUJDQUJD" not in told
+    assert KEY.encode() not in pickle.dumps(failure)
+    assert error.__context__ is None and error.__cause__ is None
+
+
+def test_the_model_in_use_shows_no_key(server):
+    """Its repr and what it holds have none."""
+    model = hosted(server)
+    model.request(model.encode([TILE]))
+    assert KEY not in repr(model) + repr(vars(model))
+
+
+def test_scrubbing_hides_what_looks_like_a_secret():
+    """Also of other services, and in addresses."""
+    text = scrub("at https://u:p4ss@proxy/x with Bearer abc.def and sk-abcdefgh1234\nend", None)
+    assert text == "at https://***@proxy/x with Bearer *** and *** end"
+    assert len(scrub("word " * 1000, None)) < 310
+
+
+# Threads ----------------------------------------------------------------------------------
+
+
+def test_one_client_serves_a_hundred_threads(monkeypatch):
+    """All at once, over connections that are used again."""
+    with OpenAIServer(seconds=0.3) as server:
+        model = hosted(server)
+        payload = model.encode([TILE])
+        failures = []
+
+        def work():
+            try:
+                for _ in range(2):
+                    assert len(model.request(payload)[0]) == 1
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == [] and server.count == 200
+        assert server.most > 50
+        clients = [o for o in gc.get_objects() if type(o).__name__ == "OpenAI"]
+        assert sum(str(server.port) in str(client.base_url) for client in clients) == 1
+
+
+def test_server_really_checks_its_key(server):
+    """The tests' own server would notice a missing key."""
+    server.key = "another"
+    assert "does not accept" in str(failing(server))
+    assert json.dumps(server.seen[0].body)
