@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from distributed import performance_report
@@ -12,6 +13,9 @@ from distributed import performance_report
 from tilevision.cluster.handle import Cluster
 
 __all__ = ["reported"]
+
+# Dask would print the lines of ours that called it.
+CALLING_CODE = "a run of tilevision; a task named tile-infer-… works on one tile or a few"
 
 
 @contextmanager
@@ -32,7 +36,13 @@ def reported(
     if path is None:
         yield
         return
-    report: Any = performance_report(filename=os.fspath(path))
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        tell(f"there will be no performance report: there is no folder {folder}")
+        yield
+        return
+    # Self-contained, so that it opens where there is no network, and asks no server for scripts.
+    report: Any = performance_report(filename=os.fspath(path), mode="inline")
     try:
         with cluster.client.as_current():
             report.__enter__()
@@ -52,6 +62,6 @@ def _write(cluster: Cluster, report: Any, tell: Callable[[str], None]) -> None:
         return
     try:
         with cluster.client.as_current():
-            report.__exit__(None, None, None)
+            cluster.client.sync(report.__aexit__, None, None, None, code=CALLING_CODE)
     except Exception as error:  # noqa: BLE001 - the work is done, and worth more
         tell(f"the performance report could not be written: {error}")
