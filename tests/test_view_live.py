@@ -19,7 +19,8 @@ from tilevision.events import Bus, RunChanged, TileChanged
 from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.sources import open_source
-from tilevision.view.live import STILL_BYTES, LiveView, _smaller, watch
+from tilevision.view.live import LiveView, watch
+from tilevision.view.still import STILL_BYTES, smaller
 
 
 class ScriptedRun:
@@ -81,7 +82,9 @@ def test_what_happens_is_shown_and_the_thread_ends_with_the_run(run, view) -> No
     _wait(lambda: not _threads())
     assert "complete: 6 tiles (6 done), 6 detections" in view.widget.caption["alt"]
     assert view.widget.frame != first
-    assert Image.open(BytesIO(view.widget.frame)).size == tuple(map(int, view._overlay.size))
+    assert Image.open(BytesIO(view.widget.frame)).size == tuple(
+        map(int, view._screen._scene.overlay.size)
+    )
 
 
 def test_a_view_that_comes_late_shows_all_there_is(run) -> None:
@@ -192,4 +195,4 @@ def test_the_picture_a_notebook_keeps_is_small() -> None:
     out = BytesIO()
     Image.fromarray(noise).save(out, "JPEG", quality=95)
     assert len(out.getvalue()) > STILL_BYTES
-    assert len(_smaller(out.getvalue())) * 4 / 3 <= STILL_BYTES
+    assert len(smaller(out.getvalue())) * 4 / 3 <= STILL_BYTES

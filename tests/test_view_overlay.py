@@ -158,7 +158,7 @@ def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
     tiles = Grid(1, 2, overlap=0).tiles(size)
     state = initial(tiles)
     corners = rng.uniform((0, 0), (45_000, 60_000), (60_000, 2)).astype(int).tolist()
-    crowd = tuple((x, y, x + 900, y + 900, "cell") for x, y in corners)
+    crowd = tuple((x, y, x + 900, y + 900, "cell", 0.5) for x, y in corners)
     layer = state.boxes
     for start in range(0, len(crowd), 200):  # one tile's events hold no more than 256
         layer = layer.with_tiles({start: crowd[start : start + 200]})

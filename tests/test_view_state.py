@@ -105,7 +105,7 @@ def test_past_the_limit_every_tile_keeps_fewer_boxes(monkeypatch) -> None:
     monkeypatch.setattr(boxes_module, "LIMIT", 100)
     layer = BoxLayer()
     for tile in range(40):
-        layer = layer.with_tiles({tile: [(rank, 0, rank + 1, 1, "x") for rank in range(20)]})
+        layer = layer.with_tiles({tile: [(rank, 0, rank + 1, 1, "x", 0.5) for rank in range(20)]})
     assert len(layer) <= 100
     assert set(np.concatenate([chunk.tiles for chunk in layer.chunks]).tolist()) == set(range(40))
     assert all((chunk.boxes[:, 0] == chunk.ranks).all() for chunk in layer.chunks)

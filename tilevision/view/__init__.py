@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tilevision.view.live import LiveView, watch
+from tilevision.view.panel import Panel, explore
 from tilevision.view.recorded import replay
 
-__all__ = ["LiveView", "replay", "watch"]
+__all__ = ["LiveView", "Panel", "explore", "replay", "watch"]

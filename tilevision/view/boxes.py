@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoxChunk", "BoxLayer"]
+from tilevision.events import TileChanged
+from tilevision.findings import Findings
+
+__all__ = ["BoxChunk", "BoxLayer", "seen_boxes"]
 
 LIMIT = 200_000  # past that many, each tile keeps fewer: the picture is full, memory is not
 PER_TILE = 256
 
-TileBox = tuple[int, int, int, int, str]
+# x0, y0, x1, y1, label, score (NaN for none)
+SeenBox = tuple[int, int, int, int, str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,16 +31,25 @@ class BoxChunk:
         x0, y0, x1, y1, full-resolution image pixels.
     labels, tiles, ranks : array (n,) of int
         Number of the label and of the tile; place within the tile, strongest first.
+    scores : array (n,)
+        NaN where the model gives none.
     """
 
     boxes: NDArray[np.float64]
     labels: NDArray[np.int32]
     tiles: NDArray[np.int32]
     ranks: NDArray[np.int32]
+    scores: NDArray[np.float32]
 
     def take(self, keep: NDArray[np.bool_]) -> BoxChunk:
         """Return the rows marked in `keep`."""
-        return BoxChunk(self.boxes[keep], self.labels[keep], self.tiles[keep], self.ranks[keep])
+        return BoxChunk(
+            self.boxes[keep],
+            self.labels[keep],
+            self.tiles[keep],
+            self.ranks[keep],
+            self.scores[keep],
+        )
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -56,46 +70,71 @@ class BoxLayer:
         How many of a tile's boxes are kept.
     filled : frozenset of int
         Tiles that have boxes.
+    totals : tuple of int
+        Boxes kept of each label.
     """
 
     chunks: tuple[BoxChunk, ...] = ()
     labels: tuple[str, ...] = ()
     per_tile: int = PER_TILE
     filled: frozenset[int] = frozenset()
+    totals: tuple[int, ...] = ()
 
     def __len__(self) -> int:
-        return sum(map(len, self.chunks))
+        return sum(self.totals)
 
     @property
     def counts(self) -> dict[str, int]:
         """Boxes kept, by label."""
-        total = np.zeros(len(self.labels), dtype=np.int64)
-        for chunk in self.chunks:
-            total += np.bincount(chunk.labels, minlength=len(total))
-        return {label: int(n) for label, n in zip(self.labels, total, strict=True)}
+        return dict(zip(self.labels, self.totals, strict=True))
 
-    def with_tiles(self, found: Mapping[int, Sequence[TileBox]]) -> BoxLayer:
+    @classmethod
+    def of(cls, findings: Findings, labels: Sequence[str] = ()) -> BoxLayer:
+        """Return the strongest boxes of `findings`, which are in image pixels.
+
+        `labels` are those that shall come first, so that they keep their colours.
+        """
+        n = min(len(findings), LIMIT)
+        numbers = {label: i for i, label in enumerate(labels)}
+        chunk = BoxChunk(
+            boxes=findings.boxes[:n],
+            labels=np.array(
+                [numbers.setdefault(str(label), len(numbers)) for label in findings.labels[:n]],
+                dtype=np.int32,
+            ),
+            tiles=np.full(n, -1, dtype=np.int32),
+            ranks=np.zeros(n, dtype=np.int32),
+            scores=findings.scores[:n].astype(np.float32),
+        )
+        return _counted(cls(chunks=(chunk,) if n else (), labels=tuple(numbers)))
+
+    def with_tiles(self, found: Mapping[int, Sequence[SeenBox]]) -> BoxLayer:
         """Return the layer where each tile in `found` has those boxes and no others."""
         layer = self.without(self.filled & found.keys())
         rows = [
-            (box[:4], box[4], tile, rank)
+            (box, tile, rank)
             for tile, boxes in found.items()
             for rank, box in enumerate(boxes[: layer.per_tile])
         ]
         if not rows:
             return layer
         numbers = {label: i for i, label in enumerate(layer.labels)}
+        labels = [numbers.setdefault(box[4], len(numbers)) for box, _, _ in rows]
         chunk = BoxChunk(
-            boxes=np.array([row[0] for row in rows], dtype=np.float64),
-            labels=np.array([numbers.setdefault(row[1], len(numbers)) for row in rows], np.int32),
-            tiles=np.array([row[2] for row in rows], dtype=np.int32),
-            ranks=np.array([row[3] for row in rows], dtype=np.int32),
+            boxes=np.array([box[:4] for box, _, _ in rows], dtype=np.float64),
+            labels=np.array(labels, dtype=np.int32),
+            tiles=np.array([tile for _, tile, _ in rows], dtype=np.int32),
+            ranks=np.array([rank for _, _, rank in rows], dtype=np.int32),
+            scores=np.array([box[5] for box, _, _ in rows], dtype=np.float32),
         )
+        totals = np.bincount(chunk.labels, minlength=len(numbers))
+        totals[: len(layer.totals)] += np.array(layer.totals, dtype=np.int64)
         grown = replace(
             layer,
             chunks=(*layer.chunks, chunk),
             labels=tuple(numbers),
-            filled=layer.filled | {row[2] for row in rows},
+            filled=layer.filled | {tile for _, tile, _ in rows},
+            totals=tuple(totals.tolist()),
         )
         return _thinned(grown)
 
@@ -108,6 +147,15 @@ class BoxLayer:
         return replace(kept, filled=self.filled - tiles)
 
 
+def seen_boxes(event: TileChanged) -> list[SeenBox]:
+    """Return the boxes that an event carries, with their scores."""
+    scores = event.scores or (None,) * len(event.boxes)
+    return [
+        (*box, math.nan if score is None else score)
+        for box, score in zip(event.boxes, scores, strict=False)
+    ]
+
+
 def _thinned(layer: BoxLayer) -> BoxLayer:
     while len(layer) > LIMIT and layer.per_tile > 1:
         limit = layer.per_tile // 2
@@ -118,4 +166,11 @@ def _thinned(layer: BoxLayer) -> BoxLayer:
 
 def _kept(layer: BoxLayer, keep: list[NDArray[np.bool_]]) -> BoxLayer:
     chunks = [chunk.take(rows) for chunk, rows in zip(layer.chunks, keep, strict=True)]
-    return replace(layer, chunks=tuple(chunk for chunk in chunks if len(chunk)))
+    return _counted(replace(layer, chunks=tuple(chunk for chunk in chunks if len(chunk))))
+
+
+def _counted(layer: BoxLayer) -> BoxLayer:
+    total = np.zeros(len(layer.labels), dtype=np.int64)
+    for chunk in layer.chunks:
+        total += np.bincount(chunk.labels, minlength=len(total))
+    return replace(layer, totals=tuple(total.tolist()))

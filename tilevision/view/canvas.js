@@ -6,6 +6,7 @@
 
 const SEND_EVERY = 120; // ms between two requests while the user moves
 const MOST_ZOOM = 1 / 4000;
+const CLICK = 4; // px that a pointer may move between press and release
 
 const HATCHES = {
   "/": (c) => `repeating-linear-gradient(135deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
@@ -64,6 +65,36 @@ function same(a, b) {
   return a.every((value, i) => Math.abs(value - b[i]) <= 1e-3 * Math.max(a[2], b[2]));
 }
 
+const UNITS = [[1e9, "km"], [1e6, "m"], [1e4, "cm"], [1e3, "mm"], [1, "µm"]];
+
+// A length of 1, 2 or 5 times a power of ten, at most `most` µm, and its words.
+function roundLength(most) {
+  const power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map((digit) => digit * power).find((value) => value <= most * 1.0001);
+  const [size, unit] = UNITS.find(([value]) => length >= value) ?? [1e-3, "nm"];
+  return [length, `${Number((length / size).toPrecision(3))} ${unit}`];
+}
+
+// The smallest box under a point; `rows` as the kernel's hits.py packs them.
+function boxAt(rows, x, y) {
+  let found = null;
+  let least = Infinity;
+  for (let i = 0; i + 5 < rows.length; i += 6) {
+    if (x < rows[i] || y < rows[i + 1] || x > rows[i + 2] || y > rows[i + 3]) continue;
+    const area = (rows[i + 2] - rows[i]) * (rows[i + 3] - rows[i + 1]);
+    if (area < least) {
+      least = area;
+      found = rows.subarray(i, i + 6);
+    }
+  }
+  return found;
+}
+
+function floats(bytes) {
+  // A view of the message's buffer may start anywhere; floats may not.
+  return bytes?.byteLength ? new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)) : new Float32Array();
+}
+
 class Picture {
   constructor(model, root) {
     this.model = model;
@@ -71,10 +102,16 @@ class Picture {
     this.bitmap = null;
     this.order = this.latest = 0;
     this.timer = null;
-    this.canvas = element("canvas", "tilevision-picture", root);
+    this.rows = new Float32Array();
+    this.names = [];
+    this.frame = element("div", "tilevision-frame", root);
+    this.canvas = element("canvas", "tilevision-picture", this.frame);
     this.canvas.setAttribute("role", "img");
     this.canvas.tabIndex = 0;
     this.canvas.title = "Click, then scroll to zoom and drag to move. Keys: + − 0 and arrows.";
+    this.tip = element("div", "tilevision-tip", this.frame);
+    this.tip.setAttribute("role", "tooltip");
+    this.tip.hidden = true;
     this.listen();
   }
 
@@ -90,6 +127,8 @@ class Picture {
     this.bitmap?.close();
     this.bitmap = bitmap;
     this.shown = shown;
+    this.rows = floats(this.model.get("hits"));
+    this.names = this.model.get("names");
     if (!this.asked || same(this.asked, shown)) {
       this.asked = null;
       this.view = shown;
@@ -115,8 +154,64 @@ class Picture {
       shown[2] * scale,
       shown[3] * scale,
     );
+    this.drawOutline(context, scale);
+    this.drawScaleBar(context, scale);
     canvas.dataset.shown = shown.join(" "); // what is sharp by now, for those who look from outside
     this.onview?.(!same(view, this.model.get("whole")));
+  }
+
+  drawOutline(context, scale) {
+    const outline = this.model.get("outline");
+    if (outline.length !== 4) return;
+    const [x, y] = [(outline[0] - this.view[0]) * scale, (outline[1] - this.view[1]) * scale];
+    for (const [colour, width] of [["#000000b0", 5], ["#ffffff", 2.2]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width;
+      context.strokeRect(x, y, outline[2] * scale, outline[3] * scale);
+    }
+  }
+
+  drawScaleBar(context, scale) {
+    const mpp = this.model.get("mpp");
+    if (!(mpp > 0)) return;
+    const { canvas } = this;
+    const [length, words] = roundLength((0.22 * canvas.width * mpp) / scale);
+    const width = (length / mpp) * scale;
+    const [x, y] = [canvas.width - width - 18, canvas.height - 20];
+    context.fillStyle = "#000000a0";
+    context.fillRect(x - 9, y - 21, width + 18, 33);
+    context.fillStyle = "#ffffff";
+    context.fillRect(x, y, width, 4);
+    context.font = "600 13px system-ui, sans-serif";
+    context.textAlign = "center";
+    context.fillText(words, x + width / 2, y - 6, width + 16);
+    canvas.dataset.scale = words;
+  }
+
+  // Say what the box under the pointer is, or nothing.
+  point(event) {
+    const fx = event.offsetX / this.canvas.clientWidth;
+    const fy = event.offsetY / this.canvas.clientHeight;
+    const x = this.view[0] + fx * this.view[2] - (this.shown?.[0] ?? 0);
+    const y = this.view[1] + fy * this.view[3] - (this.shown?.[1] ?? 0);
+    const box = this.grip ? null : boxAt(this.rows, x, y);
+    this.tip.hidden = !box;
+    if (!box) return;
+    const score = Number.isNaN(box[5]) ? "" : ` · ${box[5].toFixed(2)}`;
+    this.tip.textContent = `${this.names[box[4]] ?? ""}${score}`;
+    const right = fx > 0.6;
+    this.tip.style.left = right ? "" : `${event.offsetX + 14}px`;
+    this.tip.style.right = right ? `${this.frame.clientWidth - event.offsetX + 10}px` : "";
+    this.tip.style.top = `${event.offsetY + 14}px`;
+  }
+
+  pick(event) {
+    const [x, y, width, height] = this.view;
+    const clicks = (this.model.get("picked")[2] ?? 0) + 1;
+    const fx = event.offsetX / this.canvas.clientWidth;
+    const fy = event.offsetY / this.canvas.clientHeight;
+    this.model.set("picked", [x + fx * width, y + fy * height, clicks]);
+    this.model.save_changes();
   }
 
   look(view) {
@@ -165,16 +260,22 @@ class Picture {
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
       this.grip = fraction(event);
+      this.pressed = [event.clientX, event.clientY];
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!this.grip) return;
+      const still = this.pressed && Math.hypot(event.clientX - this.pressed[0], event.clientY - this.pressed[1]) < CLICK;
+      if (!this.grip || still) return this.point(event);
+      this.pressed = null;
       const at = fraction(event);
       this.move(this.grip[0] - at[0], this.grip[1] - at[1]);
       this.grip = at;
     });
-    for (const end of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(end, () => (this.grip = null));
-    }
+    canvas.addEventListener("pointerup", (event) => {
+      if (this.grip && this.pressed && this.view.length) this.pick(event);
+      this.grip = this.pressed = null;
+    });
+    canvas.addEventListener("pointercancel", () => (this.grip = this.pressed = null));
+    canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
     canvas.addEventListener("dblclick", (event) => this.zoom(0.5, ...fraction(event)));
     // The notebook takes its shortcuts at the document, on their way down: be there before it.
     this.press = (event) => this.steer(event);
@@ -240,13 +341,16 @@ function render({ model, el }) {
     legend.replaceChildren(...(caption.legend ?? []).map(legendEntry));
   };
   const receive = () => picture.receive();
+  const redraw = () => picture.draw();
   model.on("change:caption", describe);
   model.on("change:frame", receive);
+  model.on("change:outline", redraw);
   describe();
   receive();
   return () => {
     model.off("change:caption", describe);
     model.off("change:frame", receive);
+    model.off("change:outline", redraw);
     picture.close();
   };
 }

@@ -9,6 +9,8 @@ import anywidget
 import traitlets
 
 from tilevision.geometry import Box
+from tilevision.view.boxes import BoxLayer
+from tilevision.view.hits import hits
 from tilevision.view.overlay import Frame
 
 __all__ = ["Canvas"]
@@ -30,8 +32,17 @@ class Canvas(anywidget.AnyWidget):
         full-resolution image pixels.
     caption : dict
         See `tilevision.view.caption.caption`.
+    hits, names : bytes, list of str
+        Boxes that the pointer can be on; see `tilevision.view.hits.hits`.
+    mpp : float
+        Microns per pixel, for the scale bar; 0 where unknown.
+    outline : list of float
+        Tile that is picked out, as `shown`; empty for none.
     viewport : list of float
         Region the user asks for, as `shown`; empty for the whole image. Set by the page.
+    picked : list of float
+        Where the user clicked last, x and y in image pixels, and how many clicks there were.
+        Set by the page.
     """
 
     # As text: given a path, anywidget listens for changes of the file and never lets a widget go.
@@ -42,15 +53,34 @@ class Canvas(anywidget.AnyWidget):
     shown = traitlets.List(traitlets.Float(), []).tag(sync=True)
     whole = traitlets.List(traitlets.Float(), []).tag(sync=True)
     caption = traitlets.Dict({}).tag(sync=True)
+    hits = traitlets.Bytes(b"").tag(sync=True)
+    names = traitlets.List(traitlets.Unicode(), []).tag(sync=True)
+    mpp = traitlets.Float(0.0).tag(sync=True)
+    outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     viewport = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    picked = traitlets.List(traitlets.Float(), []).tag(sync=True)
 
-    def show(self, frame: Frame, whole: Box, caption: dict[str, Any]) -> None:
-        """Show `frame`, in one message."""
+    def show(
+        self,
+        frame: Frame,
+        whole: Box,
+        caption: dict[str, Any],
+        boxes: BoxLayer,
+        mpp: tuple[float, float] | None,
+    ) -> None:
+        """Show `frame`, with `boxes` to point at, in one message."""
+        rows, names = hits(boxes, frame.view)
         with self.hold_sync():
             self.frame = frame.jpeg
+            self.hits, self.names = rows, names
+            self.mpp = 0.0 if mpp is None else float(mpp[0] + mpp[1]) / 2
             self.shown = _corner_and_size(frame.view)
             self.whole = _corner_and_size(whole)
             self.caption = caption
+
+    def outline_of(self, box: Box | None) -> None:
+        """Pick out the region `box`, or none."""
+        self.outline = [] if box is None else _corner_and_size(box)
 
     def wanted(self) -> Box | None:
         """Return the region the user asks for; None for the whole image, or for nonsense."""

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
-from tilevision.view.boxes import PER_TILE
+from tilevision.view.boxes import PER_TILE, BoxLayer
 from tilevision.view.state import ViewState
 
-__all__ = ["alt_text", "caption"]
+__all__ = ["Counted", "alt_text", "caption", "duration"]
 
 MAX_CLASSES = 12
 
 
-def caption(state: ViewState, name: str, now: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Detections that are drawn and counted in place of what the tiles told.
+
+    Attributes
+    ----------
+    layer : BoxLayer
+    counts : dict of str to int
+        By class, the most frequent first; labels are untrusted text.
+    words : str
+        What they are, as ``"merged"``.
+    """
+
+    layer: BoxLayer
+    counts: dict[str, int]
+    words: str
+
+
+def caption(
+    state: ViewState, name: str, now: float, counted: Counted | None = None
+) -> dict[str, Any]:
     """Return headline, detail, alternative text, legend and progress, in plain JSON types.
 
     Parameters
@@ -23,6 +44,8 @@ def caption(state: ViewState, name: str, now: float) -> dict[str, Any]:
         What is analysed, and with what.
     now : float
         Seconds since the epoch.
+    counted : Counted, optional
+        Default: all that the tiles told, before merging.
 
     Returns
     -------
@@ -34,37 +57,38 @@ def caption(state: ViewState, name: str, now: float) -> dict[str, Any]:
     n = max(len(state.tiles), 1)
     counts = state.counts
     return {
-        "headline": _headline(state, name),
+        "headline": _headline(state, name, _found(state, counted)),
         "detail": _detail(state, now),
-        "alt": alt_text(state, name),
-        "legend": _statuses(counts) + _classes(state),
+        "alt": alt_text(state, name, counted),
+        "legend": _statuses(counts) + _classes(state, counted),
         "shares": [state.n_finished / n, counts.get("failed", 0) / n],
         "status": state.run_status or "starting",
     }
 
 
-def alt_text(state: ViewState, name: str) -> str:
+def alt_text(state: ViewState, name: str, counted: Counted | None = None) -> str:
     """Return the picture in one sentence, for those who do not see it."""
     tiles = ", ".join(f"{count:,} {status}" for status, count in state.counts.items())
     status = state.run_status or "starting"
-    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {_found(state)}."
+    found = _found(state, counted)
+    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {found}."
 
 
-def _headline(state: ViewState, name: str) -> str:
+def _headline(state: ViewState, name: str, found: str) -> str:
     status = (state.run_status or "starting").capitalize()
     done = f"{state.n_finished:,} of {_tiles(len(state.tiles))}"
-    return f"{shown(name, 60)} · {status} · {done} · {_found(state)}"
+    return f"{shown(name, 60)} · {status} · {done} · {found}"
 
 
 def _detail(state: ViewState, now: float) -> str:
     if state.ended or state.run_status == "paused":
         seconds = state.latest - state.started
-        parts = [f"{'took' if state.ended else 'after'} {_duration(seconds)}"]
+        parts = [f"{'took' if state.ended else 'after'} {duration(seconds)}"]
     else:
         rate = state.rate(now)
         parts = [f"{rate:,.1f} tiles a second"] if rate else ["waiting for the first tiles"]
         if rate and state.n_open:
-            parts.append(f"about {_duration(state.n_open / rate)} left")
+            parts.append(f"about {duration(state.n_open / rate)} left")
     if saturated := int(state.saturated.sum()):
         parts.append(f"{_tiles(saturated)} saturated")
     if state.reason:
@@ -72,9 +96,10 @@ def _detail(state: ViewState, now: float) -> str:
     return " · ".join(parts)
 
 
-def _found(state: ViewState) -> str:
-    n = state.n_detections
-    return f"{n:,} {'detection' if n == 1 else 'detections'} before merging"
+def _found(state: ViewState, counted: Counted | None) -> str:
+    n = state.n_detections if counted is None else sum(counted.counts.values())
+    words = "before merging" if counted is None else counted.words
+    return f"{n:,} {'detection' if n == 1 else 'detections'} {words}"
 
 
 def _tiles(n: int) -> str:
@@ -90,12 +115,15 @@ def _statuses(counts: dict[str, int]) -> list[dict[str, Any]]:
     return entries
 
 
-def _classes(state: ViewState) -> list[dict[str, Any]]:
-    """Counts are of the boxes that are drawn: where a tile has more, they end in a plus."""
-    counts = state.boxes.counts
-    limit = min(PER_TILE, state.boxes.per_tile)
-    more = "+" if (state.n_findings > limit).any() else ""
-    colours = class_colours(state.boxes.labels)
+def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:
+    """Counts of what tiles told are of boxes that are drawn: a plus says that there are more."""
+    if counted is None:
+        counts, labels = state.boxes.counts, state.boxes.labels
+        limit = min(PER_TILE, state.boxes.per_tile)
+        more = "+" if (state.n_findings > limit).any() else ""
+    else:
+        counts, labels, more = counted.counts, counted.layer.labels, ""
+    colours = class_colours(labels)
     common = sorted((label for label in counts if counts[label]), key=lambda x: -counts[x])
     entries: list[dict[str, Any]] = [
         {"words": f"{counts[label]:,}{more} {shown(label, 30)}", "colour": colours[label]}
@@ -107,7 +135,7 @@ def _classes(state: ViewState) -> list[dict[str, Any]]:
     return entries
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return ``0.4 s``, ``12 s``, ``3 min`` or ``2.5 h``."""
     if seconds < 1:
         return f"{max(seconds, 0):.1f} s"

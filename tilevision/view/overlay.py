@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tilevision.geometry import Box
-from tilevision.plot import TileMap
+from tilevision.grid import Tile
+from tilevision.plot import STYLES, TileMap
+from tilevision.plot.palette import rgb
 from tilevision.view.box_canvas import BoxCanvas
 from tilevision.view.state import ViewState
 
@@ -27,6 +29,7 @@ WIDEST, TALLEST = 1080, 720  # px of a frame
 NARROWEST = 200
 QUALITY = 80
 BACKGROUND = "#2B2F36"
+PLANNED_FILL, PLANNED_EDGE = 20, (255, 255, 255, 200)
 
 # Returns the pixels (h, w, 3) of uint8 of a box, at so many pixels per image pixel.
 Reader = Callable[[Box, float], NDArray[np.uint8]]
@@ -64,7 +67,7 @@ class Overlay:
     """
 
     def __init__(self, size: tuple[int, int], read: Reader) -> None:
-        self._image_size, self._read = size, read
+        self.image_size, self._read = size, read
         self.size = frame_size(size)
         self.whole = whole_view(size, self.size)
         width, height = self.size
@@ -73,7 +76,9 @@ class Overlay:
         self._axes = figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
         self._view: Box | None = None
+        self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
+        self._planned = False
 
     def frame(self, state: ViewState, view: Box | None = None) -> Frame:
         """Draw `state`, the whole image or the region `view` of it.
@@ -82,10 +87,17 @@ class Overlay:
         """
         view = self.whole if view is None else self.settled(view)
         if view != self._view:
-            self._show(view, state)
-        if self._codes is None or not np.array_equal(self._codes, state.status):
-            self._codes = state.status
+            self._show(view)
+        if state.tiles is not self._tiles:
+            self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
+            self._tiles, self._codes = state.tiles, None
+        planned = not state.run_status
+        known = self._codes
+        if known is None or planned != self._planned or not np.array_equal(known, state.status):
+            self._codes, self._planned = state.status, planned
             self._status = self._map.paint(state.status)
+            if planned:
+                _lift(self._status)
         self._canvas.restore_region(self._background)
         renderer = self._canvas.get_renderer()
         context = renderer.new_gc()
@@ -103,9 +115,13 @@ class Overlay:
         y0 = min(max((view.y0 + view.y1 - height) / 2, whole.y0), whole.y1 - height)
         return Box(x0, y0, x0 + width, y0 + height)
 
-    def _show(self, view: Box, state: ViewState) -> None:
+    def forget(self) -> None:
+        """Read the image anew with the next frame."""
+        self._view = None
+
+    def _show(self, view: Box) -> None:
         """Draw the image under `view`, and forget what was drawn over another."""
-        width, height = self._image_size
+        width, height = self.image_size
         shown = Box(
             max(0, int(view.x0)), max(0, int(view.y0)),
             min(width, int(np.ceil(view.x1))), min(height, int(np.ceil(view.y1))),
@@ -122,10 +138,8 @@ class Overlay:
         self._axes.set(xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._axes.bbox)
-        shape = (self.size[1], self.size[0])
-        self._map = TileMap(state.tiles, view, shape)
-        self._boxes = BoxCanvas(view, shape)
-        self._view, self._codes = view, None
+        self._boxes = BoxCanvas(view, (self.size[1], self.size[0]))
+        self._view, self._tiles = view, None
 
     def _encode(self) -> bytes:
         picture = Image.frombuffer(
@@ -134,6 +148,14 @@ class Overlay:
         out = BytesIO()
         picture.convert("RGB").save(out, "JPEG", quality=QUALITY)
         return out.getvalue()
+
+
+def _lift(painted: NDArray[np.uint8]) -> None:
+    """Lighten the cover of tiles that nobody waits for yet: what counts is the image."""
+    pending = (painted[..., :3] == rgb(STYLES["pending"].colour)).all(axis=2)
+    fill = painted[..., 3] == round(255 * STYLES["pending"].fill)
+    painted[pending & fill, 3] = PLANNED_FILL
+    painted[pending & ~fill] = PLANNED_EDGE
 
 
 def frame_size(size: tuple[int, int]) -> tuple[int, int]:

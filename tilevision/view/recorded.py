@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tilevision.view.live import LiveView, require_notebook
+from tilevision.view.live import LiveView
+from tilevision.view.notebook import require_notebook
 
 __all__ = ["replay"]
 

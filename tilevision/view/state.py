@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilevision.events import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
 from tilevision.plot import STATUSES
-from tilevision.view.boxes import BoxLayer
+from tilevision.view.boxes import BoxLayer, seen_boxes
 
 __all__ = ["ENDED", "FINISHED", "ViewState", "fold", "initial"]
 
@@ -165,7 +165,7 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
         saturated=_column(state.saturated, at, (e.saturated for e in events)),
         errors=errors,
         boxes=state.boxes.with_tiles(
-            {i: e.boxes if e.status in FINISHED else () for i, e in news.items()}
+            {i: seen_boxes(e) if e.status in FINISHED else () for i, e in news.items()}
         ),
     )
 

@@ -1,0 +1,140 @@
+"""What counts as a detection: thresholds, classes and the merge, changed without inference."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from tilevision.plot import shown
+from tilevision.result import Result
+from tilevision.view.boxes import BoxLayer
+from tilevision.view.caption import Counted
+from tilevision.view.form import button, column, control, menu, visible
+
+__all__ = ["Filters"]
+
+METHODS = (
+    ("seam: joins what seams cut", "seam"),
+    ("nms: drops the weaker", "nms"),
+    ("nmm: unites", "nmm"),
+    ("wbf: averages", "wbf"),
+    ("none: as the tiles saw it", "none"),
+)
+METRICS = (("IoU: shared by both", "iou"), ("IoS: shared by the smaller", "ios"))
+CLASSES_SHOWN = 200
+
+
+class Filters:
+    """Controls for score, classes and merge.
+
+    Parameters
+    ----------
+    min_score, classes, merge
+        Initial values, as `tilevision.start` takes them.
+    on_change : callable
+        Called when one was moved.
+    """
+
+    def __init__(
+        self,
+        min_score: float | None,
+        classes: Sequence[str] | None,
+        merge: str,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._classes: tuple[str, ...] = ()
+        given = (classes,) if isinstance(classes, str) else tuple(classes or ())
+        self._first = (min_score or 0.0, given, merge)
+        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f"}
+        tip = "weaker detections are left out, before the merge"
+        self.score = control(
+            widgets.FloatSlider, "Least score", tip, value=min_score or 0.0, **slider
+        )
+        tip = "none or all picked: all classes; Ctrl or Shift picks several"
+        self.classes = control(widgets.SelectMultiple, "Classes", tip, options=(), rows=5)
+        self.method = menu("Merge", METHODS, value=merge)
+        self.metric = menu("Overlap is", METRICS, value="iou")
+        slider |= {"min": 0.05, "step": 0.05}
+        tip = "from which two detections are one"
+        self.threshold = control(widgets.FloatSlider, "Overlap from", tip, value=0.5, **slider)
+        self.reset = button("Show all", "No threshold, all classes, the merge as at first")
+        self.words = widgets.HTML()
+        self.words.add_class("tilevision-words")
+        self.box = column(
+            self.words, self.score, self.classes, self.method, self.metric, self.threshold,
+            self.reset, name="filters",
+        )  # fmt: skip
+        self.reset.on_click(lambda _: self._reset())
+        self._fit()
+        self.method.observe(lambda _: self._fit(), names="value")
+        for made in (self.score, self.classes, self.method, self.metric, self.threshold):
+            made.observe(lambda _: on_change(), names="value")
+        if given:
+            self._list(dict.fromkeys(given, 0))
+            self.classes.value = given
+
+    def _fit(self) -> None:
+        matched = self.method.value in ("nms", "nmm", "wbf")
+        visible(self.metric, matched)
+        visible(self.threshold, matched)
+
+    def _reset(self) -> None:
+        self.score.value, self.classes.value, self.method.value = 0.0, (), self._first[2]
+        self.metric.value, self.threshold.value = "iou", 0.5
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything is other than all there is, merged as it was asked for."""
+        return bool(self.score.value or self.classes.value) or (
+            (self.method.value, self.metric.value, self.threshold.value)
+            != (self._first[2], "iou", 0.5)
+        )
+
+    def read(self) -> dict[str, Any]:
+        """Return the settings, as `Result.with_` takes them."""
+        return {
+            "min_score": self.score.value or None,
+            "classes": tuple(self.classes.value) or None,
+            "merge": self.method.value,
+            "match_metric": self.metric.value,
+            "match_threshold": round(self.threshold.value, 2),
+        }
+
+    def apply(self, known: Result, labels: Sequence[str]) -> tuple[Result, Counted]:
+        """Return `known` under these settings, and its detections as they are drawn.
+
+        Parameters
+        ----------
+        known : Result
+            All that the tiles found by now.
+        labels : sequence of str
+            Those drawn before, which keep their colours.
+        """
+        seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
+        result = known.with_(**self.read())
+        findings = result.findings
+        counts = Counter(map(str, findings.labels))
+        self._list({label: counts[label] for label, _ in seen.most_common(CLASSES_SHOWN)})
+        method = self.method.value
+        words = "as the tiles saw them" if method == "none" else f"merged by {method}"
+        total = seen.total()
+        left = f"<b>{len(findings):,}</b> detections {words}, from {total:,} that the tiles saw"
+        if self.words.value != left:
+            self.words.value = left
+        order = dict(counts.most_common())
+        return result, Counted(BoxLayer.of(findings, labels), order, words)
+
+    def _list(self, counts: dict[str, int]) -> None:
+        """Offer these classes, in an order that does not jump while counts grow."""
+        names = (*self._classes, *(label for label in counts if label not in self._classes))
+        options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
+        if options == self.classes.options:
+            return
+        self._classes = names
+        picked = self.classes.value
+        with self.classes.hold_trait_notifications():
+            self.classes.options = options
+            self.classes.value = tuple(name for name in picked if name in names)

@@ -1,0 +1,70 @@
+"""Work that the notebook's own thread must not wait for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from tilevision.errors import TilevisionError
+
+__all__ = ["Lane"]
+
+_log = logging.getLogger("tilevision.view")
+
+
+class Lane:
+    """Does jobs one after the other, on a thread that lives while there are any.
+
+    Of one kind only the latest waits: a slider that was moved ten times asks for one answer.
+
+    Parameters
+    ----------
+    name : str
+        Of the thread.
+    on_error : callable
+        ``on_error(line)``, on that thread, when a job raised.
+    """
+
+    def __init__(self, name: str, on_error: Callable[[str], None]) -> None:
+        self._name = name
+        self._on_error = on_error
+        self._jobs: OrderedDict[str, Callable[[], None]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._open = True
+
+    def put(self, kind: str, job: Callable[[], None]) -> None:
+        """Have `job` done, in place of one of the same kind that still waits; from any thread."""
+        with self._lock:
+            if not self._open:
+                return
+            self._jobs[kind] = job
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """Take no more jobs, forget those that wait, and wait for the one at work."""
+        with self._lock:
+            self._open = False
+            self._jobs.clear()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._thread = None
+                    return
+                _, job = self._jobs.popitem(last=False)
+            try:
+                job()
+            except TilevisionError as error:
+                self._on_error(str(error))
+            except Exception as error:  # noqa: BLE001 - a thread's error would be lost otherwise
+                _log.exception("the panel could not do what was asked")
+                self._on_error(f"{type(error).__name__}: {error}")

@@ -1,0 +1,107 @@
+"""The buttons that start a run and steer it, and the words beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as widgets
+
+from tilevision.plot import shown
+from tilevision.view.form import button, column, control
+from tilevision.view.state import ENDED
+
+__all__ = ["Steering"]
+
+AUTOMATIC = "auto"
+CONCURRENCY = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+class Steering:
+    """Run, Pause, Resume, Cancel, Retry failed, tiles in flight, and what will happen or did.
+
+    Parameters
+    ----------
+    actions : dict of str to callable
+        What the buttons do: ``run``, ``pause``, ``resume``, ``cancel``, ``retry``.
+    concurrency : int or None
+        Tiles in flight at first; None: automatic.
+    on_concurrency : callable
+        Given the number that was chosen, or None.
+    """
+
+    def __init__(
+        self,
+        actions: dict[str, Callable[[], None]],
+        concurrency: int | None,
+        on_concurrency: Callable[[int | None], None],
+    ) -> None:
+        self.run = button("Run", "Analyse the image; stored tiles cost nothing", "primary")
+        self.pause = button("Pause", "Start no further tile")
+        self.resume = button("Resume", "Go on after a pause")
+        self.cancel = button("Cancel", "End early; what is done is kept")
+        self.retry = button("Retry failed", "Give failed tiles fresh attempts")
+        self.buttons = {
+            "run": self.run, "pause": self.pause, "resume": self.resume,
+            "cancel": self.cancel, "retry": self.retry,
+        }  # fmt: skip
+        for name, made in self.buttons.items():
+            made.on_click(_calling(actions[name]))
+        steps = sorted({*CONCURRENCY, *([concurrency] if concurrency else [])})
+        self.concurrency = control(
+            widgets.SelectionSlider,
+            "In flight",
+            "how many tiles at once; can be moved while it runs",
+            options=[(AUTOMATIC, 0), *((str(step), step) for step in steps)],
+            value=concurrency or 0,
+            continuous_update=False,
+        )
+        self.concurrency.observe(
+            lambda change: on_concurrency(change["new"] or None), names="value"
+        )
+        self.words = widgets.HTML()
+        self.words.add_class("tilevision-words")
+        row = widgets.HBox(list(self.buttons.values()))
+        row.add_class("tilevision-buttons")
+        self.box = column(self.words, row, self.concurrency, name="steering")
+        self.fit("", failed=0, ready=False)
+
+    def fit(self, status: str, *, failed: int, ready: bool) -> None:
+        """Enable the buttons that make sense.
+
+        Parameters
+        ----------
+        status : str
+            Of the run; empty where there is none.
+        failed : int
+            Tiles that failed.
+        ready : bool
+            Whether there is a plan that could be run.
+        """
+        going = bool(status) and status not in ENDED
+        enabled = {
+            "run": ready and not going,
+            "pause": going and status != "paused",
+            "resume": status == "paused",
+            "cancel": going,
+            "retry": failed > 0 and status != "stopped",
+        }
+        for name, yes in enabled.items():
+            if self.buttons[name].disabled is yes:
+                self.buttons[name].disabled = not yes
+
+    def say(self, line: str, *, alarm: bool = False, link: str | None = None) -> None:
+        """Show one line, and a link to the cluster's dashboard."""
+        kind = ' class="tilevision-alarm" role="alert"' if alarm else ' role="status"'
+        html = f"<div{kind}>{escape(shown(line, 600))}</div>"
+        if link and link.startswith(("http://", "https://")):
+            html += (
+                f'<a href="{escape(link, quote=True)}" target="_blank" rel="noopener noreferrer">'
+                "Dask dashboard ↗</a>"
+            )
+        if self.words.value != html:
+            self.words.value = html
+
+
+def _calling(action: Callable[[], None]) -> Callable[[object], None]:
+    return lambda _: action()
