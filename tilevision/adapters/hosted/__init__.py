@@ -166,7 +166,6 @@ def load(spec: ModelSpec) -> HostedVision:
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say who is asked."""
+    """Return the host that is asked."""
     check_library()
-    parameters = Parameters(**spec.params)
-    return f"{parameters.model} at {parameters.host}"
+    return Parameters(**spec.params).host

@@ -1,0 +1,218 @@
+"""Hosted models in whole runs: a real cluster, a real server, and nothing written down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openai_server import OpenAIServer, Reply, stats
+
+import tilevision as tv
+from tilevision.cluster import shared
+
+pytestmark = pytest.mark.slow
+
+KEY = "tvtest-Kx7Vn2Qs9Wd4Hj6B"
+GRID = tv.Grid(2, 3)
+RETRY = tv.Retry(4, wait=0.01, max_wait=0.05)
+
+
+@pytest.fixture(scope="module")
+def environment():
+    """The key in the environment before any cluster starts, as a user has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_API_KEY", KEY)
+        # Of the client library on the workers: as talkative as it can be.
+        patch.setenv("OPENAI_LOG", "debug")
+        yield
+
+
+@pytest.fixture
+def server(environment):
+    """A server that answers nobody without the key."""
+    with OpenAIServer(key=KEY) as running:
+        yield running
+
+
+def spotter(server, form="pixels xyxy", **given):
+    name = f"spots:{form}"
+    given = {"box_format": form, "labels": ["spot"], "backend": "spots", **given}
+    return tv.model("openai", model=name, base_url=server.url, **given)
+
+
+def analyze(image, model, folder, **given):
+    given = {"grid": GRID, "workers": 2, "retry": RETRY, "progress": False, **given}
+    return tv.analyze(image, model, checkpoint=folder, **given)
+
+
+def positions(found):
+    return sorted((round(x / 10), round(y / 10)) for x, y in found.boxes[:, :2].tolist())
+
+
+@pytest.mark.parametrize("form", ["pixels xyxy", "0-1000 yxyx", "0-1 cxcywh"])
+def test_what_a_hosted_model_sees_is_found_in_the_image(server, spots, tmp_path, form):
+    """Each spot once, where it is: cut, encoded, sent, answered, mapped back, joined."""
+    result = analyze(spots, spotter(server, form), tmp_path / "ck")
+    truth = [(x, y) for y in (20, 145, 260) for x in (30, 95, 195, 320)]
+    assert result.complete and len(result.findings) == 12
+    boxes = result.findings.boxes
+    for x, y in truth:
+        gaps = np.abs(boxes - [x, y, x + 10, y + 10]).max(axis=1)
+        assert gaps.min() <= 2
+    assert set(result.findings.labels) == {"spot"} and len(server.seen) == 6
+    assert set(result.tiles.model) == {f"openai:spots:{form}"}
+
+
+def test_only_what_changes_answers_is_asked_again(server, spots, tmp_path):
+    """Another timeout or key variable restores every tile; another prompt none."""
+    analyze(spots, spotter(server), tmp_path / "ck")
+    again = analyze(spots, spotter(server, timeout=5, reasks=0), tmp_path / "ck")
+    assert len(server.seen) == 6 and (again.tiles.status == "restored").all()
+    analyze(spots, spotter(server, prompt="Find every spot."), tmp_path / "ck")
+    assert len(server.seen) == 12
+
+
+def test_faults_on_the_way_cost_no_tile(server, spots, tmp_path):
+    """Throttling, errors, lost connections and nonsense, all in one run."""
+    server.meets(
+        [
+            Reply(429, {"Retry-After": "0.05"}),
+            Reply(500),
+            Reply(content="I see spots"),
+            Reply(0),
+            Reply(503, {"retry-after": "0"}),
+            None,
+            Reply(body=b'{"error": "busy"}'),
+        ]
+    )
+    result = analyze(spots, spotter(server), tmp_path / "ck")
+    assert result.complete and len(result.findings) == 12
+    assert len(server.seen) == 12 and max(result.tiles.attempts) > 1
+
+
+def test_a_refused_key_stops_the_run_with_one_line(environment, tmp_path):
+    """Every tile would fail alike; the line names the variable and not the key."""
+    with OpenAIServer(key="another") as server:
+        image = np.zeros((400, 400, 3), np.uint8)
+        with pytest.raises(tv.RunError) as stopped:
+            analyze(image, spotter(server), tmp_path / "ck", grid=tv.Grid(10, 10))
+        assert "environment variable OPENAI_API_KEY" in str(stopped.value)
+        assert KEY not in str(stopped.value) and server.count < 60
+
+
+def test_a_blocked_image_spends_nothing_on_tiles(server, tmp_path):
+    """Moderation is asked first, and its verdict is remembered."""
+    red = np.zeros((300, 400, 3), np.uint8)
+    red[..., 0] = 255
+    guard = tv.model("openai:omni-moderation-latest", base_url=server.url)
+    for _ in range(2):
+        with pytest.raises(tv.Blocked, match="violence"):
+            analyze(red, spotter(server), tmp_path / "ck", moderation=guard)
+    assert [seen.path for seen in server.seen] == ["/v1/moderations"]
+
+
+def test_a_scene_is_written_once(server, spots, tmp_path):
+    """From the digest and a thumbnail; the second run has it from the checkpoint."""
+    writer = tv.model("openai:scene", base_url=server.url)
+    for _ in range(2):
+        result = analyze(spots, spotter(server), tmp_path / "ck", synthesis=writer)
+        assert "A picture of 400 by 300 pixels." in result.summary
+    assert len(server.seen) == 7
+    assert '"spot": 12' in server.seen[-1].text
+
+
+def test_tokens_are_paid_for(server, spots, tmp_path):
+    """Those of answers that could not be read too; what is restored costs nothing."""
+    server.meets([Reply(content="?")])
+    model = spotter(server, price={"input": 1.0, "output": 10.0})
+    result = analyze(spots, model, tmp_path / "ck")
+    assert result.cost == pytest.approx(7 * (1000 * 1 + 20 * 10) / 1e6)
+    assert not analyze(spots, model, tmp_path / "ck").cost
+
+
+def everything_written(folders):
+    """Yield each file under `folders`, and what is in it."""
+    for folder in folders:
+        for path in Path(folder).rglob("*"):
+            if path.is_file():
+                yield path, path.read_bytes()
+
+
+def test_the_key_is_nowhere(server, spots, tmp_path, capfd, caplog, monkeypatch):
+    """Not in checkpoint, journal, exports, cluster logs, prints, logs, reprs, errors, pickles."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    quoting = {"error": {"message": f"bad: Authorization: Bearer {KEY}"}}
+    server.meets([None, *(Reply(status, body=quoting) for status in (400, 429, 500))])
+    model = spotter(server)
+    run = tv.start(
+        spots,
+        model,
+        grid=GRID,
+        workers=2,
+        retry=RETRY,
+        checkpoint="ck",
+        moderation=tv.model("openai:guard", base_url=server.url),
+        synthesis=tv.model("openai:scene", base_url=server.url),
+        progress=True,
+    )
+    heard = []
+    run.subscribe(heard.append)
+    result = run.result()
+    assert len(result.failed) == 1
+    for suffix in ("json", "csv", "geojson", "coco.json"):
+        result.save(tmp_path / f"out.{suffix}")
+    print(result, result.summary, result.tiles.to_string(), repr(run), repr(model))
+    log_folder = shared._shelf.cluster._folder
+    written = list(everything_written([tmp_path, log_folder]))
+    names = {path.name for path, _ in written}
+    assert {"out.json", "out.coco.json", "scheduler.log"} <= names
+    assert any(name.startswith("worker-") for name in names)
+    assert any(b"gpt" in data or b"spots" in data for _, data in written)
+    for path, data in written:
+        assert KEY.encode() not in data, path
+    told = "".join(capfd.readouterr()) + caplog.text + repr(heard) + repr(result.failed)
+    assert "openai:spots" in told and KEY not in told
+    assert KEY.encode() not in pickle.dumps((model, heard))
+
+
+@contextmanager
+def served(seconds):
+    """A server in a process of its own; yields its port."""
+    program = Path(__file__).with_name("openai_server.py")
+    process = subprocess.Popen(
+        [sys.executable, program, str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.communicate(timeout=20)
+
+
+def test_hundreds_of_calls_are_in_flight_on_two_workers(environment, tmp_path):
+    """600 calls of 1 s, 200 at once and never more, in under 8 s on a machine to itself."""
+    image = np.random.default_rng(0).integers(0, 255, (640, 960, 3), np.uint8)
+    image = image.repeat(4, axis=0).repeat(4, axis=1)
+    with served(1.0) as port:
+        model = tv.model("openai:nothing", base_url=f"http://127.0.0.1:{port}/v1")
+        given = {"quota": tv.Quota(concurrency=200), "grid": tv.Grid(20, 30, overlap=0)}
+        analyze(image, model, tmp_path / "first", **given)  # workers load their libraries
+        began = time.monotonic()
+        result = analyze(image, model, tmp_path / "second", **given)
+        took = time.monotonic() - began
+        counted = stats(port)
+    assert result.complete and counted["count"] == 1200
+    assert 150 < counted["most"] <= 200
+    others = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert took < 8 * others, f"{took:.1f} s"
