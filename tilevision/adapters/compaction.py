@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,39 @@ def suppress(findings: Findings, threshold: float) -> NDArray[np.bool_]:
     """Return which rows survive non-maximum suppression within each label: ``(n,)``.
 
     The best score wins, then the row that stands first; rows without a score come last.
+    Rotated boxes overlap as they lie, not as the upright boxes around them do.
     """
+    overlap = _overlap(findings)
     keep = np.zeros(len(findings), dtype=bool)
     for label in set(findings.labels):
         left = np.flatnonzero(findings.labels == label)  # findings are sorted, best first
         while len(left):
             best, left = left[0], left[1:]
             keep[best] = True
-            left = left[iou(findings.boxes[best], findings.boxes[left]) <= threshold]
+            left = left[overlap(best, left) <= threshold]
     return keep
+
+
+def _overlap(
+    findings: Findings,
+) -> Callable[[np.int64, NDArray[np.int64]], NDArray[np.float64]]:
+    """Return a function of a row and others that gives their IoU."""
+    boxes, oriented = findings.boxes, findings.oriented
+    if oriented is None:
+        return lambda one, others: iou(boxes[one], boxes[others])
+    import shapely
+
+    upright = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    bare = np.isnan(oriented).any(axis=(1, 2))
+    shapes = shapely.polygons(np.where(bare[:, None, None], upright, oriented))
+    areas: NDArray[np.float64] = np.asarray(shapely.area(shapes))
+
+    def turned(one: np.int64, others: NDArray[np.int64]) -> NDArray[np.float64]:
+        shared = shapely.area(shapely.intersection(shapes[one], shapes[others]))
+        union = areas[one] + areas[others] - shared
+        return np.asarray(shared / np.maximum(union, np.finfo(np.float64).tiny))
+
+    return turned
 
 
 def _inside(boxes: NDArray[np.float64], clipped: NDArray[np.float64]) -> NDArray[np.bool_]:

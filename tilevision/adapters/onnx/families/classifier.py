@@ -10,7 +10,6 @@ from tilevision.adapters.onnx.families.layout import (
     Family,
     Layout,
     Outputs,
-    single,
 )
 from tilevision.adapters.onnx.families.transformers import softmax
 
@@ -41,7 +40,7 @@ def _probabilities(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: A
 
 
 def _logits(outputs: Outputs, info: DecodeInfo) -> Candidates:
-    scores = single(outputs, 1, "classifier").reshape(-1)
+    scores = next(iter(outputs.values())).reshape(-1)
     return _probabilities({"scores": softmax(scores)}, info)
 
 

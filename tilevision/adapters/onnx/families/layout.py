@@ -171,7 +171,7 @@ class Family:
 
 
 def single(outputs: Outputs, axes: int, family: str) -> NDArray[Any]:
-    """Return the first output, for one tile, with so many axes.
+    """Return the first output, of a batch of one tile, with so many axes for the tile.
 
     Raises
     ------
@@ -179,14 +179,12 @@ def single(outputs: Outputs, axes: int, family: str) -> NDArray[Any]:
         If it has others.
     """
     name, out = next(iter(outputs.items()))
-    while out.ndim > axes and out.shape[0] == 1:
-        out = out[0]
-    if out.ndim != axes:
+    if out.ndim != axes + 1 or len(out) != 1:
         raise ModelError(
             f"output {name} of shape {out.shape} is not what family {family!r} gives; leave family "
             "out, or pass decode="
         )
-    return out
+    return np.asarray(out[0])
 
 
 def from_centres(rows: NDArray[Any]) -> NDArray[Any]:
