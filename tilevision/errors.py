@@ -47,7 +47,7 @@ class SourceError(TilevisionError):
 
 
 class GridError(TilevisionError):
-    """A grid is malformed, or does not fit the image."""
+    """A grid or a region is malformed, or does not fit the image."""
 
 
 class ModelError(TilevisionError):

@@ -26,6 +26,7 @@ _OPTIONS = (
     click.option("--resolution", help="0.5mpp, 20x, a level of the file as 1, a scale as 0.5."),
     click.option("--full-image", is_flag=True, help="The whole image, shrunk, as one tile more."),
     click.option("--mpp", type=float, help="Microns per pixel, where the file does not say."),
+    click.option("--region", help="Only this: x0,y0,x1,y1, a GeoJSON or mask file, or tissue."),
     click.option("--moderation", help="Model that is asked before any tile."),
     click.option("--synthesis", default="summary", show_default=True, help="Writes the summary."),
     click.option("--merge", default="seam", show_default=True, help="seam, nms, nmm, wbf or none."),

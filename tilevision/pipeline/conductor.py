@@ -112,5 +112,6 @@ class Conductor(RunState):
             costs=self._spending.costs,
             synthesis=text,
             seconds=time.perf_counter() - self._started,
+            region=self.plan.region,
         )
         return Result(self.plan.source, rows, found, self.settings.merging(), facts, self.plan.name)

@@ -16,6 +16,7 @@ from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.pipeline.tiling import Tiling
+from tilevision.regions import Region
 from tilevision.routing import Cascade, Route
 from tilevision.schedule import Quota, Retry
 
@@ -105,6 +106,7 @@ def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
         ],
         "routing": _routing(decided.stages.asked),
         "tiling": decided.tiling.to_dict(),
+        "region": None if decided.region is None else decided.region.to_dict(),
         "moderation": _stage(decided.stages.moderation),
         "synthesis": _stage(decided.stages.synthesis),
         "retry": asdict(settings.retry),
@@ -138,7 +140,9 @@ def recall(
     if model_ is None:
         model_ = _model_again(manifest)
     tiling = Tiling.from_dict(manifest["tiling"])
+    region = manifest.get("region")  # journals of earlier versions have none
     arguments = manifest["settings"] | {
+        "region": None if region is None else Region.from_dict(region),
         "grid": tiling.grid,
         "resolution": list(tiling.scales),
         "full_image": tiling.whole is not None,

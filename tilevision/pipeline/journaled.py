@@ -48,7 +48,8 @@ class JournaledRun(ABC):
         self._status = "running"
         self._latest = recording.started
         self._statuses = dict.fromkeys(self.tiles, "pending")
-        self._counts = Counter(pending=len(self.tiles))
+        self._statuses.update(dict.fromkeys(recording.skipped, "skipped"))
+        self._counts = Counter(self._statuses.values())
         self._changing = threading.Lock()
         self._listeners: set[object] = set()
         self._alone = threading.Event()

@@ -38,6 +38,7 @@ def start(
     resolution: Any = None,
     full_image: bool = False,
     mpp: float | tuple[float, float] | None = None,
+    region: Any = None,
     min_score: float | None = None,
     classes: Sequence[str] | None = None,
     moderation: Any = None,
@@ -71,8 +72,8 @@ def start(
         A registered name (`tilevision.models` lists them), an ``.onnx`` file, or a function
         ``f(pixels) -> findings`` on ``(h, w, 3)`` uint8 RGB.
     grid : optional
-        ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels) or a `Grid`. Default: the
-        model's input size, else 1024 pixels.
+        ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels), ``"adaptive"`` or a `Grid`.
+        Default: the model's input size, else 1024 pixels.
     resolution : optional
         ``"0.5mpp"``, ``"20x"``, a level (int) or a scale (float), or a list of
         these: the grid is laid at each. Default: as stored, or what the model was made for.
@@ -81,6 +82,12 @@ def start(
         objects larger than a tile are seen whole.
     mpp : float or (float, float), optional
         Microns per pixel, where the file does not say.
+    region : optional
+        The part of the image to analyse: ``(x0, y0, x1, y1)``, points ``(k, 2)`` of a polygon
+        or a shapely one, in full-resolution pixels; GeoJSON or its file (longitude and
+        latitude where the image has map coordinates); a mask ``(h, w)`` over the whole image
+        or its file; ``"tissue"``; a list of several. Tiles that do not touch it are skipped;
+        what is found counts where the centre of its box lies in it.
     min_score, classes : optional
         Applied before the merge, without inference. A model may say the score from which its
         detections are shown where none is given; 0 shows all that were recorded.

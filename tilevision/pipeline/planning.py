@@ -14,7 +14,8 @@ from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec, on_device, resolve
 from tilevision.pipeline.passes import Pass, make_passes, restorable
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.tiling import Tiling, decide
+from tilevision.pipeline.tiling import Tiling, decide, outside
+from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route
 from tilevision.sources import ImageSource, open_source
 
@@ -82,6 +83,10 @@ class Plan:
         Which model goes over which tiles, and what is stored of that; in the order of the run.
     restored : frozenset of Tile
         Tiles whose findings are stored already.
+    region : Region or None
+        The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
+    skipped : frozenset of Tile
+        Tiles that lie outside it.
     notes : tuple of str
         What the user should know before pressing Run, one line each.
     """
@@ -93,23 +98,34 @@ class Plan:
     tiles: tuple[Tile, ...]
     passes: tuple[Pass, ...]
     restored: frozenset[Tile]
+    region: Region | None
+    skipped: frozenset[Tile]
     notes: tuple[str, ...]
 
     @property
     def to_run(self) -> tuple[Tile, ...]:
         """Tiles that need the model, row by row."""
-        return tuple(tile for tile in self.tiles if tile not in self.restored)
+        settled = self.restored | self.skipped
+        return tuple(tile for tile in self.tiles if tile not in settled)
 
     def __repr__(self) -> str:
         width, height = self.source.size
         lines = [
             f"Plan for {self.name}: {width:,} × {height:,} px, model {self.stages.asked.name}",
             f"  {len(self.tiles):,} tiles ({self.tiling})",
+            *self._outside(),
             f"  {len(self.restored):,} stored already, {len(self.to_run):,} to run",
             *(f"  {one}" for one in self.passes if len(self.passes) > 1),
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+    def _outside(self) -> tuple[str, ...]:
+        if self.region is None:
+            return ()
+        share = self.region.area / (self.source.size[0] * self.source.size[1])
+        count = f"{len(self.skipped):,} tiles lie outside and are skipped"
+        return (f"  {count}: region ({self.region.name}), {share:.2g} of the image's area",)
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(repr(self))}</pre>"
@@ -167,7 +183,10 @@ def _plan(
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
     tiles = tiling.tiles(source.size)
-    passes = make_passes(stages.asked, source, tiles, checkpoint if settings.reuse else None)
+    region = None if settings.region is None else read_region(settings.region, source)
+    skipped = outside(region, tiles)
+    wanted = [tile for tile in tiles if tile not in skipped]
+    passes = make_passes(stages.asked, source, wanted, checkpoint if settings.reuse else None)
     return Plan(
         name=image_name(image),
         source=source,
@@ -176,7 +195,9 @@ def _plan(
         tiles=tiles,
         passes=passes,
         restored=restorable(passes, checkpoint),
-        notes=(*source.metadata.notes, *notes),
+        region=region,
+        skipped=skipped,
+        notes=(*source.metadata.notes, *notes, *(region.notes if region else ())),
     )
 
 

@@ -16,7 +16,8 @@ from tilevision.events import journal_path
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.pipeline.history import find_manifest
-from tilevision.pipeline.tiling import Tiling
+from tilevision.pipeline.tiling import Tiling, outside
+from tilevision.regions import Region
 from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, open_source
 
 __all__ = ["AbsentSource", "ModelName", "Recording"]
@@ -84,6 +85,10 @@ class Recording:
         The run's, and what people call its image.
     model : ModelName
     tiles : tuple of Tile
+    region : Region or None
+        The part of the image that was asked for; None: all of it.
+    skipped : frozenset of Tile
+        Those that lie outside it.
     started : float
         Seconds since the epoch.
     path : Path
@@ -104,6 +109,9 @@ class Recording:
             width, height = manifest["size"]
             self.size = (int(width), int(height))
             self.tiles: tuple[Tile, ...] = Tiling.from_dict(manifest["tiling"]).tiles(self.size)
+            region = manifest.get("region")  # journals of earlier versions have none
+            self.region = None if region is None else Region.from_dict(region)
+            self.skipped = outside(self.region, self.tiles)
             self.started = float(manifest["started"])
             self.name = str(manifest["image"])
             self.model = ModelName(str(manifest["model"]))

@@ -34,6 +34,7 @@ class Settings:
     resolution: Any = None
     full_image: bool = False
     mpp: float | tuple[float, float] | None = None
+    region: Any = None
     min_score: float | None = None
     classes: Sequence[str] | None = None
     moderation: Any = None

@@ -44,11 +44,19 @@ class TileBook:
     """
 
     def __init__(self, plan: Plan, bus: Bus, spending: Spending) -> None:
-        self.rows = {tile: TileRow(tile, "pending") for tile in plan.tiles}
+        self.rows = {
+            tile: TileRow(tile, "skipped" if tile in plan.skipped else "pending")
+            for tile in plan.tiles
+        }
         self.found: dict[Tile, TileFindings] = {}
         self.restored_at: float | None = None
         self._bus = bus
         self._spending = spending
+
+    def tell_skipped(self) -> None:
+        """Publish which tiles lie outside the region."""
+        for tile in [tile for tile, row in self.rows.items() if row.status == "skipped"]:
+            self._bus.emit(TileChanged(time=time.time(), tile=tile, status="skipped"))
 
     def restore(self, one: Pass, tiles: Collection[Tile], checkpoint: Store) -> int:
         """Take over what is stored of `tiles` in a pass; return how many tiles that were.

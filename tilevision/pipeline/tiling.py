@@ -11,9 +11,10 @@ from tilevision.geometry import Box
 from tilevision.grid import DEFAULT_TILE, Grid, Tile
 from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.settings import Settings
+from tilevision.regions import Region
 from tilevision.sources import ImageSource
 
-__all__ = ["Tiling", "decide"]
+__all__ = ["Tiling", "decide", "outside"]
 
 MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slide scanners do
 SHRINK_LIMIT = 2.0
@@ -84,6 +85,8 @@ def decide(
     ------
     GridError
         If grid or resolution cannot be understood, or the image lacks what they need.
+    SourceError
+        If an adaptive grid looks at the image and it cannot be read.
     """
     asked = settings.resolution
     values = asked if isinstance(asked, (list, tuple)) else [asked]
@@ -91,10 +94,18 @@ def decide(
         raise GridError("resolution is empty; give one or several, as [1.0, 0.25]")
     told = [_scale(value, source, spec) for value in values]
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
-    grid = _grid(settings.grid, spec)
+    grid = _grid(settings.grid, spec).fitted(source)
     whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
     notes = (note for _, notes in told for note in notes)
     return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
+
+
+def outside(region: Region | None, tiles: tuple[Tile, ...]) -> frozenset[Tile]:
+    """Return the tiles that share no area with the region, so that nothing is read of them."""
+    if region is None:
+        return frozenset()
+    touched = region.touches(tiles).tolist()
+    return frozenset(tile for tile, wanted in zip(tiles, touched, strict=True) if not wanted)
 
 
 def _grid(value: Any, spec: ModelSpec) -> Grid:
@@ -105,8 +116,15 @@ def _grid(value: Any, spec: ModelSpec) -> Grid:
 
 def _whole_scale(grid: Grid, size: tuple[int, int], scale: float) -> float:
     """Return the scale at which the whole image is as large as one tile."""
-    width, height = grid.tiles(size, scale)[0].output_size
+    width, height = _largest(grid, size, scale)
     return min(scale, width / size[0], height / size[1])
+
+
+def _largest(grid: Grid, size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return the output size of the largest tile; those of an adaptive grid differ."""
+    tiles = grid.tiles(size, scale)
+    largest = tiles[0] if grid.quadtree is None else max(tiles, key=lambda tile: tile.box.area)
+    return largest.output_size
 
 
 def _scale(value: Any, source: ImageSource, spec: ModelSpec) -> tuple[float, tuple[str, ...]]:
@@ -157,7 +175,7 @@ def _shrink_note(
 ) -> tuple[str, ...]:
     if spec.input_size is None:
         return ()
-    width, height = grid.tiles(size, scale)[0].output_size
+    width, height = _largest(grid, size, scale)
     shrink = max(width / spec.input_size[0], height / spec.input_size[1])
     if shrink <= SHRINK_LIMIT:
         return ()
