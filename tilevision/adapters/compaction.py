@@ -71,12 +71,12 @@ def _overlap(
     """Return a function of a row and others that gives their IoU."""
     boxes, oriented = findings.boxes, findings.oriented
     if oriented is None:
-        return lambda one, others: iou(boxes[one], boxes[others])
+        return lambda one, others: np.asarray(iou(boxes[one], boxes[others]), dtype=np.float64)
     import shapely
 
     upright = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    bare = np.isnan(oriented).any(axis=(1, 2))
-    shapes = shapely.polygons(np.where(bare[:, None, None], upright, oriented))
+    bare: Any = np.isnan(oriented).any(axis=(1, 2))
+    shapes: Any = shapely.polygons(np.where(bare[:, None, None], upright, oriented))
     areas: NDArray[np.float64] = np.asarray(shapely.area(shapes))
 
     def turned(one: np.int64, others: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -54,7 +54,9 @@ def content_of(path: Path) -> str:
         beside = [path.parent / name for name in _external(path, status.st_mtime_ns)]
         stamps = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in (path, *beside))
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}") from None
+        missing = str(error.filename or path)
+        part = f", part of {path}" if missing != str(path) else ""
+        raise ModelError(f"cannot read {missing}{part}: {error.strerror or error}") from None
     return _content(stamps)
 
 
