@@ -8,6 +8,7 @@ exactly where they matter.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ def canonical_json(value: Any) -> bytes:
 
 def _decode(record: bytes) -> Findings:
     raw = json.loads(record)
-    classes = raw.pop("classes")
+    classes = [sys.intern(str(name)) for name in raw.pop("classes")]  # the same in every tile
     labels = [classes[i] for i in raw.pop("labels")]
     for name in ("scores", "oriented", "points"):
         if name in raw:

@@ -227,8 +227,7 @@ def _fill(
     """Set the fields of a frozen instance; arrays become read-only."""
     for name in _COLUMNS:
         column = columns.get(name)
-        if isinstance(column, np.ndarray):
-            column = column.view()
+        if isinstance(column, np.ndarray):  # ours: the constructor copies what it is given
             column.setflags(write=False)
         object.__setattr__(findings, name, column)
     object.__setattr__(findings, "tile_scores", dict(sorted(tile_scores.items())))
@@ -238,6 +237,8 @@ def _fill(
 def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
+        if array.ndim and array.shape[1:] == shape:  # as it is: a view would double what is kept
+            return array
         return array.reshape(-1, *shape) if array.size == 0 else array.reshape(len(array), *shape)
     except (TypeError, ValueError):
         expected = ", ".join(["n", *map(str, shape)])
@@ -278,6 +279,8 @@ def _check(columns: dict[str, Any], n: int) -> None:
 
 def _sort(columns: dict[str, Any]) -> dict[str, Any]:
     """Put rows in canonical order; only exact ties need a look at their content."""
+    if len(columns["boxes"]) < 2:
+        return columns
     keys = np.column_stack([-columns["scores"], columns["boxes"]])
     order = np.argsort(keys[:, 0], kind="stable")
     if not (np.diff(keys[order, 0]) > 0).all():  # few scores tie, and then boxes decide

@@ -84,9 +84,9 @@ class Flight:
     future: Future
     worker: str = ""
 
-    def attempt(self, tile: Tile) -> int:
-        """Return the number of the attempt of `tile`, from 1."""
-        return dict(zip(self.submit.tiles, self.submit.attempts, strict=True)).get(tile, 1)
+    def attempts(self) -> dict[Tile, int]:
+        """Return the number of each tile's attempt, from 1."""
+        return dict(zip(self.submit.tiles, self.submit.attempts, strict=True))
 
 
 @dataclass(slots=True)

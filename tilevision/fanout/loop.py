@@ -267,10 +267,10 @@ class _Loop:
             happenings.append(Refused(refused))
         for flight, signal in landed:
             happenings.append(finished(flight, signal))
+            attempts = flight.attempts()
             for outcome in signal.report.outcomes:
                 if outcome.failure is None and outcome.tile not in refused:
-                    attempt = flight.attempt(outcome.tile)
-                    self.on_outcome(outcome, attempt, signal.report.worker)
+                    self.on_outcome(outcome, attempts.get(outcome.tile, 1), signal.report.worker)
         return happenings
 
     def _broken(self, signal: Broken) -> list[Happening]:
