@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilevision.digest import covered_area, describe, digest
-from tilevision.findings import Findings
+from tilevision.digest import covered_area, describe, digest, remarks
+from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 
@@ -69,3 +69,15 @@ def test_a_digest_is_bounded() -> None:
     )
     facts = digest(found, [(Tile(0, 0, Box(0, 0, 9, 9)), "done")], size=(9, 9))
     assert (len(facts.counts), facts.n_classes, len(facts.strongest)) == (20, 5000, 10)
+
+
+def test_remarks_of_tiles_are_counted_and_the_first_is_quoted() -> None:
+    """What a model's adapter had to mend is not kept from the user."""
+    tiles = Grid(rows=1, cols=3, overlap=0).tiles((30, 10))
+    found = [
+        TileFindings(tile, Findings(note=note))
+        for tile, note in zip(tiles, ("", "2 boxes outside", "blurred."), strict=True)
+    ]
+    assert remarks(found[::-1]) == "2 tiles have remarks; r000c001: 2 boxes outside."
+    assert remarks(found[2:]) == "1 tile has a remark; r000c002: blurred."
+    assert remarks(found[:1]) == ""

@@ -138,6 +138,27 @@ def test_tokens_are_paid_for(server, spots, tmp_path):
     assert not analyze(spots, model, tmp_path / "ck").cost
 
 
+def test_the_other_stages_are_paid_for_by_the_token_too(server, spots, tmp_path):
+    """A scene and a chat that moderates, and what was asked twice, twice."""
+    price = {"input": 1.0, "output": 10.0}
+    server.meets([Reply(content="hm")])
+    result = analyze(
+        spots,
+        spotter(server),
+        tmp_path / "ck",
+        moderation=tv.model("openai:guard", base_url=server.url, price=price),
+        synthesis=tv.model("openai:scene", base_url=server.url, price=price),
+    )
+    assert result.cost == pytest.approx(3 * (1000 * 1 + 20 * 10) / 1e6)
+
+
+def test_a_wrong_box_format_is_pointed_out(server, spots, tmp_path):
+    """The model counts pixels of a large picture and is read as if it wrote shares."""
+    model = spotter(server, box_format="0-1")
+    summary = analyze(spots, model, tmp_path / "ck").summary
+    assert "6 tiles have remarks; r000c000: " in summary and "is box_format right?" in summary
+
+
 def everything_written(folders):
     """Yield each file under `folders`, and what is in it."""
     for folder in folders:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilevision.findings import Findings
+from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["Digest", "coverage", "covered_area", "describe", "digest"]
+__all__ = ["Digest", "coverage", "covered_area", "describe", "digest", "remarks"]
 
 STRONGEST = 10
 CLASSES = 20
@@ -219,3 +219,13 @@ def coverage(facts: Digest) -> str:
 def _percent(share: float) -> str:
     """Never 0 % for something missing, never 100 % for something found."""
     return f"{100 * share:.2g} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+
+
+def remarks(found: Sequence[TileFindings]) -> str:
+    """Say how many tiles have a note of their own, and quote the first; empty where none has."""
+    noted = [one for one in found if one.findings.note]
+    if not noted:
+        return ""
+    tiles = "1 tile has a remark" if len(noted) == 1 else f"{len(noted):,} tiles have remarks"
+    first = min(noted, key=lambda one: one.tile)
+    return f"{tiles}; {first.tile.id}: {first.findings.note.rstrip('.')[:200]}."

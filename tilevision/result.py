@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
-from tilevision.digest import Digest, coverage, describe, digest
+from tilevision.digest import Digest, coverage, describe, digest, remarks
 from tilevision.findings import Findings, TileFindings
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ class Result:
     def summary(self) -> str:
         """The description, how much of it was restored and from when, and what it cost."""
         cost = f"The calls cost {self.cost:.4g}." if self.cost else ""
-        told = [self.description, _provenance(self.facts, len(self.rows)), cost]
+        notes = remarks(self.tile_findings)
+        told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
         return " ".join(filter(None, told))
 
     @property

@@ -5,7 +5,7 @@ attribute cannot be both a function and a submodule.
 """
 
 from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap
-from tilevision.modelspec.price import Answers, Price, Usage
+from tilevision.modelspec.price import Answers, Price, Usage, count, counting
 from tilevision.modelspec.registry import Registered, models, register_model
 from tilevision.modelspec.resolve import model, resolve
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
@@ -20,6 +20,8 @@ __all__ = [
     "Stage",
     "Usage",
     "build",
+    "count",
+    "counting",
     "model",
     "models",
     "on_device",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
-__all__ = ["Answers", "Price", "Usage"]
+__all__ = ["Answers", "Price", "Usage", "count", "counting"]
 
 _MILLION = 1_000_000
 
@@ -102,6 +104,33 @@ class Answers(list[Findings]):
     def __init__(self, findings: Iterable[Findings], usage: Usage) -> None:
         super().__init__(findings)
         self.usage = usage
+
+
+_counted: ContextVar[list[Usage] | None] = ContextVar("tilevision_usage", default=None)
+
+
+def count(usage: Usage) -> None:
+    """For adapters: tell whoever counts around this call (`counting`) what it used."""
+    counted = _counted.get()
+    if counted is not None:
+        counted.append(usage)
+
+
+@contextmanager
+def counting() -> Iterator[list[Usage]]:
+    """Collect what calls use whose answer cannot say it: a text, a verdict.
+
+    Yields
+    ------
+    list of Usage
+        Grows with each `count` in this thread.
+    """
+    counted: list[Usage] = []
+    token = _counted.set(counted)
+    try:
+        yield counted
+    finally:
+        _counted.reset(token)
 
 
 def _amount(value: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
 from tilevision.digest import Digest
 from tilevision.errors import CheckpointTooLarge, Failure
-from tilevision.modelspec import ModelSpec, Usage
+from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.spending import Spending
@@ -99,8 +99,12 @@ class Asking:
         stored = self._checkpoint.get_json(key) if self._reuse else None
         if stored is not None:
             return stored, True
-        self._spending.charge(spec, spec.name, Usage(calls=1))
-        answer = ask()
+        with counting() as used:
+            try:
+                answer = ask()
+            finally:
+                usage = sum(used, Usage()) if used else Usage(calls=1)
+                self._spending.charge(spec, spec.name, usage)
         with suppress(CheckpointTooLarge):  # then it is asked again next time
             self._checkpoint.put_json(key, answer)
         return answer, False

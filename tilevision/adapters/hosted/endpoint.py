@@ -7,13 +7,13 @@ import json
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tilevision.adapters.hosted.faults import scrub, translated
 from tilevision.adapters.hosted.parameters import OPENAI_URL, Parameters
 from tilevision.errors import ModelError, PermanentError, TilevisionError, TransientError
-from tilevision.modelspec import Usage
+from tilevision.modelspec import Usage, count
 
 __all__ = ["Reply", "chat", "check_library", "moderate"]
 
@@ -100,6 +100,7 @@ def _send(parameters: Parameters, path: str, body: dict[str, Any]) -> dict[str, 
     import openai
 
     key = _key(parameters)
+    count(Usage(calls=1))
     failed: TilevisionError
     try:
         # Not the typed methods: they spend more time on checking the request against its types
@@ -158,6 +159,7 @@ def _client(base_url: str, key: str) -> Any:
 
 def _reply(answer: dict[str, Any], parameters: Parameters) -> Reply:
     usage = _usage(answer.get("usage"))
+    count(replace(usage, calls=0))  # the call was counted when it was sent
     choice = _first(answer.get("choices"))
     message, reason = choice.get("message"), choice.get("finish_reason")
     if answer.get("error"):  # a gateway's way to hand on that what is behind it failed
