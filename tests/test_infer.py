@@ -1,5 +1,7 @@
 """What a worker does for a batch: one outcome per tile, in order, whatever the model does."""
 
+import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,7 +17,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box, iou
 from tilevision.grid import Grid, Tile
 from tilevision.infer import Hooks, Work, infer
-from tilevision.modelspec import ModelSpec, model
+from tilevision.modelspec import Answers, ModelSpec, Usage, model
 from tilevision.sources import ImageMetadata, ReadOptions, SourceRef
 
 SIZE = (96, 64)
@@ -223,8 +225,70 @@ def test_hosted_models_wait_once_with_everything_encoded(picture):
     hooks = Hooks(span=span, waiting=lambda: log.append("waiting"))
     outcomes = infer(work(picture(32), model(where, hosted=True)), TILES[:3], hooks)
     assert [bool(outcome.failure) for outcome in outcomes] == [False, True, False]
-    requests = ["infer", "encode"] * 2
+    requests = ["infer", "encode", "encode"]
     assert log == ["read", "encode", "read", "read", "encode", "waiting", *requests]
+
+
+class Remote:
+    """A hosted model whose requests only end once all of them are under way."""
+
+    def __init__(self, tiles, refused=None):
+        self.all_there = threading.Barrier(tiles)
+        self.refused = refused
+
+    def encode(self, batch):
+        """Send where the tile lies."""
+        return [int(pixels[0, 0, 0] + pixels[0, 0, 1]) for pixels in batch]
+
+    def request(self, payload):
+        """Wait for the others; the later ones answer first."""
+        self.all_there.wait(10)
+        (place,) = payload
+        time.sleep(0.05 / (1 + place))
+        if place == self.refused:
+            error = PermanentError("refused")
+            error.usage = Usage(2, 20, 0)
+            raise error
+        return Answers([Findings([[0, 0, 1 + place, 1]])], Usage(1, 10, place))
+
+
+def remote(monkeypatch, *, refused=None):
+    made = Remote(len(TILES), refused)
+    monkeypatch.setattr("tilevision.infer.build", lambda spec: made)
+    return ModelSpec("remote", "x:y", "f", hosted=True)
+
+
+def test_requests_of_a_task_are_under_way_at_once(picture, monkeypatch):
+    """Each tile gets its own answer, in order, whichever comes first."""
+    outcomes = infer(work(picture(), remote(monkeypatch)), TILES)
+    assert [outcome.failure for outcome in outcomes] == [None] * 6
+    for outcome in outcomes:
+        place = int(outcome.tile.box.x0 + outcome.tile.box.y0)
+        width = min(1 + place, 32)
+        assert codec.decode(outcome.records).boxes.tolist() == [[0, 0, width, 1]]
+        assert outcome.usage == Usage(1, 10, place)
+
+
+def test_a_request_that_fails_costs_its_mates_nothing(picture, monkeypatch):
+    """And is charged for what it used until then."""
+    outcomes = infer(work(picture(), remote(monkeypatch, refused=32)), TILES)
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    assert {int(outcome.tile.box.x0 + outcome.tile.box.y0) for outcome in failed} == {32}
+    for outcome in failed:
+        assert outcome.failure.kind == "permanent" and not outcome.batched
+        assert outcome.usage == Usage(2, 20, 0)
+
+
+def test_a_slot_that_cannot_be_given_back_is_an_outcome(picture):
+    """Nothing was sent, and every tile is tried alone."""
+
+    def broken():
+        raise OSError("no scheduler")
+
+    spec = model(where, hosted=True)
+    outcomes = infer(work(picture(), spec), TILES[:2], Hooks(waiting=broken))
+    assert all("no scheduler" in outcome.failure.message for outcome in outcomes)
+    assert all(outcome.batched and outcome.usage == Usage() for outcome in outcomes)
 
 
 def test_a_hook_that_fails_is_an_outcome(picture):

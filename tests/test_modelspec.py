@@ -13,10 +13,14 @@ import pytest
 from tilevision.errors import ModelError, TransientError
 from tilevision.findings import Findings
 from tilevision.modelspec import (
+    Answers,
     HostedModel,
     Model,
     ModelSpec,
+    Usage,
     build,
+    count,
+    counting,
     model,
     models,
     register_model,
@@ -343,3 +347,35 @@ def test_functions_of_libraries_travel_by_name(tmp_path, monkeypatch):
     spec = model(lambda pixels: [np.ones(4)] * beside.one())
     assert cloudpickle.list_registry_pickle_by_value() == before
     assert len(spec.payload) < 5000
+
+
+class Charging:
+    """A hosted model that knows what it used, and whose methods are its stages."""
+
+    def encode(self, batch):
+        """Send the number of tiles."""
+        return len(batch)
+
+    def request(self, payload):
+        """Find nothing, at a price."""
+        return Answers([Findings()] * payload, Usage(payload, 100, 5))
+
+    def synthesis(self, digest, thumbnail):
+        """Write a word, at a price."""
+        count(Usage(1, 7, 3))
+        return "word"
+
+
+def test_what_a_model_object_used_is_handed_on():
+    """An object of the user's may return `Answers` as an adapter does."""
+    made = build(model(Charging(), fingerprint="v1"))
+    assert made.request(made.encode([TILE, TILE])).usage == Usage(2, 100, 5)
+
+
+def test_what_a_stage_used_is_counted_around_the_call():
+    """Only there, and only by whoever counts innermost."""
+    writer = Charging()
+    with counting() as outer, counting() as inner:
+        writer.synthesis({}, TILE)
+    writer.synthesis({}, TILE)
+    assert (inner, outer) == ([Usage(1, 7, 3)], [])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tilevision.errors import Failure, RunError
 from tilevision.schedule import Policy, Quota, Retry
-from tilevision.schedule.batches import LARGEST, Batches
+from tilevision.schedule.batches import HOSTED_TASKS, LARGEST, Batches
 from tilevision.schedule.bucket import Bucket
 from tilevision.schedule.retries import Backoff
 from tilevision.schedule.window import Window
@@ -181,6 +181,33 @@ def test_a_given_batch_size_is_kept() -> None:
     batches = Batches(5, 2)
     batches.measured(100.0, 1)
     assert batches.size == 5
+
+
+@given(st.floats(0.05, 60), st.integers(1, 500), st.integers(1, 64))
+def test_hosted_batches_are_as_small_as_the_rate_of_tasks_allows(
+    seconds: float, window: int, threads: int
+) -> None:
+    """A task waits for the slowest of its calls; a full window is about 30 tasks a second."""
+    batches = Batches(None, 1, hosted=True)
+    for _ in range(30):
+        batches.measured(seconds, 7)
+    size = batches.next(10_000, threads, window)
+    assert (
+        size == 1
+        or window / size / seconds <= HOSTED_TASKS * 1.01
+        or size == LARGEST
+        or (size == window // (2 * threads))
+    )
+    assert size == 1 or window / (size - 1) / seconds > HOSTED_TASKS * 0.99
+
+
+def test_hosted_batches_need_no_measurement_to_begin_with() -> None:
+    """Calls are taken for a second long; few at once go one to a task, the last ones too."""
+    batches = Batches(None, 1, hosted=True)
+    assert batches.next(600, 2, 200) == 7
+    assert batches.next(600, 2, 30) == 1
+    assert batches.next(3, 2, 200) == 2
+    assert Batches(5, 1, hosted=True).next(600, 2, 200) == 5
 
 
 # Backoff ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from tilevision.adapters.answers import findings_of
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import HostedModel, Model, ModelSpec
+from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
 
 __all__ = ["FunctionModel", "ObjectModel", "from_factory", "from_function", "from_object"]
 
@@ -96,7 +96,8 @@ class ObjectModel:
                 f"model {self._name} returned a {type(answers).__name__}; return a list with "
                 "one answer for each tile of the batch"
             )
-        return [findings_of(answer, self._name) for answer in answers]
+        findings = [findings_of(answer, self._name) for answer in answers]
+        return Answers(findings, answers.usage) if isinstance(answers, Answers) else findings
 
 
 def from_function(spec: ModelSpec) -> FunctionModel:
