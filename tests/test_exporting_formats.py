@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +23,7 @@ from shapely.geometry import shape
 
 from tilevision import exporting
 from tilevision.errors import RunError
-from tilevision.exporting import SUFFIXES, destination, save
+from tilevision.exporting import FORMATS, SUFFIXES, destination, formats, geojson, qupath, save
 from tilevision.exporting.coco import _signed_area, bridged
 from tilevision.exporting.formats import Format
 from tilevision.findings import Findings
@@ -131,9 +136,9 @@ def test_coco_is_consistent(tmp_path):
 
 
 def test_coco_numbers_are_the_models_where_they_tell_labels_apart(tmp_path):
-    """Class numbers of the model are category ids, unless one stands for two labels."""
+    """Class numbers of the model are category ids, from 1 on, unless one stands for two labels."""
     boxes = [[0, 0, 5, 5], [20, 0, 25, 5]]
-    for numbers, expected in (([17, 3], [3, 17]), ([1, 1], [0, 1])):
+    for numbers, expected in (([17, 3], [3, 17]), ([1, 0], [1, 2]), ([1, 1], [1, 2])):
         found = Findings(boxes, [0.9, 0.8], ["a", "b"], class_ids=numbers)
         document = _read(result_of(found).save(tmp_path / "out.coco.json"))
         assert sorted(category["id"] for category in document["categories"]) == expected
@@ -217,6 +222,42 @@ def test_an_unknown_suffix_names_those_known(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_format_can_be_asked_for_by_name(tmp_path):
+    """Where suffixes collide the name decides; a name nobody knows lists those known."""
+    assert "<annotation>" in result_of().save(tmp_path / "a.xml", format="voc").read_text("utf-8")
+    assert "<image " in result_of().save(tmp_path / "b.xml", format="cvat").read_text("utf-8")
+    with pytest.raises(RunError, match=r"format 'pascal' is not known; give one of csv, .* voc"):
+        destination(tmp_path / "c.xml", "pascal")
+
+
+def test_an_option_nobody_knows_is_refused(tmp_path):
+    """A misspelt option is one line with those the format knows, and nothing is written."""
+    for name, says in (("a.voc.xml", "it has none"), ("a.qupath.geojson", "it knows origin, obj")):
+        with pytest.raises(RunError, match=f"has no option 'orgin'; {says}"):
+            result_of().save(tmp_path / name, orgin=(0, 0))
+    with pytest.raises(RunError, match="object_type 'cell' is not known"):
+        result_of().save(tmp_path / "a.geojson", object_type="cell")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_is_missing_is_said_before_any_work(tmp_path, monkeypatch):
+    """A format whose library is not installed names the extra, in one line."""
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    for suffix, library, extra in ((".gpkg", "pyogrio", "geo"), (".parquet", "pyarrow", "parquet")):
+        says = rf"{suffix} needs {library}, .*: pip install 'tilevision\[{extra}\]'"
+        with pytest.raises(RunError, match=says):
+            destination(tmp_path / f"a{suffix}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_option_is_described(name):
+    """Each format's writer says what its options do."""
+    write = FORMATS[name].write
+    for option in inspect.signature(write).parameters:
+        told = qupath.write.__doc__ if write is geojson.write else write.__doc__
+        assert re.search(rf"\b{option}\b.* : ", told) or option in ("result", "stream")
+
+
 def test_suffixes_are_read_in_any_case(tmp_path):
     """`.GeoJSON` and `.COCO.json` are what they look like."""
     assert _read(result_of().save(tmp_path / "a.GeoJSON"))["type"] == "FeatureCollection"
@@ -291,3 +332,43 @@ def test_detections_are_written_one_by_one(tmp_path, suffix):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.5e6
+
+
+_MEASURE = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from exported import result_of
+from tilevision.findings import Findings
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+formats = (".gpkg", ".parquet")  # what libraries write: Python's own memory is traced above
+place = {"crs": "EPSG:32617", "transform": (0.5, 0.0, 5e5, 0.0, -0.5, 3.4e6)}
+for suffix in formats:
+    result_of(metadata=place).save(sys.argv[2] + "/warm" + suffix)
+rng = np.random.default_rng(0)
+n = 40_000
+corner = rng.uniform(0, 190, (n, 2))
+rings = list(corner[:, None] + rng.uniform(0, 4, (n, 40, 2)))
+before = peak()
+found = Findings(np.hstack([corner, corner + 4]), rng.random(n), ["a"] * n, polygons=rings)
+del rings
+result = result_of(found, metadata=place).with_(merge="none")
+result.digest
+held = peak()
+for suffix in formats:
+    result.save(sys.argv[2] + "/out" + suffix)
+print(held - before, peak() - held)
+"""
+
+
+@pytest.mark.slow
+def test_saving_a_crowd_does_not_double_the_memory(tmp_path):
+    """The memory of a process that saves 40,000 outlines grows by a fraction of what they take."""
+    words = [sys.executable, "-c", _MEASURE, str(Path(__file__).parent), str(tmp_path)]
+    out = subprocess.run(words, capture_output=True, text=True, check=True, timeout=240)
+    held, grown = map(float, out.stdout.split())
+    assert held > 50  # megabytes, or nothing is measured
+    assert grown < held / 2

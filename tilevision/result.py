@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from html import escape
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
 from tilevision.digest import Digest, coverage, describe, digest, remarks
+from tilevision.exporting.exportable import Exportable
 from tilevision.findings import Findings, TileFindings
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ ENOUGH_FOR_BIAS = 500
 _SAME: Any = object()  # None is an answer of its own: no lowest score, every class
 
 
-class Result:
+class Result(Exportable):
     """The findings of one image, and an account of every tile.
 
     Nothing here depends on the order in which tiles finished.
@@ -267,17 +266,6 @@ class Result:
         changed = {name: value for name, value in asked.items() if value is not _SAME}
         settings = replace(self.settings, **changed)
         return Result(self.source, self.rows, self.tile_findings, settings, self.facts, self.name)
-
-    def save(
-        self,
-        path: str | PathLike[str],
-        format: str | None = None,  # noqa: A002  # the word people look for
-        **options: Any,
-    ) -> Path:
-        """Write the findings; suffix or name decides. See `tilevision.exporting.save`."""
-        from tilevision.exporting import save
-
-        return save(self, path, format, **options)
 
     def plot(self, target: Figure | Axes | None = None) -> Figure:
         """Draw the image, its tiles by status and its detections; say what is missing.

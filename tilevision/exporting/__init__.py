@@ -98,7 +98,7 @@ def destination(
     form = find_format(target, format)
     form.check()
     if form.makes == "folder":
-        check_replaceable(target)
+        check_replaceable(target, form.keeps)
         return target
     with refusing(target):
         if target.is_dir():

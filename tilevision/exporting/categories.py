@@ -24,16 +24,20 @@ def categories(result: Result) -> dict[str, int]:
 def category_numbers(labels: NDArray[np.object_], numbers: NDArray[np.int64]) -> dict[str, int]:
     """Return label to number: the model's, or the position where those are ambiguous.
 
+    From 1 on, for some readers of COCO take 0 for the background: a model's numbers that
+    begin with 0 are all raised by one.
+
     Parameters
     ----------
     labels, numbers : array (n,)
         Of each detection.
     """
-    pairs = sorted(set(zip(map(str, labels), numbers.tolist(), strict=True)))
-    names = sorted({label for label, _ in pairs})
-    if len(pairs) == len(names) == len({number for _, number in pairs}):
-        return dict(sorted(pairs, key=lambda pair: pair[1]))
-    return {label: i for i, label in enumerate(names)}
+    pairs = sorted(set(zip(numbers.tolist(), map(str, labels), strict=True)))
+    names = sorted({label for _, label in pairs})
+    if not len(pairs) == len(names) == len({number for number, _ in pairs}):
+        pairs = list(enumerate(names))
+    raised = max(1 - pairs[0][0], 0) if pairs else 0
+    return {label: number + raised for number, label in pairs}
 
 
 def positions(numbers: dict[str, int]) -> dict[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,19 @@ MARK = "tilevision.json"
 
 
 @contextmanager
-def filling(folder: Path, said: Mapping[str, Any]) -> Iterator[Path]:
+def filling(folder: Path, said: Mapping[str, Any], keeps: Collection[str] = ()) -> Iterator[Path]:
     """Make a folder that becomes `folder` once the block ends well.
 
     It gets a file ``tilevision.json`` with what is `said` and the names of all files, by
-    which the next export knows what it may replace.
+    which the next export knows what it may replace. What `keeps` names at the top of the
+    folder is the user's, and stays.
 
     Raises
     ------
     RunError
         If it cannot be written, or something else stands there; that then still stands.
     """
-    check_replaceable(folder)
+    check_replaceable(folder, keeps)
     draft = draft_name(folder)
     with refusing(folder):
         try:
@@ -38,13 +40,13 @@ def filling(folder: Path, said: Mapping[str, Any]) -> Iterator[Path]:
             files = {"files": sorted(_files(draft))}
             text = json.dumps({**said, **files}, ensure_ascii=False, indent=1)
             (draft / MARK).write_text(text + "\n", "utf-8", errors="replace")
-            _install(draft, folder)
+            _install(draft, folder, keeps)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def check_replaceable(folder: Path) -> None:
-    """Make sure that `folder` can be created, or holds an earlier export and nothing else.
+def check_replaceable(folder: Path, keeps: Collection[str] = ()) -> None:
+    """Make sure that `folder` can be created, or holds an earlier export and what it `keeps`.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def check_replaceable(folder: Path) -> None:
             return
         check_folder(folder)
         known = _known(folder)
-        foreign = next((name for name in _files(folder) if name not in known), None)
+        foreign = next((f for f in _files(folder, keeps) if f not in known), None)
     if foreign is not None:
         raise RunError(
             f"{folder} holds {foreign}, which no earlier export wrote; give a new folder, or move "
@@ -74,18 +76,19 @@ def _known(folder: Path) -> frozenset[str]:
         return frozenset()
 
 
-def _files(folder: Path) -> Iterator[str]:
+def _files(folder: Path, without: Collection[str] = ()) -> Iterator[str]:
     """Yield all files below `folder`, named from there; links are files."""
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix()
+        place = path.relative_to(folder)
+        if place.parts[0] not in without and (path.is_symlink() or not path.is_dir()):
+            yield place.as_posix()
 
 
-def _install(draft: Path, folder: Path) -> None:
+def _install(draft: Path, folder: Path, keeps: Collection[str]) -> None:
     if not folder.exists():
         draft.rename(folder)
         return
-    check_replaceable(folder)
+    check_replaceable(folder, keeps)
     old = draft_name(folder)
     folder.rename(old)
     try:
@@ -93,4 +96,7 @@ def _install(draft: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
+    for name in keeps:
+        if os.path.lexists(old / name):
+            (old / name).rename(folder / name)
     shutil.rmtree(old)

@@ -44,6 +44,8 @@ class Format:
         A library that does not come with tilevision; empty for none.
     extra : str
         The extra that brings it.
+    keeps : tuple of str
+        What in a folder is the user's, and stays.
     """
 
     suffix: str
@@ -51,6 +53,7 @@ class Format:
     makes: Literal["text", "file", "folder"] = "text"
     needs: str = ""
     extra: str = ""
+    keeps: tuple[str, ...] = ()
 
     def check(self, options: Mapping[str, Any] | None = None) -> None:
         """Make sure that its library is there, and that it knows the `options`.
@@ -85,8 +88,8 @@ FORMATS: dict[str, Format] = {
     "label-studio": Format(".label-studio.json", labelstudio.write),
     "cvat": Format(".cvat.xml", cvat.write),
     "voc": Format(".voc.xml", voc.write),
-    "yolo": Format(".yolo", yolo.write, "folder"),
-    "yolo-obb": Format(".yolo-obb", yolo.write_turned, "folder"),
+    "yolo": Format(".yolo", yolo.write, "folder", keeps=yolo.KEEPS),
+    "yolo-obb": Format(".yolo-obb", yolo.write_turned, "folder", keeps=yolo.KEEPS),
 }
 SUFFIXES = tuple(sorted(form.suffix for form in FORMATS.values()))
 

@@ -81,7 +81,7 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
         ) from None
     try:
         x, y = transform(source, target, points[:, 0], points[:, 1])
-    except Exception as error:  # noqa: BLE001  # GDAL's own errors come through, unnamed
+    except Exception as error:  # GDAL's own errors come through, unnamed
         reason = " ".join(str(error).split())[:200]
         raise RunError(
             f"the image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "

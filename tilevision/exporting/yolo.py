@@ -20,7 +20,10 @@ from tilevision.exporting.statement import statement
 if TYPE_CHECKING:
     from tilevision.result import Result
 
-__all__ = ["box_line", "turned_line", "write", "write_names", "write_turned"]
+__all__ = ["KEEPS", "box_line", "turned_line", "write", "write_names", "write_turned"]
+
+# Pictures that people put beside the labels, and what Ultralytics leaves there.
+KEEPS = ("images", "labels.cache")
 
 Size = tuple[int, int]
 Line = Callable[[Detection, Size], str]
@@ -36,7 +39,7 @@ def write(result: Result, folder: Path) -> None:
     ----------
     result : Result
     folder : Path
-        Missing, or an earlier export.
+        Missing, or an earlier export; pictures in it stay.
     """
     _write(result, folder, box_line)
 
@@ -73,7 +76,7 @@ def turned_line(detection: Detection, size: Size) -> str:
 
 def write_names(folder: Path, names: Iterable[str], said: str) -> None:
     """Write ``data.yaml``: where the pictures are and what the classes are called."""
-    lines = [f"# {_one_line(said)}", "path: .", "train: images", "val: images", "names:"]
+    lines = [f"# {_one_line(said)}", "train: images", "val: images", "names:"]
     lines += [f"  {i}: {_yaml(name)}" for i, name in enumerate(names)]
     if lines[-1] == "names:":
         lines[-1] = "names: []"
@@ -82,7 +85,7 @@ def write_names(folder: Path, names: Iterable[str], said: str) -> None:
 
 def _write(result: Result, folder: Path, line: Line) -> None:
     numbers = positions(categories(result))
-    with filling(folder, statement(result)) as draft:
+    with filling(folder, statement(result), KEEPS) as draft:
         write_names(draft, numbers, result.coverage)
         labels = draft / "labels"
         labels.mkdir()

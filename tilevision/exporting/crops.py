@@ -1,0 +1,235 @@
+"""Tiles as pictures with their labels, for labelling tools that cannot open large images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import numpy as np
+
+from tilevision.account import ANALYSED, TileRow
+from tilevision.errors import RunError, SourceError
+from tilevision.exporting.categories import category_numbers, positions
+from tilevision.exporting.coco import annotation
+from tilevision.exporting.detections import Detection, unpacked
+from tilevision.exporting.folders import filling
+from tilevision.exporting.statement import statement, stream_json
+from tilevision.exporting.tables import class_numbers
+from tilevision.exporting.yolo import box_line, write_names
+from tilevision.findings import Findings
+from tilevision.sources import ReadOptions, display_options, read_pixels
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["Choice", "export_tiles", "uncertainty"]
+
+Choice = str | Callable[[TileRow, Findings], bool]
+
+UNCERTAIN = 0.5
+
+
+def export_tiles(
+    result: Result,
+    folder: str | PathLike[str],
+    which: Choice = "uncertain",
+    *,
+    limit: int | None = None,
+    yolo: bool = False,
+) -> Path:
+    """Write tiles as PNG with what the model found in them; return the folder.
+
+    ``images/TILE.png`` is the tile at the scale the model saw, 8-bit RGB (stretched by one
+    rule for the whole image). ``annotations.coco.json`` labels all of them: pixels of the
+    crop, what the model found in that tile, thresholds applied, nothing merged; each image
+    there carries its ``tile``, ``box`` (full-resolution pixels), ``scale`` and ``status``.
+    ``tilevision.json`` says what was not analysed.
+
+    Parameters
+    ----------
+    result : Result
+    folder : str or PathLike
+        Missing, or an earlier export, which is replaced.
+    which : str or callable
+        ``"uncertain"``: tiles with a doubtful detection (`uncertainty` of 0.5 or more),
+        ``"failed"``, ``"all"`` (skipped ones left out), or ``which(row, findings)`` which
+        says whether to take a tile, from its `TileRow` and its findings (in its frame).
+    limit : int, optional
+        At most so many, the most uncertain first.
+    yolo : bool
+        Whether ``labels/TILE.txt`` and ``data.yaml`` stand beside, as Ultralytics reads them.
+
+    Raises
+    ------
+    RunError
+        If `which` is unknown, or the folder cannot be written or holds anything else.
+
+    Warns
+    -----
+    UserWarning
+        If a tile's pixels cannot be read; it is left out.
+    """
+    target = Path(folder).expanduser()
+    chosen = _chosen(result, which, limit)
+    numbers, options = _categories(result), display_options(result.source)
+    with filling(target, statement(result)) as draft:
+        pictures = draft / "images"
+        pictures.mkdir()
+        drawn = [_draw(result, row, options, pictures / f"{row.tile.id}.png") for row, _ in chosen]
+        _tell_unread(
+            [row.tile.id for (row, _), here in zip(chosen, drawn, strict=True) if not here]
+        )
+        chosen = list(compress(chosen, drawn))
+        with (draft / "annotations.coco.json").open("w", encoding="utf-8", errors="replace") as out:
+            _label(result, chosen, numbers, out)
+        if yolo:
+            _label_for_yolo(result, chosen, numbers, draft)
+    return target
+
+
+def uncertainty(findings: Findings) -> float:
+    """Return how doubtful a tile is, 0 (nothing in doubt) to 1.
+
+    Of its detections the one whose score is nearest to 0.5 (1 at 0.5, 0 at 0 and 1); of a
+    tile classified as a whole, one minus the margin between the two likeliest classes
+    (Scheffer et al. 2001, margin sampling). The greater of both; detections without a score
+    say nothing.
+    """
+    scores = findings.scores[~np.isnan(findings.scores)]
+    doubts = [float((1 - np.abs(2 * scores - 1)).max())] if len(scores) else []
+    if len(findings.tile_scores) > 1:
+        second, first = sorted(findings.tile_scores.values())[-2:]
+        doubts.append(1 - (first - second))
+    return max(doubts, default=0.0)
+
+
+def _chosen(result: Result, which: Choice, limit: int | None) -> list[tuple[TileRow, Findings]]:
+    """Return the tiles to write, by place, with their findings in the tile's frame."""
+    wanted = _rule(which)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise RunError(f"limit is {limit!r}; give a whole number of 1 or more, or leave it out")
+    kept = [(row, found) for row, found in _tiles(result) if wanted(row, found)]
+    if limit is not None:
+        kept.sort(key=lambda pair: (-uncertainty(pair[1]), pair[0].tile))
+    return sorted(kept[:limit], key=lambda pair: pair[0].tile)
+
+
+def _rule(which: Choice) -> Callable[[TileRow, Findings], bool]:
+    if callable(which):
+        return which
+    rules: dict[str, Callable[[TileRow, Findings], bool]] = {
+        "uncertain": lambda _, found: uncertainty(found) >= UNCERTAIN,
+        "failed": lambda row, _: row.status == "failed",
+        "all": lambda row, _: row.status != "skipped",
+    }
+    if which not in rules:
+        raise RunError(
+            f"which={which!r} is not understood; give {', '.join(map(repr, rules))} or a function "
+            "of a tile's row and findings"
+        )
+    return rules[which]
+
+
+def _tiles(result: Result) -> Iterator[tuple[TileRow, Findings]]:
+    """Yield every tile with its findings, thresholds applied; none where it was not analysed."""
+    seen = {found.tile: found.findings for found in result.tile_findings}
+    how = result.settings
+    for row in result.rows:
+        found = seen.get(row.tile) if row.status in ANALYSED else None
+        yield row, Findings() if found is None else found.filter(how.min_score, how.classes)
+
+
+def _categories(result: Result) -> dict[str, int]:
+    """Return label to number of every class seen in any tile, so that exports agree."""
+    pairs = {
+        (str(label), int(number))
+        for found in result.tile_findings
+        for label, number in zip(found.findings.labels, found.findings.class_ids, strict=True)
+    }
+    labels, numbers = zip(*sorted(pairs), strict=True) if pairs else ((), ())
+    classes = Findings(np.zeros((len(pairs), 4)), labels=labels, class_ids=numbers)
+    return category_numbers(classes.labels, class_numbers(classes))
+
+
+def _draw(result: Result, row: TileRow, options: ReadOptions, path: Path) -> bool:
+    """Write the tile's pixels; say whether they could be read."""
+    from PIL import Image
+
+    try:
+        pixels = read_pixels(result.source, row.tile.box, row.tile.scale, options)
+    except SourceError:
+        return False
+    Image.fromarray(pixels).save(path, "PNG")
+    return True
+
+
+def _tell_unread(tiles: list[str]) -> None:
+    if tiles:
+        more = f" and {len(tiles) - 3} more" if len(tiles) > 3 else ""
+        warnings.warn(
+            f"the pixels of {', '.join(tiles[:3])}{more} cannot be read, so they are left out",
+            stacklevel=4,
+        )
+
+
+def _label(
+    result: Result,
+    chosen: Sequence[tuple[TileRow, Findings]],
+    numbers: dict[str, int],
+    stream: TextIO,
+) -> None:
+    """Write a COCO dataset of the crops."""
+    head = {
+        "info": {"description": result.coverage, "tilevision": statement(result)},
+        "images": [_image(i, row) for i, (row, _) in enumerate(chosen, start=1)],
+        "categories": [{"id": n, "name": label} for label, n in numbers.items()],
+    }
+    rows = (
+        annotation(i, image, detection, numbers[detection.label])
+        for i, (image, detection) in enumerate(_detections(chosen), start=1)
+    )
+    stream_json(stream, head, rows, "annotations")
+
+
+def _image(number: int, row: TileRow) -> dict[str, Any]:
+    tile = row.tile
+    width, height = tile.output_size
+    return {
+        "id": number,
+        "file_name": f"images/{tile.id}.png",
+        "width": width,
+        "height": height,
+        "tile": tile.id,
+        "box": list(tile.box.as_tuple()),
+        "scale": tile.scale,
+        "status": row.status.replace("restored", "done"),  # a resumed run leaves the same bytes
+    }
+
+
+def _detections(
+    chosen: Sequence[tuple[TileRow, Findings]],
+) -> Iterator[tuple[int, Detection]]:
+    """Yield the number of the crop and a detection in its frame."""
+    for number, (_, found) in enumerate(chosen, start=1):
+        for detection in unpacked(found, found.class_ids):
+            yield number, detection
+
+
+def _label_for_yolo(
+    result: Result,
+    chosen: Sequence[tuple[TileRow, Findings]],
+    numbers: dict[str, int],
+    folder: Path,
+) -> None:
+    places = positions(numbers)
+    write_names(folder, places, result.coverage)
+    (folder / "labels").mkdir()
+    for row, found in chosen:
+        size = row.tile.output_size
+        with (folder / "labels" / f"{row.tile.id}.txt").open("w", encoding="utf-8") as stream:
+            for detection in unpacked(found, found.class_ids):
+                stream.write(f"{places[detection.label]} {box_line(detection, size)}\n")

@@ -1,0 +1,106 @@
+"""Results as objects of other libraries, where those are installed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilevision.errors import RunError
+from tilevision.exporting.detections import Detection, detections
+from tilevision.exporting.statement import statement
+from tilevision.exporting.tables import class_numbers
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["to_fiftyone", "to_supervision"]
+
+
+def to_supervision(result: Result) -> Any:
+    """Return `supervision.Detections`, pixels of the full-resolution image.
+
+    Scores are NaN where the model gives none, and None where it gives none at all. ``data``
+    holds ``class_name``, and where there are such ``xyxyxyxy`` (corners of rotated boxes,
+    else of the boxes), ``polygon`` and ``text``; masks of a large image would fit no memory.
+    ``metadata`` says what was not analysed.
+
+    Raises
+    ------
+    RunError
+        If supervision is not installed.
+    """
+    try:
+        import supervision
+    except ImportError:
+        raise RunError(
+            "supervision is not installed: pip install supervision; or save .coco.json, which it "
+            "reads"
+        ) from None
+    found = result.findings
+    data: dict[str, Any] = {"class_name": np.array(found.labels.tolist(), dtype=str)}
+    if found.oriented is not None:
+        corners = found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+        turned = ~np.isnan(found.oriented).any(axis=(1, 2), keepdims=True)
+        data["xyxyxyxy"] = np.where(turned, found.oriented, corners)
+    for name, column in (("polygon", found.polygons), ("text", found.texts)):
+        if column is not None:
+            data[name] = np.empty(len(found), dtype=object)
+            data[name][:] = column
+    return supervision.Detections(
+        xyxy=np.array(found.boxes),
+        confidence=None if np.isnan(found.scores).all() else np.array(found.scores),
+        class_id=class_numbers(found).astype(int),
+        data=data,
+        metadata={"coverage": result.coverage, "complete": result.complete},
+    )
+
+
+def to_fiftyone(result: Result, filepath: str | None = None) -> Any:
+    """Return a `fiftyone.Sample` with ``detections`` and, where there are outlines, ``outlines``.
+
+    Positions are shares of the image's sides, 0 to 1. ``tilevision`` says what was not
+    analysed.
+
+    Parameters
+    ----------
+    result : Result
+    filepath : str, optional
+        Where FiftyOne finds the picture. Default: where it was opened from.
+
+    Raises
+    ------
+    RunError
+        If fiftyone is not installed.
+    """
+    try:
+        import fiftyone
+    except ImportError:
+        raise RunError(
+            "fiftyone is not installed: pip install fiftyone; or save .coco.json, which it reads"
+        ) from None
+    size = result.source.size
+    boxes, outlines = [], []
+    for found in detections(result):
+        said = {"label": found.label, "confidence": found.score}
+        said |= {} if found.text is None else {"text": found.text}
+        boxes.append(fiftyone.Detection(bounding_box=_shares(found, size), **said))
+        if found.outline:
+            rings = [[_share(p, size) for p in ring] for part in found.outline for ring in part]
+            outlines.append(fiftyone.Polyline(points=rings, closed=True, filled=True, **said))
+    sample = fiftyone.Sample(filepath=filepath or result.source.reference.path)
+    sample["detections"] = fiftyone.Detections(detections=boxes)
+    if outlines:
+        sample["outlines"] = fiftyone.Polylines(polylines=outlines)
+    sample["tilevision"] = statement(result)
+    return sample
+
+
+def _shares(found: Detection, size: tuple[int, int]) -> list[float]:
+    """Return left, top, width and height of the box as shares of `size`."""
+    x0, y0, x1, y1 = found.box
+    return [*_share([x0, y0], size), *_share([x1 - x0, y1 - y0], size)]
+
+
+def _share(point: list[float], size: tuple[int, int]) -> tuple[float, float]:
+    return point[0] / size[0], point[1] / size[1]
