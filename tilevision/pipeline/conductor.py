@@ -52,7 +52,7 @@ class Conductor(RunState):
         self.commands = Commands()
         self.result: Result | None = None
         self._spending = Spending()
-        self._book = TileBook(plan, bus, self._spending)
+        self._book = TileBook(plan, bus, self._spending, settings.merging())
         self._passage = Passage(run_id, plan, settings, self, self._book, self.commands)
         self._verdict = Verdict(True)
         self._started = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection
+from dataclasses import replace
 
 from tilevision.codec import decode
 from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
@@ -15,7 +16,7 @@ from tilevision.modelspec import Usage
 from tilevision.pipeline.passes import Pass, Store, stored_findings
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.spending import Spending
-from tilevision.result import TileRow
+from tilevision.result import MergeSettings, TileRow
 from tilevision.schedule.happenings import Announce
 
 __all__ = ["TileBook"]
@@ -32,6 +33,8 @@ class TileBook:
     plan : Plan
     bus : Bus
     spending : Spending
+    shown : MergeSettings
+        Scores and classes that are drawn and counted.
 
     Attributes
     ----------
@@ -43,7 +46,9 @@ class TileBook:
         When the oldest restored record was stored, seconds since the epoch.
     """
 
-    def __init__(self, plan: Plan, bus: Bus, spending: Spending) -> None:
+    def __init__(
+        self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings
+    ) -> None:
         self.rows = {
             tile: TileRow(tile, "skipped" if tile in plan.skipped else "pending")
             for tile in plan.tiles
@@ -51,6 +56,7 @@ class TileBook:
         self.found: dict[Tile, TileFindings] = {}
         self.restored_at: float | None = None
         self._bus = bus
+        self._shown = shown
         self._spending = spending
 
     def tell_skipped(self) -> None:
@@ -122,6 +128,10 @@ class TileBook:
         self._enter(one, row)
 
     def _enter(self, one: Pass, row: TileRow, seen: TileFindings | None = None) -> None:
+        if seen is not None:
+            wanted = seen.findings.filter(self._shown.min_score, self._shown.classes)
+            seen = replace(seen, findings=wanted)
+            row = replace(row, n_findings=len(wanted))
         self.rows[row.tile] = row
         used = self._spending.tokens(one.label, row.tile)
         boxes, scores = ((), ()) if seen is None else _strongest(seen)
