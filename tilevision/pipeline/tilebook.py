@@ -46,9 +46,7 @@ class TileBook:
         When the oldest restored record was stored, seconds since the epoch.
     """
 
-    def __init__(
-        self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings
-    ) -> None:
+    def __init__(self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings) -> None:
         self.rows = {
             tile: TileRow(tile, "skipped" if tile in plan.skipped else "pending")
             for tile in plan.tiles
