@@ -1,6 +1,7 @@
 """The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
 
 from tilevision.cluster.choosing import find_cluster
+from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
 from tilevision.cluster.reporting import reported
@@ -11,6 +12,7 @@ __all__ = [
     "Cluster",
     "LocalCluster",
     "attach",
+    "connected",
     "find_cluster",
     "local_cluster",
     "reported",

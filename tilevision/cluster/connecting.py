@@ -1,0 +1,67 @@
+"""A cluster that is known by its scheduler's address."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distributed import Client, Security, rpc
+from distributed.comm import get_address_host_port
+from distributed.versions import VersionMismatchWarning
+
+from tilevision.cluster.handle import Cluster
+from tilevision.errors import ClusterError
+
+__all__ = ["connected"]
+
+CONNECT_SECONDS = 10.0
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Cluster]:
+    """Use the cluster whose scheduler is at `address`, within the block.
+
+    Parameters
+    ----------
+    address : str
+        ``"tcp://10.0.0.1:8786"``.
+
+    Raises
+    ------
+    ClusterError
+        If no scheduler answers there.
+    """
+    client = _client(address)
+    try:
+        yield Cluster(client)
+    finally:
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def _client(address: str) -> Client:
+    try:
+        # A client that was given nonsense cannot be closed again, and one that is led to another
+        # kind of server waits for ever: look first.
+        get_address_host_port(address)
+        kind = asyncio.run(asyncio.wait_for(_kind(address), CONNECT_SECONDS))
+        if kind == "Scheduler":
+            with warnings.catch_warnings():
+                # The caller compares versions itself, and says what they mean.
+                warnings.simplefilter("ignore", VersionMismatchWarning)
+                return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:
+        words = " ".join(str(error).split())[:200] or f"no answer in {CONNECT_SECONDS:g} s"
+        raise ClusterError(
+            f"no Dask scheduler answers at {address or 'an empty address'} ({words}); check the "
+            "address, and that the scheduler runs and can be reached from here"
+        ) from error
+    raise ClusterError(f"there is a Dask {kind.lower()} at {address}; give the scheduler's address")
+
+
+async def _kind(address: str) -> str:
+    """Return what kind of Dask server is at an address."""
+    arguments = Security().get_connection_args("client")
+    async with rpc(address, timeout=CONNECT_SECONDS, connection_args=arguments) as there:
+        return str((await there.identity())["type"])
