@@ -7,6 +7,7 @@ from tilevision.pipeline.many import Batch, analyze_many
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.replayed import ReplayedRun
 from tilevision.pipeline.run import Run
+from tilevision.pipeline.stored import stored_result
 
 __all__ = [
     "Batch",
@@ -20,4 +21,5 @@ __all__ = [
     "resume",
     "runs",
     "start",
+    "stored_result",
 ]

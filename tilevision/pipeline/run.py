@@ -34,6 +34,8 @@ class Run:
     id : str
     source : ImageSource
     tiles : tuple of Tile
+    tiling : Tiling
+        The grid they come from, and its scales.
     model : ModelSpec, Route or Cascade
         Of the tiles.
     started : float
@@ -44,6 +46,7 @@ class Run:
         self.id = conductor.run_id
         self.source: ImageSource = conductor.plan.source
         self.tiles: tuple[Tile, ...] = conductor.plan.tiles
+        self.tiling = conductor.plan.tiling
         self.model: ModelSpec | Route | Cascade = conductor.plan.stages.asked
         self.name = conductor.plan.name
         self.started = time.time()

@@ -140,7 +140,7 @@ class List {
       const key = (row) => row[this.column] ?? -1;
       sorted.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0) * (this.down ? -1 : 1));
     }
-    this.body.replaceChildren(...sorted.map((row) => this.row(row)));
+    this.body.replaceChildren(...sorted.flatMap((row) => this.row(row)));
   }
 
   row([number, id, kind, time, tries, found, error]) {
@@ -154,13 +154,17 @@ class List {
       this.pick(number);
     });
     line.addEventListener("click", () => this.pick(number));
-    const why = element("td", "", line, kind);
-    if (error) {
-      element("bdi", "tilevision-error", why, error);
-      why.title = error;
-    }
+    element("td", "", line, kind);
     for (const words of [seconds(time), tries || "–", found]) element("td", "tilevision-number", line, String(words));
-    return line;
+    if (!error) return [line];
+    const reason = document.createElement("tr");
+    reason.className = "tilevision-row tilevision-reason";
+    const cell = element("td", "", reason);
+    cell.colSpan = COLUMNS.length;
+    cell.title = error;
+    element("bdi", "", cell, error);
+    reason.addEventListener("click", () => this.pick(number));
+    return [line, reason];
   }
 
   pick(number) {

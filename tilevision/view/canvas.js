@@ -318,12 +318,12 @@ function render({ model, el }) {
   reset.type = "button";
   reset.textContent = "Whole image";
   reset.hidden = true;
+  const detail = element("div", "tilevision-detail", root);
   const bar = element("div", "tilevision-bar", root);
   bar.setAttribute("role", "progressbar");
   const done = element("div", "tilevision-done", bar);
   const failed = element("div", "tilevision-failed", bar);
   const picture = new Picture(model, root);
-  const detail = element("div", "tilevision-detail", root);
   const legend = element("ul", "tilevision-legend", root);
   reset.addEventListener("click", () => picture.whole());
   picture.onview = (zoomed) => (reset.hidden = !zoomed);

@@ -7,7 +7,7 @@ from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.view.boxes import PER_TILE, BoxLayer
-from tilevision.view.state import ViewState
+from tilevision.view.state import PLANNED, ViewState
 
 __all__ = ["Counted", "alt_text", "caption", "duration"]
 
@@ -76,17 +76,24 @@ def alt_text(state: ViewState, name: str, counted: Counted | None = None) -> str
 
 def _headline(state: ViewState, name: str, found: str) -> str:
     status = (state.run_status or "starting").capitalize()
+    if state.run_status == PLANNED:
+        stored = (
+            f"{state.n_finished:,} stored already" if state.n_finished else "nothing stored yet"
+        )
+        return f"{shown(name, 60)} · {status} · {_tiles(len(state.tiles))} · {stored}"
     done = f"{state.n_finished:,} of {_tiles(len(state.tiles))}"
     return f"{shown(name, 60)} · {status} · {done} · {found}"
 
 
 def _detail(state: ViewState, now: float) -> str:
+    if state.run_status == PLANNED:
+        return "the grid as it would be laid; press Run to analyse it"
     if state.ended or state.run_status == "paused":
         seconds = state.latest - state.started
         parts = [f"{'took' if state.ended else 'after'} {duration(seconds)}"]
     else:
         rate = state.rate(now)
-        parts = [f"{rate:,.1f} tiles a second"] if rate else ["waiting for the first tiles"]
+        parts = [f"{rate:,.1f} tiles a second" if rate else _waiting(state)]
         if rate and state.n_open:
             parts.append(f"about {duration(state.n_open / rate)} left")
     if saturated := int(state.saturated.sum()):
@@ -94,6 +101,12 @@ def _detail(state: ViewState, now: float) -> str:
     if state.reason:
         parts.append(shown(state.reason, 300))
     return " · ".join(parts)
+
+
+def _waiting(state: ViewState) -> str:
+    if any(stage.stage == "cluster" for stage in state.stages):
+        return "waiting for the first tiles"
+    return "getting ready"
 
 
 def _found(state: ViewState, counted: Counted | None) -> str:

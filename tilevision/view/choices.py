@@ -122,6 +122,11 @@ class Choices:
         visible(self.cols, kind == "rows")
         visible(self.overlap, kind != "model")
 
+    @property
+    def in_memory(self) -> Any:
+        """The image, where it was not given as a path."""
+        return self._image if self.image.disabled else None
+
     def read(self) -> tuple[Any, dict[str, Any]]:
         """Return image and arguments for `tilevision.plan` and `tilevision.start`.
 

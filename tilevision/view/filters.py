@@ -76,6 +76,12 @@ class Filters:
             self._list(dict.fromkeys(given, 0))
             self.classes.value = given
 
+    def offer(self, min_score: float) -> None:
+        """Start from another least score, unless the user has chosen one."""
+        if self.score.value == self._first[0] != min_score:
+            self._first = (min_score, *self._first[1:])
+            self.score.value = min_score
+
     def _fit(self) -> None:
         matched = self.method.value in ("nms", "nmm", "wbf")
         visible(self.metric, matched)
@@ -88,10 +94,18 @@ class Filters:
     @property
     def touched(self) -> bool:
         """Whether anything is other than all there is, merged as it was asked for."""
-        return bool(self.score.value or self.classes.value) or (
-            (self.method.value, self.metric.value, self.threshold.value)
-            != (self._first[2], "iou", 0.5)
-        )
+        how = (self.method.value, self.metric.value, self.threshold.value)
+        return bool(self.score.value or self.classes.value) or how != (self._first[2], "iou", 0.5)
+
+    def at_start(self) -> dict[str, Any]:
+        """Return what `tilevision.start` takes of the settings."""
+        settings = self.read()
+        # 0 and not None, which would leave it to the model.
+        return {
+            "min_score": self.score.value,
+            "classes": settings["classes"],
+            "merge": settings["merge"],
+        }
 
     def read(self) -> dict[str, Any]:
         """Return the settings, as `Result.with_` takes them."""
@@ -103,8 +117,8 @@ class Filters:
             "match_threshold": round(self.threshold.value, 2),
         }
 
-    def apply(self, known: Result, labels: Sequence[str]) -> tuple[Result, Counted]:
-        """Return `known` under these settings, and its detections as they are drawn.
+    def apply(self, known: Result, labels: Sequence[str]) -> Counted:
+        """Return the detections of `known` under these settings, as they are drawn.
 
         Parameters
         ----------
@@ -125,7 +139,7 @@ class Filters:
         if self.words.value != left:
             self.words.value = left
         order = dict(counts.most_common())
-        return result, Counted(BoxLayer.of(findings, labels), order, words)
+        return Counted(BoxLayer.of(findings, labels), order, words)
 
     def _list(self, counts: dict[str, int]) -> None:
         """Offer these classes, in an order that does not jump while counts grow."""

@@ -140,7 +140,7 @@ class View {
     const retry = button("Retry this tile", "Give this tile fresh attempts", row, () => this.ask("retry"));
     retry.disabled = !facts.can_retry;
     const models = this.model.get("models");
-    if (models.length) {
+    if (facts.can_run && models.length) {
       const label = element("label", "", row, "Run with ");
       this.menu = element("select", "tilevision-select", label);
       models.forEach((name, i) => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,12 @@ class Inspector(anywidget.AnyWidget):
             self.facts, self.picture, self.rows, self.other = {}, b"", {}, {}
 
 
-def tile_rows(seen: TileFindings, limit: int = MOST_DETECTIONS) -> dict[str, Any]:
+def tile_rows(
+    seen: TileFindings, labels: Sequence[str] = (), limit: int = MOST_DETECTIONS
+) -> dict[str, Any]:
     """Return the strongest detections of a tile in its own frame, in plain JSON types.
+
+    `labels` are those drawn elsewhere, in their order there: colours are the same here.
 
     Returns
     -------
@@ -70,7 +75,7 @@ def tile_rows(seen: TileFindings, limit: int = MOST_DETECTIONS) -> dict[str, Any
     """
     findings = seen.findings.take(range(min(limit, len(seen.findings))))
     width, height = seen.tile.output_size
-    colours = class_colours(dict.fromkeys(map(str, seen.findings.labels)))
+    colours = class_colours([*labels, *map(str, seen.findings.labels)])
     return {
         "boxes": _shares(findings.boxes.reshape(-1, 2), width, height).reshape(-1, 4).tolist(),
         "labels": [shown(label, 80) for label in findings.labels],
@@ -100,7 +105,7 @@ def tile_facts(event: TileChanged, seen: TileFindings | None) -> dict[str, Any]:
     box, (width, height) = tile.box, tile.output_size
     lines = {
         "Region": f"x {box.x0:,.0f}–{box.x1:,.0f}, y {box.y0:,.0f}–{box.y1:,.0f} px",
-        "As the model sees it": f"{width:,} × {height:,} px, scale {tile.scale:.3g}",
+        "Model sees": f"{width:,} × {height:,} px, scale {tile.scale:.3g}",
         "Detections": f"{event.n_findings:,}" + (" (saturated)" if event.saturated else ""),
         "Attempts": str(event.attempt or "–"),
         "Reading": _seconds(event.read_seconds),

@@ -58,6 +58,10 @@ class ModelMenu:
     def __getitem__(self, number: int) -> Any:
         return self._values[number]
 
+    def called(self, name: str) -> Any:
+        """Return the model of that name; None where there is none."""
+        return self._values[self.names.index(name)] if name in self.names else None
+
 
 def _told(value: Any, stage: Stage) -> tuple[str, bool]:
     """Return what people call a model, and whether it can serve `stage`."""

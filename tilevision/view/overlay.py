@@ -21,7 +21,7 @@ from tilevision.grid import Tile
 from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
 from tilevision.view.box_canvas import BoxCanvas
-from tilevision.view.state import ViewState
+from tilevision.view.state import PLANNED, ViewState
 
 __all__ = ["Frame", "Overlay", "Reader"]
 
@@ -91,7 +91,7 @@ class Overlay:
         if state.tiles is not self._tiles:
             self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
             self._tiles, self._codes = state.tiles, None
-        planned = not state.run_status
+        planned = state.run_status == PLANNED
         known = self._codes
         if known is None or planned != self._planned or not np.array_equal(known, state.status):
             self._codes, self._planned = state.status, planned

@@ -11,8 +11,8 @@ from tilevision.view.state import ViewState
 
 __all__ = ["pace"]
 
-BINS = 60
-SHORTEST_BIN = 0.5  # s
+BINS = 40
+SHORTEST_BIN = 1.0  # s
 _DONE = STATUSES.index("done")
 
 

@@ -40,7 +40,6 @@ class _Scene:
     overlay: Overlay
     state: ViewState
     clock: Callable[[], float]
-    live: bool
     events: deque[Event] = field(default_factory=deque)
     leave: Callable[[], None] = lambda: None
 
@@ -89,9 +88,7 @@ class Screen:
         scene = self._scene
         return "no run yet" if scene is None else alt_text(scene.state, scene.name)
 
-    def show(
-        self, run: Watched, clock: Callable[[], float] = time.time, *, live: bool = True
-    ) -> None:
+    def show(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
         """Show `run` from now on.
 
         Parameters
@@ -99,8 +96,6 @@ class Screen:
         run : Watched
         clock : callable
             Returns the time that the picture is of, seconds since the epoch.
-        live : bool
-            False: it has not begun, so it is drawn once and not waited for.
         """
         before = self._scene
         size = run.source.size
@@ -111,7 +106,6 @@ class Screen:
             overlay=overlay or Overlay(size, self._read),
             state=initial(run.tiles),
             clock=clock,
-            live=live,
         )
         if before is not None:
             before.leave()
@@ -170,8 +164,7 @@ class Screen:
                 words["detail"] += f" · the picture could not be drawn: {error}"
                 self.canvas.caption = words
             with self._lock:
-                over = scene.state.ended or not scene.live
-                idle = over and scene is self._scene and not self._news.is_set()
+                idle = scene.state.at_rest and scene is self._scene and not self._news.is_set()
                 if idle or not self._open:
                     self._thread = None
                     return

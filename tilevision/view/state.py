@@ -14,11 +14,12 @@ from tilevision.grid import Tile
 from tilevision.plot import STATUSES
 from tilevision.view.boxes import BoxLayer, seen_boxes
 
-__all__ = ["ENDED", "FINISHED", "ViewState", "fold", "initial"]
+__all__ = ["ENDED", "FINISHED", "PLANNED", "ViewState", "fold", "initial"]
 
 ENDED = frozenset(
     {"complete", "partial", "stopped", "cancelled", "blocked", "failed", "interrupted"}
 )
+PLANNED = "planned"  # nothing has run
 FINISHED = ("done", "restored")
 RATE_WINDOW = 10.0
 
@@ -48,7 +49,7 @@ class ViewState:
     boxes : BoxLayer
         What was found, in image pixels, before merging.
     run_status, reason : str
-        ``""`` before the run was heard of.
+        ``""`` before the run was heard of; ``planned`` where nothing has run.
     stages : tuple of StageDone
     started, latest : float
         Time of the first and of the latest event; 0 for none.
@@ -95,6 +96,11 @@ class ViewState:
     def ended(self) -> bool:
         """Whether the run is over."""
         return self.run_status in ENDED
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing will change unless somebody does something."""
+        return self.ended or self.run_status == PLANNED
 
     def rate(self, now: float, window: float = RATE_WINDOW) -> float:
         """Return tiles a second that became done within the last `window` seconds."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 
+from tilevision.pipeline import Plan
 from tilevision.plot import shown
 from tilevision.view.form import button, column, control
-from tilevision.view.state import ENDED
+from tilevision.view.state import ENDED, PLANNED, ViewState
 
 __all__ = ["Steering"]
 
@@ -78,7 +80,7 @@ class Steering:
         ready : bool
             Whether there is a plan that could be run.
         """
-        going = bool(status) and status not in ENDED
+        going = bool(status) and status not in (*ENDED, PLANNED)
         enabled = {
             "run": ready and not going,
             "pause": going and status != "paused",
@@ -90,10 +92,35 @@ class Steering:
             if self.buttons[name].disabled is yes:
                 self.buttons[name].disabled = not yes
 
-    def say(self, line: str, *, alarm: bool = False, link: str | None = None) -> None:
-        """Show one line, and a link to the cluster's dashboard."""
-        kind = ' class="tilevision-alarm" role="alert"' if alarm else ' role="status"'
-        html = f"<div{kind}>{escape(shown(line, 600))}</div>"
+    def plan(self, made: Plan) -> None:
+        """Say what pressing Run would do, and what should be known before."""
+        width, height = made.source.size
+        tiles = f"{len(made.tiles):,} tiles: {len(made.to_run):,} to run, "
+        tiles += f"{len(made.restored):,} stored already"
+        if made.skipped:
+            tiles += f", {len(made.skipped):,} left out"
+        self.say(tiles, f"{width:,} × {height:,} px; {made.tiling}", *made.notes)
+
+    def tell(self, run: Any, state: ViewState) -> None:
+        """Say how `run` goes, or how it went."""
+        link = getattr(run, "dashboard_link", None)
+        if state.ended:
+            done = f"{state.n_finished:,} of {len(state.tiles):,} tiles"
+            line = f"{state.run_status.capitalize()}: {state.reason or done}"
+            alarm = state.run_status in ("stopped", "blocked", "partial")
+            self.say(line, f"run {run.id}", alarm=alarm, link=link)
+        else:
+            words = "Paused" if state.run_status == "paused" else "Running"
+            self.say(words, *filter(None, [state.reason, f"run {run.id}"]), link=link)
+
+    def say(self, line: str, *notes: str, alarm: bool = False, link: str | None = None) -> None:
+        """Show a line, smaller ones below it, and a link to the cluster's dashboard."""
+        kind = "alarm" if alarm else "line"
+        role = "alert" if alarm else "status"
+        html = f'<div class="tilevision-{kind}" role="{role}">{escape(shown(line, 600))}</div>'
+        html += "".join(
+            f'<div class="tilevision-note">{escape(shown(note, 300))}</div>' for note in notes
+        )
         if link and link.startswith(("http://", "https://")):
             html += (
                 f'<a href="{escape(link, quote=True)}" target="_blank" rel="noopener noreferrer">'

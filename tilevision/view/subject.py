@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tilevision.events import Event, TileChanged
+from tilevision.events import Event, RunChanged, TileChanged
 from tilevision.grid import Tile
 from tilevision.sources import ImageSource
+from tilevision.view.state import PLANNED
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Plan
@@ -61,12 +62,16 @@ class PlannedRun:
         self.tiles = plan.tiles
         self.model: Named = plan.stages.asked
         self.source = plan.source
-        self._restored = plan.restored
+        self._settled = [
+            *((tile, "restored") for tile in plan.restored),
+            *((tile, "skipped") for tile in plan.skipped),
+        ]
 
     def events(self) -> list[Event]:
-        """Return one event for each tile that is stored."""
+        """Return one event for each tile that is stored or will be left out."""
         now = time.time()
-        return [TileChanged(now, tile, "restored") for tile in self._restored]
+        settled = [TileChanged(now, tile, status) for tile, status in self._settled]
+        return [RunChanged(now, PLANNED), *settled]
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Do nothing: a plan stays as it is."""

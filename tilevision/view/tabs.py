@@ -25,7 +25,7 @@ class Tabs:
         self.buttons = widgets.ToggleButtons(options=list(pages))
         row = widgets.HBox([self.buttons])
         row.add_class("tilevision-tabs")
-        self.box = column(row, *self._pages.values())
+        self.box = column(row, *self._pages.values(), name="pages")
         self.buttons.observe(lambda _: self._fit(), names="value")
         self._fit()
 

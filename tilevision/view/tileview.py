@@ -12,12 +12,14 @@ from tilevision.errors import TilevisionError
 from tilevision.events import TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
+from tilevision.pipeline import Run
 from tilevision.plot import STATUSES
 from tilevision.sources import display_options, read_pixels
 from tilevision.view.inspector import Inspector, encoded, tile_facts, tile_rows
 from tilevision.view.lane import Lane
 from tilevision.view.screen import Screen
 from tilevision.view.subject import Watched
+from tilevision.view.trials import Trials
 
 __all__ = ["TileView", "tile_at"]
 
@@ -50,8 +52,10 @@ class TileView:
         Where pixels are read.
     known : callable
         Returns the findings of a tile, or None.
-    actions : dict of str to callable
-        ``retry(tile)`` and ``run(number of the model, tile)``.
+    retry : callable
+        ``retry(tile)`` gives it fresh attempts.
+    trials : Trials
+        Run it with other models.
     """
 
     def __init__(
@@ -59,13 +63,15 @@ class TileView:
         screen: Screen,
         lane: Lane,
         known: Callable[[Tile], TileFindings | None],
-        actions: dict[str, Callable[..., None]],
+        retry: Callable[[Tile], None],
+        trials: Trials,
     ) -> None:
         self.widget: Any = Inspector()
         self._screen = screen
         self._lane = lane
         self._known = known
-        self._actions = actions
+        self._retry = retry
+        self._trials = trials
         self._number: int | None = None
         self._run: Watched | None = None
         self._shown: tuple[Any, ...] = ()
@@ -80,6 +86,11 @@ class TileView:
         self._lane.put("inspect", lambda: self._open(run, number))
 
     def close(self) -> None:
+        """End it, and the trial at work."""
+        self._trials.close()
+        self.widget.close()
+
+    def clear(self) -> None:
         """Show no tile."""
         self._number = None
         self._screen.canvas.outline_of(None)
@@ -91,19 +102,19 @@ class TileView:
         if number is None or state is None:
             return
         if run is not self._run:
-            self._lane.put("inspect", self.close)
+            self._lane.put("inspect", self.clear)
         elif self._shown != (state.status[number], state.times[number]):
             self._lane.put("inspect", lambda: self._open(run, number))
 
-    def compare(self, tile: Tile, name: str, seen: TileFindings | None, words: str) -> None:
+    def _compare(self, tile: Tile, name: str, seen: TileFindings | None, words: str) -> None:
         """Show what another model found in the tile, if it is still open."""
         if self._number is not None and self._run and self._run.tiles[self._number] == tile:
-            rows = {} if seen is None else tile_rows(seen)
+            rows = {} if seen is None else tile_rows(seen, self._labels)
             self.widget.other = rows | {"model": name, "words": words}
 
     def _open(self, run: Watched, number: int | None) -> None:
         if number is None or number >= len(run.tiles):
-            self.close()
+            self.clear()
             return
         tile, state = run.tiles[number], self._screen.state
         fresh = number != self._number or run is not self._run
@@ -114,13 +125,19 @@ class TileView:
         event = _latest(run, tile)
         seen = self._known(tile)
         facts = tile_facts(event, seen)
-        facts["can_retry"] = event.status == "failed" and hasattr(run, "retry")
+        steered = isinstance(run, Run)
+        facts |= {"can_retry": steered and event.status == "failed", "can_run": steered}
         picture = self._pixels(run, tile) if fresh else None
         with self.widget.hold_sync():
             self.widget.facts = facts
-            self.widget.rows = {} if seen is None else tile_rows(seen)
+            self.widget.rows = {} if seen is None else tile_rows(seen, self._labels)
             if picture is not None:
                 self.widget.picture, self.widget.other = picture, {}
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        state = self._screen.state
+        return () if state is None else state.boxes.labels
 
     def _pixels(self, run: Watched, tile: Tile) -> bytes:
         source = run.source
@@ -140,11 +157,11 @@ class TileView:
         tile = run.tiles[number]
         what, which, _ = asked
         if what == "close":
-            self._lane.put("inspect", self.close)
+            self._lane.put("inspect", self.clear)
         elif what == "retry":
-            self._actions["retry"](tile)
-        elif what == "run" and isinstance(which, int):
-            self._actions["run"](which, tile)
+            self._retry(tile)
+        elif what == "run" and which in range(len(self.widget.models)):
+            self._trials.put(which, tile, self._compare)
 
 
 def _latest(run: Watched, tile: Tile) -> TileChanged:

@@ -1,0 +1,104 @@
+"""What a checkpoint holds of a past run: its result as far as it is stored. Nothing runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from tilevision.events import TileChanged
+from tilevision.findings import TileFindings
+from tilevision.grid import Tile
+from tilevision.pipeline.history import check_same_work, find_manifest, recall
+from tilevision.pipeline.journaled import JournaledRun
+from tilevision.pipeline.passes import Store, labels, stored_findings
+from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
+from tilevision.pipeline.session import open_checkpoint
+from tilevision.result import Result, RunFacts, TileRow
+
+__all__ = ["stored_result"]
+
+
+def stored_result(
+    run: JournaledRun, checkpoint: str | os.PathLike[str], *, model: Any = None
+) -> Result:
+    """Return the result of a run that is read from its journal, as far as it is stored.
+
+    Parameters
+    ----------
+    run : FollowedRun or ReplayedRun
+    checkpoint : path-like
+        Its folder.
+    model : optional
+        Where the run cannot know it: a function.
+
+    Raises
+    ------
+    RunError
+        If its model has to be passed.
+    SourceError, ModelError
+        If image or model are not those of the run.
+    """
+    manifest = find_manifest(run.id, checkpoint)
+    image, settings = recall(
+        manifest, checkpoint, run.source, model, moderation=None, synthesis=None
+    )
+    with open_checkpoint(checkpoint) as store:
+        plan = make_plan(image, settings, resolve_stages(settings), store)
+        check_same_work(manifest, plan)
+        found = _stored(plan, store)
+    stages = plan.stages
+    facts = RunFacts(
+        run_id=run.id,
+        status=run.status,
+        model=stages.asked.name,
+        model_fingerprint=stages.tile.fingerprint,
+        models=tuple((name, mark) for mark, name in labels(stages.models).items()),
+        grid=str(plan.tiling),
+        scales=plan.tiling.scales,
+        region=plan.region,
+    )
+    events = (event for event in run.events() if isinstance(event, TileChanged))
+    rows = _rows(plan, found, events)
+    return Result(plan.source, rows, list(found.values()), settings.merging(), facts, run.name)
+
+
+def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:
+    """Return what is stored of each tile by the model that decides on it."""
+    found: dict[Tile, TileFindings] = {}
+    for one in plan.passes:
+        tiles = one.stored
+        if one.after is not None:
+            wanted = one.wanted({tile: found[tile] for tile in one.keys if tile in found})
+            for tile in wanted:
+                del found[tile]
+            tiles = tiles.intersection(wanted)
+        found.update(stored_findings(one, tiles, store))
+    return found
+
+
+def _rows(
+    plan: Plan, found: dict[Tile, TileFindings], events: Iterable[TileChanged]
+) -> list[TileRow]:
+    """Return the account of each tile as the journal has it; what is not stored is not done."""
+    told = {event.tile: event for event in events}
+    rows = []
+    for tile in plan.tiles:
+        event = told.get(tile, TileChanged(0.0, tile, "pending"))
+        done = event.status in ("done", "restored")
+        status = event.status if tile in found or not done else "pending"
+        status = "skipped" if tile in plan.skipped else status
+        row = TileRow(
+            tile,
+            "restored" if tile in found and not done else status,
+            attempts=event.attempt,
+            read_seconds=event.read_seconds,
+            infer_seconds=event.infer_seconds,
+            n_findings=len(found[tile].findings) if tile in found else 0,
+            saturated=tile in found and found[tile].saturated,
+            model=event.model,
+            worker=event.worker,
+            error=event.error,
+        )
+        rows.append(row)
+    return rows

@@ -1,0 +1,57 @@
+"""What is known of the run on the screen, without waiting for it and without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tilevision.errors import TilevisionError
+from tilevision.findings import TileFindings
+from tilevision.grid import Tile
+from tilevision.pipeline import Run, stored_result
+from tilevision.result import Result
+
+__all__ = ["Known"]
+
+
+class Known:
+    """Finds the results of runs: of one at work what it has so far, of a past one what is stored.
+
+    Parameters
+    ----------
+    checkpoint : path-like or None
+        Where past runs are stored.
+    model_called : callable
+        Given a name, returns the model that is called so here, or None: a past run does not
+        keep the code of a function.
+    """
+
+    def __init__(self, checkpoint: Any, model_called: Callable[[str], Any]) -> None:
+        self._checkpoint = checkpoint
+        self._model_called = model_called
+        self._past: tuple[Any, Result | None] = (None, None)
+
+    def of(self, run: Any) -> Result | None:
+        """Return what is known of `run`, or None where it cannot be known here.
+
+        Takes its time where much is stored.
+        """
+        if run is None or isinstance(run, Run):
+            return None if run is None else run.so_far()
+        key = (run, run.status)
+        if self._past[0] != key:
+            self._past = (key, self._stored(run))
+        return self._past[1]
+
+    def of_tile(self, run: Any, tile: Tile) -> TileFindings | None:
+        """Return the findings of one tile."""
+        known = self.of(run)
+        found = () if known is None else known.tile_findings
+        return next((seen for seen in found if seen.tile == tile), None)
+
+    def _stored(self, run: Any) -> Result | None:
+        try:
+            own = self._model_called(run.model.name)
+            return stored_result(run, self._checkpoint, model=own)
+        except (TilevisionError, OSError):
+            return None  # its picture is in the journal, and is shown all the same
