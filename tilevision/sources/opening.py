@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
+from tilevision.sources.numpyfile import MAGIC, open_npy
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
 
@@ -33,9 +35,9 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
 
     Parameters
     ----------
-    image : str, path, PIL.Image.Image, ndarray or ImageSource
-        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), or PNG, JPEG,
-        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
+    image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
+        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, or PNG,
+        JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
         source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
@@ -50,6 +52,8 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
         return _open_path(os.fspath(image), resolution)
     if isinstance(image, np.ndarray):
         return open_array(image, mpp=resolution)
+    if is_dask_array(image):
+        return open_dask(image, mpp=resolution)
     if _is_pillow(image):
         from tilevision.sources.flat import open_pillow
 
@@ -65,7 +69,7 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
         return image
     raise SourceError(
         f"cannot open a {type(image).__name__} as an image; give a path, a PIL image, "
-        "a numpy array (np.asarray(...) makes one of most things) or an ImageSource"
+        "a numpy or Dask array (np.asarray(...) makes one of most things) or an ImageSource"
     )
 
 
@@ -109,6 +113,8 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
         from tilevision.sources.tiff import open_tiff
 
         return open_tiff(path, mpp=mpp)
+    if prefix.startswith(MAGIC):
+        return open_npy(path, mpp=mpp)
     from tilevision.sources.flat import open_flat
 
     return open_flat(path, mpp=mpp)

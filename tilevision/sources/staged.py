@@ -15,7 +15,16 @@ from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging import StagedPixels, open_staged, stage
 
-__all__ = ["MappedLevel", "StagedSource", "open_array", "open_staged_array", "staged_note"]
+__all__ = [
+    "MappedLevel",
+    "StagedSource",
+    "as_image",
+    "check_image_shape",
+    "open_array",
+    "open_staged_array",
+    "staged_note",
+    "staged_source",
+]
 
 _MAX_BANDS = 4096
 _USUAL_BANDS = 16
@@ -101,7 +110,7 @@ def open_array(
     SourceError
         If the array is no image: empty, of objects, of another number of axes.
     """
-    array = _as_image(array)
+    array = as_image(array)
     fingerprint = fingerprint_of_array(array)
 
     def write(out: Pixels) -> Iterator[int]:
@@ -113,7 +122,7 @@ def open_array(
     key = f"{fingerprint}-array"
     staged = stage(key, (height, width, bands), array.dtype.newbyteorder("="), write)
     options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
-    return _staged_source(staged, fingerprint, options)
+    return staged_source(staged, fingerprint, options)
 
 
 def open_staged_array(
@@ -138,10 +147,19 @@ def open_staged_array(
             "runs on another host; save it as a tiled TIFF that all workers see, pass the path"
         )
     options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
-    return _staged_source(staged, fingerprint, options)
+    return staged_source(staged, fingerprint, options)
 
 
-def _staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, Any]) -> StagedSource:
+def staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, Any]) -> StagedSource:
+    """Return the source of pixels that `open_staged_array` can open elsewhere.
+
+    Parameters
+    ----------
+    staged : StagedPixels
+    fingerprint : str
+    options : dict
+        ``mpp``, ``file_format`` and ``orientation`` as `open_array` takes them.
+    """
     metadata = ImageMetadata(
         format=options["file_format"],
         mpp=options["mpp"],
@@ -154,7 +172,7 @@ def _staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, An
         options={**options, "fingerprint": fingerprint},
         fingerprint=fingerprint,
     )
-    name = "the array" if metadata.format == "array" else f"the {metadata.format} image"
+    name = f"the {metadata.format}{'' if metadata.format.endswith('array') else ' image'}"
     return StagedSource(name, staged, metadata, reference)
 
 
@@ -166,24 +184,41 @@ def staged_note(staged: StagedPixels) -> str:
     )
 
 
-def _as_image(array: Pixels) -> Pixels:
-    name = "the array"
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise SourceError(
-            f"{name} is of {array.dtype}; an image is of booleans, integers or floats up to 64 bit"
-        )
+def as_image(array: Pixels, name: str = "the array") -> Pixels:
+    """Return `array` as ``(h, w, c)``.
+
+    Raises
+    ------
+    SourceError
+        If it is no image.
+    """
     if array.ndim == 2:
         array = array[..., np.newaxis]
-    if array.ndim != 3:
+    check_image_shape(array.shape, array.dtype, name)
+    return array
+
+
+def check_image_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Check that values of `dtype` in `shape` are an image ``(h, w, c)``.
+
+    Raises
+    ------
+    SourceError
+        If it is empty, of objects, of another number of axes, or has its bands first.
+    """
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise SourceError(
-            f"{name} has shape {array.shape}; give (height, width) or (height, width, bands)"
+            f"{name} is of {dtype}; an image is of booleans, integers or floats up to 64 bit"
         )
-    if not array.size:
-        raise SourceError(f"{name} is empty (shape {array.shape}); give at least one pixel")
-    bands = array.shape[2]
-    if bands > _MAX_BANDS or (array.shape[0] <= _USUAL_BANDS < bands and array.shape[1] > 1):
+    if len(shape) != 3:
         raise SourceError(
-            f"{name} has shape {array.shape}, so {bands} bands; if bands come first, "
+            f"{name} has shape {shape}; give (height, width) or (height, width, bands)"
+        )
+    if not all(shape):
+        raise SourceError(f"{name} is empty (shape {shape}); give at least one pixel")
+    bands = shape[2]
+    if bands > _MAX_BANDS or (shape[0] <= _USUAL_BANDS < bands and shape[1] > 1):
+        raise SourceError(
+            f"{name} has shape {shape}, so {bands} bands; if bands come first, "
             "pass np.moveaxis(array, 0, -1)"
         )
-    return array
