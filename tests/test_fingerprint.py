@@ -20,6 +20,7 @@ from tilevision.fingerprint import (
     fingerprint_value,
     installed,
 )
+from tilevision.fingerprint.provenance import version
 
 RICH = """
 import collections, dataclasses, enum, functools, logging, pathlib, re
@@ -310,6 +311,15 @@ def test_user_modules_are_told_from_libraries():
     """The standard library, installed packages and tilevision count by version."""
     assert all(map(installed, ("json", "sys", "numpy.linalg", "skimage.filters", "tilevision")))
     assert not any(map(installed, ("__main__", "no_such_module_anywhere", __name__, None)))
+
+
+@pytest.mark.parametrize("module", ["skimage", "PIL", "dateutil", "numpy"])
+def test_a_version_does_not_hang_on_what_was_imported(monkeypatch, module):
+    """One who imports a library first, for another reason, has the same work restored."""
+    importlib.import_module(module)
+    before = version.__wrapped__(module)
+    monkeypatch.delitem(sys.modules, module)
+    assert before and version.__wrapped__(module) == before
 
 
 def test_file_is_its_content(tmp_path):

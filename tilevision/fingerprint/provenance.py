@@ -15,6 +15,8 @@ from typing import Any
 __all__ = ["by_name", "importable", "installed", "version"]
 
 _MAIN = ("__main__", "__mp_main__")
+# Modules that models often use: looking through all that is installed takes half a second.
+_DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -37,19 +39,22 @@ def installed(module: str | None) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def version(module: str) -> str:
-    """Return the version of the distribution that `module` comes from, or ``""``."""
+    """Return the version of the distribution that `module` comes from, or ``""``.
+
+    The same whether the module has been imported or not: an identity must not hang on that.
+    """
     root = module.partition(".")[0]
     if root in sys.stdlib_module_names:
         return ""
     try:
-        return importlib.metadata.version(root)
+        return importlib.metadata.version(_DISTRIBUTIONS.get(root, root))
     except importlib.metadata.PackageNotFoundError:
         pass
+    names = sorted(set(_distributions().get(root, [])))
+    if names:
+        return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     stated = getattr(sys.modules.get(root), "__version__", None)
-    if isinstance(stated, str):
-        return stated
-    names = _distributions().get(root, [])
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names)))
+    return stated if isinstance(stated, str) else ""
 
 
 def by_name(value: Any) -> tuple[str, str] | None:
