@@ -168,7 +168,7 @@ class Findings:
         """Return the findings with every coordinate times `factor` (x, y) plus `offset`."""
         f, o = np.asarray(factor, dtype=np.float64), np.asarray(offset, dtype=np.float64)
         columns = self.columns
-        columns["boxes"] = self.boxes * np.tile(f, 2) + np.tile(o, 2)
+        columns["boxes"] = self.boxes * (*factor, *factor) + (*offset, *offset)
         for name in ("oriented", "points"):
             if name in columns:
                 columns[name] = columns[name] * f + o
