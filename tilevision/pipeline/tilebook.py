@@ -96,7 +96,7 @@ class TileBook:
 
     def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Take over what a committed tile saw."""
-        tile = outcome.tile
+        tile = self.rows[outcome.tile].tile  # ours: the outcome's has travelled, it is a copy
         self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated)
         row = TileRow(
             tile,
@@ -159,8 +159,11 @@ def _strongest(
     seen: TileFindings,
 ) -> tuple[tuple[tuple[int, int, int, int, str], ...], tuple[float | None, ...]]:
     """Return the strongest detections in whole image pixels, for drawing, and their scores."""
-    shown = seen.findings.take(range(min(BOXES_PER_EVENT, len(seen.findings))))
-    image = TileFindings(seen.tile, shown).in_image()
+    if len(seen.findings) == 0:
+        return (), ()
+    if len(seen.findings) > BOXES_PER_EVENT:
+        seen = TileFindings(seen.tile, seen.findings.take(range(BOXES_PER_EVENT)))
+    image = seen.in_image()
     boxes = image.boxes.round().astype(int).tolist()
     scores = [None if math.isnan(score) else round(score, 3) for score in image.scores.tolist()]
     return (
