@@ -30,7 +30,8 @@ CLOSING_SECONDS = 15.0
     "--out",
     "outs",
     multiple=True,
-    help="File to write: .geojson, .json, .csv or .coco.json; may be repeated.",
+    help="File to write, by its suffix: .geojson, .csv, .json, .coco.json, .gpkg, .parquet, "
+    ".cvat.xml, .voc.xml, .label-studio.json, .yolo (a folder), …; may be repeated.",
 )
 @click.option("--out-dir", help="Folder for a GeoJSON per image; an IMAGE may then be a folder.")
 @click.option("--report", help="HTML file for Dask's performance report; for one image.")

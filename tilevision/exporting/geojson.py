@@ -7,6 +7,7 @@ them (`tilevision.exporting.qupath`). ``coordinates_in`` says which.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -68,28 +69,22 @@ def _features(result: Result, place: Georeference) -> Iterator[dict[str, Any]]:
         return np.round(place.to_degrees(points), DIGITS) + 0.0
 
     for chunk, shapes in shaped(result):
-        placed = shapely.transform(shapes, degrees)
-        for detection, shape in zip(chunk, placed, strict=True):
-            yield {
-                "type": "Feature",
-                "geometry": shapely.geometry.mapping(_by_the_book(shape)),
-                "properties": _properties(detection),
-            }
+        placed = _by_the_book(shapely.transform(shapes, degrees))
+        for detection, text in zip(chunk, shapely.to_geojson(placed), strict=True):
+            properties = _properties(detection)
+            yield {"type": "Feature", "geometry": json.loads(text), "properties": properties}
 
 
-def _by_the_book(shape: Any) -> Any:
-    """Return `shape` as RFC 7946 wants it: wound by the right hand, within -180 to 180."""
+def _by_the_book(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Return `shapes` ``(n,)`` as RFC 7946 wants them: wound by the right hand, in -180 to 180."""
     import shapely
-    from shapely.geometry.polygon import orient
 
-    west, _, east, _ = shape.bounds
-    if east - west > 180:
-        shape = _cut(shape)
-    if shape.geom_type == "Polygon":
-        return orient(shape)
-    if shape.geom_type == "MultiPolygon":
-        return shapely.MultiPolygon([orient(part) for part in shape.geoms])
-    return shape
+    west, _, east, _ = shapely.bounds(shapes).T
+    across = np.flatnonzero(east - west > 180)
+    shapes[across] = [_cut(shape) for shape in shapes[across]]
+    # The normal form winds exteriors by the left hand.
+    wound: NDArray[np.object_] = shapely.reverse(shapely.normalize(shapes))
+    return wound
 
 
 def _cut(shape: Any) -> Any:
