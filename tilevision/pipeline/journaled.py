@@ -31,6 +31,8 @@ class JournaledRun(ABC):
     id, name : str
         The run's, and what people call its image.
     tiles : tuple of Tile
+    region : Region or None
+        The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
     model : ModelName
     started : float
         Seconds since the epoch.
@@ -40,6 +42,7 @@ class JournaledRun(ABC):
         self.id = recording.id
         self.name = recording.name
         self.tiles = recording.tiles
+        self.region = recording.region
         self.model = recording.model
         self.started = recording.started
         self._recording = recording

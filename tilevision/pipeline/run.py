@@ -36,6 +36,8 @@ class Run:
     tiles : tuple of Tile
     tiling : Tiling
         The grid they come from, and its scales.
+    region : Region or None
+        The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
     model : ModelSpec, Route or Cascade
         Of the tiles.
     started : float
@@ -47,6 +49,7 @@ class Run:
         self.source: ImageSource = conductor.plan.source
         self.tiles: tuple[Tile, ...] = conductor.plan.tiles
         self.tiling = conductor.plan.tiling
+        self.region = conductor.plan.region
         self.model: ModelSpec | Route | Cascade = conductor.plan.stages.asked
         self.name = conductor.plan.name
         self.started = time.time()

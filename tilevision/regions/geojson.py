@@ -60,8 +60,8 @@ def geojson_polygons(
 
     On an image with a coordinate reference system they are longitude and latitude (WGS 84,
     RFC 7946) unless the object names another ``crs`` or says ``"coordinates_in": "pixels"``,
-    as exports of tilevision do; on any other image they are pixels. Points and lines have
-    no area and are left out.
+    as exports of tilevision do, which may count from an ``origin``; on any other image they
+    are pixels. Points and lines have no area and are left out.
 
     Parameters
     ----------
@@ -86,9 +86,17 @@ def geojson_polygons(
     if not found:
         raise GridError("region is GeoJSON without a polygon; draw one around what to analyse")
     note = (f"region: {dropped:,} points and lines were left out; they have no area",)
-    pixels = str(value.get("coordinates_in", "")).startswith("pixels")
-    if metadata.crs is not None and metadata.transform is not None and not pixels:
+    frame = str(value.get("coordinates_in", ""))
+    placed = metadata.crs is not None and metadata.transform is not None
+    if placed and not frame.startswith("pixels"):
         found = _to_pixels(found, _named_crs(value), metadata)
+    elif frame.startswith("degrees"):
+        raise GridError(
+            "region is GeoJSON in degrees, and the image does not say where on Earth it is; give "
+            "the region in pixels"
+        )
+    elif "origin" in value:
+        found = _moved(found, value["origin"])
     return found, note if dropped else ()
 
 
@@ -124,6 +132,15 @@ def _shape(geometry: Mapping[str, Any]) -> Any:
     if not np.isfinite(shapely.get_coordinates(shape)).all():
         raise GridError("region is GeoJSON with a coordinate that is not finite")
     return shape
+
+
+def _moved(found: list[Any], origin: Any) -> list[Any]:
+    """Return polygons that count from pixel `origin` as they lie on the image."""
+    try:
+        move = np.array([float(number) for number in origin]).reshape(2)
+    except (TypeError, ValueError):
+        raise GridError(f"region is GeoJSON with origin {origin!r:.40}; it is x, y") from None
+    return [shapely.transform(shape, lambda points: points + move) for shape in found]
 
 
 def _named_crs(value: Mapping[str, Any]) -> str:
