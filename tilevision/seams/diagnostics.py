@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 # Points that measure areas (evenly spread, in step with no grid), and blocks by whose
 # leaving out the interval is found.
 _POINTS, _BLOCKS = 60_000, 6
+_SIZES = 8  # each twice the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +146,18 @@ def seam_bias(
     centres = (findings.boxes[:, :2] + findings.boxes[:, 2:]) / 2
     spread = inner[:2] + _evenly(_POINTS) * (inner[2:] - inner[:2])
     spread = spread[_within(spread, boxes)]
-    counts = _tally(centres, bands, inner)
-    areas = _tally(spread, bands, inner)
+    counts = _tally(centres, bands, inner, boxes)
+    areas = _tally(spread, bands, inner, boxes)
     return _bias(counts, areas)
 
 
 def _bias(counts: Floats, areas: Floats) -> SeamBias:
-    """Return the bias of `counts` for `areas`, both ``(2, blocks)``: elsewhere, near.
+    """Return the bias of `counts` for `areas`, both ``(2, strata)``: elsewhere, near.
 
     Objects crowd in some places and are missing in others, seams or not; so near is
-    compared with elsewhere within each block (Mantel and Haenszel's ratio of rates).
+    compared with elsewhere within each stratum (Mantel and Haenszel's ratio of rates): a
+    block of the image, and there what lies in tiles of one size. For an adaptive grid has
+    small tiles, and with them seams, just where objects crowd.
     """
     (far, near), (area_far, area_near) = counts.sum(axis=1), areas.sum(axis=1)
     share = float(area_near / max(area_near + area_far, 1))
@@ -173,15 +176,28 @@ def _bias(counts: Floats, areas: Floats) -> SeamBias:
     return SeamBias(excess, low, high, int(near), int(far), share)
 
 
-def _tally(points: Floats, bands: Floats, inner: Floats) -> Floats:
-    """Count `points` inside `inner` elsewhere and near ``(2, blocks)``."""
+def _tally(points: Floats, bands: Floats, inner: Floats, boxes: Floats) -> Floats:
+    """Count `points` inside `inner` elsewhere and near ``(2, strata)``."""
     place = (points - inner[:2]) / (inner[2:] - inner[:2])
     there = ((place >= 0) & (place < 1)).all(axis=1)
     column, row = (place[there] * _BLOCKS).astype(np.int64).T
     near = _within(points[there], bands)
-    cell = (near * _BLOCKS + row) * _BLOCKS + column
-    count = np.bincount(cell, minlength=2 * _BLOCKS**2).astype(np.float64)
-    return count.reshape(2, _BLOCKS**2)
+    size = _sizes(points[there], boxes)
+    cell = ((near * _SIZES + size) * _BLOCKS + row) * _BLOCKS + column
+    count = np.bincount(cell, minlength=2 * _SIZES * _BLOCKS**2).astype(np.float64)
+    return count.reshape(2, -1)
+
+
+def _sizes(points: Floats, boxes: Floats) -> NDArray[np.int64]:
+    """Return for each point the size of the smallest tile it lies in: 0, 1 for twice as long, …"""
+    side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    size = np.round(np.log2(side / side.min(initial=np.inf))).clip(0, _SIZES - 1).astype(np.int64)
+    if not size.any():
+        return np.zeros(len(points), dtype=np.int64)
+    smallest = np.full(len(points), _SIZES - 1)
+    point, tile = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))
+    np.minimum.at(smallest, point, size[tile])
+    return smallest
 
 
 def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
