@@ -50,6 +50,8 @@ def read_region(value: Any, source: ImageSource) -> Region:
     SourceError
         If a file cannot be read.
     """
+    if isinstance(value, Region) and shapely.covers(_whole(source.size), value.geometry):
+        return value  # as it was stored, to the last vertex
     given = _given(value, source)
     return _clipped(given.polygons, given.kind, given.notes, source.size)
 
@@ -139,12 +141,15 @@ def _clipped(
     whole = shapely.union_all([polygon for polygon, _ in made])
     if whole.is_empty:
         raise GridError(f"region ({name}) has no area; give a polygon of 3 points or more")
-    width, height = size
-    inside = polygonal(shapely.intersection(whole, shapely.box(0, 0, width, height)))
+    inside = polygonal(shapely.intersection(whole, _whole(size)))
     if inside.is_empty:
-        x0, y0, x1, y1 = whole.bounds
+        (x0, y0, x1, y1), (width, height) = whole.bounds, size
         raise GridError(
             f"region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
             f"the image of {width:,} × {height:,} px"
         )
     return Region(inside, name, notes)
+
+
+def _whole(size: tuple[int, int]) -> Any:
+    return shapely.box(0, 0, *size)
