@@ -47,6 +47,9 @@ _OPTIONS = (
         type=float,
         help="Failed tiles that stop the run: 10, or a share of all as 0.1.",
     ),
+    click.option(
+        "--budget", type=float, help="Most that the calls may cost, at the models' prices."
+    ),
     click.option("--no-reuse", is_flag=True, help="Compute again, and replace what is stored."),
     click.option("--strict", is_flag=True, help="Fail, and write nothing, where tiles failed."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),

@@ -156,6 +156,7 @@ class _Loop:
         happenings: list[Happening] = []
         try:
             happenings.extend(self._join())
+            happenings.extend(self._take_in(self._receive(0.0)))  # such as a pause before it began
             while True:
                 end = self._carry_out(self.scheduler.advance(happenings, time.monotonic()))
                 if end is not None:
@@ -201,11 +202,11 @@ class _Loop:
 
     # What has happened -------------------------------------------------------------------
 
-    def _receive(self) -> list[Any]:
+    def _receive(self, patience: float = HEARTBEAT_SECONDS) -> list[Any]:
         """Sleep until something comes or is due, and return all that has come."""
         now = time.monotonic()
         due = self.scheduler.wake_at(now)
-        patience = HEARTBEAT_SECONDS if due is None else min(HEARTBEAT_SECONDS, due - now)
+        patience = patience if due is None else min(patience, due - now)
         signals = []
         try:
             signals.append(self.inbox.get(timeout=max(0.0, patience)))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.events import Bus
 from tilevision.moderation import Verdict
 from tilevision.pipeline.asking import Asking
 from tilevision.pipeline.commands import Commands
+from tilevision.pipeline.estimate import Estimate, Part, add_up, slots
+from tilevision.pipeline.meter import Meter
 from tilevision.pipeline.passage import Passage
 from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
@@ -54,6 +57,8 @@ class Conductor(RunState):
         self._spending = Spending()
         self._book = TileBook(plan, bus, self._spending, settings.merging())
         self._passage = Passage(run_id, plan, settings, self, self._book, self.commands)
+        self._meter = Meter()
+        bus.subscribe(self._meter)
         self._verdict = Verdict(True)
         self._started = time.perf_counter()
 
@@ -76,6 +81,23 @@ class Conductor(RunState):
     def so_far(self) -> Result:
         """Return the result of what is known by now; callable from any thread."""
         return self.result if self.status in ENDED and self.result else self._result(self.status)
+
+    def estimate(self) -> Estimate:
+        """Return what is left to do and what it will take, by how it went so far; any thread."""
+        if self.status in ENDED:
+            return add_up([])
+        parts = []
+        rows = list(self._book.rows.values())
+        tried = Counter(row.model for row in rows if row.attempts and row.status != "running")
+        for one, n in self._passage.left():
+            pace = self.plan.paces.get(one.model.fingerprint)
+            part = Part.of(one.model, one.label, n, pace, slots(self.settings, one.model))
+            cost = self._spending.costs.get(one.label)
+            a_tile = cost / tried[one.label] if cost is not None and tried[one.label] else None
+            parts.append(part.measured(self._meter.rate(one.label, time.time()), a_tile))
+        synthesis = self.plan.stages.synthesis
+        price = None if synthesis is None else synthesis.price
+        return add_up(parts, None if price is None else price.call)
 
     def _asking(self) -> Asking:
         reuse = self.settings.reuse

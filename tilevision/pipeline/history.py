@@ -30,7 +30,7 @@ Folder = str | os.PathLike[str]
 # Plain values that a resumed run takes over as they are.
 _KEPT = (
     *("mpp", "min_score", "classes", "merge", "workers", "concurrency", "batch_size", "device"),
-    *("timeout", "max_failures", "strict"),
+    *("timeout", "max_failures", "budget", "strict"),
 )
 
 

@@ -54,6 +54,7 @@ def start(
     quota: Quota | None = None,
     timeout: float | None = None,
     max_failures: float | None = None,
+    budget: float | None = None,
     reuse: bool = True,
     strict: bool = False,
     progress: bool | None = None,
@@ -116,6 +117,11 @@ def start(
         Seconds a tile may take before it is given up.
     max_failures : int or float, optional
         Failed tiles that stop the run: a count, or a fraction below 1.
+    budget : float, optional
+        Most that the calls may cost, in the currency of the models' prices; counted anew when a
+        run is resumed. No tile is started that would pass it at the mean cost of an attempt so
+        far; the run then stops, and what is in flight is kept. It can be passed only by as much
+        as tiles in flight cost more than the mean.
     reuse : bool
         False: recompute, and replace what is stored.
     strict : bool
@@ -183,7 +189,8 @@ def analyze(image: Any, **arguments: Any) -> Result:
         run.cancel()
         raise
     if result.status in ("partial", "stopped"):
-        warnings.warn(f"{result.coverage} {result.first_failure}", stacklevel=3)
+        why = result.first_failure or f"{result.facts.reason}."
+        warnings.warn(f"{result.coverage} {why}", stacklevel=3)
     return result
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from types import TracebackType
 
-from tilevision.cluster import Cluster, find_cluster, reported
 from tilevision.errors import RunError
 from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import Work
+from tilevision.pipeline.budget import Budgeted
 from tilevision.pipeline.commands import Commands
 from tilevision.pipeline.commits import commit
+from tilevision.pipeline.ground import Ground
 from tilevision.pipeline.passes import Pass, Store
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import Settings
@@ -28,7 +28,7 @@ __all__ = ["Passage"]
 _CUT_SHORT = ("stopped", "cancelled")
 
 
-_SETTLED = ("done", "restored", "failed", "skipped")
+_FINISHED = ("done", "restored", "skipped")
 
 
 @dataclass(slots=True, eq=False)
@@ -42,40 +42,6 @@ class _Leg:
         """Return the failed tiles: all, or those `among` some."""
         mine = frozenset(self.end.failures)
         return mine if among is None else mine & among
-
-
-class _Ground:
-    """The cluster of a run: found when the first tile needs it, held until the last is through."""
-
-    def __init__(self, settings: Settings, state: RunState) -> None:
-        self._settings = settings
-        self._state = state
-        self._stack = ExitStack()
-        self._cluster: Cluster | None = None
-
-    @property
-    def cluster(self) -> Cluster:
-        if self._cluster is None:
-            began = time.perf_counter()
-            settings, state = self._settings, self._state
-            cluster, note = find_cluster(settings.client, settings.workers)
-            self._stack.enter_context(cluster)
-            self._stack.enter_context(reported(cluster, settings.report, state.wait))
-            self._cluster = cluster
-            state.dashboard_link = cluster.dashboard_link or None
-            state.stage("cluster", began, note)
-        return self._cluster
-
-    def __enter__(self) -> _Ground:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
 
 class Passage:
@@ -102,6 +68,7 @@ class Passage:
     ) -> None:
         self._run_id = run_id
         self._passes = plan.passes
+        self._tile_models = plan.stages.models
         self._asked = len(plan.tiles) - len(plan.skipped)
         self._reference = plan.source.reference
         self._settings = settings
@@ -129,37 +96,76 @@ class Passage:
         self._commands.take()  # of a run that is over, nothing else was meant
         return self._through(checkpoint, self._commands.to_retry())
 
+    def left(self) -> list[tuple[Pass, float | None]]:
+        """Return how many tiles each pass has yet to run; from any thread, for an estimate.
+
+        How many will come to a pass is judged by the tiles that are decided; None without any.
+        """
+        rows, found = dict(self._book.rows), dict(self._book.found)
+        open_ = Counter(
+            number
+            for tile, number in list(self._at.items())
+            if rows[tile].status not in (*_FINISHED, "failed")
+        )
+        left: list[tuple[Pass, float | None]] = []
+        for number, one in enumerate(self._passes):
+            share: float | None = 0.0
+            alive: list[Tile] = []
+            if one.after is not None:
+                mine = (tile for tile in one.keys if self._at[tile] == one.after)
+                alive = [tile for tile in mine if rows[tile].status != "failed"]
+                share = one.share([found[tile] for tile in alive if tile in found])
+            unknown = share is None and alive
+            left.append((one, None if unknown else open_[number] + (share or 0.0) * len(alive)))
+        return left
+
     def _through(self, checkpoint: Store, retry: frozenset[Tile] | None) -> End:
         """Go through the passes until one is cut short; failed tiles in `retry` are sent again."""
-        with _Ground(self._settings, self._state) as ground:
+        with Ground(self._settings, self._state, self._tile_models) as ground:
             while True:
                 for number in range(len(self._passes)):
                     if not self._pass(ground, number, checkpoint, retry):
-                        return self._verdict()
+                        return self._verdict(number)
                 # While a pass ran, fresh attempts were asked for tiles that had failed before it.
                 retry, self._again = frozenset(self._again), set()
                 if not retry:
-                    return self._verdict()
+                    return self._verdict(None)
 
     def _pass(
-        self, ground: _Ground, number: int, checkpoint: Store, retry: frozenset[Tile] | None
+        self, ground: Ground, number: int, checkpoint: Store, retry: frozenset[Tile] | None
     ) -> bool:
         """Send through one pass what is due; return whether it came to its end."""
-        for leg in self._legs[number]:
+        legs = self._legs[number]
+        for leg in list(legs):
             failed = leg.failed(retry)
             if failed and not self._run(ground, number, leg, checkpoint, RetryFailed(failed)):
                 return False
+            if leg.end.status in _CUT_SHORT:  # what it left undone is due anew
+                legs.remove(leg)
         self._hand_on(number, checkpoint)
-        due = [
-            tile
-            for tile in self._passes[number].keys
-            if self._at[tile] == number and self._book.rows[tile].status not in _SETTLED
-        ]
+        due = self._due(number, retry)
         if not due:
             return True
         leg = _Leg(Scheduler(due, self._policy(number)))
-        self._legs[number].append(leg)
+        legs.append(leg)
         return self._run(ground, number, leg, checkpoint)
+
+    def _due(self, number: int, retry: frozenset[Tile] | None) -> list[Tile]:
+        """Return the tiles of a pass that no leg has settled."""
+        kept = {tile for leg in self._legs[number] for tile in leg.end.failures}
+        settled = {tile for tile in self._failed() if retry is not None and tile not in retry}
+        rows = self._book.rows
+        return [
+            tile
+            for tile in self._passes[number].keys
+            if self._at[tile] == number
+            and rows[tile].status not in _FINISHED
+            and tile not in kept
+            and tile not in settled
+        ]
+
+    def _failed(self) -> list[Tile]:
+        return [tile for tile, row in self._book.rows.items() if row.status == "failed"]
 
     def _hand_on(self, number: int, checkpoint: Store) -> None:
         """Bring to a pass the tiles that the pass before it leaves to it."""
@@ -183,7 +189,7 @@ class Passage:
 
     def _run(
         self,
-        ground: _Ground,
+        ground: Ground,
         number: int,
         leg: _Leg,
         checkpoint: Store,
@@ -198,7 +204,7 @@ class Passage:
         leg.end = run_tiles(
             cluster,
             Work(self._reference, one.options, one.model),
-            leg.scheduler,
+            self._within_budget(leg.scheduler, one),
             run_id=self._run_id,
             commit=lambda outcomes: commit(outcomes, one.keys, checkpoint, state),
             announce=partial(book.announce, one),
@@ -216,6 +222,12 @@ class Passage:
         others = (other for legs in self._legs for other in legs if other is not leg)
         self._again.update(*(other.failed(commanded) for other in others))
         return leg.end.status not in _CUT_SHORT
+
+    def _within_budget(self, scheduler: Scheduler, one: Pass) -> Scheduler | Budgeted:
+        budget = self._settings.budget
+        if budget is None:
+            return scheduler
+        return Budgeted(scheduler, budget, self._book.spending, one.model, one.label)
 
     def _policy(self, number: int) -> Policy:
         settings, spec = self._settings, self._passes[number].model
@@ -237,19 +249,22 @@ class Passage:
             limit = max(1, limit - failed)
         return replace(policy, max_failures=limit)
 
-    def _verdict(self) -> End:
-        """Return how all legs together ended."""
+    def _verdict(self, cut: int | None) -> End:
+        """Return how all legs together ended; the last of pass number `cut` was cut short."""
         legs = [leg for legs in self._legs for leg in legs]
-        if len(legs) == 1:
+        failed = len(self._failed())
+        if len(legs) == 1 and len(legs[0].end.failures) == failed:
             return legs[0].end
-        rows = self._book.rows.values()
-        failed = sum(row.status == "failed" for row in rows)
-        done = sum(row.status == "done" for row in rows)
-        cut = next((leg.end for leg in legs if leg.end.status in _CUT_SHORT), None)
-        if cut is not None and cut.status == "stopped":
-            return End("stopped", f"{failed} of {self._asked} tiles failed, which is the limit")
-        if cut is not None:
-            return End("cancelled", f"{done} of {self._asked} tiles done")
-        if failed:
-            return End("partial", f"{failed} of {self._asked} tiles failed")
-        return End("complete")
+        if cut is None:
+            reason = f"{failed} of {len(self._at)} tiles failed"
+            return End("partial", reason) if failed else End("complete")
+        end = next(leg.end for leg in self._legs[cut] if leg.end.status in _CUT_SHORT)
+        if end.status == "stopped":
+            reason = f"{failed} of {len(self._at)} tiles failed, which is the limit"
+            return End("stopped", reason if self._too_many(failed) else end.reason)
+        done = sum(row.status == "done" for row in self._book.rows.values())
+        return End("cancelled", f"{done} of {len(self._at)} tiles done")
+
+    def _too_many(self, failed: int) -> bool:
+        limit = Policy(max_failures=self._settings.max_failures).failure_limit(len(self._at))
+        return limit is not None and failed >= limit

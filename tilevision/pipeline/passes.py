@@ -8,7 +8,7 @@ from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
 from tilevision.codec import decode
-from tilevision.errors import TilevisionError
+from tilevision.errors import ModelError, TilevisionError
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import POLYGON_TOLERANCE
@@ -16,9 +16,10 @@ from tilevision.modelspec import ModelSpec
 from tilevision.routing import Cascade, Route, tile_facts
 from tilevision.sources import ImageSource, ReadOptions, read_options
 
-__all__ = ["Pass", "Store", "labels", "make_passes", "restorable", "stored_findings"]
+__all__ = ["Pass", "Store", "labels", "make_passes", "outlook", "stored_findings"]
 
 Store = Checkpoint | MemoryCheckpoint
+SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,10 @@ class Pass:
     cascade: Cascade | None = None
 
     def __str__(self) -> str:
-        stored = f"{len(self.stored):,} stored" if self.stored else "none stored"
-        if self.cascade is None:
-            return f"{self.label}: {len(self.keys):,} tiles, {stored}"
-        return f"{self.label}: those of {len(self.keys):,} tiles that need it, {stored}"
+        n, stored = len(self.keys), f"{len(self.stored):,} stored" if self.stored else "none stored"
+        tiles = f"{n:,} tile{'s' if n != 1 else ''}"
+        which = tiles if self.cascade is None else f"those of {tiles} that need it"
+        return f"{self.label}: {which}, {stored}"
 
     def wanted(self, found: Mapping[Tile, TileFindings]) -> list[Tile]:
         """Return the tiles that come to this pass, by what the one before has `found`.
@@ -68,6 +69,17 @@ class Pass:
             return list(self.keys)
         asked = (tile for tile in self.keys if tile in found)
         return [tile for tile in asked if self.cascade.unsure(found[tile].findings)]
+
+    def share(self, found: Sequence[TileFindings]) -> float | None:
+        """Return which share of tiles comes to this pass, by a sample of what was `found`."""
+        if self.cascade is None:
+            return 1.0
+        sample = found[:: max(1, len(found) // SAMPLE)]
+        try:
+            asked = [self.cascade.unsure(seen.findings) for seen in sample]
+        except ModelError:  # the run will stop over it; this only looks ahead
+            return None
+        return sum(asked) / len(asked) if asked else None
 
     def seen(self, tile: Tile, records: tuple[bytes, ...]) -> TileFindings:
         """Return what the model saw in `tile`, from its records."""
@@ -119,19 +131,34 @@ def make_passes(
     return tuple(passes)
 
 
-def restorable(passes: Sequence[Pass], checkpoint: Store) -> frozenset[Tile]:
-    """Return the tiles that need no model: all that they go through is stored."""
+def outlook(
+    passes: Sequence[Pass], checkpoint: Store
+) -> tuple[frozenset[Tile], tuple[float | None, ...]]:
+    """Return the tiles that need no model, and how many each pass will have to run.
+
+    How many an undecided pass gets is judged by the tiles that are decided; where there are
+    none, it is None.
+    """
     settled: set[Tile] = set()
+    todo: list[float | None] = []
     for one in passes:
         if one.after is None:
             settled |= one.stored
+            todo.append(len(one.keys) - len(one.stored))
             continue
         before = passes[one.after]
-        found = stored_findings(before, before.stored & one.keys.keys(), checkpoint)
+        decided = before.stored & one.keys.keys()
         # One at a time: a million tiles' findings are not to be held for a plan.
+        found = stored_findings(before, decided, checkpoint)
         further = {tile for tile, seen in found if one.wanted({tile: seen})}
         settled = (settled - further) | (further & one.stored)
-    return frozenset(settled)
+        undecided = len(one.keys) - len(decided)
+        due = len(further - one.stored)
+        if undecided and not decided:
+            todo.append(None)
+        else:
+            todo.append(due + (undecided * len(further) / len(decided) if undecided else 0))
+    return frozenset(settled), tuple(todo)
 
 
 def stored_findings(

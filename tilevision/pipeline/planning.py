@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import PurePath
@@ -12,7 +13,8 @@ from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.errors import ModelError
 from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec, on_device, resolve
-from tilevision.pipeline.passes import Pass, make_passes, restorable
+from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
+from tilevision.pipeline.passes import Pass, make_passes, outlook
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling, decide, outside
 from tilevision.regions import Region, read_region
@@ -62,8 +64,15 @@ class Stages:
     @property
     def priced(self) -> bool:
         """Whether any model has a price."""
-        others = (spec for spec in (self.moderation, self.synthesis) if spec is not None)
-        return any(spec.price is not None for spec in (*self.models, *others))
+        models = (*self.models, self.moderation, self.synthesis)
+        return any(spec is not None and spec.price is not None for spec in models)
+
+    @property
+    def price_of_others(self) -> float | None:
+        """What moderation and synthesis cost at their prices per call; None: they have none."""
+        others = (self.moderation, self.synthesis)
+        prices = [spec.price.call for spec in others if spec is not None and spec.price]
+        return sum(prices) if prices else None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -83,6 +92,10 @@ class Plan:
         Which model goes over which tiles, and what is stored of that; in the order of the run.
     restored : frozenset of Tile
         Tiles whose findings are stored already.
+    paces : mapping of str to Pace
+        What the models took in earlier runs, by fingerprint.
+    estimate : Estimate
+        Of time and cost.
     region : Region or None
         The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
     skipped : frozenset of Tile
@@ -98,6 +111,8 @@ class Plan:
     tiles: tuple[Tile, ...]
     passes: tuple[Pass, ...]
     restored: frozenset[Tile]
+    paces: Mapping[str, Pace]
+    estimate: Estimate
     region: Region | None
     skipped: frozenset[Tile]
     notes: tuple[str, ...]
@@ -116,6 +131,7 @@ class Plan:
             *self._outside(),
             f"  {len(self.restored):,} stored already, {len(self.to_run):,} to run",
             *(f"  {one}" for one in self.passes if len(self.passes) > 1),
+            f"  {self.estimate}",
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -137,7 +153,7 @@ def resolve_stages(settings: Settings) -> Stages:
     Raises
     ------
     ModelError
-        If one is unknown or cannot serve its stage.
+        If one is unknown or cannot serve its stage, or a budget meets models without a price.
     """
     if settings.model is None:
         raise ModelError("no model was given; pass model='nuclei' (tv.models() lists them)")
@@ -148,11 +164,17 @@ def resolve_stages(settings: Settings) -> Stages:
     def of_tiles(model: Any) -> ModelSpec:
         return on_device(resolve(model, "tile"), settings.device)
 
-    return Stages(
+    stages = Stages(
         asked=asked.resolved(of_tiles) if routed else of_tiles(asked),
         moderation=None if moderation is None else resolve(moderation, "moderation"),
         synthesis=None if synthesis is None else resolve(synthesis, "synthesis"),
     )
+    if settings.budget is not None and not stages.priced:
+        raise ModelError(
+            f"a budget needs a price, and {stages.asked.name} has none; give it one, as "
+            "tv.model(model, price=0.002) for each call"
+        )
+    return stages
 
 
 def make_plan(
@@ -187,6 +209,14 @@ def _plan(
     skipped = outside(region, tiles)
     wanted = [tile for tile in tiles if tile not in skipped]
     passes = make_passes(stages.asked, source, wanted, checkpoint if settings.reuse else None)
+    restored, todo = outlook(passes, checkpoint)
+    paces = earlier_paces(settings.checkpoint, {one.model.fingerprint for one in passes})
+    parts = [
+        Part.of(
+            one.model, one.label, n, paces.get(one.model.fingerprint), slots(settings, one.model)
+        )
+        for one, n in zip(passes, todo, strict=True)
+    ]
     return Plan(
         name=image_name(image),
         source=source,
@@ -194,7 +224,9 @@ def _plan(
         tiling=tiling,
         tiles=tiles,
         passes=passes,
-        restored=restorable(passes, checkpoint),
+        restored=restored,
+        paces=paces,
+        estimate=add_up(parts, stages.price_of_others),
         region=region,
         skipped=skipped,
         notes=(*source.metadata.notes, *notes, *(region.notes if region else ())),

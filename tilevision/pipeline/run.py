@@ -17,6 +17,7 @@ from tilevision.events import Bus, Event, TileChanged
 from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.conductor import ENDED, Conductor
+from tilevision.pipeline.estimate import Estimate
 from tilevision.pipeline.session import Session
 from tilevision.result import Result
 from tilevision.routing import Cascade, Route
@@ -91,6 +92,11 @@ class Run:
     def dashboard_link(self) -> str | None:
         """Address of the Dask dashboard; None until the cluster is up."""
         return self._conductor.dashboard_link
+
+    @property
+    def estimate(self) -> Estimate:
+        """What is left, in time and cost: by this run once tiles are back, else by earlier ones."""
+        return self._conductor.estimate()
 
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest."""

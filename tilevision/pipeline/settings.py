@@ -50,6 +50,7 @@ class Settings:
     quota: Quota | None = None
     timeout: float | None = None
     max_failures: float | None = None
+    budget: float | None = None
     reuse: bool = True
     strict: bool = False
     progress: bool | None = None
@@ -58,7 +59,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("workers", "concurrency", "batch_size"):
             _whole(name, getattr(self, name))
-        for name in ("timeout", "max_failures"):
+        for name in ("timeout", "max_failures", "budget"):
             _positive(name, getattr(self, name))
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise RunError(f"min_score is {self.min_score}; give a number from 0 to 1")

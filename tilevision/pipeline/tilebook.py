@@ -33,6 +33,7 @@ class TileBook:
     plan : Plan
     bus : Bus
     spending : Spending
+        Charged with every attempt.
     shown : MergeSettings
         Scores and classes that are drawn and counted.
 
@@ -55,7 +56,7 @@ class TileBook:
         self.restored_at: float | None = None
         self._bus = bus
         self._shown = shown
-        self._spending = spending
+        self.spending = spending
 
     def tell_skipped(self) -> None:
         """Publish which tiles lie outside the region."""
@@ -92,7 +93,7 @@ class TileBook:
 
     def back(self, one: Pass, outcome: TileOutcome) -> None:
         """Take note of what an attempt used, whatever became of it."""
-        self._spending.charge(one.model, one.label, outcome.usage, outcome.tile)
+        self.spending.charge(one.model, one.label, outcome.usage, outcome.tile)
 
     def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Take over what a committed tile saw."""
@@ -114,7 +115,7 @@ class TileBook:
     def announce(self, one: Pass, change: Announce) -> None:
         """Take note of a tile's new status."""
         if change.failure is not None and change.failure.kind in _NEVER_BACK:
-            self._spending.charge(one.model, one.label, Usage(calls=1), change.tile)
+            self.spending.charge(one.model, one.label, Usage(calls=1), change.tile)
         row = TileRow(
             change.tile,
             change.status,
@@ -131,7 +132,7 @@ class TileBook:
             seen = replace(seen, findings=wanted)
             row = replace(row, n_findings=len(wanted))
         self.rows[row.tile] = row
-        used = self._spending.tokens(one.label, row.tile)
+        used = self.spending.tokens(one.label, row.tile)
         boxes, scores = ((), ()) if seen is None else _strongest(seen)
         self._bus.emit(
             TileChanged(
@@ -148,7 +149,7 @@ class TileBook:
                 error=row.error,
                 boxes=boxes,
                 scores=scores,
-                cost=self._spending.of(row.tile),
+                cost=self.spending.of(row.tile),
                 input_tokens=used.input_tokens,
                 output_tokens=used.output_tokens,
             )

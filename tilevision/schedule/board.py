@@ -29,10 +29,16 @@ class Board:
     tiles : sequence of Tile
     policy : Policy
     seed : int
+
+    Attributes
+    ----------
+    allowed : int or None
+        Tiles that may be in flight whatever the window says; None: no such bound.
     """
 
     def __init__(self, tiles: Sequence[Tile], policy: Policy, seed: int) -> None:
         self.policy = policy
+        self.allowed: int | None = None
         self.ledger = Ledger(tiles)
         self.flight = Flight(self.ledger)
         self.backlog = Backlog(self.ledger)
@@ -48,4 +54,5 @@ class Board:
     @property
     def limit(self) -> int:
         """Tiles that may be in flight or uncommitted now."""
-        return self.window.tiles(self.workers.threads, self.batches.size)
+        tiles = self.window.tiles(self.workers.threads, self.batches.size)
+        return tiles if self.allowed is None else min(tiles, self.allowed)

@@ -11,6 +11,7 @@ from tilevision.grid import Tile
 __all__ = [
     "Abandon",
     "Action",
+    "Allowed",
     "Announce",
     "Cancelled",
     "ClusterChanged",
@@ -128,6 +129,22 @@ class SetConcurrency:
     concurrency: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """No more tiles than this may be in flight from now on, whatever the window says.
+
+    Parameters
+    ----------
+    tiles : int or None
+        Below 1, nothing more is sent and the run stops; None: as many as the window has room for.
+    reason : str
+        Why it stops, one line.
+    """
+
+    tiles: int | None
+    reason: str = ""
+
+
 Happening = (
     TileStarted
     | TaskFinished
@@ -141,6 +158,7 @@ Happening = (
     | Cancelled
     | RetryFailed
     | SetConcurrency
+    | Allowed
 )
 
 

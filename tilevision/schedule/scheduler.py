@@ -11,6 +11,7 @@ from tilevision.schedule.dispatch import Dispatch
 from tilevision.schedule.happenings import (
     Abandon,
     Action,
+    Allowed,
     Cancelled,
     ClusterChanged,
     ClusterLost,
@@ -64,6 +65,7 @@ class Scheduler:
         self._paused: str | None = None
         self._held = ""
         self._cancelled = False
+        self._exhausted = ""
         self._ended = False
 
     @property
@@ -177,6 +179,9 @@ class Scheduler:
                 self._retry_failed(tiles, now)
             case SetConcurrency(concurrency):
                 self._board.window.limit(concurrency)
+            case Allowed(tiles, reason):
+                self._board.allowed = tiles
+                self._exhausted = reason if tiles is not None and tiles < 1 else ""
 
     def _started(self, key: str, tile: Tile, worker: str, now: float) -> None:
         task, state = self._board.flight.tasks.get(key), self._ledger.find(tile)
@@ -212,7 +217,7 @@ class Scheduler:
     @property
     def _draining(self) -> bool:
         """Whether the run ends as soon as nothing is in flight."""
-        return self._cancelled or self._hopeless
+        return self._cancelled or self._hopeless or bool(self._exhausted)
 
     @property
     def _hopeless(self) -> bool:
@@ -251,4 +256,6 @@ class Scheduler:
             return "stopped", f"{failed} of {total} tiles failed, which is the limit"
         if self._ledger.finished:
             return ("partial", f"{failed} of {total} tiles failed") if failed else ("complete", "")
+        if self._exhausted and not self._cancelled:
+            return "stopped", self._exhausted
         return "cancelled", f"{done} of {total} tiles done"

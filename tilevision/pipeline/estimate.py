@@ -1,0 +1,242 @@
+"""What a run will take and cost: by prices, by earlier runs, and by how it goes."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from tilevision.errors import RunError
+from tilevision.events import TileChanged, journal_path, read_manifest
+from tilevision.events.lines import from_line
+from tilevision.modelspec import ModelSpec
+from tilevision.pipeline.settings import Settings
+from tilevision.schedule.window import HOSTED_CAP
+
+__all__ = ["Estimate", "Pace", "Part", "add_up", "earlier_paces", "slots"]
+
+JOURNALS = 10  # of the latest runs
+TILES = 500  # of each: enough for a median, and read in no time
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is left to do, and what it will take.
+
+    Parameters
+    ----------
+    tiles : int
+        Tiles that a model has yet to be asked about; a tile may be asked about twice.
+    seconds : float or None
+        None where nothing is known of the time.
+    cost : float or None
+        In the currency of the prices; None where no model has one.
+    basis : str
+        What it rests on, and what it leaves out.
+    """
+
+    tiles: int
+    seconds: float | None
+    cost: float | None
+    basis: str
+
+    def __str__(self) -> str:
+        time = "time not known" if self.seconds is None else f"about {_duration(self.seconds)}"
+        cost = "" if self.cost is None else f", cost about {self.cost:.3g}"
+        return f"{time}{cost} ({self.basis})" if self.tiles else "nothing left to run"
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a model took for a tile.
+
+    Parameters
+    ----------
+    tiles : int
+        So many tiles were looked at.
+    seconds : float
+        Median of a tile on one worker, or in one request.
+    input_tokens, output_tokens : float
+        Means, retries included.
+    """
+
+    tiles: int
+    seconds: float
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is left for one model.
+
+    Parameters
+    ----------
+    label : str
+    tiles : float or None
+        None: which tiles come to it is not known at all.
+    seconds : float or None
+        For each of them, on the whole cluster.
+    cost : float or None
+        For each of them.
+    basis : tuple of str
+    """
+
+    label: str
+    tiles: float | None
+    seconds: float | None
+    cost: float | None
+    basis: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, spec: ModelSpec, label: str, tiles: float | None, pace: Pace | None, at_once: int
+    ) -> Part:
+        """Return what earlier runs and the price say of `tiles`, `at_once` at a time."""
+        basis = [] if pace is None else [f"by {pace.tiles:,} tiles of {label} in earlier runs"]
+        return cls(
+            label,
+            tiles,
+            None if pace is None else pace.seconds / at_once,
+            _price(spec, pace, basis),
+            tuple(basis),
+        )
+
+    def measured(self, rate: tuple[float, int] | None, cost: float | None) -> Part:
+        """Return it with what this run itself has shown, where it has.
+
+        Parameters
+        ----------
+        rate : (float, int), optional
+            Tiles a second, and how many tiles that rests on.
+        cost : float, optional
+            Of a tile.
+        """
+        if rate is None:
+            return self
+        basis = (f"by {rate[1]:,} tiles of {self.label} in this run",)
+        return replace(
+            self,
+            seconds=1 / rate[0],
+            cost=self.cost if cost is None else cost,
+            basis=basis,
+        )
+
+
+def add_up(parts: Sequence[Part], extra: float | None = None) -> Estimate:
+    """Return all parts as one; what is not known of one is said.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+    extra : float, optional
+        Cost besides the tiles: of moderation and synthesis.
+    """
+    known = [part for part in parts if part.tiles]
+    basis = [line for part in known for line in part.basis]
+    basis += [
+        f"without {part.label}: how many tiles need it shows"
+        for part in parts
+        if part.tiles is None
+    ]
+    timed = all(part.seconds is not None for part in known)
+    if not timed and any(part.seconds is not None for part in known):
+        slow = ", ".join(part.label for part in known if part.seconds is None)
+        basis.append(f"the time of {slow} is not known")
+    costs = [part.tiles * part.cost for part in known if part.tiles and part.cost is not None]
+    costs += [extra] if extra is not None else []
+    return Estimate(
+        tiles=round(sum(part.tiles or 0 for part in parts)),
+        seconds=sum((part.tiles or 0) * (part.seconds or 0) for part in known) if timed else None,
+        cost=sum(costs) if costs else None,
+        basis="; ".join(dict.fromkeys(basis)) or "nothing was run yet",
+    )
+
+
+def slots(settings: Settings, spec: ModelSpec) -> int:
+    """Return how many tiles are at work at once, as far as can be told before the run."""
+    if spec.hosted:
+        quota = settings.quota.concurrency if settings.quota is not None else None
+        given = [n for n in (quota, settings.concurrency) if n is not None]
+        return min(given) if given else HOSTED_CAP
+    threads = settings.workers or os.cpu_count() or 1
+    return min(threads, settings.concurrency or threads)
+
+
+def earlier_paces(
+    folder: str | os.PathLike[str] | None, fingerprints: Collection[str]
+) -> dict[str, Pace]:
+    """Return by fingerprint what models took in earlier runs, from their journals."""
+    if folder is None:
+        return {}
+    seconds: dict[str, list[float]] = defaultdict(list)
+    tokens: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for manifest, path in islice(_journals(folder, fingerprints), JOURNALS):
+        marks = {one["name"]: one["fingerprint"] for one in manifest["models"]}
+        for event in islice(_done(path), TILES):
+            mark = marks.get(event.model, "")
+            if mark in fingerprints:
+                seconds[mark].append((event.read_seconds or 0.0) + (event.infer_seconds or 0.0))
+                tokens[mark].append((event.input_tokens, event.output_tokens))
+    return {
+        mark: Pace(
+            len(values),
+            median(values),
+            fmean(read for read, _ in tokens[mark]),
+            fmean(written for _, written in tokens[mark]),
+        )
+        for mark, values in seconds.items()
+    }
+
+
+def _journals(
+    folder: str | os.PathLike[str], fingerprints: Collection[str]
+) -> Iterator[tuple[Mapping[str, Any], Path]]:
+    """Yield manifest and journal of runs with one of these models, the latest first."""
+    pattern = journal_path(folder, "*")
+    for path in sorted(pattern.parent.glob(pattern.name), reverse=True):
+        try:
+            manifest = read_manifest(path)
+            if any(one["fingerprint"] in fingerprints for one in manifest["models"]):
+                yield manifest, path
+        except (RunError, KeyError, TypeError):  # of an earlier version, or no journal at all
+            continue
+
+
+def _done(path: Path) -> Iterator[TileChanged]:
+    with path.open("rb") as file:
+        for line in file:
+            if b'"status":"done"' not in line[:60]:
+                continue
+            try:
+                event = from_line(line)
+            except ValueError:
+                continue
+            if isinstance(event, TileChanged):
+                yield event
+
+
+def _price(spec: ModelSpec, pace: Pace | None, basis: list[str]) -> float | None:
+    """Return what a tile costs, and say in `basis` what that rests on."""
+    price = spec.price
+    if price is None:
+        return None
+    calls = price.call / (spec.batch_size if spec.hosted else 1)
+    if pace is not None:
+        return calls + (price.input * pace.input_tokens + price.output * pace.output_tokens) / 1e6
+    if price.input or price.output:
+        basis.append("cost by the price per call alone: how many tokens a tile takes is not known")
+    else:
+        basis.append("cost by the price per call")
+    return calls
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
