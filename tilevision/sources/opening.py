@@ -21,6 +21,7 @@ from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
+from tilevision.sources.zarrstore import is_zarr, open_zarr
 
 __all__ = ["open_reference", "open_source"]
 
@@ -36,9 +37,9 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
     Parameters
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
-        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, or PNG,
-        JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
-        source is returned as it is.
+        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
+        OME-Zarr folder, or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``;
+        an object that already is a source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
 
@@ -107,8 +108,10 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
     name = os.fsdecode(path)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise SourceError(f"{name} is a URL: download it first, and pass the path of the file")
-    prefix = _first_bytes(name)
     path = str(Path(name).absolute())
+    if is_zarr(path):
+        return open_zarr(path, mpp=mpp)
+    prefix = _first_bytes(name)
     if prefix.startswith(_TIFF):
         from tilevision.sources.tiff import open_tiff
 
@@ -136,7 +139,10 @@ def _first_bytes(name: str) -> bytes:
             f"{name!r} cannot be read: {reason}; check the path and its rights"
         ) from error
     if not regular:
-        raise SourceError(f"{name} is a folder or a device; give one image file")
+        raise SourceError(
+            f"{name} is a folder or a device, and no Zarr store; give one image file, or "
+            "tv.analyze_many for all images of a folder"
+        )
     if not prefix:
         raise SourceError(f"{name} is empty (0 bytes): the copy or download did not finish")
     return prefix

@@ -1,0 +1,269 @@
+"""Zarr arrays and OME-Zarr images, read by the chunk at the best stored resolution.
+
+OME-Zarr is read as its specification (versions 0.4 and 0.5) lays it down: the first of the
+``multiscales``, whose datasets are the levels and whose axes say which is which. Of further
+axes, such as time and depth, the first plane is the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.identity import fingerprint_of_file
+from tilevision.sources.levels import LevelReader
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staged import check_image_shape
+
+__all__ = ["ZarrSource", "is_zarr", "open_zarr"]
+
+_MARKERS = ("zarr.json", ".zgroup", ".zarray")
+_MICRONS = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+_FEW = 16  # an axis of at most this many, of an array that names no axes, are its bands
+
+Tree = tuple[int, int, int]
+
+
+class ZarrSource(LevelReader):
+    """An image in a Zarr store.
+
+    Parameters
+    ----------
+    path : str
+    levels : sequence of ZarrLevel
+    metadata : ImageMetadata
+    options : dict
+        What `open_zarr` was asked for, beyond the path.
+    fingerprint : str
+    """
+
+    def __init__(
+        self,
+        path: str,
+        levels: Sequence[ZarrLevel],
+        metadata: ImageMetadata,
+        options: dict[str, Any],
+        fingerprint: str,
+    ) -> None:
+        super().__init__(path, levels, levels[0].bands, levels[0].dtype, metadata)
+        self._path = path
+        self._options = options
+        self._fingerprint = fingerprint
+
+    @property
+    def reference(self) -> SourceRef:
+        """What a worker opens this image again from."""
+        return SourceRef(
+            opener="tilevision.sources.zarrstore:open_zarr",
+            path=self._path,
+            options={**self._options, "fingerprint": self._fingerprint},
+            fingerprint=self._fingerprint,
+        )
+
+    def close(self) -> None:
+        """Do nothing: chunks are opened when they are read."""
+
+
+class ZarrLevel:
+    """One array of a store as ``(h, w, c)``.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    axes : str
+        One letter an axis, as ``"tczyx"``; y and x are among them.
+    name : str
+        For errors.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    bands : int
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, array: Any, axes: str, name: str) -> None:
+        self._array = array
+        self._axes = axes
+        self._name = name
+        self.size = (int(array.shape[axes.index("x")]), int(array.shape[axes.index("y")]))
+        self.chunk = (int(array.chunks[axes.index("x")]), int(array.chunks[axes.index("y")]))
+        self.bands = int(array.shape[axes.index("c")]) if "c" in axes else 1
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype).newbyteorder("=")
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        place: dict[str, Any] = {"x": slice(x0, x1), "y": slice(y0, y1), "c": slice(None)}
+        if bands is not None and len(bands) == 1:
+            place["c"] = slice(bands[0], bands[0] + 1)
+        try:
+            found = np.asarray(self._array[tuple(place.get(axis, 0) for axis in self._axes)])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise SourceError(
+                f"{self._name} is damaged: a chunk cannot be read ({reason}); get the store again"
+            ) from error
+        kept = [axis for axis in self._axes if axis in "yxc"]
+        if "c" not in kept:
+            found, kept = found[..., np.newaxis], [*kept, "c"]
+        pixels = found.transpose([kept.index(axis) for axis in "yxc"]).astype(
+            self.dtype, copy=False
+        )
+        return pixels if bands is None or len(bands) == 1 else np.take(pixels, bands, axis=2)
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Say whether a folder is a Zarr store."""
+    # Unlike pathlib, this takes a name that cannot be one for a file that is not there.
+    return any(os.path.isfile(os.path.join(path, marker)) for marker in _MARKERS)  # noqa: PTH113, PTH118
+
+
+def open_zarr(
+    path: str,
+    *,
+    mpp: tuple[float, float] | None = None,
+    tree: Tree | None = None,
+    fingerprint: str = "",
+) -> ZarrSource:
+    """Open a Zarr array ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``, or an OME-Zarr image.
+
+    Parameters
+    ----------
+    path : str
+        Of the store's folder, or of an array or image in it.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y; overrides what the store says.
+    tree : tuple of int, optional
+        Number, bytes and latest change (ns) of the store's files under which it had `fingerprint`.
+    fingerprint : str
+
+    Raises
+    ------
+    SourceError
+        If zarr is not installed, or the store is damaged or holds no image.
+    """
+    store = _opened(path)
+    arrays, axes, stored_mpp = _image(store, path)
+    levels = [ZarrLevel(array, axes, path) for array in arrays]
+    first = levels[0]
+    check_image_shape((first.size[1], first.size[0], first.bands), first.dtype, path)
+    found = _tree(path)
+    if not fingerprint or tree is None or tuple(tree) != found:
+        fingerprint = _fingerprint(path)
+    metadata = ImageMetadata(
+        format="OME-Zarr" if stored_mpp is not None or len(levels) > 1 else "Zarr",
+        mpp=mpp or stored_mpp or None,
+        frames=int(
+            np.prod(
+                [n for n, axis in zip(arrays[0].shape, axes, strict=True) if axis not in "yxc"],
+                dtype=int,
+            )
+        ),
+        levels=tuple(level.size for level in levels),
+    )
+    return ZarrSource(path, levels, metadata, {"mpp": mpp, "tree": found}, fingerprint)
+
+
+def _opened(path: str) -> Any:
+    try:
+        import zarr
+    except ImportError:
+        raise SourceError(
+            f"{path} is a Zarr store, which needs zarr: pip install 'tilevision[zarr]'"
+        ) from None
+    try:
+        return zarr.open(path, mode="r")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SourceError(f"{path} is a damaged Zarr store ({reason}); get it again") from error
+
+
+def _image(store: Any, path: str) -> tuple[list[Any], str, tuple[float, float] | tuple[()] | None]:
+    """Return the arrays of all levels, their axes, and µm per pixel (x, y): () if unknown."""
+    if hasattr(store, "shape"):
+        return [store], _usual_axes(store.shape, path), None
+    try:
+        attributes: Mapping[str, Any] = dict(store.attrs)
+        attributes = attributes.get("ome", attributes)
+        image = attributes["multiscales"][0]
+        datasets = image["datasets"]
+        arrays = [store[dataset["path"]] for dataset in datasets]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
+        names = "".join(str(axis["name"])[:1].lower() for axis in axes)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        inside = ", ".join(sorted(map(str, store))[:5]) or "nothing"
+        raise SourceError(
+            f"{path} is a Zarr group without an OME-Zarr image (multiscales); give the path of an "
+            f"array in it (it holds {inside})"
+        ) from error
+    if not {"x", "y"} <= set(names) or len(set(names)) != len(names):
+        raise SourceError(f"{path} has the axes {names!r}; an image has x and y, once each")
+    if any(len(array.shape) != len(names) for array in arrays):
+        raise SourceError(f"{path} is damaged: its arrays do not have its {len(names)} axes")
+    return arrays, names, _microns(image, axes, names)
+
+
+def _usual_axes(shape: tuple[int, ...], path: str) -> str:
+    if len(shape) == 2:
+        return "yx"
+    if len(shape) == 3:
+        return "cyx" if shape[0] <= _FEW < min(shape[1:]) else "yxc"
+    raise SourceError(
+        f"{path} is an array of shape {tuple(shape)} that does not name its axes; give (h, w), "
+        "(h, w, c) or (c, h, w), or an OME-Zarr image"
+    )
+
+
+def _microns(
+    image: Mapping[str, Any], axes: Sequence[Mapping[str, Any]], names: str
+) -> tuple[float, float] | tuple[()]:
+    """Return microns per pixel of the first level: its scale times that of the whole image."""
+    scale = np.ones(len(names))
+    for one in (image["datasets"][0], image):
+        for transformation in one.get("coordinateTransformations") or ():
+            if transformation.get("type") == "scale":
+                scale = scale * np.asarray(transformation["scale"], float)
+    both = tuple(
+        float(scale[names.index(axis)])
+        * _MICRONS.get(str(axes[names.index(axis)].get("unit")), np.nan)
+        for axis in "xy"
+    )
+    return (both[0], both[1]) if all(np.isfinite(v) and v > 0 for v in both) else ()
+
+
+def _files(path: str) -> list[Path]:
+    return sorted(file for file in Path(path).rglob("*") if file.is_file())
+
+
+def _tree(path: str) -> Tree:
+    """Return what tells cheaply that a store may have changed."""
+    try:
+        found = [file.stat() for file in _files(path)]
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    latest = max((one.st_mtime_ns for one in found), default=0)
+    return len(found), sum(one.st_size for one in found), latest
+
+
+def _fingerprint(path: str) -> str:
+    """Return the SHA-256 over the names and contents of the store's files."""
+    digest = hashlib.sha256(b"zarr ")
+    for file in _files(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        digest.update(bytes.fromhex(fingerprint_of_file(file)))
+    return digest.hexdigest()
