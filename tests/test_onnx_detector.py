@@ -391,3 +391,21 @@ def test_a_run_is_resumed_by_its_id(red, street, cluster, tmp_path):
     finding_red(red, shift=0.1)
     with pytest.raises(ModelError, match="is not what run"):
         tv.resume(first.run_id, kept, image=street)
+
+
+@pytest.mark.slow
+def test_a_local_cluster_has_one_worker_for_each_gpu(red, street, cluster, monkeypatch):
+    """Unless the user says how many, or brings a cluster."""
+    from tilevision.pipeline import ground
+
+    asked = []
+    find = ground.find_cluster
+
+    def watched(client, workers, usual):
+        asked.append((workers, usual))
+        return find(client, workers, usual)
+
+    monkeypatch.setattr(ground, "find_cluster", watched)
+    monkeypatch.setattr(ground, "processes", lambda spec: 1)
+    assert tv.start(street, red, checkpoint=None).result().complete
+    assert asked == [(None, 1)]

@@ -13,7 +13,9 @@ from tilevision.cluster.shared import shared_cluster
 __all__ = ["find_cluster"]
 
 
-def find_cluster(client: Any = None, workers: int | None = None) -> tuple[Cluster, str]:
+def find_cluster(
+    client: Any = None, workers: int | None = None, usual: int | None = None
+) -> tuple[Cluster, str]:
     """Return the cluster to use, and one line that says which.
 
     Parameters
@@ -22,6 +24,8 @@ def find_cluster(client: Any = None, workers: int | None = None) -> tuple[Cluste
         None: the current one, unless `workers` asks for a local cluster; else a local cluster.
     workers : int, optional
         Of the local cluster.
+    usual : int, optional
+        Workers of a local cluster where `workers` is not given; None: one per processor.
 
     Raises
     ------
@@ -34,7 +38,7 @@ def find_cluster(client: Any = None, workers: int | None = None) -> tuple[Cluste
     if current is not None:
         note = f"using the current Dask client: {current.scheduler.address}"
         return attach(current), "; ".join(filter(None, [note, _repeats(current)]))
-    cluster = shared_cluster(workers)
+    cluster = shared_cluster(usual if workers is None else workers)
     link = f", dashboard {cluster.dashboard_link}" if cluster.dashboard_link else ""
     count = len(cluster.workers())
     return cluster, f"local cluster of {count} worker{'s' if count != 1 else ''}{link}"

@@ -29,8 +29,9 @@ def find_weights(path: str) -> Path:
     """
     found = Path(path).expanduser()
     if not found.is_file():
-        what = "is a folder" if found.is_dir() else "is not there"
-        raise ModelError(f"there is no file {path!r} (it {what}); check the path of the weights")
+        if found.is_dir():
+            raise ModelError(f"{path!r} is a folder; give the .onnx file in it")
+        raise ModelError(f"there is no file {path!r}; check the path of the weights")
     if not found.stat().st_size:
         raise ModelError(f"weights {path!r} are empty (0 bytes); copy or export the file again")
     return found.resolve()
