@@ -108,7 +108,7 @@ def test_a_difference_is_told_once(here: dict[str, str], there: dict[str, str]) 
         ("tilevision", "0.0.9", False, True),
         ("python", "3.12.1.final.0", True, True),
         ("python", "3.12.1.final.0", False, False),
-        ("dask", "2026.3.0", True, False),
+        ("distributed", "2026.3.0", True, False),
         ("distributed", "2025.8.0", True, False),
         ("distributed", "2025.7.0", False, True),
         ("distributed", "2027.10.0", False, True),

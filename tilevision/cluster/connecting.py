@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import distributed
 from distributed import Client, Security, rpc
 from distributed.comm import get_address_host_port
 from distributed.versions import VersionMismatchWarning
@@ -51,6 +52,8 @@ def _client(address: str) -> Client:
                 # The caller compares versions itself, and says what they mean.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
                 return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except ClusterError:
+        raise
     except Exception as error:
         words = " ".join(str(error).split())[:200] or f"no answer in {CONNECT_SECONDS:g} s"
         raise ClusterError(
@@ -61,7 +64,17 @@ def _client(address: str) -> Client:
 
 
 async def _kind(address: str) -> str:
-    """Return what kind of Dask server is at an address."""
+    """Return what kind of Dask server is at an address; refuse one that no `Client` can ask."""
     arguments = Security().get_connection_args("client")
     async with rpc(address, timeout=CONNECT_SECONDS, connection_args=arguments) as there:
-        return str((await there.identity())["type"])
+        kind = str((await there.identity())["type"])
+        if kind == "Scheduler":
+            try:
+                await there.identity(n_workers=1)
+            except TypeError as error:
+                version = (await there.versions())["packages"]["distributed"]
+                raise ClusterError(
+                    f"the scheduler at {address} has distributed {version}, too far from the "
+                    f"{distributed.__version__} here; install the same"
+                ) from error
+        return kind

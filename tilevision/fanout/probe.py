@@ -52,10 +52,10 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
         line = complaint(found)
         if line:
             raise ClusterError(line)
-        for member in [found.scheduler] if found.scheduler.notes else []:
-            tell(f"the scheduler has {', '.join(member.notes)}")
+        if found.scheduler.notes:
+            tell(f"the scheduler has {', '.join(found.scheduler.notes)}")
         for notes, hosts in _grouped(found.hosts, lambda member: member.notes):
-            tell(f"{hosts}: {', '.join(notes)}; answers may differ in the last digits")
+            tell(f"{hosts}: {', '.join(notes)}; the client's versions would be safer")
         runtimes = [host.readiness.runtime for host in found.hosts if host.readiness]
     on = _summed_up([runtime for runtime in runtimes if runtime])
     return f"{work.model.name} runs on {on}" if on else ""

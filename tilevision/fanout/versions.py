@@ -10,7 +10,7 @@ __all__ = ["PACKAGES", "Differences", "compare"]
 # Dask names these for every process when asked: the first ones can stop a run, the others are
 # what pixels and answers come from.
 PACKAGES = (
-    *("tilevision", "dask", "distributed", "cloudpickle"),
+    *("tilevision", "distributed", "cloudpickle"),
     *("numpy", "scikit-image", "scipy", "pillow", "tifffile", "imagecodecs", "shapely"),
 )
 DASK_MONTHS = 12
@@ -79,7 +79,7 @@ def _short(python: str) -> str:
 def _stops(package: str, ours: str, theirs: str, code: bool) -> bool:
     if package == "python":
         return code
-    if package in ("dask", "distributed"):
+    if package == "distributed":  # and with it dask, which it pins
         return _months_apart(ours, theirs) > DASK_MONTHS
     return package == "tilevision"
 
