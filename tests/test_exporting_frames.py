@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 
 import geopandas
 import numpy as np
@@ -13,6 +15,7 @@ import shapely
 from exported import DIAMOND, partial, result_of
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from shapely.geometry import shape
 
 from tilevision.errors import RunError, SourceError
@@ -133,7 +136,7 @@ def test_a_geopackage_without_detections_is_one(tmp_path):
 def test_a_picture_has_no_place_on_a_map(tmp_path):
     """GeoPackage of a plain picture is refused in one line that says what to save instead."""
     for metadata in ({}, {"crs": "EPSG:32617"}, {"transform": UTM["transform"]}):
-        with pytest.raises(RunError, match=r"scan\.tif has no CRS and transform.*\.geojson"):
+        with pytest.raises(RunError, match=r"the image has no CRS and transform.*\.geojson"):
             result_of(metadata=metadata).save(tmp_path / "out.gpkg")
     assert list(tmp_path.iterdir()) == []
 
@@ -243,3 +246,21 @@ def test_ids_depend_on_the_object_alone(tmp_path):
     few = _read(result_of().with_(classes=["ship"]).save(tmp_path / "b.geojson", ids=True))
     assert few["features"][0]["id"] == whole[1]["id"]
     assert len({feature["id"] for feature in whole}) == 4
+
+
+@pytest.mark.slow
+def test_the_command_refuses_a_map_of_a_picture_before_the_work(tmp_path):
+    """`--out a.gpkg` for an image without CRS ends the run at its start, with exit 2."""
+    Image.new("RGB", (600, 600), "white").save(tmp_path / "a.png")
+    words = ["run", "a.png", "--model", "nuclei", "--workers", "1", "--grid", "9x9"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tilevision", *words, "--out", "a.csv", "--out", "a.gpkg"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    assert "the image has no CRS and transform" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "a.csv").exists()

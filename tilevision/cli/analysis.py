@@ -12,7 +12,7 @@ import click
 from tilevision.cli.failing import ExitCode, interruptible, resumable, warn
 from tilevision.cli.options import analysis_options, arguments
 from tilevision.cli.reporting import Report
-from tilevision.errors import ModelError, SourceError
+from tilevision.errors import ModelError, RunError, SourceError
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Run
@@ -84,13 +84,28 @@ def _one(
 ) -> ExitCode:
     import tilevision as tv
 
-    result = wait(ctx, tv.start(image, **given), keeps=given["checkpoint"] is not None)
+    run = tv.start(image, **given)
+    _check_formats(run, targets)
+    result = wait(ctx, run, keeps=given["checkpoint"] is not None)
     _refuse_nothing(result)
     report.result(result, [result.save(target) for target in targets])
     if given["report"] and result.facts.restored == len(result.rows):
         warn("every tile was stored already, so there is no performance report")
     whole = result.complete and result.status == "complete"
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
+
+
+def _check_formats(run: Run, targets: Sequence[Path]) -> None:
+    """End a run whose image cannot be saved in a format asked for: hours are not to end so."""
+    from tilevision.exporting import destination
+
+    try:
+        for target in targets:
+            destination(target, metadata=run.source.metadata)
+    except RunError:
+        run.cancel()
+        run.wait(CLOSING_SECONDS)
+        raise
 
 
 def _refuse_nothing(result: Result) -> None:

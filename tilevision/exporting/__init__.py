@@ -19,6 +19,7 @@ from tilevision.exporting.formats import FORMATS, SUFFIXES, find_format
 
 if TYPE_CHECKING:
     from tilevision.result import Result
+    from tilevision.sources import ImageMetadata
 
 __all__ = ["FORMATS", "SUFFIXES", "destination", "save"]
 
@@ -68,7 +69,7 @@ def save(
         If the format is unknown, its library missing, an option makes no sense, or the file
         cannot be written.
     """
-    target = destination(path, format)
+    target = destination(path, format, result.source.metadata)
     form = find_format(target, format)
     form.check(options)
     if form.makes == "text":
@@ -85,18 +86,19 @@ def save(
 def destination(
     path: str | PathLike[str],
     format: str | None = None,  # noqa: A002  # as `save` calls it
+    metadata: ImageMetadata | None = None,
 ) -> Path:
-    """Return `path` if a result could be saved there now.
+    """Return `path` if a result (of an image with such `metadata`) could be saved there now.
 
     Raises
     ------
     RunError
-        If the format is unknown or its library missing, or the folder is missing, not
-        writable or, for a format that is a folder, holds something else.
+        If the format is unknown, its library missing or the image none for it, or the folder
+        is missing, not writable or, for a format that is a folder, holds something else.
     """
     target = Path(path).expanduser()
     form = find_format(target, format)
-    form.check()
+    form.check(metadata=metadata)
     if form.makes == "folder":
         check_replaceable(target, form.keeps)
         return target

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tilevision.errors import RunError
 from tilevision.exporting import (
@@ -23,6 +23,9 @@ from tilevision.exporting import (
     voc,
     yolo,
 )
+
+if TYPE_CHECKING:
+    from tilevision.sources import ImageMetadata
 
 __all__ = ["FORMATS", "SUFFIXES", "Format", "find_format"]
 
@@ -46,6 +49,8 @@ class Format:
         The extra that brings it.
     keeps : tuple of str
         What in a folder is the user's, and stays.
+    suits : callable, optional
+        Raises RunError where an image with such metadata cannot be saved so.
     """
 
     suffix: str
@@ -54,9 +59,14 @@ class Format:
     needs: str = ""
     extra: str = ""
     keeps: tuple[str, ...] = ()
+    suits: Callable[[ImageMetadata], object] | None = None
 
-    def check(self, options: Mapping[str, Any] | None = None) -> None:
-        """Make sure that its library is there, and that it knows the `options`.
+    def check(
+        self,
+        options: Mapping[str, Any] | None = None,
+        metadata: ImageMetadata | None = None,
+    ) -> None:
+        """Make sure that its library is there, that it knows the `options` and suits the image.
 
         Raises
         ------
@@ -68,6 +78,8 @@ class Format:
                 f"{self.suffix} needs {self.needs}, which is not installed: "
                 f"pip install 'tilevision[{self.extra}]'"
             )
+        if self.suits is not None and metadata is not None:
+            self.suits(metadata)
         parameters = inspect.signature(self.write).parameters.values()
         known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         unknown = [name for name in options or () if name not in known]
@@ -79,9 +91,9 @@ class Format:
 FORMATS: dict[str, Format] = {
     "csv": Format(".csv", spreadsheet.write),
     "json": Format(".json", document.write),
-    "geojson": Format(".geojson", geojson.write),
+    "geojson": Format(".geojson", geojson.write, suits=geojson.check_place),
     "qupath": Format(".qupath.geojson", qupath.write),
-    "gpkg": Format(".gpkg", geopackage.write, "file", "pyogrio", "geo"),
+    "gpkg": Format(".gpkg", geopackage.write, "file", "pyogrio", "geo", suits=geopackage.place_of),
     "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet"),
     "coco": Format(".coco.json", coco.write),
     "coco-results": Format(".coco-results.json", coco.write_results),

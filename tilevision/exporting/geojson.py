@@ -23,8 +23,9 @@ from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:
     from tilevision.result import Result
+    from tilevision.sources import ImageMetadata
 
-__all__ = ["DEGREES", "write"]
+__all__ = ["DEGREES", "check_place", "write"]
 
 DEGREES = "degrees of longitude and latitude, WGS84"
 DIGITS = 9  # 0.1 mm
@@ -60,6 +61,19 @@ def write(
         )
     head = {"type": "FeatureCollection", "coordinates_in": DEGREES, **statement(result)}
     stream_json(stream, head, _features(result, place), "features")
+
+
+def check_place(metadata: ImageMetadata) -> None:
+    """Make sure that an image with a place on Earth can be written in degrees.
+
+    Raises
+    ------
+    RunError
+        If rasterio is missing, or the CRS or the transform does not allow it.
+    """
+    place = Georeference.of(metadata)
+    if place is not None:
+        place.check()
 
 
 def _features(result: Result, place: Georeference) -> Iterator[dict[str, Any]]:

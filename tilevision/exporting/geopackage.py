@@ -19,8 +19,9 @@ from tilevision.exporting.statement import as_text, missing_tiles, statement
 
 if TYPE_CHECKING:
     from tilevision.result import Result
+    from tilevision.sources import ImageMetadata
 
-__all__ = ["write"]
+__all__ = ["place_of", "write"]
 
 LAYER, GAPS = "detections", "not_analysed"
 # The format keeps a time of change; no file says when it was computed.
@@ -45,12 +46,7 @@ def write(result: Result, path: Path) -> None:
     RunError
         If the image has no CRS and transform, or its CRS is not understood.
     """
-    place = Georeference.of(result.source.metadata)
-    if place is None:
-        raise RunError(
-            f"{result.name} has no CRS and transform, so it has no place on a map; save .geojson "
-            "(pixels) or .parquet"
-        )
+    place = place_of(result.source.metadata)
     draft = path.with_suffix(".gpkg")  # GDAL frowns at any other
     try:
         with _timeless(place.crs):
@@ -58,6 +54,23 @@ def write(result: Result, path: Path) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def place_of(metadata: ImageMetadata) -> Georeference:
+    """Return where an image lies.
+
+    Raises
+    ------
+    RunError
+        If it does not say.
+    """
+    place = Georeference.of(metadata)
+    if place is None:
+        raise RunError(
+            "the image has no CRS and transform, so a GeoPackage has no place for it on the map; "
+            "save .geojson (pixels) or .parquet"
+        )
+    return place
 
 
 def _write_layers(result: Result, place: Georeference, path: Path) -> None:

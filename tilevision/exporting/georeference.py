@@ -42,6 +42,16 @@ class Georeference:
             return None
         return cls(metadata.crs, metadata.transform)
 
+    def check(self) -> None:
+        """Make sure that longitude and latitude can be told.
+
+        Raises
+        ------
+        RunError
+            If rasterio is missing, or the CRS or the transform does not allow it.
+        """
+        self.to_degrees(np.zeros((1, 2)))
+
     def to_crs(self, points: Points) -> Points:
         """Map pixels ``(n, 2)`` of the full-resolution image to x, y of the CRS."""
         a, b, c, d, e, f = self.transform
