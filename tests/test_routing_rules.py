@@ -226,3 +226,14 @@ def test_an_unknown_model_in_a_route_is_found_before_anything_is_opened():
         tv.plan("missing.png", tv.Route("blobs", [(tv.Detailed(), "unheard-of")]))
     with pytest.raises(tv.ModelError, match="not tile"):
         tv.plan("missing.png", tv.Cascade("blobs", "summary"))
+
+
+def test_a_model_that_the_tiles_do_not_suit_is_told_of(elsewhere: Path):
+    """The first model lays the grid; of another one's size or resolution the plan has a note."""
+    second = tv.model(lambda pixels: [], name="second", mpp=0.25, input_size=20, fingerprint="2")
+    cascade = tv.Cascade("blobs", second)
+    notes = tv.plan(picture(elsewhere), cascade, grid=GRID, mpp=0.5, resolution=1.0).notes
+    assert any("model second will shrink tiles of 100×50 px 5.0 times" in note for note in notes)
+    assert any("second was made for 0.25 µm per pixel and gets 0.5" in note for note in notes)
+    fine = tv.plan(picture(elsewhere), cascade, grid=20, mpp=0.25, resolution=1.0)
+    assert not any("second" in note for note in fine.notes)

@@ -1,4 +1,4 @@
-"""Models that are functions in a Python file: ``FILE.py:NAME``."""
+"""Models that lie in a Python file: ``FILE.py:NAME``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["model_argument"]
 
 
 def model_argument(text: str | None) -> Any:
-    """Return the function that ``FILE.py:NAME`` names; any other text as it is.
+    """Return the function, spec, route or cascade that ``FILE.py:NAME`` names; other text as it is.
 
     The file's folder joins ``sys.path``, as it does when a script is run, so that workers
     can import the file and what lies beside it.
@@ -35,8 +35,11 @@ def model_argument(text: str | None) -> Any:
             f"model {text}: {path.name} is not a name Python can import; "
             "use letters, digits and underscores"
         )
+    from tilevision.modelspec import ModelSpec
+    from tilevision.routing import Cascade, Route
+
     function = getattr(_imported(path, str(text)), match["name"], None)
-    if not callable(function):
+    if not callable(function) and not isinstance(function, (ModelSpec, Route, Cascade)):
         raise ModelError(f"model {text}: {path.name} has no function {match['name']}")
     return function
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
 from tilevision.digest import Digest
-from tilevision.errors import CheckpointTooLarge, Failure
+from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.pipeline.planning import Plan
@@ -31,6 +31,8 @@ class Asking:
     checkpoint : Checkpoint or MemoryCheckpoint
     reuse : bool
         Whether answers in the checkpoint count.
+    budget : float, optional
+        A stage whose price per call would pass it is not asked.
     """
 
     def __init__(
@@ -41,15 +43,23 @@ class Asking:
         checkpoint: Checkpoint | MemoryCheckpoint,
         *,
         reuse: bool,
+        budget: float | None = None,
     ) -> None:
         self._plan = plan
         self._state = state
         self._spending = spending
         self._checkpoint = checkpoint
         self._reuse = reuse
+        self._budget = budget
 
     def moderation(self) -> Verdict:
-        """Return whether the image may be analysed; the built-in limits always speak first."""
+        """Return whether the image may be analysed; the built-in limits always speak first.
+
+        Raises
+        ------
+        SourceError, ModelError, RunError
+            If the image is damaged, the model fails, or the budget does not cover it.
+        """
         began = time.perf_counter()
         verdict, restored = check_limits(self._plan.source), False
         spec = self._plan.stages.moderation
@@ -99,6 +109,12 @@ class Asking:
         stored = self._checkpoint.get_json(key) if self._reuse else None
         if stored is not None:
             return stored, True
+        price = 0.0 if spec.price is None else spec.price.call
+        if self._budget is not None and self._spending.total + price > self._budget and price:
+            raise RunError(
+                f"the budget of {self._budget:g} does not cover {stage} by {spec.name}: "
+                f"{self._spending.total:.4g} is spent"
+            )
         with counting() as used:
             try:
                 answer = ask()

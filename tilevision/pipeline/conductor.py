@@ -100,8 +100,8 @@ class Conductor(RunState):
         return add_up(parts, None if price is None else price.call)
 
     def _asking(self) -> Asking:
-        reuse = self.settings.reuse
-        return Asking(self.plan, self, self._spending, self.checkpoint, reuse=reuse)
+        reuse, budget = self.settings.reuse, self.settings.budget
+        return Asking(self.plan, self, self._spending, self.checkpoint, reuse=reuse, budget=budget)
 
     def _finish(self, end: End) -> None:
         """Merge, synthesise and tell the end."""

@@ -16,7 +16,7 @@ from tilevision.modelspec import ModelSpec, on_device, resolve
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.passes import Pass, make_passes, outlook
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.tiling import Tiling, decide, outside
+from tilevision.pipeline.tiling import Tiling, decide, misfits, outside
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route
 from tilevision.sources import ImageSource, open_source
@@ -204,6 +204,7 @@ def _plan(
 ) -> Plan:
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
+    others = (note for model in stages.models[1:] for note in misfits(tiling, source, model))
     tiles = tiling.tiles(source.size)
     region = None if settings.region is None else read_region(settings.region, source)
     skipped = outside(region, tiles)
@@ -229,7 +230,7 @@ def _plan(
         estimate=add_up(parts, stages.price_of_others),
         region=region,
         skipped=skipped,
-        notes=(*source.metadata.notes, *notes, *(region.notes if region else ())),
+        notes=(*source.metadata.notes, *notes, *others, *(region.notes if region else ())),
     )
 
 

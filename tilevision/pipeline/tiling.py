@@ -14,10 +14,11 @@ from tilevision.pipeline.settings import Settings
 from tilevision.regions import Region
 from tilevision.sources import ImageSource
 
-__all__ = ["Tiling", "decide", "outside"]
+__all__ = ["Tiling", "decide", "misfits", "outside"]
 
 MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slide scanners do
 SHRINK_LIMIT = 2.0
+MPP_TOLERANCE = 1.25
 LARGEST_SCALE = 8.0
 
 
@@ -168,6 +169,22 @@ def _by_mpp(target: float, mpp: tuple[float, float] | None, who: str) -> float:
             f"{scale:.0f} times; give a coarser resolution"
         )
     return scale
+
+
+def misfits(tiling: Tiling, source: ImageSource, spec: ModelSpec) -> tuple[str, ...]:
+    """Return what should be told of a model that gets tiles which were laid for another one."""
+    notes = _shrink_note(tiling.grid, source.size, tiling.scales[0], spec)
+    mpp = source.metadata.mpp
+    if spec.mpp is None or mpp is None:
+        return notes
+    given = (mpp[0] + mpp[1]) / 2 / tiling.scales[0]
+    if 1 / MPP_TOLERANCE < given / spec.mpp < MPP_TOLERANCE:
+        return notes
+    return (
+        *notes,
+        f"model {spec.name} was made for {spec.mpp:g} µm per pixel and gets {given:.3g}; give a "
+        "resolution= that suits all models",
+    )
 
 
 def _shrink_note(
