@@ -37,6 +37,8 @@ GOOD = f'{{"detections": [{ROW}]}}'
         f"```json\n{GOOD}\n```",
         f"```\n[{ROW}]\n```",
         f"Sure! Here it is:\n{GOOD}\nHope it helps.",
+        f"I see one [sic] ship: {GOOD}",
+        f"```json\n{GOOD}",
         f"<think>Is [1, 2] a ship? {{no}}</think>\n{GOOD}",
         f'{{"objects": [{ROW}]}}',
         GOOD.replace("box", "bbox_2d"),
@@ -133,10 +135,20 @@ def test_boxes_that_are_all_outside_question_the_format():
 
 def test_labels_not_asked_for_are_kept_and_named():
     """Spelling of case is mended; another word stays what it is."""
-    rows = [{"label": name, "box": [1, 1, 9, 9]} for name in ("SHIP", "van\n", "ship")]
+    names = ("SHIP", "van\n", "ship")
+    rows = [{"label": name, "box": [i, 1, 9, 9]} for i, name in enumerate(names)]
     found = read(json.dumps(rows), labels=["ship"])
     assert sorted(found.labels) == ["ship", "ship", "van"]
     assert found.note == "labels not asked for: van"
+
+
+def test_repeated_rows_are_one_detection():
+    """A model that loses the thread writes the same line again and again."""
+    row = {"label": "ship", "box": [1, 1, 9, 9]}
+    other = {"label": "boat", "box": [1, 1, 9, 9]}
+    found = read(json.dumps([row] * 40 + [other]))
+    assert sorted(found.labels) == ["boat", "ship"]
+    assert found.note == "39 repeated detections dropped"
 
 
 def test_one_class_needs_no_label():

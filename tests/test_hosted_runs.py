@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from openai_server import OpenAIServer, Reply, stats
+from PIL import Image
 
 import tilevision as tv
 from tilevision.cluster import shared
@@ -96,6 +97,17 @@ def test_faults_on_the_way_cost_no_tile(server, spots, tmp_path):
     result = analyze(spots, spotter(server), tmp_path / "ck")
     assert result.complete and len(result.findings) == 12
     assert len(server.seen) == 12 and max(result.tiles.attempts) > 1
+
+
+def test_a_run_goes_on_by_its_number(server, spots, tmp_path):
+    """The model is rebuilt from what the journal has of it: all but the key."""
+    server.meets([Reply(404)])
+    Image.fromarray(spots).save(tmp_path / "spots.png")
+    with pytest.warns(UserWarning, match="INCOMPLETE"):
+        first = analyze(tmp_path / "spots.png", spotter(server), tmp_path / "ck")
+    assert len(first.failed) == 1
+    result = tv.resume(first.run_id, tmp_path / "ck").result()
+    assert result.complete and len(result.findings) == 12 and len(server.seen) == 7
 
 
 def test_a_refused_key_stops_the_run_with_one_line(environment, tmp_path):

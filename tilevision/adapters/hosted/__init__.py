@@ -49,8 +49,9 @@ base_url : str
     ``OPENAI_BASE_URL`` of the process that declares the model, else OpenAI.
 api_key_env : str or None
     Name of the environment variable with the API key *where the workers run*; a local cluster
-    takes over this process's environment. None: no key. The key itself is never a parameter,
-    so it is in no file, event, error or pickle.
+    takes over this process's environment. Default ``"OPENAI_API_KEY"``, whatever `base_url`
+    is: give another name, or None for no key, where OpenAI's is none of the server's business.
+    The key itself is never a parameter, so it is in no file, event, error or pickle.
 prompt : str
     What to find (tiles), what to write (synthesis), what to refuse (moderation).
 labels : list of str
@@ -71,7 +72,8 @@ max_tokens : int
 response_format : str
     ``"json_schema"``; for servers that know no schemas ``"json_object"`` or ``"text"``.
 reasks : int
-    How often an answer that cannot be read is asked for again (2), told what was wrong with it.
+    How often an answer that cannot be read is asked for again (2), told what was wrong with it;
+    at once, so beside a quota per minute.
 timeout : float
     Seconds a server may be silent (120). A run's own `timeout` counts beside it.
 categories : list of str

@@ -27,7 +27,8 @@ _HIDDEN = (
 def scrub(text: Any, key: str | None) -> str:
     """Return `text` as one short line without the key, credentials or picture data."""
     line = " ".join(str(text).split())
-    if key and len(key) >= 4:
+    key = (key or "").strip()
+    if len(key) >= 4:
         line = line.replace(key, "***")
     for pattern, replacement in _HIDDEN:
         line = pattern.sub(replacement, line)

@@ -32,7 +32,8 @@ class Malformed(Exception):
 def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
     """Return the findings that an answer tells of, in pixels of the tile.
 
-    Boxes outside the tile are clipped or dropped, and counted in the note.
+    Boxes outside the tile are clipped or dropped, repeated rows are dropped, and the note counts
+    them.
 
     Raises
     ------
@@ -45,17 +46,31 @@ def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
     written = np.array([_box(row, parameters, number) for number, row in numbered])
     boxes = parameters.boxes.to_pixels(written, picture.sent, picture.tile)
     clipped, inside, note = _clip(boxes, picture.tile)
-    numbered = [numbered[index] for index in np.flatnonzero(inside)]
     labels = [_label(row, parameters.labels or [], number) for number, row in numbered]
+    kept = _once(labels, boxes, inside)
+    labels, numbered = [labels[index] for index in kept], [numbered[index] for index in kept]
     columns: dict[str, Any] = {}
     if "score" in parameters.fields:
         columns["scores"] = [_score(row, number) for number, row in numbered]
     if "text" in parameters.fields:
         columns["texts"] = [_text(row) for _, row in numbered]
+    notes = [note] if note else []
+    if len(kept) < inside.sum():
+        notes.append(f"{inside.sum() - len(kept)} repeated detections dropped")
     odd = sorted(set(labels) - set(parameters.labels or labels))
     if odd:
-        note = "; ".join(filter(None, [note, f"labels not asked for: {', '.join(odd)[:200]}"]))
-    return Findings(clipped[inside], labels=labels, note=note, **columns)
+        notes.append(f"labels not asked for: {', '.join(odd)[:200]}")
+    return Findings(clipped[kept], labels=labels, note="; ".join(notes), **columns)
+
+
+def _once(
+    labels: Sequence[str], boxes: NDArray[np.float64], inside: NDArray[np.bool_]
+) -> list[int]:
+    """Return the rows inside, each label and box once: models that lose the thread repeat rows."""
+    first: dict[tuple[Any, ...], int] = {}
+    for index in np.flatnonzero(inside).tolist():
+        first.setdefault((labels[index], *boxes[index]), index)
+    return list(first.values())
 
 
 def read_verdict(text: str) -> dict[str, Any]:
@@ -79,9 +94,8 @@ def _json(text: str) -> Any:
         raise Malformed("it is empty")
     fenced = _FENCE.search(text)
     candidates = [text, *([fenced[1].strip()] if fenced else [])]
-    starts = [i for i in (text.find("{"), text.find("[")) if i >= 0]
-    if starts:
-        candidates.append(text[min(starts) : max(text.rfind("}"), text.rfind("]")) + 1])
+    spans = sorted((text.find(a), text.rfind(b) + 1) for a, b in ("{}", "[]"))
+    candidates += [text[start:end] for start, end in spans if 0 <= start < end]
     complaint = "it is no JSON"
     for candidate in candidates:
         try:
