@@ -46,7 +46,7 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
         On our own cluster, if the model's device or library is not there.
     """
     if cluster.owned:
-        runtimes = [_ask_one(cluster, work)]
+        runtimes = [_ask_ours(cluster, work)]
     else:
         found = survey(cluster, work.source, work.model, tell)
         line = complaint(found)
@@ -75,28 +75,36 @@ def complaint(found: Survey) -> str:
     return ". ".join(lines)
 
 
-def _ask_one(cluster: Cluster, work: Work) -> str:
-    """Ask one worker of ours, which are all alike, on what it runs the model.
+def _ask_ours(cluster: Cluster, work: Work) -> str:
+    """Return the first answer of our workers, which are all alike.
 
-    Nobody is asked where the model's module, loaded here already, has nothing to say.
+    All are asked, and none is waited for but the first: to answer they import what their first
+    tile needs, so the question costs a run next to nothing. Nobody is asked where the model's
+    module, loaded here already, has nothing to say.
     """
     module = sys.modules.get(work.model.factory.partition(":")[0])
     if module is not None and not hasattr(module, "runtime"):
         return ""
-    workers = sorted(cluster.workers())
+    workers = cluster.workers()
     if not workers:
         return ""
     client = cluster.client
 
     async def ask() -> str:
         blob = pickle.dumps(work.model)
-        asked = client.run(runtime_here, blob, workers=workers[:1])
-        answers = await asyncio.wait_for(asked, ANSWER_SECONDS)
-        return str(answers[workers[0]])
+        asked = [
+            asyncio.ensure_future(client.run(runtime_here, blob, workers=[worker]))
+            for worker in workers
+        ]
+        asyncio.gather(*asked, return_exceptions=True)  # hears of those that are not waited for
+        done, _ = await asyncio.wait(
+            asked, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        return "".join(next(iter(done)).result().values()) if done else ""
 
     try:
         return asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop).result()
-    except OSError:  # it died or is busy: ours are replaced, and the run itself will tell
+    except OSError:  # it died: ours are replaced, and the run itself will tell
         return ""
 
 
