@@ -24,7 +24,7 @@ TABLE = {
     "grid": {"geometry"},
     "findings": {"geometry", "grid"},
     "codec": {"findings"},
-    "digest": {"findings", "grid", "regions"},
+    "digest": {"findings", "grid", "regions", "units"},
     "sources": {"geometry"},
     "regions": {"geometry", "grid", "sources"},
     "fingerprint": set(),

@@ -1,6 +1,7 @@
 """The digest and the sentences made of it."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,6 +9,8 @@ from tilevision.digest import covered_area, describe, digest, remarks
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
+from tilevision.sources import ImageMetadata
+from tilevision.units import units_of
 
 boxes = st.builds(
     lambda x, y, w, h: Box(x, y, x + w, y + h),
@@ -31,7 +34,9 @@ def _digest(statuses: list[str], n: int = 4, mpp: tuple[float, float] | None = N
     found = Findings(
         np.tile([0.0, 0, 10, 20], (n, 1)), scores=np.linspace(0.3, 0.9, n), labels=["cell"] * n
     )
-    facts = digest(found, list(zip(tiles, statuses, strict=True)), size=(2000, 1000), mpp=mpp)
+    units = units_of(ImageMetadata(mpp=mpp))
+    states = list(zip(tiles, statuses, strict=True))
+    facts = digest(found, states, size=(2000, 1000), mpp=mpp, units=units)
     return describe(facts)
 
 
@@ -67,7 +72,8 @@ def test_a_digest_is_bounded() -> None:
     found = Findings(
         np.tile([0.0, 0, 1, 1], (n, 1)), scores=np.full(n, 0.5), labels=[f"c{i}" for i in range(n)]
     )
-    facts = digest(found, [(Tile(0, 0, Box(0, 0, 9, 9)), "done")], size=(9, 9))
+    tiles = [(Tile(0, 0, Box(0, 0, 9, 9)), "done")]
+    facts = digest(found, tiles, size=(9, 9), units=units_of(ImageMetadata()))
     assert (len(facts.counts), facts.n_classes, len(facts.strongest)) == (20, 5000, 10)
 
 
@@ -81,3 +87,15 @@ def test_remarks_of_tiles_are_counted_and_the_first_is_quoted() -> None:
     assert remarks(found[::-1]) == "2 tiles have remarks; r000c001: 2 boxes outside."
     assert remarks(found[2:]) == "1 tile has a remark; r000c002: blurred."
     assert remarks(found[:1]) == ""
+
+
+def test_density_is_per_hectare_where_a_reference_system_is_known() -> None:
+    """A map of 100 m by 200 m on the ground is two hectares, whatever its pixels are."""
+    pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
+    at = (0.1 * 0.9996, 0.0, 500_000.0, 0.0, -0.1 * 0.9996, 4_000_000.0)
+    units = units_of(ImageMetadata(crs="EPSG:32617", transform=at))
+    found = Findings(np.tile([0.0, 0, 10, 20], (6, 1)))
+    tiles = [(tile, "done") for tile in Grid(rows=2, cols=2).tiles((2000, 1000))]
+    facts = digest(found, tiles, size=(2000, 1000), units=units)
+    assert facts.ground == (pytest.approx(20_000, rel=1e-4), "m²")
+    assert "3 per hectare" in describe(facts)

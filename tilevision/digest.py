@@ -10,6 +10,7 @@ import numpy as np
 
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
+from tilevision.units import Units
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
@@ -37,6 +38,10 @@ class Digest:
         Share of the area of the image, or of the region, that was analysed, 0 to 1.
     analysed_area : float
         Square pixels that were analysed, within the region where there is one.
+    ground : tuple of (float, str)
+        The same in µm² or m², where known; else in px².
+    density : tuple of (float, str), optional
+        Detections per mm², hectare or megapixel of the analysed area.
     n_findings : int
     counts : mapping of str to int
         Detections per class, most frequent first; at most 20 classes.
@@ -64,6 +69,8 @@ class Digest:
     n_saturated: int
     analysed_share: float
     analysed_area: float
+    ground: tuple[float, str]
+    density: tuple[float, str] | None
     n_findings: int
     counts: dict[str, int]
     n_classes: int
@@ -77,15 +84,6 @@ class Digest:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return asdict(self)
-
-    @property
-    def density(self) -> tuple[float, str] | None:
-        """Detections per mm² of analysed area where mpp is known, else per megapixel."""
-        if not self.analysed_area:
-            return None
-        if self.mpp:
-            return self.n_findings / (self.analysed_area * self.mpp[0] * self.mpp[1] / 1e6), "mm²"
-        return self.n_findings / (self.analysed_area / 1e6), "megapixel"
 
 
 def covered_area(tiles: Sequence[Tile]) -> float:
@@ -109,6 +107,7 @@ def digest(
     tiles: Sequence[tuple[Tile, str]],
     *,
     size: tuple[int, int],
+    units: Units,
     mpp: tuple[float, float] | None = None,
     model: str = "",
     n_saturated: int = 0,
@@ -124,6 +123,7 @@ def digest(
         # All tiles together cover the image, so nothing has to be cut out where none is missing.
         missing = len(tiles) - n_skipped - len(analysed)
         area = region.area_within(analysed) if missing else region.area
+    ground = area * _mean_pixel(analysed, units)
     names, counts = np.unique(findings.labels.astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:CLASSES]
     scores = findings.scores[~np.isnan(findings.scores)]
@@ -140,6 +140,8 @@ def digest(
         n_saturated=n_saturated,
         analysed_share=area / whole,
         analysed_area=area,
+        ground=(ground, units.area),
+        density=(len(findings) * units.areas_per / ground, units.per) if ground else None,
         n_findings=len(findings),
         counts={str(names[i]): int(counts[i]) for i in order},
         n_classes=len(names),
@@ -157,6 +159,18 @@ def digest(
         region=None if region is None else region.name,
         region_share=whole / (size[0] * size[1]),
     )
+
+
+def _mean_pixel(tiles: Sequence[Tile], units: Units) -> float:
+    """Return the mean area of a pixel of `tiles`, from nine places in each."""
+    if not tiles:
+        return 1.0
+    boxes = np.array([tile.box.as_tuple() for tile in tiles])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    steps = np.array([(x, y) for y in (1, 3, 5) for x in (1, 3, 5)]) / 6
+    places = boxes[:, None, :2] + steps * sides[:, None]
+    means = units.pixel_areas(places.reshape(-1, 2)).reshape(-1, 9).mean(axis=1)
+    return float(np.average(means, weights=sides.prod(axis=1)))
 
 
 def describe(facts: Digest) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
+    from tilevision.units import Units
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
 
@@ -101,6 +102,13 @@ class Result(Exportable):
         """Microns per pixel in x and y, where known."""
         return self.source.metadata.mpp
 
+    @cached_property
+    def units(self) -> Units:
+        """Of areas and densities: µm² and mm², m² and hectares, or pixels."""
+        from tilevision.units import units_of
+
+        return units_of(self.source.metadata)
+
     @property
     def complete(self) -> bool:
         """Whether every tile of the region was analysed."""
@@ -164,6 +172,7 @@ class Result(Exportable):
             self.findings,
             [(row.tile, row.status) for row in self.rows],
             size=self.source.size,
+            units=self.units,
             mpp=self.mpp,
             model=self.facts.model,
             n_saturated=sum(seen.saturated for seen in self.tile_findings),
@@ -229,7 +238,8 @@ class Result(Exportable):
         -------
         DataFrame
             xmin, ymin, xmax, ymax, label, class_id, score (NaN where the model gives none),
-            area (px²) and, where microns per pixel are known, area_um2 (µm²); text where the
+            area (px²) and, where microns per pixel or a reference system are known, area_um2
+            (µm²) or area_m2 (m², geodesic); text where the
             model reads. ``attrs`` holds the units and what was not analysed.
         """
         from tilevision.exporting.tables import detection_table

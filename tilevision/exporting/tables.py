@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from tilevision.result import Result
 
-__all__ = ["areas", "class_numbers", "detection_table", "tile_table"]
+__all__ = ["AREA_COLUMNS", "areas", "class_numbers", "detection_table", "tile_table"]
 
+AREA_COLUMNS = {"µm²": "area_um2", "m²": "area_m2"}
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _TILE_COLUMNS = [
     *("id", "row", "col", *_BOX, "scale", "status", "attempts"),
@@ -38,9 +39,11 @@ def detection_table(result: Result) -> pd.DataFrame:
     columns["score"] = found.scores
     columns["area"] = areas(found)
     units = dict.fromkeys(_BOX, "px") | {"area": "px²"}
-    if result.mpp:
-        columns["area_um2"] = columns["area"] * (result.mpp[0] * result.mpp[1])
-        units["area_um2"] = "µm²"
+    name = AREA_COLUMNS.get(result.units.area)
+    if name:
+        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        columns[name] = result.units.of(centres, columns["area"])
+        units[name] = result.units.area
     if found.texts is not None:
         columns["text"] = list(found.texts)
     table = pd.DataFrame(columns)
