@@ -344,6 +344,26 @@ def test_more_inputs_than_a_picture(tmp_path):
         model(str(path))
 
 
+def test_bytes_take_no_other_depth(tmp_path):
+    """Values as stored would overflow, and normalising would do nothing."""
+    path = saying(tmp_path / "m.onnx", {"scores": np.ones(3, np.float32)}, dtype="uint8")
+    assert model(str(path)).params["normalize"] == "0..255"
+    with pytest.raises(ModelError, match="dtype='raw' does not fit"):
+        model(str(path), dtype="raw")
+    with pytest.raises(ModelError, match="normalize has no effect"):
+        model(str(path), normalize="imagenet")
+
+
+def test_a_threshold_below_the_floor_is_pointed_out(red):
+    """What was not recorded cannot be shown: the plan says so, and what to declare."""
+    plan = tv.plan(GREY, red, min_score=0.01, checkpoint=None)
+    assert any("records detections from score 0.05" in note for note in plan.notes)
+    low = model(str(red), score_floor=0.01)
+    for value, least in ((low, 0.01), (red, 0.3), (red, None), (red, 0)):
+        notes = tv.plan(GREY, value, min_score=least, checkpoint=None).notes
+        assert not any("records detections" in note for note in notes)
+
+
 def test_declaring_again_keeps_the_weights(red):
     """A spec takes other fields; thresholds within the model make it another."""
     spec = model(str(red), names=["lamp"])
@@ -384,7 +404,7 @@ def test_changed_weights_run_again_and_a_copy_does_not(red, street, cluster, tmp
 def test_a_run_is_resumed_by_its_id(red, street, cluster, tmp_path):
     """Path and declarations are in the journal; a run on other weights is not resumed."""
     kept = tmp_path / "kept"
-    spec = model(str(red), names=["lamp"], score_floor=0.1)
+    spec = model(str(red), names=["lamp"], score_floor=0.1, nms=0.4, max_detections=9, mpp=None)
     first = tv.analyze(street, spec, checkpoint=kept, progress=False)
     again = tv.resume(first.run_id, kept, image=street).result()
     assert set(again.findings.labels) == {"lamp"} and again.facts.restored == len(again.rows)

@@ -14,7 +14,7 @@ from typing import Any
 from tilevision.errors import RunError
 from tilevision.events import TileChanged, journal_path, read_manifest
 from tilevision.events.lines import from_line
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import ModelSpec, processes
 from tilevision.pipeline.settings import Settings
 from tilevision.schedule.window import HOSTED_CAP
 
@@ -164,7 +164,7 @@ def slots(settings: Settings, spec: ModelSpec) -> int:
         quota = settings.quota.concurrency if settings.quota is not None else None
         given = [n for n in (quota, settings.concurrency) if n is not None]
         return min(given) if given else HOSTED_CAP
-    threads = settings.workers or os.cpu_count() or 1
+    threads = settings.workers or processes(spec) or os.cpu_count() or 1
     return min(threads, settings.concurrency or threads)
 
 

@@ -12,6 +12,7 @@ from tilevision.checkpoint import run_owner
 from tilevision.errors import ModelError, RunBusy, RunError, SourceError
 from tilevision.events import RunSummary, journal_path, list_runs, read_manifest
 from tilevision.modelspec import ModelSpec, Price, model
+from tilevision.modelspec.declarations import DECLARABLE
 from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
@@ -98,6 +99,7 @@ def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
         "path": path,
         "source": decided.source.fingerprint,
         "model_params": None if spec.payload else dict(spec.params),
+        "model_declared": _declared(spec),
         "model_fingerprint": spec.fingerprint,
         "model_price": _price(spec),
         "models": [
@@ -192,7 +194,17 @@ def _stage(spec: ModelSpec | None) -> dict[str, Any] | None:
 
 def _told(spec: ModelSpec) -> dict[str, Any]:
     params = None if spec.payload else dict(spec.params)
-    return {"name": spec.name, "params": params, "price": _price(spec)}
+    price, declared = _price(spec), _declared(spec)
+    return {"name": spec.name, "params": params, "declared": declared, "price": price}
+
+
+def _declared(spec: ModelSpec) -> dict[str, Any]:
+    """Return what was declared of a model beside its parameters, where those can be stored."""
+    if spec.payload:
+        return {}
+    bare = model(spec.name, **spec.params)
+    kept = (name for name in DECLARABLE if name not in ("stages", "hosted", "price"))
+    return {n: getattr(spec, n) for n in kept if getattr(spec, n) != getattr(bare, n)}
 
 
 def _price(spec: ModelSpec) -> dict[str, float] | None:
@@ -200,7 +212,8 @@ def _price(spec: ModelSpec) -> dict[str, float] | None:
 
 
 def _again(told: dict[str, Any]) -> ModelSpec:
-    return _priced(model(told["name"], **told["params"]), told.get("price"))
+    given = told["params"] | told.get("declared", {})
+    return _priced(model(told["name"], **given), told.get("price"))
 
 
 def _priced(spec: ModelSpec, price: dict[str, float] | None) -> ModelSpec:
@@ -227,7 +240,9 @@ def _model_again(manifest: dict[str, Any]) -> ModelSpec | Route | Cascade:
         what = f"the function {name}" if routing is None else f"{name}, with a function in it"
         raise RunError(f"run {manifest['id']} used {what}, which is not stored; pass model=")
     if routing is None:
-        return _priced(model(name, **manifest["model_params"]), manifest.get("model_price"))
+        declared, price = manifest.get("model_declared"), manifest.get("model_price")
+        told = {"params": manifest["model_params"], "declared": declared or {}, "price": price}
+        return _again({"name": name, **told})
     kind = Route if routing["kind"] == "route" else Cascade
     return kind.from_dict(routing, _again)
 

@@ -204,7 +204,8 @@ def _plan(
 ) -> Plan:
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
-    others = (note for model in stages.models[1:] for note in misfits(tiling, source, model))
+    others = [note for model in stages.models[1:] for note in misfits(tiling, source, model)]
+    others += _floor_notes(settings, stages)
     tiles = tiling.tiles(source.size)
     region = None if settings.region is None else read_region(settings.region, source)
     skipped = outside(region, tiles)
@@ -232,6 +233,18 @@ def _plan(
         skipped=skipped,
         notes=(*source.metadata.notes, *notes, *others, *(region.notes if region else ())),
     )
+
+
+def _floor_notes(settings: Settings, stages: Stages) -> list[str]:
+    """Say where detections are to be shown that a model does not record."""
+    wanted = settings.min_score or 0.0
+    floors = {spec.name: spec.params.get("score_floor") or 0.0 for spec in stages.models}
+    return [
+        f"model {name} records detections from score {floor:g}, so min_score={wanted:g} shows no "
+        f"more; declare score_floor={wanted:g} with tv.model"
+        for name, floor in floors.items()
+        if 0 < wanted < floor
+    ]
 
 
 def image_name(image: Any) -> str:
