@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "write"]
 
 LAYER, GAPS = "detections", "not_analysed"
-# The format keeps a time of change; no file says when it was computed.
-_NO_TIME = {"OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z"}
+_SETTINGS = {
+    # The format keeps a time of change; no file says when it was computed.
+    "OGR_CURRENT_DATE": "1970-01-01T00:00:00.000Z",
+    # A draft need not outlive a crash; it is synced once, when it is whole.
+    "OGR_SQLITE_SYNCHRONOUS": "OFF",
+}
 
 
 def write(result: Result, path: Path) -> None:
@@ -49,7 +53,7 @@ def write(result: Result, path: Path) -> None:
     place = place_of(result.source.metadata)
     draft = path.with_suffix(".gpkg")  # GDAL frowns at any other
     try:
-        with _timeless(place.crs):
+        with _gdal(place.crs):
             _write_layers(result, place, draft)
         draft.replace(path)
     finally:
@@ -138,13 +142,13 @@ def _columns(result: Result, chunk: list[Detection]) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def _timeless(crs: str) -> Iterator[None]:
-    """Have GDAL write no time; turn its errors into one line."""
+def _gdal(crs: str) -> Iterator[None]:
+    """Set GDAL up for a draft; turn its errors into one line."""
     import pyogrio
     from pyogrio.errors import CRSError, DataLayerError, DataSourceError
 
-    before = {name: pyogrio.get_gdal_config_option(name) for name in _NO_TIME}
-    pyogrio.set_gdal_config_options(_NO_TIME)
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _SETTINGS}
+    pyogrio.set_gdal_config_options(_SETTINGS)
     try:
         yield
     except CRSError as error:
