@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,8 @@ from tilevision.errors import ClusterError
 __all__ = ["Cluster", "attach"]
 
 HEAL_SECONDS = 20.0
+# Dask gives a worker 15 s to come back before it drops it, and a crowded machine takes its time.
+LOOK_AFTER_SECONDS = 60.0
 
 
 class Cluster:
@@ -35,6 +38,7 @@ class Cluster:
         self.client = client
         self._restarting: set[str] = set()
         self._healed = -HEAL_SECONDS
+        self._short = -LOOK_AFTER_SECONDS
 
     @property
     def alive(self) -> bool:
@@ -100,6 +104,9 @@ class Cluster:
         cluster = self.client.cluster
         wanted, present = getattr(cluster, "worker_spec", {}), getattr(cluster, "workers", {})
         now = time.monotonic()
+        registered = getattr(cluster, "scheduler_info", {}).get("workers", {})
+        if len(registered) < len(wanted):
+            self._short = now
         if not set(wanted) - set(present) or now - self._healed < HEAL_SECONDS:
             return False
         self._healed = now
@@ -119,7 +126,18 @@ class Cluster:
         )
 
     def close(self) -> None:
-        """Close the cluster if it is ours; a user's is left as it is."""
+        """Close the cluster if it is ours; a user's stays, with the workers that it had.
+
+        One that lacked a worker just now is looked after for another minute: Dask may drop that
+        worker only when the run is over.
+        """
+        if self.alive and time.monotonic() - self._short < LOOK_AFTER_SECONDS:
+            self.client.loop.add_callback(self._look_after, time.monotonic() + LOOK_AFTER_SECONDS)
+
+    async def _look_after(self, until: float) -> None:
+        while self.alive and time.monotonic() < until:
+            self.heal()
+            await asyncio.sleep(1.0)
 
     def __enter__(self) -> Cluster:
         return self

@@ -8,10 +8,10 @@ from tilevision.cluster import Cluster
 from tilevision.errors import Failure
 from tilevision.fanout.dispatch import Broken, Flight, Landed
 from tilevision.schedule.happenings import TaskFinished, TaskLost
+from tilevision.schedule.outcomes import DIED
 
 __all__ = ["DIED", "broken", "finished", "lost_with_scheduler"]
 
-DIED = Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
 LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 

@@ -12,9 +12,10 @@ from tilevision.schedule.happenings import Abandon, TaskFinished
 from tilevision.schedule.ledger import Place, TileState
 from tilevision.schedule.suspects import DEATHS, LOSSES
 
-__all__ = ["Outcomes"]
+__all__ = ["DIED", "Outcomes"]
 
 THROTTLES = 30  # refusals of one tile; more, and it is the tile that the backend refuses
+DIED = Failure("lost", "WorkerDied", "its worker died (crashed, killed or out of memory)")
 SILENT = Failure(
     "transient", "RunError", "the task returned nothing for this tile; is the cluster up to date?"
 )
@@ -90,11 +91,10 @@ class Outcomes:
 
     def cluster_changed(self, workers: Mapping[str, int], now: float) -> None:
         """Take over the workers; what is pinned to one that is gone would wait for ever."""
-        gone = Failure("lost", "KilledWorker", "the worker it was pinned to is gone")
         for address, task in list(self._flight.pinned.items()):
             if address and address not in workers:
                 self._ledger.actions.append(Abandon(task.key, restart_worker=False))
-                self.lost(task, gone, now)
+                self.lost(task, DIED, now)
         if self._board.workers.changed(workers):
             self._suspects.disturbed(now)
 
