@@ -202,7 +202,10 @@ def _declared(spec: ModelSpec) -> dict[str, Any]:
     """Return what was declared of a model beside its parameters, where those can be stored."""
     if spec.payload:
         return {}
-    bare = model(spec.name, **spec.params)
+    try:
+        bare = model(spec.name, **spec.params)
+    except ModelError:  # a ModelSpec made by hand goes by no name that is known
+        return {}
     kept = (name for name in DECLARABLE if name not in ("stages", "hosted", "price"))
     return {n: getattr(spec, n) for n in kept if getattr(spec, n) != getattr(bare, n)}
 
