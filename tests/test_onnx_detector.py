@@ -43,9 +43,26 @@ def test_what_the_file_says_is_in_the_spec(red):
     assert spec.input_size == (96, 96)
     assert spec.batch_size == 8  # the batch is the model's to choose
     assert spec.min_score == 0.25
-    assert spec.params["names"] == {"0": "red"}
+    assert spec.params["names"] == ["red"]
     assert spec.params["path"] == str(red.resolve())
     assert resolve(red) == spec == resolve(str(red))
+
+
+def test_names_from_file_and_user(tmp_path):
+    """A list names all classes, a dict some, in place of the file's; a wrong count is told."""
+    rows = np.zeros((84, 7), np.float32).T
+    bare = str(saying(tmp_path / "bare.onnx", {"o": rows}))
+    notes = {"task": "detect", "names": {0: "car", 1: "ship", 2: "tree"}}
+    told = str(saying(tmp_path / "told.onnx", {"o": rows}, notes=notes))
+    assert model(told).params["names"] == ["car", "ship", "tree"]
+    assert model(told, names={1: "boat"}).params["names"] == ["car", "boat", "tree"]
+    assert model(told, names=list("abc")).params["names"] == ["a", "b", "c"]
+    assert model(bare, names={1: "boat"}).params["names"] == {"1": "boat"}
+    assert model(bare).params["names"] is None
+    with pytest.raises(ModelError, match=r"names of model told.onnx are 2, and the file has 3"):
+        model(told, names=["a", "b"])
+    other = saying(tmp_path / "odd.onnx", {"o": rows}, notes={"names": "whatever"})
+    assert model(str(other)).params["names"] is None
 
 
 def test_identity_is_content_and_what_changes_answers(red, tmp_path):

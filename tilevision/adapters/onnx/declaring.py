@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.adapters.onnx.families import FAMILIES, Layout
+from tilevision.adapters.onnx.naming import class_names, count
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
@@ -49,7 +50,8 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         Fields of `ModelSpec`, and of these what the file does not say or says wrongly:
 
         names : list or dict
-            Class names by class number. Default: from the file, else ``class_0``, ….
+            Class names: one for each class, or some by class number, in place of the file's.
+            Default: from the file, else ``class_0``, ….
         channels : str
             ``"rgb"``, ``"bgr"``, ``"grey"``, or ``"bands"``: as `bands` reads them.
         normalize : str or dict
@@ -142,11 +144,10 @@ class _Undecided:
         if "family" in self.params:
             return known_family(self.params["family"])
         size = self.size() or TRIAL
-        names = self.names()
         layout = Layout(
             self.facts,
             size,
-            None if names is None else len(names),
+            count(self.names()),
             lambda: trial(self.path, self.path.name, size),
         )
         return recognise(self.path.name, layout)
@@ -179,23 +180,9 @@ class _Undecided:
         }
 
     def names(self) -> Any:
-        """Return the class names, from the user or the file; None where neither has any."""
-        names = self.params.get("names", self.facts.notes.get("names"))
-        if names is None:
-            return None
-        values = names.values() if isinstance(names, dict) else names
-        numbers = names if isinstance(names, dict) else ()
-        if (
-            not isinstance(names, (list, dict))
-            or not names
-            or not all(isinstance(value, str) for value in values)
-            or not all(str(number).isdecimal() for number in numbers)
-        ):
-            raise ModelError(
-                f"names of model {self.path.name} is {names!r:.80}; give a list of class names, or "
-                "a dict of names by class number"
-            )
-        return {str(k): v for k, v in names.items()} if isinstance(names, dict) else names
+        """Return the class names; None where nobody names any."""
+        asked, noted = self.params.get("names"), self.facts.notes.get("names")
+        return class_names(self.path.name, asked, noted)
 
     def size(self) -> tuple[int, int] | None:
         """Return width and height of the input; None: as the tiles are."""

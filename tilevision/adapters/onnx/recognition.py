@@ -53,7 +53,7 @@ def recognise(name: str, layout: Layout) -> str:
     if found:
         raise ModelError(
             f"model {name} may be {' or '.join(found)} ({seen}); say which with family=, as "
-            f"family={found[0]!r}, or give names= with one name for each class"
+            f"family={found[0]!r}, or give names= as a list, one for each class"
         )
     raise ModelError(
         f"model {name} has a layout that is not known ({seen}{_told(layout)}); pass family= "

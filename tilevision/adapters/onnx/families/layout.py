@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.adapters.onnx.naming import count
 from tilevision.adapters.onnx.ports import Facts, Port
 from tilevision.errors import ModelError
 
@@ -42,7 +43,7 @@ class DecodeInfo:
     @property
     def n_classes(self) -> int | None:
         """How many classes there are, where the names tell."""
-        return None if self.names is None else len(self.names)
+        return count(self.names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,78 @@
+"""Class names: from the file, from the user, or the user's in place of some of the file's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tilevision.errors import ModelError
+
+__all__ = ["class_names", "count"]
+
+
+def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str] | None:
+    """Return the names of a model's classes.
+
+    Parameters
+    ----------
+    model : str
+        For errors.
+    asked : list or dict, optional
+        The user's: one for each class, or some by class number.
+    noted : list or dict, optional
+        The file's, as its exporter wrote them.
+
+    Returns
+    -------
+    list, dict or None
+        One name for each class; some by class number as text; None where nobody names any.
+
+    Raises
+    ------
+    ModelError
+        If the user's names are none, or not as many as the file's.
+    """
+    known = _complete(noted)
+    if asked is None:
+        return known
+    if isinstance(asked, list) and asked and all(isinstance(name, str) for name in asked):
+        if known is not None and len(asked) != len(known):
+            raise ModelError(
+                f"names of model {model} are {len(asked)}, and the file has {len(known)} classes; "
+                "give one for each, or a dict of some by class number"
+            )
+        return asked
+    if not _by_number(asked):
+        raise ModelError(
+            f"names of model {model} is {asked!r:.80}; give a list of class names, or a dict of "
+            "names by class number"
+        )
+    given = {str(number): name for number, name in asked.items()}
+    if known is None:
+        return given
+    return [given.get(str(number), name) for number, name in enumerate(known)]
+
+
+def count(names: list[str] | dict[str, str] | None) -> int | None:
+    """Return how many classes there are, where the names tell: a dict may name only some."""
+    return len(names) if isinstance(names, list) else None
+
+
+def _complete(noted: Any) -> list[str] | None:
+    """Return the file's names as a list, where they are names; other tools note other things."""
+    if isinstance(noted, list) and noted:
+        return [str(name) for name in noted]
+    if not _by_number(noted):
+        return None
+    numbered = {int(number): name for number, name in noted.items()}
+    if sorted(numbered) != list(range(len(numbered))):
+        return None
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _by_number(names: Any) -> bool:
+    return (
+        isinstance(names, dict)
+        and bool(names)
+        and all(str(number).isdecimal() for number in names)
+        and all(isinstance(name, str) for name in names.values())
+    )
