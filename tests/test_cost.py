@@ -337,7 +337,7 @@ def test_after_twenty_tiles_time_and_cost_are_foreseen(
     log.mkdir()
 
     def slow(_pixels: np.ndarray) -> Any:
-        time.sleep(0.1)
+        time.sleep(0.2)
         return []
 
     server = Hosted(str(log), seconds=0.5)

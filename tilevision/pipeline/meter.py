@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 from statistics import median
 
 from tilevision.events import Event, RunChanged, TileChanged
@@ -40,16 +41,24 @@ class Meter:
             if model != self._model or not self._recent:
                 return None
             usual = max(median(self._recent), 1e-6)
-            # The first tile waits until the model is loaded; the others will not.
-            spent = now - self._began - max(0.0, self._first - usual)
-            begun = (min(1.0, (now - since) / usual) for since in self._running.values())
-            return (self._done + sum(begun)) / max(spent, usual), self._done
+            done = self._done + _begun(self._running.values(), now, usual)
+            spent = now - self._began
+            if self._base is not None and self._done >= 2 * self._base[1]:
+                # What came first waited for models and workers to be ready; the rest will not.
+                since, earlier, running = self._base
+                done -= earlier + _begun(running, since, usual)
+                spent = now - since
+            else:
+                spent -= max(0.0, self._first - usual)
+            return max(done, 1.0) / max(spent, usual), self._done
 
     def _begin(self, model: str) -> None:
         self._model = model
         self._began = float("inf")
         self._first = 0.0
         self._done = 0
+        self._most = 0
+        self._base: tuple[float, int, tuple[float, ...]] | None = None
         self._running: dict[Tile, float] = {}
         self._recent: deque[float] = deque(maxlen=RECENT)
 
@@ -59,6 +68,7 @@ class Meter:
                 self._begin(event.model)
             self._began = min(self._began, event.time)
             self._running[event.tile] = event.time
+            self._most = max(self._most, len(self._running))
             return
         self._running.pop(event.tile, None)
         if event.status == "done" and event.model == self._model:
@@ -67,3 +77,10 @@ class Meter:
             self._first = self._first or seconds
             self._recent.append(seconds)
             self._done += 1
+            if self._base is None and self._done >= self._most:
+                self._base = event.time, self._done, tuple(self._running.values())
+
+
+def _begun(starts: Iterable[float], now: float, usual: float) -> float:
+    """Return how many tiles' worth of work was done on those that are under way."""
+    return sum(min(1.0, (now - start) / usual) for start in starts)
