@@ -5,6 +5,7 @@ Each takes its size, asserts the rules, and returns figures for `benchmarks/dura
 
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +120,8 @@ def _acknowledged(run: tv.Run, checkpoint: Path, *, whole: bool = False) -> set[
     _, events = read_journal(journal_path(checkpoint, run.id))
     journaled = {e.tile for e in events if isinstance(e, TileChanged) and e.status == "done"}
     assert journaled == told if whole else journaled <= told
-    keys = {run._conductor.plan.keys[tile]: tile for tile in told}
+    (one,) = run._conductor.plan.passes
+    keys = {one.keys[tile]: tile for tile in told}
     with _store(run, checkpoint) as store:
         found = {keys[key].id for key, records in store.load(list(keys)) if decode(records)}
     assert found == {tile.id for tile in told}, "something acknowledged cannot be read"
@@ -134,3 +136,28 @@ def _store(run: tv.Run, checkpoint: Path) -> Iterator[Any]:
         return
     with Checkpoint.open(checkpoint) as store:
         yield store
+
+
+CUT_OFF = """
+import os
+import sys
+import numpy as np
+import tilevision as tv
+
+
+def dies(pixels):
+    return []
+
+
+image = np.zeros((64, 64), np.uint8)
+run = tv.start(image, tv.model(dies, fingerprint="dies"), checkpoint=sys.argv[1])
+run.subscribe(lambda event: os._exit(9) if getattr(event, "status", "") == "running" else None)
+print(run.id, flush=True)
+run.wait()
+"""
+
+
+def cut_off(checkpoint: Path) -> str:
+    """Leave a run behind whose process died; return its id."""
+    command = [sys.executable, "-c", CUT_OFF, str(checkpoint)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

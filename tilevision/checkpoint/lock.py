@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from tilevision.errors import CheckpointError, RunBusy, RunError
 __all__ = ["Owner", "RunLock", "locked", "run_owner"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | _NO_LINKS
 _held: set[int] = set()
 
 
@@ -113,7 +115,12 @@ def run_owner(folder: str | os.PathLike[str], run_id: str) -> Owner | None:
     if not path.exists():
         return None
     with explained(path.parent.parent):
-        taken = _take(path)
+        try:
+            taken = _take(path)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
+            taken = _take(path, os.O_RDONLY | _NO_LINKS)  # where one may look but not touch
     if taken is not None:
         _free(taken)
         return None
@@ -146,10 +153,10 @@ def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     return absolute(folder) / "runs" / f"{run_id}.lock"
 
 
-def _take(path: Path) -> int | None:
+def _take(path: Path, flags: int = _FLAGS) -> int | None:
     """Return the open, locked file, or None if another holds it."""
     while True:
-        file = os.open(path, _FLAGS, 0o600)
+        file = os.open(path, flags, 0o600)
         try:
             if not _try_lock(file):
                 os.close(file)
