@@ -15,10 +15,10 @@ from tilevision.sources import ImageSource
 
 __all__ = ["Mask", "read_mask"]
 
-# A mask is taken at this resolution at most, and with this many runs of pixels: what is
-# kept of it goes into the run's journal.
+# A mask is taken at this resolution at most, and with this many straight pieces of outline:
+# what is kept of it goes into the run's journal.
 _LONGEST_SIDE = 4096
-_MOST_RUNS = 50_000
+_MOST_PIECES = 100_000
 _STRIP_PIXELS = 1 << 22
 _LOSSY = ("JPEG", "WEBP")
 
@@ -73,13 +73,15 @@ class Mask:
         """
         if not self.wanted.any():
             raise GridError("region is a mask in which nothing is marked: all of it is 0")
-        if _count_runs(self.wanted) > _MOST_RUNS:
+        pieces = _pieces(self.wanted)
+        if len(pieces) > _MOST_PIECES:
             return self.reduced(2).polygons(size)
-        x0, y0, x1, y1 = _blocks(self.wanted)
+        faces = shapely.get_parts(shapely.polygonize(np.asarray(shapely.linestrings(pieces))))
+        x, y = shapely.get_coordinates(shapely.point_on_surface(faces)).astype(np.int64).T
+        outline = shapely.multipolygons(faces[self.wanted[y, x]])
         xs = self._edges(self.wanted.shape[1], self.stored[0], size[0])
         ys = self._edges(self.wanted.shape[0], self.stored[1], size[1])
-        outline = shapely.union_all(shapely.box(xs[x0], ys[y0], xs[x1], ys[y1]))
-        return outline, self._notes(size)
+        return shapely.transform(outline, lambda at: _looked_up(at, xs, ys)), self._notes(size)
 
     def _edges(self, count: int, stored: int, length: int) -> NDArray[np.float64]:
         """Return the edges of `count` pixels on an image `length` pixels long."""
@@ -129,25 +131,32 @@ def _reduced(wanted: Wanted, times: int) -> Wanted:
     return np.asarray(np.logical_or.reduceat(across, rows, axis=0))
 
 
-def _steps(wanted: Wanted) -> NDArray[np.int8]:
-    """Return 1 where a run of pixels begins and -1 behind its end, row by row."""
-    padded = np.pad(wanted, ((0, 0), (1, 1))).astype(np.int8)
-    return padded[:, 1:] - padded[:, :-1]
+def _pieces(wanted: Wanted) -> NDArray[np.int64]:
+    """Return the straight pieces ``(n, 2, 2)`` of the outline, x, y in pixels of the mask.
+
+    They end where the outline turns, and where two parts of it meet.
+    """
+    padded = np.pad(wanted, 1)
+    level = padded[:-1, 1:-1] != padded[1:, 1:-1]
+    upright = padded[1:-1, :-1] != padded[1:-1, 1:]
+    y, x0, x1 = _runs(level, np.pad(upright, ((1, 1), (0, 0))))
+    x, y0, y1 = _runs(upright.T, np.pad(level.T, ((1, 1), (0, 0))))
+    across = np.stack([x0, y, x1, y], axis=1)
+    down = np.stack([x, y0, x, y1], axis=1)
+    return np.concatenate([across, down]).reshape(-1, 2, 2)
 
 
-def _count_runs(wanted: Wanted) -> int:
-    return int((_steps(wanted) == 1).sum())
+def _runs(edges: Wanted, crossing: Wanted) -> tuple[Index, Index, Index]:
+    """Return line, start and end of the runs of `edges` in each line, cut by `crossing` ones."""
+    met = crossing[:-1] | crossing[1:]
+    beside = np.pad(edges, ((0, 0), (1, 1)))
+    line, start = np.nonzero(edges & (~beside[:, :-2] | met[:, :-1]))
+    end = np.nonzero(edges & (~beside[:, 2:] | met[:, 1:]))[1] + 1
+    return line, start, end
 
 
-def _blocks(wanted: Wanted) -> tuple[Index, Index, Index, Index]:
-    """Return x0, y0, x1, y1 of rectangles that make up the mask: equal runs of rows as one."""
-    steps = _steps(wanted)
-    y, x0 = np.nonzero(steps == 1)
-    x1 = np.nonzero(steps == -1)[1]
-    order = np.lexsort((y, x1, x0))
-    y, x0, x1 = y[order], x0[order], x1[order]
-    first = np.ones(len(y), dtype=bool)
-    first[1:] = (np.diff(x0) != 0) | (np.diff(x1) != 0) | (np.diff(y) != 1)
-    starts = np.flatnonzero(first)
-    ends = np.append(starts[1:], len(y)) - 1
-    return x0[starts], y[starts], x1[starts], y[ends] + 1
+def _looked_up(
+    at: NDArray[np.float64], xs: NDArray[np.float64], ys: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    x, y = at.astype(np.int64).T
+    return np.column_stack([xs[x], ys[y]])

@@ -19,6 +19,7 @@ LONGEST_SIDE = 2048  # px of the small picture
 # between, where a picture is nothing but glass or nothing but tissue.
 LEAST_SATURATION, MOST_SATURATION = 0.05, 0.15
 DARK = 20  # of 255: the colour of what is nearly black is noise
+SMOOTHED_DOT = 64  # px that smoothing makes of a dot
 SPECK, HOLE = 1e-4, 1e-3  # smaller ones (share of the image) are dust, and part of the tissue
 
 
@@ -67,7 +68,7 @@ def _tissue(small: Pixels) -> NDArray[np.bool_]:
     flat = float(np.ptp(colour)) < 1e-6
     threshold = 0.0 if flat else float(threshold_otsu(colour))
     wanted = colour > np.clip(threshold, LEAST_SATURATION, MOST_SATURATION)
-    wanted = _without_small(wanted, SPECK * wanted.size)
+    wanted = _without_small(wanted, max(SPECK * wanted.size, SMOOTHED_DOT))
     wanted = ~_without_small(~wanted, HOLE * wanted.size)
     return np.asarray(binary_dilation(wanted, np.ones((3, 3))))
 
