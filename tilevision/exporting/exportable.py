@@ -40,6 +40,12 @@ class Exportable:
 
         return export_tiles(cast("Result", self), folder, which, limit=limit, yolo=yolo)
 
+    def methods(self) -> str:
+        """Return a paragraph for a paper. See `tilevision.exporting.methods`."""
+        from tilevision.exporting.methods import methods
+
+        return methods(cast("Result", self))
+
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`. See `tilevision.exporting.handover`."""
         from tilevision.exporting.handover import to_supervision

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.account import ANALYSED
+from tilevision.exporting.methods import methods
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -47,9 +48,11 @@ def statement(result: Result) -> dict[str, Any]:
             "saturated": facts.n_saturated,
             "area_px2": facts.analysed_area,
             "area_share": round(facts.analysed_share, 6),
+            "area": {"value": facts.ground[0], "unit": facts.ground[1]},
         },
         "not_analysed": missing_tiles(result),
         "summary": result.description,
+        "methods": methods(result),
     }
 
 

@@ -1,0 +1,50 @@
+"""The paragraph for a paper says what a reader must know, and files carry it."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+import exported
+
+SLIDE = {"mpp": (0.5, 0.5)}
+
+
+def test_methods_name_versions_resolution_model_and_merge() -> None:
+    """What one needs to do it again: image, scale, grid, model and its hash, thresholds, merge."""
+    result = exported.result_of(
+        metadata=SLIDE, model_fingerprint="0123456789abcdef", grid="640 px tiles", scales=(0.25,)
+    )
+    text = result.with_(min_score=0.5, classes=["ship"]).methods()
+    for part in (
+        f"tilevision {version('tilevision')}",
+        "scan.tif (400 × 300 pixels, 0.5 × 0.5 µm per pixel, SHA-256 ab12)",
+        "2 tiles (640 px tiles) at 2 µm per pixel",
+        "m (fingerprint 0123456789ab)",
+        "a score below 0.5 were dropped",
+        "classes other than ship were dropped",
+        "within each class, from IoU 0.5 on",
+        "per mm² of the analysed area (30,000 µm²)",
+        "not calibrated",
+    ):
+        assert part in text
+
+
+def test_methods_name_every_model_that_took_part() -> None:
+    """Of several models each has its fingerprint."""
+    models = (("fast", "aaaa"), ("slow", "bbbb"))
+    text = exported.result_of(model="fast then slow", models=models).methods()
+    assert "fast (fingerprint aaaa) and slow (fingerprint bbbb) (fast then slow)" in text
+
+
+def test_methods_of_a_partial_result_say_what_is_missing() -> None:
+    """A paper must not hide that tiles failed."""
+    assert "INCOMPLETE: 1 of 2 tiles" in exported.partial().methods()
+
+
+def test_methods_are_in_the_files_that_can_hold_them(tmp_path) -> None:
+    """JSON, GeoJSON and COCO have the paragraph word for word."""
+    result = exported.result_of()
+    for suffix in (".json", ".geojson", ".coco.json"):
+        text = json.dumps(result.methods(), ensure_ascii=False)
+        assert text in result.save(tmp_path / f"a{suffix}").read_text(encoding="utf-8")

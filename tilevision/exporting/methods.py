@@ -1,0 +1,119 @@
+"""The paragraph for a paper: what was done, in the words that a methods section needs."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["methods"]
+
+HASH_CHARACTERS = 12
+
+_METRICS = {"iou": "IoU", "ios": "IoS"}
+_MERGES = {
+    "seam": (
+        "Detections of overlapping tiles were matched one to one by what both tiles saw, and "
+        "joined across the seams"
+    ),
+    "nms": "Detections of all tiles went through non-maximum suppression",
+    "nmm": "Detections of all tiles were merged where they overlap (non-maximum merging)",
+    "wbf": "Detections of all tiles were averaged where they overlap (weighted boxes fusion)",
+    "none": "Detections of overlapping tiles were not merged",
+}
+
+
+def methods(result: Result) -> str:
+    """Return a paragraph on how `result` came about, without a time or a run id.
+
+    Versions, image, resolution, grid, models with the beginning of their fingerprints
+    (SHA-256 over code, weights and parameters), thresholds, merge, coverage and, where there
+    is something to say of them, the seams.
+    """
+    sentences = [
+        f"The image {result.name} ({_image(result)}) was analysed with tilevision "
+        f"{version('tilevision')}, {_tiling(result)}.",
+        f"{_models(result)}.",
+        f"{_merge(result)}.",
+        result.coverage,
+    ]
+    if len(result.tile_findings) > 1 and len(result.findings):
+        sentences += [
+            f"{_capital(str(check))}." for check in (result.seam_bias, result.overlap_check)
+        ]
+    facts = result.digest
+    if facts.region is None and facts.density:
+        area, unit = facts.ground
+        sentences.append(
+            f"Densities are per {facts.density[1]} of the analysed area ({area:,.6g} {unit})."
+        )
+    elif facts.density:
+        area, unit = facts.ground
+        sentences.append(
+            f"Densities are per {facts.density[1]} of the analysed part of the region "
+            f"({area:,.6g} {unit}); detections count where their box has its centre in it."
+        )
+    sentences.append("Scores are the model's own and were not calibrated.")
+    return " ".join(sentences)
+
+
+def _image(result: Result) -> str:
+    width, height = result.source.size
+    metadata = result.source.metadata
+    parts = [f"{width:,} × {height:,} pixels"]
+    if metadata.mpp is not None:
+        parts.append(f"{metadata.mpp[0]:.4g} × {metadata.mpp[1]:.4g} µm per pixel")
+    elif metadata.crs is not None:
+        parts.append(metadata.crs[:60])
+    parts.append(f"SHA-256 {_short(result.source.fingerprint)}")
+    return ", ".join(parts)
+
+
+def _tiling(result: Result) -> str:
+    analysed = [row.tile for row in result.rows if row.status != "skipped"]
+    scales = result.facts.scales
+    seen = "at its stored resolution"
+    if scales != (1.0,):
+        told = ", ".join(_scale(scale, result.mpp) for scale in scales)
+        seen = f"at {told}"
+    tiles = "one tile" if len(analysed) == 1 else f"{len(analysed):,} tiles"
+    return f"cut into {tiles} ({result.facts.grid}) {seen}"
+
+
+def _scale(scale: float, mpp: tuple[float, float] | None) -> str:
+    if mpp is None:
+        return f"{scale:.4g} of its stored resolution"
+    return f"{(mpp[0] + mpp[1]) / 2 / scale:.4g} µm per pixel"
+
+
+def _models(result: Result) -> str:
+    facts, settings = result.facts, result.settings
+    used = facts.models or ((facts.model, facts.model_fingerprint),)
+    told = " and ".join(f"{name} (fingerprint {_short(mark)})" for name, mark in used)
+    text = f"Each tile was given to {told}"
+    if len(used) > 1:
+        text = f"Tiles were given to {told} ({facts.model})"
+    if settings.min_score is not None:
+        text += f"; detections with a score below {settings.min_score:g} were dropped"
+    if settings.classes is not None:
+        text += f"; classes other than {', '.join(settings.classes[:20])} were dropped"
+    return text
+
+
+def _merge(result: Result) -> str:
+    how = result.settings
+    text = _MERGES[how.method]
+    if how.method == "none":
+        return text
+    kinds = "regardless of class" if how.class_agnostic else "within each class"
+    return f"{text}, {kinds}, from {_METRICS[how.match_metric]} {how.match_threshold:g} on"
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[:HASH_CHARACTERS] or "unknown"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
