@@ -24,6 +24,7 @@ ANSWER_SECONDS = 15.0
 OPEN_SECONDS = 600.0
 AT_ONCE = 32
 TEXT_LIMIT = 400
+IMPORT = f"import {__name__}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,21 +208,27 @@ class _Asking:
 
     async def _readiness(self, name: str, address: str) -> Readiness:
         """Have a worker examine itself; while it takes its time, see that it is alive."""
-        asked = asyncio.ensure_future(self._client.run(examine_here, self._blob, workers=[address]))
+        asked = asyncio.ensure_future(self._examined(address))
         waited = 0.0
-        answers: dict[str, Readiness] = {}
         try:
             while waited < OPEN_SECONDS:
                 await asyncio.wait({asked}, timeout=ANSWER_SECONDS)
                 if asked.done():
-                    answers = asked.result()
-                    return answers[address]
+                    return asked.result()
                 waited += ANSWER_SECONDS
                 await self._versions(address)
-                self._tell(f"worker host {name} is still opening the image ({waited:.0f} s)")
+                self._tell(f"worker host {name} is still getting ready ({waited:.0f} s)")
         finally:
             asked.cancel()
         raise _Stuck
+
+    async def _examined(self, address: str) -> Readiness:
+        # What a worker unpickles is imported on its event loop, which may take half a minute from
+        # a network disk; beside it, the worker goes on answering.
+        await self._client.run(asyncio.to_thread, exec, IMPORT, workers=[address])
+        answers = await self._client.run(examine_here, self._blob, workers=[address])
+        readiness: Readiness = answers[address]
+        return readiness
 
     @staticmethod
     async def _patiently(answer: Any) -> Any:
@@ -238,7 +245,7 @@ class _Asking:
         if isinstance(error, _Stuck):
             return (
                 f"has not opened the image within {OPEN_SECONDS:.0f} s; "
-                "is the file system that it is on stuck?"
+                "is the file system that it lies on stuck?"
             )
         if isinstance(error, TimeoutError):
             return (
