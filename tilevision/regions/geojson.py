@@ -155,7 +155,6 @@ def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]
     assert metadata.crs is not None and metadata.transform is not None  # the caller has looked
     try:
         from rasterio.crs import CRS
-        from rasterio.errors import RasterioError
         from rasterio.warp import transform
     except ImportError:
         raise SourceError(
@@ -163,18 +162,17 @@ def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]
             "pip install 'tilevision[geo]'"
         ) from None
     a, b, c, d, e, f = metadata.transform
-    inverse = np.linalg.inv(np.array([[a, b], [d, e]]))
 
     def warp(points: NDArray[np.float64]) -> NDArray[np.float64]:
         ground = np.column_stack(transform(source, target, points[:, 0], points[:, 1]))
-        return np.asarray((ground - (c, f)) @ inverse.T)
+        return np.asarray(np.linalg.solve([[a, b], [d, e]], (ground - (c, f)).T).T, np.float64)
 
     try:
         source, target = CRS.from_user_input(crs), CRS.from_user_input(metadata.crs)
         if source.is_geographic:
             found = [_along_degrees(shape) for shape in found]
         warped = [shapely.transform(shape, warp) for shape in found]
-    except RasterioError as error:
+    except Exception as error:  # noqa: BLE001 - GDAL's own errors have no public base
         raise GridError(
             f"region cannot be brought from {crs} to {metadata.crs} of the image: "
             f"{' '.join(str(error).split())}"
