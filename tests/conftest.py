@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from labs import lab, page  # noqa: F401 - fixtures
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

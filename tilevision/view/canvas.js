@@ -160,13 +160,18 @@ class Picture {
     this.onview?.(!same(view, this.model.get("whole")));
   }
 
+  // Pixels of the picture to one of the page, for what must not shrink with it.
+  get unit() {
+    return this.canvas.width / (this.canvas.clientWidth || this.canvas.width);
+  }
+
   drawOutline(context, scale) {
     const outline = this.model.get("outline");
     if (outline.length !== 4) return;
     const [x, y] = [(outline[0] - this.view[0]) * scale, (outline[1] - this.view[1]) * scale];
     for (const [colour, width] of [["#000000b0", 5], ["#ffffff", 2.2]]) {
       context.strokeStyle = colour;
-      context.lineWidth = width;
+      context.lineWidth = width * this.unit;
       context.strokeRect(x, y, outline[2] * scale, outline[3] * scale);
     }
   }
@@ -174,17 +179,17 @@ class Picture {
   drawScaleBar(context, scale) {
     const mpp = this.model.get("mpp");
     if (!(mpp > 0)) return;
-    const { canvas } = this;
+    const { canvas, unit } = this;
     const [length, words] = roundLength((0.22 * canvas.width * mpp) / scale);
     const width = (length / mpp) * scale;
-    const [x, y] = [canvas.width - width - 18, canvas.height - 20];
+    const [x, y] = [canvas.width - width - 18 * unit, canvas.height - 20 * unit];
     context.fillStyle = "#000000a0";
-    context.fillRect(x - 9, y - 21, width + 18, 33);
+    context.fillRect(x - 9 * unit, y - 21 * unit, width + 18 * unit, 33 * unit);
     context.fillStyle = "#ffffff";
-    context.fillRect(x, y, width, 4);
-    context.font = "600 13px system-ui, sans-serif";
+    context.fillRect(x, y, width, 4 * unit);
+    context.font = `600 ${13 * unit}px system-ui, sans-serif`;
     context.textAlign = "center";
-    context.fillText(words, x + width / 2, y - 6, width + 16);
+    context.fillText(words, x + width / 2, y - 6 * unit, width + 16 * unit);
     canvas.dataset.scale = words;
   }
 

@@ -46,6 +46,8 @@ class Filters:
         on_change: Callable[[], None],
     ) -> None:
         self._classes: tuple[str, ...] = ()
+        self._listing = False
+        self._on_change = on_change
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
         slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f"}
@@ -71,10 +73,14 @@ class Filters:
         self._fit()
         self.method.observe(lambda _: self._fit(), names="value")
         for made in (self.score, self.classes, self.method, self.metric, self.threshold):
-            made.observe(lambda _: on_change(), names="value")
+            made.observe(lambda _: self._changed(), names="value")
         if given:
             self._list(dict.fromkeys(given, 0))
             self.classes.value = given
+
+    def _changed(self) -> None:
+        if not self._listing:
+            self._on_change()
 
     def offer(self, min_score: float) -> None:
         """Start from another least score, unless the user has chosen one."""
@@ -147,8 +153,8 @@ class Filters:
         options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
         if options == self.classes.options:
             return
-        self._classes = names
+        self._classes, self._listing = names, True
         picked = self.classes.value
-        with self.classes.hold_trait_notifications():
-            self.classes.options = options
-            self.classes.value = tuple(name for name in picked if name in names)
+        self.classes.options = options  # which picks none
+        self.classes.value = picked
+        self._listing = False

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from tilevision.plot import shown
 
-__all__ = ["button", "column", "control", "menu", "visible"]
+__all__ = ["button", "close_all", "column", "control", "menu", "visible"]
 
 LABEL_WIDTH = "86px"
 
@@ -18,7 +18,7 @@ def control(kind: type[Any], label: str, tip: str = "", **traits: Any) -> Any:
     """Return a control of `kind` with its label; `tip` is shown when the pointer rests on it."""
     return kind(
         description=label,
-        description_tooltip=tip or label,
+        tooltip=tip or label,
         style={"description_width": LABEL_WIDTH},
         layout=widgets.Layout(width="auto", margin="1px 0"),
         **traits,
@@ -53,3 +53,14 @@ def column(*children: Any, name: str = "") -> Any:
 def visible(made: Any, yes: bool) -> None:
     """Show a control, or take it out of the page."""
     made.layout.display = None if yes else "none"
+
+
+def close_all(made: Any) -> None:
+    """Close a widget and all in it: what stays open is kept in memory for good."""
+    for child in getattr(made, "children", ()):
+        close_all(child)
+    for name in ("style", "layout"):
+        part = getattr(made, name, None)
+        if isinstance(part, widgets.Widget):
+            part.close()
+    made.close()

@@ -103,6 +103,11 @@ class View {
     const image = element("img", "tilevision-pixels", parent);
     const rows = this.model.get("rows");
     image.alt = `The tile with ${rows.total ?? 0} detections`;
+    image.addEventListener("load", () => {
+      const { naturalWidth: width, naturalHeight: height } = image;
+      const shrink = Math.min(1, 640 / width, 640 / height);
+      parent.style.flexBasis = `${Math.max(width * shrink, 240)}px`;
+    });
     image.src = this.url;
     const svg = shape("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", class: "tilevision-marks", "aria-hidden": "true" }, parent);
     const tip = element("div", "tilevision-tip", parent);
@@ -141,14 +146,14 @@ class View {
     retry.disabled = !facts.can_retry;
     const models = this.model.get("models");
     if (facts.can_run && models.length) {
-      const label = element("label", "", row, "Run with ");
+      const label = element("label", "", row, "Model ");
       this.menu = element("select", "tilevision-select", label);
       models.forEach((name, i) => {
         const option = element("option", "", this.menu, name);
         option.value = i;
       });
       if (chosen !== undefined) this.menu.value = chosen;
-      button("Run", "Run this tile alone with that model", row, () => this.ask("run", Number(this.menu.value)));
+      button("Run with this model", "Run this tile alone with that model", row, () => this.ask("run", Number(this.menu.value)));
     }
     const other = this.model.get("other");
     if (other.words) {

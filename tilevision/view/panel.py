@@ -16,6 +16,7 @@ from tilevision.result import Result
 from tilevision.view.board import Board
 from tilevision.view.choices import Choices
 from tilevision.view.filters import Filters
+from tilevision.view.form import close_all
 from tilevision.view.known import Known
 from tilevision.view.lane import Lane
 from tilevision.view.notebook import cell_number, display
@@ -145,8 +146,7 @@ class Panel:
         for lane in (self._tile, self._quick, self._looking, self._doing):
             lane.close()
         self._screen.close()
-        for part in (self._board, self.widget):
-            part.close()
+        close_all(self.widget)
 
     def _ipython_display_(self) -> None:
         # As the last value of the cell that displayed it, it is there already.

@@ -99,7 +99,8 @@ class Steering:
         tiles += f"{len(made.restored):,} stored already"
         if made.skipped:
             tiles += f", {len(made.skipped):,} left out"
-        self.say(tiles, f"{width:,} × {height:,} px; {made.tiling}", *made.notes)
+        about = str(made.estimate).capitalize()
+        self.say(tiles, about, f"{width:,} × {height:,} px; {made.tiling}", *made.notes)
 
     def tell(self, run: Any, state: ViewState) -> None:
         """Say how `run` goes, or how it went."""

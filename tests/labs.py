@@ -1,0 +1,178 @@
+"""A real JupyterLab in a real browser, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+QUICK_START = Path(__file__).resolve().parents[1] / "notebooks" / "01_quickstart.ipynb"
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+PICTURE = ".tilevision-picture"
+
+CELLS = """() => {
+  const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells;
+  return cells.filter(cell => cell.cell_type === "code");
+}"""
+READY = """() => {
+  const panel = window.jupyterapp?.shell.currentWidget;
+  return panel?.context?.isReady && panel.sessionContext?.session?.kernel?.status === "idle";
+}"""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A JupyterLab server of this test's own."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def page_of(self, notebook: str) -> str:
+        """Address of a notebook in `folder`."""
+        return f"{self.url}/lab/tree/{notebook}?token={self.token}&reset"
+
+    def call(self, path: str, method: str = "GET") -> Any:
+        """Answer of the server's own interface."""
+        request = urllib.request.Request(
+            f"{self.url}{path}", method=method, headers={"Authorization": f"token {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def end_kernels(self) -> None:
+        """Shut down every kernel, as when the machine was off over night."""
+        for session in self.call("/api/sessions"):
+            self.call(f"/api/sessions/{session['id']}", "DELETE")
+
+
+def _unavailable(reason: str) -> None:
+    """Skip where there is no browser; but where tests must all run, its absence is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A server with settings of its own, on a free port, in the theme that the test names."""
+    if not shutil.which(CHROMIUM):
+        _unavailable(f"no browser at {CHROMIUM}; install Chromium, or set CHROMIUM to its path")
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copy(QUICK_START, folder)
+    places = {
+        name: str(tmp_path_factory.mktemp(name.lower()))
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
+                     "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+    }  # fmt: skip
+    settings = Path(places["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": request.param}))
+    quiet = {"fetchNews": "false", "checkForUpdates": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
+    options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
+               f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
+               "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+    log = (folder.parent / "server.log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options], env=os.environ | places,
+        stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        _await_server(lab, server, Path(log.name))
+        yield lab
+        lab.end_kernels()
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+        log.close()
+
+
+def _await_server(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            lab.call("/api/sessions")
+        except OSError:
+            assert server.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def page(lab: Lab) -> Iterator[Any]:
+    """A page of a headless browser; what it logs as an error is in ``page.complaints``."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _unavailable("playwright is not installed: pip install 'tilevision[test]'")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def open_notebook(page: Any, lab: Lab, notebook: str) -> None:
+    """Open a notebook and wait until its kernel is there."""
+    page.goto(lab.page_of(notebook))
+    page.wait_for_function(READY)
+
+
+def run_cells(page: Any, lab: Lab, notebook: str) -> list[dict[str, Any]]:
+    """Run a notebook from the top with Shift+Enter, each cell once the one before has ended."""
+    open_notebook(page, lab, notebook)
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    done = 0
+    for cell in nbformat.read(lab.folder / notebook, as_version=4).cells:
+        page.keyboard.press("Shift+Enter")
+        if cell.cell_type == "code":
+            page.wait_for_function(f"() => ({CELLS})()[{done}].execution_count", timeout=120_000)
+            done += 1
+    cells: list[dict[str, Any]] = page.evaluate(CELLS)
+    return cells
+
+
+def write_notebook(lab: Lab, name: str, cells: Sequence[str]) -> None:
+    """Write a notebook of code cells into the server's folder."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(text) for text in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, lab.folder / name)
+
+
+def errors(cells: list[dict[str, Any]]) -> list[str]:
+    """Return what went wrong in the cells, and what they wrote to standard error."""
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    return [
+        o.get("evalue") or "".join(o.get("text", ""))
+        for o in outputs
+        if o["output_type"] == "error" or o.get("name") == "stderr"
+    ]

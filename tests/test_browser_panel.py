@@ -1,0 +1,203 @@
+"""The panel as a user has it: real clicks and keys in a real JupyterLab in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labs import CELLS, PICTURE, Lab, errors, open_notebook, write_notebook
+
+pytestmark = pytest.mark.slow
+
+SETUP = """
+import os, time
+import numpy as np
+from PIL import Image
+import tilevision as tv
+
+LABELS = ["<img src=x onerror='window.tricked=1'>", "<script>window.tricked=2</script>",
+          "x" * 10_000, "\\u202eright to left \\u05e9\\u05dc\\u05d5\\u05dd", "\\U0001f52c cell"]
+
+def strict(pixels):
+    time.sleep(0.25)
+    if pixels[0, 0, 0] == 250 and not os.path.exists("mended"):
+        raise tv.PermanentError("not <b>yet</b>")
+    return [
+        {"xmin": 20 + 22 * i, "ymin": 30, "xmax": 38 + 22 * i, "ymax": 60, "label": label,
+         "score": 0.5 + 0.1 * i}
+        for i, label in enumerate(LABELS)
+    ]
+
+def other(pixels):
+    return [{"xmin": 50, "ymin": 70, "xmax": 90, "ymax": 110, "label": "other", "score": 0.7}]
+
+pixels = np.full((600, 900, 3), 60, np.uint8)
+pixels[300, 450] = 250
+Image.fromarray(pixels).save("grey.png")
+panel = tv.explore("grey.png", strict, models=[other], grid=tv.Grid(4, 6, overlap=0), mpp=0.5,
+                   workers=2, batch_size=1)
+"""
+LABEL = f"(document.querySelector('{PICTURE}')?.getAttribute('aria-label') ?? '')"
+SHOWN = f"document.querySelector('{PICTURE}').dataset.shown.split(' ').map(Number)"
+
+
+@pytest.fixture
+def opened(lab: Lab, page: Any, tmp_path: Path) -> Any:
+    """A page with the panel of `SETUP`; ``page.picture(name)`` keeps a screenshot."""
+    write_notebook(lab, "panel.ipynb", [SETUP, "panel.result"])
+    open_notebook(page, lab, "panel.ipynb")
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Enter")
+    page.picture = lambda name: page.screenshot(path=tmp_path / f"{name}.png")
+    _await_label(page, "planned: 24 tiles")
+    return page
+
+
+def _await_label(page: Any, words: str) -> None:
+    page.wait_for_function("words => " + f"new RegExp(words).test({LABEL})", arg=words)
+
+
+def _press(page: Any, name: str) -> None:
+    """Press a button by keyboard, as one who has no mouse."""
+    button = page.get_by_role("button", name=name, exact=True).first
+    page.wait_for_function("button => !button.disabled", arg=button.element_handle())
+    button.focus()
+    page.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True)
+def test_a_session_with_the_panel(lab: Lab, opened: Any) -> None:
+    """Plan, run, pause, inspect, retry, zoom, filter, export, reload, save: by keys and mouse."""
+    page = opened
+    _check_plan(page)
+    _check_steering(page)
+    _check_failed_tile(lab, page)
+    _check_labels_are_text(page)
+    _check_pointing_and_zoom(page)
+    _check_filters(page)
+    _check_another_model(page)
+    assert errors(page.evaluate(CELLS)) == []
+    _check_reload_and_save(lab, page)
+
+
+def _check_plan(page: Any) -> None:
+    page.get_by_text("24 tiles: 24 to run, 0 stored already").wait_for()
+    rows = page.get_by_role("spinbutton", name="Rows")
+    rows.fill("3")
+    rows.press("Enter")
+    _await_label(page, "planned: 18 tiles")
+    rows.fill("4")
+    rows.press("Enter")
+    _await_label(page, "planned: 24 tiles")
+    page.picture("1-planned")
+
+
+def _check_steering(page: Any) -> None:
+    _press(page, "Run")
+    _await_label(page, "running: .*[1-9] done")
+    page.picture("2-running")
+    _press(page, "Pause")
+    _await_label(page, "paused: .*pending")
+    page.locator(".tilevision-words").get_by_text("Paused", exact=True).wait_for()
+    _press(page, "Resume")
+    _await_label(page, r"partial: 24 tiles \(23 done, 1 failed\)")
+    page.picture("3-partial")
+
+
+def _check_failed_tile(lab: Lab, page: Any) -> None:
+    _press(page, "Tiles")
+    _press(page, "r002c003")
+    inspector = page.locator(".tilevision-inspector")
+    page.get_by_role("heading", name="Tile r002c003").wait_for()
+    assert "PermanentError: not <b>yet</b>" in inspector.inner_text()
+    page.picture("4-failed-tile")
+    (lab.folder / "mended").touch()
+    _press(page, "Retry this tile")
+    _await_label(page, r"complete: 24 tiles \(24 done\)")
+    page.wait_for_function(
+        "() => document.querySelector('.tilevision-inspector').dataset.status === 'done'"
+    )
+    assert "5 detections" in inspector.inner_text()
+    page.picture("5-retried")
+
+
+def _check_labels_are_text(page: Any) -> None:
+    assert page.evaluate("window.tricked") is None
+    panel = page.locator(".tilevision-panel")
+    assert panel.locator("script").count() == 0
+    assert panel.locator("img:not(.tilevision-pixels)").count() == 0
+    legend = page.locator(".tilevision-legend").inner_text()
+    listed = page.locator(".tilevision-detections").inner_text()
+    for words in (legend, listed):
+        assert "<img src=x" in words
+        assert "<script>" in words
+        assert "🔬 cell" in words
+        assert "\u202e" not in words
+        assert len(words) < 900
+
+
+def _check_pointing_and_zoom(page: Any) -> None:
+    picture = page.locator(PICTURE)
+    picture.scroll_into_view_if_needed()
+    at = picture.bounding_box()
+    scale = at["width"] / 900
+    # The last box of the first tile.
+    page.mouse.move(at["x"] + 116 * scale, at["y"] + 45 * scale)
+    page.mouse.move(at["x"] + 117 * scale, at["y"] + 45 * scale)
+    tip = page.locator(".tilevision-frame .tilevision-tip")
+    tip.wait_for()
+    assert tip.inner_text() == "🔬 cell · 0.90"
+    assert page.evaluate(f"document.querySelector('{PICTURE}').dataset.scale") == "50 µm"
+    page.mouse.click(at["x"] + 225 * scale, at["y"] + 225 * scale)
+    page.get_by_role("heading", name="Tile r001c001").wait_for()
+    whole = page.evaluate(SHOWN)[2]
+    picture.focus()
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.wait_for_function(f"() => {SHOWN}[2] < {whole} / 3")
+    page.picture("6-zoomed")
+    page.keyboard.press("0")
+    page.wait_for_function(f"() => {SHOWN}[2] === {whole}")
+
+
+def _check_filters(page: Any) -> None:
+    _press(page, "Detections")
+    words = page.locator(".tilevision-filters .tilevision-words")
+    assert words.inner_text().startswith("120 detections")
+    slider = page.locator(".tilevision-filters .noUi-handle").first
+    slider.focus()
+    for _ in range(65):
+        page.keyboard.press("ArrowRight")
+    _await_label(page, "72 detections merged by seam")
+    assert words.inner_text().startswith("72 detections")
+    page.picture("7-filtered")
+    _press(page, "Export")
+    page.get_by_text("Saved 72 detections to detections.geojson.").wait_for()
+
+
+def _check_another_model(page: Any) -> None:
+    page.locator(".tilevision-select").select_option(label="other")
+    _press(page, "Run with this model")
+    page.get_by_text("other found 1 detection, shown dashed").wait_for()
+    page.picture("8-another-model")
+
+
+def _check_reload_and_save(lab: Lab, page: Any) -> None:
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    page.reload()
+    _await_label(page, "complete: .*72 detections merged by seam")
+    page.get_by_role("heading", name="Tile r001c001").wait_for()
+    _press(page, "Show all")
+    _await_label(page, "120 detections merged by seam")
+    page.picture("9-reloaded")
+    assert page.locator(".jp-RenderedImage img:visible").count() == 0  # one picture is enough
+    lab.end_kernels()
+    page.reload()
+    kept = page.locator(".jp-RenderedImage img")
+    kept.wait_for()
+    assert page.evaluate("image => image.naturalWidth", kept.element_handle()) > 500
+    page.picture("10-saved")
+    assert len((lab.folder / "panel.ipynb").read_text()) < 700_000

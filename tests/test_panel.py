@@ -1,0 +1,244 @@
+"""The panel at work, without a browser: real runs, and nothing that keeps the notebook waiting."""
+
+from __future__ import annotations
+
+import gc
+import json
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilevision as tv
+from tilevision.view import panel as panel_module
+from tilevision.view.panel import Panel
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+
+
+def bright(pixels: np.ndarray) -> Any:
+    """Find bright squares, white and red ones."""
+    from skimage.measure import label, regionprops
+
+    found = []
+    for spot in regionprops(label(pixels[..., 0] > 128)):
+        y, x, bottom, right = spot.bbox
+        name = "white" if pixels[y, x, 1] else "red"
+        found.append({"xmin": x, "ymin": y, "xmax": right, "ymax": bottom, "label": name})
+    return found
+
+
+def all_of_it(pixels: np.ndarray) -> Any:
+    """Find one thing."""
+    return [{"xmin": 0, "ymin": 0, "xmax": 9, "ymax": 9, "score": 0.5, "label": "all"}]
+
+
+@pytest.fixture(scope="module")
+def squares(spots: np.ndarray) -> np.ndarray:
+    """The twelve spots, three of them red."""
+    picture = spots.copy()
+    picture[:, 300:, 1:] = 0
+    return picture
+
+
+def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _said(panel: Panel) -> str:
+    return str(panel._steering.words.value)
+
+
+def _headline(panel: Panel) -> str:
+    return str(panel._screen.canvas.caption.get("headline", ""))
+
+
+def _mine() -> list[str]:
+    return [t.name for t in threading.enumerate() if "-panel-" in t.name or "-view-" in t.name]
+
+
+@pytest.fixture
+def make(elsewhere: Path) -> Iterator[Callable[..., Panel]]:
+    """A maker of panels on default settings, closed at the end."""
+    made: list[Panel] = []
+
+    def make(image: Any, model: Any = bright, models: tuple[Any, ...] = (), **given: Any) -> Panel:
+        given = {"grid": tv.Grid(3, 4, overlap=0.2)} | given
+        made.append(Panel(image, model, models, elsewhere / "kept", given))
+        _wait(lambda: "tiles:" in _said(made[-1]))
+        return made[-1]
+
+    yield make
+    for panel in made:
+        panel.close()
+
+
+def _run(panel: Panel) -> None:
+    _wait(lambda: not panel._steering.run.disabled)
+    before = panel.run
+    panel._steering.run.click()
+    _wait(lambda: panel.run is not before and panel._screen.state.ended)
+    _wait(lambda: "merged by" in _headline(panel))
+
+
+def test_a_session(make, squares) -> None:
+    """Plan, run, filter, inspect, another model, export; and all of it again from the past."""
+    panel = make(squares, models=(all_of_it,))
+    assert "12 tiles: 12 to run, 0 stored already" in _said(panel)
+    assert panel.result is None
+    _run(panel)
+    assert len(panel.result.findings) == 12
+    assert "12 detections merged by seam" in _headline(panel)
+
+    panel._filters.classes.value = ("red",)
+    _wait(lambda: "· 3 detections merged by seam" in _headline(panel))
+    assert len(panel.result.findings) == 3
+    panel._saving.save.click()
+    _wait(lambda: "Saved" in panel._saving.words.value)
+    assert len(json.loads(Path("detections.geojson").read_text())["features"]) == 3
+
+    panel._screen.canvas.picked = [35.0, 25.0, 1.0]
+    _wait(lambda: panel._tile.widget.facts)
+    assert panel._tile.widget.facts["id"] == "r000c000"
+    assert panel._tile.widget.picture.startswith(b"\xff\xd8")
+    assert panel._screen.canvas.outline == [0.0, 0.0, 118.0, 116.0]
+    panel._tile.widget.asked = ["run", 1, 1]
+    _wait(lambda: "found 1 detection" in panel._tile.widget.other.get("words", ""))
+    assert panel._tile.widget.other["labels"] == ["all"]
+    assert len(panel.result.findings) == 3  # a trial changes nothing
+
+    run_id = panel.run.id
+    panel._replan()
+    _wait(lambda: "0 to run, 12 stored already" in _said(panel))
+    panel._past.menu.value = run_id
+    panel._past.open.click()
+    _wait(lambda: panel.run.id == run_id and "merged by" in _headline(panel))
+    assert len(panel.result.findings) == 3
+    panel._screen.canvas.picked = [35.0, 25.0, 2.0]
+    _wait(lambda: panel._tile.widget.rows.get("total"))
+
+
+def test_a_failed_tile_is_retried_from_the_inspector(make, spots, tmp_path) -> None:
+    """Only that tile runs again, its inspector follows, and the picture turns."""
+    mended = str(tmp_path / "mended")
+
+    def picky(pixels: np.ndarray) -> Any:
+        if pixels[20:30, 30:40].min() == 255 and not Path(mended).exists():
+            raise tv.PermanentError("not yet")
+        return []
+
+    panel = make(spots, picky)
+    _run(panel)
+    (number,) = [row[0] for row in panel._board.notable["rows"]]
+    panel._board.picked = [number, 1]
+    _wait(lambda: panel._tile.widget.facts.get("can_retry"))
+    assert panel._tile.widget.facts["error"] == "PermanentError: not yet"
+    Path(mended).touch()
+    panel._tile.widget.asked = ["retry", -1, 1]
+    _wait(lambda: panel._screen.state.run_status == "complete")
+    _wait(lambda: panel._tile.widget.facts["status"] == "done")
+    assert panel._board.notable["rows"] == []
+
+
+def test_filters_count_while_the_run_goes_on(make, spots, tmp_path) -> None:
+    """Thresholds apply to what is known by then, and the run takes no notice."""
+    gate = str(tmp_path / "gate")
+
+    def gated(pixels: np.ndarray) -> Any:
+        while pixels[20:30, 30:40].min() == 255 and not Path(gate).exists():
+            time.sleep(0.02)
+        return [{"xmin": 1, "ymin": 1, "xmax": 9, "ymax": 9, "score": s} for s in (0.3, 0.8)]
+
+    panel = make(spots, gated, batch_size=1, grid=tv.Grid(3, 4, overlap=0))
+    panel._steering.run.click()
+    _wait(lambda: panel._screen.state and panel._screen.state.counts.get("done", 0) > 1)
+    panel._filters.score.value = 0.5
+    _wait(lambda: "merged by seam" in _headline(panel))
+    assert panel._going
+    known = panel._screen.state.counts["done"]
+    assert len(panel.result.findings) >= known
+    assert all(panel.result.findings.scores >= 0.5)
+    Path(gate).touch()
+    _wait(lambda: "Complete" in _headline(panel) and "12 detections merged" in _headline(panel))
+
+
+def test_nothing_that_takes_long_keeps_the_notebook_waiting(make, spots, monkeypatch) -> None:
+    """A click returns at once though planning and starting take their time, and Pause overtakes."""
+    panel = make(spots)
+    entered, gate = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **more: Any) -> Any:
+        entered.set()
+        assert gate.wait(20)
+        raise tv.RunError("enough")
+
+    monkeypatch.setattr(panel_module, "start", slow)
+    monkeypatch.setattr(panel_module, "plan", slow)
+    begun = time.monotonic()
+    panel._steering.run.click()
+    panel._choices.rows.value = 5
+    panel._filters.score.value = 0.3
+    panel._screen.canvas.picked = [5.0, 5.0, 1.0]
+    assert time.monotonic() - begun < 0.2
+    assert entered.wait(20)
+    _wait(lambda: panel._tile.widget.facts)  # the inspector does not wait for the plan
+    gate.set()
+    _wait(lambda: "enough" in _said(panel))
+
+
+def test_mistakes_are_one_line_in_the_panel(make, spots, tmp_path) -> None:
+    """A file that is not there, a grid that does not fit: said, and mended by typing."""
+    from PIL import Image
+
+    path = tmp_path / "spots.png"
+    Image.fromarray(spots).save(path)
+    panel = make(path)
+    panel._choices.image.value = str(tmp_path / "none.png")
+    _wait(lambda: "none.png" in _said(panel) and "tilevision-alarm" in _said(panel))
+    _wait(lambda: panel._steering.run.disabled)
+    panel._choices.image.value = str(path)
+    _wait(lambda: "12 tiles" in _said(panel))
+    panel._choices.rows.value = 4000
+    _wait(lambda: "tilevision-alarm" in _said(panel) and "rows" in _said(panel))
+
+
+def test_two_panels_run_at_once(make, spots) -> None:
+    """Each shows its own run, and both finish."""
+    first, second = make(spots), make(spots[:, ::-1].copy())
+    first._steering.run.click()
+    second._steering.run.click()
+    for panel in (first, second):
+        _wait(lambda panel=panel: panel.run and panel._screen.state.ended)
+        _wait(lambda panel=panel: "12 detections merged" in _headline(panel))
+    assert first.run.id != second.run.id
+
+
+def _session(image: np.ndarray, checkpoint: Path) -> tuple[Any, weakref.ref[Panel]]:
+    """Use a panel, close it, and return its run."""
+    panel = Panel(image, bright, (), checkpoint, {"grid": tv.Grid(3, 4)})
+    _wait(lambda: "tiles:" in _said(panel))
+    _run(panel)
+    panel._screen.canvas.picked = [35.0, 25.0, 1.0]
+    _wait(lambda: panel._tile.widget.facts)
+    panel.close()
+    panel._replan()  # what comes late starts nothing
+    return panel.run, weakref.ref(panel)
+
+
+def test_closing_leaves_nothing_behind(elsewhere, spots) -> None:
+    """No thread, no listener and no panel in memory; the run goes on to its end."""
+    run, gone = _session(spots, elsewhere / "kept")
+    assert _mine() == []
+    assert run.result().complete
+    listeners = run._bus._listeners.values()
+    assert not [one for one in listeners if one.__module__.startswith("tilevision.view")]
+    gc.collect()
+    assert gone() is None
