@@ -87,6 +87,26 @@ def test_a_grid_of_one_tile_is_the_whole_image_already() -> None:
     assert len(tiling.tiles((800, 600))) == 1
 
 
+def test_an_adaptive_grid_looks_at_the_image_and_is_judged_by_its_largest_tile() -> None:
+    """Texture in one corner; what a tile of 1000 px would lose in a small model is told."""
+    picture = np.zeros((2400, 3200, 3), np.uint8)
+    picture[:400, :400] = np.random.default_rng(0).integers(0, 255, (400, 400, 1))
+    model = ModelSpec("m", "nowhere:f", "fp", input_size=(200, 200))
+    source = open_source(picture)
+    try:
+        settings = Settings(model, grid=Grid.adaptive(128, 1024), full_image=True)
+        tiling, notes = decide(settings, source, model)
+    finally:
+        source.close()
+    tiles = tiling.tiles(source.size)
+    longest = max(max(tile.output_size) for tile in tiles)
+    assert longest > 700
+    assert max(tiles[0].output_size) < 200
+    assert f"{longest}×" in notes[0] or f"×{longest}" in notes[0]
+    assert max(tiles[-1].output_size) == pytest.approx(longest, rel=0.1)
+    assert tiles[-1].id == "whole"
+
+
 @given(
     st.lists(st.sampled_from([1.0, 0.5, 0.25, 2.0]), min_size=1, max_size=3, unique=True),
     st.sampled_from([None, 0.1, 0.5]),

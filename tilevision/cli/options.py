@@ -21,7 +21,7 @@ _OPTIONS = (
         required=True,
         help="A name (`tilevision models` lists them), weights.onnx, or FILE.py:FUNCTION.",
     ),
-    click.option("--grid", help="ROWSxCOLS as 8x8, or tile pixels as 640. [default: automatic]"),
+    click.option("--grid", help="ROWSxCOLS as 8x8, tile pixels as 640, adaptive. [default: auto]"),
     click.option("--overlap", help="What neighbouring tiles share: 0.2 or 64px. Needs --grid."),
     click.option("--resolution", help="0.5mpp, 20x, a level of the file as 1, a scale as 0.5."),
     click.option("--full-image", is_flag=True, help="The whole image, shrunk, as one tile more."),
