@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -171,12 +171,15 @@ class Checkpoint:
         real = os.path.realpath(path)
         key = f"file:{hashlib.sha256(os.fsencode(real)).hexdigest()}"
         now = _identity(real)
-        known = self.get_json(key)
-        if known and known.get("file") == now:
+        known: Any = None
+        with suppress(CheckpointCorrupt):
+            known = self.get_json(key)
+        if isinstance(known, dict) and known.get("file") == now and "fingerprint" in known:
             return str(known["fingerprint"])
         fingerprint = compute(path)
         if now == _identity(real) and time.time() - now[1] / 1e9 > _RACY:
-            self.put_json(key, {"file": now, "fingerprint": fingerprint})
+            with suppress(CheckpointError):  # then it is computed again: no reason to fail
+                self.put_json(key, {"file": now, "fingerprint": fingerprint})
         return fingerprint
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling, decide, misfits, outside
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route
-from tilevision.sources import ImageSource, open_source
+from tilevision.sources import ImageSource, open_source, remembering
 
 __all__ = ["Plan", "Stages", "make_plan", "resolve_stages"]
 
@@ -187,12 +187,13 @@ def make_plan(
     SourceError, GridError, ModelError, CheckpointError
         Whatever is wrong with what was asked for.
     """
-    source = open_source(image, mpp=settings.mpp)
-    try:
-        return _plan(image, source, settings, stages, checkpoint)
-    except BaseException:
-        source.close()
-        raise
+    with remembering(checkpoint.file_fingerprint):
+        source = open_source(image, mpp=settings.mpp)
+        try:
+            return _plan(image, source, settings, stages, checkpoint)
+        except BaseException:
+            source.close()
+            raise
 
 
 def _plan(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,17 @@ __all__ = [
     "fingerprint_of_array",
     "fingerprint_of_file",
     "known_fingerprint",
+    "remembering",
     "row_blocks",
 ]
 
 _BLOCK_BYTES = 1 << 24
 _known: dict[tuple[str, FileStamp], str] = {}
+
+# Asked for the fingerprint of a path; calls the function where it does not know.
+Memory = Callable[[str, Callable[[str], str]], str]
+WORTH_REMEMBERING = 1 << 25  # bytes: smaller files are read about as fast as they are looked up
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,8 @@ class FileStamp:
 def fingerprint_of_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, remembered while its stamp stays the same.
 
+    Beyond this process within `remembering`.
+
     Raises
     ------
     SourceError
@@ -75,17 +85,34 @@ def fingerprint_of_file(path: str | Path) -> str:
     stamp = FileStamp.of(path)
     key = (os.fspath(path), stamp)
     if key not in _known:
-        try:
-            with Path(path).open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-        if FileStamp.of(path) != stamp:
-            raise SourceError(
-                f"{path} is being written: it changed while it was read; wait until it is complete"
-            )
-        _known[key] = digest
+        memory = _memory.get() if stamp.size >= WORTH_REMEMBERING else None
+        name = os.fspath(path)
+        _known[key] = _digest(name) if memory is None else memory(name, _digest)
     return _known[key]
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """Within the block, look fingerprints of large files up in `memory`, which keeps new ones."""
+    token = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def _digest(path: str) -> str:
+    stamp = FileStamp.of(path)
+    try:
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    if FileStamp.of(path) != stamp:
+        raise SourceError(
+            f"{path} is being written: it changed while it was read; wait until it is complete"
+        )
+    return digest
 
 
 def fingerprint_of_array(array: Pixels) -> str:
