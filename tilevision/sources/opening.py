@@ -19,6 +19,7 @@ from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
+from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
 from tilevision.sources.zarrstore import is_zarr, open_zarr
@@ -38,8 +39,8 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
         A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
-        OME-Zarr folder, or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``;
-        an object that already is a source is returned as it is.
+        OME-Zarr folder, a slide that OpenSlide reads, or PNG, JPEG, WebP, BMP or GIF; an array
+        ``(h, w)`` or ``(h, w, c)``; an object that already is a source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
 
@@ -112,7 +113,10 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
     if is_zarr(path):
         return open_zarr(path, mpp=mpp)
     prefix = _first_bytes(name)
-    if prefix.startswith(_TIFF):
+    tiff = prefix.startswith(_TIFF)
+    if is_slide(path, tiff=tiff):
+        return open_slide(path, mpp=mpp)
+    if tiff:
         from tilevision.sources.tiff import open_tiff
 
         return open_tiff(path, mpp=mpp)
