@@ -280,7 +280,7 @@ def launch(
 
 
 def _show_progress(decided: Plan, bus: Bus) -> None:
-    bar = ProgressBar(decided.name, len(decided.tiles))
+    bar = ProgressBar(decided.name, len(decided.tiles) - len(decided.skipped))
     for note in decided.notes:
         bar.note(note)
 

@@ -10,7 +10,7 @@ from tilevision.events import Event, RunChanged, StageDone, TileChanged
 
 __all__ = ["ProgressBar"]
 
-_FINISHED = ("done", "restored", "failed", "skipped")
+_FINISHED = ("done", "restored", "failed")
 _SHOWN = ("restored", "retrying", "throttled", "failed")
 _TOLD = ("cluster", "model", "waiting")
 
@@ -23,7 +23,7 @@ class ProgressBar:
     name : str
         What the bar is labelled with.
     total : int
-        Number of tiles.
+        Number of tiles, without those that are skipped.
     """
 
     def __init__(self, name: str, total: int) -> None:
