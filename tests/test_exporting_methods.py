@@ -6,6 +6,9 @@ import json
 from importlib.metadata import version
 
 import exported
+import geopandas
+import pandas as pd
+import pytest
 
 SLIDE = {"mpp": (0.5, 0.5)}
 
@@ -48,3 +51,20 @@ def test_methods_are_in_the_files_that_can_hold_them(tmp_path) -> None:
     for suffix in (".json", ".geojson", ".coco.json"):
         text = json.dumps(result.methods(), ensure_ascii=False)
         assert text in result.save(tmp_path / f"a{suffix}").read_text(encoding="utf-8")
+
+
+def test_areas_on_a_map_are_square_metres_in_tables_and_measurements(tmp_path) -> None:
+    """CSV, Parquet and GeoJSON say m², and the same as the data frame."""
+    pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
+    place = {"crs": "EPSG:32617", "transform": (0.5, 0.0, 5e5, 0.0, -0.5, 4e6)}
+    result = exported.result_of(metadata=place)
+    truth = result.to_dataframe()["area_m2"].round(4).tolist()
+    assert truth[1] == pytest.approx(50 / 4 / 0.9996**2, rel=1e-4)  # the turned ship
+    assert pd.read_csv(result.save(tmp_path / "a.csv"))["area_m2"].tolist() == truth
+    assert pd.read_parquet(result.save(tmp_path / "a.parquet"))["area_m2"].tolist() == truth
+    features = json.loads(result.save(tmp_path / "a.geojson").read_text())["features"]
+    assert [one["properties"]["area_m2"] for one in features] == truth
+    features = json.loads(result.save(tmp_path / "a.qupath.geojson").read_text())["features"]
+    assert [one["properties"]["measurements"]["Area m^2"] for one in features] == truth
+    gpkg = geopandas.read_file(result.save(tmp_path / "a.gpkg"), layer="detections")
+    assert gpkg["area_m2"].tolist() == truth

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.exporting.tables import areas, class_numbers
+from tilevision.exporting.tables import AREA_COLUMNS, areas, class_numbers
 from tilevision.findings import Findings, plain
 from tilevision.geometry import MultiPolygon
 
 if TYPE_CHECKING:
     from tilevision.result import Result
+    from tilevision.units import Units
 
 __all__ = ["CHUNK", "Detection", "Ring", "detections", "unpacked"]
 
@@ -37,6 +38,8 @@ class Detection:
     score : float, optional
     area : float
         Square pixels, of the outline where there is one.
+    ground : float, optional
+        The same in the image's units: µm² or m², where they are known.
     polygon : list of parts, optional
         Parts of rings (exterior, then holes) of x, y; not closed.
     oriented : list, optional
@@ -53,6 +56,7 @@ class Detection:
     class_id: int
     score: float | None
     area: float
+    ground: float | None
     polygon: list[list[Ring]] | None
     oriented: Ring | None
     point: list[float] | None
@@ -81,22 +85,38 @@ def detections(result: Result, origin: tuple[float, float] = HERE) -> Iterator[D
         x, y of the pixel corner that coordinates are counted from.
     """
     found = result.findings
-    yield from unpacked(found, class_numbers(found), origin)
+    units = result.units if result.units.area in AREA_COLUMNS else None
+    yield from unpacked(found, class_numbers(found), origin, units)
 
 
 def unpacked(
-    found: Findings, numbers: NDArray[np.int64], origin: tuple[float, float] = HERE
+    found: Findings,
+    numbers: NDArray[np.int64],
+    origin: tuple[float, float] = HERE,
+    units: Units | None = None,
 ) -> Iterator[Detection]:
     """Yield the rows of `found`, numbered by class as `numbers` ``(n,)`` says."""
     sizes = areas(found)
     for start in range(0, len(found), CHUNK):
-        yield from _chunk(found, numbers, sizes, slice(start, start + CHUNK), np.array(origin))
+        rows = slice(start, start + CHUNK)
+        ground = _ground(found.boxes[rows], sizes[rows], units)
+        yield from _chunk(found, numbers, sizes, ground, rows, np.array(origin))
+
+
+def _ground(
+    boxes: NDArray[np.float64], sizes: NDArray[np.float64], units: Units | None
+) -> list[float | None]:
+    if units is None:
+        return [None] * len(boxes)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return list(np.round(units.of(centres, sizes), 4).tolist())
 
 
 def _chunk(
     found: Findings,
     numbers: NDArray[np.int64],
     sizes: NDArray[np.float64],
+    ground: list[float | None],
     rows: slice,
     origin: NDArray[np.float64],
 ) -> Iterator[Detection]:
@@ -107,6 +127,7 @@ def _chunk(
         numbers[rows].tolist(),
         _optional(np.round(found.scores[rows], 5)),
         _rounded(sizes[rows]),
+        ground,
         _optional_column(found.polygons, rows, len(boxes)),
         _present(found.oriented, rows, len(boxes), origin),
         _present(found.points, rows, len(boxes), origin),
@@ -114,13 +135,14 @@ def _chunk(
         _optional_column(found.attributes, rows, len(boxes)),
         strict=True,
     )
-    for box, label, number, score, size, shape, oriented, point, text, attributes in columns:
+    for box, label, number, score, size, real, shape, oriented, point, text, attributes in columns:
         yield Detection(
             box=box,
             label=str(label),
             class_id=number,
             score=score,
             area=size,
+            ground=real,
             polygon=_polygon(shape, origin),
             oriented=oriented,
             point=point,

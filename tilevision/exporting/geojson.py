@@ -42,8 +42,8 @@ def write(
     """Write a FeatureCollection, one feature a line.
 
     On the map: exterior rings counterclockwise, objects across the antimeridian cut in
-    two; ``label``, ``class_id``, ``score``, ``area_px2`` among the properties. In pixels,
-    and for the options, see `tilevision.exporting.qupath.write`.
+    two; ``label``, ``class_id``, ``score``, ``area_px2`` and ``area_m2`` (geodesic) among the
+    properties. In pixels, and for the options, see `tilevision.exporting.qupath.write`.
 
     Raises
     ------
@@ -122,6 +122,8 @@ def _properties(detection: Detection) -> dict[str, Any]:
         "score": detection.score,
         "area_px2": detection.area,
     }
+    if detection.ground is not None:
+        properties["area_m2"] = detection.ground
     if detection.text is not None:
         properties["text"] = detection.text
     if detection.attributes:

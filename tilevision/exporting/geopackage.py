@@ -16,6 +16,7 @@ from tilevision.exporting.detections import Detection
 from tilevision.exporting.georeference import Georeference
 from tilevision.exporting.shapes import shaped
 from tilevision.exporting.statement import as_text, missing_tiles, statement
+from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -36,7 +37,8 @@ def write(result: Result, path: Path) -> None:
     """Write the layer ``detections``, and where tiles are missing ``not_analysed`` with them.
 
     Coordinates are x, y of the CRS, in its units. Columns: label, class_id, score (null
-    where the model gives none), area_px2 (square pixels of the image), and where there are
+    where the model gives none), area_px2 (square pixels of the image), area_m2
+    (geodesic; area_um2 where microns per pixel are known), and where there are
     such text and attributes (JSON). The metadata say what was analysed, and how.
 
     Parameters
@@ -133,6 +135,9 @@ def _columns(result: Result, chunk: list[Detection]) -> dict[str, NDArray[Any]]:
         "score": np.array([d.score for d in chunk], dtype=np.float64),  # None becomes NaN, null
         "area_px2": np.array([d.area for d in chunk], dtype=np.float64),
     }
+    ground = AREA_COLUMNS.get(result.units.area)
+    if ground is not None:
+        columns[ground] = np.array([d.ground for d in chunk], dtype=np.float64)
     if found.texts is not None:
         columns["text"] = np.array([d.text for d in chunk], dtype=object)
     if found.attributes is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tilevision.exporting.detections import Detection
 from tilevision.exporting.shapes import shaped
 from tilevision.exporting.statement import as_text, statement
+from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -58,7 +59,8 @@ def _schema(result: Result) -> Any:
     found, number, text = result.findings, pa.float64(), pa.string()
     columns = {"xmin": number, "ymin": number, "xmax": number, "ymax": number, "label": text}
     columns |= {"class_id": pa.int64(), "score": number, "area_px2": number}
-    columns |= {"area_um2": number} if result.mpp else {}
+    ground = AREA_COLUMNS.get(result.units.area)
+    columns |= {ground: number} if ground else {}
     columns |= {"text": text} if found.texts is not None else {}
     columns |= {"attributes": text} if found.attributes is not None else {}
     return pa.schema([*columns.items(), ("geometry", pa.binary())])
@@ -68,7 +70,6 @@ def _columns(result: Result, chunk: list[Detection], shapes: Any) -> dict[str, A
     import shapely
 
     xmin, ymin, xmax, ymax = zip(*(d.box for d in chunk), strict=True)
-    unit_area = result.mpp[0] * result.mpp[1] if result.mpp else 1.0
     columns = {
         "xmin": xmin,
         "ymin": ymin,
@@ -78,7 +79,7 @@ def _columns(result: Result, chunk: list[Detection], shapes: Any) -> dict[str, A
         "class_id": [d.class_id for d in chunk],
         "score": [d.score for d in chunk],
         "area_px2": [d.area for d in chunk],
-        "area_um2": [round(d.area * unit_area, 4) for d in chunk],
+        AREA_COLUMNS.get(result.units.area, ""): [d.ground for d in chunk],
         "text": [d.text for d in chunk],
         "attributes": [as_text(d.attributes) for d in chunk],
         "geometry": shapely.to_wkb(shapes),

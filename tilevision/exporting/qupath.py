@@ -90,19 +90,18 @@ def _checked(origin: Any) -> tuple[float, float]:
 def _features(
     result: Result, corner: tuple[float, float], object_type: str
 ) -> Iterator[dict[str, Any]]:
-    mpp = result.mpp
-    unit_area = mpp[0] * mpp[1] if mpp else None
+    unit = result.units.area.replace("²", "^2")
     for detection in detections(result, corner):
-        properties = {"objectType": object_type} | _properties(detection, unit_area)
+        properties = {"objectType": object_type} | _properties(detection, unit)
         yield {"type": "Feature", "geometry": geometry(detection), "properties": properties}
 
 
-def _properties(detection: Detection, unit_area: float | None) -> dict[str, Any]:
+def _properties(detection: Detection, unit: str) -> dict[str, Any]:
     named = _plain_attributes(detection)
     measurements = {k: v for k, v in named.items() if not isinstance(v, str)}
     measurements["Area px^2"] = detection.area
-    if unit_area is not None:
-        measurements["Area µm^2"] = round(detection.area * unit_area, 4)
+    if detection.ground is not None:
+        measurements[f"Area {unit}"] = detection.ground
     if detection.score is not None:
         measurements["Score"] = detection.score
     label = " ".join(detection.label.split()) or "object"  # QuPath refuses line breaks and ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.detections import Detection, detections
 from tilevision.exporting.statement import as_text
+from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -35,19 +36,19 @@ def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
     """
     found = result.findings
     columns = ["xmin", "ymin", "xmax", "ymax", "label", "class_id", "score", "area"]
-    columns += ["area_um2"] if result.mpp else []
+    area = AREA_COLUMNS.get(result.units.area, "")
+    columns += [area] if area else []
     columns += ["text"] if found.texts is not None else []
     columns += ["attributes"] if found.attributes is not None else []
     missing = {} if result.complete else {"incomplete": result.coverage}
     table = csv.DictWriter(stream, [*columns, *missing], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    unit_area = result.mpp[0] * result.mpp[1] if result.mpp else 1.0
     for detection in detections(result):
-        row = _row(detection, unit_area) | missing
+        row = _row(detection, area) | missing
         table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
 
 
-def _row(detection: Detection, unit_area: float) -> dict[str, Any]:
+def _row(detection: Detection, area: str) -> dict[str, Any]:
     x0, y0, x1, y1 = detection.box
     attributes = detection.attributes
     return {
@@ -59,7 +60,7 @@ def _row(detection: Detection, unit_area: float) -> dict[str, Any]:
         "class_id": detection.class_id,
         "score": detection.score,
         "area": detection.area,
-        "area_um2": round(detection.area * unit_area, 4),
+        area: detection.ground,
         "text": detection.text,
         "attributes": as_text(attributes),
     }
