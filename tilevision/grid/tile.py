@@ -22,13 +22,13 @@ class Tile:
     Parameters
     ----------
     row, col : int
-        Position in the grid, from 0.
+        Position in the grid, from 0; in an adaptive one the rank of the corner of its cell.
     box : Box
         Region in whole pixels of the full-resolution image, half-open.
     scale : float
         Output pixels per image pixel: 0.5 halves each side.
     id : str
-        ``r003c017``; at least three digits each.
+        ``r003c017``, at least three digits each; ``a000017`` in an adaptive grid.
     """
 
     row: int
