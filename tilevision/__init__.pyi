@@ -47,6 +47,7 @@ from .schedule import Retry as Retry
 from .seams import merge as merge
 from .sources import ImageSource as ImageSource
 from .sources import open_source as open_source
+from .sources import pages as pages
 from .view import Panel as Panel
 from .view import explore as explore
 from .view import replay as replay

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,7 +17,7 @@ from tilevision.grid import Tile
 from tilevision.pipeline.history import find_manifest
 from tilevision.pipeline.tiling import Tiling, outside
 from tilevision.regions import Region
-from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, open_source
+from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, file_of, open_source
 
 __all__ = ["AbsentSource", "ModelName", "Recording"]
 
@@ -146,7 +145,7 @@ class Recording:
     def _opened(self, image: Any, *, sure: bool) -> ImageSource:
         """Open `image`; unless it has to be `sure`, an older file of the size is taken for it."""
         source = open_source(image, mpp=self._mpp)
-        sure = sure or Path(image).stat().st_mtime > self.started
+        sure = sure or file_of(os.fspath(image)).stat().st_mtime > self.started
         if source.size != self.size or (sure and source.fingerprint != self._fingerprint):
             source.close()
             raise SourceError(

@@ -2,18 +2,24 @@
 
 from tilevision.sources.depth import display_options, read_options, read_pixels, to_uint8
 from tilevision.sources.identity import remembering
+from tilevision.sources.listing import images_in, pages
 from tilevision.sources.opening import open_reference, open_source
+from tilevision.sources.pagenames import ALL_PAGES, file_of
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
 
 __all__ = [
+    "ALL_PAGES",
     "ImageMetadata",
     "ImageSource",
     "Pixels",
     "ReadOptions",
     "SourceRef",
     "display_options",
+    "file_of",
+    "images_in",
     "open_reference",
     "open_source",
+    "pages",
     "read_options",
     "read_pixels",
     "remembering",

@@ -16,9 +16,11 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.daskarray import is_dask_array, open_dask
+from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
+from tilevision.sources.pagenames import split_page
 from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
@@ -39,8 +41,8 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
         A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
-        OME-Zarr folder, a slide that OpenSlide reads, or PNG, JPEG, WebP, BMP or GIF; an array
-        ``(h, w)`` or ``(h, w, c)``; an object that already is a source is returned as it is.
+        OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, or PNG, JPEG,
+        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
 
@@ -109,21 +111,26 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
     name = os.fsdecode(path)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise SourceError(f"{name} is a URL: download it first, and pass the path of the file")
+    name, page = split_page(name)
     path = str(Path(name).absolute())
-    if is_zarr(path):
+    if is_zarr(path) and page is None:
         return open_zarr(path, mpp=mpp)
     prefix = _first_bytes(name)
     tiff = prefix.startswith(_TIFF)
-    if is_slide(path, tiff=tiff):
+    if is_slide(path, tiff=tiff) and page is None:
         return open_slide(path, mpp=mpp)
     if tiff:
         from tilevision.sources.tiff import open_tiff
 
-        return open_tiff(path, mpp=mpp)
+        return open_tiff(path, mpp=mpp, frame=(page or 1) - 1)
+    if page is not None:
+        raise SourceError(f"{name}: no page can be read of such a file; pages are those of TIFF")
     if prefix.startswith(MAGIC):
         return open_npy(path, mpp=mpp)
-    from tilevision.sources.flat import open_flat
+    from tilevision.sources.flat import open_flat, picture_format
 
+    if is_raster(path, picture=picture_format(prefix)):
+        return open_raster(path, mpp=mpp)
     return open_flat(path, mpp=mpp)
 
 
@@ -184,7 +191,8 @@ def _opener(name: str) -> Callable[..., ImageSource]:
 
 def _check_unchanged(ref: SourceRef) -> None:
     stamp = ref.options.get("stamp")
-    if stamp is not None and known_fingerprint(ref.path, stamp, ref.fingerprint) != ref.fingerprint:
+    known = ref.options.get("fingerprint", ref.fingerprint)  # the file's, not only a page's
+    if stamp is not None and known_fingerprint(ref.path, stamp, known) != known:
         raise _changed(ref)
 
 

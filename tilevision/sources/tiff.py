@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tilevision.errors import SourceError
@@ -71,7 +72,12 @@ class TiffSource(LevelReader):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the file's content; reads the file once."""
+        """SHA-256 of the file's content, and past the first of which page; reads the file once."""
+        content, frame = self._content, self._options["frame"]
+        return content if not frame else sha256(f"{content} frame {frame}".encode()).hexdigest()
+
+    @property
+    def _content(self) -> str:
         if not self._fingerprint:
             self._fingerprint = fingerprint_of_file(self._file.path)
         return self._fingerprint
@@ -83,7 +89,7 @@ class TiffSource(LevelReader):
         return SourceRef(
             opener="tilevision.sources.tiff:open_tiff",
             path=path,
-            options={**self._options, **file_options(path, self.fingerprint)},
+            options={**self._options, **file_options(path, self._content)},
             fingerprint=self.fingerprint,
         )
 

@@ -44,7 +44,7 @@ def frame_pages(tif: TiffFile, frame: int, name: str) -> list[list[TiffPage]]:
     if not tif.series:
         raise SourceError(f"{name} holds no image; it is damaged or incomplete")
     raise SourceError(
-        f"{name} has {count_frames(tif)} frames, numbered from 0; there is no {frame}"
+        f"{name} has {count_frames(tif)} pages, counted from 1; there is no page {frame + 1}"
     )
 
 

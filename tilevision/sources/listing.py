@@ -1,0 +1,64 @@
+"""The images of a folder, and the pages of a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tilevision.errors import SourceError
+from tilevision.sources.opening import open_source
+from tilevision.sources.pagenames import page_name
+from tilevision.sources.zarrstore import is_zarr
+
+__all__ = ["SUFFIXES", "images_in", "pages"]
+
+# DICOM is left out: a slide is many such files, and each of them would stand for all.
+SUFFIXES = frozenset(
+    {
+        *(".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".webp"),
+        *(".btf", ".svs", ".tf2", ".tf8", ".tif", ".tiff"),
+        *(".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu"),
+    }
+)
+
+
+def images_in(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the images of a folder, by their suffix, and its Zarr stores; sorted by name.
+
+    Hidden files are left out, and folders are not searched.
+
+    Raises
+    ------
+    SourceError
+        If the folder cannot be read.
+    """
+    try:
+        seen = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(f"cannot read the folder {os.fspath(folder)}: {error.strerror}") from None
+    return sorted(path for path in seen if _is_image(path))
+
+
+def pages(path: str | os.PathLike[str]) -> list[str]:
+    """Return a name for each page of a file, as ``"scan.tif#page=1"``; a file of one has one.
+
+    Such a name stands for the page wherever an image is asked for.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        Pages are read of TIFF files.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be opened.
+    """
+    source = open_source(path)
+    count = source.metadata.frames
+    source.close()
+    return [page_name(path, page) for page in range(1, count + 1)]
+
+
+def _is_image(path: Path) -> bool:
+    return is_zarr(path) if path.is_dir() else path.suffix.lower() in SUFFIXES

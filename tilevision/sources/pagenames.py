@@ -1,0 +1,50 @@
+"""Pages of a file that holds several pictures: ``scan.tif#page=3`` is a name like any other."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tilevision.errors import SourceError
+
+__all__ = ["ALL_PAGES", "file_of", "page_name", "split_page"]
+
+ALL_PAGES = "#pages"
+_PAGE = re.compile(r"(.+)#page=(\d+)", re.DOTALL)
+
+
+def split_page(name: str) -> tuple[str, int | None]:
+    """Return the file and the page, counted from 1, that `name` stands for.
+
+    None where it names no page, or a file is really called so.
+
+    Raises
+    ------
+    SourceError
+        If it names page 0, or all pages at once.
+    """
+    if "#" not in name or os.path.lexists(name):
+        return name, None
+    if name.endswith(ALL_PAGES):
+        path = name.removesuffix(ALL_PAGES)
+        raise SourceError(
+            f"{name} stands for every page of {path}: give one as {path}#page=1, or all to "
+            "tv.analyze_many"
+        )
+    found = _PAGE.fullmatch(name)
+    if found is None:
+        return name, None
+    if int(found[2]) == 0:
+        raise SourceError(f"{name}: pages are counted from 1")
+    return found[1], int(found[2])
+
+
+def page_name(path: str | os.PathLike[str], page: int) -> str:
+    """Return what stands for a page, counted from 1, wherever an image is asked for."""
+    return f"{os.fspath(path)}#page={page}"
+
+
+def file_of(name: str) -> Path:
+    """Return the file that an image, or a page of one, is in."""
+    return Path(split_page(name)[0])
