@@ -126,7 +126,8 @@ def test_stated_fingerprint_spares_the_reading():
     [
         ("nucleii", r"no model 'nucleii'; did you mean 'nuclei'\?.*blobs.*textlines"),
         ("weights.onnx", "no file 'weights.onnx'"),
-        ("weights.pt", "cannot be loaded by path; pass a function"),
+        ("weights.pt", "there is no file .weights.pt.; check the path"),
+        ("weights.h5", "cannot be loaded by path; pass a function"),
         (Detector, r"is a class; pass an instance, as Detector\(\)"),
         (None, "model is None; pass a name"),
         (7, "model is 7; pass a name"),

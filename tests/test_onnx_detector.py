@@ -329,9 +329,9 @@ def test_processes_claim_different_gpus(tmp_path, monkeypatch):
     """Who comes first has the first, as long as it lives; more than there are take turns."""
     monkeypatch.setattr(providers.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(providers, "_claims", [])
-    taken = [providers._claimed.__wrapped__(2) for _ in range(2)]
+    taken = [providers.claimed_gpu.__wrapped__(2) for _ in range(2)]
     assert sorted(taken) == [0, 1]
-    assert providers._claimed.__wrapped__(2) in (0, 1)
+    assert providers.claimed_gpu.__wrapped__(2) in (0, 1)
     for claim in providers._claims:
         claim.close()
 

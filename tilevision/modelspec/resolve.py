@@ -17,10 +17,8 @@ from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
 __all__ = ["model", "resolve"]
 
+_FRAMEWORKS = "tilevision.adapters.frameworks"
 _WEIGHTS = (
-    ".pt",
-    ".pth",
-    ".torchscript",
     ".engine",
     ".tflite",
     ".h5",
@@ -63,7 +61,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
     ----------
     f : callable, str, path, Model, HostedModel or ModelSpec
         A function of one tile, ``f(pixels) -> findings`` with pixels ``(h, w, 3)`` uint8 RGB
-        unless declared otherwise; or anything that ``analyze(model=…)`` takes.
+        unless declared otherwise; or anything that ``analyze(model=…)`` takes: also a detector
+        of torchvision, a pipeline of transformers, a `YOLO`, a `DetectionModel` of SAHI.
     fingerprint : str, optional
         Its identity in your words, for functions that tilevision cannot read: change it
         whenever the answers would change. None: worked out from the code.
@@ -73,7 +72,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         functions also ``batched=True`` (it is called with a list of tiles and returns one
         answer for each) and ``names`` (class names, by class number). For a name, all others
         are parameters of that model: ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
-        `tilevision.adapters.onnx.declaring.declare`.
+        `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
+        folder `tilevision.adapters.frameworks.declaring.declare`.
 
     Returns
     -------
@@ -92,20 +92,37 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         return _by_text(fspath(f), fingerprint, declarations)
     if isinstance(f, type):
         raise ModelError(f"model {f.__name__} is a class; pass an instance, as {f.__name__}()")
+    kind = _kind_of(f)
+    if kind and not (kind == "torch" and isinstance(f, Model)):  # a network may be one of ours
+        spec: ModelSpec = attribute(f"{_FRAMEWORKS}:declare_object")(f, fingerprint, declarations)
+        return spec
     if isinstance(f, (Model, HostedModel)):
         return _of_object(f, fingerprint, declarations)
     if callable(f):
         return _of_function(f, fingerprint, declarations)
     raise ModelError(
         f"model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
-        "a path to an .onnx file, a function of one tile, or an object with predict"
+        "a path to an .onnx or .pt file, a function of one tile, or an object with predict"
     )
+
+
+def _kind_of(f: Any) -> str:
+    """Return which library's model an object is; asked only of what a library has made."""
+    made = {base.__module__.partition(".")[0] for base in type(f).__mro__}
+    if made.isdisjoint(("torch", "transformers", "ultralytics", "sahi")):
+        return ""
+    return str(attribute(f"{_FRAMEWORKS}:kind_of")(f))
 
 
 def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
     suffix = Path(text).suffix.lower()
+    adapter = ""
     if suffix == ".onnx":
-        spec: ModelSpec = attribute("tilevision.adapters.onnx:declare")(text, fingerprint, given)
+        adapter = "tilevision.adapters.onnx"
+    elif suffix in attribute(f"{_FRAMEWORKS}:SUFFIXES") or _saved(text) or "framework" in given:
+        adapter = _FRAMEWORKS
+    if adapter:
+        spec: ModelSpec = attribute(f"{adapter}:declare")(text, fingerprint, given)
         return spec
     if suffix in _WEIGHTS:
         raise ModelError(
@@ -113,6 +130,11 @@ def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mo
             "(with @functools.cache) and returns boxes"
         )
     return _redeclared(named(text, given), fingerprint, {})
+
+
+def _saved(text: str) -> bool:
+    """Say whether a text is a folder that a library saved a model in."""
+    return (Path(text).expanduser() / "config.json").is_file() or text.endswith(("/", "\\"))
 
 
 def _redeclared(

@@ -14,7 +14,7 @@ from typing import IO, Any
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["Provider", "library", "processes", "provider_for", "runtime"]
+__all__ = ["Provider", "claimed_gpu", "library", "processes", "provider_for", "runtime"]
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -91,7 +91,7 @@ def provider_for(device: str) -> Provider:
         )
     if kind not in NVIDIA:
         return PROVIDERS[kind], {}
-    index = int(number) if number else _claimed(_gpus())
+    index = int(number) if number else claimed_gpu(_gpus())
     if index >= _gpus():
         raise ModelError(
             f"device {device!r} was asked for, but this machine shows {_gpus()} GPU"
@@ -172,7 +172,7 @@ _claims: list[IO[str]] = []
 
 
 @lru_cache
-def _claimed(count: int) -> int:
+def claimed_gpu(count: int) -> int:
     """Return the GPU that this process has for itself, as long as it lives; by turns if none."""
     with suppress(ImportError):  # Windows has no fcntl
         import fcntl

@@ -1,0 +1,11 @@
+"""Detectors of the libraries people have: PyTorch, transformers, Ultralytics and SAHI.
+
+A model is known by the type of the object or by what stands in its file; no library is
+imported for that. What travels to the workers is a path and the identity of its content:
+an object is first saved, as it is now, under the temp folder of this machine.
+"""
+
+from tilevision.adapters.frameworks.declaring import declare, declare_object
+from tilevision.adapters.frameworks.recognition import SUFFIXES, kind_of
+
+__all__ = ["SUFFIXES", "declare", "declare_object", "kind_of"]

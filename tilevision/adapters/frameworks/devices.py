@@ -1,0 +1,112 @@
+"""PyTorch on a worker: the library, the device, and one processor for each worker."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tilevision.adapters.onnx.providers import claimed_gpu
+from tilevision.errors import ModelError
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["REMEDIES", "library", "processes", "runtime", "torch_device"]
+
+REMEDIES = {
+    "torch": "pip install 'tilevision[torch]'",
+    "torchvision": "pip install 'tilevision[torch]'",
+    "transformers": "pip install 'tilevision[transformers]'",
+    "ultralytics": "pip install 'tilevision[ultralytics]'",
+    "sahi": "pip install sahi",
+}
+
+
+def library(name: str) -> Any:
+    """Return a library, as ``"torch"``.
+
+    Raises
+    ------
+    ModelError
+        If it is not installed, or does not work.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = str(error.name or name).partition(".")[0]
+        raise ModelError(
+            f"this model needs {missing}: {REMEDIES.get(missing, REMEDIES[name])}"
+        ) from error
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{name} is installed and does not work ({words}); its parts may not fit each other: "
+            f"{REMEDIES[name]} in a fresh environment"
+        ) from error
+
+
+def torch_device(device: str) -> str:
+    """Return the PyTorch device for ``device=``: ``"cpu"``, ``"cuda:0"`` or ``"mps"``.
+
+    Without a number, processes on one machine share its GPUs out.
+
+    Raises
+    ------
+    ModelError
+        If it is unknown to PyTorch, or is not here.
+    """
+    torch = library("torch")
+    kind, _, number = device.partition(":")
+    here = _present(torch)
+    if kind == "auto":
+        kind = here[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ModelError(
+            f"device {device!r} is not known to PyTorch models; give 'auto', 'cpu', 'cuda:0' or "
+            "'mps'"
+        )
+    if kind not in here:
+        raise ModelError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees none here; "
+            f"there is {', '.join(here)}. Install a build of torch with it, or leave device out"
+        )
+    if kind != "cuda":
+        return kind
+    count = torch.cuda.device_count()
+    index = int(number) if number else claimed_gpu(count)
+    if index >= count:
+        raise ModelError(
+            f"device {device!r} was asked for, but this machine shows {count} GPU"
+            f"{'s' if count != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES"
+        )
+    return f"cuda:{index}"
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model, as "torch 2.8.0, cuda:0".
+
+    Raises
+    ------
+    ModelError
+        If a library or the device asked for is not here.
+    """
+    device = torch_device(spec.device)
+    return f"torch {library('torch').__version__}, {device}"
+
+
+def processes(spec: ModelSpec) -> int | None:
+    """Return how many processes of this machine should hold the model: one for each GPU.
+
+    None on processors: as many as there are.
+    """
+    torch = library("torch")
+    kind, _, number = spec.device.partition(":")
+    kind = _present(torch)[0] if kind == "auto" else kind
+    if kind == "cuda":
+        return 1 if number else max(1, torch.cuda.device_count())
+    return 1 if kind == "mps" else None
+
+
+def _present(torch: Any) -> list[str]:
+    """Return the kinds of device that are here, the fastest first."""
+    mps = getattr(torch.backends, "mps", None)
+    kinds = ["cuda"] if torch.cuda.is_available() else []
+    return [*kinds, *(["mps"] if mps is not None and mps.is_available() else []), "cpu"]

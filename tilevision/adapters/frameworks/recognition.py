@@ -1,0 +1,148 @@
+"""Which library a model belongs to, told without importing it or running its code."""
+
+from __future__ import annotations
+
+import json
+import pickletools
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tilevision.errors import ModelError
+
+__all__ = ["SEMANTIC", "SUFFIXES", "kind_of", "kind_of_path", "strings_of"]
+
+SUFFIXES = (".pt", ".pth", ".pt2", ".torchscript")
+SEMANTIC = (
+    "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
+    "or an instance segmentation model, or pass a function that makes polygons of it"
+)
+
+# Base class, by module and name, to the kind of model its subclasses are.
+_BASES = (
+    ("sahi.models.base", "DetectionModel", "sahi"),
+    ("transformers.pipelines.base", "Pipeline", "transformers"),
+    ("ultralytics.engine.model", "Model", "ultralytics"),
+    ("torch.jit._script", "ScriptModule", "torchscript"),
+    ("torch.export.exported_program", "ExportedProgram", "export"),
+    ("torch.nn.modules.module", "Module", "torch"),
+)
+
+
+def kind_of(value: Any) -> str:
+    """Return the kind of model that an object is, or ``""``.
+
+    Raises
+    ------
+    ModelError
+        If it is part of a model, or of a kind that is not supported.
+    """
+    bases = {(base.__module__, base.__name__) for base in type(value).__mro__}
+    kind = next((kind for module, name, kind in _BASES if (module, name) in bases), "")
+    home = type(value).__module__
+    if kind != "torch":
+        return kind
+    if home.startswith("torchvision.models.segmentation"):
+        raise ModelError(f"model {type(value).__name__} {SEMANTIC}")
+    remedy = {
+        "transformers": "transformers.pipeline(task, model=…, image_processor=…)",
+        "ultralytics": "the ultralytics.YOLO object, or the path of its .pt file",
+    }.get(home.partition(".")[0])
+    if remedy:
+        raise ModelError(
+            f"model {type(value).__name__} lacks what prepares its pictures; pass {remedy}"
+        )
+    return kind
+
+
+def kind_of_path(path: Path) -> str:
+    """Return the kind of model that stands in a file or folder.
+
+    Raises
+    ------
+    ModelError
+        If it is none that is known, or holds weights without a network.
+    """
+    if path.is_dir():
+        return "transformers"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = ["/".join(name.split("/")[1:]) for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        raise ModelError(
+            f"{str(path)!r} is no file that PyTorch writes since version 1.6, or is cut short; "
+            "export or copy it again"
+        ) from None
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        return "export"
+    if any(name.startswith("extra/config.txt") for name in names):
+        return "ultralytics"
+    if "constants.pkl" in names:
+        return "torchscript"
+    return _kind_of_checkpoint(path)
+
+
+def _kind_of_checkpoint(path: Path) -> str:
+    owners = {text.partition(".")[0] for text in _classes(path)}
+    if "ultralytics" in owners:
+        return "ultralytics"
+    if any(".nn." in text or text.startswith("torchvision") for text in _classes(path)):
+        return "torch"
+    raise ModelError(
+        f"{str(path)!r} holds weights without the network they belong to; build it, load them "
+        "(load_state_dict), and pass the network: model=network"
+    )
+
+
+def _classes(path: Path) -> list[str]:
+    """Return what the pickle in a file imports, as "module name"."""
+    found, last = [], ["", ""]
+    for name, value in _opcodes(path):
+        if name == "GLOBAL":
+            found.append(str(value))
+        elif name == "STACK_GLOBAL":
+            found.append(" ".join(last))
+        elif isinstance(value, str):
+            last = [last[1], value]
+    return found
+
+
+def strings_of(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield each text in a checkpoint's pickle with the plain value that follows it."""
+    text = None
+    for name, value in _opcodes(path):
+        if name in ("BINPUT", "LONG_BINPUT", "MEMOIZE", "MARK", "EMPTY_LIST"):
+            continue
+        if text is not None:
+            yield text, value
+        text = value if isinstance(value, str) and "UNICODE" in name else None
+
+
+def _opcodes(path: Path) -> list[tuple[str, Any]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            return [(op.name, value) for op, value, _ in pickletools.genops(archive.read(inner))]
+    except (OSError, StopIteration, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(
+            f"{str(path)!r} is no model that PyTorch has written ({error or 'no data.pkl'}); "
+            "export or copy it again"
+        ) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what stands in a JSON file of a saved model; nothing if there is none.
+
+    Raises
+    ------
+    ModelError
+        If it is not JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {path} ({error}); save the model again") from None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,167 @@
+"""Any `DetectionModel` of SAHI: its class and arguments travel, each worker loads it anew."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.frameworks.devices import library, processes, torch_device
+from tilevision.adapters.frameworks.devices import runtime as torch_runtime
+from tilevision.adapters.frameworks.saved import check_unchanged, content_of
+from tilevision.adapters.frameworks.tiles import in_tile, picture
+from tilevision.adapters.packing import pack, unpack
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.fingerprint import fingerprint_value, version
+from tilevision.modelspec import ModelSpec
+from tilevision.modelspec.declarations import split
+
+__all__ = ["SahiDetector", "declare", "load", "processes", "runtime"]
+
+VERSION = 1
+LIBRARY = "sahi"
+_PATHS = ("model_path", "config_path")
+_SKIPPED = {"self", "args", "kwargs", "model", "device", "load_at_init", *_PATHS}
+
+
+class SahiDetector:
+    """A `DetectionModel` of SAHI, handed whole tiles in RGB as SAHI hands slices.
+
+    Parameters
+    ----------
+    model : sahi.models.base.DetectionModel
+    spec : ModelSpec
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self._model = model
+        self._spec = spec
+        self._lock = threading.Lock()
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``."""
+        with self._lock:
+            return [self._one(tile) for tile in batch]
+
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        shown = picture(tile)
+        self._model.perform_inference(shown)
+        shape = list(shown.shape[:2])
+        self._model.convert_original_predictions(shift_amount=[[0, 0]], full_shape=[shape])
+        found = self._model.object_prediction_list
+        polygons = [_polygon(one) for one in found]
+        return in_tile(
+            tile,
+            [one.bbox.to_xyxy() for one in found],
+            [one.score.value for one in found],
+            [one.category.name for one in found],
+            class_ids=[-1 if one.category.id is None else int(one.category.id) for one in found],
+            polygons=polygons if any(shape is not None for shape in polygons) else None,
+            most=self._spec.max_detections,
+        )
+
+
+def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of a `DetectionModel`.
+
+    Its own `confidence_threshold` is what decides what is recorded.
+
+    Raises
+    ------
+    ModelError
+        If it was made of a model in memory, its weights are no file, or a declaration makes no
+        sense.
+    """
+    declared, params = split(name, given)
+    if params or declared.get("bands") or declared.get("dtype") == "raw":
+        wrong = next(iter(params), "bands or dtype")
+        raise ModelError(f"a SAHI model takes no {wrong}; give it to the DetectionModel itself")
+    paths = {key: str(getattr(value, key)) for key in _PATHS if getattr(value, key, None)}
+    files = {key: Path(path).resolve() for key, path in paths.items() if Path(path).exists()}
+    if "model_path" not in files and fingerprint is None:
+        told = (
+            f"model_path {paths['model_path']!r}, which is no file here"
+            if paths.get("model_path")
+            else "no model_path"
+        )
+        raise ModelError(
+            f"SAHI model {name} has {told}; workers load it anew: give model_path= as a file, or "
+            "state its identity with tv.model(model, fingerprint='v1')"
+        )
+    arguments = _arguments(value) | paths | {key: str(path) for key, path in files.items()}
+    content = {key: content_of(path) for key, path in files.items()}
+    counted = {key: item for key, item in arguments.items() if key not in files}
+    home = f"{type(value).__module__}:{type(value).__qualname__}"
+    try:
+        own = () if home.startswith("sahi.") else fingerprint_value(type(value))
+    except ModelError:
+        if fingerprint is None:
+            raise
+        own = ()
+    identity = (
+        *(VERSION, home, own, sorted(counted.items()), sorted(content.items()), fingerprint),
+        *(version("sahi"), declared.get("nms"), declared.get("max_detections")),
+    )
+    return ModelSpec(
+        name=name,
+        factory=f"{__name__}:load",
+        fingerprint=fingerprint_value(identity),
+        params={"arguments": arguments, "content": content},
+        payload=pack(type(value), name),
+        **declared,
+    )
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model."""
+    library("sahi")
+    return f"sahi {version('sahi')}, {torch_runtime(spec)}"
+
+
+def load(spec: ModelSpec) -> SahiDetector:
+    """Make the `DetectionModel` that `spec` describes, on its device.
+
+    Raises
+    ------
+    ModelError
+        If its files are missing or have changed, or it cannot be made.
+    """
+    library("sahi")
+    arguments = dict(spec.params["arguments"])
+    for key, content in spec.params["content"].items():
+        check_unchanged(Path(arguments[key]), content, spec.name)
+    device = torch_device(spec.device)
+    library("torch").set_num_threads(1)  # there is a worker for each processor
+    try:
+        made = unpack(spec.payload)(**arguments, device=device)
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"SAHI model {spec.name} cannot be made anew ({type(error).__name__}: {words}); "
+            "check that what it needs is installed here"
+        ) from error
+    return SahiDetector(made, spec)
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    """Return what a model was made with, as it keeps it under the names of its arguments."""
+    names: set[str] = set()
+    for base in type(value).__mro__:
+        if "__init__" in vars(base):
+            names |= set(inspect.signature(vars(base)["__init__"]).parameters)
+    kept = {name: getattr(value, name) for name in sorted(names - _SKIPPED) if hasattr(value, name)}
+    plain = (str, int, float, bool, list, dict)
+    return {name: item for name, item in kept.items() if isinstance(item, plain)}
+
+
+def _polygon(found: Any) -> Any:
+    if found.mask is None:
+        return None
+    rings = [np.reshape(part, (-1, 2)) for part in found.mask.segmentation if len(part) >= 6]
+    return [[ring] for ring in rings] or None

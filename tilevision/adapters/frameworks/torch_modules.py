@@ -1,0 +1,282 @@
+"""PyTorch networks that answer as torchvision's detectors do, whole, scripted or exported.
+
+They take a list of pictures ``(3, h, w)``, or one batch ``(1, 3, h, w)``, from 0 to 1, and
+return for each picture a dict of ``boxes`` (xmin, ymin, xmax, ymax in pixels of it), ``labels``
+(class numbers), ``scores`` and, from instance segmentation, ``masks`` ``(n, 1, h, w)``. A graph
+that cannot return dicts returns boxes, labels and scores as a tuple.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.answers import class_name
+from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
+from tilevision.adapters.frameworks.recognition import SEMANTIC
+from tilevision.adapters.frameworks.saved import check_unchanged
+from tilevision.adapters.frameworks.tiles import in_tile, padded, traced
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["TorchDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
+
+VERSION = 1
+LIBRARY = "torch"
+ANY_BANDS = True
+PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
+_CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")}
+
+
+class TorchDetector:
+    """A network on its device, called with one tile after the other.
+
+    Parameters
+    ----------
+    call : callable
+        Takes one picture ``(c, h, w)``, returns what the network does.
+    spec : ModelSpec
+    fixed : tuple of int, optional
+        Height and width of the only pictures it takes.
+    """
+
+    def __init__(self, call: Any, spec: ModelSpec, fixed: tuple[int, int] | None = None) -> None:
+        self._call = call
+        self._spec = spec
+        self._fixed = fixed
+        self._device = torch_device(spec.device)
+        self._lock = threading.Lock()
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``.
+
+        Raises
+        ------
+        ModelError
+            If the network does not run on a tile, or returns what is not understood.
+        """
+        torch = library("torch")
+        with self._lock, torch.inference_mode():
+            torch.set_num_threads(1)  # there is a worker for each processor
+            return [self._one(tile, torch) for tile in batch]
+
+    def _one(self, tile: NDArray[Any], torch: Any) -> Findings:
+        shown, ratio = self._fitted(tile)
+        values = torch.from_numpy(self._scaled(shown)).permute(2, 0, 1).contiguous()
+        try:
+            answer = self._call(values.to(self._device))
+        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            words = " ".join(str(error).split())[-200:]
+            raise ModelError(
+                f"model {self._spec.name} does not run on a picture of {tuple(values.shape)} "
+                f"({type(error).__name__}: {words}); it is called as torchvision's detectors are"
+            ) from error
+        return self._read(_dict_of(answer, self._spec.name), tile, ratio)
+
+    def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        """Return the tile at a size that the network takes, and by how much it was shrunk."""
+        if self._fixed is None:
+            return padded(tile), 1.0
+        height, width = self._fixed
+        ratio = min(1.0, height / tile.shape[0], width / tile.shape[1])
+        if ratio < 1:
+            from skimage.transform import resize
+
+            shape = [
+                max(1, min(m, round(s * ratio)))
+                for s, m in zip(tile.shape, self._fixed, strict=False)
+            ]
+            tile = resize(tile, shape, preserve_range=True, anti_aliasing=True).astype(tile.dtype)
+        return padded(tile, self._fixed), ratio
+
+    def _scaled(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+        if self._spec.params["channels"] == "bgr":
+            tile = tile[..., ::-1]
+        values = np.ascontiguousarray(tile, dtype=np.float32)
+        if self._spec.params["normalize"] == "0..1" and tile.dtype.kind in "iu":
+            values = values / np.float32(np.iinfo(tile.dtype).max)
+        return values
+
+    def _read(self, found: Mapping[str, Any], tile: NDArray[Any], ratio: float) -> Findings:
+        columns = {key: found[key].detach().cpu().numpy() for key in found}
+        boxes = columns["boxes"].reshape(-1, 4) / ratio
+        scores = columns.get("scores", np.full(len(boxes), np.nan))
+        numbers = columns.get("labels", np.full(len(boxes), -1)).astype(np.int64)
+        params = self._spec.params
+        keep = np.flatnonzero(~(scores < params["score_floor"]))
+        polygons = None
+        if "masks" in columns and ratio == 1:
+            masks = columns["masks"].reshape(len(boxes), *columns["masks"].shape[-2:])
+            polygons = [traced(masks[row] > 0.5, tile)[1] for row in keep]
+        return in_tile(
+            tile,
+            boxes[keep],
+            scores[keep],
+            [class_name(int(number), params["names"]) for number in numbers[keep]],
+            class_ids=numbers[keep],
+            polygons=polygons,
+            most=self._spec.max_detections,
+        )
+
+
+def stated_by(value: Any) -> dict[str, Any]:  # noqa: ARG001 - a network says nothing of itself
+    """Return what an object says of itself."""
+    return {}
+
+
+def save(value: Any, folder: Path) -> Path:
+    """Write a network into `folder`.
+
+    Raises
+    ------
+    ModelError
+        If its class is defined in the notebook or script, where workers cannot find it.
+    """
+    torch = library("torch")
+    path = folder / "model.pt"  # the name stands in the file, and would be part of its content
+    if isinstance(value, torch.jit.ScriptModule):
+        torch.jit.save(value, path)
+    elif isinstance(value, torch.nn.Module):
+        strange = {type(part) for part in value.modules() if type(part).__module__ == "__main__"}
+        if strange:
+            name = strange.pop().__name__
+            raise ModelError(
+                f"class {name} is defined in this notebook or script, where workers cannot find "
+                "it; move it to a module, or pass torch.jit.script(model)"
+            )
+        torch.save(value, path)
+    else:
+        path = folder / "model.pt2"
+        torch.export.save(value, path)
+    return path
+
+
+def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the spec that the file decides.
+
+    Raises
+    ------
+    ModelError
+        If a parameter is none of those known.
+    """
+    for key, known in _CHOICES.items():
+        if params[key] not in known:
+            raise ModelError(
+                f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}"
+            )
+    fixed = _fixed_size(_opened(kind, path, name)) if kind == "export" else None
+    return {} if fixed is None else {"input_size": (fixed[1], fixed[0])}
+
+
+def load(spec: ModelSpec) -> TorchDetector:
+    """Open the network that `spec` describes, on its device.
+
+    Raises
+    ------
+    ModelError
+        If its file is missing, has changed or cannot be opened, or the device is missing.
+    """
+    params, path = spec.params, Path(spec.params["path"])
+    check_unchanged(path, params["content"], spec.name)
+    device = torch_device(spec.device)
+    opened = _opened(params["framework"], path, spec.name)
+    if params["framework"] == "export":
+        example = opened.example_inputs[0][0] if opened.example_inputs else None
+        network = opened.module().to(device)
+        return TorchDetector(_called(network, _form(example)), spec, _fixed_size(opened))
+    network = opened.to(device).eval()
+    if params["framework"] == "torch":
+        return TorchDetector(_called(network, "list"), spec)
+    takes = str(network.forward.schema.arguments[1].type)
+    return TorchDetector(_called(network, "list" if takes.startswith("List") else "batch"), spec)
+
+
+def _opened(kind: str, path: Path, name: str) -> Any:
+    torch = library("torch")
+    try:
+        if kind == "export":
+            return torch.export.load(path)
+        if kind == "torchscript":
+            return torch.jit.load(str(path), map_location="cpu")
+        network = torch.load(path, map_location="cpu", weights_only=False)
+    except ModelError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model {name}: torch {torch.__version__} cannot open {path} "
+            f"({type(error).__name__}: {words}); check that it is whole, and that what its classes "
+            "belong to is installed here"
+        ) from error
+    if not isinstance(network, torch.nn.Module):
+        raise ModelError(
+            f"model {name}: {path} holds a {type(network).__name__}, not a network; build the "
+            "network, load the weights, and pass it"
+        )
+    return network
+
+
+def _called(network: Any, form: str) -> Any:
+    if form == "list":
+        return lambda picture: network([picture])
+    if form == "picture":
+        return network
+    return lambda picture: network(picture[None])
+
+
+def _form(example: Any) -> str:
+    if isinstance(example, (list, tuple)):
+        return "list"
+    return "picture" if example is not None and example.ndim == 3 else "batch"
+
+
+def _fixed_size(program: Any) -> tuple[int, int] | None:
+    """Return height and width of the only pictures that an exported program takes."""
+    inputs = set(program.graph_signature.user_inputs)
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
+    sides = [side for side in shapes[0][-2:] if isinstance(side, int)] if shapes else []
+    return (sides[0], sides[1]) if len(sides) == 2 else None
+
+
+def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
+    """Return what a network answered for its one picture, as a dict of columns.
+
+    Raises
+    ------
+    ModelError
+        If it is no answer of a detector: says what came.
+    """
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list):
+        answer = answer[1]  # scripted detectors return their losses first
+    if isinstance(answer, (list, tuple)) and len(answer) == 1:
+        answer = answer[0]
+    if isinstance(answer, (list, tuple)) and len(answer) == 3:
+        answer = _columns(answer)
+    if isinstance(answer, Mapping) and "boxes" in answer:
+        known = ("boxes", "scores", "labels", "masks")
+        return {key: answer[key] for key in known if key in answer}
+    raster = answer.get("out") if isinstance(answer, Mapping) else answer
+    if getattr(raster, "ndim", 0) == 4:
+        raise ModelError(f"model {name} {SEMANTIC}")
+    shown = tuple(answer.shape) if hasattr(answer, "shape") else type(answer).__name__
+    raise ModelError(
+        f"model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
+        "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function"
+    )
+
+
+def _columns(answer: Sequence[Any]) -> dict[str, Any]:
+    """Tell boxes, class numbers and scores apart by their shapes and types."""
+    found = {}
+    for part in answer:
+        if getattr(part, "ndim", 0) == 2 and part.shape[1] == 4:
+            found["boxes"] = part
+        elif getattr(part, "ndim", 0) == 1:
+            found["scores" if part.is_floating_point() else "labels"] = part
+    return found

@@ -1,0 +1,229 @@
+"""Pipelines of transformers: detection, zero-shot detection, instances and classification."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tilevision.adapters.frameworks.devices import library, processes, torch_device
+from tilevision.adapters.frameworks.devices import runtime as torch_runtime
+from tilevision.adapters.frameworks.recognition import SEMANTIC, read_json
+from tilevision.adapters.frameworks.saved import check_unchanged
+from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["TransformersDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
+
+VERSION = 1
+LIBRARY = "transformers"
+ANY_BANDS = False
+PARAMS: dict[str, Any] = {"task": None, "candidate_labels": None}
+TASKS = (
+    *("object-detection", "zero-shot-object-detection"),
+    *("image-segmentation", "image-classification"),
+)
+# How the class of a saved network ends, to the task it is for.
+_ENDINGS = {
+    "ForObjectDetection": "object-detection",
+    "ForImageClassification": "image-classification",
+    "ForInstanceSegmentation": "image-segmentation",
+    "ForUniversalSegmentation": "image-segmentation",
+    "DetrForSegmentation": "image-segmentation",
+}
+_ZERO_SHOT = ("OwlViT", "Owlv2", "GroundingDino", "MMGroundingDino", "OmDet")
+
+
+class TransformersDetector:
+    """A pipeline on its device.
+
+    Parameters
+    ----------
+    pipeline : transformers.Pipeline
+    spec : ModelSpec
+    """
+
+    def __init__(self, pipeline: Any, spec: ModelSpec) -> None:
+        self._pipeline = pipeline
+        self._spec = spec
+        self._numbers = {
+            str(label): int(number)
+            for number, label in (getattr(pipeline.model.config, "id2label", None) or {}).items()
+        }
+        self._lock = threading.Lock()
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``.
+
+        Raises
+        ------
+        ModelError
+            If the pipeline does not run on a tile.
+        """
+        torch = library("torch")
+        with self._lock:
+            torch.set_num_threads(1)  # there is a worker for each processor
+            return [self._one(tile) for tile in batch]
+
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        shown, params = Image.fromarray(picture(tile)), self._spec.params
+        floor = params["score_floor"]
+        try:
+            if params["task"] == "image-classification":
+                rows = self._pipeline(shown, top_k=max(1, len(self._numbers)))
+                return Findings(
+                    tile_scores={r["label"]: r["score"] for r in rows if r["score"] >= floor}
+                )
+            if params["task"] == "zero-shot-object-detection":
+                labels = params["candidate_labels"]
+                rows = self._pipeline(shown, candidate_labels=labels, threshold=floor)
+            elif params["task"] == "image-segmentation":
+                rows = self._pipeline(shown, threshold=floor, subtask="instance")
+            else:
+                rows = self._pipeline(shown, threshold=floor)
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
+            words = " ".join(str(error).split())[-200:]
+            raise ModelError(
+                f"model {self._spec.name} ({params['task']}) does not run on a tile of "
+                f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); check the "
+                "task, or try other tile sizes"
+            ) from error
+        return self._read(rows, tile)
+
+    def _read(self, rows: Sequence[Mapping[str, Any]], tile: NDArray[Any]) -> Findings:
+        polygons = None
+        if self._spec.params["task"] == "image-segmentation":
+            shapes = [traced(np.asarray(row["mask"]) > 0, tile) for row in rows]
+            boxes: Any = [box or [0.0] * 4 for box, _ in shapes]
+            polygons = [shape for _, shape in shapes]
+        else:
+            edges = ("xmin", "ymin", "xmax", "ymax")
+            boxes = [[row["box"][edge] for edge in edges] for row in rows]
+        names = self._spec.params["names"]
+        numbers = [self._numbers.get(row["label"], -1) for row in rows]
+        labels = [
+            _named(row["label"], number, names) for row, number in zip(rows, numbers, strict=True)
+        ]
+        return in_tile(
+            tile,
+            boxes,
+            [float("nan") if row["score"] is None else row["score"] for row in rows],
+            labels,
+            class_ids=numbers,
+            polygons=polygons,
+            floor=self._spec.params["score_floor"],
+            most=self._spec.max_detections,
+        )
+
+
+def _named(label: str, number: int, names: Any) -> str:
+    """Return the user's name of a class, else the model's."""
+    if isinstance(names, Mapping):
+        return str(names.get(str(number), label))
+    return str(names[number]) if names and 0 <= number < len(names) else label
+
+
+def stated_by(value: Any) -> dict[str, Any]:
+    """Return what a pipeline says of itself: its task."""
+    return {"task": value.task}
+
+
+def save(value: Any, folder: Path) -> Path:
+    """Write a pipeline into `folder`: its network and what prepares pictures and words."""
+    value.save_pretrained(str(folder))
+    return folder
+
+
+def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  # noqa: ARG001
+    """Return the fields of the spec that the folder decides, and complete the parameters.
+
+    Raises
+    ------
+    ModelError
+        If it is no saved model, or its task is unknown or not supported.
+    """
+    config = read_json(path / "config.json")
+    if not config:
+        raise ModelError(
+            f"{str(path)!r} has no config.json, so it is no model that transformers saved; give "
+            "the folder that save_pretrained wrote"
+        )
+    architecture = str((config.get("architectures") or [""])[0])
+    if "SemanticSegmentation" in architecture:
+        raise ModelError(f"model {name} ({architecture}) {SEMANTIC}")
+    params["task"] = params["task"] or _task_of(architecture)
+    if params["task"] not in TASKS:
+        raise ModelError(
+            f"task of model {name} is {params['task']!r} ({architecture or 'no architecture'}); "
+            f"give task= as one of {', '.join(TASKS)}"
+        )
+    words = params["candidate_labels"]
+    good = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
+    if params["task"] == "zero-shot-object-detection" and not good:
+        raise ModelError(
+            f"model {name} finds what it is told to: pass candidate_labels, as ['ship', 'car']"
+        )
+    if params["task"] == "image-classification":
+        return {"max_detections": None, "input_size": _size(path)}
+    return {"input_size": _size(path)}
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model."""
+    return f"transformers {library('transformers').__version__}, {torch_runtime(spec)}"
+
+
+def load(spec: ModelSpec) -> TransformersDetector:
+    """Open the pipeline that `spec` describes, on its device.
+
+    Raises
+    ------
+    ModelError
+        If its folder is missing, has changed or cannot be opened, or the device is missing.
+    """
+    params, path = spec.params, Path(spec.params["path"])
+    check_unchanged(path, params["content"], spec.name)
+    device = torch_device(spec.device)
+    transformers = library("transformers")
+    try:
+        made = transformers.pipeline(params["task"], model=str(path), device=device)
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model {spec.name}: transformers {transformers.__version__} cannot open {path} as "
+            f"{params['task']} ({type(error).__name__}: {words}); save network and image "
+            "processor together with pipeline.save_pretrained"
+        ) from error
+    _check_instances(made, spec)
+    return TransformersDetector(made, spec)
+
+
+def _check_instances(pipeline: Any, spec: ModelSpec) -> None:
+    processor = getattr(pipeline, "image_processor", None)
+    if spec.params["task"] == "image-segmentation" and not hasattr(
+        processor, "post_process_instance_segmentation"
+    ):
+        raise ModelError(f"model {spec.name} {SEMANTIC}")
+
+
+def _task_of(architecture: str) -> str | None:
+    if architecture.startswith(_ZERO_SHOT):
+        return "zero-shot-object-detection"
+    return next((task for end, task in _ENDINGS.items() if architecture.endswith(end)), None)
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Return width and height of the pictures that the network sees, where they are fixed."""
+    told = read_json(path / "preprocessor_config.json")
+    told = told or read_json(path / "processor_config.json").get("image_processor", {})
+    size = told.get("size")
+    if not isinstance(size, dict) or not {"height", "width"} <= set(size):
+        return None
+    return int(size["width"]), int(size["height"])

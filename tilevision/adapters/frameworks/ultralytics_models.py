@@ -1,0 +1,193 @@
+"""Models of Ultralytics. They take arrays as BGR, so tiles are turned round for them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.adapters.answers import class_name
+from tilevision.adapters.frameworks.devices import library, processes, torch_device
+from tilevision.adapters.frameworks.devices import runtime as torch_runtime
+from tilevision.adapters.frameworks.recognition import SEMANTIC, strings_of
+from tilevision.adapters.frameworks.saved import check_unchanged
+from tilevision.adapters.frameworks.tiles import in_tile, picture
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import ModelSpec
+
+__all__ = ["UltralyticsDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
+
+VERSION = 1
+LIBRARY = "ultralytics"
+ANY_BANDS = False
+PARAMS: dict[str, Any] = {"iou": 0.7}
+TASKS = ("detect", "segment", "obb", "classify")
+SIDE = 640  # Ultralytics' own default
+
+
+class UltralyticsDetector:
+    """A `ultralytics.YOLO` on its device.
+
+    Parameters
+    ----------
+    model : ultralytics.YOLO
+    spec : ModelSpec
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self._model = model
+        self._spec = spec
+        self._device = torch_device(spec.device)
+        self._lock = threading.Lock()
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return one `Findings` per tile ``(h, w, c)``.
+
+        Raises
+        ------
+        ModelError
+            If it does not run on the tiles.
+        """
+        torch = library("torch")
+        with self._lock:
+            torch.set_num_threads(1)  # there is a worker for each processor
+            return [self._one(tile) for tile in batch]
+
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        spec = self._spec
+        width, height = spec.input_size or (SIDE, SIDE)
+        try:
+            result = self._model.predict(
+                [np.ascontiguousarray(picture(tile)[..., ::-1])],
+                imgsz=[height, width],
+                conf=max(spec.params["score_floor"], 1e-6),
+                iou=spec.params["iou"],
+                max_det=spec.max_detections or 1000,
+                device=self._device,
+                verbose=False,
+                save=False,
+            )[0]
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            words = " ".join(str(error).split())[-200:]
+            raise ModelError(
+                f"model {spec.name} does not run on a tile of {tile.shape[1]}×{tile.shape[0]} px "
+                f"({type(error).__name__}: {words}); check input_size="
+            ) from error
+        return self._read(result, tile)
+
+    def _read(self, result: Any, tile: NDArray[Any]) -> Findings:
+        names = result.names if self._spec.params["names"] is None else self._spec.params["names"]
+        floor = self._spec.params["score_floor"]
+        if result.probs is not None:
+            scores = result.probs.data.float().cpu().numpy()
+            rows = np.flatnonzero(scores >= floor)
+            return Findings(tile_scores={class_name(int(r), names): float(scores[r]) for r in rows})
+        found = result.obb if result.obb is not None else result.boxes
+        boxes = found.xyxy.float().cpu().numpy()
+        numbers = found.cls.cpu().numpy().astype(np.int64)
+        polygons = None
+        if result.masks is not None:
+            polygons = [shape if len(shape) > 2 else None for shape in result.masks.xy]
+        return in_tile(
+            tile,
+            boxes,
+            found.conf.float().cpu().numpy(),
+            [class_name(int(number), names) for number in numbers],
+            class_ids=numbers,
+            polygons=polygons,
+            oriented=None if result.obb is None else result.obb.xyxyxyxy.float().cpu().numpy(),
+            floor=floor,
+            most=self._spec.max_detections,
+        )
+
+
+def stated_by(value: Any) -> dict[str, Any]:
+    """Return what a model says of itself: nothing that its file does not."""
+    _check_task(type(value).__name__, getattr(value, "task", None))
+    return {}
+
+
+def save(value: Any, folder: Path) -> Path:
+    """Write a model into `folder`, without the date that Ultralytics would write with it."""
+    torch = library("torch")
+    if not isinstance(value.model, torch.nn.Module):
+        path = Path(str(value.model))
+        raise ModelError(f"model {path.name} is a file of its own; pass its path instead")
+    path = folder / "model.pt"
+    arguments = dict(value.overrides)
+    kept = {key: arguments[key] for key in ("imgsz", "single_cls") if key in arguments}
+    torch.save({"model": value.model, "train_args": {"task": value.task, **kept}}, path)
+    return path
+
+
+def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Return the fields of the spec that the file decides.
+
+    Raises
+    ------
+    ModelError
+        If `iou` is none.
+    """
+    iou = params["iou"]
+    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
+        raise ModelError(f"iou of model {name} is {iou!r:.80}; give a number above 0, up to 1")
+    if path.suffix == ".torchscript":
+        return {"input_size": (SIDE, SIDE)}
+    told = dict(strings_of(path))
+    _check_task(name, told.get("task"))
+    side = told.get("imgsz")
+    side = side if isinstance(side, int) and side > 0 else SIDE
+    fields: dict[str, Any] = {"input_size": (side, side)}
+    return fields | ({"max_detections": None} if told.get("task") == "classify" else {})
+
+
+def runtime(spec: ModelSpec) -> str:
+    """Say on what this process would run the model."""
+    return f"ultralytics {_library().__version__}, {torch_runtime(spec)}"
+
+
+def load(spec: ModelSpec) -> UltralyticsDetector:
+    """Open the model that `spec` describes.
+
+    Raises
+    ------
+    ModelError
+        If its file is missing, has changed or cannot be opened, or its task is not supported.
+    """
+    path = Path(spec.params["path"])
+    check_unchanged(path, spec.params["content"], spec.name)
+    ultralytics = _library()
+    try:
+        model = ultralytics.YOLO(str(path))
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"model {spec.name}: ultralytics {ultralytics.__version__} cannot open {path} "
+            f"({type(error).__name__}: {words}); check that it is whole"
+        ) from error
+    _check_task(spec.name, model.task)
+    return UltralyticsDetector(model, spec)
+
+
+def _library() -> Any:
+    # On a worker nothing is installed or sent behind the user's back.
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    library("torchvision")
+    return library("ultralytics")
+
+
+def _check_task(name: str, task: Any) -> None:
+    if task == "semantic":
+        raise ModelError(f"model {name} {SEMANTIC}")
+    if isinstance(task, str) and task not in TASKS:
+        raise ModelError(
+            f"model {name} is for {task}, which is not read; there are {', '.join(TASKS)}, or "
+            "pass a function"
+        )
