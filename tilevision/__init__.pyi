@@ -33,6 +33,7 @@ from .pipeline import Run as Run
 from .pipeline import analyze as analyze
 from .pipeline import analyze_many as analyze_many
 from .pipeline import plan as plan
+from .pipeline import recipe as recipe
 from .pipeline import resume as resume
 from .pipeline import runs as runs
 from .pipeline import start as start

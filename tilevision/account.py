@@ -138,6 +138,8 @@ class RunFacts:
         Wall time of the run.
     region : Region, optional
         The part of the image that was asked for; None: all of it.
+    recipe : mapping
+        What `tilevision.recipe` reads back as the arguments of the run; plain JSON types.
     """
 
     run_id: str
@@ -156,6 +158,7 @@ class RunFacts:
     synthesis: str | None = None
     seconds: float = 0.0
     region: Region | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:

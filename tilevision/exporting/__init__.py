@@ -50,6 +50,7 @@ def save(
     label-studio         .label-studio.json       a task with predictions; per cent of the sides
     cvat                 .cvat.xml                CVAT for images 1.1
     voc                  .voc.xml                 Pascal VOC, boxes
+    recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
     ===================  =======================  ==============================================
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.detections import Detection, detections
+from tilevision.exporting.recipes import recipe
 from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _WHERE_PRESENT = ("polygon", "oriented", "point", "text", "attributes")
 def write(result: Result, stream: TextIO) -> None:
     """Write the statement and one object a line for each detection, full-resolution pixels."""
     head = {"format": "tilevision", "version": FORMAT_VERSION, **statement(result)}
+    head["recipe"] = recipe(result)
     head["counts"] = _counts(result)
     stream_json(stream, head, map(_row, detections(result)), "detections")
 

@@ -5,6 +5,7 @@ from tilevision.pipeline.history import runs
 from tilevision.pipeline.launch import analyze, plan, resume, start
 from tilevision.pipeline.many import Batch, analyze_many
 from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.recipes import recipe
 from tilevision.pipeline.replayed import ReplayedRun
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.stored import stored_result
@@ -18,6 +19,7 @@ __all__ = [
     "analyze",
     "analyze_many",
     "plan",
+    "recipe",
     "resume",
     "runs",
     "start",

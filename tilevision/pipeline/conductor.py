@@ -11,10 +11,12 @@ from tilevision.moderation import Verdict
 from tilevision.pipeline.asking import Asking
 from tilevision.pipeline.commands import Commands
 from tilevision.pipeline.estimate import Estimate, Part, add_up, slots
+from tilevision.pipeline.history import remember
 from tilevision.pipeline.meter import Meter
 from tilevision.pipeline.passage import Passage
 from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.recipes import recipe_of
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.spending import Spending
 from tilevision.pipeline.state import ENDED, RunState
@@ -61,6 +63,8 @@ class Conductor(RunState):
         bus.subscribe(self._meter)
         self._verdict = Verdict(True)
         self._started = time.perf_counter()
+        told = {"image": plan.name, "model": plan.stages.asked.name}
+        self._manifest = told | remember(None, plan, settings)
 
     def conduct(self) -> None:
         """Run the whole flow, to one of `ENDED`."""
@@ -119,6 +123,7 @@ class Conductor(RunState):
         rows, found = list(self._book.rows.values()), list(self._book.found.values())
         stages = self.plan.stages
         facts = RunFacts(
+            recipe=recipe_of(self._manifest),
             run_id=self.run_id,
             status=status,
             reason=reason,

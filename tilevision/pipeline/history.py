@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,15 @@ from tilevision.schedule import Quota, Retry
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_same_work", "find_manifest", "recall", "remember", "run_status", "runs"]
+__all__ = [
+    "arguments_again",
+    "check_same_work",
+    "find_manifest",
+    "recall",
+    "remember",
+    "run_status",
+    "runs",
+]
 
 Folder = str | os.PathLike[str]
 
@@ -139,31 +148,55 @@ def recall(
         image = manifest["path"]
         if image is None:
             raise RunError(f"run {run_id} analysed a {manifest['image']} in memory; pass image=")
+    arguments = arguments_again(manifest, f"run {run_id}", model_, overrides)
+    if overrides.get("client") is not None:
+        arguments["workers"] = None
+    return image, Settings(**(arguments | {"checkpoint": checkpoint} | overrides))
+
+
+def arguments_again(
+    manifest: Mapping[str, Any], who: str, model_: Any, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the arguments of `tilevision.start` that `remember` took down, but for the image.
+
+    Parameters
+    ----------
+    manifest : mapping
+    who : str
+        What errors call it.
+    model_ : optional
+        In place of the model that was used.
+    given : collection of str
+        Arguments that are given anew, so need not be known.
+
+    Raises
+    ------
+    RunError
+        If a function was used that has to be given again.
+    """
     if model_ is None:
-        model_ = _model_again(manifest)
+        model_ = _model_again(manifest, who)
     tiling = Tiling.from_dict(manifest["tiling"])
     region = manifest.get("region")  # journals of earlier versions have none
-    arguments = manifest["settings"] | {
+    arguments: dict[str, Any] = manifest["settings"] | {
+        "model": model_,
         "region": None if region is None else Region.from_dict(region),
         "grid": tiling.grid,
         "resolution": list(tiling.scales),
         "full_image": tiling.whole is not None,
         "retry": Retry(**manifest["retry"]),
         "quota": Quota(**manifest["quota"]) if manifest["quota"] else None,
-        "checkpoint": checkpoint,
     }
-    if overrides.get("client") is not None:
-        arguments["workers"] = None
     for stage in ("moderation", "synthesis"):
         kept = manifest[stage]
-        if stage not in overrides:
+        if stage not in given:
             if kept is not None and kept["params"] is None:
                 raise RunError(
-                    f"run {run_id} used the function {kept['name']} for {stage}, which is not "
+                    f"{who} used the function {kept['name']} for {stage}, which is not "
                     f"stored; pass {stage}="
                 )
             arguments[stage] = None if kept is None else _again(kept)
-    return image, Settings(model_, **(arguments | overrides))
+    return arguments
 
 
 def check_same_work(manifest: dict[str, Any], decided: Plan) -> None:
@@ -230,7 +263,7 @@ def _routing(asked: ModelSpec | Route | Cascade) -> dict[str, Any] | None:
     return {"kind": kind, **asked.to_dict(_told)}
 
 
-def _model_again(manifest: dict[str, Any]) -> ModelSpec | Route | Cascade:
+def _model_again(manifest: Mapping[str, Any], who: str) -> ModelSpec | Route | Cascade:
     """Make what the tiles went through once more, where it holds no function.
 
     Raises
@@ -241,7 +274,7 @@ def _model_again(manifest: dict[str, Any]) -> ModelSpec | Route | Cascade:
     name, routing = manifest["model"], manifest.get("routing")
     if _lacks_function(routing or {"params": manifest["model_params"]}):
         what = f"the function {name}" if routing is None else f"{name}, with a function in it"
-        raise RunError(f"run {manifest['id']} used {what}, which is not stored; pass model=")
+        raise RunError(f"{who} used {what}, which is not stored; pass model=")
     if routing is None:
         declared, price = manifest.get("model_declared"), manifest.get("model_price")
         told = {"params": manifest["model_params"], "declared": declared or {}, "price": price}

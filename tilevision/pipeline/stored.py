@@ -13,6 +13,7 @@ from tilevision.pipeline.history import check_same_work, find_manifest, recall
 from tilevision.pipeline.journaled import JournaledRun
 from tilevision.pipeline.passes import Store, labels, stored_findings
 from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
+from tilevision.pipeline.recipes import recipe_of
 from tilevision.pipeline.session import open_checkpoint
 from tilevision.result import Result, RunFacts, TileRow
 
@@ -49,6 +50,7 @@ def stored_result(
         found = _stored(plan, store)
     stages = plan.stages
     facts = RunFacts(
+        recipe=recipe_of(manifest),
         run_id=run.id,
         status=run.status,
         model=stages.asked.name,

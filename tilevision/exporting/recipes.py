@@ -1,0 +1,38 @@
+"""The recipe of a result: a file from which the run can be repeated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from tilevision.errors import RunError
+from tilevision.exporting.statement import dumps
+
+if TYPE_CHECKING:
+    from tilevision.result import Result
+
+__all__ = ["recipe", "write"]
+
+
+def recipe(result: Result) -> dict[str, Any] | None:
+    """Return how `result` came about, under the thresholds it has now; None if nobody knows."""
+    told = dict(result.facts.recipe)
+    if not told:
+        return None
+    how = result.settings.to_dict()
+    changed = {"min_score": how["min_score"], "classes": how["classes"], "merge": how["method"]}
+    return told | {"settings": told["settings"] | changed}
+
+
+def write(result: Result, stream: TextIO) -> None:
+    """Write what `tilevision.recipe` reads; no detections.
+
+    Raises
+    ------
+    RunError
+        If the result was not made by a run.
+    """
+    told = recipe(result)
+    if told is None:
+        raise RunError("this result was not made by a run, so there is nothing to repeat")
+    lines = ",\n".join(f"{dumps(name)}: {dumps(value)}" for name, value in told.items())
+    stream.write(f"{{\n{lines}\n}}\n")
