@@ -20,7 +20,7 @@ from tilevision.sources.staging import stage
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "open_flat", "open_pillow"]
+__all__ = ["FORMATS", "open_flat", "open_pillow", "picture_format"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 # Part of the staging file's name: another way of decoding must not find the old pixels.
@@ -97,6 +97,19 @@ def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> Stag
     )
 
 
+def picture_format(prefix: bytes) -> str:
+    """Return which of `FORMATS` a file that begins with these 16 bytes is, or nothing."""
+    from PIL import Image as Pillow
+
+    Pillow.init()
+    padded = prefix[:16].ljust(16, b"\0")
+    for name in FORMATS:
+        accepts = Pillow.OPEN[name][1]
+        if accepts is not None and accepts(padded) is True:
+            return name
+    return ""
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[Image]:
     with Path(path).open("rb") as file:
@@ -112,22 +125,19 @@ def _identified(path: str, file: BinaryIO) -> Image:
     # here the memory there is decides what can be decoded.
     from PIL import Image as Pillow
 
-    Pillow.init()
     prefix = file.read(16)
-    for name in FORMATS:
-        factory, accepts = Pillow.OPEN[name]
-        if accepts is None or accepts(prefix.ljust(16, b"\0")) is not True:
-            continue
-        file.seek(0)
-        try:
-            image: Image = factory(file, path)
-        except Exception as error:
-            raise damaged(path, error) from error
-        return image
-    raise SourceError(
-        f"{path} is not an image that tilevision reads (TIFF, SVS, {', '.join(FORMATS)})"
-        f"{_looks_like(prefix)}"
-    )
+    name = picture_format(prefix)
+    if not name:
+        raise SourceError(
+            f"{path} is not an image that tilevision reads (TIFF, SVS, {', '.join(FORMATS)})"
+            f"{_looks_like(prefix)}"
+        )
+    file.seek(0)
+    try:
+        image: Image = Pillow.OPEN[name][0](file, path)
+    except Exception as error:
+        raise damaged(path, error) from error
+    return image
 
 
 def _looks_like(prefix: bytes) -> str:

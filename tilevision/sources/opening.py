@@ -42,7 +42,8 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
         A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
         OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, or PNG, JPEG,
-        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a source is returned as it is.
+        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
+        source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
 
