@@ -7,11 +7,13 @@ and pictures that Pillow knows with Pillow.
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +135,8 @@ class RasterLevel:
                     found = np.stack(parts).astype(self.dtype)
             except Exception as error:
                 raise SourceError(
-                    f"{self._path} cannot be read at {x0}, {y0} ({_words(error)}); it is damaged, "
-                    "or a file that it names is missing"
+                    f"{self._path} cannot be read at {x0}, {y0} ({_words(error)}); it is damaged: "
+                    "get it again, with the files that belong to it"
                 ) from error
         return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
@@ -240,9 +242,8 @@ def _opened(path: str, overview: int | None = None) -> DatasetReader:
         ) from None
     options = {} if overview is None else {"overview_level": overview}
     try:
-        # Not shared: GDAL would hand one dataset to all threads, and to a VRT that is opened
-        # anew the files as they were.
-        with rasterio.Env(VRT_SHARED_SOURCE=False), warnings.catch_warnings():
+        # Not shared: GDAL would hand one dataset to all threads.
+        with rasterio.Env(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return DatasetReader(path, driver=list(_DRIVERS), sharing=False, **options)
     except Exception as error:
@@ -266,8 +267,19 @@ def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageM
 
 def _files(path: str, dataset: DatasetReader) -> list[Path]:
     """Return the raster's files, itself first: headers, overviews, what a VRT is made of."""
+    if dataset.driver == "VRT":
+        _check_named(Path(path))
     beside = {Path(name) for name in dataset.files if not name.endswith(_STATISTICS)}
     return [Path(path), *sorted(file for file in beside - {Path(path)} if file.is_file())]
+
+
+def _check_named(vrt: Path) -> None:
+    # GDAL shows a file that is missing as zeros.
+    text = vrt.read_text(encoding="utf-8", errors="replace")
+    for name in re.findall(r"<SourceFilename[^>]*>([^<:]+)</SourceFilename>", text):
+        named = vrt.parent / unescape(name.strip())
+        if not str(named).startswith("/vsi") and not named.exists():
+            raise SourceError(f"{vrt} names {named}, which is missing; put it back")
 
 
 def _tree(path: str, files: Sequence[Path]) -> Tree:

@@ -1,0 +1,212 @@
+"""Maps and scenes: the values, place and no-data that rasterio reads, in TIFF and elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from tilevision.errors import SourceError
+from tilevision.geometry import Box
+from tilevision.sources import open_reference, open_source
+from tilevision.sources.rows import OpenFile
+from tilevision.sources.tiffframes import frame_pages
+from tilevision.sources.tifflevels import TiffLevel
+
+rasterio = pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
+
+PLACE = (10.0, 0.0, 500000.0, 0.0, -10.0, 4000000.0)
+
+
+def _scene(width: int = 300, height: int = 200, dtype: str = "uint16") -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 250, (4, height, width)).astype(dtype)
+
+
+def _save(path: Path, driver: str, scene: np.ndarray, **options: Any) -> Path:
+    bands, height, width = scene.shape
+    profile = {"width": width, "height": height, "count": bands, "dtype": scene.dtype.name}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(*PLACE)}
+    with rasterio.open(path, "w", driver=driver, **profile, **place, **options) as dataset:
+        dataset.write(scene)
+    return path
+
+
+def _windows(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int]]:
+    width, height = size
+    rng = np.random.default_rng(9)
+    found = [(0, 0, width, height), (width - 1, height - 1, width, height)]
+    for _ in range(count):
+        x0, x1 = sorted(int(v) for v in rng.choice(width + 1, 2, replace=False))
+        y0, y1 = sorted(int(v) for v in rng.choice(height + 1, 2, replace=False))
+        found.append((x0, y0, x1, y1))
+    return found
+
+
+def test_a_cog_is_what_rasterio_reads(shared_data: Path) -> None:
+    """A real COG has rasterio's place, no-data and pixels, at full resolution and overviews."""
+    path = shared_data / "cog-uint16.tif"
+    source = open_source(path)
+    with rasterio.open(path) as dataset, tifffile.TiffFile(path) as tif:
+        assert source.metadata.crs == f"EPSG:{dataset.crs.to_epsg()}"
+        assert source.metadata.transform == pytest.approx(tuple(dataset.transform)[:6])
+        assert source.metadata.nodata == dataset.nodata
+        assert len(source.metadata.levels) == 1 + len(dataset.overviews(1))
+        levels = [TiffLevel(OpenFile(path), pages) for pages in frame_pages(tif, 0, str(path))]
+        for x0, y0, x1, y1 in _windows(source.size, 15):
+            expected = dataset.read(window=((y0, y1), (x0, x1)))
+            read = source.read(Box(x0, y0, x1, y1))
+            np.testing.assert_array_equal(read, np.moveaxis(expected, 0, -1))
+    for number, level in enumerate(levels[1:]):
+        with rasterio.open(path, overview_level=number) as overview:
+            assert level.size == (overview.width, overview.height)
+            for x0, y0, x1, y1 in _windows(level.size, 6):
+                expected = overview.read(window=((y0, y1), (x0, x1)))
+                read = level.window(x0, y0, x1, y1, None)
+                np.testing.assert_array_equal(read, np.moveaxis(expected, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("driver", "name", "options"),
+    [
+        ("JP2OpenJPEG", "a.jp2", {"QUALITY": 100, "REVERSIBLE": "YES"}),
+        ("HFA", "a scene ö#1.img", {"nodata": 0}),
+        ("ENVI", "a.dat", {"nodata": 0}),
+        ("ENVI", "bare", {"INTERLEAVE": "BIP"}),
+    ],
+)
+def test_rasters_keep_values_and_place(
+    tmp_path: Path, driver: str, name: str, options: dict[str, Any]
+) -> None:
+    """Every band as stored, its type, CRS, transform and no-data, by any window, on a worker."""
+    scene = _scene()
+    path = _save(tmp_path / name, driver, scene, **options)
+    source = open_reference(open_source(path).reference)
+    assert (source.size, source.bands, source.dtype) == ((300, 200), 4, np.uint16)
+    assert (source.metadata.crs, source.metadata.transform) == ("EPSG:32633", PLACE)
+    assert source.metadata.nodata == options.get("nodata")
+    for x0, y0, x1, y1 in _windows(source.size, 8):
+        expected = np.moveaxis(scene[:, y0:y1, x0:x1], 0, -1)
+        np.testing.assert_array_equal(source.read(Box(x0, y0, x1, y1)), expected)
+    part = source.read(Box(5, 6, 50, 40), bands=[3, 0])
+    np.testing.assert_array_equal(part, np.moveaxis(scene[[3, 0], 6:40, 5:50], 0, -1))
+
+
+def test_overviews_are_levels(tmp_path: Path) -> None:
+    """A scale below one is read from the overview rasterio has for it."""
+    path = _save(tmp_path / "a.img", "HFA", _scene(512, 512))
+    with rasterio.open(path, "r+") as dataset:
+        dataset.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    source = open_source(path)
+    assert source.metadata.levels == ((512, 512), (256, 256), (128, 128))
+    with rasterio.open(path, overview_level=1) as overview:
+        expected = np.moveaxis(overview.read(window=((10, 100), (20, 110))), 0, -1)
+    np.testing.assert_array_equal(source.read(Box(80, 40, 440, 400), 0.25), expected)
+
+
+def test_a_mosaic_is_the_files_it_names(tmp_path: Path) -> None:
+    """A VRT reads through to its files; another file under it is another image, a lost one told."""
+    scene = _scene()
+    below = _save(tmp_path / "below.tif", "GTiff", scene)
+    vrt = tmp_path / "mosaic.vrt"
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{n}"><SimpleSource><SourceFilename '
+        f'relativeToVRT="1">below.tif</SourceFilename><SourceBand>{3 - n}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for n in (1, 2)
+    )
+    vrt.write_text(f'<VRTDataset rasterXSize="300" rasterYSize="200">{bands}</VRTDataset>')
+    source = open_source(vrt)
+    read = source.read(Box(7, 8, 100, 90))
+    np.testing.assert_array_equal(read, np.moveaxis(scene[[1, 0], 8:90, 7:100], 0, -1))
+    _save(below, "GTiff", scene + 1)
+    again = open_source(vrt)
+    assert again.fingerprint != source.fingerprint
+    np.testing.assert_array_equal(again.read(Box(7, 8, 100, 90)), read + 1)
+    with pytest.raises(SourceError, match="has changed since it was opened"):
+        open_reference(source.reference)
+    lost = tmp_path / "lost.vrt"
+    lost.write_text(vrt.read_text().replace("below", "nowhere"))
+    with pytest.raises(SourceError, match=r"names .*nowhere\.tif, which is missing"):
+        open_source(lost)
+
+
+def test_many_threads_read_one_raster(tmp_path: Path) -> None:
+    """Threads that read at once get each their own window."""
+    scene = _scene()
+    source = open_source(_save(tmp_path / "a.img", "HFA", scene))
+    wrong: list[Any] = []
+
+    def read(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(30):
+            x, y = int(rng.integers(0, 200)), int(rng.integers(0, 100))
+            window = source.read(Box(x, y, x + 64, y + 64))
+            if not np.array_equal(window, np.moveaxis(scene[:, y : y + 64, x : x + 64], 0, -1)):
+                wrong.append((x, y))
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    source.close()
+    with pytest.raises(SourceError, match="is closed"):
+        source.read(Box(0, 0, 5, 5))
+
+
+def test_bands_of_several_types_share_one_that_holds_them(tmp_path: Path) -> None:
+    """A VRT of bytes and floats is read as floats."""
+    _save(tmp_path / "a.tif", "GTiff", _scene(20, 10, "uint8"))
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{n}"><SimpleSource><SourceFilename '
+        f'relativeToVRT="1">a.tif</SourceFilename><SourceBand>{n}</SourceBand></SimpleSource>'
+        "</VRTRasterBand>"
+        for n, kind in ((1, "Byte"), (2, "Float32"))
+    )
+    vrt = tmp_path / "a.vrt"
+    vrt.write_text(f'<VRTDataset rasterXSize="20" rasterYSize="10">{bands}</VRTDataset>')
+    source = open_source(vrt)
+    assert (source.dtype, source.metadata.crs, source.metadata.transform) == ("float32", None, None)
+    expected = np.moveaxis(_scene(20, 10, "uint8")[:2], 0, -1)
+    np.testing.assert_array_equal(source.read(Box(0, 0, 20, 10)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.vrt", b"<VRTDataset", "no raster that GDAL reads"),
+        ("a.img", b"EHFA_HEADER_TAG\0" + bytes(50), "no raster that GDAL reads"),
+        ("a.bin", b"\1\2\3 nothing", "is not an image that tilevision reads"),
+        ("empty.vrt", b"<VRTDataset/>", "no raster that GDAL reads|holds no image"),
+    ],
+)
+def test_what_is_no_raster_says_so_in_a_line(
+    tmp_path: Path, name: str, content: bytes, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged files are one line, and GDAL prints none of its own."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=said) as error:
+        open_source(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_rasterio_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A raster names the extra that reads it; JPEG 2000 is decoded whole by Pillow instead."""
+    raster = _save(tmp_path / "a.img", "HFA", _scene())
+    options = {"QUALITY": 100, "REVERSIBLE": "YES"}
+    scene = _scene(dtype="uint8")[:1]
+    picture = _save(tmp_path / "a.jp2", "JP2OpenJPEG", scene, **options)
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(SourceError, match=r"pip install 'tilevision\[geo\]'"):
+        open_source(raster)
+    shown = open_source(picture).read(Box(0, 0, 300, 200))
+    np.testing.assert_array_equal(shown[..., 0], scene[0])
