@@ -24,8 +24,8 @@ Drill = Callable[[Path], dict[str, Any]]
 
 
 def disk(folder: Path) -> dict[str, Any]:
-    """Fill 64 MB with 2,000 tiles."""
-    with drills_disk.small_disk(64) as small:
+    """Fill 16 MB with a fraction of 2,000 tiles."""
+    with drills_disk.small_disk(128) as small:
         return drills_disk.disk_drill(
             folder, small, rows=40, cols=50, kilobytes=16, free=16, by_hand=False
         )

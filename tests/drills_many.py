@@ -72,6 +72,9 @@ def many_drill(folder: Path, *, rows: int, cols: int) -> dict[str, Any]:
         result = tv.analyze(image, workers=2, **settings)
     figures["seconds to run"] = time.monotonic() - began
     figures["MB resident at each tenth"] = [round(value) for value in watch.resident]
+    grown = (watch.resident[-1] - watch.resident[1]) * 2**20
+    each = figures["bytes kept a tile"] = grown / ((len(watch.resident) - 2) * rows * cols / 10)
+    assert each < 5000, "something else than the result is kept"
     assert result.complete and len(result.tile_findings) == rows * cols
     calls = log.stat().st_size
     began = time.monotonic()

@@ -52,6 +52,12 @@ class Commands:
         with self._lock:
             return self._leftover()
 
+    @property
+    def to_be_retried(self) -> bool:
+        """Whether there were `RetryFailed` since `to_retry` was last asked."""
+        with self._lock:
+            return self._retry is None or bool(self._retry)
+
     def to_retry(self) -> frozenset[Tile] | None:
         """Return the tiles of all `RetryFailed` since this was last asked; None: any tile."""
         with self._lock:

@@ -108,15 +108,27 @@ class Conductor(RunState):
         return Asking(self.plan, self, self._spending, self.checkpoint, reuse=reuse, budget=budget)
 
     def _finish(self, end: End) -> None:
-        """Merge, synthesise and tell the end."""
+        """Tell the end, unless fresh attempts were asked for while it was being prepared."""
+        while True:
+            result = self._wound_up(end)
+            failed = any(row.status == "failed" for row in result.rows)
+            with self.changed:  # who asks for attempts looks at the status in the same way
+                if not (failed and self.commands.to_be_retried):
+                    self.result, self.status = result, end.status
+                    break
+            self.cancelled.clear()
+            end = self._passage.again(self.checkpoint)
+        self.tell(end.status, end.reason)
+
+    def _wound_up(self, end: End) -> Result:
+        """Merge and synthesise."""
         began = time.perf_counter()
         result = self._result(end.status, end.reason)
         self.stage("merge", began, f"{len(result.findings):,} detections")
         text = self._asking().synthesis(result.digest)
         if text is not None:
             result = self._result(end.status, end.reason, text)
-        self.result = result
-        self.tell(end.status, end.reason)
+        return result
 
     def _result(self, status: str, reason: str = "", text: str | None = None) -> Result:
         # Copies that no other thread's change can come in between.

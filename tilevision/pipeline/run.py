@@ -243,8 +243,10 @@ class Run:
 
     def _retry(self, tiles: frozenset[Tile] | None) -> None:
         conductor = self._conductor
-        conductor.commands.put(RetryFailed(tiles))
-        if self.status not in ENDED:
+        with conductor.changed:  # the run has ended, or hears of this before it does
+            conductor.commands.put(RetryFailed(tiles))
+            ended = self.status in ENDED
+        if not ended:
             return
         if conductor.result is None or self.status == "blocked":
             raise RunError(f"run {self.id} is {self.status}; start it again instead")
