@@ -143,8 +143,6 @@ def _identified(path: str, file: BinaryIO) -> Image:
 def _looks_like(prefix: bytes) -> str:
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in prefix):
         return ": it looks like text"
-    if prefix.startswith(b"%PDF"):
-        return ": it is a PDF document; save its pages as images first"
     return "; convert it to one of these"
 
 

@@ -47,7 +47,7 @@ def pages(path: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     path : str or PathLike
-        Pages are read of TIFF files.
+        Pages are read of TIFF and PDF files.
 
     Raises
     ------

@@ -20,7 +20,8 @@ from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
-from tilevision.sources.pagenames import split_page
+from tilevision.sources.pagenames import page_name, split_page
+from tilevision.sources.pdf import DPI, PDF, open_pdf
 from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
@@ -34,18 +35,28 @@ _open: OrderedDict[str, ImageSource] = OrderedDict()
 _open_lock = threading.Lock()
 
 
-def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -> ImageSource:
+def open_source(
+    image: Any,
+    *,
+    mpp: float | tuple[float, float] | None = None,
+    page: int | None = None,
+    dpi: float | None = None,
+) -> ImageSource:
     """Open an image for reading by the window.
 
     Parameters
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
         A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
-        OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, or PNG, JPEG,
-        WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
+        OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, a PDF, or PNG,
+        JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
         source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
+    page : int, optional
+        Which page of a TIFF or PDF, from 1; the same as ``"scan.pdf#page=3"``.
+    dpi : float, optional
+        Pixels per inch at which a page of a PDF is drawn; 200 where not given.
 
     Raises
     ------
@@ -54,7 +65,10 @@ def open_source(image: Any, *, mpp: float | tuple[float, float] | None = None) -
     """
     resolution = _checked_mpp(mpp)
     if isinstance(image, (str, os.PathLike)):
-        return _open_path(os.fspath(image), resolution)
+        name = os.fsdecode(image)
+        return _open_path(name if page is None else page_name(name, page), resolution, dpi)
+    if page is not None or dpi is not None:
+        raise SourceError(f"page= and dpi= are of files, not of a {type(image).__name__}")
     if isinstance(image, np.ndarray):
         return open_array(image, mpp=resolution)
     if is_dask_array(image):
@@ -108,8 +122,7 @@ def open_reference(ref: SourceRef) -> ImageSource:
     return source
 
 
-def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSource:
-    name = os.fsdecode(path)
+def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> ImageSource:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise SourceError(f"{name} is a URL: download it first, and pass the path of the file")
     name, page = split_page(name)
@@ -117,6 +130,10 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
     if is_zarr(path) and page is None:
         return open_zarr(path, mpp=mpp)
     prefix = _first_bytes(name)
+    if prefix.startswith(PDF):
+        return open_pdf(path, frame=(page or 1) - 1, dpi=_checked_dpi(dpi), mpp=mpp)
+    if dpi is not None:
+        raise SourceError(f"{name} is no PDF document; dpi= is for those")
     tiff = prefix.startswith(_TIFF)
     if is_slide(path, tiff=tiff) and page is None:
         return open_slide(path, mpp=mpp)
@@ -125,7 +142,9 @@ def _open_path(path: str | bytes, mpp: tuple[float, float] | None) -> ImageSourc
 
         return open_tiff(path, mpp=mpp, frame=(page or 1) - 1)
     if page is not None:
-        raise SourceError(f"{name}: no page can be read of such a file; pages are those of TIFF")
+        raise SourceError(
+            f"{name}: no page can be read of such a file; pages are those of TIFF and PDF"
+        )
     if prefix.startswith(MAGIC):
         return open_npy(path, mpp=mpp)
     from tilevision.sources.flat import open_flat, picture_format
@@ -176,6 +195,13 @@ def _checked_mpp(mpp: float | tuple[float, float] | None) -> tuple[float, float]
     if not (np.isfinite(both).all() and (both > 0).all()):
         raise SourceError(f"mpp={mpp!r} makes no sense; give microns per pixel, or (x, y) of them")
     return float(both[0]), float(both[1])
+
+
+def _checked_dpi(dpi: float | None) -> float:
+    value = DPI if dpi is None else dpi
+    if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+        raise SourceError(f"dpi={dpi!r} makes no sense; give pixels per inch, as 200")
+    return float(value)
 
 
 def _opener(name: str) -> Callable[..., ImageSource]:
