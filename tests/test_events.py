@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -199,6 +200,15 @@ def test_a_late_listener_learns_what_an_early_one_knows(story, late):
     assert fold(caught_up) == fold(early)
     stages = [event for event in early if isinstance(event, StageDone)]
     assert [event for event in caught_up if isinstance(event, StageDone)] == stages
+
+
+@given(st.lists(events, max_size=30))
+def test_counts_are_those_of_the_snapshot(story):
+    """Each tile counts once, under its latest status."""
+    bus = Bus()
+    for event in story:
+        bus.emit(event)
+    assert bus.counts() == Counter(e.status for e in bus.snapshot() if isinstance(e, TileChanged))
 
 
 def test_a_listener_that_raises_is_logged_once_and_hurts_nobody(caplog):

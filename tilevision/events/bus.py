@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ class Bus:
         self._run: tuple[int, RunChanged] | None = None
         self._stages: list[tuple[int, StageDone]] = []
         self._tiles: dict[Tile, tuple[int, TileChanged]] = {}
+        self._counts: Counter[str] = Counter()
         self._boxes = 0
         self._boxes_per_tile = BOXES_PER_EVENT
         self._one_tile_in = 1
@@ -90,6 +92,11 @@ class Bus:
                 numbered.append(self._run)
         return [event for _, event in sorted(numbered, key=lambda pair: pair[0])]
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of tiles by their latest status; quick, however many there are."""
+        with self._state:
+            return {status: n for status, n in self._counts.items() if n}
+
     def _deliver(self, event: Event) -> None:
         with self._state:
             self._remember(event)
@@ -113,7 +120,10 @@ class Bus:
             self._stages.append((self._number, event))
         else:
             before = self._tiles.get(event.tile)
-            self._boxes -= len(before[1].boxes) if before else 0
+            if before is not None:
+                self._boxes -= len(before[1].boxes)
+                self._counts[before[1].status] -= 1
+            self._counts[event.status] += 1
             event = self._thinned(event)
             self._tiles[event.tile] = (self._number, event)
             self._boxes += len(event.boxes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -84,9 +83,9 @@ class Run:
     @property
     def counts(self) -> dict[str, int]:
         """Tiles by status; those not yet heard of are ``pending``."""
-        heard = Counter(e.status for e in self._bus.snapshot() if isinstance(e, TileChanged))
-        pending = len(self.tiles) - heard.total()
-        return ({"pending": pending} if pending else {}) | dict(heard)
+        heard = self._bus.counts()
+        pending = len(self.tiles) - sum(heard.values()) + heard.pop("pending", 0)
+        return ({"pending": pending} if pending else {}) | heard
 
     @property
     def dashboard_link(self) -> str | None:
