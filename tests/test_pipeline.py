@@ -381,8 +381,9 @@ def test_many_images_and_a_bad_one(elsewhere: Path, spots: np.ndarray) -> None:
     assert list(batch) == ["a.png", "c.png"]
     assert list(batch.errors) == ["b.png"]
     assert not batch.complete
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a.geojson", "c.geojson"]
-    assert list(batch.to_dataframe()["image"]) == ["a.png", "c.png", "b.png"]
+    written = sorted(path.name for path in Path("out").iterdir())
+    assert written == ["a.geojson", "c.geojson", "summary.csv"]
+    assert list(batch.to_dataframe()["image"]) == ["a.png", "b.png", "c.png"]
 
 
 def test_images_that_would_be_written_to_one_file_are_refused(elsewhere: Path) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilevision.cli.failing import ExitCode, interruptible, resumable, warn
+from tilevision.cli.failing import ExitCode, resumable, warn
 from tilevision.cli.options import analysis_options, arguments
 from tilevision.cli.reporting import Report
 from tilevision.errors import ModelError, RunError, SourceError
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Run
+    from tilevision.pipeline.many import Many
     from tilevision.result import Result
 
 __all__ = ["run", "wait"]
@@ -33,7 +33,12 @@ CLOSING_SECONDS = 15.0
     help="File to write, by its suffix: .geojson, .csv, .json, .coco.json, .gpkg, .parquet, "
     ".cvat.xml, .voc.xml, .label-studio.json, .yolo (a folder), …; may be repeated.",
 )
-@click.option("--out-dir", help="Folder for a GeoJSON per image; an IMAGE may then be a folder.")
+@click.option("--out-dir", help="Folder for a file per image, and for the table of many.")
+@click.option(
+    "--format",
+    "out_format",
+    help="Of the files in --out-dir: csv, coco, qupath, parquet, … [default: geojson]",
+)
 @click.option("--report", help="HTML file for Dask's performance report; for one image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 @click.pass_context
@@ -43,25 +48,37 @@ def run(
     images: tuple[str, ...],
     outs: tuple[str, ...],
     out_dir: str | None,
+    out_format: str | None,
     report: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Analyse one image or many.
 
-    Running the same command again goes on where the last one stopped.
+    An IMAGE may be a folder, a pattern in quotes, a page as scan.tif#page=3, or all of them as
+    scan.tif#pages. Running the same command again goes on where the last one stopped.
     """
+    from tilevision.pipeline.many import Many
+    from tilevision.pipeline.series import stands_for_many
+    from tilevision.pipeline.settings import Settings
+
+    if out_format is not None and out_dir is None:
+        raise click.UsageError("--format is of the files in --out-dir; give that, too")
+    form = out_format or "geojson"
     printed = Report(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
-    if len(images) == 1 and (folder is None or not _stands_for_many(images[0])):
-        targets = _targets(images[0], outs, folder)
+    if len(images) == 1 and (folder is None or not stands_for_many(images[0])):
+        targets = _targets(images[0], outs, folder, form)
         given = arguments(options) | {"report": report}
         ctx.exit(_one(ctx, images[0], targets, given, printed))
     if outs:
         raise click.UsageError("--out names one file; for many images give --out-dir")
     if report is not None:
         raise click.UsageError("--report is of one image's run; leave it out for many")
-    ctx.exit(_many(ctx, images, folder, arguments(options), printed))
+    keeps = not options["no_checkpoint"]
+    several = images[0] if len(images) == 1 else images
+    many = Many(several, Settings(**arguments(options)), folder, form)
+    ctx.exit(_many(ctx, many, printed, keeps=keeps))
 
 
 def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
@@ -124,25 +141,12 @@ def _refuse_nothing(result: Result) -> None:
                 raise error(f"{result.name}: {reasons[0][2]}")
 
 
-def _many(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    folder: Path | None,
-    given: dict[str, Any],
-    report: Report,
-) -> ExitCode:
-    import tilevision as tv
-
-    with interruptible(ctx, keeps=given["checkpoint"] is not None):
-        batch = tv.analyze_many(images[0] if len(images) == 1 else images, out_dir=folder, **given)
-    report.batch(batch)
-    return ExitCode.COMPLETE if batch.complete else ExitCode.MISSING
-
-
-def _stands_for_many(image: str) -> bool:
-    """Say whether `image` is a folder, or a pattern that no shell has replaced."""
-    path = Path(image)
-    return path.is_dir() or (glob.has_magic(image) and not path.exists())
+def _many(ctx: click.Context, many: Many, report: Report, *, keeps: bool) -> ExitCode:
+    with resumable(ctx, keeps=keeps):
+        for one in many:
+            report.one(one)
+    report.many(many)
+    return ExitCode.COMPLETE if many.complete else ExitCode.MISSING
 
 
 def _folder(out_dir: str | None) -> Path | None:
@@ -157,11 +161,12 @@ def _folder(out_dir: str | None) -> Path | None:
     return folder
 
 
-def _targets(image: str, outs: Sequence[str], folder: Path | None) -> list[Path]:
+def _targets(image: str, outs: Sequence[str], folder: Path | None, form: str) -> list[Path]:
     """Return the files to write; hours of work are not to end at a misspelt suffix."""
     from tilevision.exporting import destination
+    from tilevision.pipeline.series import targets
 
-    wanted = list(map(Path, outs))
+    wanted = [destination(Path(path)) for path in outs]
     if folder is not None:
-        wanted.append(folder / f"{Path(image).stem}.geojson")
-    return [destination(path) for path in wanted]
+        wanted.extend(targets(folder, [Path(image).name], form).values())
+    return wanted

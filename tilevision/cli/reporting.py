@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 from tilevision.cli.failing import printable, warn
 
 if TYPE_CHECKING:
-    from tilevision.pipeline import Batch
+    from tilevision.pipeline.many import Analysed, Many
     from tilevision.result import Result
 
 __all__ = ["Report"]
@@ -45,20 +46,33 @@ class Report:
                 self._say(f"wrote {path}")
         _warn_of_failures(result)
 
-    def batch(self, batch: Batch) -> None:
-        """Print a table with a row per image."""
-        if self._as_json:
-            for result in batch.results.values():
-                self._line(facts(result))
-            for name, error in batch.errors.items():
-                self._line({"image": name, "status": "error", "error": str(error)})
-        elif not self._quiet:
-            table = batch.to_dataframe().drop(columns="error")
+    def one(self, one: Analysed) -> None:
+        """Print one of many results as JSON, where that was asked for."""
+        if not self._as_json:
+            return
+        if one.result is not None:
+            files = [str(one.file)] if one.file is not None else []
+            self._line(facts(one.result) | {"files": files})
+        else:
+            row = one.row
+            self._line({"image": row.image, "status": row.status, "error": row.error})
+
+    def many(self, many: Many) -> None:
+        """Print a table with a row per image, and of each that is not whole why."""
+        rows = list(many.rows.values())
+        if not self._as_json and not self._quiet:
+            import pandas as pd
+
+            table = pd.DataFrame(map(asdict, rows)).drop(columns="error")
             self._say(table.to_string(index=False))
-        for result in batch.results.values():
-            _warn_of_failures(result)
-        for name, error in batch.errors.items():
-            warn(f"{name}: {error}")
+        lacking = [row for row in rows if row.error]
+        for row in lacking:
+            warn(f"{row.image}: {row.status}. {row.error}")
+        if lacking:
+            whole = len(rows) - len(lacking)
+            warn(f"{whole} of {len(rows)} images are complete; the same command tries the others")
+        if many.summary is not None and not self._as_json and not self._quiet:
+            self._say(f"wrote {many.summary.parent} ({many.summary.name} is this table)")
 
     def _line(self, facts: dict[str, Any]) -> None:
         click.echo(json.dumps(facts))

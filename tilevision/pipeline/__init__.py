@@ -1,9 +1,10 @@
 """The only conductor: from an image and a model to a result."""
 
+from tilevision.pipeline.batch import Batch
 from tilevision.pipeline.followed import FollowedRun
 from tilevision.pipeline.history import runs
 from tilevision.pipeline.launch import analyze, plan, resume, start
-from tilevision.pipeline.many import Batch, analyze_many
+from tilevision.pipeline.many import analyze_many
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.recipes import recipe
 from tilevision.pipeline.replayed import ReplayedRun

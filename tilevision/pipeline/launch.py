@@ -252,7 +252,12 @@ def resume(
 
 
 def launch(
-    image: Any, settings: Settings, *, waits: bool = False, manifest: dict[str, Any] | None = None
+    image: Any,
+    settings: Settings,
+    *,
+    waits: bool = False,
+    manifest: dict[str, Any] | None = None,
+    show: Callable[[Plan, Bus], None] | None = None,
 ) -> Run:
     """Plan, then start the run's thread.
 
@@ -263,6 +268,8 @@ def launch(
         Whether the caller will wait for the run.
     manifest : dict, optional
         Of the run to go on with; None: a new one.
+    show : callable, optional
+        Shows the progress, of which several runs have one.
     """
     stages = resolve_stages(settings)
     if settings.min_score is None:
@@ -273,7 +280,7 @@ def launch(
         check_same_work(manifest, decided)
     run_id, bus = manifest["id"] if manifest else new_run_id(), Bus()
     if waits if settings.progress is None else settings.progress:
-        _show_progress(decided, bus)
+        (show or _show_progress)(decided, bus)
     conductor = Conductor(run_id, decided, settings, bus)
     told = manifest or _manifest(run_id, image, decided, settings)
     return Run(conductor, bus, Session(settings.checkpoint, run_id, told, bus))
