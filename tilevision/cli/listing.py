@@ -69,6 +69,11 @@ def models(as_json: bool) -> None:
     import tilevision as tv
 
     _print([_model_row(known) for known in tv.models()], as_json=as_json)
+    if not as_json:
+        click.echo(
+            "\nAlso weights.onnx, a .pt of Ultralytics or PyTorch, a folder saved by transformers, "
+            "and FILE.py:FUNCTION."
+        )
 
 
 def _model_row(known: Registered) -> dict[str, Any]:
