@@ -29,6 +29,9 @@ _BASES = (
     ("torch.nn.modules.module", "Module", "torch"),
 )
 
+# What a pickle of nothing but weights imports.
+_OF_WEIGHTS = {"torch", "collections", "numpy", "builtins", "_codecs"}
+
 
 def kind_of(value: Any) -> str:
     """Return the kind of model that an object is, or ``""``.
@@ -84,10 +87,11 @@ def kind_of_path(path: Path) -> str:
 
 
 def _kind_of_checkpoint(path: Path) -> str:
-    owners = {text.partition(".")[0] for text in _classes(path)}
+    classes = _classes(path)
+    owners = {text.partition(" ")[0].partition(".")[0] for text in classes}
     if "ultralytics" in owners:
         return "ultralytics"
-    if any(".nn." in text or text.startswith("torchvision") for text in _classes(path)):
+    if not owners <= _OF_WEIGHTS or any("torch.nn.modules" in text for text in classes):
         return "torch"
     raise ModelError(
         f"{str(path)!r} holds weights without the network they belong to; build it, load them "

@@ -192,6 +192,7 @@ def load(spec: ModelSpec) -> TransformersDetector:
     check_unchanged(path, params["content"], spec.name)
     device = torch_device(spec.device)
     transformers = library("transformers")
+    transformers.utils.logging.disable_progress_bar()  # in a worker's log it tells nobody anything
     try:
         made = transformers.pipeline(params["task"], model=str(path), device=device)
     except Exception as error:
