@@ -129,7 +129,7 @@ def test_every_import_is_seen():
     """The reading of imports understands each form, or the table would hold nothing."""
     seen = set(_imports(PACKAGE / "result.py"))
     assert "tilevision.sources.ImageSource" in seen  # under TYPE_CHECKING
-    assert "tilevision.plot.draw_result" in seen  # within a function
+    assert "tilevision.seams.merge" in seen  # within a function
     assert "tilevision.digest.digest" in seen
 
 

@@ -29,7 +29,7 @@ from tilevision.exporting.formats import Format
 from tilevision.findings import Findings
 from tilevision.result import TileRow
 
-HOLDING = [s for s in SUFFIXES if s != ".recipe.json"]  # a recipe holds no detections
+HOLDING = [s for s in SUFFIXES if "heatmap" not in s and s != ".recipe.json"]  # detections
 
 
 def _read(path):

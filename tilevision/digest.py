@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tilevision.units import Units
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["Digest", "coverage", "covered_area", "describe", "digest", "remarks"]
+__all__ = ["Digest", "coverage", "covered_area", "describe", "digest", "most_probable", "remarks"]
 
 STRONGEST = 10
 CLASSES = 20
@@ -53,6 +54,8 @@ class Digest:
         Median width and height of the boxes, pixels.
     strongest : tuple
         Up to 10 detections with the highest score: label, score, box.
+    classified : mapping of str to int
+        Where the model classifies whole tiles: of how many each class is the most probable.
     region : str, optional
         What the region is, where one was asked for; findings are those within it.
     region_share : float
@@ -78,6 +81,7 @@ class Digest:
     low_score_share: float | None
     median_size: tuple[float, float] | None
     strongest: tuple[dict[str, Any], ...]
+    classified: dict[str, int] = field(default_factory=dict)
     region: str | None = None
     region_share: float = 1.0
 
@@ -112,6 +116,7 @@ def digest(
     model: str = "",
     n_saturated: int = 0,
     region: Region | None = None,
+    classified: Mapping[str, int] | None = None,
 ) -> Digest:
     """Digest merged `findings` (image frame, within `region`) and the status of each tile."""
     analysed = [tile for tile, status in tiles if status in ("done", "restored")]
@@ -156,6 +161,7 @@ def digest(
             }
             for i in range(min(STRONGEST, len(scores)))
         ),
+        classified=dict(classified or {}),
         region=None if region is None else region.name,
         region_share=whole / (size[0] * size[1]),
     )
@@ -200,6 +206,12 @@ def describe(facts: Digest) -> str:
 
 
 def _found(facts: Digest) -> str:
+    if facts.classified and not facts.n_findings:
+        kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.classified.items())[:5]]
+        return (
+            f"{facts.model or 'The model'} classified {sum(facts.classified.values()):,} tiles "
+            f"(most probable: {', '.join(kinds)})"
+        )
     if not facts.n_findings:
         return f"{facts.model or 'The model'} found nothing"
     kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.counts.items())[:5]]
@@ -233,6 +245,13 @@ def coverage(facts: Digest) -> str:
 def _percent(share: float) -> str:
     """Never 0 % for something missing, never 100 % for something found."""
     return f"{100 * share:.2g} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+
+
+def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:
+    """Return of how many tiles each class is the most probable, most frequent first."""
+    scores = [one.findings.tile_scores for one in found if one.findings.tile_scores]
+    counts = Counter(max(sorted(each), key=lambda name: each[name]) for each in scores)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CLASSES])
 
 
 def remarks(found: Sequence[TileFindings]) -> str:

@@ -40,6 +40,12 @@ class Heatmap:
     cell: float
     size: tuple[int, int]
 
+    @property
+    def most_varied(self) -> str:
+        """The class whose probability differs most over the image."""
+        spread = np.nanstd(self.values.reshape(len(self.labels), -1), axis=1)
+        return self.labels[int(np.argmax(spread))]
+
     def of(self, label: str) -> NDArray[np.float32]:
         """Return the map ``(rows, columns)`` of one class.
 

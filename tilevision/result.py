@@ -10,14 +10,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
-from tilevision.digest import Digest, coverage, describe, digest, remarks
+from tilevision.digest import Digest, coverage, describe, digest, most_probable, remarks
 from tilevision.exporting.exportable import Exportable
 from tilevision.findings import Findings, TileFindings
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
@@ -177,6 +175,7 @@ class Result(Exportable):
             model=self.facts.model,
             n_saturated=sum(seen.saturated for seen in self.tile_findings),
             region=self.facts.region,
+            classified=most_probable(self.tile_findings),
         )
 
     @property
@@ -276,29 +275,6 @@ class Result(Exportable):
         changed = {name: value for name, value in asked.items() if value is not _SAME}
         settings = replace(self.settings, **changed)
         return Result(self.source, self.rows, self.tile_findings, settings, self.facts, self.name)
-
-    def plot(self, target: Figure | Axes | None = None) -> Figure:
-        """Draw the image, its tiles by status and its detections; say what is missing.
-
-        Parameters
-        ----------
-        target : matplotlib Figure or Axes, optional
-            Where to draw; None makes a figure that a notebook shows by itself.
-        """
-        from tilevision.plot import draw_result
-
-        tiles = [(row.tile, row.status) for row in self.rows]
-        title = f"{self.name}: {len(self.findings):,} detections"
-        outline = () if self.facts.region is None else self.facts.region.outline()
-        return draw_result(
-            target,
-            self.source,
-            tiles,
-            self.findings,
-            title=title,
-            note=self.coverage,
-            outline=outline,
-        )
 
     def __repr__(self) -> str:
         return (

@@ -151,7 +151,8 @@ def _geojson(data: Mapping[str, Any], place: Georeference | None, where: str) ->
     import shapely
     from shapely.geometry import shape
 
-    rows = list(data["features"])
+    # Tiles with their probabilities, as our own export for QuPath has them, are no objects.
+    rows = [row for row in data["features"] if _kind(row) != "tile"]
     shapes = np.array([shape(row["geometry"]) for row in rows], dtype=object)
     frame = str(data.get("coordinates_in", ""))
     if place is not None and not frame.startswith("pixels"):
@@ -170,6 +171,10 @@ def _geojson(data: Mapping[str, Any], place: Georeference | None, where: str) ->
     origin = np.tile(np.asarray(data.get("origin", (0, 0)), dtype=np.float64), 2)
     boxes = np.reshape(shapely.bounds(shapes), (-1, 4)) + origin
     return Findings(boxes, labels=[_name(row) for row in rows])
+
+
+def _kind(feature: Mapping[str, Any]) -> object:
+    return (feature.get("properties") or {}).get("objectType")
 
 
 def _name(feature: Mapping[str, Any]) -> str:

@@ -50,6 +50,8 @@ def save(
     label-studio         .label-studio.json       a task with predictions; per cent of the sides
     cvat                 .cvat.xml                CVAT for images 1.1
     voc                  .voc.xml                 Pascal VOC, boxes
+    heatmap              .heatmap.tif             GeoTIFF of tile probabilities, a band a class
+    heatmap-png          .heatmap.png             one class, and a world file (.pgw)
     recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
     ===================  =======================  ==============================================

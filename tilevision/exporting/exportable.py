@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from tilevision.exporting.crops import Choice
+    from tilevision.heatmap import Heatmap
     from tilevision.result import Result
 
 __all__ = ["Exportable"]
@@ -39,6 +44,26 @@ class Exportable:
         from tilevision.exporting.crops import export_tiles
 
         return export_tiles(cast("Result", self), folder, which, limit=limit, yolo=yolo)
+
+    def plot(self, target: Figure | Axes | None = None, label: str | None = None) -> Figure:
+        """Draw image, tiles, detections or heatmap. See `tilevision.exporting.picture.plot`."""
+        from tilevision.exporting.picture import plot
+
+        return plot(cast("Result", self), target, label)
+
+    def heatmap(self, cell: float | None = None) -> Heatmap:
+        """Return the probabilities of whole tiles as a map. See `tilevision.heatmap.heatmap`."""
+        from tilevision.heatmap import heatmap
+
+        result = cast("Result", self)
+        return heatmap(result.tile_findings, result.source.size, cell)
+
+    @property
+    def tile_scores(self) -> pd.DataFrame:
+        """One row a tile that was classified: id, box, a column of probabilities a class."""
+        from tilevision.exporting.tables import tile_score_table
+
+        return tile_score_table(cast("Result", self).tile_findings)
 
     def methods(self) -> str:
         """Return a paragraph for a paper. See `tilevision.exporting.methods`."""

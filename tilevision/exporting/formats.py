@@ -19,6 +19,7 @@ from tilevision.exporting import (
     labelstudio,
     parquet,
     qupath,
+    rasters,
     recipes,
     spreadsheet,
     voc,
@@ -43,7 +44,8 @@ class Format:
         ``write(result, stream, **options)`` for a text, ``write(result, path, **options)``
         otherwise.
     makes : str
-        ``"text"``, ``"file"`` (what a library writes) or ``"folder"``.
+        ``"text"``, ``"file"`` (what a library writes), ``"files"`` (several, which it places
+        itself) or ``"folder"``.
     needs : str
         A library that does not come with tilevision; empty for none.
     extra : str
@@ -56,7 +58,7 @@ class Format:
 
     suffix: str
     write: Callable[..., None]
-    makes: Literal["text", "file", "folder"] = "text"
+    makes: Literal["text", "file", "files", "folder"] = "text"
     needs: str = ""
     extra: str = ""
     keeps: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ FORMATS: dict[str, Format] = {
     "coco-results": Format(".coco-results.json", coco.write_results),
     "label-studio": Format(".label-studio.json", labelstudio.write),
     "cvat": Format(".cvat.xml", cvat.write),
+    "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
+    "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
     "recipe": Format(".recipe.json", recipes.write),
     "voc": Format(".voc.xml", voc.write),
     "yolo": Format(".yolo", yolo.write, "folder", keeps=yolo.KEEPS),

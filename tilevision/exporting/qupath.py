@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterator
+from itertools import chain
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID, uuid5
@@ -71,6 +72,7 @@ def write(
         **statement(result),
     }
     rows = _features(result, corner, object_type)
+    rows = chain(rows, _tiles(result, corner))
     stream_json(stream, head, map(_identified, rows) if ids else rows, "features")
 
 
@@ -94,6 +96,24 @@ def _features(
     for detection in detections(result, corner):
         properties = {"objectType": object_type} | _properties(detection, unit)
         yield {"type": "Feature", "geometry": geometry(detection), "properties": properties}
+
+
+def _tiles(result: Result, corner: tuple[float, float]) -> Iterator[dict[str, Any]]:
+    """Yield each classified tile as QuPath's own tiles are: its probabilities as measurements."""
+    x, y = corner
+    for seen in result.tile_findings:
+        scores = seen.findings.tile_scores
+        if scores:
+            box = seen.tile.box
+            x0, y0, x1, y1 = box.x0 - x, box.y0 - y, box.x1 - x, box.y1 - y
+            ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+            properties = {
+                "objectType": "tile",
+                "name": seen.tile.id,
+                "measurements": {f"Probability {name}": p for name, p in scores.items()},
+            }
+            where = {"type": "Polygon", "coordinates": [ring]}
+            yield {"type": "Feature", "geometry": where, "properties": properties}
 
 
 def _properties(detection: Detection, unit: str) -> dict[str, Any]:
@@ -133,5 +153,7 @@ def _colour(label: str) -> list[int]:
 
 
 def _identified(feature: dict[str, Any]) -> dict[str, Any]:
-    what = (feature["properties"]["classification"]["name"], feature["geometry"])
+    said = feature["properties"]
+    name = said["classification"]["name"] if "classification" in said else said["name"]
+    what = (name, feature["geometry"])
     return {"type": "Feature", "id": str(uuid5(_NAMESPACE, repr(what)))} | feature

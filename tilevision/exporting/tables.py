@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.account import TileRow
-from tilevision.findings import Findings
+from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import MultiPolygon, area
 
 if TYPE_CHECKING:
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from tilevision.result import Result
 
-__all__ = ["AREA_COLUMNS", "areas", "class_numbers", "detection_table", "tile_table"]
+__all__ = [
+    "AREA_COLUMNS",
+    "areas",
+    "class_numbers",
+    "detection_table",
+    "tile_score_table",
+    "tile_table",
+]
 
 AREA_COLUMNS = {"µm²": "area_um2", "m²": "area_m2"}
 _BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -56,6 +63,19 @@ def tile_table(rows: Sequence[TileRow]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([_tile_record(row) for row in rows], columns=_TILE_COLUMNS)
+
+
+def tile_score_table(tile_findings: Sequence[TileFindings]) -> pd.DataFrame:
+    """Return one row per classified tile; see `Result.tile_scores`."""
+    import pandas as pd
+
+    rows = [
+        {"id": seen.tile.id, **dict(zip(_BOX, seen.tile.box.as_tuple(), strict=True))}
+        | dict(seen.findings.tile_scores)
+        for seen in tile_findings
+        if seen.findings.tile_scores
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["id", *_BOX])
 
 
 def class_numbers(findings: Findings) -> NDArray[np.int64]:

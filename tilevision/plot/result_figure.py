@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
+from tilevision.heatmap import Heatmap
+from tilevision.plot.heat import draw_heat, heat_keys
 from tilevision.plot.tile_map import TileMap, status_codes
 from tilevision.plot.wording import (
     OUTLINE,
@@ -44,6 +46,7 @@ def draw_result(
     title: str = "",
     note: str = "",
     outline: Sequence[NDArray[np.float64]] = (),
+    heat: tuple[Heatmap, str] | None = None,
 ) -> Figure:
     """Draw a result with its title, what is missing, and a legend that counts in words.
 
@@ -65,6 +68,8 @@ def draw_result(
         not analysed and no note is given, this line says so.
     outline : sequence of array (k, 2)
         Closed rings x, y of the region that was asked for, full-resolution pixels.
+    heat : (Heatmap, str), optional
+        Probabilities of tiles, and the class to show.
 
     Returns
     -------
@@ -76,8 +81,9 @@ def draw_result(
     size = size or _full_size(image)
     heading = heading_for(title, note, tiles)
     keys = status_keys(tiles) + region_keys(outline) + class_keys(findings)
+    keys += heat_keys(heat[1]) if heat is not None else []
     axes = frame_axes(target, size, heading.n_lines, len(keys))
-    draw_overlay(axes, image, tiles, findings, size=size, outline=outline)
+    draw_overlay(axes, image, tiles, findings, size=size, outline=outline, heat=heat)
     write_around(axes, heading, keys)
     figure = axes.get_figure(root=True)
     assert figure is not None  # the axes were made on one
@@ -92,6 +98,7 @@ def draw_overlay(
     *,
     size: tuple[int, int] | None = None,
     outline: Sequence[NDArray[np.float64]] = (),
+    heat: tuple[Heatmap, str] | None = None,
 ) -> None:
     """Draw the image, its tiles by status and its findings, and nothing around them.
 
@@ -102,6 +109,8 @@ def draw_overlay(
     extent = (0, width, height, 0)
     pixels = _pixels(image, size)
     axes.imshow(pixels, extent=extent, interpolation="antialiased", zorder=0)
+    if heat is not None:
+        draw_heat(axes, *heat)
     if tiles:
         factor = min(1.0, 1200 / max(size))
         shape = (max(1, round(height * factor)), max(1, round(width * factor)))

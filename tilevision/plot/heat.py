@@ -1,0 +1,49 @@
+"""A map of probabilities over the image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tilevision.heatmap import Heatmap
+from tilevision.plot.labels import drawable
+from tilevision.plot.wording import Key
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_heat", "heat_keys"]
+
+_COLOURS = "cividis"  # evenly bright for all kinds of sight
+_ALPHA = 0.55
+_STEPS = (0.0, 0.5, 1.0)
+
+
+def draw_heat(axes: Axes, heat: Heatmap, label: str) -> None:
+    """Draw the probability of class `label`, clear where no tile has any.
+
+    The coordinates of the axes are pixels of the full-resolution image.
+    """
+    values = heat.of(label)
+    rows, columns = values.shape
+    extent = (0, columns * heat.cell, rows * heat.cell, 0)
+    axes.imshow(
+        values,
+        extent=extent,
+        interpolation="nearest",
+        zorder=1.5,
+        cmap=_COLOURS,
+        vmin=0.0,
+        vmax=1.0,
+        alpha=_ALPHA,
+    )
+
+
+def heat_keys(label: str) -> list[Key]:
+    """Return what the colours of `draw_heat` mean."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    colours = mpl.colormaps[_COLOURS]
+    return [
+        Key(f"{drawable(label, 24)} {step:.0%}", to_hex(colours(step)), fill=1.0) for step in _STEPS
+    ]
