@@ -47,6 +47,7 @@ from .schedule import Quota as Quota
 from .schedule import Retry as Retry
 from .seams import merge as merge
 from .sources import ImageSource as ImageSource
+from .sources import frames as frames
 from .sources import open_source as open_source
 from .sources import pages as pages
 from .view import Panel as Panel

@@ -6,6 +6,7 @@ from tilevision.sources.listing import images_in, pages
 from tilevision.sources.opening import open_reference, open_source
 from tilevision.sources.pagenames import ALL_PAGES, file_of
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
+from tilevision.sources.video import frames
 
 __all__ = [
     "ALL_PAGES",
@@ -16,6 +17,7 @@ __all__ = [
     "SourceRef",
     "display_options",
     "file_of",
+    "frames",
     "images_in",
     "open_reference",
     "open_source",

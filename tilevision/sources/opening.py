@@ -25,6 +25,7 @@ from tilevision.sources.pdf import DPI, PDF, open_pdf
 from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
+from tilevision.sources.video import is_video, open_video
 from tilevision.sources.zarrstore import is_zarr, open_zarr
 
 __all__ = ["open_reference", "open_source"]
@@ -48,13 +49,13 @@ def open_source(
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
         A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
-        OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, a PDF, or PNG,
-        JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that already is a
-        source is returned as it is.
+        OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, a PDF, a video,
+        or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that
+        already is a source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
     page : int, optional
-        Which page of a TIFF or PDF, from 1; the same as ``"scan.pdf#page=3"``.
+        Which page of a TIFF or PDF, or frame of a video, from 1; the same as ``"scan.pdf#page=3"``.
     dpi : float, optional
         Pixels per inch at which a page of a PDF is drawn; 200 where not given.
 
@@ -137,13 +138,11 @@ def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) ->
     tiff = prefix.startswith(_TIFF)
     if is_slide(path, tiff=tiff) and page is None:
         return open_slide(path, mpp=mpp)
-    if tiff:
-        from tilevision.sources.tiff import open_tiff
-
-        return open_tiff(path, mpp=mpp, frame=(page or 1) - 1)
+    if tiff or is_video(path):
+        return _open_frame(path, tiff, (page or 1) - 1, mpp)
     if page is not None:
         raise SourceError(
-            f"{name}: no page can be read of such a file; pages are those of TIFF and PDF"
+            f"{name}: no page can be read of it; pages are those of TIFF, PDF and videos"
         )
     if prefix.startswith(MAGIC):
         return open_npy(path, mpp=mpp)
@@ -152,6 +151,14 @@ def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) ->
     if is_raster(path, picture=picture_format(prefix)):
         return open_raster(path, mpp=mpp)
     return open_flat(path, mpp=mpp)
+
+
+def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | None) -> ImageSource:
+    if not tiff:
+        return open_video(path, frame=frame, mpp=mpp)
+    from tilevision.sources.tiff import open_tiff
+
+    return open_tiff(path, mpp=mpp, frame=frame)
 
 
 def _first_bytes(name: str) -> bytes:

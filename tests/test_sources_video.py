@@ -1,0 +1,119 @@
+"""Frames of a video: exactly the one asked for, by number and by time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tilevision as tv
+from tilevision.errors import SourceError
+from tilevision.geometry import Box
+from tilevision.sources import open_reference, open_source
+
+av = pytest.importorskip("av", reason="PyAV (extra video) is not installed")
+
+FRAMES = 60
+SIDE = 32
+
+
+def _film(path: Path, codec: str, stamps: list[int] | None = None) -> Path:
+    """Write a film of 10 frames a second whose frames show their number, in 8 black or white bits.
+
+    B-frames and few key frames, so that neither order nor seeking is simple.
+    """
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 8 * SIDE, 2 * SIDE, "yuv420p"
+        stream.codec_context.gop_size = 25
+        stream.codec_context.max_b_frames = 2
+        for number in range(FRAMES):
+            bits = [255 * (number >> bit & 1) for bit in range(8)]
+            row = np.repeat(np.array(bits, np.uint8), SIDE)
+            # The lower half is dark: it tells how the picture is turned.
+            pixels = np.concatenate([np.tile(row, (SIDE, 1)), np.zeros((SIDE, row.size), np.uint8)])
+            frame = av.VideoFrame.from_ndarray(np.repeat(pixels[..., None], 3, 2), format="rgb24")
+            frame.pts = number if stamps is None else stamps[number]
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def _number(source: tv.ImageSource) -> int:
+    shown = source.read(Box(0, 0, *source.size))[SIDE // 2, SIDE // 2 :: SIDE, 1]
+    return int(sum((value > 127) << bit for bit, value in enumerate(shown)))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a film.mp4", "mpeg4"), ("film.mkv", "libx264")])
+def test_every_frame_is_the_one_asked_for(tmp_path: Path, name: str, codec: str) -> None:
+    """In whatever order they are asked for, each frame shows its own number; so on a worker."""
+    path = _film(tmp_path / name, codec)
+    names = tv.frames(path)
+    assert len(names) == FRAMES
+    for number in np.random.default_rng(1).permutation(FRAMES)[:25]:
+        source = open_source(names[number])
+        assert _number(source) == number
+        assert source.metadata.frames == FRAMES
+    again = open_reference(open_source(path, page=42).reference)
+    assert _number(again) == 41
+
+
+def test_frames_by_stride_and_time(tmp_path: Path) -> None:
+    """Names are of every nth frame, of the frame shown every so many seconds, or at times."""
+    path = _film(tmp_path / "film.mp4", "mpeg4")
+
+    def numbers(**how: object) -> list[int]:
+        return [_number(open_source(name)) for name in tv.frames(path, **how)]
+
+    assert numbers(stride=20) == [0, 20, 40]
+    assert numbers(seconds=1.5) == [0, 15, 30, 45]
+    assert numbers(times=[5.9, 0.14, 0.3]) == [59, 1, 3]
+
+
+def test_uneven_times_are_the_films_own(tmp_path: Path) -> None:
+    """Where frames come at uneven times, a time finds the one that is shown then."""
+    stamps = [number * number for number in range(FRAMES)]
+    path = _film(tmp_path / "film.mkv", "libx264", stamps)
+    found = [_number(open_source(name)) for name in tv.frames(path, times=[0.1, 0.39, 0.4, 40.0])]
+    assert found == [1, 2, 20]  # named once
+
+
+def test_a_film_held_upright_is_upright(tmp_path: Path) -> None:
+    """A phone's quarter turn to the right, in the track's header, is done."""
+    path = _film(tmp_path / "film.mov", "mpeg4")
+    content = path.read_bytes()
+    plain = b"".join(v.to_bytes(4, "big") for v in (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30))
+    turned = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
+    header = content.index(plain, content.index(b"tkhd"))
+    matrix = b"".join(v.to_bytes(4, "big", signed=True) for v in turned)
+    straight = open_source(path, page=60)
+    path.write_bytes(content[:header] + matrix + content[header + 36 :])
+    source = open_source(path, page=60)
+    assert source.size == (2 * SIDE, 8 * SIDE)
+    expected = np.rot90(straight.read(Box(0, 0, *straight.size)), -1)
+    np.testing.assert_array_equal(source.read(Box(0, 0, *source.size)), expected)
+
+
+def test_what_is_no_frame_says_so_in_a_line(tmp_path: Path) -> None:
+    """No such frame, times outside the film, and damaged films are one line each."""
+    path = _film(tmp_path / "film.mp4", "mpeg4")
+    with pytest.raises(SourceError, match="has 60 frames, counted from 1; there is no 61"):
+        open_source(path, page=61)
+    with pytest.raises(SourceError, match=r"has frames from 0 to 5\.9 s"):
+        tv.frames(path, times=[7])
+    with pytest.raises(SourceError, match="stride=0 makes no sense"):
+        tv.frames(path, stride=0)
+    (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(SourceError, match=r"cut\.mp4 is a damaged video") as error:
+        open_source(tmp_path / "cut.mp4")
+    assert "\n" not in str(error.value)
+
+
+def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video names the extra that reads it."""
+    path = _film(tmp_path / "film.mp4", "mpeg4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(SourceError, match=r"pip install 'tilevision\[video\]'"):
+        open_source(path)
