@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import stat
 import threading
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.addresses import local_path
 from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
@@ -124,9 +124,7 @@ def open_reference(ref: SourceRef) -> ImageSource:
 
 
 def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> ImageSource:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
-        raise SourceError(f"{name} is a URL: download it first, and pass the path of the file")
-    name, page = split_page(name)
+    name, page = split_page(local_path(name))
     path = str(Path(name).absolute())
     if is_zarr(path) and page is None:
         return open_zarr(path, mpp=mpp)
