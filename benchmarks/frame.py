@@ -3,6 +3,10 @@
 A frame holds the image, all tiles by status and all boxes, and ends as a JPEG. Printed per
 number of tiles: the first frame (everything new), a frame after 25 tiles more became done,
 a frame after a change of view, and the fold of all events at once and a second's worth.
+
+Then a run is played at 200 tiles a second to a screen as in a notebook. Printed: how long
+after a tile was committed the page was sent its picture, frames and messages a second, and
+kilobytes a frame. What the network and the browser add is not in it.
 """
 
 from __future__ import annotations
@@ -10,14 +14,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 
-from tilevision.events import TileChanged
+from tilevision.events import Bus, RunChanged, TileChanged
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.view.overlay import Overlay
-from tilevision.view.state import fold, initial
+from tilevision.sources import open_source
+from tilevision.view.overlay import Frame, Overlay
+from tilevision.view.screen import Screen
+from tilevision.view.state import ViewState, fold, initial
 
 SIDE = 40_000
 
@@ -53,6 +60,59 @@ def measure(rows: int, n_boxes: int) -> list[float]:
     return [folded, step, first, float(np.median(frames)), max(frames), zoom]
 
 
+class PlayedRun:
+    """A run that does what the benchmark says."""
+
+    id, name = "played", "picture"
+    model = SimpleNamespace(name="model")
+
+    def __init__(self, rows: int) -> None:
+        self.source = open_source(np.zeros((720, 720, 3), np.uint8))
+        self.tiles = Grid(rows, rows, overlap=0.2).tiles((720, 720))
+        self.bus = Bus()
+        self.events, self.subscribe = self.bus.snapshot, self.bus.subscribe
+        self.bus.emit(RunChanged(time.time(), "running"))
+
+
+def played(rows: int, seconds: float = 6, a_second: int = 200) -> list[float]:
+    run = PlayedRun(rows)
+    late: list[float] = []
+    told: set[int] = set()
+    sent: list[int] = []
+
+    def look(state: ViewState, frame: Frame, _: str) -> None:
+        now = time.time()
+        for i in np.flatnonzero(state.times > 0).tolist():
+            if i not in told:
+                told.add(i)
+                late.append(1000 * (now - state.times[i]))
+        sent.append(len(frame.jpeg) + len(screen.canvas.hits))
+
+    screen = Screen(look)
+    messages: list[object] = []
+    screen.canvas.send_state = lambda key=None: messages.append(key)
+    screen.show(run)
+    while not screen.frames:
+        time.sleep(0.05)
+    frames, sent_before, count = screen.frames, len(messages), 0
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < seconds:
+        while count < min(passed * a_second, len(run.tiles)):
+            tile = run.tiles[count]
+            x, y = int(tile.box.x0), int(tile.box.y0)
+            boxes = ((x, y, x + 6, y + 6, "cell"),) * 2
+            run.bus.emit(TileChanged(time.time(), tile, "done", n_findings=2, boxes=boxes))
+            count += 1
+        time.sleep(0.002)
+    figures = [
+        float(np.median(late)), float(np.percentile(late, 95)), max(late),
+        (screen.frames - frames) / seconds, (len(messages) - sent_before) / seconds,
+        float(np.mean(sent)) / 1000,
+    ]  # fmt: skip
+    screen.close()
+    return figures
+
+
 def main() -> None:
     n_boxes = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     print(f"{n_boxes} boxes; milliseconds")
@@ -60,6 +120,14 @@ def main() -> None:
     for rows in (32, 100, 316):
         fold_all, step, *frames = measure(rows, n_boxes)
         print(f"{rows**2:7d}{fold_all:10.0f}{step:9.2f}" + "".join(f"{ms:13.0f}" for ms in frames))
+
+    print("commit to message sent, at 200 tiles a second; milliseconds")
+    print("  tiles  median   p95   worst  frames/s  messages/s  kB a frame")
+    for rows in (32, 100, 316):
+        median, p95, worst, frames, messages, size = played(rows)
+        print(
+            f"{rows**2:7d}{median:8.0f}{p95:6.0f}{worst:8.0f}{frames:10.1f}{messages:12.1f}{size:12.0f}"
+        )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
 from tilevision.sources import open_source
-from tilevision.view import exploring
+from tilevision.view import exploring, notebook
 from tilevision.view.choices import Choices
 from tilevision.view.filters import Filters
 from tilevision.view.lane import Lane
@@ -170,16 +170,40 @@ def test_controls_that_do_not_apply_are_taken_away() -> None:
     assert choices.tile.layout.display is None and choices.rows.layout.display == "none"
 
 
-def test_only_the_page_of_the_pressed_button_is_shown() -> None:
-    """Pages share one place."""
+def test_pages_turn_without_the_kernel() -> None:
+    """The button and its page are linked in the browser: a busy kernel need not answer."""
     import ipywidgets
 
-    pages = {"One": [ipywidgets.HTML("1")], "Two": [ipywidgets.HTML("2")]}
-    tabs = Tabs(pages)
-    shown = [page.layout.display for page in tabs.box.children[1:]]
-    tabs.buttons.value = "Two"
-    after = [page.layout.display for page in tabs.box.children[1:]]
-    assert (shown, after) == ([None, "none"], ["none", None])
+    tabs = Tabs({"One": [ipywidgets.HTML("1")], "Two": [ipywidgets.HTML("2")]})
+    assert tabs.link.get_state(["_model_name"]) == {"_model_name": "LinkModel"}
+    assert tabs.link.source == (tabs.buttons, "index")
+    assert tabs.link.target == (tabs.stack, "selected_index")
+    assert [len(page.children) for page in tabs.stack.children] == [1, 1]
+
+
+def test_a_cell_at_work_is_told_of_after_a_while(monkeypatch) -> None:
+    """While it blocks no click is heard, and the panel says so; a short one is not worth a word."""
+    heard: dict[str, Any] = {}
+    events = SimpleNamespace(register=heard.__setitem__, unregister=lambda name, _: heard.pop(name))
+    info = {"supported_features": []}
+    shell = SimpleNamespace(events=events, kernel=SimpleNamespace(kernel_info=info))
+    monkeypatch.setattr(notebook, "_shell", lambda: shell)
+    told: list[bool] = []
+    watch = notebook.CellWatch(told.append, seconds=0.05)
+    heard["pre_run_cell"](None)
+    _wait(lambda: told == [True])
+    heard["post_run_cell"](None)
+    assert told == [True, False]
+    watch.close()
+    assert heard == {}
+    notebook.CellWatch(told.append, seconds=60)
+    heard["pre_run_cell"](None)
+    heard["post_run_cell"](None)
+    assert told == [True, False, False]
+    heard.clear()
+    info["supported_features"].append("kernel subshells")
+    notebook.CellWatch(told.append)
+    assert heard == {}
 
 
 # Steering -----------------------------------------------------------------------------------

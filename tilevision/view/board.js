@@ -183,17 +183,7 @@ function render({ model, el }) {
   model.on("change:notable", drawList);
   drawSpeed();
   drawList();
-  // The notebook takes Enter, Space and letters as commands, at the document, on their way
-  // down: those go to the panel's controls. What is pressed with Ctrl stays the notebook's.
-  const guard = (event) => {
-    const panel = event.target.closest?.(".tilevision-panel");
-    if (!panel?.contains(el)) return;
-    const command = event.ctrlKey || event.metaKey || event.key === "Escape";
-    panel.toggleAttribute("data-lm-suppress-shortcuts", !command);
-  };
-  window.addEventListener("keydown", guard, true);
   return () => {
-    window.removeEventListener("keydown", guard, true);
     model.off("change:pace", drawSpeed);
     model.off("change:notable", drawList);
   };

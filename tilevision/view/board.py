@@ -33,9 +33,7 @@ class Board(anywidget.AnyWidget):
     """
 
     _esm = (_FOLDER / "board.js").read_text(encoding="utf-8")
-    _css = "\n".join(
-        (_FOLDER / name).read_text(encoding="utf-8") for name in ("panel.css", "board.css")
-    )
+    _css = (_FOLDER / "board.css").read_text(encoding="utf-8")
 
     pace = traitlets.Dict({}).tag(sync=True)
     notable = traitlets.Dict({}).tag(sync=True)

@@ -6,6 +6,7 @@
 
 const SEND_EVERY = 120; // ms between two requests while the user moves
 const MOST_ZOOM = 1 / 4000;
+const PATIENCE = 3000; // ms after which the user is told why the picture is not sharp yet
 const CLICK = 4; // px that a pointer may move between press and release
 
 const HATCHES = {
@@ -132,6 +133,8 @@ class Picture {
     if (!this.asked || same(this.asked, shown)) {
       this.asked = null;
       this.view = shown;
+      clearTimeout(this.patience);
+      this.onwait?.(false);
     }
     this.draw();
   }
@@ -227,6 +230,8 @@ class Picture {
       this.timer = null;
       this.model.set("viewport", this.view);
       this.model.save_changes();
+      clearTimeout(this.patience);
+      this.patience = setTimeout(() => this.onwait?.(this.asked), PATIENCE);
     }, SEND_EVERY);
   }
 
@@ -308,6 +313,7 @@ class Picture {
 
   close() {
     clearTimeout(this.timer);
+    clearTimeout(this.patience);
     window.removeEventListener("keydown", this.press, true);
     this.latest = Infinity;
     this.bitmap?.close();
@@ -331,6 +337,12 @@ function render({ model, el }) {
   const picture = new Picture(model, root);
   const legend = element("ul", "tilevision-legend", root);
   reset.addEventListener("click", () => picture.whole());
+  const waiting = element("div", "tilevision-waiting");
+  waiting.setAttribute("role", "status");
+  waiting.textContent = "The kernel is busy; the sharp picture follows when it answers.";
+  waiting.hidden = true;
+  picture.frame.append(waiting);
+  picture.onwait = (yes) => (waiting.hidden = !yes);
   picture.onview = (zoomed) => (reset.hidden = !zoomed);
 
   const describe = () => {
@@ -350,9 +362,21 @@ function render({ model, el }) {
   model.on("change:caption", describe);
   model.on("change:frame", receive);
   model.on("change:outline", redraw);
+  // The notebook takes Enter, Space and letters as commands, at the document, on their way
+  // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
+  // and Escape stay the notebook's.
+  const guard = (event) => {
+    const panel = event.target.closest?.(".tilevision-panel");
+    if (!panel?.contains(root)) return;
+    const runs = event.shiftKey && event.key === "Enter";
+    const command = event.ctrlKey || event.metaKey || event.key === "Escape" || runs;
+    panel.toggleAttribute("data-lm-suppress-shortcuts", !command);
+  };
+  window.addEventListener("keydown", guard, true);
   describe();
   receive();
   return () => {
+    window.removeEventListener("keydown", guard, true);
     model.off("change:caption", describe);
     model.off("change:frame", receive);
     model.off("change:outline", redraw);

@@ -47,7 +47,9 @@ class Canvas(anywidget.AnyWidget):
 
     # As text: given a path, anywidget listens for changes of the file and never lets a widget go.
     _esm = (_FOLDER / "canvas.js").read_text(encoding="utf-8")
-    _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
+    _css = "\n".join(  # the panel's own is there whenever its picture is
+        (_FOLDER / name).read_text(encoding="utf-8") for name in ("canvas.css", "panel.css")
+    )
 
     frame = traitlets.Bytes(b"").tag(sync=True)
     shown = traitlets.List(traitlets.Float(), []).tag(sync=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from tilevision.errors import RunError
 
-__all__ = ["cell_number", "display", "require_notebook"]
+__all__ = ["CellWatch", "cell_number", "display", "require_notebook"]
 
 
 def require_notebook(name: str, instead: str) -> None:
@@ -35,6 +37,56 @@ def display(value: Any, **options: Any) -> Any:
 def cell_number() -> int | None:
     """Return the number of the cell at work; None outside a notebook."""
     return getattr(_shell(), "execution_count", None)
+
+
+class CellWatch:
+    """Tells when a cell has been at work for a while and no click is heard until it ends.
+
+    Never where the kernel has subshells: JupyterLab 4.4 and later send clicks to one.
+
+    Parameters
+    ----------
+    on_busy : callable
+        Given True after `seconds` of a cell, on a thread, and False at its end.
+    seconds : float
+    """
+
+    def __init__(self, on_busy: Callable[[bool], None], seconds: float = 1.0) -> None:
+        self._on_busy = on_busy
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._events: Any = None if _has_subshells() else getattr(_shell(), "events", None)
+        self._ours = {"pre_run_cell": self._began, "post_run_cell": self._ended}
+        if self._events is not None:
+            for name, ours in self._ours.items():
+                self._events.register(name, ours)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._events is not None:
+            for name, ours in self._ours.items():
+                self._events.unregister(name, ours)
+            self._events = None
+
+    def _began(self, _: object) -> None:
+        self._timer = threading.Timer(self._seconds, self._on_busy, (True,))
+        self._timer.name, self._timer.daemon = "tilevision-panel-busy", True
+        self._timer.start()
+
+    def _ended(self, _: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._timer = None
+            self._on_busy(False)
+
+
+def _has_subshells() -> bool:
+    kernel = getattr(_shell(), "kernel", None)
+    features = getattr(kernel, "kernel_info", {}).get("supported_features", ())
+    return "kernel subshells" in features
 
 
 def _shell() -> Any:

@@ -19,7 +19,7 @@ from tilevision.view.filters import Filters
 from tilevision.view.form import close_all
 from tilevision.view.known import Known
 from tilevision.view.lane import Lane
-from tilevision.view.notebook import cell_number, display
+from tilevision.view.notebook import CellWatch, cell_number, display
 from tilevision.view.overlay import Frame
 from tilevision.view.past import Past
 from tilevision.view.saving import Saving
@@ -106,11 +106,12 @@ class Panel:
         self._screen.canvas.observe(lambda change: self._pick(change["new"]), names="picked")
         self._board.observe(lambda change: self._pick_listed(change["new"]), names="picked")
         self.widget = self._laid_out()
+        self._cells = CellWatch(self._steering.wait_for_cell)
         self._replan()
         self._doing.put("past", self._past.refresh)
 
     def _laid_out(self) -> Any:
-        tabs = Tabs(
+        self._tabs = Tabs(
             {
                 "Setup": [self._choices.box],
                 "Detections": [self._filters.box, self._saving.box],
@@ -118,7 +119,7 @@ class Panel:
                 "Runs": [self._past.box],
             }
         )
-        side = widgets.VBox([self._steering.box, tabs.box])
+        side = widgets.VBox([self._steering.box, self._tabs.box])
         side.add_class("tilevision-side")
         main = widgets.VBox([self._screen.canvas, self._tile.widget])
         main.add_class("tilevision-main")
@@ -143,9 +144,11 @@ class Panel:
 
     def close(self) -> None:
         """End the panel; its last picture stays. A run that is at work goes on."""
+        self._cells.close()
         for lane in (self._tile, self._quick, self._looking, self._doing):
             lane.close()
         self._screen.close()
+        self._tabs.link.close()
         close_all(self.widget)
 
     def _ipython_display_(self) -> None:

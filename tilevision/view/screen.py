@@ -59,7 +59,6 @@ class Screen:
     def __init__(self, on_frame: Callable[[ViewState, Frame, str], None]) -> None:
         self.canvas: Any = Canvas()
         self.frames = 0
-        self.note = ""
         self._on_frame = on_frame
         self._scene: _Scene | None = None
         self._counted: Counted | None = None
@@ -178,8 +177,8 @@ class Screen:
         drawn = state if counted is None else replace(state, boxes=counted.layer)
         frame = scene.overlay.frame(drawn, self.canvas.wanted())
         words = caption(state, scene.name, scene.clock(), counted)
-        for note in filter(None, (self._fault, self.note)):
-            words["detail"] += f" · {shown(note, 300)}"
+        if self._fault:
+            words["detail"] += f" · {shown(self._fault, 300)}"
         if not self._open:
             return
         mpp = scene.run.source.metadata.mpp

@@ -63,9 +63,11 @@ class Steering:
         )
         self.words = widgets.HTML()
         self.words.add_class("tilevision-words")
+        self._busy = widgets.HTML()
+        self._busy.add_class("tilevision-words")
         row = widgets.HBox(list(self.buttons.values()))
         row.add_class("tilevision-buttons")
-        self.box = column(self.words, row, self.concurrency, name="steering")
+        self.box = column(self.words, row, self._busy, self.concurrency, name="steering")
         self.fit("", failed=0, ready=False)
 
     def fit(self, status: str, *, failed: int, ready: bool) -> None:
@@ -113,6 +115,11 @@ class Steering:
         else:
             words = "Paused" if state.run_status == "paused" else "Running"
             self.say(words, *filter(None, [state.reason, f"run {run.id}"]), link=link)
+
+    def wait_for_cell(self, busy: bool) -> None:
+        """Say that what is pressed now will be done when the cell at work has ended."""
+        words = "A cell is running: what you press here is done when it has ended."
+        self._busy.value = f'<div class="tilevision-note" role="status">{words}</div>' * busy
 
     def say(self, line: str, *notes: str, alarm: bool = False, link: str | None = None) -> None:
         """Show a line, smaller ones below it, and a link to the cluster's dashboard."""

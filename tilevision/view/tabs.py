@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.view.form import column, visible
+from tilevision.view.form import column
 
 __all__ = ["Tabs"]
 
@@ -15,20 +15,18 @@ __all__ = ["Tabs"]
 class Tabs:
     """Pages, one of which is shown; reached by keyboard as any button.
 
+    Turned by the page itself, so that they turn while the kernel is busy too.
+
     Parameters
     ----------
     pages : mapping of str to sequence of widgets
     """
 
     def __init__(self, pages: Mapping[str, Sequence[Any]]) -> None:
-        self._pages = {name: column(*children) for name, children in pages.items()}
         self.buttons = widgets.ToggleButtons(options=list(pages))
+        self.stack = widgets.Stack([column(*page) for page in pages.values()], selected_index=0)
+        self.stack.add_class("tilevision-stack")
+        self.link = widgets.jslink((self.buttons, "index"), (self.stack, "selected_index"))
         row = widgets.HBox([self.buttons])
         row.add_class("tilevision-tabs")
-        self.box = column(row, *self._pages.values(), name="pages")
-        self.buttons.observe(lambda _: self._fit(), names="value")
-        self._fit()
-
-    def _fit(self) -> None:
-        for name, page in self._pages.items():
-            visible(page, name == self.buttons.value)
+        self.box = column(row, self.stack, name="pages")
