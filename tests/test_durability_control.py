@@ -1,5 +1,6 @@
 """Runs steered, cut off and gone on with, through the public functions alone."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -199,6 +200,26 @@ def test_a_backend_that_is_down_pauses_the_run(picture: Path) -> None:
     run.wait(60)
     run.retry_failed()  # some had used their attempts up before the run paused
     assert run.result(60).complete
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_model_may_take_longer_to_load_than_a_tile_may(picture: Path) -> None:
+    """A timeout is for tiles: no worker is restarted, again and again, while it loads weights."""
+
+    @functools.cache
+    def load() -> float:
+        time.sleep(3)
+        return 0.5
+
+    def heavy(pixels: np.ndarray) -> Any:
+        return [{"box": (2, 2, 6, 9), "score": load(), "label": "cell"}]
+
+    model = tv.model(heavy, fingerprint="heavy")
+    result = tv.analyze(
+        picture, model, grid=GRID, timeout=1.0, retry=tv.Retry(attempts=1), progress=False
+    )
+    assert result.status == "complete" and (result.tiles["attempts"] == 1).all()
 
 
 # Going on elsewhere -------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from schedule_driver import DEAD, Driver
 
 from tilevision.schedule import Retry
+from tilevision.schedule.deadlines import LOADING_SECONDS
 from tilevision.schedule.happenings import (
     Abandon,
     ClusterChanged,
@@ -207,6 +208,48 @@ def test_a_slow_batch_is_not_a_hanging_tile() -> None:
     driver.do(after=9.0)
     assert driver.all(Abandon) == []
     driver.do(after=1.0)
+    assert len(driver.all(Abandon)) == 1
+
+
+def begin(driver: Driver, submit: Submit, *, cold: bool, worker: str = "a") -> None:
+    """Report that a task's first tile has begun, in a new process or in one that is warm."""
+    driver.do(TileStarted(submit.task, submit.tiles[0], worker, cold))
+
+
+def test_a_process_may_take_its_time_to_load_the_model() -> None:
+    """Its first tile is not overdue for that, nor is what queues behind it; later ones are."""
+    driver = Driver(4, {"a": 1}, batch_size=1, concurrency=2, timeout=5.0)
+    first, behind = driver.tasks
+    begin(driver, first, cold=True)
+    driver.do(after=60.0)
+    assert driver.all(Abandon) == []
+    driver.succeed(first, seconds=60.0)
+    begin(driver, behind, cold=False)
+    driver.do(after=4.9)
+    assert driver.all(Abandon) == []
+    driver.do(after=0.1)
+    assert [abandoned.task for abandoned in driver.all(Abandon)] == [behind.task]
+
+
+def test_how_long_loading_takes_is_learned() -> None:
+    """A tile that hangs in a new process is found out soon after it should have been loaded."""
+    driver = Driver(3, {"a": 1, "b": 1}, batch_size=1, timeout=5.0)
+    begin(driver, driver.tasks[0], cold=True)
+    driver.succeed(driver.tasks[0], seconds=4.0, after=4.0)
+    hanging = driver.tasks[0]
+    begin(driver, hanging, cold=True, worker="b")
+    driver.do(after=5.0 + 3 * 4.0 - 0.1)
+    assert driver.all(Abandon) == []
+    driver.do(after=0.1)
+    assert hanging.task in [abandoned.task for abandoned in driver.all(Abandon)]
+
+
+def test_a_model_that_never_loads_is_given_up() -> None:
+    """Two minutes and the timeout after it began."""
+    driver = Driver(1, {"a": 1}, timeout=5.0)
+    begin(driver, driver.tasks[0], cold=True)
+    driver.wake()
+    assert driver.now == 100.0 + 5.0 + LOADING_SECONDS
     assert len(driver.all(Abandon)) == 1
 
 

@@ -29,11 +29,12 @@ BRING_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A worker says that it has begun a tile."""
+    """A worker says that it has begun a tile; `cold`: its model has not answered before."""
 
     task: str
     tile: int
     worker: str
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Dispatch:
 
     def _hear(self, event: tuple[float, Any]) -> None:
         _, message = event
-        self.inbox.put(Heard(message["task"], message["tile"], message["worker"]))
+        self.inbox.put(Heard(**message))
 
     def release(self, tasks: Sequence[str]) -> list[Flight]:
         """Take tasks out of the air; what they still bring is ignored."""

@@ -247,7 +247,8 @@ class _Loop:
         if flight is None:
             return []
         flight.worker = heard.worker
-        return [TileStarted(heard.task, flight.submit.tiles[heard.tile], heard.worker)]
+        tile = flight.submit.tiles[heard.tile]
+        return [TileStarted(heard.task, tile, heard.worker, heard.cold)]
 
     def _landed(self, landed: Sequence[tuple[Flight, Landed]]) -> list[Happening]:
         """Commit all that has arrived in one transaction, then tell of it."""

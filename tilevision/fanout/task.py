@@ -23,6 +23,7 @@ BROUGHT_SECONDS = 10.0
 
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
+_warm: set[str] = set()  # works whose model has answered in this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         """Forget the work once the run is over."""
         _blobs.pop(self.name, None)
         _works.pop(self.name, None)
+        _warm.discard(self.name)
 
 
 def run_batch(order: bytes) -> Report:
@@ -94,6 +96,8 @@ def run_batch(order: bytes) -> Report:
     hooks = Hooks(started=_Reporter(batch, worker), waiting=secede, span=_span)
     began = time.perf_counter()
     outcomes = infer(_work(batch.work), batch.tiles, hooks)
+    if any(outcome.failure is None for outcome in outcomes):
+        _warm.add(batch.work)
     return Report(tuple(outcomes), time.perf_counter() - began, worker.address)
 
 
@@ -117,6 +121,7 @@ class _Reporter:
             "task": self._batch.task,
             "tile": self._numbers[tile_id],
             "worker": worker.address,
+            "cold": self._batch.work not in _warm,
         }
         if self._waited:
             worker.log_event(topic, message)

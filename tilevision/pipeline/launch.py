@@ -114,7 +114,7 @@ def start(
     retry : Retry
     quota : Quota, optional
     timeout : float, optional
-        Seconds a tile may take before it is given up.
+        Seconds a tile may take before it is given up; loading the model is not counted.
     max_failures : int or float, optional
         Failed tiles that stop the run: a count, or a fraction below 1.
     budget : float, optional

@@ -7,7 +7,11 @@ import math
 
 from tilevision.schedule.flight import Task
 
-__all__ = ["Deadlines"]
+__all__ = ["LOADING_SECONDS", "Deadlines"]
+
+LOADING_SECONDS = 120.0  # for a model to load, until it is known how long that takes
+SLOWER = 3.0  # than it was so far, on a worker that is busier
+AT_LEAST = 5.0
 
 
 class Deadlines:
@@ -16,6 +20,10 @@ class Deadlines:
     The clock of a task starts anew with each tile that begins, since its tiles run one
     after the other (as many at once as the model takes). A task that never reports a
     beginning may be queued behind others: it gets the time that all of them may take.
+
+    A process that is new has libraries and the model to load before its first answer. That
+    takes more than any tile, so the tasks it begins with get as much on top: or every tile
+    would be late, and the next process have it all to do again.
 
     Parameters
     ----------
@@ -29,6 +37,12 @@ class Deadlines:
         self._timeout = timeout
         self._model_batch = model_batch
         self._heap: list[tuple[float, str]] = []
+        self._loading: float | None = None
+        self._loading_until = -math.inf
+
+    def loaded(self, seconds: float) -> None:
+        """Learn from the first task of a process, which took `seconds`."""
+        self._loading = max(AT_LEAST, SLOWER * seconds, self._loading or 0.0)
 
     def submitted(self, task: Task, in_flight: int, threads: int) -> None:
         """Start the clock of a task that may have to wait for `in_flight` tiles."""
@@ -41,6 +55,9 @@ class Deadlines:
         if self._timeout is None:
             return
         deadline = now + self._timeout * min(self._model_batch, task.size)
+        if task.cold:
+            deadline += LOADING_SECONDS if self._loading is None else self._loading
+            self._loading_until = max(self._loading_until, deadline)
         if len(task.started) <= 1:
             self._push(task, deadline)
         else:
@@ -64,7 +81,11 @@ class Deadlines:
         late: dict[str, Task] = {}
         while (deadline := self.next(open_tasks)) is not None and deadline <= now:
             key = heapq.heappop(self._heap)[1]
-            late[key] = open_tasks[key]
+            task = open_tasks[key]
+            if not task.started and now < self._loading_until:
+                self._push(task, self._loading_until)  # it may be queued behind one that loads
+            else:
+                late[key] = task
         return list(late.values())
 
     def _push(self, task: Task, deadline: float) -> None:

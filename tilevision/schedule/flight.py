@@ -33,6 +33,8 @@ class Task:
         Those that nothing is known of yet, in order.
     started : set of TileState
         Those that a worker has begun.
+    cold : bool
+        Whether its worker may have to load the model first.
     deadline : float
         When it is given up.
     """
@@ -46,6 +48,7 @@ class Task:
     worker: str = ""
     tiles: dict[TileState, None] = field(default_factory=dict)
     started: set[TileState] = field(default_factory=set)
+    cold: bool = False
     deadline: float = float("inf")
 
 

@@ -37,11 +37,21 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class TileStarted:
-    """A worker has begun to read this tile (a hint: it can come late, twice or never)."""
+    """A worker has begun to read this tile (a hint: it can come late, twice or never).
+
+    Parameters
+    ----------
+    task : str
+    tile : Tile
+    worker : str
+    cold : bool
+        Whether the model has not answered in this process before: it may have to be loaded.
+    """
 
     task: str
     tile: Tile
     worker: str
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

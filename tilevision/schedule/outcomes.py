@@ -55,6 +55,8 @@ class Outcomes:
             board = self._board
             board.window.succeeded(good, board.workers.threads, board.batches.size)
             board.circuit.succeeded()
+        if good and task.cold:
+            self._board.deadlines.loaded(happening.seconds)
         if good == task.size:
             self._board.batches.measured(happening.seconds, good)
 

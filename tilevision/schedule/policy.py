@@ -76,7 +76,8 @@ class Policy:
     batch_size : int, optional
         Tiles to a task; None: so that a task takes about 100 to 250 ms.
     timeout : float, optional
-        Seconds a tile may run before it is given up.
+        Seconds a tile may run before it is given up. The first one of each process gets more,
+        since the model is loaded with it: see `deadlines`.
     max_failures : int or float, optional
         Failed tiles (a count, or a fraction below 1 of the tiles to be analysed) that stop
         the run.

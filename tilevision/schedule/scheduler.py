@@ -151,8 +151,8 @@ class Scheduler:
         match happening:
             case TaskFinished():
                 self._outcomes.finished(happening, now)
-            case TileStarted(key, tile, worker):
-                self._started(key, tile, worker, now)
+            case TileStarted():
+                self._started(happening, now)
             case Committed(tiles):
                 self._outcomes.committed(tiles)
             case TaskLost(key, failure):
@@ -183,16 +183,17 @@ class Scheduler:
                 self._board.allowed = tiles
                 self._exhausted = reason if tiles is not None and tiles < 1 else ""
 
-    def _started(self, key: str, tile: Tile, worker: str, now: float) -> None:
-        task, state = self._board.flight.tasks.get(key), self._ledger.find(tile)
+    def _started(self, start: TileStarted, now: float) -> None:
+        task, state = self._board.flight.tasks.get(start.task), self._ledger.find(start.tile)
         if task is None or state not in task.tiles:
             return
-        task.worker = worker
+        task.worker = start.worker
         if state in task.started:
             return
         task.started.add(state)
+        task.cold |= start.cold
         self._board.deadlines.started(task, now)
-        self._ledger.announce(state, "running", state.tries + 1, worker, None)
+        self._ledger.announce(state, "running", state.tries + 1, start.worker, None)
 
     def _go_on(self) -> None:
         self._paused, self._held = None, ""
