@@ -18,13 +18,16 @@ pytestmark = pytest.mark.slow
 
 
 def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
-    """No acknowledged tile is lost or run again, nor more than a window repeated; same bytes."""
+    """No acknowledged tile is lost or run again, at most a window repeated; same bytes.
+
+    The script has no ``__main__`` guard and its model in a file beside it; no process is left.
+    """
     drills.kill_drill(tmp_path, rows=12, cols=20, kills=3, window=16, seconds=0.01, seed=5)
 
 
 def test_workers_killed_time_and_again_cost_no_tile(tmp_path: Path) -> None:
     """With a single attempt allowed, every tile completes: no death is charged to any."""
-    figures = drills_cluster.workers_drill(tmp_path, rows=10, cols=12, every=1.5, seed=1)
+    figures = drills_cluster.workers_drill(tmp_path, rows=9, cols=10, every=1.2, seed=1)
     assert figures["workers killed"] >= 2
 
 
@@ -35,7 +38,7 @@ def test_a_killed_scheduler_is_replaced_in_a_run(tmp_path: Path) -> None:
 
 def test_poison_tiles_fail_alone(tmp_path: Path) -> None:
     """One of each kind: just these fail, each for its reason; the cluster serves another run."""
-    drills_cluster.poison_drill(tmp_path, rows=6, cols=10, each=1, timeout=4.0, seed=1)
+    drills_cluster.poison_drill(tmp_path, rows=6, cols=10, each=1, timeout=3.0, seed=1)
 
 
 def test_a_hanging_tile_fails_alone_on_a_cluster_of_the_users(tmp_path: Path) -> None:
