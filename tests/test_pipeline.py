@@ -424,6 +424,25 @@ def test_an_interrupt_pauses_the_run_and_says_how_to_go_on(
     assert run.result(60).complete
 
 
+def test_an_interrupted_analysis_says_that_the_same_call_goes_on(
+    elsewhere: Path, spots: np.ndarray
+) -> None:
+    """Who called `analyze` has no run to resume: the line is about what they have."""
+    gate = elsewhere / "gate"
+
+    def slow(pixels: np.ndarray) -> Any:
+        while not gate.exists():
+            time.sleep(0.01)
+        return bright(pixels)
+
+    model = tv.model(slow, fingerprint="slow")
+    threading.Thread(target=_interrupt_when_waiting, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt, match="finished tiles are kept, and the same call goes"):
+        tv.analyze(spots, model, grid="4x4", batch_size=1, progress=False)
+    gate.touch()
+    assert tv.analyze(spots, model, grid="4x4", progress=False).complete
+
+
 def _interrupt_when_waiting() -> None:
     """Send this process a Ctrl-C once its main thread waits in `Run.result`."""
     main = threading.main_thread().ident

@@ -184,9 +184,14 @@ def analyze(image: Any, **arguments: Any) -> Result:
     run = launch(image, Settings(**arguments), waits=True)
     try:
         result = run.result()
-    except BaseException:
+    except BaseException as error:
         # Nobody holds this run to resume it; what is in flight is kept by its commit.
         run.cancel()
+        if isinstance(error, KeyboardInterrupt) and arguments["checkpoint"] is not None:
+            raise KeyboardInterrupt(
+                f"run {run.id} was interrupted; its finished tiles are kept, and the same call "
+                "goes on from there"
+            ) from None
         raise
     if result.status in ("partial", "stopped"):
         why = result.first_failure or f"{result.facts.reason}."
