@@ -1,6 +1,7 @@
 """A function's fingerprint changes with what its answers depend on, and with nothing else."""
 
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -110,6 +111,17 @@ def test_same_in_every_process():
         for seed in ("0", "1", "4242")
     }
     assert printed == {of(RICH, file="/elsewhere/renamed.py")}
+
+
+def test_a_library_s_own_class_of_loggers_changes_nothing(monkeypatch):
+    """Some make theirs the class of every new logger; a logger is its name all the same."""
+    source = "import logging\nLOG = logging.getLogger({!r})\ndef detect(x):\n    LOG.info(x)"
+    own = type("OwnLogger", (logging.Logger,), {"__module__": "sahi.logger"})
+    monkeypatch.setitem(logging.root.manager.loggerDict, "spots", own("spots"))
+    with_own = of(source.format("spots"))
+    monkeypatch.setitem(logging.root.manager.loggerDict, "spots", logging.Logger("spots"))  # noqa: LOG001 - no library may have changed it
+    assert of(source.format("spots")) == with_own
+    assert of(source.format("other")) != with_own
 
 
 def test_same_after_many_calls():

@@ -24,6 +24,7 @@ from tilevision.pipeline import FollowedRun, ReplayedRun
 from tilevision.pipeline.tiling import Tiling
 from tilevision.sources import open_source
 from tilevision.view import live, replay, watch
+from tilevision.view import notebook as in_notebook
 
 GRID = Grid(2, 3)
 SIZE = (90, 60)
@@ -343,9 +344,9 @@ def test_replays_that_cannot_be_are_one_clear_line(written) -> None:
 def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as the view can tell, this is a notebook."""
     shell = SimpleNamespace(kernel=True, execution_count=1)
-    monkeypatch.setattr(live, "_shell", lambda: shell)
+    monkeypatch.setattr(in_notebook, "_shell", lambda: shell)
     handle = SimpleNamespace(update=lambda *_, **__: None)
-    monkeypatch.setattr(live, "_display", lambda *_, **__: handle)
+    monkeypatch.setattr(live, "display", lambda *_, **__: handle)
 
 
 @pytest.mark.usefixtures("notebook")

@@ -230,7 +230,7 @@ def test_a_thumbnail_page_is_no_level(tmp_path: Path) -> None:
     assert source.metadata.levels == ((300, 200),)
     assert source.metadata.frames == 2
     np.testing.assert_array_equal(open_tiff(str(path), frame=1).read(Box(0, 0, 100, 110)), second)
-    with pytest.raises(SourceError, match="2 frames"):
+    with pytest.raises(SourceError, match="has 2 pages"):
         open_tiff(str(path), frame=2)
 
 

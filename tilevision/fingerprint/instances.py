@@ -40,7 +40,6 @@ _PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     operator.attrgetter: lambda value: value.__reduce__()[1:],
     operator.methodcaller: lambda value: value.__reduce__()[1:],
     _FIELD: lambda value: value.__reduce__()[1:],
-    logging.Logger: lambda value: (value.name,),
 }
 
 _BY_A_CLASS_STATEMENT = 1 << 9  # Py_TPFLAGS_HEAPTYPE
@@ -53,6 +52,8 @@ def wrapped(value: Any) -> tuple[Any, ...] | None:
         return parts(value)
     if isinstance(value, _DESCRIPTORS):
         return (value.__name__,)
+    if isinstance(value, logging.Logger):
+        return (value.name,)
     if type(value).__module__.startswith("numba.") and hasattr(value, "py_func"):
         return (version("numba"), value.py_func)
     return None

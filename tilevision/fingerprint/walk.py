@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import enum
 import hashlib
+import logging
 import operator
 import sys
 import types
@@ -225,7 +226,9 @@ class Walk:
         parts = wrapped(value)
         if parts is None:
             return False
-        self._emit("wrapper", type(value).__qualname__)
+        # A library may have made its own class the one that every logger is of.
+        kind = logging.Logger if isinstance(value, logging.Logger) else type(value)
+        self._emit("wrapper", kind.__qualname__)
         self._value(parts, where)
         return True
 
