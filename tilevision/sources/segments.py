@@ -167,6 +167,8 @@ class SegmentedPage:
         key, path = self._page, self._file.path
         if min(self.size) < 1:
             raise SourceError(f"{path} says it is {self.size[0]}×{self.size[1]} px: it is damaged")
+        if self.samples < 1:
+            raise SourceError(f"{path} says its pixels have no samples: it is damaged")
         if key.dtype is None or np.dtype(key.dtype).kind not in "biuf":
             raise SourceError(
                 f"{path} stores samples of a kind tilevision does not read "

@@ -18,7 +18,7 @@ from tilevision.sources.segments import SegmentedPage
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import MappedLevel, staged_note
 from tilevision.sources.staging import StagedPixels, stage
-from tilevision.sources.tiffframes import count_frames, frame_pages
+from tilevision.sources.tiffframes import check_chain, count_frames, frame_pages
 from tilevision.sources.tifflevels import TiffLevel, TurnedLevel
 from tilevision.sources.tiffmetadata import geo_reference, microns_per_pixel, no_data
 
@@ -130,6 +130,7 @@ def open_tiff(
         fingerprint = known_fingerprint(path, stamp, fingerprint)
     file = OpenFile(path)
     with _parsed(path) as tif:
+        check_chain(tif, path)
         pages = frame_pages(tif, frame, path)
         metadata = _metadata(tif, pages[0][0], mpp)
         levels = [TiffLevel(file, level) for level in pages]

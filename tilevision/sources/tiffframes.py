@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,38 @@ from tilevision.errors import SourceError
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-__all__ = ["count_frames", "frame_pages"]
+__all__ = ["check_chain", "count_frames", "frame_pages"]
 
 # Only these are lists of equal pictures. In the others, what follows the first series are
 # labels, macro photos (patient names!) and thumbnails, which are never read.
 _PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej")
+
+
+def check_chain(tif: TiffFile, name: str) -> None:
+    """Check that the file's list of pages ends: tifffile follows one that runs in a circle.
+
+    Raises
+    ------
+    SourceError
+        If a page is followed by one that came before.
+    """
+    tiff, file = tif.tiff, tif.filehandle
+    seen: set[int] = set()
+    offset = int(tif.pages.first.offset)
+    while 0 < offset < file.size:
+        if offset in seen:
+            raise SourceError(
+                f"{name} is damaged: page {len(seen) + 1} of its list is one that came before; "
+                "get the file again"
+            )
+        seen.add(offset)
+        try:
+            file.seek(offset)
+            (count,) = struct.unpack(tiff.tagnoformat, file.read(tiff.tagnosize))
+            file.seek(offset + tiff.tagnosize + count * tiff.tagsize)
+            (offset,) = struct.unpack(tiff.offsetformat, file.read(tiff.offsetsize))
+        except (struct.error, OSError, OverflowError, ValueError):
+            return  # cut off: tifffile stops there as well
 
 
 def count_frames(tif: TiffFile) -> int:

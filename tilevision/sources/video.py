@@ -196,9 +196,15 @@ def _opened(path: str) -> Iterator[InputContainer]:
         ) from None
     try:
         with av.open(path) as container:
-            if not container.streams.video:
-                raise SourceError(f"{path} holds no video")
+            _check_video(path, container)
             yield container
-    except (av.FFmpegError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except SourceError:
+        raise
+    except Exception as error:  # also names in it that are no text
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(f"{path} is a damaged video ({reason}); get it again") from error
+
+
+def _check_video(path: str, container: InputContainer) -> None:
+    if not container.streams.video or container.streams.video[0].codec_context is None:
+        raise SourceError(f"{path} holds no video that can be decoded")

@@ -189,8 +189,12 @@ def _opened(path: str) -> Any:
     try:
         return zarr.open(path, mode="r")
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceError(f"{path} is a damaged Zarr store ({reason}); get it again") from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> SourceError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return SourceError(f"{path} is a damaged Zarr store ({reason}); get it again")
 
 
 def _image(store: Any, path: str) -> tuple[list[Any], str, tuple[float, float] | tuple[()] | None]:
@@ -211,6 +215,8 @@ def _image(store: Any, path: str) -> tuple[list[Any], str, tuple[float, float] |
             f"{path} is a Zarr group without an OME-Zarr image (multiscales); give the path of an "
             f"array in it (it holds {inside})"
         ) from error
+    except Exception as error:  # zarr raises what its decoders do
+        raise _damaged(path, error) from error
     if not {"x", "y"} <= set(names) or len(set(names)) != len(names):
         raise SourceError(f"{path} has the axes {names!r}; an image has x and y, once each")
     if any(len(array.shape) != len(names) for array in arrays):
