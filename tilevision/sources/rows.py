@@ -76,6 +76,11 @@ class OpenFile:
             )
         return data
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return not self._close.alive
+
     def close(self) -> None:
         """Close the file; reads after this are errors."""
         self._close()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.rows import OpenFile, RowFile
+from tilevision.sources.segmentcache import recent
 from tilevision.sources.source import Pixels
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["SegmentedPage"]
 
 _JPEG = (6, 7, 33007, 34892)
+_MOST_THREADS = 4
+_WORTH_SHARING = 4  # segments: fewer are decoded sooner than threads are woken
 
 
 class SegmentedPage:
@@ -60,6 +66,7 @@ class SegmentedPage:
             self._decode_options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
         self._check_extent()
         key.init_decode()
+        self._number = recent.new_page()
 
     @property
     def separate(self) -> bool:
@@ -118,8 +125,14 @@ class SegmentedPage:
     def _copy_segments(self, out: Pixels, plane: int, box: tuple[int, int, int, int]) -> None:
         x0, y0, x1, y1 = box
         wide, high = self.segment
-        for row in range(y0 // high, -(-y1 // high)):
-            for column in range(x0 // wide, -(-x1 // wide)):
+        places = [
+            (column, row)
+            for row in range(y0 // high, -(-y1 // high))
+            for column in range(x0 // wide, -(-x1 // wide))
+        ]
+
+        def copy(part: Sequence[tuple[int, int]]) -> None:
+            for column, row in part:
                 left, top = max(x0, column * wide), max(y0, row * high)
                 right, bottom = min(x1, (column + 1) * wide), min(y1, (row + 1) * high)
                 pixels = self._segment((plane * self.down + row) * self.across + column)
@@ -131,10 +144,20 @@ class SegmentedPage:
                 left, right = left - column * wide, right - column * wide
                 target[...] = pixels[top:bottom, left:right]
 
+        # The codecs let go of the interpreter's lock; this thread takes a share itself.
+        threads = min(_thread_count(), len(places) // _WORTH_SHARING)
+        others = [_threads().submit(copy, places[n::threads]) for n in range(1, threads)]
+        copy(places[:: max(1, threads)])
+        for other in others:
+            other.result()
+
     def _segment(self, index: int) -> Pixels | None:
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if not offset or not count:
             return None  # sparse files leave empty tiles out
+        kept = None if self._file.closed else recent.get(self._number, index)
+        if kept is not None:
+            return kept
         data = self._file.read(offset, count)
         try:
             pixels, _, _ = self._page.decode(data, index, _fullsize=True, **self._decode_options)
@@ -147,7 +170,11 @@ class SegmentedPage:
                 f"{self._file.path}: {kind} {index} cannot be decoded ({reason}); "
                 "the file is damaged or its compression is not supported"
             ) from error
-        return None if pixels is None else pixels[0]
+        if pixels is None:
+            return None
+        recent.keep(self._number, index, pixels[0])
+        segment: Pixels = pixels[0]
+        return segment
 
     def _raw_planes(self) -> list[RowFile]:
         key = self._page
@@ -196,3 +223,18 @@ class SegmentedPage:
                 f"{path} is incomplete: its pixels end at byte {end:,}, the file at "
                 f"{self._file.size:,}; get the file again"
             )
+
+
+@cache
+def _thread_count() -> int:
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(_MOST_THREADS, there or 1)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_thread_count(), "tilevision-decode")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork

@@ -9,7 +9,6 @@ both away. A crashed process loses its locks to the kernel, so what it left is r
 from __future__ import annotations
 
 import fcntl
-import io
 import math
 import mmap
 import os
@@ -26,14 +25,14 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.rows import OpenFile, RowFile
 from tilevision.sources.source import Pixels
 
 __all__ = ["StagedPixels", "open_staged", "stage", "staging_folder"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
-_HEADER_BYTES = 4096
+# The kernel maps whole runs of pages around those that are read.
+_MAPPED_BYTES = 32 << 20
 _PAUSE = 0.005
 
 
@@ -53,15 +52,15 @@ class StagedPixels:
         self.path = path
         self._leave = weakref.finalize(self, _leave, path, lock, os.getpid())
         try:
-            self._file = OpenFile(path)
-            self._rows = _rows(self._file)
+            self._pixels: Pixels | None
+            self._mapped, self._pixels = _map(path)
         except (OSError, ValueError, EOFError, SourceError) as error:
             self._leave()
             raise SourceError(
                 f"staging file {path} is damaged ({error}); remove it and open the image again"
             ) from error
-        self.shape = self._rows.shape
-        self.dtype = self._rows.dtype
+        self.shape = self._pixels.shape
+        self.dtype = self._pixels.dtype
 
     @property
     def nbytes(self) -> int:
@@ -75,11 +74,20 @@ class StagedPixels:
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, c)`` of a window inside the image."""
-        return self._rows.window(x0, y0, x1, y1)
+        pixels = self._pixels
+        if pixels is None:
+            raise SourceError(f"{self.path} is closed; open the image again to read it")
+        out = np.empty((y1 - y0, x1 - x0, self.shape[2]), self.dtype)
+        step = max(1, _MAPPED_BYTES // max(1, pixels[:1].nbytes))
+        for start in range(y0, y1, step):
+            stop = min(start + step, y1)
+            out[start - y0 : stop - y0] = pixels[start:stop, x0:x1]
+            _let_go(self._mapped)
+        return out
 
     def close(self) -> None:
         """Give up this share; the last one to do so removes the file."""
-        self._file.close()
+        self._pixels = None
         self._leave()
 
 
@@ -245,21 +253,27 @@ def _write(
     except OSError as error:
         raise _unusable(path, error, math.prod(shape) * dtype.itemsize) from error
     for _ in write(np.ndarray(shape, dtype, mapped, begin)):
-        # What is written counts as this process's memory until it is let go.
-        if hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        _let_go(mapped)
     part.replace(path)
 
 
-def _rows(file: OpenFile) -> RowFile:
-    header = io.BytesIO(file.read(0, min(file.size, _HEADER_BYTES)))
-    np.lib.format.read_magic(header)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-    height, width, bands = shape
-    rows = RowFile(file, header.tell(), (height, width, bands), dtype)
-    if rows.end != file.size:
-        raise ValueError(f"it has {file.size} of {rows.end} bytes")
-    return rows
+def _map(path: Path) -> tuple[mmap.mmap, Pixels]:
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        height, width, bands = shape
+        end = file.tell() + height * width * bands * dtype.itemsize
+        size = os.fstat(file.fileno()).st_size
+        if end != size:
+            raise ValueError(f"it has {size} of {end} bytes")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return mapped, np.ndarray((height, width, bands), dtype, mapped, file.tell())
+
+
+def _let_go(mapped: mmap.mmap) -> None:
+    """Give the memory of mapped pages back: it counts as this process's, as if it leaked."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> int:

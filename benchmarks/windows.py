@@ -1,0 +1,221 @@
+"""Windows of large files beside tifffile, rasterio, pyvips and OpenSlide, on one machine.
+
+    python benchmarks/windows.py [SIDE] [--format NAME]... [--reader NAME]... [--windows N]
+
+Makes one picture of SIDE × SIDE (default 24,000) in each format, in a temp folder that goes
+at the end, and reads windows of 1024 × 1024 from it: N at random places, then a walk over a
+grid with 20 % overlap, as a run does. Every format and reader has a process of its own.
+Prints milliseconds a window (median and 95th percentile), seconds to the first window
+(importing left out, staging included), and the most memory the process took. The files are
+in the page cache; what is compared is decoding. Needs the extras zarr, geo, slides and huge.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIDE = 24_000
+WINDOW = 1024
+STEP = 820
+WALKED = 64
+LIMIT_SECONDS = 1200
+FORMATS = {
+    "jpeg-tiles": ("tif", {"tile": True, "compression": "jpeg", "Q": 85}),
+    "deflate-tiles": ("tif", {"tile": True, "compression": "deflate", "predictor": "horizontal"}),
+    "strips": ("tif", {"compression": "deflate", "predictor": "horizontal"}),
+    "png": ("png", {"compression": 3, "filter": "sub"}),
+    "jpeg": ("jpg", {"Q": 85}),
+}
+Read = Callable[[int, int], Any]
+
+
+def open_tilevision(path: str) -> Read:
+    from tilevision.geometry import Box
+    from tilevision.sources import open_source
+
+    source = open_source(path)
+    return lambda x, y: source.read(Box(x, y, x + WINDOW, y + WINDOW))
+
+
+def open_tifffile(path: str) -> Read:
+    import tifffile
+    import zarr
+
+    array: Any = zarr.open(tifffile.imread(path, aszarr=True), mode="r")
+    return lambda x, y: array[y : y + WINDOW, x : x + WINDOW]
+
+
+def open_rasterio(path: str) -> Read:
+    import rasterio
+    from rasterio.windows import Window
+
+    dataset = rasterio.open(path)
+    return lambda x, y: np.moveaxis(dataset.read(window=Window(x, y, WINDOW, WINDOW)), 0, -1)
+
+
+def open_pyvips(path: str) -> Read:
+    import pyvips
+
+    image = pyvips.Image.new_from_file(path)
+    return lambda x, y: image.crop(x, y, WINDOW, WINDOW).numpy()
+
+
+def open_openslide(path: str) -> Read:
+    import openslide
+
+    slide = openslide.OpenSlide(path)
+    return lambda x, y: np.asarray(slide.read_region((x, y), 0, (WINDOW, WINDOW)))[..., :3]
+
+
+READERS = {
+    "tilevision": open_tilevision,
+    "tifffile": open_tifffile,
+    "rasterio": open_rasterio,
+    "pyvips": open_pyvips,
+    "openslide": open_openslide,
+}
+MODULES = {
+    "tilevision": ("tilevision.sources", "tilevision.sources.flat", "tilevision.sources.tiff"),
+    "tifffile": ("tifffile", "zarr", "imagecodecs"),
+    "rasterio": ("rasterio",),
+    "pyvips": ("pyvips",),
+    "openslide": ("openslide",),
+}
+
+
+def generate(folder: Path, name: str, side: int) -> Path:
+    """Write the picture row by row: blobs, fine noise, and a ramp that makes places differ."""
+    import pyvips
+
+    suffix, options = FORMATS[name]
+    period, rng = 2048, np.random.default_rng(0)
+    y, x = np.mgrid[:period, :period] * (2 * np.pi / period)
+    blobs = [np.sin(a * x + b) * np.sin(b * y + a) for a, b in ((9, 14), (23, 17), (61, 40))]
+    texture = 128 + 40 * np.stack(blobs, axis=-1) + rng.normal(0, 6, (period, period, 3))
+    texture = np.clip(texture, 0, 255).astype(np.uint8)
+    picture = pyvips.Image.new_from_array(texture).replicate(-(-side // period), -(-side // period))
+    picture = picture.crop(0, 0, side, side)
+    ramp = (pyvips.Image.xyz(side, side) * [30 / side, -30 / side]).rint()
+    picture = picture + ramp.bandjoin(ramp[0])
+    picture = picture.cast("uchar").copy(interpretation="srgb")
+    path = folder / f"{name}.{suffix}"
+    tiff = {"bigtiff": True, "tile_width": 256, "tile_height": 256} if suffix == "tif" else {}
+    picture.write_to_file(str(path), **tiff, **options)
+    return path
+
+
+def measure(reader: str, path: str, side: int, count: int) -> dict[str, Any]:
+    """Read windows, in this process, and tell how it went."""
+    for module in MODULES[reader]:
+        __import__(module)
+    rng = np.random.default_rng(1)
+    places = rng.integers(0, side - WINDOW + 1, (count, 2)).tolist()
+    begin = time.perf_counter()
+    read = READERS[reader](path)
+    first = np.ascontiguousarray(read(*places[0]))
+    to_first = time.perf_counter() - begin
+    if first.shape != (WINDOW, WINDOW, 3):
+        raise ValueError(f"a window has shape {first.shape}")
+    at_random = [timed(read, x, y) for x, y in places[1:]]
+    across = range(0, side - WINDOW + 1, STEP)
+    grid = [(x, y) for y in across for x in across]
+    walked = [timed(read, x, y) for x, y in grid[:WALKED]]
+    return {
+        "first": to_first,
+        "median": float(np.median(at_random)),
+        "p95": float(np.percentile(at_random, 95)),
+        "walk": float(np.mean(walked)),
+        "peak": peak_bytes(),
+        "mean": float(first.mean()),
+    }
+
+
+def timed(read: Read, x: int, y: int) -> float:
+    begin = time.perf_counter()
+    read(x, y)
+    return time.perf_counter() - begin
+
+
+def peak_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def measured(reader: str, path: Path, side: int, count: int) -> dict[str, Any] | str:
+    """Return what `measure` says in a process of its own, or why there is nothing."""
+    command = [sys.executable, __file__, str(side), "--windows", str(count), "--measure", reader]
+    environment = {**os.environ, "TMPDIR": str(path.parent)}
+    try:
+        done = subprocess.run(
+            [*command, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {LIMIT_SECONDS} s"
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        return last[:90]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def show(name: str, path: Path, results: dict[str, dict[str, Any] | str]) -> None:
+    """Print the table of one format; each figure with its ratio to the fastest."""
+    good = {reader: found for reader, found in results.items() if isinstance(found, dict)}
+    best = {key: min(found[key] for found in good.values()) for key in ("median", "walk", "first")}
+    print(f"\n{name}: {path.stat().st_size / 1e6:,.0f} MB, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':12}{'random ms':>16}{'p95':>8}{'walk ms':>16}{'first s':>16}{'peak MB':>9}")
+    for reader, found in results.items():
+        if isinstance(found, str):
+            print(f"{reader:12}  {found}")
+            continue
+        cells = [
+            f"{found[key] * factor:8.1f} ({found[key] / best[key]:4.1f}×)"
+            for key, factor in (("median", 1e3), ("walk", 1e3), ("first", 1))
+        ]
+        print(
+            f"{reader:12}{cells[0]:>16}{found['p95'] * 1e3:8.1f}{cells[1]:>16}{cells[2]:>16}"
+            f"{found['peak'] / 1e6:9.0f}"
+        )
+    means = [found["mean"] for found in good.values()]
+    if max(means) - min(means) > 0.5:
+        print(f"the readers do not agree on the pixels: means {means}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("side", nargs="?", type=int, default=SIDE)
+    parser.add_argument("--format", action="append", choices=FORMATS)
+    parser.add_argument("--reader", action="append", choices=READERS)
+    parser.add_argument("--windows", type=int, default=60)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.measure:
+        print(json.dumps(measure(*asked.measure, asked.side, asked.windows)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in asked.format or FORMATS:
+            path = generate(Path(folder), name, asked.side)
+            results = {
+                reader: measured(reader, path, asked.side, asked.windows)
+                for reader in asked.reader or READERS
+            }
+            show(name, path, results)
+            path.unlink()
+
+
+if __name__ == "__main__":
+    main()
