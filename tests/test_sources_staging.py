@@ -19,8 +19,9 @@ from PIL import Image
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import open_reference, open_source, staging
-from tilevision.sources.staging import StagedPixels, open_staged, stage, staging_folder
+from tilevision.sources import open_reference, open_source, sharing
+from tilevision.sources.sharing import staging_folder
+from tilevision.sources.staging import StagedPixels, open_staged, stage
 
 
 @pytest.fixture(autouse=True)
@@ -163,9 +164,9 @@ def test_processes_that_stage_at_once_decode_once(temp: Path, tmp_path: Path) ->
 def test_nobody_waits_for_a_reader_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever just missed the writer becomes a reader beside it, however long that one stays."""
     first = staged()
-    look = staging.open_staged
+    look = sharing.join
     answers = [None]
-    monkeypatch.setattr(staging, "open_staged", lambda path: (answers or [look(path)]).pop())
+    monkeypatch.setattr(sharing, "join", lambda path: (answers or [look(path)]).pop())
     second = staged(value=9)
     assert (second.window(0, 0, 5, 4) == 7).all()
     first.close()

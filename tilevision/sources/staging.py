@@ -1,39 +1,28 @@
-"""Decoded pixels in files that all workers of a host share.
-
-One staged image is ``<key>.npy`` beside ``<key>.lock``. Whoever reads it holds a shared
-lock on the lock file, whoever writes it an exclusive one; the last reader to leave takes
-both away. A crashed process loses its locks to the kernel, so what it left is recognised
-(nobody holds it) and swept when the next image is staged.
-"""
+"""Decoded pixels in files that all workers of a host share: see `sharing`."""
 
 from __future__ import annotations
 
-import fcntl
 import math
 import mmap
 import os
 import shutil
-import stat
-import tempfile
-import time
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.sharing import hold, join, leave, staging_folder, unusable
 from tilevision.sources.source import Pixels
 
-__all__ = ["StagedPixels", "open_staged", "stage", "staging_folder"]
+__all__ = ["StagedPixels", "open_staged", "stage"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
 # The kernel maps whole runs of pages around those that are read.
 _MAPPED_BYTES = 32 << 20
-_PAUSE = 0.005
 
 
 class StagedPixels:
@@ -50,7 +39,7 @@ class StagedPixels:
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._leave = weakref.finalize(self, _leave, path, lock, os.getpid())
+        self._leave = weakref.finalize(self, leave, path, lock, os.getpid())
         try:
             self._pixels: Pixels | None
             self._mapped, self._pixels = _map(path)
@@ -91,32 +80,6 @@ class StagedPixels:
         self._leave()
 
 
-def staging_folder() -> Path:
-    """Return this user's private staging folder, made where it is missing.
-
-    Raises
-    ------
-    SourceError
-        If there is no usable temp folder, or the folder belongs to somebody else.
-    """
-    try:
-        folder = Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
-        with suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        found = folder.lstat()
-    except OSError as error:
-        raise SourceError(
-            f"no temp folder can be used for decoded images ({error}); set TMPDIR to a folder "
-            "that you may write to"
-        ) from error
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if not private or found.st_uid != os.getuid():
-        raise SourceError(
-            f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR"
-        )
-    return folder
-
-
 def stage(
     key: str,
     shape: tuple[int, int, int],
@@ -147,96 +110,18 @@ def stage(
         If the temp folder is full or cannot be written.
     """
     path = staging_folder() / f"{key}.npy"
-    _sweep(path.parent)
-    while True:
-        staged = open_staged(path)
-        if staged is not None:
-            return staged
-        lock = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if lock is None:
-            # Never wait here: whoever is ahead becomes a reader, who may stay for hours.
-            time.sleep(_PAUSE)
-            continue
-        try:
-            if not path.exists():
-                check()
-                _write(path, shape, dtype, write)
-        except BaseException:
-            _remove(path)
-            os.close(lock)
-            raise
-        # Turning the lock into a shared one may let somebody in between, to sweep the file.
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if _is_current(lock, path) and path.exists():
-            return StagedPixels(path, lock)
-        os.close(lock)
+
+    def fill() -> None:
+        check()
+        _write(path, shape, dtype, write)
+
+    return StagedPixels(path, hold(path, fill))
 
 
 def open_staged(path: Path) -> StagedPixels | None:
     """Return the staged image at `path`, or None where there is none (any more)."""
-    if not path.parent.is_dir():
-        return None
-    lock = _lock(path, fcntl.LOCK_SH)
-    assert lock is not None
-    if path.exists():
-        return StagedPixels(path, lock)
-    _leave(path, lock)
-    return None
-
-
-def _lock(path: Path, kind: int) -> int | None:
-    """Lock the image at `path`; None where it is taken and `kind` says not to wait."""
-    # The lock file may be removed between opening and locking it: then the lock is on a
-    # file that nobody else will ever find, and the next one must be taken.
-    name = path.with_suffix(".lock")
-    while True:
-        try:
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise _unusable(path, error) from error
-        try:
-            fcntl.flock(lock, kind)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        except OSError as error:
-            os.close(lock)
-            raise _unusable(path, error) from error
-        if _is_current(lock, path):
-            return lock
-        os.close(lock)
-
-
-def _is_current(lock: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(lock), path.with_suffix(".lock").stat())
-    except FileNotFoundError:
-        return False
-
-
-def _leave(path: Path, lock: int, owner: int | None = None) -> None:
-    try:
-        if owner not in (None, os.getpid()):
-            return  # a forked child shares its parent's lock, which is not its to give up
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_current(lock, path):
-            _remove(path)
-    except OSError:
-        return  # others still read it: the last of them removes it
-    finally:
-        os.close(lock)
-
-
-def _remove(path: Path) -> None:
-    for name in (path, path.with_suffix(".part"), path.with_suffix(".lock")):
-        name.unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    for name in folder.glob("*.lock"):
-        with suppress(OSError):
-            lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            _leave(name.with_suffix(".npy"), lock)
+    lock = join(path)
+    return None if lock is None else StagedPixels(path, lock)
 
 
 def _write(
@@ -251,7 +136,7 @@ def _write(
         with part.open("r+b") as file:
             mapped = mmap.mmap(file.fileno(), 0)
     except OSError as error:
-        raise _unusable(path, error, math.prod(shape) * dtype.itemsize) from error
+        raise unusable(path, error, math.prod(shape) * dtype.itemsize) from error
     for _ in write(np.ndarray(shape, dtype, mapped, begin)):
         _let_go(mapped)
     part.replace(path)
@@ -301,14 +186,3 @@ def _reserve(part: Path, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> i
         for done in range(0, needed, len(zeros)):
             file.write(zeros[: needed - done])
         return begin
-
-
-def _unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
-    space = ""
-    if needed:
-        free = shutil.disk_usage(path.parent).free
-        space = f" ({needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free)"
-    return SourceError(
-        f"cannot keep the decoded image in {path.parent}{space}: {error.strerror or error}; "
-        "free some space, or set TMPDIR to a folder with more"
-    )
