@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,16 @@ class OpenFile:
     path : str
     size : int
         Bytes.
+    expects : bool
+        Whether reads are the sooner for being told of in advance, by `expect`.
 
     Raises
     ------
     SourceError
         If it cannot be opened.
     """
+
+    expects = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -75,6 +80,9 @@ class OpenFile:
                 "get the file again"
             )
         return data
+
+    def expect(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Do nothing: what is on a disk need not be fetched before it is read."""
 
     @property
     def closed(self) -> bool:

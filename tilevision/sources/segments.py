@@ -130,6 +130,10 @@ class SegmentedPage:
             for row in range(y0 // high, -(-y1 // high))
             for column in range(x0 // wide, -(-x1 // wide))
         ]
+        if self._file.expects:
+            self._expect(
+                [(plane * self.down + row) * self.across + column for column, row in places]
+            )
 
         def copy(part: Sequence[tuple[int, int]]) -> None:
             for column, row in part:
@@ -150,6 +154,11 @@ class SegmentedPage:
         copy(places[:: max(1, threads)])
         for other in others:
             other.result()
+
+    def _expect(self, indices: Sequence[int]) -> None:
+        fresh = [index for index in indices if recent.get(self._number, index) is None]
+        ranges = [(int(self._offsets[index]), int(self._counts[index])) for index in fresh]
+        self._file.expect([(offset, count) for offset, count in ranges if offset and count])
 
     def _segment(self, index: int) -> Pixels | None:
         offset, count = int(self._offsets[index]), int(self._counts[index])

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from tilevision.errors import SourceError
+from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.limits import check_decodes
@@ -25,7 +25,7 @@ from tilevision.sources.tiffmetadata import geo_reference, microns_per_pixel, no
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["TiffSource", "open_tiff"]
+__all__ = ["TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
 
 _ORIENTATION = 274
 # The window that is typical of a model; strips that make it this much dearer are staged.
@@ -42,9 +42,8 @@ class TiffSource(LevelReader):
     Parameters
     ----------
     file : OpenFile
-    levels : sequence of Level
-    first : TiffLevel
-        Full resolution, for bands and dtype.
+    levels : sequence of TiffLevel
+        Full resolution first, as stored.
     metadata : ImageMetadata
     options : dict
         What `open_tiff` was asked for, beyond the path.
@@ -57,14 +56,22 @@ class TiffSource(LevelReader):
     def __init__(
         self,
         file: OpenFile,
-        levels: Sequence[Level],
-        first: TiffLevel,
+        levels: Sequence[TiffLevel],
         metadata: ImageMetadata,
         options: dict[str, object],
         fingerprint: str = "",
         staged: StagedPixels | None = None,
     ) -> None:
-        super().__init__(file.path, levels, first.bands, first.dtype, metadata)
+        first = levels[0]
+        shown: list[Level] = list(levels)
+        if staged is not None:
+            shown[0] = MappedLevel(file.path, staged)
+        else:
+            first.window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
+        if metadata.orientation != 1:
+            shown = [TurnedLevel(level, metadata.orientation) for level in shown]
+        metadata = replace(metadata, levels=tuple(level.size for level in shown))
+        super().__init__(file.path, shown, first.bands, first.dtype, metadata)
         self._file = file
         self._options = options
         self._fingerprint = fingerprint
@@ -129,34 +136,50 @@ def open_tiff(
     if fingerprint:
         fingerprint = known_fingerprint(path, stamp, fingerprint)
     file = OpenFile(path)
-    with _parsed(path) as tif:
-        check_chain(tif, path)
-        pages = frame_pages(tif, frame, path)
-        metadata = _metadata(tif, pages[0][0], mpp)
-        levels = [TiffLevel(file, level) for level in pages]
-    first = levels[0]
-    levels = [first, *(level for level in levels[1:] if _belongs(level, first))]
-    shown: list[Level] = list(levels)
-    staged = None
-    if _is_dear(first.pages[0]):
+    with parsed(path) as tif:
+        levels, metadata = lay_out(tif, file, frame, mpp)
+    first, staged = levels[0], None
+    if is_dear(first.pages[0]):
         fingerprint = fingerprint or fingerprint_of_file(path)
         staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}")
-        shown[0] = MappedLevel(path, staged)
-    else:
-        first.window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
-    if metadata.orientation != 1:
-        shown = [TurnedLevel(level, metadata.orientation) for level in shown]
-    metadata = replace(
-        metadata,
-        levels=tuple(level.size for level in shown),
-        notes=() if staged is None else (staged_note(staged),),
-    )
+        metadata = replace(metadata, notes=(staged_note(staged),))
     options: dict[str, object] = {"frame": frame, "mpp": mpp}
-    return TiffSource(file, shown, first, metadata, options, fingerprint, staged)
+    return TiffSource(file, levels, metadata, options, fingerprint, staged)
+
+
+def lay_out(
+    tif: TiffFile, file: OpenFile, frame: int, mpp: tuple[float, float] | None
+) -> tuple[list[TiffLevel], ImageMetadata]:
+    """Return the resolutions of one picture, finest first, and what the file says of it.
+
+    Parameters
+    ----------
+    tif : TiffFile
+    file : OpenFile
+        The same file, to read the pixels from.
+    frame : int
+        Which of the file's pictures, from 0.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y; overrides what the file says.
+    """
+    check_chain(tif, file.path)
+    pages = frame_pages(tif, frame, file.path)
+    metadata = _metadata(tif, pages[0][0], mpp)
+    levels = [TiffLevel(file, level) for level in pages]
+    first = levels[0]
+    return [first, *(level for level in levels[1:] if _belongs(level, first))], metadata
 
 
 @contextmanager
-def _parsed(path: str) -> Iterator[TiffFile]:
+def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
+    """Have tifffile parse a file, errors told in one line.
+
+    Parameters
+    ----------
+    path : str
+        For errors, and read from where no `file` is given.
+    file : file, optional
+    """
     import tifffile
 
     # It logs what is odd about a file as errors; here that is an exception or nothing.
@@ -164,9 +187,9 @@ def _parsed(path: str) -> Iterator[TiffFile]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with tifffile.TiffFile(path) as tif:
+        with tifffile.TiffFile(path if file is None else file) as tif:
             yield tif
-    except SourceError:
+    except TilevisionError:
         raise
     except MemoryError as error:
         raise SourceError(f"{path} describes more than fits in memory: it is damaged") from error
@@ -205,7 +228,7 @@ def _belongs(level: TiffLevel, first: TiffLevel) -> bool:
     return same and wide > 1 and abs(wide / high - 1) <= slack
 
 
-def _is_dear(page: SegmentedPage) -> bool:
+def is_dear(page: SegmentedPage) -> bool:
     """Say whether a window makes so much more be decoded that decoding once pays."""
     if page.free_rows or (page.across > 1 and page.segment_bytes < 1 << 26):
         return False
