@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.addresses import local_path
+from tilevision.sources.addresses import is_address, local_path
 from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
@@ -32,7 +32,7 @@ __all__ = ["open_reference", "open_source"]
 
 _KEPT_OPEN = 8
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_open: OrderedDict[str, ImageSource] = OrderedDict()
+_open: OrderedDict[tuple[str, Any], ImageSource] = OrderedDict()
 _open_lock = threading.Lock()
 
 
@@ -48,7 +48,8 @@ def open_source(
     Parameters
     ----------
     image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
-        A file in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
+        A file, here or at a URL (http, s3, gs, az or another protocol of fsspec's),
+        in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
         OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, a PDF, a video,
         or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that
         already is a source is returned as it is.
@@ -67,6 +68,10 @@ def open_source(
     resolution = _checked_mpp(mpp)
     if isinstance(image, (str, os.PathLike)):
         name = os.fsdecode(image)
+        if is_address(name):
+            from tilevision.sources.remote.opening import open_remote
+
+            return open_remote(name, page=page, mpp=resolution, dpi=dpi)
         return _open_path(name if page is None else page_name(name, page), resolution, dpi)
     if page is not None or dpi is not None:
         raise SourceError(f"page= and dpi= are of files, not of a {type(image).__name__}")
@@ -104,7 +109,8 @@ def open_reference(ref: SourceRef) -> ImageSource:
     SourceError
         If the file is not there, or its content is another by now.
     """
-    key = repr((ref.opener, ref.path, sorted(ref.options.items()), ref.fingerprint))
+    told = repr((ref.opener, ref.path, sorted(ref.options.items()), ref.fingerprint))
+    key = told, ref.options.get("address")  # whose text hides what opens it
     _check_unchanged(ref)
     with _open_lock:
         if key in _open:

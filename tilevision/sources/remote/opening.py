@@ -1,0 +1,58 @@
+"""From an address to a source: by ranges where that pays, else downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tilevision.errors import SourceError, Throttled, TransientError
+from tilevision.sources.addresses import address_of
+from tilevision.sources.levels import LevelReader
+from tilevision.sources.remote.downloads import download
+from tilevision.sources.remote.looks import patiently
+from tilevision.sources.remote.servers import remote_file
+from tilevision.sources.remote.tiles import TIFF, ranged_tiff
+from tilevision.sources.slides import is_slide
+
+__all__ = ["open_remote"]
+
+
+def open_remote(
+    name: str,
+    *,
+    page: int | None = None,
+    mpp: tuple[float, float] | None = None,
+    dpi: float | None = None,
+) -> LevelReader:
+    """Open an image at an address.
+
+    Tiled TIFF is read by ranges of bytes, where the server has them and says by a tag when the
+    content changes. All else is downloaded once.
+
+    Parameters
+    ----------
+    name : str
+        The address.
+    page, mpp, dpi
+        As `open_source` takes them.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be reached or read, or is not an image.
+    """
+    address = address_of(name)
+    page = address.page if page is None else page
+    address = replace(address, page=None)
+    try:
+        remote = remote_file(address)
+        look = patiently(remote.look)
+        if look.size == 0 or not look.start:
+            raise SourceError(f"{address} is empty (0 bytes): the upload did not finish")
+        tiff = look.ranges and look.start.startswith(TIFF) and dpi is None
+        if tiff and not is_slide(address.name, tiff=False):
+            source = ranged_tiff(remote, look, (page or 1) - 1, mpp)
+            if source is not None:
+                return source
+        return download(remote, look, page, mpp, dpi)
+    except (TransientError, Throttled) as error:  # here nobody tries again
+        raise SourceError(str(error)) from None
