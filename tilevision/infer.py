@@ -19,7 +19,13 @@ from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.modelspec import Answers, ModelSpec, Usage, build
-from tilevision.sources import ReadOptions, SourceRef, open_reference, read_pixels
+from tilevision.sources import (
+    ReadOptions,
+    SourceRef,
+    check_unchanged,
+    open_reference,
+    read_pixels,
+)
 
 __all__ = ["POLYGON_TOLERANCE", "Hooks", "TileOutcome", "Work", "infer"]
 
@@ -250,6 +256,7 @@ class _Task:
         """Return the tile as the model's own to write on."""
         source = open_reference(self._work.source)
         pixels = read_pixels(source, tile.box, tile.scale, self._work.options)
+        check_unchanged(self._work.source)
         return np.array(pixels, order="C", copy=True)
 
     def _finish(self, rows: list[int], answers: Any, seconds: float) -> None:

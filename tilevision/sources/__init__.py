@@ -3,7 +3,7 @@
 from tilevision.sources.depth import display_options, read_options, read_pixels, to_uint8
 from tilevision.sources.identity import remembering
 from tilevision.sources.listing import images_in, pages
-from tilevision.sources.opening import open_reference, open_source
+from tilevision.sources.opening import check_unchanged, open_reference, open_source
 from tilevision.sources.pagenames import ALL_PAGES, file_of
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
 from tilevision.sources.video import frames
@@ -15,6 +15,7 @@ __all__ = [
     "Pixels",
     "ReadOptions",
     "SourceRef",
+    "check_unchanged",
     "display_options",
     "file_of",
     "frames",

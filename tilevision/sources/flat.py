@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -147,5 +147,7 @@ def _looks_like(prefix: bytes) -> str:
 
 
 def _frames(image: Image) -> int:
-    frames: Any = getattr(image, "n_frames", 1)
-    return int(frames)
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001  a broken later frame must not cost the first
+        return 1

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
+from tilevision.sources.limits import check_plausible
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import check_image_shape
 
@@ -39,8 +41,6 @@ _SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".p
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
-Tree = tuple[int, int, int]
-
 
 class GeoSource(LevelReader):
     """A raster that GDAL reads.
@@ -55,6 +55,8 @@ class GeoSource(LevelReader):
     options : dict
         What `open_raster` was asked for, beyond the path, and what tells the raster's files.
     fingerprint : str
+    files : sequence of Path
+        All that the raster is made of.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class GeoSource(LevelReader):
         metadata: ImageMetadata,
         options: dict[str, Any],
         fingerprint: str,
+        files: Sequence[Path],
     ) -> None:
         super().__init__(path, levels, bands, dtype, metadata)
+        self.watch = FileWatch(path, lambda: files, options["tree"])
         self._path = path
         self._rasters = tuple(levels)
         self._options = options
@@ -216,19 +220,24 @@ def open_raster(
                 f"{path} holds no image of its own; give one of those in it "
                 f"({', '.join(dataset.subdatasets[:3]) or 'it names none'})"
             )
-        overviews = dataset.overviews(1)
+        try:
+            overviews = dataset.overviews(1)
+            metadata = _metadata(dataset, mpp)
+        except Exception as error:
+            raise _damaged(path, error) from error
         files = _files(path, dataset)
-        metadata = _metadata(dataset, mpp)
+        found = tree_of(path, files)
+        if dataset.driver != "VRT":  # whose files may lie anywhere
+            check_plausible(path, dataset.width, dataset.height, found[1])
     levels = [RasterLevel(path)]
     levels += [RasterLevel(path, number) for number in range(len(overviews))]
     size, dtype = levels[0].size, levels[0].dtype
     check_image_shape((size[1], size[0], bands), dtype, path)
     metadata = replace(metadata, levels=tuple(level.size for level in levels))
-    found = _tree(path, files)
     if not fingerprint or tree is None or tuple(tree) != found:
         fingerprint = _fingerprint(files)
     options = {"mpp": mpp, "tree": found}
-    return GeoSource(path, levels, bands, dtype, metadata, options, fingerprint)
+    return GeoSource(path, levels, bands, dtype, metadata, options, fingerprint, files)
 
 
 def _opened(path: str, overview: int | None = None) -> DatasetReader:
@@ -247,10 +256,7 @@ def _opened(path: str, overview: int | None = None) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return DatasetReader(path, driver=list(_DRIVERS), sharing=False, **options)
     except Exception as error:
-        raise SourceError(
-            f"{path} is no raster that GDAL reads, or is damaged ({_words(error)}); "
-            "get it again, with the files that belong to it"
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageMetadata:
@@ -282,20 +288,18 @@ def _check_named(vrt: Path) -> None:
             raise SourceError(f"{vrt} names {named}, which is missing; put it back")
 
 
-def _tree(path: str, files: Sequence[Path]) -> Tree:
-    """Return what tells cheaply that one of the files may have changed."""
-    try:
-        found = [file.stat() for file in files]
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read with its files: {error.strerror}") from error
-    return len(found), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)
-
-
 def _fingerprint(files: Sequence[Path]) -> str:
     """Return the SHA-256 of the one file, or over the contents of all."""
     digests = [fingerprint_of_file(file) for file in files]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _damaged(path: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path} is no raster that GDAL reads, or is damaged ({_words(error)}); "
+        "get it again, with the files that belong to it"
     )
 
 

@@ -16,19 +16,21 @@ import numpy as np
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address, local_path
 from tilevision.sources.daskarray import is_dask_array, open_dask
+from tilevision.sources.filetree import FileWatch
 from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
 from tilevision.sources.pagenames import page_name, split_page
 from tilevision.sources.pdf import DPI, PDF, open_pdf
+from tilevision.sources.slideprobe import try_slide
 from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staged import open_array
 from tilevision.sources.video import is_video, open_video
 from tilevision.sources.zarrstore import is_zarr, open_zarr
 
-__all__ = ["open_reference", "open_source"]
+__all__ = ["check_unchanged", "open_reference", "open_source"]
 
 _KEPT_OPEN = 8
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -111,18 +113,21 @@ def open_reference(ref: SourceRef) -> ImageSource:
     """
     told = repr((ref.opener, ref.path, sorted(ref.options.items()), ref.fingerprint))
     key = told, ref.options.get("address")  # whose text hides what opens it
-    _check_unchanged(ref)
+    _check_stamp(ref)
     with _open_lock:
-        if key in _open:
+        kept = _open.get(key)
+        if kept is not None:
             _open.move_to_end(key)
-            return _open[key]
+    if kept is not None and _files_unchanged(kept):
+        return kept
     source = _opener(ref.opener)(ref.path, **ref.options)
     if ref.fingerprint and source.fingerprint != ref.fingerprint:
         raise _changed(ref)
     with _open_lock:
         # What falls out stays open for the threads that still read it, and closes itself
         # when the last of them lets go.
-        source = _open.setdefault(key, source)
+        held = _open.get(key)
+        source = _open[key] = source if held is None or held is kept else held
         _open.move_to_end(key)
         while len(_open) > _KEPT_OPEN:
             _open.popitem(last=False)
@@ -141,6 +146,7 @@ def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) ->
         raise SourceError(f"{name} is no PDF document; dpi= is for those")
     tiff = prefix.startswith(_TIFF)
     if is_slide(path, tiff=tiff) and page is None:
+        try_slide(path)
         return open_slide(path, mpp=mpp)
     if tiff or is_video(path):
         return _open_frame(path, tiff, (page or 1) - 1, mpp)
@@ -227,7 +233,26 @@ def _opener(name: str) -> Callable[..., ImageSource]:
     return opener
 
 
-def _check_unchanged(ref: SourceRef) -> None:
+def check_unchanged(ref: SourceRef) -> None:
+    """Check that an image which was read is still the one that `ref` was taken from.
+
+    What is read while a file is being replaced would otherwise pass for the old content.
+
+    Raises
+    ------
+    SourceError
+        If the file is not there, or its content is another by now.
+    """
+    open_reference(ref)
+
+
+def _files_unchanged(source: ImageSource) -> bool:
+    """Say whether an image of several files is as it was opened; others have a stamp."""
+    watch: FileWatch | None = getattr(source, "watch", None)
+    return watch is None or watch.unchanged()
+
+
+def _check_stamp(ref: SourceRef) -> None:
     stamp = ref.options.get("stamp")
     known = ref.options.get("fingerprint", ref.fingerprint)  # the file's, not only a page's
     if stamp is not None and known_fingerprint(ref.path, stamp, known) != known:

@@ -16,8 +16,15 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
+from tilevision.sources.filetree import FileWatch, Tree, tree_of
+from tilevision.sources.identity import (
+    FileStamp,
+    file_options,
+    fingerprint_of_file,
+    known_fingerprint,
+)
 from tilevision.sources.levels import LevelReader
+from tilevision.sources.limits import check_plausible
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
 if TYPE_CHECKING:
@@ -29,8 +36,8 @@ _SUFFIXES = (".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms
 # What OpenSlide calls the kinds that the TIFF reader reads as well, and faster.
 _PLAIN = ("aperio", "generic-tiff")
 _LISTS = (".vms", ".vmu")
-
-Tree = tuple[int, int, int]
+# OpenSlide takes the memory for one without a question, and ends the process where it gets none.
+_MOST_TILE_PIXELS = 1 << 28
 
 
 class SlideSource(LevelReader):
@@ -57,6 +64,8 @@ class SlideSource(LevelReader):
         fingerprint: str,
     ) -> None:
         super().__init__(path, levels, 3, np.dtype(np.uint8), metadata)
+        if "tree" in options:
+            self.watch = FileWatch(path, lambda: _files(Path(path)), options["tree"])
         self._path = path
         self._slide = slide
         self._options = options
@@ -173,12 +182,21 @@ def open_slide(
     files = _files(Path(path))
     if len(files) == 1:
         fingerprint = known_fingerprint(path, stamp, fingerprint)
-        identity = file_options(path, fingerprint)
+        identity: dict[str, Any] = file_options(path, fingerprint)
     else:
-        identity = {"tree": _tree(path, files)}
+        identity = {"tree": tree_of(path, files)}
         if not fingerprint or tree is None or tuple(tree) != identity["tree"]:
             fingerprint = _fingerprint(Path(path), files)
-    levels = [SlideLevel(path, slide, number) for number in range(slide.level_count)]
+    width, height = slide.dimensions
+    stored = identity["tree"][1] if "tree" in identity else FileStamp.of(path).size
+    check_plausible(path, width, height, stored)
+    levels = [
+        SlideLevel(path, slide, number)
+        for number, (wide, high) in enumerate(slide.level_dimensions)
+        if wide <= width and high <= height  # a damaged one may say anything
+    ]
+    if any(level.chunk[0] * level.chunk[1] > _MOST_TILE_PIXELS for level in levels):
+        raise SourceError(f"{path} says its tiles are larger than any memory: it is damaged")
     properties = slide.properties
     metadata = ImageMetadata(
         format=properties.get("openslide.vendor", "slide"),
@@ -252,15 +270,6 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a value that cannot be a name
         return False
-
-
-def _tree(path: str, files: Sequence[Path]) -> Tree:
-    """Return what tells cheaply that one of the files may have changed."""
-    try:
-        found = [file.stat() for file in files]
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read with its files: {error.strerror}") from error
-    return len(found), sum(s.st_size for s in found), max(s.st_mtime_ns for s in found)
 
 
 def _fingerprint(path: Path, files: Sequence[Path]) -> str:

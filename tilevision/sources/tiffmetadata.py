@@ -27,6 +27,7 @@ _UNITS = {
     "Å": 1e-4,
 }
 _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113
+_KEYS = 34735
 _USER_DEFINED = 32767
 _PIXEL_IS_POINT = 2
 
@@ -65,6 +66,9 @@ def geo_reference(page: TiffPage) -> tuple[str | None, tuple[float, ...] | None]
     The transform maps pixel corners (GDAL's convention), also where the file counts from
     pixel centres.
     """
+    listed = page.tags.valueof(_KEYS)
+    if not isinstance(listed, tuple) or len(listed) < 4 or 4 * listed[3] + 4 > len(listed):
+        return None, None  # none, or damaged: tifffile would count up to any number
     try:
         tags = page.geotiff_tags or {}
     except Exception:  # noqa: BLE001  malformed keys must not cost the picture

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
@@ -34,8 +35,6 @@ _MICRONS = {
     "meter": 1e6,
 }
 _FEW = 16  # an axis of at most this many, of an array that names no axes, are its bands
-
-Tree = tuple[int, int, int]
 
 
 class ZarrSource(LevelReader):
@@ -62,6 +61,7 @@ class ZarrSource(LevelReader):
         super().__init__(path, levels, levels[0].bands, levels[0].dtype, metadata)
         self._path = path
         self._options = options
+        self.watch = FileWatch(path, lambda: _files(path), options["tree"])
         self._fingerprint = fingerprint
 
     @property
@@ -162,7 +162,7 @@ def open_zarr(
     levels = [ZarrLevel(array, axes, path) for array in arrays]
     first = levels[0]
     check_image_shape((first.size[1], first.size[0], first.bands), first.dtype, path)
-    found = _tree(path)
+    found = tree_of(path, _files(path))
     if not fingerprint or tree is None or tuple(tree) != found:
         fingerprint = _fingerprint(path)
     metadata = ImageMetadata(
@@ -254,16 +254,6 @@ def _microns(
 
 def _files(path: str) -> list[Path]:
     return sorted(file for file in Path(path).rglob("*") if file.is_file())
-
-
-def _tree(path: str) -> Tree:
-    """Return what tells cheaply that a store may have changed."""
-    try:
-        found = [file.stat() for file in _files(path)]
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-    latest = max((one.st_mtime_ns for one in found), default=0)
-    return len(found), sum(one.st_size for one in found), latest
 
 
 def _fingerprint(path: str) -> str:
