@@ -165,8 +165,9 @@ def _targets(image: str, outs: Sequence[str], folder: Path | None, form: str) ->
     """Return the files to write; hours of work are not to end at a misspelt suffix."""
     from tilevision.exporting import destination
     from tilevision.pipeline.series import targets
+    from tilevision.sources.addresses import file_name
 
     wanted = [destination(Path(path)) for path in outs]
     if folder is not None:
-        wanted.extend(targets(folder, [Path(image).name], form).values())
+        wanted.extend(targets(folder, [file_name(image)], form).values())
     return wanted

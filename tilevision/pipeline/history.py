@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.checkpoint import run_owner
@@ -21,6 +20,7 @@ from tilevision.pipeline.tiling import Tiling
 from tilevision.regions import Region
 from tilevision.routing import Cascade, Route
 from tilevision.schedule import Quota, Retry
+from tilevision.sources.addresses import check_kept, lasting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +103,8 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
 def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
     """Return what `recall` needs to go on with a run: plain JSON types, no code, no secrets."""
     spec = decided.stages.tile
-    path = str(Path(image).absolute()) if isinstance(image, (str, os.PathLike)) else None
     return {
-        "path": path,
+        "path": lasting(image),
         "source": decided.source.fingerprint,
         "model_params": None if spec.payload else dict(spec.params),
         "model_declared": _declared(spec),
@@ -148,6 +147,7 @@ def recall(
         image = manifest["path"]
         if image is None:
             raise RunError(f"run {run_id} analysed a {manifest['image']} in memory; pass image=")
+        check_kept(image, f"run {run_id}")
     arguments = arguments_again(manifest, f"run {run_id}", model_, overrides)
     if overrides.get("client") is not None:
         arguments["workers"] = None

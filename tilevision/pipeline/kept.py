@@ -14,6 +14,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.stored import stored_result
 from tilevision.result import Result
 from tilevision.sources import open_source
+from tilevision.sources.addresses import is_address
 
 __all__ = ["keep"]
 
@@ -31,7 +32,7 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
     """
     facts, name, merging = result.facts, result.name, result.settings
     checkpoint = settings.checkpoint
-    if isinstance(image, (str, os.PathLike)):
+    if isinstance(image, (str, os.PathLike)) and not is_address(image):
         image = Path(image).absolute()  # the working folder may be another by then
     if checkpoint is not None:
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from pathlib import PurePath
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
@@ -20,6 +19,7 @@ from tilevision.pipeline.tiling import Tiling, decide, misfits, outside
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route
 from tilevision.sources import ImageSource, open_source, remembering
+from tilevision.sources.addresses import file_name
 
 __all__ = ["Plan", "Stages", "make_plan", "resolve_stages"]
 
@@ -253,4 +253,4 @@ def image_name(image: Any) -> str:
     if isinstance(image, ImageSource):
         image = image.reference.path
     path = image if isinstance(image, (str, os.PathLike)) else getattr(image, "filename", "")
-    return PurePath(path).name if path else "image" if hasattr(image, "mode") else "array"
+    return file_name(path) if path else "image" if hasattr(image, "mode") else "array"

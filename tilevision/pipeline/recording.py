@@ -18,6 +18,7 @@ from tilevision.pipeline.history import find_manifest
 from tilevision.pipeline.tiling import Tiling, outside
 from tilevision.regions import Region
 from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, file_of, open_source
+from tilevision.sources.addresses import check_kept, is_address, lasting
 
 __all__ = ["AbsentSource", "ModelName", "Recording"]
 
@@ -144,12 +145,14 @@ class Recording:
 
     def _opened(self, image: Any, *, sure: bool) -> ImageSource:
         """Open `image`; unless it has to be `sure`, an older file of the size is taken for it."""
+        check_kept(image, f"run {self.id}")
         source = open_source(image, mpp=self._mpp)
+        sure = sure or is_address(image)
         sure = sure or file_of(os.fspath(image)).stat().st_mtime > self.started
         if source.size != self.size or (sure and source.fingerprint != self._fingerprint):
             source.close()
             raise SourceError(
-                f"{image!r:.200} is not the image that run {self.id} analysed, or it has changed "
-                "since; give image="
+                f"{lasting(image) or type(image).__name__} is not the image that run {self.id} "
+                "analysed, or it has changed since; give image="
             )
         return source

@@ -15,6 +15,8 @@ from tilevision.exporting.atomic import check_folder, refusing
 from tilevision.exporting.formats import find_format
 from tilevision.pipeline.planning import image_name
 from tilevision.sources import ALL_PAGES, ImageSource, images_in, pages
+from tilevision.sources.addresses import address_of, is_address
+from tilevision.sources.remote.listing import addresses_like, is_pattern
 from tilevision.sources.zarrstore import is_zarr
 
 __all__ = ["SUMMARY", "export_name", "named_images", "stands_for_many", "targets"]
@@ -38,8 +40,8 @@ def named_images(images: Any) -> dict[str, Any]:
         name = image_name(image) if is_path else f"{position:04d}-{image_name(image)}"
         if name in named:
             raise RunError(
-                f"two images are named {name}: {named[name]} and {image}; rename one, or analyse "
-                "them apart"
+                f"two images are named {name}: {_shown(named[name])} and {_shown(image)}; rename "
+                "one, or analyse them apart"
             )
         named[name] = image
     if not named:
@@ -51,6 +53,8 @@ def named_images(images: Any) -> dict[str, Any]:
 
 def stands_for_many(image: str) -> bool:
     """Say whether `image` is a folder of images, a pattern, or every page of a file."""
+    if is_address(image):
+        return image.endswith(ALL_PAGES) or is_pattern(image)
     if not glob.has_magic(image) and not image.endswith(ALL_PAGES) and not os.path.isdir(image):  # noqa: PTH112 - any text
         return False
     return _expanded(image) != [image]
@@ -109,6 +113,8 @@ def _listed(images: Iterable[Any]) -> Iterator[Any]:
 
 def _expanded(text: str) -> list[Any]:
     """Return what a folder, a pattern or all pages stand for; else `text` alone."""
+    if is_address(text):
+        return _expanded_address(text)
     path = Path(text)
     if os.path.isdir(text):  # noqa: PTH112 - any text, and no error
         return [text] if is_zarr(text) else list(images_in(text))
@@ -120,6 +126,21 @@ def _expanded(text: str) -> list[Any]:
         except SourceError:
             return [text.removesuffix(ALL_PAGES)]  # told when its turn comes: it stops nothing
     return [text]
+
+
+def _expanded_address(text: str) -> list[Any]:
+    if is_pattern(text):
+        return addresses_like(text)
+    if text.endswith(ALL_PAGES):
+        try:
+            return list(pages(text.removesuffix(ALL_PAGES)))
+        except SourceError:
+            return [text.removesuffix(ALL_PAGES)]  # as below
+    return [text]
+
+
+def _shown(image: Any) -> str:
+    return address_of(image).shown if is_address(image) else str(image)
 
 
 def _alike(name: str) -> str:

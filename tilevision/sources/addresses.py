@@ -15,7 +15,16 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from tilevision.errors import SourceError
 
-__all__ = ["HIDDEN", "Address", "address_of", "file_name", "is_address", "lasting", "local_path"]
+__all__ = [
+    "HIDDEN",
+    "Address",
+    "address_of",
+    "check_kept",
+    "file_name",
+    "is_address",
+    "lasting",
+    "local_path",
+]
 
 HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -181,3 +190,29 @@ def lasting(image: Any) -> str | None:
         return None
     text = os.fspath(image)
     return address_of(text).shown if is_address(text) else str(Path(text).absolute())
+
+
+def check_kept(image: Any, who: str) -> None:
+    """Check that what `lasting` returned can be opened again.
+
+    Parameters
+    ----------
+    image
+    who : str
+        What errors call the run that it is of.
+
+    Raises
+    ------
+    SourceError
+        If its secrets were left out.
+    """
+    if is_address(image) and HIDDEN in image and _is_shown(address_of(image)):
+        raise SourceError(
+            f"{who} analysed {image}, whose credentials or query are never stored; pass image= "
+            "with the whole address"
+        )
+
+
+def _is_shown(address: Address) -> bool:
+    parts = urlsplit(address.url)
+    return parts.query == HIDDEN or parts.netloc.startswith(f"{HIDDEN}@")

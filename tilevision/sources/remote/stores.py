@@ -13,7 +13,7 @@ from tilevision.errors import SourceError, TilevisionError, TransientError
 from tilevision.sources.addresses import Address
 from tilevision.sources.remote.looks import FIRST_BYTES, Look, changed
 
-__all__ = ["StoredFile", "file_system"]
+__all__ = ["StoredFile", "file_system", "translated"]
 
 _PIECE = 1 << 23
 _PACKAGES = {
@@ -111,7 +111,7 @@ class StoredFile:
         try:
             return ask()
         except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
-            found = _translated(error, self.address)
+            found = translated(error, self.address)
         raise found from None  # no traceback may lead to the package's words
 
 
@@ -141,13 +141,14 @@ def file_system(address: Address) -> tuple[Any, str]:
                 "another protocol of fsspec's, or the path of a file"
             )
         else:
-            found = _translated(error, address)
+            found = translated(error, address)
     except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
-        found = _translated(error, address)
+        found = translated(error, address)
     raise found from None
 
 
-def _translated(error: Exception, address: Address) -> TilevisionError:
+def translated(error: Exception, address: Address) -> TilevisionError:
+    """Return in plain words, without secrets, what a protocol's package raised."""
     kind = type(error).__name__
     said = address.cleaned(str(error))[:200] or kind
     if isinstance(error, FileNotFoundError):
