@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import ImageSource, limits, open_source
+from tilevision.sources import ImageSource, jpegrows, limits, open_source, pictures
 
 
 def picture(mode: str = "RGB") -> Image.Image:
@@ -174,6 +176,139 @@ def test_pillows_own_size_limit_does_not_stop_a_big_picture(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     picture().save(tmp_path / "a.png")
     assert open_source(tmp_path / "a.png").size == (90, 60)
+
+
+KINDS = ["L", "LA", "RGB", "RGBA", "1", "P", "P transparent", "4 bits", "L keyed", "RGB keyed"]
+
+
+def _png(path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    noisy = np.asarray(picture("RGBA")) // 2 + rng.integers(0, 99, (60, 90, 4), dtype=np.uint8)
+    image = Image.fromarray(noisy, "RGBA")
+    if kind == "P transparent":
+        image.quantize(99).save(path)
+    elif kind == "4 bits":
+        image.convert("RGB").quantize(16).save(path, bits=4)
+    elif kind.endswith("keyed"):
+        grey = kind.startswith("L")
+        key: Any = 60 if grey else tuple(noisy[5, 5, :3].tolist())
+        image.convert("L" if grey else "RGB").save(path, transparency=key)
+    elif kind.endswith("deep"):
+        deep = noisy[..., -int(kind[0]) :].astype(np.uint16) * 257 + noisy[::-1, :, :1]
+        path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(deep)))
+    else:
+        image.convert(kind).save(path)
+
+
+def _in_bands_of_rows(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Have even the smallest picture decoded by rows, so many at a time."""
+    monkeypatch.setattr(pictures, "_SMALL_PIXELS", 0)
+
+    def blocks(height: int, size: int) -> Iterator[tuple[int, int]]:
+        for start in range(0, height, rows):
+            yield start, min(start + rows, height)
+
+    monkeypatch.setattr(pictures, "row_blocks", blocks)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "1 deep", "2 deep", "3 deep", "4 deep"])
+def test_a_png_by_rows_is_the_png_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Large PNG are decoded by rows: each kind gives the pixels that it gives decoded whole."""
+    path = tmp_path / "a.png"
+    _png(path, kind)
+    with closing(open_source(path)) as source:
+        expected = whole(source)
+    _in_bands_of_rows(monkeypatch, 7)
+    monkeypatch.setattr(pictures, "_whole", None)
+    monkeypatch.setattr(pictures, "_deep", None)
+    with closing(open_source(path)) as source:
+        np.testing.assert_array_equal(whole(source), expected)
+        assert source.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, "4:1:1"])
+def test_a_jpeg_by_rows_is_the_jpeg_as_a_whole(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    subsampling: Any,
+    orientation: int,
+) -> None:
+    """Large JPEG are decoded by rows, by pyvips: bit for bit what Pillow makes of them."""
+    pytest.importorskip("pyvips", reason="the extra huge is not installed")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rng = np.random.default_rng(0)
+    noisy = np.asarray(picture()) // 2 + rng.integers(0, 99, (60, 90, 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noisy).convert(mode).save(path, exif=exif, subsampling=subsampling)
+    with closing(open_source(path)) as source:
+        expected = whole(source)
+    _in_bands_of_rows(monkeypatch, 7)
+    monkeypatch.setattr(pictures, "_whole", None)
+    with closing(open_source(path)) as source:
+        np.testing.assert_array_equal(whole(source), expected)
+
+
+def test_pictures_whose_rows_do_not_follow_each_other_are_decoded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A progressive JPEG and an interlaced or animated PNG come out right, too."""
+    _in_bands_of_rows(monkeypatch, 7)
+    picture().save(tmp_path / "a.jpg", progressive=True)
+    picture().save(tmp_path / "a.png", save_all=True, append_images=[picture("L").convert("RGB")])
+    for path in tmp_path.iterdir():
+        with Image.open(path) as reference:
+            assert pictures.PictureLayout.of(reference, str(path)).by_rows is None
+            expected = np.asarray(reference)
+        np.testing.assert_array_equal(whole(open_source(path)), expected)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.2, 0.5, 0.97])
+def test_truncation_shows_by_rows_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kept: float
+) -> None:
+    """Rows that are missing are damage, and nothing stays in the temp folder."""
+    _in_bands_of_rows(monkeypatch, 7)
+    path = tmp_path / f"a{suffix}"
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(SourceError, match=r"damaged"):
+        open_source(path)
+
+
+def test_a_flipped_bit_shows_by_rows_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checksum over all pixels of a PNG is looked at, though they come in bands."""
+    _in_bands_of_rows(monkeypatch, 7)
+    path = tmp_path / "a.png"
+    picture().save(path, compress_level=0)  # stored as they are: any value inflates
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match="damaged"):
+        open_source(path)
+
+
+def test_a_jpeg_too_large_for_memory_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without pyvips, memory decides; the error says what would need none."""
+    _in_bands_of_rows(monkeypatch, 7)
+    picture().save(tmp_path / "a.jpg")
+    monkeypatch.setattr(limits, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(pictures, "has_decoder", lambda: False)
+    with pytest.raises(SourceError, match=r"pip install 'tilevision\[huge\]'.* or convert"):
+        open_source(tmp_path / "a.jpg")
+    if jpegrows.has_decoder():
+        monkeypatch.undo()
+        assert open_source(tmp_path / "a.jpg").size == (90, 60)
 
 
 def _bomb(path: Path, width: int, height: int) -> None:

@@ -51,7 +51,7 @@ def open_flat(
         If the file is no picture, is damaged, or too big to be decoded here.
     """
     with _opened(path) as image:
-        layout = PictureLayout.of(image)
+        layout = PictureLayout.of(image, path)
         check_plausible(path, *image.size, Path(path).stat().st_size)
         fingerprint = known_fingerprint(path, stamp, fingerprint)
 

@@ -32,8 +32,12 @@ def available_memory() -> int:
     return max(0, free)
 
 
-def check_decodes(name: str, width: int, height: int, bytes_per_pixel: float) -> None:
+def check_decodes(
+    name: str, width: int, height: int, bytes_per_pixel: float, remedy: str = ""
+) -> None:
     """Check that an image which has to be decoded whole fits in memory.
+
+    `remedy` ends in "or ": what else helps beside converting the file.
 
     Raises
     ------
@@ -45,9 +49,8 @@ def check_decodes(name: str, width: int, height: int, bytes_per_pixel: float) ->
     needed = width * height * bytes_per_pixel
     free = available_memory()
     if needed > free * _SHARE:
-        raise too_big(
-            name, width, height, f" ({needed / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free)"
-        )
+        figures = f" ({needed / 1e9:,.1f} GB needed, {free / 1e9:,.1f} GB free)"
+        raise too_big(name, width, height, figures, remedy)
 
 
 def check_plausible(name: str, width: int, height: int, file_bytes: int) -> None:
@@ -66,9 +69,9 @@ def check_plausible(name: str, width: int, height: int, file_bytes: int) -> None
         )
 
 
-def too_big(name: str, width: int, height: int, figures: str = "") -> SourceError:
+def too_big(name: str, width: int, height: int, figures: str = "", remedy: str = "") -> SourceError:
     """Return the error for a picture that cannot be decoded in memory, with the remedy."""
     return SourceError(
         f"{name} is {width}×{height} px and has to be decoded whole, for which there is not "
-        f"enough memory{figures}; {_REMEDY}"
+        f"enough memory{figures}; {remedy}{_REMEDY}"
     )

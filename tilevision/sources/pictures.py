@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.identity import row_blocks
+from tilevision.sources.jpegrows import JpegRows, has_decoder, in_one_pass
 from tilevision.sources.limits import check_decodes, too_big
+from tilevision.sources.pngrows import PngRows
 from tilevision.sources.source import Pixels
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ _ODD_DEPTHS = {
 _GREY_WITH_ALPHA = 4  # a colour type of PNG
 _GREY = ("1", "L", "LA", "La")
 _SMALL_MODES = ("1", "L", "P")
+# Pictures up to this are decoded whole: they are over before anybody looks.
+_SMALL_PIXELS = 1 << 22
+_ROW_BLOCKS = 4  # to a block of the usual size: several copies of each are in work at a time
+_EXTRA = "pip install 'tilevision[huge]' to have it decoded by rows, or "
 _loading = threading.Lock()
 
 
@@ -57,6 +63,10 @@ class PictureLayout:
         16 bits a band in several bands: Pillow would keep only 8 of them.
     bytes_per_pixel : int
         That the decoder needs for the whole picture.
+    by_rows : PngRows or JpegRows, optional
+        Decodes it by rows, in little memory.
+    remedy : str
+        What would make that possible.
     """
 
     width: int
@@ -66,17 +76,37 @@ class PictureLayout:
     orientation: int
     deep_colour: bool
     bytes_per_pixel: int
+    by_rows: PngRows | JpegRows | None = None
+    remedy: str = ""
 
     @classmethod
-    def of(cls, image: Image) -> PictureLayout:
-        """Read the layout from `image` without loading its pixels."""
+    def of(cls, image: Image, path: str = "") -> PictureLayout:
+        """Read the layout from `image` without loading its pixels.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+        path : str
+            Of the file that it is, where it is one as it was opened.
+        """
         width, height = image.size
         deep_bands = _deep_bands(image)
         deep = deep_bands > 0
         bands = deep_bands or (1 if image.mode in _GREY or image.mode in _ODD_DEPTHS else 3)
         dtype = np.dtype("uint16" if deep else _ODD_DEPTHS.get(image.mode, "uint8"))
         cost = 1 if image.mode in _SMALL_MODES else 4
-        return cls(width, height, bands, dtype, _orientation(image), deep, 8 if deep else cost)
+        layout = cls(width, height, bands, dtype, _orientation(image), deep, 8 if deep else cost)
+        if not path or width * height <= _SMALL_PIXELS:
+            return layout
+        if image.format == "PNG":
+            return replace(layout, by_rows=PngRows.of(path))
+        if image.format != "JPEG":
+            return layout
+        if not in_one_pass(path):
+            return replace(layout, bytes_per_pixel=cost + 2 * len(image.getbands()))
+        if not has_decoder():
+            return replace(layout, remedy=_EXTRA)
+        return replace(layout, by_rows=JpegRows(width, height, image.mode))
 
     def check(self, name: str) -> None:
         """Check that the picture can be decoded here.
@@ -86,7 +116,8 @@ class PictureLayout:
         SourceError
             If it has no pixels, or needs more memory than there is.
         """
-        check_decodes(name, self.width, self.height, self.bytes_per_pixel)
+        if self.by_rows is None:
+            check_decodes(name, self.width, self.height, self.bytes_per_pixel, self.remedy)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -102,7 +133,7 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
     Yields
     ------
     int
-        Stored rows that are done.
+        Rows of `out` that are done, or as many as their share of the picture.
 
     Raises
     ------
@@ -110,15 +141,18 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
         If the picture is damaged, or there is not enough memory to decode it.
     """
     target = upright(out, layout.orientation)
+    if layout.by_rows is not None:
+        blocks = _by_rows(name, layout, layout.by_rows)
+    elif layout.deep_colour:
+        blocks = _deep(getattr(image, "filename", name))
+    else:
+        blocks = _whole(image, layout)
+    start = 0
     try:
-        if layout.deep_colour:
-            yield from _decode_deep(getattr(image, "filename", name), target)
-            return
-        _load(image)
-        for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
-            rows = image.crop((0, start, layout.width, stop))
-            target[start:stop] = _opaque(rows, layout)
-            yield stop
+        for block in blocks:
+            target[start : start + len(block)] = block
+            start += len(block)
+            yield start * len(out) // layout.height
     except MemoryError as error:
         raise too_big(name, layout.width, layout.height) from error
     except Exception as error:
@@ -176,18 +210,35 @@ def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
     return np.asarray(rows).reshape(rows.height, rows.width, layout.bands)
 
 
-def _decode_deep(path: str, target: Pixels) -> Iterator[int]:
+def _whole(image: Image, layout: PictureLayout) -> Iterator[Pixels]:
+    _load(image)
+    for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
+        yield _opaque(image.crop((0, start, layout.width, stop)), layout)
+
+
+def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> Iterator[Pixels]:
+    row_bytes = layout.width * max(layout.bands * layout.dtype.itemsize, 4)
+    _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
+    for rows in decoder.rows(path, step):
+        if layout.deep_colour and isinstance(decoder, PngRows):
+            yield _over_white(decoder.deep(rows))
+        else:
+            yield _opaque(decoder.picture(rows), layout)
+
+
+def _deep(path: str) -> Iterator[Pixels]:
     import imagecodecs
 
     stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
-    colours = stored.shape[2] - 1 if stored.shape[2] in (2, 4) else stored.shape[2]
     for start, stop in row_blocks(stored.shape[0], stored.nbytes * 4):
-        rows = stored[start:stop]
-        if colours < rows.shape[2]:
-            alpha = rows[..., -1:] / 65535.0
-            rows = np.rint(rows[..., :colours] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
-        target[start:stop] = rows
-        yield stop
+        yield _over_white(stored[start:stop])
+
+
+def _over_white(rows: NDArray[np.uint16]) -> Pixels:
+    if rows.shape[2] not in (2, 4):
+        return rows
+    alpha = rows[..., -1:] / 65535.0
+    return np.rint(rows[..., :-1] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
 
 
 def _deep_bands(image: Image) -> int:
