@@ -2,9 +2,10 @@
 
 from tilevision.events.bus import Bus
 from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
+from tilevision.events.images import ImageChanged, image_line, read_image
 from tilevision.events.journal import Journal
 from tilevision.events.lines import from_line, to_line
-from tilevision.events.listing import RunSummary, list_runs
+from tilevision.events.listing import RunSummary, list_runs, together
 from tilevision.events.reading import (
     JournalTail,
     follow_journal,
@@ -17,6 +18,7 @@ __all__ = [
     "BOXES_PER_EVENT",
     "Bus",
     "Event",
+    "ImageChanged",
     "Journal",
     "JournalTail",
     "RunChanged",
@@ -25,9 +27,12 @@ __all__ = [
     "TileChanged",
     "follow_journal",
     "from_line",
+    "image_line",
     "journal_path",
     "list_runs",
+    "read_image",
     "read_journal",
     "read_manifest",
     "to_line",
+    "together",
 ]

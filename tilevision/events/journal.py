@@ -88,7 +88,10 @@ class Journal:
 
     def __call__(self, event: Event) -> None:
         """Append `event`; never raises for a disk's sake."""
-        line = to_line(event)
+        self.write(to_line(event))
+
+    def write(self, line: bytes) -> None:
+        """Append a line with its newline; never raises for a disk's sake."""
         with self._lock:
             if self._file < 0:
                 return

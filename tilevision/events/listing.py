@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
 from tilevision.events.facts import RunChanged, TileChanged
+from tilevision.events.images import ImageChanged, read_image
 from tilevision.events.lines import from_line
 from tilevision.events.reading import journal_path, read_manifest
 
-__all__ = ["RunSummary", "list_runs"]
+__all__ = ["RunSummary", "list_runs", "together"]
 
 _TILE = re.compile(rb'\{"kind":"tile","status":"(\w+)","id":"([^"\\]+)"')
 
@@ -37,6 +38,10 @@ class RunSummary:
         Seconds since the epoch: by the manifest; when the journal was last written.
     manifest : dict
     path : Path
+    images : dict of str to ImageChanged or None
+        Of a batch: what is told of each of its images last. None: the run of one image.
+    batch : str
+        Id of the batch that an image's run is part of.
     """
 
     id: str
@@ -48,13 +53,33 @@ class RunSummary:
     changed: float
     path: Path
     manifest: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, ImageChanged] | None = None
+    batch: str = ""
 
 
 def list_runs(folder: str | os.PathLike[str]) -> list[RunSummary]:
-    """Return the runs of a checkpoint folder, the latest first; reads journals only."""
+    """Return the runs of a checkpoint folder, the latest first; reads journals only.
+
+    A batch is among them beside the runs of its images; see `together`.
+    """
     journals = journal_path(folder, "*")
     runs = [_summary(path) for path in journals.parent.glob(journals.name)]
     return sorted(runs, key=lambda run: (run.started, run.id), reverse=True)
+
+
+def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
+    """Return `runs` with the images of each batch counted as the one run that it is."""
+    known = {run.id: run for run in runs}
+    merged = []
+    for run in known.values():
+        if run.images is not None:
+            counts = Counter[str]()
+            for image in run.images.values():  # of one that was begun again, its later run
+                counts.update(known[image.run].counts if image.run in known else {})
+            merged.append(replace(run, counts=dict(counts)))
+        elif run.batch not in known:
+            merged.append(run)
+    return merged
 
 
 def _summary(path: Path) -> RunSummary:
@@ -63,7 +88,7 @@ def _summary(path: Path) -> RunSummary:
         manifest = read_manifest(path)
     except RunError:
         return RunSummary(path.stem, "", "", "unreadable", {}, changed, changed, path)
-    status, tiles = _fold(path)
+    status, tiles, images = _fold(path)
     counts = Counter(tiles.values())
     known = manifest.get("n_tiles")
     if isinstance(known, int) and known > len(tiles):
@@ -79,26 +104,30 @@ def _summary(path: Path) -> RunSummary:
         changed=changed,
         path=path,
         manifest=manifest,
+        images=images if "images" in manifest else None,
+        batch=str(manifest.get("batch", "")),
     )
 
 
-def _fold(path: Path) -> tuple[str, dict[bytes, str]]:
-    """Return the run's last status and each tile's; most lines need no parsing."""
-    status, tiles = "running", dict[bytes, str]()
+def _fold(path: Path) -> tuple[str, dict[bytes, str], dict[str, ImageChanged]]:
+    """Return the last status of run, tiles and images; most lines need no parsing."""
+    status, tiles, images = "running", dict[bytes, str](), dict[str, ImageChanged]()
     for line in _whole_lines(path):
         match = _TILE.match(line)
         if match:
             tiles[match[2]] = match[1].decode()
             continue
         try:
-            event = from_line(line)
+            event, image = from_line(line), read_image(line)
         except ValueError:
             continue
+        if image is not None:
+            images[image.image] = image
         if isinstance(event, RunChanged):
             status = event.status
         elif isinstance(event, TileChanged):
             tiles[event.tile.id.encode("utf-8", "backslashreplace")] = event.status
-    return status, tiles
+    return status, tiles, images
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -66,7 +66,7 @@ class JournalTail:
 
     def read(self) -> Iterator[Event]:
         """Yield what was appended since; torn lines and kinds of later versions are passed over."""
-        for line in self._lines():
+        for line in self.lines():
             try:
                 event = from_line(line)
             except ValueError:  # torn by a crash or a full disk; a later line is whole again
@@ -74,8 +74,8 @@ class JournalTail:
             if event is not None:
                 yield event
 
-    def _lines(self) -> Iterator[bytes]:
-        """Yield complete lines after the first, which is the manifest."""
+    def lines(self) -> Iterator[bytes]:
+        """Yield the complete lines appended since; the first, the manifest, is passed over."""
         try:
             file = self._path.open("rb")
         except FileNotFoundError:

@@ -2,12 +2,13 @@
 
 from tilevision.pipeline.batch import Batch
 from tilevision.pipeline.followed import FollowedRun
-from tilevision.pipeline.history import runs
-from tilevision.pipeline.launch import analyze, plan, resume, start
+from tilevision.pipeline.launch import analyze, plan, start
+from tilevision.pipeline.listed import image_runs, runs
 from tilevision.pipeline.many import analyze_many
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.recipes import recipe
 from tilevision.pipeline.replayed import ReplayedRun
+from tilevision.pipeline.resuming import resume, resume_run
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.stored import stored_result
 
@@ -19,9 +20,11 @@ __all__ = [
     "Run",
     "analyze",
     "analyze_many",
+    "image_runs",
     "plan",
     "recipe",
     "resume",
+    "resume_run",
     "runs",
     "start",
     "stored_result",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,15 @@ from tilevision.result import Result
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Batch", "ImageRow", "bare", "write_summary"]
+__all__ = ["Batch", "ImageRow", "bare", "statement", "status_of", "write_summary"]
+
+SHOWN_NAMES = 5
+SHOWN_ROWS = 60
+_WHAT = {
+    "error": "could not be analysed",
+    "blocked": "blocked by moderation",
+    "pending": "not begun",
+}
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -74,7 +82,11 @@ class ImageRow:
         """Return the row of an image that could not be analysed."""
         status = "blocked" if isinstance(error, Blocked) else "error"
         line = " ".join(str(error).split())
-        return cls(image=name, status=status, seconds=round(seconds, 2), error=line)
+        row = cls(image=name, status=status, seconds=round(seconds, 2), error=line)
+        if isinstance(error, IncompleteRun) and error.result is not None:
+            known = cls.of(name, error.result, seconds)
+            row = replace(row, tiles=known.tiles, failed=known.failed)
+        return row
 
 
 class Batch(Mapping[str, Result]):
@@ -90,9 +102,12 @@ class Batch(Mapping[str, Result]):
     results : mapping of str to callable
         Each returns the result of an image.
     errors : dict of str to TilevisionError
+    run_id : str
 
     Attributes
     ----------
+    run_id : str
+        Of the run of all images, as `tilevision.runs` lists it.
     rows : tuple of ImageRow
     errors : dict of str to TilevisionError
         Images that could not be analysed.
@@ -103,8 +118,10 @@ class Batch(Mapping[str, Result]):
         rows: Iterable[ImageRow],
         results: Mapping[str, Callable[[], Result]],
         errors: dict[str, TilevisionError],
+        run_id: str = "",
     ) -> None:
         self.rows = tuple(rows)
+        self.run_id = run_id
         self.errors = errors
         self._load = results
         self._latest: tuple[str, Result] | None = None
@@ -144,14 +161,47 @@ class Batch(Mapping[str, Result]):
 
     def __repr__(self) -> str:
         found = sum(row.detections for row in self.rows)
-        partial = sum(bool(row.error) for row in self.rows if row.image in self._load)
-        return (
-            f"<Batch: {len(self)} images with {found:,} detections, {partial} of them "
-            f"incomplete; {len(self.errors)} images could not be analysed>"
-        )
+        return f"<Batch {self.run_id}: {found:,} detections. {self.statement}>"
+
+    @property
+    def statement(self) -> str:
+        """How many images are complete, and what became of the others, by name."""
+        return statement(self.rows)
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.to_dataframe().to_html(index=False, escape=True)}"
+        found = sum(row.detections for row in self.rows)
+        alarm = "" if self.complete else "⚠ "
+        # A notebook keeps what it shows: those that lack something come first.
+        rows = self.to_dataframe().sort_values("error", key=lambda e: e == "", kind="stable")
+        more = f"<p>… and {len(rows) - SHOWN_ROWS} more: .to_dataframe() has all</p>"
+        return (
+            f"<p><strong>{len(self.rows):,} images, {found:,} detections</strong> "
+            f"{escape(self.run_id)}</p><p>{alarm}{escape(self.statement)}</p>"
+            f"{rows.head(SHOWN_ROWS).to_html(index=False, escape=True)}"
+            f"{more if len(rows) > SHOWN_ROWS else ''}"
+        )
+
+
+def statement(rows: Iterable[ImageRow]) -> str:
+    """Return one line: how many images are complete, and what became of the others, by name."""
+    rows = list(rows)
+    whole = sum(row.complete for row in rows)
+    parts = [f"{whole:,} of {len(rows):,} images complete"]
+    lacking: dict[str, list[str]] = {}
+    for row in rows:
+        if not row.complete:
+            lacking.setdefault(_WHAT.get(row.status, "analysed in part"), []).append(row.image)
+    for what, names in sorted(lacking.items()):
+        more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+        parts.append(f"{len(names):,} {what}: {', '.join(names[:SHOWN_NAMES])}{more}")
+    return "; ".join(parts) + "."
+
+
+def status_of(rows: Iterable[ImageRow]) -> tuple[str, str]:
+    """Return how a run of many images has ended, and why it is not complete."""
+    rows = list(rows)
+    whole = all(row.complete for row in rows)
+    return ("complete", "") if whole else ("partial", statement(rows))
 
 
 def write_summary(rows: Iterable[ImageRow], path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections import Counter
 from typing import Any
 
@@ -42,34 +43,43 @@ class Headway:
         )
         self._shown = shown
         self._total = total
-        self._begun = 0
-        self._head = ""
+        self._ended = 0
+        self._shares: dict[str, float] = {}  # of images under way, the first one's turn it is
         self._told: set[str] = set()
+        self._lock = threading.RLock()  # images that overlap tell from threads of their own
 
-    def begin(self, name: str) -> None:
-        """Take notice that the next image's turn has come."""
-        self._begun += 1
-        self._head = f"image {self._begun} of {self._total}, {name[-30:]}"
-        self._bar.set_description_str(self._head, refresh=False)
-
-    def show(self, plan: Plan, bus: Bus) -> None:
+    def show(self, name: str, plan: Plan, bus: Bus) -> None:
         """Follow one image's run."""
         for note in plan.notes:
-            self._note(f"{plan.name}: {note}", note)
-        bus.subscribe(_Tiles(self, len(plan.tiles)))
+            self._note(f"{name}: {note}", note)
+        with self._lock:
+            self._shares[name] = 0.0
+        bus.subscribe(_Tiles(self, name, len(plan.tiles)))
 
-    def tiles(self, finished: int, total: int, counts: Counter[str]) -> None:
-        """Draw how many of the image's tiles are finished."""
-        parts = [f"{counts[status]} {status}" for status in _SHOWN if counts[status]]
-        words = ", ".join([f"{self._head}: {finished}/{total} tiles", *parts])
-        self._bar.set_description_str(words, refresh=False)
-        self._bar.update(self._begun - 1 + finished / total - self._bar.n)
+    def tiles(self, name: str, finished: int, total: int, counts: Counter[str]) -> None:
+        """Draw how many of an image's tiles are finished."""
+        with self._lock:
+            if name not in self._shares:
+                return
+            self._shares[name] = finished / total
+            if name == next(iter(self._shares)):
+                parts = [f"{counts[status]} {status}" for status in _SHOWN if counts[status]]
+                head = f"image {self._ended + 1} of {self._total}, {name[-30:]}"
+                words = ", ".join([f"{head}: {finished}/{total} tiles", *parts])
+                self._bar.set_description_str(words, refresh=False)
+            self._draw()
 
     def end(self, row: ImageRow) -> None:
         """Take notice that an image is done with."""
-        self._bar.update(self._begun - self._bar.n)
-        if row.status != "complete":
-            self._say(f"{row.image}: {row.status}. {row.error}".rstrip())
+        with self._lock:
+            self._ended += 1
+            self._shares.pop(row.image, None)
+            self._draw()
+            if row.status != "complete":
+                self.say(f"{row.image}: {row.status}. {row.error}".rstrip())
+
+    def _draw(self) -> None:
+        self._bar.update(self._ended + sum(self._shares.values()) - self._bar.n)
 
     def tell(self, message: str) -> None:
         """Write what a run says of its cluster or its model, once for all images."""
@@ -81,11 +91,13 @@ class Headway:
 
     def _note(self, line: str, said: str) -> None:
         kind = re.sub(r"\d+", "0", said)  # what differs in figures only is known by now
-        if kind not in self._told:
-            self._told.add(kind)
-            self._say(line)
+        with self._lock:
+            if kind not in self._told:
+                self._told.add(kind)
+                self.say(line)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Write a line above the bar."""
         if self._shown:
             self._bar.write(line, file=sys.stderr)
 
@@ -93,8 +105,9 @@ class Headway:
 class _Tiles:
     """Counts the tiles of one run."""
 
-    def __init__(self, headway: Headway, total: int) -> None:
+    def __init__(self, headway: Headway, name: str, total: int) -> None:
         self._headway = headway
+        self._name = name
         self._total = total
         self._latest: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
@@ -109,4 +122,4 @@ class _Tiles:
         self._counts[event.status] += 1
         self._counts[before] -= 1
         finished = sum(self._counts[status] for status in _FINISHED)
-        self._headway.tiles(finished, self._total, self._counts)
+        self._headway.tiles(self._name, finished, self._total, self._counts)

@@ -1,38 +1,37 @@
-"""Runs that were: list them, go on with one. Reads journals, never the cache."""
+"""Runs that were: what their manifests hold, and how to go on with one."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tilevision.checkpoint import run_owner
 from tilevision.errors import ModelError, RunBusy, RunError, SourceError
-from tilevision.events import RunSummary, journal_path, list_runs, read_manifest
+from tilevision.events import journal_path, list_runs, read_manifest, together
 from tilevision.modelspec import ModelSpec, Price, model
 from tilevision.modelspec.declarations import DECLARABLE
 from tilevision.pipeline.passes import labels
-from tilevision.pipeline.planning import Plan
-from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
+from tilevision.pipeline.planning import Plan, Stages
+from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling
 from tilevision.regions import Region
 from tilevision.routing import Cascade, Route
 from tilevision.schedule import Quota, Retry
 from tilevision.sources.addresses import check_kept, lasting
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 __all__ = [
     "arguments_again",
+    "check_free",
+    "check_same_model",
     "check_same_work",
     "find_manifest",
+    "path_of",
     "recall",
     "remember",
-    "run_status",
-    "runs",
+    "remember_work",
+    "work_again",
 ]
 
 Folder = str | os.PathLike[str]
@@ -42,44 +41,6 @@ _KEPT = (
     *("mpp", "min_score", "classes", "merge", "workers", "concurrency", "batch_size", "device"),
     *("timeout", "max_failures", "budget", "strict"),
 )
-
-
-def runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
-    """List the runs of a checkpoint folder, the latest first.
-
-    Returns
-    -------
-    DataFrame
-        id, started, image, model, status, tiles, done (restored ones included), failed. A run
-        that was killed is ``interrupted``; `tilevision.resume` goes on with it.
-    """
-    import pandas as pd
-
-    columns = ["id", "started", "image", "model", "status", "tiles", "done", "failed"]
-    rows = [
-        (
-            run.id,
-            datetime.fromtimestamp(run.started).astimezone(),
-            run.image,
-            run.model,
-            run_status(checkpoint, run),
-            sum(run.counts.values()),
-            run.counts.get("done", 0) + run.counts.get("restored", 0),
-            run.counts.get("failed", 0),
-        )
-        for run in list_runs(checkpoint)
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def run_status(checkpoint: Folder, run: RunSummary) -> str:
-    """Return the run's status; one that nobody holds though it says it goes on was cut off."""
-    if run.status not in ("running", "paused"):
-        return run.status
-    try:
-        return "interrupted" if run_owner(checkpoint, run.id) is None else run.status
-    except RunError:  # a file in the folder that no run would be named like
-        return "unreadable"
 
 
 def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
@@ -92,7 +53,7 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
     """
     path = journal_path(checkpoint, run_id)
     if not path.is_file():
-        latest = ", ".join(run.id for run in list_runs(checkpoint)[:3])
+        latest = ", ".join(run.id for run in together(list_runs(checkpoint))[:3])
         raise RunError(
             f"there is no run {run_id} in {os.fspath(checkpoint)}; "
             + (f"the latest are {latest}" if latest else "there are no runs at all")
@@ -102,23 +63,35 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
 
 def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
     """Return what `recall` needs to go on with a run: plain JSON types, no code, no secrets."""
-    spec = decided.stages.tile
     return {
-        "path": lasting(image),
+        "path": path_of(image),
         "source": decided.source.fingerprint,
+        "tiling": decided.tiling.to_dict(),
+        "region": None if decided.region is None else decided.region.to_dict(),
+        **remember_work(decided.stages, settings),
+    }
+
+
+def path_of(image: Any) -> str | None:
+    """Return where an image lies; None for one in memory."""
+    return lasting(image)
+
+
+def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:
+    """Return of `remember` what is the same for every image."""
+    spec = stages.tile
+    return {
         "model_params": None if spec.payload else dict(spec.params),
         "model_declared": _declared(spec),
         "model_fingerprint": spec.fingerprint,
         "model_price": _price(spec),
         "models": [
             {"name": label, "fingerprint": fingerprint}
-            for fingerprint, label in labels(decided.stages.models).items()
+            for fingerprint, label in labels(stages.models).items()
         ],
-        "routing": _routing(decided.stages.asked),
-        "tiling": decided.tiling.to_dict(),
-        "region": None if decided.region is None else decided.region.to_dict(),
-        "moderation": _stage(decided.stages.moderation),
-        "synthesis": _stage(decided.stages.synthesis),
+        "routing": _routing(stages.asked),
+        "moderation": _stage(stages.moderation),
+        "synthesis": _stage(stages.synthesis),
         "retry": asdict(settings.retry),
         "quota": asdict(settings.quota) if settings.quota else None,
         "settings": {name: getattr(settings, name) for name in _KEPT},
@@ -140,9 +113,7 @@ def recall(
         If another process is at work on it, or something has to be given again.
     """
     run_id = manifest["id"]
-    owner = run_owner(checkpoint, run_id)
-    if owner is not None:
-        raise RunBusy(f"run {run_id} is being worked on by {owner}; wait for it, or stop that")
+    check_free(run_id, checkpoint)
     if image is None:
         image = manifest["path"]
         if image is None:
@@ -152,6 +123,21 @@ def recall(
     if overrides.get("client") is not None:
         arguments["workers"] = None
     return image, Settings(**(arguments | {"checkpoint": checkpoint} | overrides))
+
+
+def check_free(run_id: str, checkpoint: Folder) -> None:
+    """Refuse a run that a process is at work on.
+
+    Raises
+    ------
+    RunBusy
+    """
+    owner = run_owner(checkpoint, run_id)
+    if owner is not None:
+        raise RunBusy(
+            f"run {run_id} is being worked on by process {owner.pid} on {owner.host}; wait for "
+            "it, or end that process"
+        )
 
 
 def arguments_again(
@@ -174,16 +160,25 @@ def arguments_again(
     RunError
         If a function was used that has to be given again.
     """
-    if model_ is None:
-        model_ = _model_again(manifest, who)
+    arguments = work_again(manifest, who, model_, given)
     tiling = Tiling.from_dict(manifest["tiling"])
     region = manifest.get("region")  # journals of earlier versions have none
-    arguments: dict[str, Any] = manifest["settings"] | {
-        "model": model_,
+    return arguments | {
         "region": None if region is None else Region.from_dict(region),
         "grid": tiling.grid,
         "resolution": list(tiling.scales),
         "full_image": tiling.whole is not None,
+    }
+
+
+def work_again(
+    manifest: Mapping[str, Any], who: str, model_: Any, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the arguments that `remember_work` took down; as `arguments_again`."""
+    if model_ is None:
+        model_ = _model_again(manifest, who)
+    arguments: dict[str, Any] = manifest["settings"] | {
+        "model": model_,
         "retry": Retry(**manifest["retry"]),
         "quota": Quota(**manifest["quota"]) if manifest["quota"] else None,
     }
@@ -211,12 +206,22 @@ def check_same_work(manifest: dict[str, Any], decided: Plan) -> None:
             f"{decided.name} is not the image that run {manifest['id']} analysed, or it has "
             "changed since; start a new run"
         )
+    check_same_model(manifest, decided.stages)
+
+
+def check_same_model(manifest: dict[str, Any], stages: Stages) -> None:
+    """Refuse to go on with a run, or a batch, with another model than it was begun with.
+
+    Raises
+    ------
+    ModelError
+    """
     # A route's rules may have changed, for they change no tile's record.
     known = manifest.get("models", [{"fingerprint": manifest["model_fingerprint"]}])
     begun = {one["fingerprint"] for one in known}
-    if begun != {spec.fingerprint for spec in decided.stages.models}:
+    if begun != {spec.fingerprint for spec in stages.models}:
         raise ModelError(
-            f"model {decided.stages.asked.name} is not what run {manifest['id']} used (other code, "
+            f"model {stages.asked.name} is not what run {manifest['id']} used (other code, "
             "weights or parameters); start a new run"
         )
 

@@ -15,8 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import ENDED, Conductor
-from tilevision.pipeline.history import check_same_work, find_manifest, recall, remember
-from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
+from tilevision.pipeline.history import check_same_work, remember
+from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.session import Session, new_run_id, open_checkpoint
@@ -24,7 +24,7 @@ from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.schedule import Quota, Retry
 
-__all__ = ["analyze", "launch", "plan", "resume", "start"]
+__all__ = ["analyze", "launch", "plan", "start"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -213,49 +213,6 @@ def plan(image: Any, **arguments: Any) -> Plan:
         return make_plan(image, settings, resolve_stages(settings), checkpoint)
 
 
-def resume(
-    run_id: str,
-    checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT,
-    *,
-    image: Any = None,
-    model: Any = None,
-    client: Any = None,
-    **overrides: Any,
-) -> Run:
-    """Go on with a run that was stopped, under its own id; returns at once.
-
-    Finished tiles are restored; failed ones get fresh attempts.
-
-    Parameters
-    ----------
-    run_id : str
-        As `tilevision.runs` lists it.
-    checkpoint : path-like
-        Its folder.
-    image, model : optional
-        Where the run cannot know them: an image that was in memory, a file that has moved, a
-        function.
-    client : distributed.Client, optional
-    **overrides
-        Arguments of `tilevision.start` that shall differ from the first time.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    RunError
-        If there is no such run, another process is at work on it (`RunBusy`), or something
-        has to be passed again.
-    SourceError, ModelError
-        If image or model are not what the run was begun with.
-    """
-    manifest = find_manifest(run_id, checkpoint)
-    image, settings = recall(manifest, checkpoint, image, model, client=client, **overrides)
-    return launch(image, settings, manifest=manifest)
-
-
 def launch(
     image: Any,
     settings: Settings,
@@ -263,6 +220,8 @@ def launch(
     waits: bool = False,
     manifest: dict[str, Any] | None = None,
     show: Callable[[Plan, Bus], None] | None = None,
+    stages: Stages | None = None,
+    batch: str = "",
 ) -> Run:
     """Plan, then start the run's thread.
 
@@ -275,8 +234,12 @@ def launch(
         Of the run to go on with; None: a new one.
     show : callable, optional
         Shows the progress, of which several runs have one.
+    stages : Stages, optional
+        As `resolve_stages` found them for another image; None: they are found now.
+    batch : str
+        Id of the run of many images that this one is part of.
     """
-    stages = resolve_stages(settings)
+    stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
     with open_checkpoint(settings.checkpoint) as checkpoint:
@@ -288,6 +251,7 @@ def launch(
         (show or _show_progress)(decided, bus)
     conductor = Conductor(run_id, decided, settings, bus)
     told = manifest or _manifest(run_id, image, decided, settings)
+    told |= {"batch": batch} if batch else {}
     return Run(conductor, bus, Session(settings.checkpoint, run_id, told, bus))
 
 

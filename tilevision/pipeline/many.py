@@ -1,4 +1,4 @@
-"""Many images, one after the other: a bad one is reported and stops nothing."""
+"""Many images as one run: a bad one is reported and stops nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,22 @@ from tilevision.pipeline.batch import Batch, ImageRow, bare, write_summary
 from tilevision.pipeline.headway import Headway
 from tilevision.pipeline.kept import keep
 from tilevision.pipeline.launch import launch
+from tilevision.pipeline.logbook import Logbook
+from tilevision.pipeline.manymanifest import describe_many
 from tilevision.pipeline.planning import resolve_stages
+from tilevision.pipeline.relay import Relay, UnderWay
 from tilevision.pipeline.run import Run
-from tilevision.pipeline.series import SUMMARY, named_images, targets
+from tilevision.pipeline.series import SUMMARY, label_of, named_images, targets
+from tilevision.pipeline.session import new_run_id
 from tilevision.pipeline.settings import Settings
 from tilevision.result import Result
-from tilevision.sources import ImageSource
 
-__all__ = ["Analysed", "Many", "analyze_many"]
+__all__ = ["Analysed", "Many", "analyze_many", "collect"]
 
 CLOSING_SECONDS = 15.0
 # The table is written anew no more often: of thousands of images it is long.
 RENEWAL_SECONDS = 1.0
+IMAGES_AHEAD = 2
 
 
 @dataclass(slots=True)
@@ -66,13 +72,20 @@ class Many:
     Parameters
     ----------
     images
-        As `analyze_many` takes them.
+        As `analyze_many` takes them; with `manifest`, by name.
     settings : Settings
     out_dir : path-like or None
     out_format : str
+    manifest : mapping, optional
+        Of the run to go on with; None: a new one.
 
     Attributes
     ----------
+    id : str
+        Of the run.
+    label : str
+        What people call all images together.
+    stages : Stages
     rows : dict of str to ImageRow
         What became of each image so far.
     summary : Path or None
@@ -80,7 +93,7 @@ class Many:
 
     Raises
     ------
-    RunError, ModelError, SourceError
+    RunError, ModelError, SourceError, GridError
         As `analyze_many`.
     """
 
@@ -90,11 +103,13 @@ class Many:
         settings: Settings,
         out_dir: str | os.PathLike[str] | None = None,
         out_format: str = "geojson",
+        *,
+        manifest: Mapping[str, Any] | None = None,
     ) -> None:
         if settings.report is not None:
             raise RunError("report is of one image's run; leave it out for many")
-        resolve_stages(settings)
-        self._images = named_images(images)
+        self.stages = resolve_stages(settings)
+        self._images: Mapping[str, Any] = images if manifest else named_images(images)
         self._files: Mapping[str, Path] = {}
         if out_dir is not None:
             self._files = targets(out_dir, self._images, out_format)
@@ -104,6 +119,16 @@ class Many:
         self._spent = 0.0
         self._written = 0.0
         self.rows = {name: ImageRow(name) for name in self._images}
+        self._manifest = manifest or describe_many(
+            new_run_id(),
+            label_of(images, len(self._images)),
+            self._images,
+            settings,
+            self.stages,
+            (out_dir, out_format),
+        )
+        self.id: str = self._manifest["id"]
+        self.label: str = self._manifest["image"]
 
     @property
     def complete(self) -> bool:
@@ -111,35 +136,78 @@ class Many:
         return all(row.complete for row in self.rows.values())
 
     def __iter__(self) -> Iterator[Analysed]:
-        """Analyse image after image.
+        """Analyse the images, and give one after the other, in their order.
 
         Raises
         ------
+        RunBusy
+            If another process is at work on this run, or writes to the same folder.
         ClusterError, CheckpointError
             What no other image would fare better with.
         KeyboardInterrupt
             Everything that is done is kept.
         """
-        headway = Headway(len(self._images), shown=self._settings.progress is not False)
-        try:
-            for name, image in self._images.items():
-                headway.begin(name)
-                one = self._one(name, image, headway)
-                self.rows[name] = one.row
-                self._renew()
-                headway.end(one.row)
-                yield one
-                if one.result is not None and not isinstance(image, ImageSource):
-                    one.result.source.close()
-                one.result = None  # whoever still holds `one` shall not hold its findings
-        finally:
-            headway.close()
-            self._renew(last=True)
+        with ExitStack() as stack:
+            logbook = stack.enter_context(
+                Logbook(self._settings.checkpoint, self._manifest, self.rows)
+            )
+            stack.callback(lambda: self._renew(last=True))
+            headway = Headway(len(self._images), shown=self._settings.progress is not False)
+            stack.callback(headway.close)
+            headway.say(f"run {self.id}: {len(self.rows):,} images of {self.label}")
+            relay = Relay(self._images, partial(self._begin, headway, logbook), self._ahead)
+            stack.callback(relay.close)
+            try:
+                for under_way in relay:
+                    yield from self._turn(under_way, headway, logbook)
+            except KeyboardInterrupt:
+                at = next((row.image for row in self.rows.values() if row.status == "pending"), "")
+                raise KeyboardInterrupt(
+                    f"interrupted at {at}; what is done is kept, and the same call goes on"
+                ) from None
 
-    def _one(self, name: str, image: Any, headway: Headway) -> Analysed:
-        began = time.perf_counter()
+    @property
+    def _ahead(self) -> int:
+        """Return how many images may be begun before the one whose turn it is has ended.
+
+        None where all share what only one run at a time can keep account of: money, a backend's
+        limits, a number of tiles in flight that was asked for.
+        """
+        asked, stages = self._settings, self.stages
+        others = (stages.moderation, stages.synthesis)
+        hosted = any(spec is not None and spec.hosted for spec in (*stages.models, *others))
+        limited = (asked.budget, asked.quota, asked.concurrency)
+        return 0 if hosted or any(limit is not None for limit in limited) else IMAGES_AHEAD
+
+    def _begin(self, headway: Headway, logbook: Logbook, name: str, image: Any) -> Run:
+        settings = self._settings
+        if settings.budget is not None:
+            left = settings.budget - self._spent
+            if left <= 0:
+                raise RunError(
+                    f"not begun: of the budget of {settings.budget:g}, {self._spent:.4g} is spent"
+                )
+            settings = replace(settings, budget=left)
+        show = partial(headway.show, name)
+        run = launch(image, settings, waits=True, show=show, stages=self.stages, batch=self.id)
+        logbook.begun(name, run.id)
+        return run
+
+    def _turn(self, under_way: UnderWay, headway: Headway, logbook: Logbook) -> Iterator[Analysed]:
+        """Give an image once it is done with, and let go of it afterwards."""
+        one = self._one(under_way)
+        self.rows[under_way.name] = one.row
+        logbook.ended(one.row, "" if under_way.run is None else under_way.run.id)
+        self._renew()
+        headway.end(one.row)
+        yield one
+        under_way.let_go()
+        one.result = None  # whoever still holds `one` shall not hold its findings
+
+    def _one(self, under_way: UnderWay) -> Analysed:
+        name, began = under_way.name, under_way.began
         try:
-            result = self._result(name, image, headway)
+            result = self._result(under_way)
         except (ClusterError, CheckpointError) as error:
             if not isinstance(error, CheckpointTooLarge):
                 raise
@@ -150,43 +218,30 @@ class Many:
             failure = RunError(f"stopped over a defect: {type(error).__name__}: {error}")
         else:
             row = ImageRow.of(name, result, time.perf_counter() - began)
-            again = keep(result, image, self._settings)
+            again = keep(result, under_way.image, self._settings)
             return Analysed(row, result, self._files.get(name), again=again)
         row = ImageRow.without(name, failure, time.perf_counter() - began)
         return Analysed(row, error=bare(failure))
 
-    def _result(self, name: str, image: Any, headway: Headway) -> Result:
-        settings = self._settings
-        if settings.budget is not None:
-            left = settings.budget - self._spent
-            if left <= 0:
-                raise RunError(
-                    f"not begun: of the budget of {settings.budget:g}, {self._spent:.4g} is spent"
-                )
-            settings = replace(settings, budget=left)
-        run = launch(image, settings, waits=True, show=headway.show)
+    def _result(self, under_way: UnderWay) -> Result:
+        run, file = under_way.run, self._files.get(under_way.name)
+        if run is None:
+            assert under_way.error is not None  # the one or the other
+            raise under_way.error
         try:
-            return self._saved(run, self._files.get(name))
-        except BaseException as error:
+            if file is None:
+                return run.result()
+            destination(file, self._format, metadata=run.source.metadata)
+            result = run.result()
+            result.save(file, self._format)
+        except BaseException:
             run.cancel()
             run.wait(CLOSING_SECONDS)  # what is in flight is kept as well
-            if not isinstance(image, ImageSource):
-                run.source.close()
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(
-                    f"interrupted at {name}; what is done is kept, and the same call goes on"
-                ) from None
             raise
+        else:
+            return result
         finally:
             self._spent += run.so_far().cost or 0.0
-
-    def _saved(self, run: Run, file: Path | None) -> Result:
-        if file is None:
-            return run.result()
-        destination(file, self._format, metadata=run.source.metadata)
-        result = run.result()
-        result.save(file, self._format)
-        return result
 
     def _renew(self, *, last: bool = False) -> None:
         """Write the table of all images; that it cannot be written stops nothing."""
@@ -209,10 +264,11 @@ def analyze_many(
     out_format: str = "geojson",
     **arguments: Any,
 ) -> Batch:
-    """Analyse many images with the same settings, over one cluster and one checkpoint.
+    """Analyse many images with the same settings: one run, one cluster, one checkpoint.
 
-    One image is analysed after the other. The same call again goes on where the last one
-    ended, however it ended: what is done is restored from the checkpoint.
+    While the last tiles of an image are worked on, the next is begun, unless a budget, a quota,
+    a concurrency or a hosted model asks for one at a time. The same call again goes on where
+    the last one ended, however it ended: what is done is restored from the checkpoint.
 
     Parameters
     ----------
@@ -238,20 +294,26 @@ def analyze_many(
     ------
     RunError
         If there is no image, two would have the same name or be written to the same file, or
-        the format or the folder cannot be used.
-    ModelError
-        If the model is unknown: that would fail for every image.
+        the format or the folder cannot be used; `RunBusy` if another process is writing to
+        that folder.
+    ModelError, GridError
+        If the model is unknown, or the grid not understood: that would fail for every image.
     ClusterError, CheckpointError
         If the cluster is lost, or the checkpoint cannot be written: so would these.
     KeyboardInterrupt
         What is done is kept; the same call goes on.
     """
-    many = Many(images, Settings(model=model, **arguments), out_dir, out_format)
+    return collect(Many(images, Settings(model=model, **arguments), out_dir, out_format))
+
+
+def collect(many: Many) -> Batch:
+    """Analyse all images, and return their results by name; as `analyze_many`."""
     results: dict[str, Callable[[], Result]] = {}
     errors: dict[str, TilevisionError] = {}
-    for one in many:
-        if one.again is not None:
-            results[one.row.image] = one.again
-        elif one.error is not None:
-            errors[one.row.image] = one.error
-    return Batch(many.rows.values(), results, errors)
+    with closing(iter(many)) as analysed:  # type: ignore[type-var] # a generator
+        for one in analysed:
+            if one.again is not None:
+                results[one.row.image] = one.again
+            elif one.error is not None:
+                errors[one.row.image] = one.error
+    return Batch(many.rows.values(), results, errors, many.id)

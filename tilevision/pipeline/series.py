@@ -19,7 +19,7 @@ from tilevision.sources.addresses import address_of, is_address
 from tilevision.sources.remote.listing import addresses_like, is_pattern
 from tilevision.sources.zarrstore import is_zarr
 
-__all__ = ["SUMMARY", "export_name", "named_images", "stands_for_many", "targets"]
+__all__ = ["SUMMARY", "export_name", "label_of", "named_images", "stands_for_many", "targets"]
 
 SUMMARY = "summary.csv"
 
@@ -49,6 +49,14 @@ def named_images(images: Any) -> dict[str, Any]:
             f"no image in {images!r}; give a folder, a pattern as 'scans/*.tif', or a list"
         )
     return named
+
+
+def label_of(images: Any, count: int) -> str:
+    """Return what people call `images` together: the folder's name, the pattern, or a number."""
+    if not isinstance(images, (str, os.PathLike)):
+        return f"a list of {count:,}"
+    text = os.fspath(images)
+    return Path(text).absolute().name if Path(text).is_dir() else text
 
 
 def stands_for_many(image: str) -> bool:

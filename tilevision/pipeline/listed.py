@@ -1,0 +1,111 @@
+"""Runs that were, as a table. Reads journals, never the cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from tilevision.checkpoint import run_owner
+from tilevision.errors import RunError
+from tilevision.events import ImageChanged, RunSummary, list_runs, together
+from tilevision.pipeline.history import find_manifest
+from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["image_runs", "run_status", "runs"]
+
+Folder = str | os.PathLike[str]
+
+_COLUMNS = ["id", "started", "image", "images", "model", "status", "tiles", "done", "failed"]
+_IMAGE_COLUMNS = ["image", "status", "detections", "tiles", "failed", "seconds", "error", "id"]
+
+
+def runs(checkpoint: Folder = DEFAULT_CHECKPOINT, *, images: str | None = None) -> pd.DataFrame:
+    """List the runs of a checkpoint folder, the latest first; many images are one run.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+    images : str, optional
+        Id of a run of many images: list those, in their order.
+
+    Returns
+    -------
+    DataFrame
+        id, started, image, images (``"28/30"``: so many complete; empty for a run of one),
+        model, status, tiles, done (restored ones included), failed. The tiles of many images
+        are counted as far as those are begun. A run that was killed is ``interrupted``;
+        `tilevision.resume` goes on with it. With `images`: image, status, detections, tiles,
+        failed, seconds, error, and id, that of the image's own run.
+
+    Raises
+    ------
+    RunError
+        If `images` is no id of a run of many images.
+    """
+    import pandas as pd
+
+    if images is not None:
+        return _images(checkpoint, images)
+    rows = [_listed(checkpoint, run) for run in together(list_runs(checkpoint))]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def image_runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
+    """Return as `runs` does the run of every image, those of many images too."""
+    import pandas as pd
+
+    single = [run for run in list_runs(checkpoint) if run.images is None]
+    return pd.DataFrame([_listed(checkpoint, run) for run in single], columns=_COLUMNS)
+
+
+def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
+    whole = ""
+    if run.images is not None:
+        complete = sum(
+            image.status == "complete" and not image.error for image in run.images.values()
+        )
+        whole = f"{complete}/{len(run.manifest['images'])}"
+    return (
+        run.id,
+        datetime.fromtimestamp(run.started).astimezone(),
+        run.image,
+        whole,
+        run.model,
+        run_status(checkpoint, run),
+        sum(run.counts.values()),
+        run.counts.get("done", 0) + run.counts.get("restored", 0),
+        run.counts.get("failed", 0),
+    )
+
+
+def run_status(checkpoint: Folder, run: RunSummary) -> str:
+    """Return the run's status; one that nobody holds though it says it goes on was cut off."""
+    if run.status not in ("running", "paused"):
+        return run.status
+    try:
+        return "interrupted" if run_owner(checkpoint, run.id) is None else run.status
+    except RunError:  # a file in the folder that no run would be named like
+        return "unreadable"
+
+
+def _images(checkpoint: Folder, run_id: str) -> pd.DataFrame:
+    import pandas as pd
+
+    manifest = find_manifest(run_id, checkpoint)
+    if "images" not in manifest:
+        raise RunError(f"run {run_id} is of one image, {manifest['image']}; tv.runs() lists it")
+    told = next(run.images for run in list_runs(checkpoint) if run.id == run_id) or {}
+    cut_off = run_owner(checkpoint, run_id) is None
+    rows = []
+    for name in manifest["images"]:
+        image = told.get(name, ImageChanged(0.0, name, "pending"))
+        row = asdict(image) | {"id": image.run}
+        if image.status == "running" and cut_off:
+            row["status"] = "interrupted"
+        rows.append(row)
+    return pd.DataFrame(rows, columns=_IMAGE_COLUMNS)
