@@ -50,6 +50,8 @@ class StageDone:
         One line for people.
     restored : bool
         Whether it came from the checkpoint.
+    link : str
+        Address of a page about it: the dashboard of the ``cluster``.
     """
 
     time: float
@@ -57,6 +59,7 @@ class StageDone:
     seconds: float
     message: str = ""
     restored: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

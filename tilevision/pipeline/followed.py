@@ -62,16 +62,19 @@ class FollowedRun(JournaledRun):
         self._catch_up()
         return super().counts
 
+    @property
+    def dashboard_link(self) -> str | None:
+        """Address of the Dask dashboard while the run is at work, as its journal has it."""
+        self._hear_if_alone()
+        return super().dashboard_link
+
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest.
 
         While somebody listens, as far as they were told: whoever subscribes and then asks has
         all, and is not kept waiting while a long history is read.
         """
-        with self._changing:
-            alone = not self._listeners
-        if alone:
-            self._catch_up()
+        self._hear_if_alone()
         return super().events()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -87,6 +90,12 @@ class FollowedRun(JournaledRun):
             return self.status in OVER or over.wait(timeout)
         finally:
             unsubscribe()
+
+    def _hear_if_alone(self) -> None:
+        with self._changing:
+            alone = not self._listeners
+        if alone:
+            self._catch_up()
 
     def _step(self) -> float | None:
         try:

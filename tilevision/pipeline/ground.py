@@ -52,7 +52,9 @@ class Ground:
             self._stack.enter_context(reported(cluster, settings.report, state.wait))
             self._cluster = cluster
             state.dashboard_link = cluster.dashboard_link or None
-            state.stage("cluster", began, note)
+            # For those who follow the run: what comes after ? may be a key to the page.
+            link = cluster.dashboard_link.partition("?")[0]
+            state.stage("cluster", began, note, link=link)
         return self._cluster
 
     def __enter__(self) -> Ground:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 from tilevision.checkpoint import run_owner
-from tilevision.events import Bus, Event, RunChanged, TileChanged
+from tilevision.events import Bus, Event, RunChanged, StageDone, TileChanged
 from tilevision.pipeline.conductor import ENDED
 from tilevision.pipeline.recording import Recording
 from tilevision.sources import ImageSource
@@ -49,6 +49,7 @@ class JournaledRun(ABC):
         self._bus = Bus()
         self._telling = threading.RLock()  # taken before the bus's own
         self._status = "running"
+        self._link = ""
         self._latest = recording.started
         self._statuses = dict.fromkeys(self.tiles, "pending")
         self._statuses.update(dict.fromkeys(recording.skipped, "skipped"))
@@ -78,6 +79,14 @@ class JournaledRun(ABC):
     def counts(self) -> dict[str, int]:
         """Tiles by status."""
         return {status: n for status, n in self._counts.items() if n}
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Address of the Dask dashboard of a run at work, as its journal has it.
+
+        It is the one that its own process sees, and may lead nowhere on another machine.
+        """
+        return None if self._status in OVER else self._link or None
 
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest."""
@@ -153,6 +162,8 @@ class JournaledRun(ABC):
             self._latest = event.time
             if isinstance(event, RunChanged):
                 self._status = event.status
+            elif isinstance(event, StageDone) and event.stage == "cluster":
+                self._link = event.link
             elif isinstance(event, TileChanged) and event.tile in self._statuses:
                 self._counts[self._statuses[event.tile]] -= 1
                 self._counts[event.status] += 1

@@ -50,10 +50,12 @@ class RunState:
             self.changed.notify_all()
         self.bus.emit(RunChanged(time.time(), status, reason))
 
-    def stage(self, stage: str, began: float, message: str, restored: bool = False) -> None:
+    def stage(
+        self, stage: str, began: float, message: str, restored: bool = False, link: str = ""
+    ) -> None:
         """Publish that a stage is done, which `began` at that `time.perf_counter`."""
         seconds = time.perf_counter() - began
-        self.bus.emit(StageDone(time.time(), stage, seconds, message, restored))
+        self.bus.emit(StageDone(time.time(), stage, seconds, message, restored, link))
 
     def wait(self, line: str) -> None:
         """Publish what the run waits for."""
