@@ -66,7 +66,7 @@ TABLE = {
     "samples": {"sources"},
     "view": {
         *("pipeline", "result", "account", "events", "plot", "grid", "findings", "geometry"),
-        *("sources", "modelspec", "exporting", "routing"),
+        *("sources", "modelspec", "exporting", "routing", "units"),
     },
     "cli": ANY,
     "__init__": ANY,

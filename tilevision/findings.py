@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,16 @@ class Findings:
         kinds = ", ".join(f"{counts[i]} {names[i][:40]}" for i in order)
         more = f", {len(names) - 5} more classes" if len(names) > 5 else ""
         return f"Findings({len(self)} detections{': ' if kinds else ''}{kinds}{more})"
+
+    def _repr_html_(self) -> str:
+        names, counts = np.unique(self.labels.astype(str), return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:10]
+        rows = "".join(
+            f"<tr><td><bdi>{escape(names[i][:60])}</bdi></td><td>{counts[i]:,}</td></tr>"
+            for i in order
+        )
+        more = f"<tr><td>{len(names) - 10:,} more classes</td></tr>" if len(names) > 10 else ""
+        return f"<b>{len(self):,} detections</b><table>{rows}{more}</table>"
 
     @property
     def columns(self) -> dict[str, Any]:

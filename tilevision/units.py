@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from tilevision.errors import SourceError
 from tilevision.sources import ImageMetadata
 
-__all__ = ["Units", "ground_units", "units_of"]
+__all__ = ["Units", "ground_units", "pixel_width", "units_of"]
 
 _MAJOR = 6_378_137.0  # WGS84, metres
 _ECCENTRICITY2 = 0.00669437999014
 _WGS84 = "EPSG:4326"
 _SQUARE_MICRONS = 1e6  # in a square millimetre
+_MICRONS = 1e6  # in a metre
 _HECTARE = 1e4
 _MEGAPIXEL = 1e6
 
@@ -111,6 +112,34 @@ def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
         return np.asarray(jacobian * _area_element(latitude), np.float64)
 
     return Units("m²", "hectare", _HECTARE, pixel_areas)
+
+
+def pixel_width(metadata: ImageMetadata) -> Callable[[float, float], float] | None:
+    """Return what tells how wide a pixel at x, y is, in µm along the image's rows.
+
+    On a map, metres on the ground at that place: no projection keeps all lengths. None where
+    the image does not say, or rasterio is missing.
+    """
+    if metadata.mpp is not None:
+        width = float(metadata.mpp[0])
+        return lambda x, y: width  # noqa: ARG005 - the same everywhere
+    if metadata.crs is None or metadata.transform is None:
+        return None
+    try:
+        to_degrees = _to_degrees(metadata.crs)
+    except SourceError:
+        return None
+    a, b, c, d, e, f = metadata.transform
+
+    def on_ground(x: float, y: float) -> float:
+        columns = x + np.array([-0.5, 0.0, 0.5])
+        lon, lat = to_degrees(a * columns + b * y + c, d * columns + e * y + f)
+        flat = 1 - _ECCENTRICITY2 * np.sin(np.radians(lat[1])) ** 2
+        east = np.radians(_turn(lon[2] - lon[0])) * np.cos(np.radians(lat[1])) / flat**0.5
+        north = np.radians(lat[2] - lat[0]) * (1 - _ECCENTRICITY2) / flat**1.5
+        return float(_MAJOR * np.hypot(east, north) * _MICRONS)
+
+    return on_ground
 
 
 def _even(area: str, per: str, areas_per: float, pixel_area: float, note: str = "") -> Units:

@@ -11,10 +11,10 @@ from tilevision.plot.wording import Key
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_heat", "heat_keys"]
+__all__ = ["ALPHA", "draw_heat", "heat_colours", "heat_keys"]
 
 _COLOURS = "cividis"  # evenly bright for all kinds of sight
-_ALPHA = 0.55
+ALPHA = 0.55
 _STEPS = (0.0, 0.5, 1.0)
 
 
@@ -34,16 +34,23 @@ def draw_heat(axes: Axes, heat: Heatmap, label: str) -> None:
         cmap=_COLOURS,
         vmin=0.0,
         vmax=1.0,
-        alpha=_ALPHA,
+        alpha=ALPHA,
     )
+
+
+def heat_colours(share: float) -> tuple[float, float, float, float]:
+    """Return red, green, blue and opacity, 0 to 1, of a probability."""
+    import matplotlib as mpl
+
+    red, green, blue, opacity = mpl.colormaps[_COLOURS](share)
+    return red, green, blue, opacity
 
 
 def heat_keys(label: str) -> list[Key]:
     """Return what the colours of `draw_heat` mean."""
-    import matplotlib as mpl
     from matplotlib.colors import to_hex
 
-    colours = mpl.colormaps[_COLOURS]
     return [
-        Key(f"{drawable(label, 24)} {step:.0%}", to_hex(colours(step)), fill=1.0) for step in _STEPS
+        Key(f"{drawable(label, 24)} {step:.0%}", to_hex(heat_colours(step)), fill=1.0)
+        for step in _STEPS
     ]

@@ -40,7 +40,7 @@ function legendEntry(entry) {
     swatch.style.borderColor = entry.colour;
     swatch.textContent = entry.glyph;
   } else {
-    swatch.classList.add("tilevision-class");
+    if (!entry.wide) swatch.classList.add("tilevision-class");
     swatch.style.background = entry.colour;
   }
   const words = element("bdi", "", item);
@@ -109,7 +109,6 @@ class Picture {
     this.canvas = element("canvas", "tilevision-picture", this.frame);
     this.canvas.setAttribute("role", "img");
     this.canvas.tabIndex = 0;
-    this.canvas.title = "Click, then scroll to zoom and drag to move. Keys: + − 0 and arrows.";
     this.tip = element("div", "tilevision-tip", this.frame);
     this.tip.setAttribute("role", "tooltip");
     this.tip.hidden = true;
@@ -329,13 +328,19 @@ function render({ model, el }) {
   reset.type = "button";
   reset.textContent = "Whole image";
   reset.hidden = true;
-  const detail = element("div", "tilevision-detail", root);
+  const beneath = element("div", "tilevision-detail", root);
+  const detail = element("span", "", beneath);
+  const link = element("a", "tilevision-link", beneath);
+  link.target = "_blank";
+  link.rel = "noopener noreferrer";
+  link.textContent = "Dask dashboard ↗";
   const bar = element("div", "tilevision-bar", root);
   bar.setAttribute("role", "progressbar");
   const done = element("div", "tilevision-done", bar);
   const failed = element("div", "tilevision-failed", bar);
   const picture = new Picture(model, root);
   const legend = element("ul", "tilevision-legend", root);
+  const hint = element("div", "tilevision-hint", root);
   reset.addEventListener("click", () => picture.whole());
   const waiting = element("div", "tilevision-waiting");
   waiting.setAttribute("role", "status");
@@ -355,11 +360,16 @@ function render({ model, el }) {
     failed.style.width = `${100 * failedShare}%`;
     bar.setAttribute("aria-valuenow", Math.floor(100 * doneShare));
     root.dataset.status = caption.status ?? "starting";
+    link.hidden = !model.get("link");
+    link.href = model.get("link") || "#";
+    const opens = root.closest(".tilevision-panel") ? "Click opens a tile" : "Click";
+    hint.textContent = `${opens}; then scroll or + − to zoom, drag or arrows to move, 0 for all`;
     legend.replaceChildren(...(caption.legend ?? []).map(legendEntry));
   };
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
   model.on("change:caption", describe);
+  model.on("change:link", describe);
   model.on("change:frame", receive);
   model.on("change:outline", redraw);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
@@ -378,6 +388,7 @@ function render({ model, el }) {
   return () => {
     window.removeEventListener("keydown", guard, true);
     model.off("change:caption", describe);
+    model.off("change:link", describe);
     model.off("change:frame", receive);
     model.off("change:outline", redraw);
     picture.close();

@@ -35,7 +35,9 @@ class Canvas(anywidget.AnyWidget):
     hits, names : bytes, list of str
         Boxes that the pointer can be on; see `tilevision.view.hits.hits`.
     mpp : float
-        Microns per pixel, for the scale bar; 0 where unknown.
+        Microns per pixel where the frame's middle is, for the scale bar; 0 where unknown.
+    link : str
+        Address of the cluster's dashboard; empty for none.
     outline : list of float
         Tile that is picked out, as `shown`; empty for none.
     viewport : list of float
@@ -58,6 +60,7 @@ class Canvas(anywidget.AnyWidget):
     hits = traitlets.Bytes(b"").tag(sync=True)
     names = traitlets.List(traitlets.Unicode(), []).tag(sync=True)
     mpp = traitlets.Float(0.0).tag(sync=True)
+    link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     viewport = traitlets.List(traitlets.Float(), []).tag(sync=True)
     picked = traitlets.List(traitlets.Float(), []).tag(sync=True)
@@ -68,14 +71,14 @@ class Canvas(anywidget.AnyWidget):
         whole: Box,
         caption: dict[str, Any],
         boxes: BoxLayer,
-        mpp: tuple[float, float] | None,
+        mpp: float,
     ) -> None:
         """Show `frame`, with `boxes` to point at, in one message."""
         rows, names = hits(boxes, frame.view)
         with self.hold_sync():
             self.frame = frame.jpeg
             self.hits, self.names = rows, names
-            self.mpp = 0.0 if mpp is None else float(mpp[0] + mpp[1]) / 2
+            self.mpp = mpp
             self.shown = _corner_and_size(frame.view)
             self.whole = _corner_and_size(whole)
             self.caption = caption

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
+from tilevision.plot.heat import heat_keys
 from tilevision.view.boxes import PER_TILE, BoxLayer
+from tilevision.view.heat import TileHeat
 from tilevision.view.state import PLANNED, ViewState
 
 __all__ = ["Counted", "alt_text", "caption", "duration"]
@@ -25,11 +27,14 @@ class Counted:
         By class, the most frequent first; labels are untrusted text.
     words : str
         What they are, as ``"merged"``.
+    heat : TileHeat or None
+        What a classifier said of the tiles.
     """
 
     layer: BoxLayer
     counts: dict[str, int]
     words: str
+    heat: TileHeat | None = None
 
 
 def caption(
@@ -60,7 +65,7 @@ def caption(
         "headline": _headline(state, name, _found(state, counted)),
         "detail": _detail(state, now),
         "alt": alt_text(state, name, counted),
-        "legend": _statuses(counts) + _classes(state, counted),
+        "legend": _statuses(counts) + _heat(counted) + _classes(state, counted),
         "shares": [state.n_finished / n, counts.get("failed", 0) / n],
         "status": state.run_status or "starting",
     }
@@ -111,6 +116,8 @@ def _waiting(state: ViewState) -> str:
 
 def _found(state: ViewState, counted: Counted | None) -> str:
     n = state.n_detections if counted is None else sum(counted.counts.values())
+    if counted is not None and counted.heat is not None and not n:
+        return f"{_tiles(counted.heat.n_known)} classified"
     words = "before merging" if counted is None else counted.words
     return f"{n:,} {'detection' if n == 1 else 'detections'} {words}"
 
@@ -126,6 +133,15 @@ def _statuses(counts: dict[str, int]) -> list[dict[str, Any]]:
         look = {"glyph": style.glyph, "hatch": style.hatch, "fill": style.fill}
         entries.append({"words": f"{counts[status]:,} {status}", "colour": style.colour, **look})
     return entries
+
+
+def _heat(counted: Counted | None) -> list[dict[str, Any]]:
+    if counted is None or counted.heat is None:
+        return []
+    return [
+        {"words": key.words, "colour": key.colour, "wide": True}
+        for key in heat_keys(counted.heat.label)
+    ]
 
 
 def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:

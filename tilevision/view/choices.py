@@ -12,6 +12,8 @@ from tilevision.errors import GridError
 from tilevision.grid import DEFAULT_OVERLAP, DEFAULT_TILE, Grid
 from tilevision.view.form import column, control, menu, visible
 from tilevision.view.modelmenu import ModelMenu
+from tilevision.view.notebook import variable
+from tilevision.view.tilemodel import TileModel
 
 __all__ = ["Choices"]
 
@@ -59,7 +61,7 @@ class Choices:
             continuous_update=False,
             disabled=not in_file,
         )
-        self.model = ModelMenu("Model", "tile", own)
+        self.model = TileModel(own)
         self.moderation = ModelMenu("Moderation", "moderation", own, arguments.get("moderation"))
         chosen = arguments.get("synthesis", "summary")
         self.synthesis = ModelMenu("Synthesis", "synthesis", own, chosen)
@@ -72,12 +74,20 @@ class Choices:
             options=[STORED, "0.5mpp", "1mpp", "20x", "10x", "0.5", "0.25"],
             continuous_update=False,
         )
+        self.more = control(
+            widgets.Text,
+            "Add a model",
+            "then Enter: the name of a function of this notebook, or a file such as weights.onnx",
+            placeholder="function or weights.onnx",
+            continuous_update=False,
+        )
         self._before = self._values()
         self.kind.observe(lambda _: self._fit(), names="value")
         self._fit()
         self.box = column(*self._inputs(), name="choices")
         for made in self._inputs():
-            made.observe(lambda _: on_change(), names="value")
+            if made is not self.more:
+                made.observe(lambda _: on_change(), names="value")
 
     def _lay_grid(self, given: Any) -> None:
         grid = None if given is None else Grid.parse(given)
@@ -103,8 +113,9 @@ class Choices:
 
     def _inputs(self) -> tuple[Any, ...]:
         return (
-            *(self.image, self.model.control, self.kind, self.tile, self.rows, self.cols),
+            *(self.image, *self.model.controls, self.kind, self.tile, self.rows, self.cols),
             *(self.overlap, self.resolution, self.moderation.control, self.synthesis.control),
+            self.more,
         )
 
     def _values(self) -> dict[str, tuple[Any, ...]]:
@@ -121,6 +132,21 @@ class Choices:
         visible(self.rows, kind == "rows")
         visible(self.cols, kind == "rows")
         visible(self.overlap, kind != "model")
+
+    def add_model(self, text: str) -> None:
+        """Offer a model that was typed, for each stage that it serves.
+
+        Raises
+        ------
+        ModelError
+            If it is neither in the notebook nor a file, or is no model.
+        """
+        text = text.strip()
+        value = variable(text)
+        value = text if value is None else value
+        served = [menu.add(value) for menu in (self.model, self.moderation, self.synthesis)]
+        if any(served):
+            self.more.value = ""
 
     @property
     def in_memory(self) -> Any:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 
+from tilevision.grid import Tile
 from tilevision.plot import shown
 from tilevision.result import Result
 from tilevision.view.boxes import BoxLayer
 from tilevision.view.caption import Counted
-from tilevision.view.form import button, column, control, menu, visible
+from tilevision.view.form import button, column, control, menu, option, visible
+from tilevision.view.heat import TileHeat, tile_heat
 
 __all__ = ["Filters"]
 
@@ -25,6 +28,8 @@ METHODS = (
 )
 METRICS = (("IoU: shared by both", "iou"), ("IoS: shared by the smaller", "ios"))
 CLASSES_SHOWN = 200
+OFF = "\0off"  # no class is called so
+HEATS = (("of the class that varies most", None), ("none", OFF))
 
 
 class Filters:
@@ -46,7 +51,7 @@ class Filters:
         on_change: Callable[[], None],
     ) -> None:
         self._classes: tuple[str, ...] = ()
-        self._listing = False
+        self._listing = 0  # the thread that does
         self._on_change = on_change
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
@@ -62,24 +67,29 @@ class Filters:
         slider |= {"min": 0.05, "step": 0.05}
         tip = "from which two detections are one"
         self.threshold = control(widgets.FloatSlider, "Overlap from", tip, value=0.5, **slider)
+        tip = "colours the tiles by the probability of a class"
+        self.heat = menu("Heatmap", HEATS, tip, value=None)
+        visible(self.heat, False)
         self.reset = button("Show all", "No threshold, all classes, the merge as at first")
         self.words = widgets.HTML()
         self.words.add_class("tilevision-words")
         self.box = column(
-            self.words, self.score, self.classes, self.method, self.metric, self.threshold,
-            self.reset, name="filters",
+            self.words, self.heat, self.score, self.classes, self.method, self.metric,
+            self.threshold, self.reset, name="filters",
         )  # fmt: skip
         self.reset.on_click(lambda _: self._reset())
         self._fit()
         self.method.observe(lambda _: self._fit(), names="value")
-        for made in (self.score, self.classes, self.method, self.metric, self.threshold):
-            made.observe(lambda _: self._changed(), names="value")
+        self.classes.observe(lambda _: self._picked(), names="value")
+        for made in (self.heat, self.score, self.method, self.metric, self.threshold):
+            made.observe(lambda _: on_change(), names="value")
         if given:
             self._list(dict.fromkeys(given, 0))
             self.classes.value = given
 
-    def _changed(self) -> None:
-        if not self._listing:
+    def _picked(self) -> None:
+        # A class that is picked while others are being listed is heard; listing itself is not.
+        if self._listing != threading.get_ident():
             self._on_change()
 
     def offer(self, min_score: float) -> None:
@@ -123,7 +133,9 @@ class Filters:
             "match_threshold": round(self.threshold.value, 2),
         }
 
-    def apply(self, known: Result, labels: Sequence[str]) -> Counted:
+    def apply(
+        self, known: Result, labels: Sequence[str], index: Mapping[Tile, int] | None = None
+    ) -> Counted:
         """Return the detections of `known` under these settings, as they are drawn.
 
         Parameters
@@ -132,6 +144,8 @@ class Filters:
             All that the tiles found by now.
         labels : sequence of str
             Those drawn before, which keep their colours.
+        index : mapping of Tile to int, optional
+            Places of the run's tiles, for a heatmap.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
         result = known.with_(**self.read())
@@ -145,7 +159,21 @@ class Filters:
         if self.words.value != left:
             self.words.value = left
         order = dict(counts.most_common())
-        return Counted(BoxLayer.of(findings, labels), order, words)
+        label = self.heat.value
+        heat = None if label == OFF else tile_heat(known.tile_findings, index or {}, label)
+        self._offer_heat(heat)
+        return Counted(BoxLayer.of(findings, labels), order, words, heat)
+
+    def _offer_heat(self, heat: TileHeat | None) -> None:
+        """Let the class of the heatmap be chosen, where tiles have probabilities."""
+        if heat is None or len(self.heat.options) == len(heat.labels) + 2:
+            return
+        chosen = self.heat.value
+        named = [option(label, label) for label in heat.labels[:CLASSES_SHOWN]]
+        with self.heat.hold_trait_notifications():
+            self.heat.options = [*HEATS, *named]
+            self.heat.value = chosen
+        visible(self.heat, True)
 
     def _list(self, counts: dict[str, int]) -> None:
         """Offer these classes, in an order that does not jump while counts grow."""
@@ -153,8 +181,8 @@ class Filters:
         options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
         if options == self.classes.options:
             return
-        self._classes, self._listing = names, True
+        self._classes, self._listing = names, threading.get_ident()
         picked = self.classes.value
         self.classes.options = options  # which picks none
         self.classes.value = picked
-        self._listing = False
+        self._listing = 0

@@ -9,7 +9,7 @@ import ipywidgets as widgets
 
 from tilevision.plot import shown
 
-__all__ = ["button", "close_all", "column", "control", "menu", "visible"]
+__all__ = ["button", "close_all", "column", "control", "menu", "option", "visible"]
 
 LABEL_WIDTH = "86px"
 
@@ -27,8 +27,13 @@ def control(kind: type[Any], label: str, tip: str = "", **traits: Any) -> Any:
 
 def menu(label: str, options: Sequence[tuple[str, Any]], tip: str = "", **traits: Any) -> Any:
     """Return a drop-down menu; the words of `options` may be anything."""
-    safe = [(shown(words, 60) or "?", value) for words, value in options]
+    safe = [option(words, value) for words, value in options]
     return control(widgets.Dropdown, label, tip, options=safe, **traits)
+
+
+def option(words: str, value: Any) -> tuple[str, Any]:
+    """Return an entry of a menu; `words` may be anything."""
+    return shown(words, 60) or "?", value
 
 
 def button(words: str, tip: str, kind: str = "") -> Any:

@@ -120,7 +120,7 @@ def tile_facts(event: TileChanged, seen: TileFindings | None) -> dict[str, Any]:
         "status": event.status,
         "colour": style.colour,
         "glyph": style.glyph,
-        "lines": [[what, shown(value, 120)] for what, value in lines.items()],
+        "lines": [[what, shown(value, 120)] for what, value in lines.items() if value != "–"],
         "error": shown(event.error, 500),
         "note": shown(findings.note, 1000),
         "scores": [[shown(name, 60), round(value, 3)] for name, value in scores],

@@ -21,14 +21,14 @@ class Known:
     ----------
     checkpoint : path-like or None
         Where past runs are stored.
-    model_called : callable
-        Given a name, returns the model that is called so here, or None: a past run does not
-        keep the code of a function.
+    model_of : callable
+        Given a past run's id and its model's name, returns the model here, or None: a past run
+        does not keep the code of a function.
     """
 
-    def __init__(self, checkpoint: Any, model_called: Callable[[str], Any]) -> None:
+    def __init__(self, checkpoint: Any, model_of: Callable[[str, str], Any]) -> None:
         self._checkpoint = checkpoint
-        self._model_called = model_called
+        self._model_of = model_of
         self._past: tuple[Any, Result | None] = (None, None)
 
     def of(self, run: Any) -> Result | None:
@@ -51,7 +51,7 @@ class Known:
 
     def _stored(self, run: Any) -> Result | None:
         try:
-            own = self._model_called(run.model.name)
+            own = self._model_of(run.id, run.model.name)
             return stored_result(run, self._checkpoint, model=own)
         except (TilevisionError, OSError):
             return None  # its picture is in the journal, and is shown all the same

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tilevision.errors import RunError
-from tilevision.view.notebook import cell_number, display, require_notebook
+from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
 from tilevision.view.overlay import Frame
 from tilevision.view.screen import Screen
 from tilevision.view.state import ViewState
@@ -110,6 +110,8 @@ class LiveView:
         self._screen.close()
 
     def _keep(self, state: ViewState, frame: Frame, text: str) -> None:
+        run = self._screen.run
+        self.widget.link = safe_link(getattr(run, "dashboard_link", None))
         self._still.update(frame, text, now=state.ended)
 
     def _ipython_display_(self) -> None:

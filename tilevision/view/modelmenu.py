@@ -7,7 +7,7 @@ from typing import Any
 
 from tilevision.modelspec import Stage, model, models
 from tilevision.routing import Cascade, Route
-from tilevision.view.form import menu
+from tilevision.view.form import menu, option
 
 __all__ = ["ModelMenu"]
 
@@ -24,6 +24,11 @@ class ModelMenu:
         As `tilevision.start` takes them; those that serve other stages are left out.
     chosen : optional
         What is chosen at first; for the tiles, the first of all.
+
+    Attributes
+    ----------
+    names, values : list
+        What is offered: as people call it, and as `tilevision.start` takes it.
 
     Raises
     ------
@@ -43,12 +48,12 @@ class ModelMenu:
                 options.append((name, value))
         options += [(f"{n}: {m.summary}" if m.summary else n, n) for n, m in named.items()]
         self.names = [words.partition(":")[0] for words, _ in options]
-        self._values = [value for _, value in options]
+        self.values = [value for _, value in options]
         first = next(iter(own), None) if chosen is None and stage == "tile" else chosen
-        at = next((i for i, value in enumerate(self._values) if _same(value, first)), 0)
         # By position: a model may be an object that does not like to be compared.
         numbered = [(words, i) for i, (words, _) in enumerate(options)]
-        self.control = menu(label, numbered, value=at)
+        self.control = menu(label, numbered, value=max(self.number_of(first), 0))
+        self._stage = stage
 
     @property
     def value(self) -> Any:
@@ -56,11 +61,36 @@ class ModelMenu:
         return self[self.control.value]
 
     def __getitem__(self, number: int) -> Any:
-        return self._values[number]
+        return self.values[number]
+
+    def number_of(self, value: Any) -> int:
+        """Return the place of a model; -1 where it is not offered."""
+        return next((i for i, other in enumerate(self.values) if _same(other, value)), -1)
+
+    def add(self, value: Any) -> bool:
+        """Offer one more model, in place of one of the same name; say if it serves the stage.
+
+        Raises
+        ------
+        ModelError
+            If it is no model.
+        """
+        name, serves = _told(value, self._stage)
+        if not serves:
+            return False
+        if name in self.names:
+            self.values[self.names.index(name)] = value
+        else:
+            self.names.append(name)
+            self.values.append(value)
+            chosen = self.control.value
+            self.control.options = (*self.control.options, option(name, len(self.values) - 1))
+            self.control.value = chosen
+        return True
 
     def called(self, name: str) -> Any:
         """Return the model of that name; None where there is none."""
-        return self._values[self.names.index(name)] if name in self.names else None
+        return self.values[self.names.index(name)] if name in self.names else None
 
 
 def _told(value: Any, stage: Stage) -> tuple[str, bool]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from tilevision.errors import RunError
 
-__all__ = ["CellWatch", "cell_number", "display", "require_notebook"]
+__all__ = ["CellWatch", "cell_number", "display", "require_notebook", "safe_link", "variable"]
+
+_LINK = re.compile(r"https?://|/(?![/\\])")
 
 
 def require_notebook(name: str, instead: str) -> None:
@@ -37,6 +40,19 @@ def display(value: Any, **options: Any) -> Any:
 def cell_number() -> int | None:
     """Return the number of the cell at work; None outside a notebook."""
     return getattr(_shell(), "execution_count", None)
+
+
+def variable(name: str) -> Any:
+    """Return what the notebook's cells call `name`; None where they have nothing of the name."""
+    return getattr(_shell(), "user_ns", {}).get(name)
+
+
+def safe_link(link: str | None) -> str:
+    """Return an address that may be put into the page, else nothing.
+
+    Behind a proxy, Dask's template ``distributed.dashboard.link`` gives a path of this server.
+    """
+    return link if link and _LINK.match(link) else ""
 
 
 class CellWatch:

@@ -21,6 +21,7 @@ from tilevision.grid import Tile
 from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
 from tilevision.view.box_canvas import BoxCanvas
+from tilevision.view.heat import TileHeat
 from tilevision.view.state import PLANNED, ViewState
 
 __all__ = ["Frame", "Overlay", "Reader"]
@@ -78,10 +79,13 @@ class Overlay:
         self._view: Box | None = None
         self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
+        self._heat: tuple[TileHeat, NDArray[np.uint8]] | None = None
         self._planned = False
 
-    def frame(self, state: ViewState, view: Box | None = None) -> Frame:
-        """Draw `state`, the whole image or the region `view` of it.
+    def frame(
+        self, state: ViewState, view: Box | None = None, heat: TileHeat | None = None
+    ) -> Frame:
+        """Draw `state`, the whole image or the region `view` of it, under `heat` if there is any.
 
         `view` is brought to the shape of the frame and kept on the image.
         """
@@ -90,7 +94,7 @@ class Overlay:
             self._show(view)
         if state.tiles is not self._tiles:
             self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
-            self._tiles, self._codes = state.tiles, None
+            self._tiles, self._codes, self._heat = state.tiles, None, None
         planned = state.run_status == PLANNED
         known = self._codes
         if known is None or planned != self._planned or not np.array_equal(known, state.status):
@@ -101,9 +105,13 @@ class Overlay:
         self._canvas.restore_region(self._background)
         renderer = self._canvas.get_renderer()
         context = renderer.new_gc()
-        # The renderer counts rows from below.
-        for layer in (self._status, self._boxes.picture(state.boxes)):
-            renderer.draw_image(context, 0, 0, layer[::-1])
+        layers = [self._status, self._boxes.picture(state.boxes)]
+        if heat is not None:
+            if self._heat is None or self._heat[0] is not heat:
+                self._heat = (heat, heat.paint(self._map.index))
+            layers.insert(0, self._heat[1])
+        for layer in layers:
+            renderer.draw_image(context, 0, 0, layer[::-1])  # it counts rows from below
         return Frame(self._encode(), view, self.size)
 
     def settled(self, view: Box) -> Box:

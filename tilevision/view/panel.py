@@ -11,7 +11,8 @@ import ipywidgets as widgets
 
 from tilevision.errors import RunError
 from tilevision.grid import Tile
-from tilevision.pipeline import ReplayedRun, Run, plan, resume, start
+from tilevision.pipeline import ReplayedRun, Run, plan, start
+from tilevision.pipeline.journaled import JournaledRun
 from tilevision.result import Result
 from tilevision.view.board import Board
 from tilevision.view.choices import Choices
@@ -22,6 +23,7 @@ from tilevision.view.lane import Lane
 from tilevision.view.notebook import CellWatch, cell_number, display
 from tilevision.view.overlay import Frame
 from tilevision.view.past import Past
+from tilevision.view.revival import Revival
 from tilevision.view.saving import Saving
 from tilevision.view.screen import Screen
 from tilevision.view.state import ENDED, ViewState
@@ -65,6 +67,7 @@ class Panel:
         self.run: Any = None
         self._checkpoint = checkpoint
         self._ready = False
+        self._cannot = ""  # why an opened run of the past cannot be gone on with
         self._told: tuple[Any, ...] = ()
         self._counted: tuple[Any, ...] = ()
         self._rest_until = 0.0
@@ -75,7 +78,8 @@ class Panel:
         self._quick = Lane("tilevision-panel-steer", self._alarm)
         self._looking = Lane("tilevision-panel-look", self._alarm)
         self._choices = Choices(image, model, models, arguments, self._replan)
-        self._known = Known(checkpoint, self._choices.model.called)
+        self._revival = Revival(checkpoint, self._choices)
+        self._known = Known(checkpoint, self._revival.model_of)
         self._filters = Filters(
             arguments.get("min_score"),
             arguments.get("classes"),
@@ -85,13 +89,14 @@ class Panel:
         self._steering = Steering(
             {
                 "run": lambda: self._doing.put("run", self._start),
-                **{name: self._steer(name) for name in ("pause", "resume", "cancel")},
+                **{name: self._steer(name) for name in ("pause", "cancel")},
+                "resume": self._steer("resume"),
                 "retry": self._steer("retry_failed"),
             },
             arguments.get("concurrency"),
             self._set_concurrency,
         )
-        self._past = Past(checkpoint, self._reopen, self._resume)
+        self._past = Past(checkpoint, self._reopen, self._revive, self._describe)
         self._saving = Saving(self._save)
         self._board: Any = Board()
         self._screen = Screen(self._follow)
@@ -102,13 +107,14 @@ class Panel:
             self._retry_tile,
             Trials(self._trial_of, self._alarm),
         )
-        self._tile.widget.models = self._choices.model.names
+        self._tile.widget.models = list(self._choices.model.names)
         self._screen.canvas.observe(lambda change: self._pick(change["new"]), names="picked")
+        self._choices.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._board.observe(lambda change: self._pick_listed(change["new"]), names="picked")
         self.widget = self._laid_out()
         self._cells = CellWatch(self._steering.wait_for_cell)
         self._replan()
-        self._doing.put("past", self._past.refresh)
+        self._doing.put("past", self._list_past)
 
     def _laid_out(self) -> Any:
         self._tabs = Tabs(
@@ -162,12 +168,19 @@ class Panel:
     # What the buttons do, on threads ------------------------------------------------------
 
     def _steer(self, method: str) -> Callable[[], None]:
-        """Return what has a method called of the run that is there then."""
+        """Return what has a method called of the run that is there then.
 
-        def steered() -> None:
-            getattr(self.run, method)()
+        A run of the past can only be gone on with, which gives its failed tiles fresh attempts.
+        """
 
-        return lambda: self._quick.put(method, steered)
+        def clicked() -> None:
+            run = self.run
+            if isinstance(run, Run):
+                self._quick.put(method, getattr(run, method))
+            elif run is not None:
+                self._revive(run.id)
+
+        return clicked
 
     def _start(self) -> None:
         self._steering.say("Starting…")
@@ -195,23 +208,34 @@ class Panel:
         if arguments.get("min_score") is None:
             self._filters.offer(made.stages.min_score or 0.0)
         self._screen.show(PlannedRun(made))
-        self._steering.plan(made)
+        self._steering.plan(made, self._choices.model.words)
 
-    def _reopen(self, run_id: str, _: str) -> None:
+    def _reopen(self, run_id: str) -> None:
         def opened() -> None:
-            image = self._choices.in_memory
-            run = ReplayedRun(run_id, self._checkpoint or "", seconds=0, image=image)
-            self._show(run, clock=run.clock)
+            run = self._revival.open(run_id)
+            self._cannot = self._revival.why_not(run_id, run.status)
+            self._show(run, **({"clock": run.clock} if isinstance(run, ReplayedRun) else {}))
 
         self._doing.put("run", opened)
 
-    def _resume(self, run_id: str, name: str) -> None:
-        def resumed() -> None:
-            image, model = self._choices.in_memory, self._choices.model.called(name)
-            own = None if isinstance(model, str) else model
-            self._show(resume(run_id, self._checkpoint or "", image=image, model=own))
+    def _revive(self, run_id: str) -> None:
+        self._doing.put("run", lambda: self._show(self._revival.resume(run_id)))
 
-        self._doing.put("run", resumed)
+    def _describe(self) -> None:
+        self._looking.put("describe", lambda: self._past.describe(self._revival.why_not))
+
+    def _list_past(self) -> None:
+        self._past.refresh()
+        self._past.describe(self._revival.why_not)
+
+    def _add_model(self, text: str) -> None:
+        def added() -> None:
+            self._choices.add_model(text)
+            self._tile.widget.models = list(self._choices.model.names)
+            self._replan()
+
+        if text.strip():
+            self._doing.put("add", added)
 
     def _retry_tile(self, tile: Tile) -> None:
         run = self.run
@@ -225,7 +249,7 @@ class Panel:
 
     def _set_concurrency(self, number: int | None) -> None:
         run = self.run
-        if self._going and isinstance(run, Run):
+        if self._going:
             self._quick.put("concurrency", lambda: run.set_concurrency(number))
 
     def _save(self, path: str) -> None:
@@ -244,7 +268,8 @@ class Panel:
 
     @property
     def _going(self) -> bool:
-        return self.run is not None and self.run.status not in ENDED
+        """Whether a run of this panel's is at work."""
+        return isinstance(self.run, Run) and self.run.status not in ENDED
 
     def _recount(self) -> None:
         self._looking.put("count", self._count)
@@ -254,26 +279,33 @@ class Panel:
         known = self._known.of(run)
         if known is None or state is None or self._screen.run is not run:
             return
-        counted = self._filters.apply(known, state.boxes.labels)
-        self._screen.count(counted if self._filters.touched or state.ended else None)
+        counted = self._filters.apply(known, state.boxes.labels, state.index)
+        meant = self._filters.touched or state.ended or counted.heat is not None
+        self._screen.count(counted if meant else None)
         self._rest_until = time.monotonic() + 2 * (time.monotonic() - began) + COUNT_SECONDS
 
     def _follow(self, state: ViewState, frame: Frame, text: str) -> None:
         """Bring everything beside the picture up to date; on the drawing thread."""
         self._still.update(frame, text, now=state.at_rest)
         self._board.tell(state, now=state.at_rest)
-        failed = state.counts.get("failed", 0)
-        self._steering.fit(state.run_status, failed=failed, ready=self._ready)
         run = self._screen.run
+        self._steering.fit(
+            state.run_status,
+            failed=state.counts.get("failed", 0),
+            ready=self._ready,
+            past=isinstance(run, JournaledRun),
+            revivable=state.ended and not self._cannot,
+        )
         if run is None or run is not self.run or not state.run_status:
             return
         self._tile.follow(run)
         news = (state.run_status, state.reason, getattr(run, "dashboard_link", None))
         if news != self._told:
             self._told = news
-            self._steering.tell(run, state)
+            past = isinstance(run, JournaledRun)
+            self._steering.tell(run, state, cannot=self._cannot if past else None)
             if state.ended:
-                self._doing.put("past", self._past.refresh)
+                self._doing.put("past", self._list_past)
         count = (state.n_finished, state.run_status)
         if count != self._counted and (state.ended or time.monotonic() > self._rest_until):
             self._counted = count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
+from tilevision.units import pixel_width
 from tilevision.view.canvas import Canvas
 from tilevision.view.caption import Counted, alt_text, caption
 from tilevision.view.overlay import Frame, Overlay
@@ -64,6 +66,7 @@ class Screen:
         self._counted: Counted | None = None
         self._source: ImageSource | None = None
         self._options: tuple[ImageSource, ReadOptions] | None = None
+        self._width: tuple[ImageSource, Callable[[float, float], float] | None] | None = None
         self._fault = ""
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -175,16 +178,27 @@ class Screen:
         scene.state = state = fold(scene.state, events)
         counted = self._counted
         drawn = state if counted is None else replace(state, boxes=counted.layer)
-        frame = scene.overlay.frame(drawn, self.canvas.wanted())
+        heat = None if counted is None else counted.heat
+        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat)
         words = caption(state, scene.name, scene.clock(), counted)
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"
         if not self._open:
             return
-        mpp = scene.run.source.metadata.mpp
+        mpp = self._mpp(scene.run.source, frame.view)
         self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
         self.frames += 1
         self._on_frame(state, frame, words["alt"])
+
+    def _mpp(self, source: ImageSource, view: Box) -> float:
+        """Return how wide a pixel in the middle of `view` is, µm; 0 where nobody knows."""
+        if self._width is None or self._width[0] is not source:
+            self._width = (source, pixel_width(source.metadata))
+        across = self._width[1]
+        if across is None:
+            return 0.0
+        mpp = across((view.x0 + view.x1) / 2, (view.y0 + view.y1) / 2)
+        return mpp if math.isfinite(mpp) else 0.0
 
     def _read(self, box: Box, scale: float) -> Any:
         source = self._source

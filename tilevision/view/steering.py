@@ -11,6 +11,7 @@ import ipywidgets as widgets
 from tilevision.pipeline import Plan
 from tilevision.plot import shown
 from tilevision.view.form import button, column, control
+from tilevision.view.notebook import safe_link
 from tilevision.view.state import ENDED, PLANNED, ViewState
 
 __all__ = ["Steering"]
@@ -52,7 +53,7 @@ class Steering:
         steps = sorted({*CONCURRENCY, *([concurrency] if concurrency else [])})
         self.concurrency = control(
             widgets.SelectionSlider,
-            "In flight",
+            "Concurrency",
             "how many tiles at once; can be moved while it runs",
             options=[(AUTOMATIC, 0), *((str(step), step) for step in steps)],
             value=concurrency or 0,
@@ -70,7 +71,15 @@ class Steering:
         self.box = column(self.words, row, self._busy, self.concurrency, name="steering")
         self.fit("", failed=0, ready=False)
 
-    def fit(self, status: str, *, failed: int, ready: bool) -> None:
+    def fit(
+        self,
+        status: str,
+        *,
+        failed: int,
+        ready: bool,
+        past: bool = False,
+        revivable: bool = False,
+    ) -> None:
         """Enable the buttons that make sense.
 
         Parameters
@@ -81,40 +90,51 @@ class Steering:
             Tiles that failed.
         ready : bool
             Whether there is a plan that could be run.
+        past : bool
+            Whether the run is read from its journal: it cannot be steered, only gone on with.
+        revivable : bool
+            Whether it can be.
         """
-        going = bool(status) and status not in (*ENDED, PLANNED)
+        going = bool(status) and status not in (*ENDED, PLANNED) and not past
         enabled = {
             "run": ready and not going,
             "pause": going and status != "paused",
-            "resume": status == "paused",
+            "resume": revivable if past else status == "paused",
             "cancel": going,
-            "retry": failed > 0 and status != "stopped",
+            "retry": failed > 0 and (revivable if past else status != "stopped"),
         }
         for name, yes in enabled.items():
             if self.buttons[name].disabled is yes:
                 self.buttons[name].disabled = not yes
 
-    def plan(self, made: Plan) -> None:
-        """Say what pressing Run would do, and what should be known before."""
+    def plan(self, made: Plan, model: str) -> None:
+        """Say what pressing Run would do with `model`, and what should be known before."""
         width, height = made.source.size
         tiles = f"{len(made.tiles):,} tiles: {len(made.to_run):,} to run, "
         tiles += f"{len(made.restored):,} stored already"
         if made.skipped:
             tiles += f", {len(made.skipped):,} left out"
         about = str(made.estimate).capitalize()
-        self.say(tiles, about, f"{width:,} × {height:,} px; {made.tiling}", *made.notes)
+        image = f"{width:,} × {height:,} px; {made.tiling}"
+        self.say(tiles, f"Model: {model}", about, image, *made.notes)
 
-    def tell(self, run: Any, state: ViewState) -> None:
-        """Say how `run` goes, or how it went."""
+    def tell(self, run: Any, state: ViewState, cannot: str | None = None) -> None:
+        """Say how `run` goes, or how it went.
+
+        `cannot` is for one of the past: why it cannot be gone on with; empty where it can.
+        """
         link = getattr(run, "dashboard_link", None)
         if state.ended:
             done = f"{state.n_finished:,} of {len(state.tiles):,} tiles"
             line = f"{state.run_status.capitalize()}: {state.reason or done}"
             alarm = state.run_status in ("stopped", "blocked", "partial")
-            self.say(line, f"run {run.id}", alarm=alarm, link=link)
+            self.say(line, f"run {run.id}", *_further(cannot), alarm=alarm, link=link)
         else:
             words = "Paused" if state.run_status == "paused" else "Running"
-            self.say(words, *filter(None, [state.reason, f"run {run.id}"]), link=link)
+            notes = [state.reason, f"run {run.id}"]
+            if cannot is not None:
+                notes.append("Another process works on it; it is steered there.")
+            self.say(words, *filter(None, notes), link=link)
 
     def wait_for_cell(self, busy: bool) -> None:
         """Say that what is pressed now will be done when the cell at work has ended."""
@@ -129,13 +149,20 @@ class Steering:
         html += "".join(
             f'<div class="tilevision-note">{escape(shown(note, 300))}</div>' for note in notes
         )
-        if link and link.startswith(("http://", "https://")):
-            html += (
-                f'<a href="{escape(link, quote=True)}" target="_blank" rel="noopener noreferrer">'
-                "Dask dashboard ↗</a>"
-            )
+        if address := safe_link(link):
+            target = f'href="{escape(address, quote=True)}" target="_blank"'
+            html += f'<a {target} rel="noopener noreferrer">Dask dashboard ↗</a>'
         if self.words.value != html:
             self.words.value = html
+
+
+def _further(cannot: str | None) -> tuple[str, ...]:
+    """Say what can be done with a run of the past."""
+    if cannot is None:
+        return ()
+    if cannot:
+        return (f"Opened from its journal. It cannot go on: {cannot}.",)
+    return ("Opened from its journal. Resume goes on: done tiles stay, failed ones run again.",)
 
 
 def _calling(action: Callable[[], None]) -> Callable[[object], None]:
