@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from tilevision.checkpoint.faults import explained
 from tilevision.checkpoint.lock import RunLock
@@ -12,7 +13,9 @@ from tilevision.errors import RunError
 __all__ = ["prune_runs"]
 
 
-def prune_runs(folder: str | os.PathLike[str], before: float) -> list[str]:
+def prune_runs(
+    folder: str | os.PathLike[str], before: float, keep: Collection[str] = ()
+) -> list[str]:
     """Remove the journals last written before `before`, except of runs that are at work.
 
     Parameters
@@ -21,6 +24,8 @@ def prune_runs(folder: str | os.PathLike[str], before: float) -> list[str]:
         The checkpoint folder.
     before : float
         Seconds since the epoch.
+    keep : collection of str
+        Ids of runs that stay, however old.
 
     Returns
     -------
@@ -31,7 +36,7 @@ def prune_runs(folder: str | os.PathLike[str], before: float) -> list[str]:
     removed = []
     with explained(root):
         for journal in sorted((root / "runs").glob("*.jsonl")):
-            if journal.stat().st_mtime >= before:
+            if journal.stem in keep or journal.stat().st_mtime >= before:
                 continue
             try:
                 with RunLock(root, journal.stem):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +143,14 @@ def _refuse_nothing(result: Result) -> None:
 
 
 def _many(ctx: click.Context, many: Many, report: Report, *, keeps: bool) -> ExitCode:
-    with resumable(ctx, keeps=keeps):
-        for one in many:
-            report.one(one)
+    with resumable(ctx, keeps=keeps), closing(iter(many)) as analysed:
+        try:
+            for one in analysed:
+                report.one(one)
+        except BaseException:
+            analysed.close()
+            report.cut_short(many)
+            raise
     report.many(many)
     return ExitCode.COMPLETE if many.complete else ExitCode.MISSING
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tilevision.cli.failing import ExitCode, printable, warn
+from tilevision.cli.followmany import follow_images
 
 if TYPE_CHECKING:
     from tilevision.events import Event
@@ -42,7 +43,15 @@ def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
         If there is no such run.
     """
     from tilevision.pipeline import FollowedRun
+    from tilevision.pipeline.followedmany import FollowedMany, is_of_many
 
+    if is_of_many(run_id, checkpoint):
+        many = FollowedMany(run_id, checkpoint)
+        try:
+            follow_images(many, as_json=as_json)
+        except KeyboardInterrupt:
+            return _left(run_id)
+        return _CODES.get(many.status, ExitCode.MISSING)
     run = FollowedRun(run_id, checkpoint)
     told: SimpleQueue[Event] = SimpleQueue()
     leave = run.subscribe(told.put, history=True)
@@ -52,12 +61,16 @@ def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
         else:
             _Screen(run).show(told)
     except KeyboardInterrupt:
-        click.echo("", err=True)
-        warn(f"no longer following run {run_id}; the run itself is not touched")
-        return ExitCode.INTERRUPTED
+        return _left(run_id)
     finally:
         leave()
     return _CODES.get(run.status, ExitCode.MISSING)
+
+
+def _left(run_id: str) -> ExitCode:
+    click.echo("", err=True)
+    warn(f"no longer following run {run_id}; the run itself is not touched")
+    return ExitCode.INTERRUPTED
 
 
 def _print_events(run: FollowedRun, told: SimpleQueue[Event]) -> None:

@@ -23,6 +23,7 @@ __all__ = ["models", "runs"]
     "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
 )
 @click.option("--follow", metavar="ID", help="Follow a run until it is over; Ctrl-C leaves it be.")
+@click.option("--images", "of", metavar="ID", help="List the images of a run of many.")
 @click.option(
     "--prune", metavar="DAYS", help="Remove runs and stored tiles older than that, as 30 or 30d."
 )
@@ -36,19 +37,35 @@ def runs(
     /,
     checkpoint: str,
     follow: str | None,
+    of: str | None,
     prune: str | None,
     yes: bool,
     as_json: bool,
 ) -> None:
     """List the runs of a checkpoint folder, the latest first; follow one, or prune old ones."""
-    if follow is not None and prune is not None:
-        raise click.UsageError("--follow and --prune are two things; give one of them")
+    if sum(asked is not None for asked in (follow, of, prune)) > 1:
+        raise click.UsageError("--follow, --images and --prune are three things; give one of them")
     if follow is not None:
         ctx.exit(follow_run(follow, checkpoint, as_json=as_json))
     elif prune is not None:
         prune_checkpoint(checkpoint, days(prune), ask=not yes)
+    elif of is not None:
+        _list_images(of, checkpoint, as_json=as_json)
     else:
         _list(checkpoint, as_json=as_json)
+
+
+def _list_images(run_id: str, checkpoint: str, *, as_json: bool) -> None:
+    import tilevision as tv
+
+    rows = tv.runs(checkpoint, images=run_id)
+    if as_json:
+        _print(rows.to_dict("records"), as_json=True)
+        return
+    _print(rows.drop(columns="error").to_dict("records"), as_json=False)
+    for image, error in zip(rows["image"], rows["error"], strict=True):
+        if error:
+            click.echo(printable(f"{image}: {error}"))
 
 
 def _list(checkpoint: str, *, as_json: bool) -> None:

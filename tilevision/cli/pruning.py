@@ -34,7 +34,7 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
         If what lies in the folder cannot be opened.
     """
     from tilevision.checkpoint import Checkpoint, prune_runs
-    from tilevision.events import list_runs
+    from tilevision.events import list_runs, together
 
     if not (Path(folder).expanduser() / "meta.json").is_file():
         click.echo(f"there is nothing to prune in {folder}")
@@ -42,19 +42,23 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     before = max(0.0, time.time() - age * DAY)
     runs = list_runs(folder)
     at_work = [run.id for run in runs if _is_at_work(folder, run.id)]
-    old = [run.id for run in runs if run.changed < before and run.id not in at_work]
+    # Many images are one run: each of them stays as long as that does.
+    young = {run.id for run in runs if run.changed >= before or run.id in at_work}
+    parts = {run.id for run in runs if run.batch in young}
+    old = [run.id for run in together(runs) if run.id not in young]
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(before))
     question = f"Remove {_runs(len(old))} and every stored tile from before {day} in {folder}?"
     if ask and not click.confirm(question):
         click.echo("nothing was removed")
         return
-    removed = prune_runs(folder, before)
+    removed = set(prune_runs(folder, before, parts))
+    gone = sum(run.id in removed for run in together(runs))
     if at_work:
         tiles = f"stored tiles are kept while {', '.join(at_work)} is at work"
     else:
         with Checkpoint.open(folder) as checkpoint:
             tiles = f"{checkpoint.prune(before):,} stored tiles and stages removed"
-    click.echo(f"{_runs(len(removed))} removed; {tiles}")
+    click.echo(f"{_runs(gone)} removed; {tiles}")
 
 
 def _is_at_work(folder: str, run_id: str) -> bool:

@@ -59,20 +59,30 @@ class Report:
 
     def many(self, many: Many) -> None:
         """Print a table with a row per image, and of each that is not whole why."""
+        from tilevision.pipeline.batch import statement
+
         rows = list(many.rows.values())
         if not self._as_json and not self._quiet:
             import pandas as pd
 
             table = pd.DataFrame(map(asdict, rows)).drop(columns="error")
             self._say(table.to_string(index=False))
-        lacking = [row for row in rows if row.error]
-        for row in lacking:
-            warn(f"{row.image}: {row.status}. {row.error}")
-        if lacking:
-            whole = len(rows) - len(lacking)
-            warn(f"{whole} of {len(rows)} images are complete; the same command tries the others")
+        for row in rows:
+            if row.error:
+                warn(f"{row.image}: {row.status}. {row.error}")
+        line = f"run {many.id}: {statement(rows)}"
+        if not many.complete:
+            warn(f"{line} The same command tries the others again.")
+        elif not self._as_json and not self._quiet:
+            self._say(line)
         if many.summary is not None and not self._as_json and not self._quiet:
             self._say(f"wrote {many.summary.parent} ({many.summary.name} is this table)")
+
+    def cut_short(self, many: Many) -> None:
+        """Say how far many images came that do not come to an end."""
+        from tilevision.pipeline.batch import statement
+
+        warn(f"run {many.id}: {statement(many.rows.values())}")
 
     def _line(self, facts: dict[str, Any]) -> None:
         click.echo(json.dumps(facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -135,7 +135,7 @@ class Many:
         """Whether every tile of every image was analysed."""
         return all(row.complete for row in self.rows.values())
 
-    def __iter__(self) -> Iterator[Analysed]:
+    def __iter__(self) -> Generator[Analysed, None, None]:
         """Analyse the images, and give one after the other, in their order.
 
         Raises
@@ -310,7 +310,7 @@ def collect(many: Many) -> Batch:
     """Analyse all images, and return their results by name; as `analyze_many`."""
     results: dict[str, Callable[[], Result]] = {}
     errors: dict[str, TilevisionError] = {}
-    with closing(iter(many)) as analysed:  # type: ignore[type-var] # a generator
+    with closing(iter(many)) as analysed:
         for one in analysed:
             if one.again is not None:
                 results[one.row.image] = one.again

@@ -102,6 +102,11 @@ class Recording:
 
     def __init__(self, run_id: str, checkpoint: str | os.PathLike[str], image: Any = None) -> None:
         manifest = find_manifest(run_id, checkpoint)
+        if "images" in manifest:
+            raise RunError(
+                f"run {run_id} is of {len(manifest['images'])} images, each with a run of its "
+                f"own; tv.runs(images={run_id!r}) lists those"
+            )
         self.id = run_id
         self.checkpoint = checkpoint
         self.path = journal_path(checkpoint, run_id)
