@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tifffile import imwrite
 
+import tilevision as tv
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import open_reference, open_source, sharing
+from tilevision.sources import Preparation, following, open_reference, open_source, sharing
 from tilevision.sources.sharing import staging_folder
 from tilevision.sources.staging import StagedPixels, open_staged, stage
 
@@ -322,3 +324,118 @@ def test_waiting_ends_when_the_writer_dies(temp: Path) -> None:
     assert (one.window(0, 0, 5, 4) == 7).all()
     one.close()
     assert left(staging_folder()) == []
+
+
+BIG_PNG = """
+    import sys, tilevision.sources as s
+    from tilevision.sources import following
+    def told(preparation):
+        if preparation.done:
+            print(preparation, flush=True)
+    with following(told):
+        source = s.open_source(sys.argv[1])
+    print("staged", flush=True)
+    input()
+"""
+
+
+@pytest.fixture
+def big_png(tmp_path: Path) -> Path:
+    """A PNG that takes a second or two to decode, by rows."""
+    shades = np.arange(6000, dtype=np.uint16)[:, None] // 24
+    Image.fromarray(np.broadcast_to(shades, (6000, 6000)).astype(np.uint8)).convert("RGB").save(
+        tmp_path / "big.png", compress_level=1
+    )
+    return tmp_path / "big.png"
+
+
+def test_who_follows_hears_how_far_it_is(big_png: Path) -> None:
+    """From nothing to all of it, with size and folder; deaf are those who do not follow."""
+    heard: list[Preparation] = []
+    with following(heard.append):
+        source = open_source(big_png)
+    source.close()
+    assert heard[0].done == 0 and heard[-1].done == heard[-1].total == 6000 * 6000 * 3
+    assert [one.done for one in heard] == sorted(one.done for one in heard)
+    assert len(heard) > 20
+    assert str(heard[-1]) == f"preparing the image: 100% of 0.1 GB in {staging_folder()}"
+    open_source(np.ones((8, 8), np.uint8)).close()
+    assert heard[-1].total == 6000 * 6000 * 3
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_picture_on_its_side_is_whole_at_the_end_too(tmp_path: Path, orientation: int) -> None:
+    """What is told is the share of the picture, whichever way its rows are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (700, 300)).save(tmp_path / "a.jpg", exif=exif)
+    heard: list[Preparation] = []
+    with following(heard.append):
+        open_source(tmp_path / "a.jpg").close()
+    assert heard[-1].done == heard[-1].total == 700 * 300 * 3
+
+
+def test_an_interrupt_while_staging_leaves_no_file(big_png: Path) -> None:
+    """Ctrl-C ends the decoding at once, and the temp folder is as it was."""
+    process = python(BIG_PNG, big_png)
+    assert process.stdout is not None and "preparing" in process.stdout.readline()
+    assert any(name.endswith(".part") for name in left(staging_folder()))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in err and "staged" not in out
+    assert left(staging_folder()) == []
+
+
+def test_what_a_killed_stager_left_is_taken_over(big_png: Path) -> None:
+    """Half a file of a process that is gone is begun anew, and is whole then."""
+    process = python(BIG_PNG, big_png)
+    assert process.stdout is not None and "preparing" in process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert any(name.endswith(".part") for name in left(staging_folder()))
+    source = open_source(big_png)
+    assert [name.rpartition(".")[2] for name in left(staging_folder())] == ["lock", "npy"]
+    assert (source.read(Box(0, 5999, 6000, 6000)) == 5999 // 24).all()
+    source.close()
+    assert left(staging_folder()) == []
+
+
+def test_the_next_run_removes_what_a_killed_one_left(temp: Path, tmp_path: Path) -> None:
+    """Though its image needs no staging."""
+    (staging_folder() / "gone.lock").touch()
+    (staging_folder() / "gone.npy").write_bytes(bytes(1000))
+    imwrite(tmp_path / "a.tif", np.zeros((64, 64, 3), np.uint8), tile=(16, 16))
+    tv.plan(tmp_path / "a.tif", "nuclei", checkpoint=None)
+    assert left(staging_folder()) == []
+
+
+def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
+    """Decoding 108 MB and reading all of it by windows takes a fraction of that in memory."""
+    code = """
+        import sys
+        from pathlib import Path
+        import tilevision.sources as s
+        from tilevision.geometry import Box
+        from tilevision.sources import flat, pngrows
+        import imagecodecs, PIL.PngImagePlugin
+        def peak():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        before = peak()
+        source = s.open_source(sys.argv[1])
+        for y in range(0, 5000, 500):
+            source.read(Box(0, y, 1000, y + 1000))
+        print((peak() - before) / 1024)
+    """
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of memory is read from /proc")
+    out, err = python(code, big_png).communicate(timeout=60)
+    assert float(out) < 75, err
+
+
+def test_closed_pixels_say_so() -> None:
+    """Reading what is closed is one clear error, also by who held the pixels themselves."""
+    one = staged()
+    one.close()
+    with pytest.raises(SourceError, match="closed"):
+        one.window(0, 0, 5, 4)

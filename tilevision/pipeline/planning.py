@@ -14,11 +14,12 @@ from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec, on_device, resolve
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.passes import Pass, make_passes, outlook
+from tilevision.pipeline.preparing import shown
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tiling import Tiling, decide, misfits, outside
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route
-from tilevision.sources import ImageSource, open_source, remembering
+from tilevision.sources import ImageSource, open_source, remembering, sweep
 from tilevision.sources.addresses import file_name
 
 __all__ = ["Plan", "Stages", "make_plan", "resolve_stages"]
@@ -187,7 +188,9 @@ def make_plan(
     SourceError, GridError, ModelError, CheckpointError
         Whatever is wrong with what was asked for.
     """
-    with remembering(checkpoint.file_fingerprint):
+    drawn = shown(image_name(image), wanted=settings.progress is not False)
+    with remembering(checkpoint.file_fingerprint), drawn:
+        sweep()  # after a kill, no image may come that is staged and would have it done
         source = open_source(image, mpp=settings.mpp)
         try:
             return _plan(image, source, settings, stages, checkpoint)

@@ -5,6 +5,8 @@ from tilevision.sources.identity import remembering
 from tilevision.sources.listing import images_in, pages
 from tilevision.sources.opening import check_unchanged, open_reference, open_source
 from tilevision.sources.pagenames import ALL_PAGES, file_of
+from tilevision.sources.preparation import Preparation, following, is_followed
+from tilevision.sources.sharing import sweep
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
 from tilevision.sources.video import frames
 
@@ -13,18 +15,22 @@ __all__ = [
     "ImageMetadata",
     "ImageSource",
     "Pixels",
+    "Preparation",
     "ReadOptions",
     "SourceRef",
     "check_unchanged",
     "display_options",
     "file_of",
+    "following",
     "frames",
     "images_in",
+    "is_followed",
     "open_reference",
     "open_source",
     "pages",
     "read_options",
     "read_pixels",
     "remembering",
+    "sweep",
     "to_uint8",
 ]

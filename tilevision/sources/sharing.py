@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tilevision.errors import SourceError
 
-__all__ = ["hold", "join", "leave", "staging_folder", "unusable"]
+__all__ = ["hold", "join", "leave", "staging_folder", "sweep", "unusable"]
 
 _PAUSE = 0.005
 
@@ -73,7 +73,7 @@ def hold(path: Path, make: Callable[[], None]) -> int:
     SourceError
         If the temp folder cannot be used.
     """
-    _sweep(path.parent)
+    sweep()
     while True:
         share = join(path)
         if share is not None:
@@ -132,6 +132,15 @@ def leave(path: Path, lock: int, owner: int | None = None) -> None:
         os.close(lock)
 
 
+def sweep() -> None:
+    """Remove what processes that were killed have left in the staging folder."""
+    with suppress(SourceError):  # who needs the folder will hear of it
+        for name in staging_folder().glob("*.lock"):
+            with suppress(OSError):
+                lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+                leave(name, lock)
+
+
 def unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
     """Return the error for a file that cannot be made in the temp folder.
 
@@ -187,10 +196,3 @@ def _remove(path: Path) -> None:
         if name.suffix != ".lock":
             name.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    for name in folder.glob("*.lock"):
-        with suppress(OSError):
-            lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            leave(name, lock)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.preparation import Preparation, tell
 from tilevision.sources.sharing import hold, join, leave, staging_folder, unusable
 from tilevision.sources.source import Pixels
 
@@ -137,8 +138,11 @@ def _write(
             mapped = mmap.mmap(file.fileno(), 0)
     except OSError as error:
         raise unusable(path, error, math.prod(shape) * dtype.itemsize) from error
-    for _ in write(np.ndarray(shape, dtype, mapped, begin)):
+    total = math.prod(shape) * dtype.itemsize
+    tell(Preparation(0, total, str(path.parent)))
+    for rows in write(np.ndarray(shape, dtype, mapped, begin)):
         _let_go(mapped)
+        tell(Preparation(rows * total // shape[0], total, str(path.parent)))
     part.replace(path)
 
 
