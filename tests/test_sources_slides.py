@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from mirax import write_mirax
 from PIL import Image
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import open_reference, open_source
+from tilevision.sources import open_reference, open_source, slideprobe
 from tilevision.sources.slides import SlideLevel, is_slide, open_slide
 
 openslide = pytest.importorskip("openslide", reason="OpenSlide (extra slides) is not installed")
@@ -250,3 +251,51 @@ def test_without_openslide_the_extra_is_named(
     with pytest.raises(SourceError, match=r"pip install 'tilevision\[slides\]'"):
         open_source(tmp_path / "slide.scn")
     assert open_source(tmp_path / "plain.tif").size == (64, 64)
+
+
+def test_a_mirax_slide_is_what_openslide_reads(tmp_path: Path) -> None:
+    """Its files, written here, read as they were scanned: size, levels, bounds, microns, holes."""
+    scan = np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
+    path = tmp_path / "a slide.mrxs"
+    top_row = set(range(8))
+    write_mirax(path, scan, missing=top_row | {8, 16})
+    source = open_source(path)
+    slide = openslide.OpenSlide(path)
+    assert source.metadata.format == "mirax"
+    assert source.size == slide.dimensions
+    assert source.metadata.levels == slide.level_dimensions
+    assert source.metadata.mpp == pytest.approx((0.25, 0.25))
+    for x0, y0, x1, y1 in _windows(source.size, 12):
+        region = slide.read_region((x0, y0), 0, (x1 - x0, y1 - y0))
+        white = Image.new("RGBA", region.size, "white")
+        expected = np.asarray(Image.alpha_composite(white, region).convert("RGB"))
+        np.testing.assert_array_equal(source.read(Box(x0, y0, x1, y1)), expected)
+    again = open_reference(source.reference)
+    np.testing.assert_array_equal(again.thumbnail(64), source.thumbnail(64))
+    whole = np.full_like(scan, 255)
+    whole[32:] = scan[32:]
+    whole[32:96, :32] = 255
+    found = source.read(Box(0, 0, *source.size))
+    bounds = source.metadata.bounds or Box(0, 0, *source.size)
+    assert bounds == Box(0, 32, 256, 192)
+    np.testing.assert_array_equal(found, whole[-source.size[1] :])
+
+
+def test_a_slide_that_ends_its_process_ends_only_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slide over which OpenSlide crashes or never returns costs a process of its own."""
+    path = tmp_path / "slide.scn"
+    _leica(path)
+    trial = "import os, sys, time; os.kill(os.getpid(), 8)"
+    monkeypatch.setattr(slideprobe, "_PROGRAM", trial)
+    with pytest.raises(SourceError, match=r"ends its process over .signal 8"):
+        open_source(path)
+    monkeypatch.setattr(slideprobe, "_PROGRAM", "import time; time.sleep(60)")
+    monkeypatch.setattr(slideprobe, "_SECONDS", 0.2)
+    with pytest.raises(SourceError, match=r"does not get done with it within 0\.2 s"):
+        open_source(path)
+    monkeypatch.undo()
+    assert open_source(path).size == (1600, 1200)
+    monkeypatch.setattr(slideprobe, "_PROGRAM", trial)
+    assert open_source(path).size == (1600, 1200)

@@ -30,14 +30,14 @@ from tilevision.sources.staged import check_image_shape
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["GeoSource", "RasterLevel", "is_raster", "open_raster"]
+__all__ = ["SUFFIXES", "GeoSource", "RasterLevel", "is_raster", "open_raster"]
 
 # Of GDAL's formats those of one image in local files: no services, no vectors, no containers.
 _DRIVERS = (
     *("VRT", "JP2OpenJPEG", "HFA", "ENVI", "EHdr", "ERS", "PCIDSK", "NITF", "ILWIS", "RST"),
     *("AAIGrid", "GSBG", "GS7BG", "SAGA", "DTED", "SRTMHGT", "USGSDEM", "RMF", "KRO", "BT"),
 )
-_SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
+SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
@@ -178,7 +178,7 @@ def is_raster(path: str, *, picture: str) -> bool:
         What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
         map or large: that has windows here.
     """
-    known = not picture and Path(path).suffix.lower() in _SUFFIXES
+    known = not picture and Path(path).suffix.lower() in SUFFIXES
     if picture not in ("", "JPEG2000"):
         return False
     try:

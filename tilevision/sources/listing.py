@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 from tilevision.errors import SourceError
+from tilevision.sources.georasters import SUFFIXES as RASTERS
 from tilevision.sources.opening import open_source
 from tilevision.sources.pagenames import page_name
+from tilevision.sources.slides import SLIDE_LISTS, listed_files
+from tilevision.sources.video import SUFFIXES as VIDEOS
 from tilevision.sources.zarrstore import is_zarr
 
 __all__ = ["SUFFIXES", "images_in", "pages"]
@@ -15,9 +18,13 @@ __all__ = ["SUFFIXES", "images_in", "pages"]
 # DICOM is left out: a slide is many such files, and each of them would stand for all.
 SUFFIXES = frozenset(
     {
-        *(".bmp", ".gif", ".j2k", ".jp2", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".webp"),
+        *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"),
+        *(".j2k", ".jp2", ".npy", ".pbm", ".pdf", ".pgm", ".pnm", ".ppm"),
         *(".btf", ".svs", ".tf2", ".tf8", ".tif", ".tiff"),
-        *(".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu"),
+        *(".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svslide", *SLIDE_LISTS),
+        *(".dt0", ".dt1", ".dt2", ".kro", ".mpr", ".nitf", ".sdat"),
+        *RASTERS,
+        *VIDEOS,
     }
 )
 
@@ -25,7 +32,9 @@ SUFFIXES = frozenset(
 def images_in(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the images of a folder, by their suffix, and its Zarr stores; sorted by name.
 
-    Hidden files are left out, and folders are not searched.
+    Hidden files are left out, what belongs to a slide beside it (its macro photo shows the
+    patient's name), and folders are not searched. A file of several pages or frames is one
+    image, its first: `pages` and `frames` name the others.
 
     Raises
     ------
@@ -36,7 +45,9 @@ def images_in(folder: str | os.PathLike[str]) -> list[Path]:
         seen = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise SourceError(f"cannot read the folder {os.fspath(folder)}: {error.strerror}") from None
-    return sorted(path for path in seen if _is_image(path))
+    lists = [path for path in seen if path.suffix.lower() in SLIDE_LISTS]
+    parts = {part for slide in lists for part in listed_files(slide, macro=True)}
+    return sorted(path for path in seen if path not in parts and _is_image(path))
 
 
 def pages(path: str | os.PathLike[str]) -> list[str]:
@@ -47,7 +58,7 @@ def pages(path: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     path : str or PathLike
-        Pages are read of TIFF and PDF files.
+        Pages are read of TIFF and PDF files, and the frames of videos.
 
     Raises
     ------

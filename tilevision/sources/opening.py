@@ -8,6 +8,7 @@ import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tilevision.sources.georasters import is_raster, open_raster
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
-from tilevision.sources.pagenames import page_name, split_page
+from tilevision.sources.pagenames import at_home, page_name, pages_note, split_page
 from tilevision.sources.pdf import DPI, PDF, open_pdf
 from tilevision.sources.slideprobe import try_slide
 from tilevision.sources.slides import is_slide, open_slide
@@ -33,6 +34,7 @@ from tilevision.sources.zarrstore import is_zarr, open_zarr
 __all__ = ["check_unchanged", "open_reference", "open_source"]
 
 _KEPT_OPEN = 8
+_PAGELESS = ("GIF", "OME-Zarr", "PNG", "WEBP", "Zarr")  # only the first can be read
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _open: OrderedDict[tuple[str, Any], ImageSource] = OrderedDict()
 _open_lock = threading.Lock()
@@ -134,8 +136,19 @@ def open_reference(ref: SourceRef) -> ImageSource:
     return source
 
 
-def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> ImageSource:
-    name, page = split_page(local_path(name))
+def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> LevelReader:
+    name, page = split_page(at_home(local_path(name)))
+    source = _open_file(name, page, mpp, dpi)
+    count, kind = source.metadata.frames, source.metadata.format
+    if page is None and count > 1:
+        note = pages_note(name, count, named=kind not in _PAGELESS)
+        source.metadata = replace(source.metadata, notes=(*source.metadata.notes, note))
+    return source
+
+
+def _open_file(
+    name: str, page: int | None, mpp: tuple[float, float] | None, dpi: float | None
+) -> LevelReader:
     path = str(Path(name).absolute())
     if is_zarr(path) and page is None:
         return open_zarr(path, mpp=mpp)
@@ -163,7 +176,7 @@ def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) ->
     return open_flat(path, mpp=mpp)
 
 
-def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | None) -> ImageSource:
+def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | None) -> LevelReader:
     if not tiff:
         return open_video(path, frame=frame, mpp=mpp)
     from tilevision.sources.tiff import open_tiff
@@ -179,6 +192,11 @@ def _first_bytes(name: str) -> bytes:
             with Path(name).open("rb") as file:
                 prefix = file.read(16)
     except FileNotFoundError as error:
+        if os.path.islink(name):  # noqa: PTH114 - any text
+            raise SourceError(
+                f"{name} is a link to {os.readlink(name)}, which does not exist; "  # noqa: PTH115
+                "mend the link"
+            ) from error
         where = "" if Path(name).is_absolute() else f" (looked in {Path.cwd()})"
         raise SourceError(f"{name} does not exist{where}; check the path") from error
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tilevision.errors import SourceError
 
-__all__ = ["ALL_PAGES", "file_of", "page_name", "split_page"]
+__all__ = ["ALL_PAGES", "at_home", "file_of", "page_name", "pages_note", "split_page"]
 
 ALL_PAGES = "#pages"
 _PAGE = re.compile(r"(.+)#page=(\d+)", re.DOTALL)
@@ -40,6 +40,11 @@ def split_page(name: str) -> tuple[str, int | None]:
     return found[1], int(found[2])
 
 
+def at_home(name: str) -> str:
+    """Return `name` with ``~`` for the home folder filled in, unless a file is called so."""
+    return name if os.path.lexists(name) else os.path.expanduser(name)  # noqa: PTH111 - any text
+
+
 def page_name(path: str | os.PathLike[str], page: int) -> str:
     """Return what stands for a page, counted from 1, wherever an image is asked for."""
     return f"{os.fspath(path)}#page={page}"
@@ -47,4 +52,21 @@ def page_name(path: str | os.PathLike[str], page: int) -> str:
 
 def file_of(name: str) -> Path:
     """Return the file that an image, or a page of one, is in."""
-    return Path(split_page(name)[0])
+    return Path(split_page(at_home(name))[0])
+
+
+def pages_note(path: str, count: int, *, named: bool) -> str:
+    """Say of which of its `count` pages an image is that was given without one.
+
+    Parameters
+    ----------
+    path : str
+    count : int
+    named : bool
+        Whether the others have names that open them.
+    """
+    name = Path(path).name
+    first = f"{name} holds {count:,} pages or frames, of which this is the first"
+    if not named:
+        return f"{first}; the others are not read"
+    return f"{first}; another is {name}#page=2, and tv.analyze_many takes all as {name}{ALL_PAGES}"

@@ -30,12 +30,12 @@ from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
-__all__ = ["SlideLevel", "SlideSource", "is_slide", "open_slide"]
+__all__ = ["SLIDE_LISTS", "SlideLevel", "SlideSource", "is_slide", "listed_files", "open_slide"]
 
 _SUFFIXES = (".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu")
 # What OpenSlide calls the kinds that the TIFF reader reads as well, and faster.
 _PLAIN = ("aperio", "generic-tiff")
-_LISTS = (".vms", ".vmu")
+SLIDE_LISTS = (".vms", ".vmu")
 # OpenSlide takes the memory for one without a question, and ends the process where it gets none.
 _MOST_TILE_PIXELS = 1 << 28
 
@@ -252,16 +252,19 @@ def _files(path: Path) -> list[Path]:
         beside = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
     elif suffix == ".dcm":
         beside = [file for file in path.parent.glob("*.[dD][cC][mM]") if file != path]
-    elif suffix in _LISTS:
-        beside = _listed(path)
+    elif suffix in SLIDE_LISTS:
+        beside = listed_files(path)
     return [path, *sorted(beside)]
 
 
-def _listed(path: Path) -> list[Path]:
-    """Return the files that a VMS or VMU names, but for its macro photo."""
-    with path.open(encoding="latin-1") as file:
-        pairs = [line.partition("=") for line in file]
-    names = [value.strip() for key, _, value in pairs if not key.strip().startswith("Macro")]
+def listed_files(path: Path, *, macro: bool = False) -> list[Path]:
+    """Return the files beside a VMS or VMU that it names; its macro photo only where asked."""
+    try:
+        with path.open(encoding="latin-1") as file:
+            pairs = [line.partition("=") for line in file]
+    except OSError:
+        return []
+    names = [v.strip() for key, _, v in pairs if macro or not key.strip().startswith("Macro")]
     return sorted({path.parent / name for name in names if name and _is_file(path.parent / name)})
 
 

@@ -32,9 +32,9 @@ from tilevision.sources.staging import stage
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-__all__ = ["frames", "is_video", "open_video"]
+__all__ = ["SUFFIXES", "frames", "is_video", "open_video"]
 
-_SUFFIXES = frozenset(
+SUFFIXES = frozenset(
     {
         *(".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
         *(".ogv", ".webm", ".wmv"),
@@ -49,7 +49,7 @@ _listing = threading.Lock()
 
 def is_video(path: str) -> bool:
     """Say whether a file is a video, by its name."""
-    return Path(path).suffix.lower() in _SUFFIXES
+    return Path(path).suffix.lower() in SUFFIXES
 
 
 def frames(
