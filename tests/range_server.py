@@ -138,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not asked:
             return None
         start, _, last = asked.partition("-")
+        if not start:
+            return max(0, size - int(last)), size
         return int(start), min(size, int(last) + 1 if last else size)
 
     def _answer(
@@ -163,11 +165,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    this: RangeServer
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients hang up."""
+
+
 @contextmanager
 def range_server() -> Iterator[RangeServer]:
     """Serve on a free port of 127.0.0.1."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.this = this = RangeServer(url=f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

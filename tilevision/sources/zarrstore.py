@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.errors import SourceError
+from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import check_image_shape
 
-__all__ = ["ZarrSource", "is_zarr", "open_zarr"]
+__all__ = ["MARKERS", "ZarrLevel", "ZarrSource", "is_zarr", "lay_out", "open_zarr", "opened"]
 
-_MARKERS = ("zarr.json", ".zgroup", ".zarray")
+MARKERS = ("zarr.json", ".zgroup", ".zarray")
 _MICRONS = {
     "angstrom": 1e-4,
     "nanometer": 1e-3,
@@ -95,10 +95,11 @@ class ZarrLevel:
         See `Level`.
     bands : int
     dtype : numpy.dtype
+    array : zarr.Array
     """
 
     def __init__(self, array: Any, axes: str, name: str) -> None:
-        self._array = array
+        self.array = array
         self._axes = axes
         self._name = name
         self.size = (int(array.shape[axes.index("x")]), int(array.shape[axes.index("y")]))
@@ -112,7 +113,9 @@ class ZarrLevel:
         if bands is not None and len(bands) == 1:
             place["c"] = slice(bands[0], bands[0] + 1)
         try:
-            found = np.asarray(self._array[tuple(place.get(axis, 0) for axis in self._axes)])
+            found = np.asarray(self.array[tuple(place.get(axis, 0) for axis in self._axes)])
+        except TilevisionError:  # a store elsewhere says itself what is wrong
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise SourceError(
@@ -130,7 +133,7 @@ class ZarrLevel:
 def is_zarr(path: str | Path) -> bool:
     """Say whether a folder is a Zarr store."""
     # Unlike pathlib, this takes a name that cannot be one for a file that is not there.
-    return any(os.path.isfile(os.path.join(path, marker)) for marker in _MARKERS)  # noqa: PTH113, PTH118
+    return any(os.path.isfile(os.path.join(path, marker)) for marker in MARKERS)  # noqa: PTH113, PTH118
 
 
 def open_zarr(
@@ -157,14 +160,30 @@ def open_zarr(
     SourceError
         If zarr is not installed, or the store is damaged or holds no image.
     """
-    store = _opened(path)
-    arrays, axes, stored_mpp = _image(store, path)
-    levels = [ZarrLevel(array, axes, path) for array in arrays]
-    first = levels[0]
-    check_image_shape((first.size[1], first.size[0], first.bands), first.dtype, path)
+    levels, metadata = lay_out(opened(path, path), path, mpp)
     found = tree_of(path, _files(path))
     if not fingerprint or tree is None or tuple(tree) != found:
         fingerprint = _fingerprint(path)
+    return ZarrSource(path, levels, metadata, {"mpp": mpp, "tree": found}, fingerprint)
+
+
+def lay_out(
+    store: Any, name: str, mpp: tuple[float, float] | None
+) -> tuple[list[ZarrLevel], ImageMetadata]:
+    """Return the resolutions of the image in a store, finest first, and what is said of it.
+
+    Parameters
+    ----------
+    store : zarr.Array or zarr.Group
+    name : str
+        For errors.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y; overrides what the store says.
+    """
+    arrays, axes, stored_mpp = _image(store, name)
+    levels = [ZarrLevel(array, axes, name) for array in arrays]
+    first = levels[0]
+    check_image_shape((first.size[1], first.size[0], first.bands), first.dtype, name)
     metadata = ImageMetadata(
         format="OME-Zarr" if stored_mpp is not None or len(levels) > 1 else "Zarr",
         mpp=mpp or stored_mpp or None,
@@ -176,20 +195,23 @@ def open_zarr(
         ),
         levels=tuple(level.size for level in levels),
     )
-    return ZarrSource(path, levels, metadata, {"mpp": mpp, "tree": found}, fingerprint)
+    return levels, metadata
 
 
-def _opened(path: str) -> Any:
+def opened(store: Any, name: str) -> Any:
+    """Have zarr open a store, or one at a path; `name` is for errors."""
     try:
         import zarr
     except ImportError:
         raise SourceError(
-            f"{path} is a Zarr store, which needs zarr: pip install 'tilevision[zarr]'"
+            f"{name} is a Zarr store, which needs zarr: pip install 'tilevision[zarr]'"
         ) from None
     try:
-        return zarr.open(path, mode="r")
+        return zarr.open(store, mode="r")
+    except TilevisionError:
+        raise
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise _damaged(name, error) from error
 
 
 def _damaged(path: str, error: Exception) -> SourceError:
@@ -215,6 +237,8 @@ def _image(store: Any, path: str) -> tuple[list[Any], str, tuple[float, float] |
             f"{path} is a Zarr group without an OME-Zarr image (multiscales); give the path of an "
             f"array in it (it holds {inside})"
         ) from error
+    except TilevisionError:
+        raise
     except Exception as error:  # zarr raises what its decoders do
         raise _damaged(path, error) from error
     if not {"x", "y"} <= set(names) or len(set(names)) != len(names):

@@ -72,6 +72,17 @@ class Remote(Protocol):
         """Raise `SourceError` if what `read` returned may be of another file than `look` saw."""
         ...
 
+    def part(self, start: int | None, stop: int | None) -> bytes | None:
+        """Return bytes of a file of which nothing is known, None where there is none.
+
+        A negative `start` counts from the end; None is from the beginning, or to the end.
+        """
+        ...
+
+    def tag(self) -> str | None:
+        """Return size and tag, as one text; None where there is no such file."""
+        ...
+
     def pieces(self, look: Look, offset: int) -> Iterator[bytes]:
         """Yield the whole file from `offset`, which is 0 where there are no ranges."""
         ...

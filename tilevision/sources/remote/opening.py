@@ -11,6 +11,7 @@ from tilevision.sources.remote.downloads import download
 from tilevision.sources.remote.looks import patiently
 from tilevision.sources.remote.servers import remote_file
 from tilevision.sources.remote.tiles import TIFF, ranged_tiff
+from tilevision.sources.remote.zarrs import is_remote_zarr, open_remote_zarr
 from tilevision.sources.slides import is_slide
 
 __all__ = ["open_remote"]
@@ -44,8 +45,15 @@ def open_remote(
     page = address.page if page is None else page
     address = replace(address, page=None)
     try:
+        if ".zarr" in address.name and patiently(lambda: is_remote_zarr(address)):
+            return open_remote_zarr(address.shown, address=address, mpp=mpp)
         remote = remote_file(address)
-        look = patiently(remote.look)
+        try:
+            look = patiently(remote.look)
+        except SourceError:
+            if is_remote_zarr(address):  # a folder has no content of its own
+                return open_remote_zarr(address.shown, address=address, mpp=mpp)
+            raise
         if look.size == 0 or not look.start:
             raise SourceError(f"{address} is empty (0 bytes): the upload did not finish")
         tiff = look.ranges and look.start.startswith(TIFF) and dpi is None

@@ -13,7 +13,7 @@ from tilevision.errors import SourceError, TilevisionError, TransientError
 from tilevision.sources.addresses import Address
 from tilevision.sources.remote.looks import FIRST_BYTES, Look, changed
 
-__all__ = ["StoredFile", "file_system", "translated"]
+__all__ = ["StoredFile", "file_system", "stored_tag", "translated"]
 
 _PIECE = 1 << 23
 _PACKAGES = {
@@ -91,6 +91,28 @@ class StoredFile:
         if _tag(told) != look.tag or told.get("size") != look.size:
             raise changed(self.address)
 
+    def part(self, start: int | None, stop: int | None) -> bytes | None:
+        """Return bytes of a file of which nothing is known, None where there is none."""
+
+        def ask() -> bytes | None:
+            try:
+                return bytes(self._files.cat_file(self._path, start, stop))
+            except FileNotFoundError:
+                return None
+
+        return self._asked(ask)
+
+    def tag(self) -> str | None:
+        """Return size and tag, as one text; None where there is no such file."""
+
+        def ask() -> str | None:
+            try:
+                return stored_tag(self._files.info(self._path))
+            except FileNotFoundError:
+                return None
+
+        return self._asked(ask)
+
     def pieces(self, look: Look, offset: int) -> Iterator[bytes]:
         """Yield the whole file from `offset`."""
         if look.size < 0:
@@ -113,6 +135,11 @@ class StoredFile:
         except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
             found = translated(error, self.address)
         raise found from None  # no traceback may lead to the package's words
+
+
+def stored_tag(told: dict[str, Any]) -> str:
+    """Return of what a store tells of a file its size and tag, as one text."""
+    return f"{told.get('size')} {_tag(told)}".strip()
 
 
 def file_system(address: Address) -> tuple[Any, str]:

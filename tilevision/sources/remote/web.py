@@ -26,9 +26,10 @@ __all__ = ["WebFile"]
 
 _SECONDS = (10.0, 30.0)  # to connect, and between two bytes
 _CONNECTIONS = 32
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _BUSY = {408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 _DENIED = {401, 403, 407}
+_MISSING = {404, 410}
 _MOVED_OR_EXPIRED = {401, 403, 404, 410}
 # A date of change that is as young as this may stand for two contents within one second.
 _SETTLED_SECONDS = 2.0
@@ -59,7 +60,8 @@ class WebFile:
                 size = int(length) if length.isdecimal() else -1
             with self._surviving():
                 start = answer.raw.read(FIRST_BYTES, decode_content=True)
-        return Look(size, _tag(answer), ranges=partial, start=start)
+        tag = _tag(answer)
+        return Look(size, tag, ranges=partial and bool(tag), start=start)
 
     def read(self, offset: int, count: int, look: Look) -> bytes:
         """Return exactly these bytes of the file that `look` saw.
@@ -72,12 +74,30 @@ class WebFile:
             If the server is busy, or the connection broke.
         """
         try:
-            return self._part(offset, count, look)
-        except _Broken:  # a connection that was kept open too long; a new one tells
-            return self._part(offset, count, look)
+            return self._piece(offset, count, look)
+        except TransientError:  # perhaps only a connection that was kept open too long
+            return self._piece(offset, count, look)
 
     def check(self, look: Look) -> None:
         """Do nothing: every answer was checked."""
+
+    def part(self, start: int | None, stop: int | None) -> bytes | None:
+        """Return bytes of a file of which nothing is known, None where there is none."""
+        with self._answer(start, stop, missing=True) as answer, self._surviving():
+            data: bytes = answer.raw.read(decode_content=True)
+        if answer.status_code in _MISSING:
+            return None
+        return data[start:stop] if answer.status_code == HTTPStatus.OK else data
+
+    def tag(self) -> str | None:
+        """Return size and tag, as one text; None where there is no such file."""
+        with self._answer(0, 1, missing=True) as answer, self._surviving():
+            size = str(_place(answer)[1])
+            if answer.status_code == HTTPStatus.OK:
+                size = answer.headers.get("Content-Length", "-1")
+            else:
+                answer.raw.read()  # so that the connection can be used again
+        return None if answer.status_code in _MISSING else f"{size} {_tag(answer)}".strip()
 
     def pieces(self, look: Look, offset: int) -> Iterator[bytes]:
         """Yield the whole file from `offset`, which is 0 where there are no ranges."""
@@ -89,10 +109,10 @@ class WebFile:
                     done += len(piece)
                     yield piece
         if look.size >= 0 and done != look.size:
-            raise _Broken(f"{self.address} broke off after {done:,} of {look.size:,} bytes")
+            raise TransientError(f"{self.address} broke off after {done:,} of {look.size:,} bytes")
 
-    def _part(self, offset: int, count: int, look: Look) -> bytes:
-        with self._answer(offset, count) as answer:
+    def _piece(self, offset: int, count: int, look: Look) -> bytes:
+        with self._answer(offset, offset + count) as answer:
             self._check(answer, look, offset)
             if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
                 raise SourceError(
@@ -102,7 +122,7 @@ class WebFile:
             with self._surviving():
                 data: bytes = answer.raw.read(count + 1, decode_content=False)
         if len(data) != count:
-            raise _Broken(f"{self.address} broke off: {len(data):,} of {count:,} bytes came")
+            raise TransientError(f"{self.address} broke off: {len(data):,} of {count:,} bytes came")
         return data
 
     def _check(self, answer: Response, look: Look, offset: int) -> None:
@@ -116,15 +136,20 @@ class WebFile:
             raise SourceError(f"{self.address} is served by a server that does not heed ranges")
 
     @contextmanager
-    def _answer(self, offset: int, count: int | None) -> Iterator[Response]:
-        """Ask for `count` bytes, or all, from `offset`; whatever is no answer is an error."""
+    def _answer(
+        self, start: int | None, stop: int | None, *, missing: bool = False
+    ) -> Iterator[Response]:
+        """Ask for bytes; whatever is no answer is an error, but that it is `missing`."""
         headers = {"Accept-Encoding": "identity"}
-        if offset or count is not None:
-            headers["Range"] = f"bytes={offset}-{'' if count is None else offset + count - 1}"
+        if start is not None and start < 0:
+            headers["Range"] = f"bytes={start}"
+        elif start or stop is not None:
+            headers["Range"] = f"bytes={start or 0}-{'' if stop is None else stop - 1}"
         with self._surviving():
             answer = self._asked(headers)
         try:
-            self._refuse(answer)
+            if not (missing and answer.status_code in _MISSING):
+                self._refuse(answer)
             yield answer
         finally:
             answer.close()
@@ -158,7 +183,7 @@ class WebFile:
                 f"{said}: the credentials are missing or wrong, or a signed address has expired; "
                 "give an address that may be read"
             )
-        if code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+        if code in _MISSING:
             raise SourceError(f"{said}; check the address")
         raise SourceError(f"{said}; give the address of the file itself")
 
@@ -192,14 +217,10 @@ class WebFile:
             return SourceError(f"{self.address} redirects in a circle; give the file's own address")
         if isinstance(error, (exceptions.Timeout, TimeoutError)) or "Timeout" in kind:
             return TransientError(f"{self.address}: {host} does not answer in time; try again")
-        return _Broken(
+        return TransientError(
             f"{self.address}: the connection to {host} failed ({kind}); check the address and the "
             "network, and try again"
         )
-
-
-class _Broken(TransientError):
-    """A connection failed or broke off."""
 
 
 @cache
