@@ -55,9 +55,13 @@ def _line(event: RunChanged | ImageChanged) -> str:
         return ""  # how it ended is the last line
     if event.status == "running":
         return ""
-    words = f"{event.image}: {event.status}, {event.detections:,} detections"
-    words += f" in {event.tiles:,} tiles, {event.seconds:.1f} s"
-    return f"{event.image}: {event.status}. {event.error}" if event.error else words
+    if event.error:
+        return f"{event.image}: {event.status}. {event.error}"
+    tiles = f"{event.tiles:,} tile{'' if event.tiles == 1 else 's'}"
+    return (
+        f"{event.image}: {event.status}, {event.detections:,} detections in {tiles}, "
+        f"{event.seconds:.1f} s"
+    )
 
 
 def _progress(run: FollowedMany) -> str:

@@ -54,7 +54,8 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     removed = set(prune_runs(folder, before, parts))
     gone = sum(run.id in removed for run in together(runs))
     if at_work:
-        tiles = f"stored tiles are kept while {', '.join(at_work)} is at work"
+        busy = ", ".join(run_id for run_id in at_work if run_id not in parts)
+        tiles = f"stored tiles are kept while {busy} is at work"
     else:
         with Checkpoint.open(folder) as checkpoint:
             tiles = f"{checkpoint.prune(before):,} stored tiles and stages removed"

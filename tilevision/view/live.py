@@ -33,7 +33,8 @@ def watch(
     ----------
     run : Run or str
         From `tilevision.start`; or the id of a run that another notebook or process carries
-        out, as `tilevision.runs` lists it: its history is shown, then what happens.
+        out, as `tilevision.runs` lists it: its history is shown, then what happens. Of a run
+        of many images, the image that is at work now; a line says which.
     checkpoint : path-like
         For an id: the run's folder.
     image : optional
@@ -54,7 +55,11 @@ def watch(
     """
     if isinstance(run, str):
         from tilevision.pipeline import FollowedRun
+        from tilevision.pipeline.followedmany import is_of_many, latest_image
 
+        if is_of_many(run, checkpoint):
+            run, line = latest_image(run, checkpoint)
+            print(f"{line}; tv.watch again shows the one that is at work then")  # noqa: T201 - asked for
         followed = FollowedRun(run, checkpoint, image=image)
         require_notebook("tv.watch", f"tilevision runs --follow {run}")
         run = followed
