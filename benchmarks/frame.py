@@ -6,7 +6,7 @@ a frame after a change of view, and the fold of all events at once and a second'
 
 Then a run is played at 200 tiles a second to a screen as in a notebook. Printed: how long
 after a tile was committed the page was sent its picture, frames and messages a second, and
-kilobytes a frame. What the network and the browser add is not in it.
+kilobytes a frame. What the network and the browser add is not in it; see screen.py.
 """
 
 from __future__ import annotations
@@ -74,6 +74,21 @@ class PlayedRun:
         self.bus.emit(RunChanged(time.time(), "running"))
 
 
+def play(run: PlayedRun, seconds: float, a_second: int = 200) -> list[float]:
+    """Have tiles done at an even pace; returns the times of their commits."""
+    times: list[float] = []
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < seconds:
+        while len(times) < min(passed * a_second, len(run.tiles)):
+            tile = run.tiles[len(times)]
+            x, y = int(tile.box.x0), int(tile.box.y0)
+            boxes = ((x, y, x + 6, y + 6, "cell"),) * 2
+            times.append(time.time())
+            run.bus.emit(TileChanged(times[-1], tile, "done", n_findings=2, boxes=boxes))
+        time.sleep(0.002)
+    return times
+
+
 def played(rows: int, seconds: float = 6, a_second: int = 200) -> list[float]:
     run = PlayedRun(rows)
     late: list[float] = []
@@ -94,16 +109,8 @@ def played(rows: int, seconds: float = 6, a_second: int = 200) -> list[float]:
     screen.show(run)
     while not screen.frames:
         time.sleep(0.05)
-    frames, sent_before, count = screen.frames, len(messages), 0
-    begun = time.monotonic()
-    while (passed := time.monotonic() - begun) < seconds:
-        while count < min(passed * a_second, len(run.tiles)):
-            tile = run.tiles[count]
-            x, y = int(tile.box.x0), int(tile.box.y0)
-            boxes = ((x, y, x + 6, y + 6, "cell"),) * 2
-            run.bus.emit(TileChanged(time.time(), tile, "done", n_findings=2, boxes=boxes))
-            count += 1
-        time.sleep(0.002)
+    frames, sent_before = screen.frames, len(messages)
+    play(run, seconds, a_second)
     figures = [
         float(np.median(late)), float(np.percentile(late, 95)), max(late),
         (screen.frames - frames) / seconds, (len(messages) - sent_before) / seconds,

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,21 +69,20 @@ def _unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A server with settings of its own, on a free port, in the theme that the test names."""
-    if not shutil.which(CHROMIUM):
-        _unavailable(f"no browser at {CHROMIUM}; install Chromium, or set CHROMIUM to its path")
-    folder = tmp_path_factory.mktemp("lab")
-    shutil.copy(QUICK_START, folder)
+@contextmanager
+def serving(base: Path, theme: str, app: str = "jupyterlab") -> Iterator[Lab]:
+    """A server with settings of its own under `base`, on a free port, in that theme."""
     places = {
-        name: str(tmp_path_factory.mktemp(name.lower()))
+        name: str(base / name.lower())
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
                      "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
     }  # fmt: skip
+    folder = base / "notebooks"
+    for place in (*map(Path, places.values()), folder):
+        place.mkdir()
     settings = Path(places["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": request.param}))
+    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     with socket.socket() as probe:
@@ -92,9 +92,9 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
                "--LabApp.expose_app_in_browser=True"]  # fmt: skip
-    log = (folder.parent / "server.log").open("w")
+    log = (base / "server.log").open("w")
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", *options], env=os.environ | places,
+        [sys.executable, "-m", app, *options], env=os.environ | places,
         stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
@@ -108,6 +108,18 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
         log.close()
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab in the theme that the test names; of ``"notebook"``, a Notebook 7."""
+    if not shutil.which(CHROMIUM):
+        _unavailable(f"no browser at {CHROMIUM}; install Chromium, or set CHROMIUM to its path")
+    app = "notebook" if request.param == "notebook" else "jupyterlab"
+    theme = "JupyterLab Light" if app == "notebook" else request.param
+    with serving(tmp_path_factory.mktemp("lab"), theme, app) as lab:
+        shutil.copy(QUICK_START, lab.folder)
+        yield lab
 
 
 def _await_server(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:

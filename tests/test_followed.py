@@ -18,7 +18,7 @@ from PIL import Image
 
 from tilevision.checkpoint import RunLock
 from tilevision.errors import RunError, SourceError
-from tilevision.events import Event, Journal, RunChanged, TileChanged
+from tilevision.events import Event, Journal, RunChanged, StageDone, TileChanged
 from tilevision.grid import Grid
 from tilevision.pipeline import FollowedRun, ReplayedRun
 from tilevision.pipeline.tiling import Tiling
@@ -187,6 +187,19 @@ def test_no_thread_without_listeners(written) -> None:
     _until(lambda: _final(heard))
     leave()
     _until(lambda: not _threads())
+
+
+def test_the_dashboard_is_known_while_the_run_is_at_work(written) -> None:
+    """From the journal, which holds no secret of the address; a run that is over has none."""
+    written.begin()
+    run = written.follow()
+    assert run.dashboard_link is None
+    secret = "https://ada:hunter2@host:8787/status"
+    written.journal(StageDone(written.began, "cluster", 1.0, "up", link=secret))
+    assert run.dashboard_link == "https://***@host:8787/status"
+    assert b"hunter2" not in written.path.read_bytes()
+    written.tell("complete", 5)
+    assert run.status == "complete" and run.dashboard_link is None
 
 
 def test_a_listener_may_ask_the_run(written) -> None:

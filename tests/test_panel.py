@@ -226,6 +226,116 @@ def test_two_panels_run_at_once(make, spots) -> None:
     assert first.run.id != second.run.id
 
 
+def test_the_number_of_tiles_at_once_moves_while_it_runs(make, spots, tmp_path) -> None:
+    """From the moment it is set to one, no two tiles are worked on at the same time."""
+    log = str(tmp_path)
+
+    def timed(pixels: np.ndarray) -> Any:
+        began = time.time()
+        time.sleep(0.2)
+        Path(log, f"{began:.6f}.span").write_text(f"{began} {time.time()}")
+        return []
+
+    panel = make(spots, timed, batch_size=1, grid=tv.Grid(5, 6, overlap=0))
+    panel._steering.concurrency.value = 2
+    panel._steering.run.click()
+    _wait(lambda: panel._screen.state.counts.get("done", 0) > 3)
+    panel._steering.concurrency.value = 1
+    known = panel._screen.state.counts["done"]
+    _wait(lambda: panel._screen.state.counts["done"] >= min(known + 4, 30))  # it is heard of
+    set_by = time.time()
+    panel.run.result(60)
+    spans = sorted(tuple(map(float, f.read_text().split())) for f in tmp_path.glob("*.span"))
+    early = [end for begin, end in spans if begin < set_by]
+    late = [span for span in spans if span[0] >= set_by]
+    assert len(early) > 4 and late
+    ends = [max(early), *(end for _, end in late)]
+    assert all(begin >= end - 0.05 for (begin, _), end in zip(late, ends, strict=False))
+
+
+def test_a_partial_run_is_opened_and_gone_on_with(make, spots, tmp_path) -> None:
+    """From the list, in another panel: its failed tile runs again, under the run's own id."""
+    mended = str(tmp_path / "mended")
+
+    def picky(pixels: np.ndarray) -> Any:
+        if pixels[20:30, 30:40].min() == 255 and not Path(mended).exists():
+            raise tv.PermanentError("not yet")
+        return []
+
+    first = make(spots, picky)
+    _run(first)
+    run_id = first.run.id
+    first.close()
+
+    stranger = make(spots)  # it has another model
+    _wait(lambda: "Cannot go on" in stranger._past.words.value)
+    assert "picky" in stranger._past.words.value and "Add a model" in stranger._past.words.value
+    assert stranger._past.resume.disabled and not stranger._past.open.disabled
+
+    second = make(spots, picky)
+    _wait(lambda: not second._past.resume.disabled)
+    assert second._past.menu.value == run_id
+    second._past.open.click()
+    _wait(lambda: "Resume goes on" in _said(second) and "1 of 12 tiles failed" in _said(second))
+    steering = second._steering
+    _wait(lambda: not steering.retry.disabled and not steering.resume.disabled)
+    Path(mended).touch()
+    steering.retry.click()
+    _wait(lambda: second._screen.state.run_status == "complete")
+    assert isinstance(second.run, tv.pipeline.Run) and second.run.id == run_id
+    _wait(lambda: "all its tiles are done" in second._past.words.value)
+    assert second._past.resume.disabled
+
+
+def test_a_run_at_work_elsewhere_is_followed_not_steered(make, spots, tmp_path) -> None:
+    """It is opened from the list like any other, and its end is seen."""
+    gate = str(tmp_path / "gate")
+
+    def gated(pixels: np.ndarray) -> Any:
+        while pixels[20:30, 30:40].min() == 255 and not Path(gate).exists():
+            time.sleep(0.02)
+        return []
+
+    worker = make(spots, gated, batch_size=1)
+    worker._steering.run.click()
+    _wait(lambda: worker._screen.state and worker._screen.state.counts.get("done", 0) > 1)
+    other = make(spots, gated)
+    _wait(lambda: other._past.menu.value == worker.run.id)
+    other._past.open.click()
+    _wait(lambda: "Another process works on it" in _said(other))
+    buttons = other._steering.buttons
+    assert all(buttons[name].disabled for name in ("pause", "resume", "cancel", "retry"))
+    Path(gate).touch()
+    _wait(lambda: other._screen.state.run_status == "complete")
+    assert worker.run.result(60).complete
+
+
+def test_the_dashboard_is_linked_as_dask_is_told_to(make, spots, monkeypatch) -> None:
+    """Behind JupyterHub's proxy, by the template that its users set for Dask."""
+    import dask
+
+    monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/")
+    link = "{JUPYTERHUB_SERVICE_PREFIX}proxy/{port}/status"
+    with dask.config.set({"distributed.dashboard.link": link}):
+        panel = make(spots)
+        _run(panel)
+    _wait(lambda: 'href="/user/ada/proxy/' in _said(panel))
+
+
+def test_a_past_run_is_opened_on_its_own_image(make, spots, tmp_path) -> None:
+    """A run on a file is opened from its path, though the panel is on pixels in memory."""
+    from PIL import Image
+
+    path = tmp_path / "spots.png"
+    Image.fromarray(spots).save(path)
+    first = make(path)
+    _run(first)
+    second = make(spots[:, ::-1].copy())
+    _wait(lambda: second._past.menu.value == first.run.id)
+    second._past.open.click()
+    _wait(lambda: "spots.png" in _headline(second) and "merged by" in _headline(second))
+
+
 def _session(image: np.ndarray, checkpoint: Path) -> tuple[Any, weakref.ref[Panel]]:
     """Use a panel, close it, and return its run."""
     panel = Panel(image, bright, (), checkpoint, {"grid": tv.Grid(3, 4)})

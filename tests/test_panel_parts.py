@@ -234,6 +234,20 @@ def test_buttons_that_make_no_sense_cannot_be_pressed(status, failed, ready, ena
     assert {name for name, made in steering.buttons.items() if not made.disabled} == enabled
 
 
+def test_a_run_of_the_past_can_only_be_gone_on_with() -> None:
+    """Where it cannot, neither Resume nor Retry; one of another process is steered there."""
+    steering = _steering()
+
+    def enabled(status: str, failed: int, revivable: bool) -> set[str]:
+        steering.fit(status, failed=failed, ready=True, past=True, revivable=revivable)
+        return {name for name, made in steering.buttons.items() if not made.disabled}
+
+    assert enabled("partial", 2, True) == {"run", "resume", "retry"}
+    assert enabled("interrupted", 0, True) == {"run", "resume"}
+    assert enabled("partial", 2, False) == {"run"}
+    assert enabled("running", 1, False) == {"run"}
+
+
 def test_words_are_text_and_links_lead_to_pages() -> None:
     """Markup in an error is shown, not obeyed, and a link is a web address or no link."""
     steering = _steering()
@@ -243,6 +257,11 @@ def test_words_are_text_and_links_lead_to_pages() -> None:
     assert "href" not in steering.words.value
     steering.say("x", link='http://h/?"onclick=x')
     assert 'href="http://h/?&quot;onclick=x"' in steering.words.value
+    steering.say("x", link="/user/ada/proxy/8787/status")  # as behind JupyterHub
+    assert 'href="/user/ada/proxy/8787/status"' in steering.words.value
+    for elsewhere in ("//evil", "/\\evil", "data:text/html,x"):
+        steering.say("x", link=elsewhere)
+        assert "href" not in steering.words.value
 
 
 def test_the_number_in_flight_can_be_any_that_was_given() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tilevision.sources import ImageMetadata
-from tilevision.units import ground_units, units_of
+from tilevision.units import ground_units, pixel_width, units_of
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
 
@@ -70,3 +70,23 @@ def test_without_rasterio_the_note_names_the_extra(monkeypatch: pytest.MonkeyPat
     units = units_of(ImageMetadata(crs="EPSG:32617", transform=(1.0, 0, 0, 0, -1.0, 0)))
     assert units.area == "px²"
     assert "pip install 'tilevision[geo]'" in units.note
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "microns"),
+    [
+        ("EPSG:32617", (0.5, 0, 500_000, 0, -0.5, 3_000_000), 0.5e6 / 0.9996),
+        # A degree of longitude at 60° north is half of one at the equator, and 1.4 mm more.
+        ("EPSG:4326", (0.001, 0, 10.0, 0, -0.001, 60.0), 111_319.49e3 * 0.50125),
+    ],
+)
+def test_a_pixels_width_is_measured_on_the_ground(crs, transform, microns) -> None:
+    """Along a row of the image, whatever the projection makes of it."""
+    across = pixel_width(ImageMetadata(crs=crs, transform=transform))
+    assert across(0.0, 0.0) == pytest.approx(microns, rel=1e-3)
+
+
+def test_a_pixels_width_where_it_is_the_same_everywhere_or_unknown() -> None:
+    """A slide says so, a plain picture says nothing."""
+    assert pixel_width(ImageMetadata(mpp=(0.5, 0.25)))(7.0, 9.0) == 0.5
+    assert pixel_width(ImageMetadata()) is None

@@ -129,6 +129,7 @@ class Picture {
     this.shown = shown;
     this.rows = floats(this.model.get("hits"));
     this.names = this.model.get("names");
+    this.heard = this.model.get("caption").latest;
     if (!this.asked || same(this.asked, shown)) {
       this.asked = null;
       this.view = shown;
@@ -158,7 +159,9 @@ class Picture {
     );
     this.drawOutline(context, scale);
     this.drawScaleBar(context, scale);
-    canvas.dataset.shown = shown.join(" "); // what is sharp by now, for those who look from outside
+    // What is sharp by now, and how far the run is told, for those who look from outside.
+    canvas.dataset.shown = shown.join(" ");
+    canvas.dataset.heard = this.heard ?? "";
     this.onview?.(!same(view, this.model.get("whole")));
   }
 

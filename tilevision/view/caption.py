@@ -57,7 +57,8 @@ def caption(
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
         ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: of all
-        tiles, those done and those failed, 0 to 1. ``status``: of the run.
+        tiles, those done and those failed, 0 to 1. ``status``: of the run. ``latest``: time of
+        the latest event, seconds since the epoch.
     """
     n = max(len(state.tiles), 1)
     counts = state.counts
@@ -68,6 +69,7 @@ def caption(
         "legend": _statuses(counts) + _heat(counted) + _classes(state, counted),
         "shares": [state.n_finished / n, counts.get("failed", 0) / n],
         "status": state.run_status or "starting",
+        "latest": state.latest,
     }
 
 

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from tilevision.errors import GridError
 from tilevision.grid import DEFAULT_OVERLAP, DEFAULT_TILE, Grid
+from tilevision.sources.addresses import address_of, is_address
 from tilevision.view.form import column, control, menu, visible
 from tilevision.view.modelmenu import ModelMenu
 from tilevision.view.notebook import variable
@@ -57,7 +58,7 @@ class Choices:
         self.image = control(
             widgets.Text,
             "Image",
-            value=os.fspath(image) if in_file else f"{type(image).__name__} in memory",
+            value=self._shown_image(),
             continuous_update=False,
             disabled=not in_file,
         )
@@ -172,7 +173,15 @@ class Choices:
             arguments["grid"] = self._grid()
         if values["resolution"] != self._before["resolution"]:
             arguments["resolution"] = _resolution(self.resolution.value)
-        return self._image if self.image.disabled else self.image.value, arguments
+        given = self.image.disabled or self.image.value == self._shown_image()
+        return self._image if given else self.image.value, arguments
+
+    def _shown_image(self) -> str:
+        """Return what the form, which a notebook keeps, shows of the image: no secret."""
+        if not isinstance(self._image, (str, os.PathLike)):
+            return f"{type(self._image).__name__} in memory"
+        text = os.fspath(self._image)
+        return address_of(text).shown if is_address(text) else text
 
     def _grid(self) -> Grid | None:
         kind, text = self.kind.value, self.overlap.value.strip()

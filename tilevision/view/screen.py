@@ -27,7 +27,7 @@ from tilevision.view.subject import Watched
 
 __all__ = ["Screen"]
 
-FRAME_SECONDS = 0.2
+FRAME_SECONDS = 0.15  # a commit is on the screen within 300 ms: this, a frame, and the way there
 BLANK = 128
 
 _log = logging.getLogger("tilevision.view")
