@@ -28,8 +28,8 @@ from tilevision.sources import (
     open_source,
     read_options,
 )
-from tilevision.sources import opening as opening_module
 from tilevision.sources.filetree import FileWatch, tree_of
+from tilevision.sources.levels import LevelReader
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (128, 192, 3), dtype=np.uint8)
 
@@ -95,12 +95,6 @@ SEVERAL = [write_slide, write_raster, write_zarr]
 Writer = Callable[[Path], tuple[Path, Path]]
 
 
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sources that other tests opened stay out of the way."""
-    monkeypatch.setattr(opening_module, "_open", type(opening_module._open)())
-
-
 def other_bytes(part: Path) -> None:
     """Replace a file's content by other bytes of the same number."""
     content = bytearray(part.read_bytes())
@@ -152,14 +146,14 @@ def test_a_file_that_is_replaced_while_it_is_read_costs_the_tile(tmp_path: Path)
     spec = ModelSpec(name="f", factory=f"{__name__}:Careless", fingerprint="1")
     work = Work(source.reference, read_options(source), spec)
     assert infer(work, [tile])[0].failure is None
-    taken = opening_module.LevelReader.read
+    taken = LevelReader.read
 
     def replaced(*args: object) -> np.ndarray:
         other_bytes(part)
         return taken(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(opening_module.LevelReader, "read", replaced)
+        patch.setattr(LevelReader, "read", replaced)
         failure = infer(work, [tile])[0].failure
     assert failure is not None
     assert "has changed since it was opened" in failure.message

@@ -206,9 +206,10 @@ class SegmentedPage:
         if self.samples < 1:
             raise SourceError(f"{path} says its pixels have no samples: it is damaged")
         if key.dtype is None or np.dtype(key.dtype).kind not in "biuf":
+            kind = f"{str(key.bitspersample)[:30]} bit, {str(key.sampleformat)[:30]}"
             raise SourceError(
-                f"{path} stores samples of a kind tilevision does not read "
-                f"({key.bitspersample} bit, {key.sampleformat!s}); convert it to integers or floats"
+                f"{path} stores samples of a kind tilevision does not read ({kind}); convert it "
+                "to integers or floats"
             )
         if key.imagedepth > 1:
             raise SourceError(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision.errors import SourceError
 from tilevision.sources.levels import Level
 from tilevision.sources.pictures import upright
 from tilevision.sources.rows import OpenFile
 from tilevision.sources.segments import SegmentedPage
 from tilevision.sources.source import Pixels
+from tilevision.sources.staged import check_image_shape
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -39,11 +41,15 @@ class TiffLevel:
     def __init__(self, file: OpenFile, pages: Sequence[TiffPage]) -> None:
         self.pages = tuple(SegmentedPage(file, page) for page in pages)
         first = self.pages[0]
+        if any((page.size, page.dtype) != (first.size, first.dtype) for page in self.pages):
+            raise SourceError(f"{file.path} is damaged: its channels differ in size or kind")
+        samples = sum(page.samples for page in self.pages)
+        check_image_shape((first.size[1], first.size[0], samples), first.dtype, file.path)
         self.size = first.size
         self.chunk = (1, 1) if first.free_rows else first.segment
         self._plain = _interpretation(pages[0].keyframe, first)
         self._places = self._separate_bands(int(pages[0].keyframe.photometric))
-        probe = self._plain(np.zeros((1, 1, sum(page.samples for page in self.pages)), first.dtype))
+        probe = self._plain(np.zeros((1, 1, samples), first.dtype))
         self.bands: int = probe.shape[2]
         self.dtype: np.dtype[Any] = probe.dtype
 

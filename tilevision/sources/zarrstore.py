@@ -19,6 +19,7 @@ from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
+from tilevision.sources.limits import check_plausible
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staged import check_image_shape
 
@@ -162,6 +163,7 @@ def open_zarr(
     """
     levels, metadata = lay_out(opened(path, path), path, mpp)
     found = tree_of(path, _files(path))
+    check_plausible(path, *levels[0].size, found[1])
     if not fingerprint or tree is None or tuple(tree) != found:
         fingerprint = _fingerprint(path)
     return ZarrSource(path, levels, metadata, {"mpp": mpp, "tree": found}, fingerprint)
@@ -180,10 +182,18 @@ def lay_out(
     mpp : tuple of float, optional
         Microns per pixel in x and y; overrides what the store says.
     """
-    arrays, axes, stored_mpp = _image(store, name)
-    levels = [ZarrLevel(array, axes, name) for array in arrays]
-    first = levels[0]
+    try:
+        arrays, axes, stored_mpp = _image(store, name)
+        arrays[0].store.watch(arrays)
+        first, *others = (ZarrLevel(array, axes, name) for array in arrays)
+    except TilevisionError:
+        raise
+    except Exception as error:  # zarr raises what its decoders do
+        raise _damaged(name, error) from error
     check_image_shape((first.size[1], first.size[0], first.bands), first.dtype, name)
+    if min(first.chunk) < 1:
+        raise SourceError(f"{name} is damaged: it says its chunks are empty")
+    levels = [first, *(level for level in others if _belongs(level, first))]
     metadata = ImageMetadata(
         format="OME-Zarr" if stored_mpp is not None or len(levels) > 1 else "Zarr",
         mpp=mpp or stored_mpp or None,
@@ -207,7 +217,12 @@ def opened(store: Any, name: str) -> Any:
             f"{name} is a Zarr store, which needs zarr: pip install 'tilevision[zarr]'"
         ) from None
     try:
-        return zarr.open(store, mode="r")
+        from zarr.storage import LocalStore
+
+        from tilevision.sources.zarrchunks import CheckedStore
+
+        plain = LocalStore(store, read_only=True) if isinstance(store, str) else store
+        return zarr.open(CheckedStore(plain), mode="r")
     except TilevisionError:
         raise
     except Exception as error:
@@ -232,20 +247,28 @@ def _image(store: Any, path: str) -> tuple[list[Any], str, tuple[float, float] |
         axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
         names = "".join(str(axis["name"])[:1].lower() for axis in axes)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        inside = ", ".join(sorted(map(str, store))[:5]) or "nothing"
+        inside = _listed(store)
         raise SourceError(
             f"{path} is a Zarr group without an OME-Zarr image (multiscales); give the path of an "
             f"array in it (it holds {inside})"
         ) from error
-    except TilevisionError:
-        raise
-    except Exception as error:  # zarr raises what its decoders do
-        raise _damaged(path, error) from error
     if not {"x", "y"} <= set(names) or len(set(names)) != len(names):
         raise SourceError(f"{path} has the axes {names!r}; an image has x and y, once each")
     if any(len(array.shape) != len(names) for array in arrays):
         raise SourceError(f"{path} is damaged: its arrays do not have its {len(names)} axes")
     return arrays, names, _microns(image, axes, names)
+
+
+def _listed(group: Any) -> str:
+    try:
+        return ", ".join(sorted(map(str, group))[:5]) or "nothing"
+    except Exception:  # noqa: BLE001 - one of them is broken
+        return "what cannot be read"
+
+
+def _belongs(level: ZarrLevel, first: ZarrLevel) -> bool:
+    same = level.bands == first.bands and level.dtype == first.dtype
+    return same and all(0 < a <= b for a, b in zip(level.size, first.size, strict=True))
 
 
 def _usual_axes(shape: tuple[int, ...], path: str) -> str:
