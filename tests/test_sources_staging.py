@@ -410,7 +410,7 @@ def test_the_next_run_removes_what_a_killed_one_left(temp: Path, tmp_path: Path)
 
 
 def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
-    """Decoding 108 MB and reading all of it by windows takes a fraction of that in memory."""
+    """Decoding 108 MB takes little memory; reading keeps no more of it than its bound."""
     code = """
         import sys
         from pathlib import Path
@@ -423,14 +423,17 @@ def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
             return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
         before = peak()
         source = s.open_source(sys.argv[1])
-        for y in range(0, 5000, 500):
-            source.read(Box(0, y, 1000, y + 1000))
+        print((peak() - before) / 1024)
+        for _ in range(5):
+            for y in range(0, 5000, 500):
+                source.read(Box(0, y, 1000, y + 1000))
         print((peak() - before) / 1024)
     """
     if not Path("/proc/self/status").exists():
         pytest.skip("the peak of memory is read from /proc")
     out, err = python(code, big_png).communicate(timeout=60)
-    assert float(out) < 75, err
+    decoding, reading = map(float, out.split())
+    assert decoding < 60 and reading < 60 + 90, err
 
 
 def test_closed_pixels_say_so() -> None:

@@ -84,6 +84,11 @@ class LevelReader(ABC):
         return self.reference.fingerprint
 
     @property
+    def is_staged(self) -> bool:
+        """Whether it holds a file in the temp folder, of the size of all its pixels."""
+        return False
+
+    @property
     @abstractmethod
     def reference(self) -> SourceRef:
         """What a worker opens this image again from."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import stat
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from tilevision.sources.addresses import is_address, local_path
 from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.filetree import FileWatch
 from tilevision.sources.georasters import is_raster, open_raster
+from tilevision.sources.handles import Handles
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.numpyfile import MAGIC, open_npy
@@ -33,11 +32,9 @@ from tilevision.sources.zarrstore import is_zarr, open_zarr
 
 __all__ = ["check_unchanged", "open_reference", "open_source"]
 
-_KEPT_OPEN = 8
+_handles = Handles(most=8, most_staged=2, patience=60.0)
 _PAGELESS = ("GIF", "OME-Zarr", "PNG", "WEBP", "Zarr")  # only the first can be read
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_open: OrderedDict[tuple[str, Any], ImageSource] = OrderedDict()
-_open_lock = threading.Lock()
 
 
 def open_source(
@@ -116,24 +113,13 @@ def open_reference(ref: SourceRef) -> ImageSource:
     told = repr((ref.opener, ref.path, sorted(ref.options.items()), ref.fingerprint))
     key = told, ref.options.get("address")  # whose text hides what opens it
     _check_stamp(ref)
-    with _open_lock:
-        kept = _open.get(key)
-        if kept is not None:
-            _open.move_to_end(key)
+    kept = _handles.get(key)
     if kept is not None and _files_unchanged(kept):
         return kept
     source = _opener(ref.opener)(ref.path, **ref.options)
     if ref.fingerprint and source.fingerprint != ref.fingerprint:
         raise _changed(ref)
-    with _open_lock:
-        # What falls out stays open for the threads that still read it, and closes itself
-        # when the last of them lets go.
-        held = _open.get(key)
-        source = _open[key] = source if held is None or held is kept else held
-        _open.move_to_end(key)
-        while len(_open) > _KEPT_OPEN:
-            _open.popitem(last=False)
-    return source
+    return _handles.keep(key, source, instead=kept)
 
 
 def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> LevelReader:

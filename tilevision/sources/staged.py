@@ -53,6 +53,11 @@ class StagedSource(LevelReader):
         self._reference = reference
 
     @property
+    def is_staged(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def reference(self) -> SourceRef:
         """What a worker opens this image again from."""
         return self._reference

@@ -22,8 +22,9 @@ __all__ = ["StagedPixels", "open_staged", "stage"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
-# The kernel maps whole runs of pages around those that are read.
-_MAPPED_BYTES = 32 << 20
+# Of rows that may stay mapped: windows side by side find them so. The kernel maps whole runs of
+# pages around those that are read, so rows count in full.
+_MAPPED_BYTES = 80 << 20
 
 
 class StagedPixels:
@@ -49,6 +50,7 @@ class StagedPixels:
             raise SourceError(
                 f"staging file {path} is damaged ({error}); remove it and open the image again"
             ) from error
+        self._touched = 0, 0  # rows, since the map was let go
         self.shape = self._pixels.shape
         self.dtype = self._pixels.dtype
 
@@ -68,11 +70,15 @@ class StagedPixels:
         if pixels is None:
             raise SourceError(f"{self.path} is closed; open the image again to read it")
         out = np.empty((y1 - y0, x1 - x0, self.shape[2]), self.dtype)
-        step = max(1, _MAPPED_BYTES // max(1, pixels[:1].nbytes))
-        for start in range(y0, y1, step):
-            stop = min(start + step, y1)
+        most = max(1, _MAPPED_BYTES // pixels[:1].nbytes)
+        for start in range(y0, y1, most):
+            stop = min(start + most, y1)
+            first, last = min(start, self._touched[0]), max(stop, self._touched[1])
+            if last - first > most:
+                _let_go(self._mapped)
+                first, last = start, stop
+            self._touched = first, last
             out[start - y0 : stop - y0] = pixels[start:stop, x0:x1]
-            _let_go(self._mapped)
         return out
 
     def close(self) -> None:

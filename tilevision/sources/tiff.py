@@ -90,6 +90,11 @@ class TiffSource(LevelReader):
         return self._fingerprint
 
     @property
+    def is_staged(self) -> bool:
+        """Whether the full resolution was decoded into the temp folder."""
+        return self._staged is not None
+
+    @property
     def reference(self) -> SourceRef:
         """What a worker opens this picture again from."""
         path = self._file.path
