@@ -8,6 +8,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ class StagedPixels:
     def close(self) -> None:
         """Give up this share; the last one to do so removes the file."""
         self._pixels = None
+        with suppress(BufferError):  # a window is being copied just now, and holds the map
+            self._mapped.close()  # it would keep a removed file on the disk until it is collected
         self._leave()
 
 
