@@ -98,8 +98,8 @@ def open_npy(
     try:
         # Nothing is read yet; a header that asks for pickled objects is refused.
         array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # its header is a Python literal, parsed as one
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
             f"{path} is a damaged .npy file, or holds no plain array ({reason}); save it again "
             "with np.save(path, array)"
