@@ -119,6 +119,9 @@ def _say_resume(ctx: click.Context, keeps: bool) -> None:
     if not keeps:
         warn("nothing was kept, since --no-checkpoint was given")
         return
+    from tilevision.sources.addresses import address_of, is_address
+
     root = ctx.find_root()
-    command = shlex.join([*(root.info_name or "tilevision").split(), *root.obj])
+    words = [address_of(word).shown if is_address(word) else word for word in root.obj]
+    command = shlex.join([*(root.info_name or "tilevision").split(), *words])
     warn(f"every finished tile is kept; to go on, run the same again: {command}")

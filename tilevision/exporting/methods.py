@@ -67,8 +67,15 @@ def _image(result: Result) -> str:
         parts.append(f"{metadata.mpp[0]:.4g} × {metadata.mpp[1]:.4g} µm per pixel")
     elif metadata.crs is not None:
         parts.append(metadata.crs[:60])
-    parts.append(f"SHA-256 {_short(result.source.fingerprint)}")
+    parts.append(_identity(result))
     return ", ".join(parts)
+
+
+def _identity(result: Result) -> str:
+    """Say what identifies the image: of one that is read by ranges, nobody has the content."""
+    mark = _short(result.source.fingerprint)
+    by_tag = {"content", "described"} & set(result.source.reference.options)
+    return f"{mark} by address, size and the server's tag" if by_tag else f"SHA-256 {mark}"
 
 
 def _tiling(result: Result) -> str:

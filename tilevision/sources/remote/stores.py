@@ -75,11 +75,12 @@ class StoredFile:
         ranges = bool(tag) and size >= 0 and self.address.scheme not in _PRIVATE
         return Look(size, tag, ranges=ranges, start=bytes(start))
 
-    def read(self, offset: int, count: int, look: Look) -> bytes:  # noqa: ARG002 - see `check`
+    def read(self, offset: int, count: int, look: Look) -> bytes:
         """Return exactly these bytes."""
         end = offset + count
         data = self._asked(lambda: self._files.cat_file(self._path, start=offset, end=end))
         if len(data) != count:
+            self.check(look)  # of a shorter file by now?
             raise TransientError(
                 f"{self.address} broke off: {len(data):,} of {count:,} bytes came; try again"
             )

@@ -11,7 +11,7 @@ from tilevision.sources.addresses import Address
 from tilevision.sources.remote.looks import Look, Remote, changed, patiently
 from tilevision.sources.remote.ranged import Cursor, RangedFile
 from tilevision.sources.remote.servers import remote_file
-from tilevision.sources.source import SourceRef
+from tilevision.sources.source import Pixels, SourceRef
 from tilevision.sources.tiff import TiffSource, is_dear, lay_out, parsed
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class RangedTiff(TiffSource):
             },
             fingerprint=self.fingerprint,
         )
+
+    def thumbnail(self, max_side: int) -> Pixels:
+        """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`.
+
+        Patiently: unlike a tile's read, nobody tries it again.
+        """
+        return patiently(lambda: super(RangedTiff, self).thumbnail(max_side))
 
 
 def open_ranged_tiff(

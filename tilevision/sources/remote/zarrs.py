@@ -13,7 +13,7 @@ from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.looks import changed, patiently
 from tilevision.sources.remote.servers import remote_file
 from tilevision.sources.remote.stores import file_system, stored_tag, translated
-from tilevision.sources.source import SourceRef
+from tilevision.sources.source import Pixels, SourceRef
 from tilevision.sources.zarrstore import MARKERS, lay_out, opened
 
 __all__ = ["RemoteZarr", "is_remote_zarr", "open_remote_zarr"]
@@ -31,6 +31,13 @@ class RemoteZarr(LevelReader):
     def reference(self) -> SourceRef:
         """What a worker opens this image again from."""
         return self._reference
+
+    def thumbnail(self, max_side: int) -> Pixels:
+        """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`.
+
+        Patiently: unlike a tile's read, nobody tries it again.
+        """
+        return patiently(lambda: super(RemoteZarr, self).thumbnail(max_side))
 
     def close(self) -> None:
         """Do nothing: chunks are fetched when they are read."""
