@@ -409,6 +409,23 @@ def test_the_next_run_removes_what_a_killed_one_left(temp: Path, tmp_path: Path)
     assert left(staging_folder()) == []
 
 
+@pytest.mark.slow
+def test_a_run_leaves_nothing_in_the_temp_folder(temp: Path, tmp_path: Path) -> None:
+    """When a script ends, its own workers' shares end with it, though nobody asks them."""
+    Image.new("L", (300, 300)).save(tmp_path / "a.png")
+    code = """
+        import sys, tilevision as tv
+        from tilevision.sources.sharing import staging_folder
+        def nothing(pixels):
+            return []
+        run = tv.start(sys.argv[1], nothing, checkpoint=None, workers=1)
+        print(run.result().status, len(list(staging_folder().glob("*.npy"))))
+    """
+    out, err = python(code, tmp_path / "a.png").communicate(timeout=120)
+    assert out == "complete 1\n", err
+    assert left(staging_folder()) == []
+
+
 def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
     """Decoding 108 MB takes little memory; reading keeps no more of it than its bound."""
     code = """

@@ -8,6 +8,7 @@ both away. A crashed process loses its locks to the kernel, so what it left is r
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
 import shutil
@@ -34,7 +35,7 @@ def staging_folder() -> Path:
         If there is no usable temp folder, or the folder belongs to somebody else.
     """
     try:
-        folder = Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
+        folder = _place()
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         found = folder.lstat()
@@ -134,8 +135,8 @@ def leave(path: Path, lock: int, owner: int | None = None) -> None:
 
 def sweep() -> None:
     """Remove what processes that were killed have left in the staging folder."""
-    with suppress(SourceError):  # who needs the folder will hear of it
-        for name in staging_folder().glob("*.lock"):
+    with suppress(OSError, SourceError):  # who needs the folder will hear of it
+        for name in staging_folder().glob("*.lock") if _place().exists() else ():
             with suppress(OSError):
                 lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
                 leave(name, lock)
@@ -159,6 +160,10 @@ def unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
         f"cannot keep the image in {path.parent}{space}: {error.strerror or error}; "
         "free some space, or set TMPDIR to a folder with more"
     )
+
+
+def _place() -> Path:
+    return Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
 
 
 def _lock(path: Path, kind: int) -> int | None:
@@ -196,3 +201,7 @@ def _remove(path: Path) -> None:
         if name.suffix != ".lock":
             name.unlink(missing_ok=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+# The workers of a local cluster are ended before this runs, and not asked to let go.
+atexit.register(sweep)
