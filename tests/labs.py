@@ -43,10 +43,12 @@ class Lab:
     url: str
     token: str
     folder: Path
+    app: str = "jupyterlab"
 
     def page_of(self, notebook: str) -> str:
         """Address of a notebook in `folder`."""
-        return f"{self.url}/lab/tree/{notebook}?token={self.token}&reset"
+        place = "lab/tree" if self.app == "jupyterlab" else "notebooks"
+        return f"{self.url}/{place}/{notebook}?token={self.token}&reset"
 
     def call(self, path: str, method: str = "GET") -> Any:
         """Answer of the server's own interface."""
@@ -88,7 +90,7 @@ def serving(base: Path, theme: str, app: str = "jupyterlab") -> Iterator[Lab]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder, app)
     options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
                "--LabApp.expose_app_in_browser=True"]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_a_session_with_the_panel(lab: Lab, opened: Any) -> None:
     _check_pointing_and_zoom(page)
     _check_filters(page)
     _check_another_model(page)
+    _check_past_runs(page)
     assert errors(page.evaluate(CELLS)) == []
     _check_reload_and_save(lab, page)
 
@@ -95,7 +97,13 @@ def _check_plan(page: Any) -> None:
     rows.fill("4")
     rows.press("Enter")
     _await_label(page, "planned: 24 tiles")
+    second = page.get_by_label("If unsure")
+    second.select_option(label="ask other")
+    words = page.locator(".tilevision-steering .tilevision-words").first
+    words.get_by_text("strict, then other where a score lies in 0.25 to 0.60").wait_for()
     page.picture("1-planned")
+    second.select_option(label="no second model")
+    words.get_by_text("Model: strict", exact=True).wait_for()
 
 
 def _check_steering(lab: Lab, page: Any) -> None:
@@ -189,20 +197,81 @@ def _check_another_model(page: Any) -> None:
     page.picture("8-another-model")
 
 
+def _check_past_runs(page: Any) -> None:
+    _press(page, "Runs")
+    listed = page.locator(".tilevision-past select")
+    assert "complete" in listed.inner_text()
+    page.get_by_text("Cannot go on: all its tiles are done").wait_for()
+    _press(page, "Open")
+    page.get_by_text("Opened from its journal").wait_for()
+    _await_label(page, "complete: .*72 detections merged by seam")
+    page.picture("9-opened-again")
+    _press(page, "Detections")
+
+
 def _check_reload_and_save(lab: Lab, page: Any) -> None:
     page.keyboard.press("Control+s")
     page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
     page.reload()
     _await_label(page, "complete: .*72 detections merged by seam")
-    page.get_by_role("heading", name="Tile r001c001").wait_for()
     _press(page, "Show all")
     _await_label(page, "120 detections merged by seam")
-    page.picture("9-reloaded")
+    page.picture("10-reloaded")
     assert page.locator(".jp-RenderedImage img:visible").count() == 0  # one picture is enough
     lab.end_kernels()
     page.reload()
     kept = page.locator(".jp-RenderedImage img")
     kept.wait_for()
     assert page.evaluate("image => image.naturalWidth", kept.element_handle()) > 500
-    page.picture("10-saved")
+    page.picture("11-saved")
     assert len((lab.folder / "panel.ipynb").read_text()) < 700_000
+
+
+NARROW = """() => {
+  const cell = document.querySelector(".tilevision-panel").closest(".jp-OutputArea-output");
+  const edge = cell.getBoundingClientRect().right + 1;
+  return [...document.querySelectorAll(".tilevision-panel *")]
+    .filter(node => node.getClientRects().length && !node.closest(".tilevision-scroll, .noUi-base"))
+    .filter(node => node.getBoundingClientRect().right > edge)
+    .map(node => node.className);
+}"""
+
+
+@pytest.mark.parametrize("lab", ["notebook"], indirect=True)
+def test_the_panel_in_notebook_7(lab: Lab, page: Any, tmp_path: Path) -> None:
+    """It runs, zooms, inspects and survives a reload there; at any width nothing is cut."""
+    write_notebook(lab, "panel.ipynb", [SETUP])
+    (lab.folder / "go").touch()
+    (lab.folder / "mended").touch()
+    page.goto(lab.page_of("panel.ipynb"))
+    page.wait_for_function("() => document.body.dataset.notebook === 'notebooks'")
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.get_by_text("Python 3 (ipykernel)").first.wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Enter")
+    _await_label(page, "planned: 24 tiles")
+    for width in (480, 800, 1200, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_function(f"() => !({NARROW})().length")
+        page.screenshot(path=tmp_path / f"wide-{width}.png")
+    _press(page, "Run")
+    _await_label(page, "complete: 24 tiles")
+    picture = page.locator(PICTURE)
+    whole = page.evaluate(SHOWN)[2]
+    picture.focus()
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.wait_for_function(f"() => {SHOWN}[2] < {whole} / 3")
+    page.keyboard.press("0")
+    page.wait_for_function(f"() => {SHOWN}[2] === {whole}")
+    picture.click()
+    page.locator(".tilevision-inspector h3").wait_for()
+    page.screenshot(path=tmp_path / "inspected.png")
+    page.keyboard.press("Control+s")
+    deadline = time.monotonic() + 60
+    while "widget-view+json" not in (lab.folder / "panel.ipynb").read_text():
+        assert time.monotonic() < deadline, "it was not saved"
+        page.wait_for_timeout(100)
+    page.reload()
+    _await_label(page, "complete: 24 tiles")
+    page.locator(".tilevision-inspector h3").wait_for()
