@@ -74,7 +74,8 @@ def _image(result: Result) -> str:
 def _identity(result: Result) -> str:
     """Say what identifies the image: of one that is read by ranges, nobody has the content."""
     mark = _short(result.source.fingerprint)
-    by_tag = {"content", "described"} & set(result.source.reference.options)
+    reference = getattr(result.source, "reference", None)  # what cannot be read may have none
+    by_tag = reference is not None and {"content", "described"} & set(reference.options)
     return f"{mark} by address, size and the server's tag" if by_tag else f"SHA-256 {mark}"
 
 
