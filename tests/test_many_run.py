@@ -32,6 +32,7 @@ from tilevision.pipeline.followedmany import FollowedMany, latest_image
 from tilevision.pipeline.logbook import Logbook
 from tilevision.pipeline.relay import Relay
 from tilevision.pipeline.run import Run
+from tilevision.pipeline.series import label_of
 
 CHECKPOINT = ".tilevision"
 
@@ -76,6 +77,14 @@ def test_an_images_line_is_read_back_and_nothing_else_is() -> None:
     for bad in (line[:20], line.replace(b'"tiles":2', b'"tiles":"2"'), b'{"kind":"image"}\n'):
         with pytest.raises(ValueError, match=r"."):
             read_image(bad)
+
+
+def test_what_is_written_down_of_addresses_has_no_secret() -> None:
+    """Of a signed pattern the label hides what signs it; folders go by name."""
+    assert "SECRET" not in label_of("https://host/a/*.tif?X-Amz-Signature=SECRETSECRET")
+    assert label_of("/data/scans/") == "/data/scans/"
+    assert label_of(Path(__file__).parent) == "tests"
+    assert label_of(["a.png"]) == "a list"
 
 
 # The journal of all -----------------------------------------------------------------------

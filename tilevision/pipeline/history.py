@@ -27,7 +27,6 @@ __all__ = [
     "check_same_model",
     "check_same_work",
     "find_manifest",
-    "path_of",
     "recall",
     "remember",
     "remember_work",
@@ -64,17 +63,12 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
 def remember(image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
     """Return what `recall` needs to go on with a run: plain JSON types, no code, no secrets."""
     return {
-        "path": path_of(image),
+        "path": lasting(image),
         "source": decided.source.fingerprint,
         "tiling": decided.tiling.to_dict(),
         "region": None if decided.region is None else decided.region.to_dict(),
         **remember_work(decided.stages, settings),
     }
-
-
-def path_of(image: Any) -> str | None:
-    """Return where an image lies; None for one in memory."""
-    return lasting(image)
 
 
 def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Many:
         self.rows = {name: ImageRow(name) for name in self._images}
         self._manifest = manifest or describe_many(
             new_run_id(),
-            label_of(images, len(self._images)),
+            label_of(images),
             self._images,
             settings,
             self.stages,

@@ -13,9 +13,10 @@ from typing import Any
 
 from tilevision.errors import RunError
 from tilevision.grid import Grid
-from tilevision.pipeline.history import path_of, remember_work, work_again
+from tilevision.pipeline.history import remember_work, work_again
 from tilevision.pipeline.planning import Stages
 from tilevision.pipeline.settings import Settings
+from tilevision.sources.addresses import check_kept, lasting
 
 __all__ = ["describe_many", "recall_many"]
 
@@ -50,7 +51,7 @@ def describe_many(
         "started": time.time(),
         "image": label,
         "images": list(images),
-        "paths": [path_of(image) for image in images.values()],
+        "paths": [lasting(image) for image in images.values()],
         "model": stages.asked.name,
         "out_dir": None if out[0] is None else str(Path(out[0]).expanduser().absolute()),
         "out_format": out[1],
@@ -72,6 +73,8 @@ def recall_many(
     ------
     RunError
         If something has to be given again, or cannot be.
+    SourceError
+        If an image's address lacks its secrets, which are not stored.
     """
     who = f"run {manifest['id']}"
     images = dict(zip(manifest["images"], manifest["paths"], strict=True))
@@ -81,6 +84,8 @@ def recall_many(
             f"{who} analysed images that were in memory ({in_memory[0]}); give "
             "tv.analyze_many the same images again, which goes on from what is stored"
         )
+    for path in images.values():
+        check_kept(path, who)
     if manifest["region_lost"] and "region" not in overrides:
         raise RunError(f"{who} had a region that is not stored; pass region=")
     arguments = work_again(manifest, who, model, overrides) | manifest["asked"]

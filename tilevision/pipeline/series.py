@@ -51,11 +51,13 @@ def named_images(images: Any) -> dict[str, Any]:
     return named
 
 
-def label_of(images: Any, count: int) -> str:
-    """Return what people call `images` together: the folder's name, the pattern, or a number."""
+def label_of(images: Any) -> str:
+    """Return what people call `images` together: the folder's name, or the pattern."""
     if not isinstance(images, (str, os.PathLike)):
-        return f"a list of {count:,}"
+        return "a list"
     text = os.fspath(images)
+    if is_address(text):
+        return _shown(text)
     return Path(text).absolute().name if Path(text).is_dir() else text
 
 
