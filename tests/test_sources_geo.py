@@ -210,3 +210,16 @@ def test_without_rasterio_the_extra_is_named(
         open_source(raster)
     shown = open_source(picture).read(Box(0, 0, 300, 200))
     np.testing.assert_array_equal(shown[..., 0], scene[0])
+
+
+def test_an_absurd_mosaic_is_refused(tmp_path: Path) -> None:
+    """A mosaic that says it is a million times its files is told, not read for hours."""
+    _save(tmp_path / "below.tif", "GTiff", _scene(20, 10))
+    band = (
+        '<VRTRasterBand dataType="UInt16" band="1"><SimpleSource><SourceFilename relativeToVRT="1">'
+        "below.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+    )
+    vrt = tmp_path / "a.vrt"
+    vrt.write_text(f'<VRTDataset rasterXSize="80" rasterYSize="2147483647">{band}</VRTDataset>')
+    with pytest.raises(SourceError, match="made to exhaust memory"):
+        open_source(vrt)

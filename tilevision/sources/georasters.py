@@ -227,7 +227,8 @@ def open_raster(
             raise _damaged(path, error) from error
         files = _files(path, dataset)
         found = tree_of(path, files)
-        if dataset.driver != "VRT":  # whose files may lie anywhere
+        made_here = dataset.driver == "VRT" and len(files) == 1  # of no file, or of distant ones
+        if not made_here and all(Path(name).is_file() for name in dataset.files):
             check_plausible(path, dataset.width, dataset.height, found[1])
     levels = [RasterLevel(path)]
     levels += [RasterLevel(path, number) for number in range(len(overviews))]
