@@ -116,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._serve(this, content, cut=fault == "cut")
 
+    do_HEAD = do_GET  # noqa: N815 - the library calls it so
+
     def _serve(self, this: RangeServer, content: bytes, *, cut: bool) -> None:
         headers = {}
         if this.tags:
@@ -146,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, body: bytes, headers: dict[str, str], *, cut: bool = False
     ) -> None:
         this: RangeServer = self.server.this
-        sent = len(body) // 2 if cut else len(body)
+        sent = 0 if self.command == "HEAD" else len(body) // 2 if cut else len(body)
         this.asked.append(Asked(self.path, self._span(1 << 60), status, sent, dict(self.headers)))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
