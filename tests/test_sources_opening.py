@@ -95,11 +95,6 @@ def test_other_things_are_refused(image: Any) -> None:
         open_source(image)
 
 
-def test_urls_are_refused_with_the_remedy() -> None:
-    """A URL is not taken for a path."""
-    refuses("https://example.com/slide.svs", "download")
-
-
 @pytest.mark.parametrize(
     ("array", "word"),
     [
