@@ -215,6 +215,23 @@ def test_mistakes_are_one_line_in_the_panel(make, spots, tmp_path) -> None:
     _wait(lambda: "tilevision-alarm" in _said(panel) and "rows" in _said(panel))
 
 
+def test_an_image_that_is_decoded_first_tells_how_far_it_is(make, spots, tmp_path) -> None:
+    """While a PNG goes into the temp folder the panel says the share, the size and where."""
+    from PIL import Image
+
+    small, path = tmp_path / "small.png", tmp_path / "Large.png"
+    Image.fromarray(spots).save(small)
+    Image.fromarray(np.zeros((3000, 3000, 3), np.uint8)).save(path)
+    panel = make(small)
+    said: list[str] = []
+    panel._steering.words.observe(lambda change: said.append(change["new"]), names="value")
+    panel._choices.image.value = str(path)
+    _wait(lambda: "3,000 × 3,000 px" in _said(panel))
+    shares = [line for line in said if "Preparing the image: " in line]
+    assert "100% of 27 MB in /" in shares[-1]
+    assert len(shares) == len(set(shares)) <= 101
+
+
 def test_two_panels_run_at_once(make, spots) -> None:
     """Each shows its own run, and both finish."""
     first, second = make(spots), make(spots[:, ::-1].copy())

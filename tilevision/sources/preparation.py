@@ -29,7 +29,7 @@ class Preparation:
     def __str__(self) -> str:
         """Return one line for people."""
         share = self.done / max(1, self.total)
-        return f"preparing the image: {share:.0%} of {self.total / 1e9:,.1f} GB in {self.folder}"
+        return f"preparing the image: {share:.0%} of {self.total / 1e6:,.0f} MB in {self.folder}"
 
 
 Listener = Callable[[Preparation], None]

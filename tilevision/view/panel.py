@@ -14,6 +14,7 @@ from tilevision.grid import Tile
 from tilevision.pipeline import ReplayedRun, Run, plan, start
 from tilevision.pipeline.journaled import JournaledRun
 from tilevision.result import Result
+from tilevision.sources import following
 from tilevision.view.board import Board
 from tilevision.view.choices import Choices
 from tilevision.view.filters import Filters
@@ -187,7 +188,9 @@ class Panel:
         image, arguments = self._choices.read()
         arguments |= self._filters.at_start()
         arguments["concurrency"] = self._steering.concurrency.value or None
-        self._show(start(image, **arguments, checkpoint=self._checkpoint))
+        with following(self._steering.prepare):
+            run = start(image, **arguments, checkpoint=self._checkpoint)
+        self._show(run)
 
     def _show(self, run: Any, **options: Any) -> None:
         self.run, self._told, self._counted = run, (), ()
@@ -201,7 +204,8 @@ class Panel:
         self._ready = False
         self._steering.say("Looking at the image…")
         image, arguments = self._choices.read()
-        made = plan(image, **arguments, checkpoint=self._checkpoint)
+        with following(self._steering.prepare):
+            made = plan(image, **arguments, checkpoint=self._checkpoint)
         if self._going:
             return
         self._ready = True

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 
 from tilevision.pipeline import Plan
 from tilevision.plot import shown
+from tilevision.sources import Preparation
 from tilevision.view.form import button, column, control
 from tilevision.view.notebook import safe_link
 from tilevision.view.state import ENDED, PLANNED, ViewState
@@ -64,6 +65,7 @@ class Steering:
         )
         self.words = widgets.HTML()
         self.words.add_class("tilevision-words")
+        self._prepared = ""
         self._busy = widgets.HTML()
         self._busy.add_class("tilevision-words")
         row = widgets.HBox(list(self.buttons.values()))
@@ -135,6 +137,13 @@ class Steering:
             if cannot is not None:
                 notes.append("Another process works on it; it is steered there.")
             self.say(words, *filter(None, notes), link=link)
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Say how far the image is on its way into the temp folder, once for each percent."""
+        words = str(preparation)
+        if words != self._prepared:
+            self._prepared = words
+            self.say(words[:1].upper() + words[1:])
 
     def wait_for_cell(self, busy: bool) -> None:
         """Say that what is pressed now will be done when the cell at work has ended."""
