@@ -101,7 +101,8 @@ def test_help_lists_the_commands():
     ("words", "says"),
     [
         (["nowhere.png", "--model", "blobs"], "nowhere.png does not exist"),
-        ([".", "--model", "blobs"], "is a folder"),
+        (["hollow", "--model", "blobs"], "no image in 'hollow'"),
+        (["scans/*.tif", "--model", "blobs"], "no image in 'scans/*.tif'"),
         (["text.png", "--model", "blobs"], "text.png"),
         (["empty.png", "--model", "blobs"], "empty.png is empty"),
         (["spots.png", "--model", "blbos"], "did you mean 'blobs'"),
@@ -124,6 +125,7 @@ def test_bad_input_is_one_line_and_exit_2(folder, words, says):
     """Whatever is wrong with what was asked for: one line on standard error, no traceback."""
     (folder / "text.png").write_text("this is no picture, whatever its name says\n" * 20)
     (folder / "empty.png").touch()
+    (folder / "hollow").mkdir()
     done = _call("run", "--quiet", *words)
     assert done.exit_code == 2
     assert done.stdout == ""
@@ -138,6 +140,7 @@ def test_bad_input_is_one_line_and_exit_2(folder, words, says):
         ["run", "a.png"],
         ["run", "--model", "blobs"],
         ["run", "a.png", "b.png", "--model", "blobs", "--out", "a.json"],
+        ["run", ".", "--model", "blobs", "--out", "a.json"],
         ["run", "a.png", "--model", "blobs", "--overlap", "0.1"],
         ["run", "a.png", "--model", "blobs", "--workers", "two"],
         ["dance"],
@@ -307,6 +310,19 @@ def test_many_images_stop_at_none(folder):
     assert rows["spots.png"]["detections"] == 12
     assert rows["bad.png"]["status"] == rows["gone.png"]["status"] == "error"
     assert sorted(path.name for path in Path("found").iterdir()) == ["spots.geojson", "summary.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("image", ["scans", "scans/*.png"])
+def test_a_folder_needs_no_out_dir(folder, image):
+    """A folder or a pattern is all its images, also where nothing is to be written."""
+    Path("scans").mkdir()
+    Path("spots.png").rename("scans/spots.png")
+    words = ["run", image, "--model", "seen.py:squares", "--workers", "1", "--json", "--quiet"]
+    done = _shell(*words)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["image"], row["detections"]) for row in rows] == [("spots.png", 12)]
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def run(
     form = out_format or "geojson"
     printed = Report(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
-    if len(images) == 1 and (folder is None or not stands_for_many(images[0])):
+    if len(images) == 1 and not stands_for_many(images[0]):
         targets = _targets(images[0], outs, folder, form)
         given = arguments(options) | {"report": report}
         ctx.exit(_one(ctx, images[0], targets, given, printed))
