@@ -403,3 +403,16 @@ def test_a_closed_source_says_so(tmp_path: Path) -> None:
     source.close()
     with pytest.raises(SourceError, match="closed"):
         source.read(Box(0, 0, 10, 10))
+
+
+@pytest.mark.parametrize(("given", "threads"), [("1", 1), ("64", 4), ("none", None)])
+def test_a_process_decodes_on_as_many_threads_as_it_is_given(monkeypatch, given, threads) -> None:
+    """Dask gives its workers one each, since they share the cores; a notebook has them all."""
+    from tilevision.sources.segments import _thread_count
+
+    _thread_count.cache_clear()
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    try:
+        assert _thread_count() == threads if threads else 1 <= _thread_count() <= 4
+    finally:
+        _thread_count.cache_clear()

@@ -237,6 +237,9 @@ class SegmentedPage:
 
 @cache
 def _thread_count() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        return min(_MOST_THREADS, int(given))  # 1 on Dask's workers, which share the cores
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(_MOST_THREADS, there or 1)
 
