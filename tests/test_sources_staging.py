@@ -304,6 +304,16 @@ def test_a_damaged_staging_file_is_not_read() -> None:
     one.close()
 
 
+def test_a_staging_file_cut_short_under_a_reader_is_an_error() -> None:
+    """Who reads goes on living: touching what is not there would end the process."""
+    one = staged()
+    with one.path.open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(SourceError, match="cut short; open the image again"):
+        one.window(0, 0, 5, 4)
+    one.close()
+
+
 def test_waiting_ends_when_the_writer_dies(temp: Path) -> None:
     """A writer killed half way frees those that wait; one of them stages instead."""
     code = """

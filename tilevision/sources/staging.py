@@ -70,6 +70,8 @@ class StagedPixels:
         pixels = self._pixels
         if pixels is None:
             raise SourceError(f"{self.path} is closed; open the image again to read it")
+        if self._mapped.size() < len(self._mapped):  # to read on would end the process
+            raise SourceError(f"staging file {self.path} was cut short; open the image again")
         out = np.empty((y1 - y0, x1 - x0, self.shape[2]), self.dtype)
         most = max(1, _MAPPED_BYTES // pixels[:1].nbytes)
         for start in range(y0, y1, most):
