@@ -152,6 +152,19 @@ def test_flat_formats_are_downloaded_once_and_go(server: RangeServer, tmp_path: 
     assert list(staging_folder().glob("*download*")) == []
 
 
+def test_downloads_do_not_pile_up_on_a_worker(server: RangeServer, tmp_path: Path) -> None:
+    """A worker that goes from one to the next holds two of the files, as it does of staged ones."""
+    held = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        Image.new("L", (20, 10), number).save(path)
+        client = open_source(server.put(path.name, path))
+        open_reference(client.reference)
+        client.close()
+        held.append(len(list(staging_folder().glob("*download.png"))))
+    assert max(held) == 2
+
+
 def test_strips_and_arrays_are_downloaded(server: RangeServer, tmp_path: Path) -> None:
     """What has no cheap windows by ranges is fetched once."""
     pixels = np.random.default_rng(0).integers(0, 255, (700, 900), np.uint8)

@@ -15,8 +15,8 @@ __all__ = ["Handles"]
 class Handles:
     """The images used last; what falls out closes itself when nobody reads it any more.
 
-    Those with a file in the temp folder are as large as all their pixels, so fewer are kept,
-    and none that has not been used for a while: after the last of many, no task may come.
+    Those with a file in the temp folder take as much of it as all their pixels, so fewer are
+    kept, and none that has not been used for a while: after the last of many, no task may come.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ class LevelReader(ABC):
 
     @property
     def is_staged(self) -> bool:
-        """Whether it holds a file in the temp folder, of the size of all its pixels."""
+        """Whether it holds a file in the temp folder: all its pixels, or what was downloaded."""
         return False
 
     @property

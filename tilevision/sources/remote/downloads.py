@@ -81,6 +81,11 @@ class DownloadedSource(LevelReader):
         )
 
     @property
+    def is_staged(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def reference(self) -> SourceRef:
         """What a worker opens this image again from."""
         return self._reference
