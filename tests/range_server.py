@@ -180,7 +180,7 @@ def range_server() -> Iterator[RangeServer]:
     """Serve on a free port of 127.0.0.1."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.this = this = RangeServer(url=f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield this
