@@ -129,7 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         if span is None:
             self._answer(200, content, headers, cut=cut)
         elif span[0] >= len(content):
-            self._answer(416, b"", headers | {"Content-Range": f"bytes */{len(content)}"})
+            where = {"Content-Range": f"bytes */{len(content)}"}
+            self._answer(416, b"<html>no such range</html>", headers | where)
         else:
             start, stop = span
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"

@@ -18,8 +18,10 @@ from range_server import RangeServer, range_server
 from tilevision.errors import Failure, SourceError, Throttled, TransientError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, pages
+from tilevision.sources.addresses import address_of
 from tilevision.sources.remote import looks
 from tilevision.sources.remote.ranged import runs_of
+from tilevision.sources.remote.web import WebFile
 from tilevision.sources.sharing import staging_folder
 
 SIDE = 2048
@@ -255,7 +257,16 @@ def test_refusals_are_one_clear_line(server: RangeServer, status: int, words: st
     secret = "hunter2" * 2
     with pytest.raises(SourceError, match=words) as error:
         open_source(f"{server.url}/x.tif?sig={secret}")
+    assert "/x.tif?*** is answered" in str(error.value)  # not what was tried beside it
     assert "hunter2" not in Failure.of(error.value).traceback + str(error.value)
+
+
+def test_what_lies_past_the_end_is_nothing(server: RangeServer) -> None:
+    """A chunk that is shorter than its store says has no such bytes, not a server's page."""
+    file = WebFile(address_of(server.put("chunk", b"0123")))
+    assert file.part(2, 9) == b"23"
+    assert file.part(4, 9) == b""
+    assert WebFile(address_of(server.put("bare", b""))).part(-8, None) == b""
 
 
 def test_a_page_of_a_web_site_is_no_image(server: RangeServer) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tilevision.errors import SourceError, Throttled, TransientError
-from tilevision.sources.addresses import address_of
+from tilevision.errors import SourceError, Throttled, TilevisionError, TransientError
+from tilevision.sources.addresses import Address, address_of
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.downloads import download
 from tilevision.sources.remote.looks import patiently
@@ -51,7 +51,7 @@ def open_remote(
         try:
             look = patiently(remote.look)
         except SourceError:
-            if is_remote_zarr(address):  # a folder has no content of its own
+            if _is_folder_of_zarr(address):
                 return open_remote_zarr(address.shown, address=address, mpp=mpp)
             raise
         if look.size == 0 or not look.start:
@@ -64,3 +64,14 @@ def open_remote(
         return download(remote, look, page, mpp, dpi)
     except (TransientError, Throttled) as error:  # here nobody tries again
         raise SourceError(str(error)) from None
+
+
+def _is_folder_of_zarr(address: Address) -> bool:
+    """Say whether what cannot be read itself, as folders cannot, is a store.
+
+    Where that is refused as well, people shall read what was said of their own address.
+    """
+    try:
+        return is_remote_zarr(address)
+    except TilevisionError:
+        return False

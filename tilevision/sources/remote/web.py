@@ -87,6 +87,8 @@ class WebFile:
             data: bytes = answer.raw.read(decode_content=True)
         if answer.status_code in _MISSING:
             return None
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return b""  # the file ends before; what came is a page about that
         return data[start:stop] if answer.status_code == HTTPStatus.OK else data
 
     def tag(self) -> str | None:
