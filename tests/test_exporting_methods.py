@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.metadata import version
 
 import exported
 import geopandas
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+
+import tilevision as tv
 
 SLIDE = {"mpp": (0.5, 0.5)}
 
@@ -21,7 +26,7 @@ def test_methods_name_versions_resolution_model_and_merge() -> None:
     text = result.with_(min_score=0.5, classes=["ship"]).methods()
     for part in (
         f"tilevision {version('tilevision')}",
-        "scan.tif (400 × 300 pixels, 0.5 × 0.5 µm per pixel, SHA-256 ab12)",
+        "scan.tif (400 × 300 pixels, 0.5 × 0.5 µm per pixel, content fingerprint ab12)",
         "2 tiles (640 px tiles) at 2 µm per pixel",
         "m (fingerprint 0123456789ab)",
         "a score below 0.5 were dropped",
@@ -38,6 +43,57 @@ def test_methods_name_every_model_that_took_part() -> None:
     models = (("fast", "aaaa"), ("slow", "bbbb"))
     text = exported.result_of(model="fast then slow", models=models).methods()
     assert "fast (fingerprint aaaa) and slow (fingerprint bbbb) (fast then slow)" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (
+            tv.Cascade("blobs", "nuclei", when=(0.2, 0.7)),
+            "(blobs, then nuclei where any of its scores lies from 0.2 to 0.7)",
+        ),
+        (
+            tv.Cascade("blobs", "nuclei", when=bool),
+            "(blobs, then nuclei where a function of its findings says so)",
+        ),
+        (
+            tv.Route("blobs", [(tv.Detailed(0.05), "nuclei"), (bool, "textlines")]),
+            "(nuclei where edges are 0.05 or more of the tile, else textlines where a function "
+            "of the tile says so, else blobs)",
+        ),
+        (
+            tv.Route("blobs", [(tv.Within(0, 0, 9.5, 8), tv.Cascade("blobs", "nuclei"))]),
+            "([blobs, then nuclei where any of its scores lies from 0.25 to 0.6] where the tile "
+            "touches (0, 0, 9.5, 8) px, else blobs)",
+        ),
+    ],
+)
+def test_methods_say_which_tiles_went_to_which_model(asked, told) -> None:
+    """Nobody can repeat a cascade or a route without its rule."""
+    routing = asked.resolved(tv.model).to_dict(lambda spec: {"name": spec.name})
+    models = [(spec.name, "aaaa") for spec in asked.resolved(tv.model).models]
+    text = exported.result_of(model="m", models=models, recipe={"routing": routing}).methods()
+    assert told in text
+
+
+@pytest.mark.parametrize("page", ["", "#page=2"])
+def test_a_sha256_in_methods_is_the_files(tmp_path, page) -> None:
+    """What the paragraph calls a SHA-256 is what anybody computes of the file, also of a page."""
+    scan = Image.new("L", exported.SIZE)
+    scan.save(tmp_path / "scan.tif", save_all=True, append_images=[scan])
+    digest = hashlib.sha256((tmp_path / "scan.tif").read_bytes()).hexdigest()
+    result = exported.result_of()
+    result.source = tv.open_source(f"{tmp_path}/scan.tif{page}")
+    assert f"SHA-256 {digest[:12]})" in result.methods()
+
+
+def test_methods_claim_no_sha256_of_pixels_without_a_file() -> None:
+    """The fingerprint of an array is no checksum that others could compute."""
+    result = exported.result_of()
+    result.source = tv.open_source(np.zeros(exported.SIZE[::-1], np.uint8))
+    text = result.methods()
+    assert "SHA-256" not in text
+    assert f"content fingerprint {result.source.fingerprint[:12]}" in text
 
 
 def test_methods_of_a_partial_result_say_what_is_missing() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -72,11 +73,15 @@ def _image(result: Result) -> str:
 
 
 def _identity(result: Result) -> str:
-    """Say what identifies the image: of one that is read by ranges, nobody has the content."""
-    mark = _short(result.source.fingerprint)
+    """Say what identifies the image; a SHA-256 is what `sha256sum` prints of its file."""
+    mark = result.source.fingerprint
     reference = getattr(result.source, "reference", None)  # what cannot be read may have none
-    by_tag = reference is not None and {"content", "described"} & set(reference.options)
-    return f"{mark} by address, size and the server's tag" if by_tag else f"SHA-256 {mark}"
+    options = {} if reference is None else reference.options
+    if {"content", "described"} & set(options):  # read by ranges: nobody has the content
+        return f"{_short(mark)} by address, size and the server's tag"
+    if "stamp" in options:  # of a page or frame, the file's
+        return f"SHA-256 {_short(options.get('fingerprint') or mark)}"
+    return f"content fingerprint {_short(mark)}"
 
 
 def _tiling(result: Result) -> str:
@@ -102,12 +107,39 @@ def _models(result: Result) -> str:
     told = " and ".join(f"{name} (fingerprint {_short(mark)})" for name, mark in used)
     text = f"Each tile was given to {told}"
     if len(used) > 1:
-        text = f"Tiles were given to {told} ({facts.model})"
+        text = f"Tiles were given to {told} ({_rule(facts.recipe.get('routing')) or facts.model})"
     if settings.min_score is not None:
         text += f"; detections with a score below {settings.min_score:g} were dropped"
     if settings.classes is not None:
         text += f"; classes other than {', '.join(settings.classes[:20])} were dropped"
     return text
+
+
+def _rule(routing: Mapping[str, Any] | None) -> str:
+    """Say which tiles a cascade or a route gives to which model; empty where neither is told."""
+    if routing is None:
+        return ""
+    if "first" in routing:
+        first, second, when = (routing[name] for name in ("first", "second", "when"))
+        asked = "a function of its findings says so"
+        if when is not None:
+            asked = f"any of its scores lies from {when[0]:g} to {when[1]:g}"
+        return f"{first['name']}, then {second['name']} where {asked}"
+    told = [f"{_target(to)} where {_predicate(rule)}" for rule, to in routing["rules"]]
+    return ", else ".join([*told, _target(routing["default"])])
+
+
+def _target(told: Mapping[str, Any]) -> str:
+    return f"[{_rule(told)}]" if "first" in told else str(told["name"])
+
+
+def _predicate(rule: Sequence[Any] | None) -> str:
+    match rule:
+        case ["detailed", least]:
+            return f"edges are {least:g} or more of the tile"
+        case ["within", *box]:
+            return f"the tile touches ({', '.join(f'{side:g}' for side in box)}) px"
+    return "a function of the tile says so"
 
 
 def _merge(result: Result) -> str:
