@@ -195,6 +195,15 @@ def test_tiles_that_cannot_be_read_are_left_out_aloud(tmp_path):
     assert len(_coco(folder)["images"]) == len(_names(folder)) - 2 == 3
 
 
+def test_a_rule_of_tiles_that_fails_is_one_line(tmp_path):
+    """A user's function that takes one argument is told what it is called with."""
+    with pytest.raises(
+        RunError, match=r"which= failed for tile r000c000: .*which\(row, findings\)"
+    ):
+        _result().export_tiles(tmp_path / "crops", lambda row: True)
+    assert not (tmp_path / "crops").exists()
+
+
 def test_an_unknown_choice_is_one_line(tmp_path):
     """A word that is no choice is refused with those that are, before anything is written."""
     with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import compress
 from os import PathLike
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from tilevision.account import ANALYSED, TileRow
-from tilevision.errors import RunError, SourceError
+from tilevision.errors import Failure, RunError, SourceError
 from tilevision.exporting.categories import category_numbers, positions
 from tilevision.exporting.coco import annotation
 from tilevision.exporting.detections import Detection, unpacked
@@ -66,7 +67,7 @@ def export_tiles(
     Raises
     ------
     RunError
-        If `which` is unknown, or the folder cannot be written or holds anything else.
+        If `which` is unknown or fails, or the folder cannot be written or holds anything else.
 
     Warns
     -----
@@ -120,7 +121,7 @@ def _chosen(result: Result, which: Choice, limit: int | None) -> list[tuple[Tile
 
 def _rule(which: Choice) -> Callable[[TileRow, Findings], bool]:
     if callable(which):
-        return which
+        return partial(_asked, which)
     rules: dict[str, Callable[[TileRow, Findings], bool]] = {
         "uncertain": lambda _, found: uncertainty(found) >= UNCERTAIN,
         "failed": lambda row, _: row.status == "failed",
@@ -132,6 +133,16 @@ def _rule(which: Choice) -> Callable[[TileRow, Findings], bool]:
             "of a tile's row and findings"
         )
     return rules[which]
+
+
+def _asked(which: Callable[[TileRow, Findings], bool], row: TileRow, found: Findings) -> bool:
+    try:
+        return bool(which(row, found))
+    except Exception as error:
+        raise RunError(
+            f"which= failed for tile {row.tile.id}: {Failure.of(error)}; it is called as "
+            "which(row, findings) and says whether to take that tile"
+        ) from error
 
 
 def _tiles(result: Result) -> Iterator[tuple[TileRow, Findings]]:
