@@ -96,6 +96,18 @@ def test_rasters_keep_values_and_place(
     np.testing.assert_array_equal(part, np.moveaxis(scene[[3, 0], 6:40, 5:50], 0, -1))
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_jpeg_2000_without_a_place_and_colours_is_read(tmp_path: Path) -> None:
+    """Three bands as rasterio writes them by default, which Pillow cannot decode."""
+    pixels = _scene(dtype="uint8")[:3]
+    profile = {"width": 300, "height": 200, "count": 3, "dtype": "uint8"}
+    options = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES"}
+    with rasterio.open(tmp_path / "a.jp2", "w", **profile, **options) as dataset:
+        dataset.write(pixels)
+    source = open_source(tmp_path / "a.jp2")
+    np.testing.assert_array_equal(source.read(Box(0, 0, 300, 200)), np.moveaxis(pixels, 0, -1))
+
+
 def test_overviews_are_levels(tmp_path: Path) -> None:
     """A scale below one is read from the overview rasterio has for it."""
     path = _save(tmp_path / "a.img", "HFA", _scene(512, 512))

@@ -176,7 +176,7 @@ def is_raster(path: str, *, picture: str) -> bool:
     path : str
     picture : str
         What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
-        map or large: that has windows here.
+        map or large, which has windows here, or of bands that have no colour.
     """
     known = not picture and Path(path).suffix.lower() in SUFFIXES
     if picture not in ("", "JPEG2000"):
@@ -186,8 +186,14 @@ def is_raster(path: str, *, picture: str) -> bool:
     except ImportError:
         return known
     with suppress(SourceError), _opened(path) as dataset:
-        return not picture or bool(dataset.crs) or dataset.width * dataset.height > _LARGE
+        large = dataset.width * dataset.height > _LARGE
+        return not picture or bool(dataset.crs) or large or _colourless(dataset)
     return known
+
+
+def _colourless(dataset: DatasetReader) -> bool:
+    """Say whether no colour is told of several bands: Pillow takes such JPEG 2000 for damaged."""
+    return dataset.count > 2 and dataset.colorinterp[0].name in ("undefined", "gray")
 
 
 def open_raster(
