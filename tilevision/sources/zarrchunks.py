@@ -12,10 +12,11 @@ from typing import Any
 
 from zarr.storage import WrapperStore
 
-__all__ = ["CheckedStore"]
+__all__ = ["DOCUMENTS", "CheckedStore"]
 
 _HEADER = struct.Struct("<4B3I")  # versions, flags, size of a value; bytes: plain, block, stored
-_NAMES = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
+# What describes a store, beside its chunks.
+DOCUMENTS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")
 
 
 class CheckedStore(WrapperStore[Any]):
@@ -44,7 +45,7 @@ class CheckedStore(WrapperStore[Any]):
         found = await super().get(key, prototype, byte_range)
         place, _, name = key.rpartition("/")
         inside = any(not path or f"{place}/".startswith(f"{path}/") for path in self.blosc)
-        if found is not None and byte_range is None and inside and name not in _NAMES:
+        if found is not None and byte_range is None and inside and name not in DOCUMENTS:
             _check(key, found[: _HEADER.size].to_bytes(), len(found))
         return found
 

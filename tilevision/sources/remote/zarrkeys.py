@@ -21,10 +21,9 @@ from zarr.core.buffer.core import default_buffer_prototype
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import Address
 from tilevision.sources.remote.servers import remote_file
+from tilevision.sources.zarrchunks import DOCUMENTS
 
 __all__ = ["RemoteKeys", "chunk_keys"]
-
-_DOCUMENTS = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
 class RemoteKeys(Store):
@@ -73,7 +72,7 @@ class RemoteKeys(Store):
     ) -> Buffer | None:
         """Return the value of a key, or a part of it; None where there is none."""
         data = await asyncio.to_thread(self._read, key, byte_range)
-        if key.rpartition("/")[2] in _DOCUMENTS:
+        if key.rpartition("/")[2] in DOCUMENTS:
             self.documents[key] = data
         if data is None:
             return None

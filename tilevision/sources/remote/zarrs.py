@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from typing import Any
@@ -13,8 +14,9 @@ from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.looks import changed, patiently
 from tilevision.sources.remote.servers import remote_file
 from tilevision.sources.remote.stores import file_system, stored_tag, translated
-from tilevision.sources.source import Pixels, SourceRef
-from tilevision.sources.zarrstore import MARKERS, lay_out, opened
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.zarrlevels import ZarrLevel, lay_out, opened
+from tilevision.sources.zarrstore import MARKERS
 
 __all__ = ["RemoteZarr", "is_remote_zarr", "open_remote_zarr"]
 
@@ -23,9 +25,20 @@ _AT_ONCE = 16
 
 
 class RemoteZarr(LevelReader):
-    """An image in a Zarr store elsewhere; see `open_remote_zarr`."""
+    """An image in a Zarr store elsewhere; see `open_remote_zarr`.
 
-    _reference: SourceRef
+    Parameters
+    ----------
+    levels : sequence of ZarrLevel
+    metadata : ImageMetadata
+    reference : SourceRef
+    """
+
+    def __init__(
+        self, levels: Sequence[ZarrLevel], metadata: ImageMetadata, reference: SourceRef
+    ) -> None:
+        super().__init__(reference.path, levels, levels[0].bands, levels[0].dtype, metadata)
+        self._reference = reference
 
     @property
     def reference(self) -> SourceRef:
@@ -81,15 +94,13 @@ def open_remote_zarr(
         private = ": what is in memory:// no other process sees" * (address.scheme == "memory")
         raise SourceError(f"{address} is not there{private}; copy it to where all workers read")
     keys = _keys(address, path)
-    store = opened(keys, path)
-    levels, metadata = lay_out(store, path, mpp)
+    levels, metadata = lay_out(opened(keys, path), path, mpp)
     if fingerprint and keys.described != described:
         raise changed(address)
-    source = RemoteZarr(path, levels, levels[0].bands, levels[0].dtype, metadata)
     if not fingerprint:
         arrays = [level.array for level in levels]
         fingerprint = patiently(lambda: _fingerprint(address, keys.described, arrays))
-    source._reference = SourceRef(  # noqa: SLF001 - made here alone
+    reference = SourceRef(
         opener="tilevision.sources.remote.zarrs:open_remote_zarr",
         path=path,
         options={
@@ -100,7 +111,7 @@ def open_remote_zarr(
         },
         fingerprint=fingerprint,
     )
-    return source
+    return RemoteZarr(levels, metadata, reference)
 
 
 def _keys(address: Address, path: str) -> Any:
