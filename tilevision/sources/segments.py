@@ -150,7 +150,7 @@ class SegmentedPage:
 
         # The codecs let go of the interpreter's lock; this thread takes a share itself.
         threads = min(_thread_count(), len(places) // _WORTH_SHARING)
-        others = [_threads().submit(copy, places[n::threads]) for n in range(1, threads)]
+        others = [_threads(os.getpid()).submit(copy, places[n::threads]) for n in range(1, threads)]
         copy(places[:: max(1, threads)])
         for other in others:
             other.result()
@@ -245,9 +245,5 @@ def _thread_count() -> int:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def _threads(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not survive a fork
     return ThreadPoolExecutor(_thread_count(), "tilevision-decode")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
