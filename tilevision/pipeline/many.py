@@ -170,7 +170,7 @@ class Many:
     def _ahead(self) -> int:
         """Return how many images may be begun before the one whose turn it is has ended.
 
-        None where all share what only one run at a time can keep account of: money, a backend's
+        0 where all share what only one run at a time can keep account of: money, a backend's
         limits, a number of tiles in flight that was asked for.
         """
         asked, stages = self._settings, self.stages
