@@ -79,7 +79,7 @@ PUBLIC_FUNCTIONS = {
 }
 HEAVY = {
     *("matplotlib", "ipywidgets", "distributed", "dask", "skimage", "scipy", "pandas", "shapely"),
-    *("tifffile", "PIL", "anywidget", "diskcache", "tqdm", "click"),
+    *("tifffile", "PIL", "anywidget", "diskcache", "tqdm", "click", "requests", "fsspec", "zarr"),
 }
 FILE_LINES = 350
 
