@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,16 @@ from PIL import Image
 
 from tilevision.checkpoint import RunLock
 from tilevision.errors import RunError, SourceError
-from tilevision.events import Event, Journal, RunChanged, StageDone, TileChanged
+from tilevision.events import (
+    Event,
+    ImageChanged,
+    Journal,
+    RunChanged,
+    StageDone,
+    TileChanged,
+    image_line,
+    journal_path,
+)
 from tilevision.grid import Grid
 from tilevision.pipeline import FollowedRun, ReplayedRun
 from tilevision.pipeline.tiling import Tiling
@@ -95,8 +105,8 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def _threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("tilevision-journal")]
+def _threads(of: str = "tilevision-journal") -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(of)]
 
 
 def _final(events: list[Event]) -> list[str]:
@@ -378,6 +388,62 @@ def test_watching_by_id_draws_history_and_what_follows(written) -> None:
     assert "tv.resume" in view.widget.caption["detail"]
     _until(lambda: not _threads())
     view.close()
+
+
+def _images(*names: tuple[str, str]) -> list[ImageChanged]:
+    return [ImageChanged(8.0 + i, name, "running", run) for i, (name, run) in enumerate(names)]
+
+
+@pytest.mark.usefixtures("notebook")
+def test_watching_many_images_goes_from_one_to_the_next(written) -> None:
+    """One that is at work stays in the picture; then the next one; the last one's end stays."""
+    many = {"id": "many", "started": 7.0, "image": "a list", "model": "m", "images": ["a", "b"]}
+    written.begin()
+    lock = RunLock(written.folder, "many")
+    with Journal(journal_path(written.folder, "many"), many) as journal, lock:
+        journal(RunChanged(7.0, "running"))
+        with pytest.raises(RunError, match="no image of run many has been begun"):
+            watch("many", written.folder)
+        with pytest.raises(RunError, match=r"of many images.*tv\.runs\(images='many'\)"):
+            watch("many", written.folder, image=written.picture)
+        first, second = _images(("a", written.id), ("b", "second"))
+        journal.write(image_line(first))
+        view = watch("many", written.folder)
+        _until(lambda: "image 1 of 2, picture.png" in view.widget.caption.get("alt", ""))
+        journal.write(image_line(second))
+        written.turn(0, "done")
+        _until(lambda: "1 done" in view.widget.caption["alt"])
+        assert "image 1 of 2" in view.widget.caption["alt"]
+        journal.write(image_line(replace(first, status="complete", time=10.0)))
+        told = written.manifest | {"id": "second", "image": "other.png"}
+        at_work = RunLock(written.folder, "second")
+        with Journal(journal_path(written.folder, "second"), told) as of_second, at_work:
+            _until(lambda: "image 2 of 2, other.png" in view.widget.caption["alt"])
+            of_second(RunChanged(9.0, "complete"))
+        journal.write(image_line(replace(second, status="complete", time=11.0)))
+        journal(RunChanged(11.0, "complete"))
+        _until(lambda: "complete: 6 tiles" in view.widget.caption["alt"])
+        _until(lambda: not _threads("tilevision-"))
+    assert "image 2 of 2" in view.widget.caption["alt"]
+    view.close()
+    written.let_go()
+
+
+@pytest.mark.usefixtures("notebook")
+def test_closing_the_picture_of_many_images_leaves_no_thread(written) -> None:
+    """Neither the one that draws nor the one that waits for the next image."""
+    many = {"id": "many", "started": 7.0, "image": "a list", "model": "m", "images": ["a"]}
+    written.begin()
+    lock = RunLock(written.folder, "many")
+    with Journal(journal_path(written.folder, "many"), many) as journal, lock:
+        journal(RunChanged(7.0, "running"))
+        journal.write(image_line(_images(("a", written.id))[0]))
+        view = watch("many", written.folder)
+        _until(lambda: "image 1 of 1" in view.widget.caption.get("alt", ""))
+        assert "tilevision-view-images-many" in _threads("tilevision-view")
+        view.close()
+        _until(lambda: not _threads("tilevision-"))
+    written.let_go()
 
 
 @pytest.mark.usefixtures("notebook")

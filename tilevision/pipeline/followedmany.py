@@ -18,7 +18,7 @@ from tilevision.pipeline.history import find_manifest
 from tilevision.pipeline.journaled import OVER
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 
-__all__ = ["FollowedMany", "is_of_many", "latest_image"]
+__all__ = ["FollowedMany", "is_of_many"]
 
 
 class FollowedMany:
@@ -82,6 +82,21 @@ class FollowedMany:
             self.status = "interrupted"
         return told
 
+    def in_turn(self, run_id: str = "") -> ImageChanged | None:
+        """Return the image to look at, as of the last `news`; None while none has been begun.
+
+        Parameters
+        ----------
+        run_id : str
+            Of the image that is looked at; it stays while it is at work. Then it is the first
+            that is at work, or the one that was told of last.
+        """
+        begun = [image for image in self.images.values() if image.run]
+        working = [image for image in begun if image.status == "running"]
+        stays = [image for image in working if image.run == run_id]
+        last = sorted(begun, key=lambda image: image.time)[-1:]
+        return next(iter(stays or working or last), None)
+
     def _read(self) -> list[RunChanged | ImageChanged]:
         told: list[RunChanged | ImageChanged] = []
         for line in self._tail.lines():
@@ -107,27 +122,3 @@ def is_of_many(run_id: str, checkpoint: str | os.PathLike[str]) -> bool:
         If there is no such run.
     """
     return "images" in find_manifest(run_id, checkpoint)
-
-
-def latest_image(run_id: str, checkpoint: str | os.PathLike[str]) -> tuple[str, str]:
-    """Return the run of one image to show for a run of many, and a line that says which it is.
-
-    The first that is at work, else the one that ended last.
-
-    Raises
-    ------
-    RunError
-        If no image has been begun.
-    """
-    many = FollowedMany(run_id, checkpoint)
-    many.news()
-    begun = [image for image in many.images.values() if image.run]
-    if not begun:
-        raise RunError(
-            f"no image of run {run_id} has been begun; tilevision runs --follow {run_id} waits"
-        )
-    working = [image for image in begun if image.status == "running"]
-    image = working[0] if working else begun[-1]
-    number = many.names.index(image.image) + 1
-    line = f"run {run_id}, {many.status}: image {number} of {len(many.names)}, {image.image}"
-    return image.run, line
