@@ -1,10 +1,10 @@
 """The only conductor: from an image and a model to a result."""
 
 from tilevision.pipeline.batch import Batch
+from tilevision.pipeline.collection import analyze_many
 from tilevision.pipeline.followed import FollowedRun
 from tilevision.pipeline.launch import analyze, plan, start
 from tilevision.pipeline.listed import image_runs, runs
-from tilevision.pipeline.many import analyze_many
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.recipes import recipe
 from tilevision.pipeline.replayed import ReplayedRun

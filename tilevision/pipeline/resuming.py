@@ -6,9 +6,10 @@ import os
 from typing import Any
 
 from tilevision.pipeline.batch import Batch
+from tilevision.pipeline.collection import collect
 from tilevision.pipeline.history import check_free, check_same_model, find_manifest, recall
 from tilevision.pipeline.launch import launch
-from tilevision.pipeline.many import Many, collect
+from tilevision.pipeline.many import Many
 from tilevision.pipeline.manymanifest import recall_many
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
