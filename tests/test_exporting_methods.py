@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import tilevision as tv
+from tilevision.findings import Findings
 
 SLIDE = {"mpp": (0.5, 0.5)}
 
@@ -31,11 +32,26 @@ def test_methods_name_versions_resolution_model_and_merge() -> None:
         "m (fingerprint 0123456789ab)",
         "a score below 0.5 were dropped",
         "classes other than ship were dropped",
-        "within each class, from IoU 0.5 on",
+        "joined across the seams, within each class.",
         "per mm² of the analysed area (30,000 µm²)",
         "not calibrated",
     ):
         assert part in text
+
+
+def test_methods_give_a_threshold_only_to_merges_that_have_one() -> None:
+    """The seam merge heeds no overlap threshold; a paper must not claim one."""
+    result = exported.result_of()
+    assert "IoU" not in result.methods()
+    told = "within each class, from IoU 0.5 on."
+    assert all(told in result.with_(merge=name).methods() for name in ("nms", "nmm", "wbf"))
+
+
+def test_methods_of_classified_tiles_speak_of_no_detections() -> None:
+    """Where tiles have probabilities and no detections, nothing was matched or joined."""
+    text = exported.result_of(Findings(tile_scores={"veg": 0.75})).methods()
+    assert "probabilities averaged where they overlap" in text
+    assert "Detections" not in text
 
 
 def test_methods_name_every_model_that_took_part() -> None:

@@ -143,11 +143,16 @@ def _predicate(rule: Sequence[Any] | None) -> str:
 
 
 def _merge(result: Result) -> str:
+    seen = [found.findings for found in result.tile_findings]
+    if any(one.tile_scores for one in seen) and not any(map(len, seen)):
+        return "Tiles were classified as a whole, and probabilities averaged where they overlap"
     how = result.settings
     text = _MERGES[how.method]
     if how.method == "none":
         return text
     kinds = "regardless of class" if how.class_agnostic else "within each class"
+    if how.method == "seam":  # which has no threshold of the user's
+        return f"{text}, {kinds}"
     return f"{text}, {kinds}, from {_METRICS[how.match_metric]} {how.match_threshold:g} on"
 
 
