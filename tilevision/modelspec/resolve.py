@@ -63,12 +63,16 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         A function of one tile, ``f(pixels) -> findings`` with pixels ``(h, w, 3)`` uint8 RGB
         unless declared otherwise; or anything that ``analyze(model=…)`` takes: also a detector
         of torchvision, a pipeline of transformers, a `YOLO`, a `DetectionModel` of SAHI.
+        What a function may return: `tilevision.adapters.answers.findings_of`, or
+        ``tv.Findings(tile_scores={"forest": 0.8})`` where it classifies the tile as a whole.
     fingerprint : str, optional
         Its identity in your words, for functions that tilevision cannot read: change it
         whenever the answers would change. None: worked out from the code.
     **declarations
         Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
-        ``max_detections``, ``nms``, ``min_score``, ``device``, ``price``, ``stages``, ``name``. For
+        ``max_detections``, ``nms``, ``min_score``, ``device``, ``price``, ``stages``, ``name``.
+        ``bands=(3, 2), dtype="raw"`` gives ``(h, w, 2)`` of the fourth and the third band as
+        stored: no-data and NaN are left in, a scale and offset of the file not applied. For
         functions also ``batched=True`` (it is called with a list of tiles and returns one
         answer for each) and ``names`` (class names, by class number). For a name, all others
         are parameters of that model: ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see

@@ -67,11 +67,11 @@ def start(
 
     Parameters
     ----------
-    image : path, PIL image, array or ImageSource
-        An array is ``(h, w)`` or ``(h, w, c)``.
-    model : str, callable, model object or ModelSpec
-        A registered name (`tilevision.models` lists them), an ``.onnx`` file, or a function
-        ``f(pixels) -> findings`` on ``(h, w, 3)`` uint8 RGB.
+    image : path, URL, PIL image, array, Dask array or ImageSource
+        As `tilevision.open_source` takes it. An array is ``(h, w)`` or ``(h, w, c)``.
+    model : str, callable, model object, ModelSpec, Cascade or Route
+        A registered name (`tilevision.models` lists them), a file of weights, or a function
+        ``f(pixels) -> findings`` on ``(h, w, 3)`` uint8 RGB; see `tilevision.model`.
     grid : optional
         ``"8x8"`` or ``(8, 8)`` (ROWSxCOLS), ``640`` (tile pixels), ``"adaptive"`` or a `Grid`.
         Default: the model's input size, else 1024 pixels.
