@@ -37,6 +37,8 @@ def test_default_is_the_models_input_size_else_1024() -> None:
         ("0.5mpp", 0.25, 0.5),
         ("20x", 0.25, 0.5),
         ("40x", 0.25, 1.0),
+        (" 0.5 MPP", 0.25, 0.5),
+        ("20X", 0.25, 0.5),
         (0, None, 1.0),
         (0.25, None, 0.25),
     ],
@@ -47,7 +49,19 @@ def test_resolution_is_microns_magnification_level_or_scale(
     """All become output pixels per image pixel; an assumed mpp is told."""
     tiling, notes = _decide(mpp=mpp, resolution=resolution)
     assert tiling.scales == (scale,)
-    assert bool(notes) == str(resolution).endswith("x")
+    assert bool(notes) == str(resolution).endswith(("x", "X"))
+
+
+def test_a_resolution_that_the_file_does_not_have_is_told() -> None:
+    """40x of a slide that was scanned at 20x is more tiles of enlarged pixels, and no error."""
+    tiling, notes = _decide(mpp=0.5, resolution="0.25mpp")
+    assert tiling.scales == (2.0,)
+    assert notes == (
+        "pixels are enlarged 2.0 times: that takes more tiles and shows no more detail than the "
+        "file has",
+    )
+    assert "enlarged 2.0 times" in _decide(mpp=0.5, spec={"mpp": 0.25})[1][0]
+    assert _decide(mpp=0.5, resolution="0.45mpp")[1] == ()
 
 
 @pytest.mark.parametrize("bad", ["0.5", "mpp", "0mpp", "..5x", 7, -1, 0.0, 99.0, True, [], {}])

@@ -97,7 +97,12 @@ def decide(
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
     grid = _grid(settings.grid, spec).fitted(source)
     whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
-    notes = (note for _, notes in told for note in notes)
+    notes = [note for _, notes in told for note in notes]
+    if max(scales) > MPP_TOLERANCE:
+        notes.append(
+            f"pixels are enlarged {max(scales):.1f} times: that takes more tiles and shows no "
+            "more detail than the file has"
+        )
     return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
 
 
@@ -136,7 +141,7 @@ def _scale(value: Any, source: ImageSource, spec: ModelSpec) -> tuple[float, tup
             return 1.0, ()
         return _by_mpp(spec.mpp, mpp, f"model {spec.name} works at {spec.mpp} µm per pixel"), ()
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mpp|x)\s*", value)
+        match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mpp|x)\s*", value.lower())
         if match and float(match[1]) > 0:
             number, who = float(match[1]), f"resolution {value!r}"
             if match[2] == "mpp":
