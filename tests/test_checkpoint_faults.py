@@ -176,6 +176,7 @@ def test_a_folder_where_nothing_may_be_created(public_folder):
     printed = run(UNPRIVILEGED, public_folder / "ck")
     assert str(public_folder / "ck") in printed and "Permission denied" in printed
     assert "checkpoint='" in printed and "None to keep nothing" in printed
+    assert "in a shell: --checkpoint, --no-checkpoint" in printed
 
 
 def test_a_checkpoint_that_may_only_be_read(public_folder):

@@ -69,7 +69,10 @@ def move_away(folder: Path) -> str:
 
 def elsewhere() -> str:
     """Return where else a checkpoint can go."""
-    return f"give another one: checkpoint={str(fallback_folder())!r}, or None to keep nothing"
+    return (
+        f"give another one: checkpoint={str(fallback_folder())!r}, or None to keep nothing (in a "
+        "shell: --checkpoint, --no-checkpoint)"
+    )
 
 
 def _cause(error: BaseException) -> BaseException:
