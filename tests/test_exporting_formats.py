@@ -211,6 +211,16 @@ def test_json_without_detections_is_valid(tmp_path, suffix):
     assert "[\n]" in text
 
 
+def test_csv_of_classified_tiles_is_the_table_of_their_probabilities(tmp_path):
+    """Where nothing was detected a row is a tile, partial ones say so, no name is a formula."""
+    found = Findings(tile_scores={"=veg": 0.75, "soil": 0.25})
+    table = pd.read_csv(partial(found).save(tmp_path / "a.csv"))
+    assert list(table.columns[:5]) == ["id", "xmin", "ymin", "xmax", "ymax"]
+    assert table[["'=veg", "soil"]].to_numpy().tolist() == [[0.75, 0.25]]
+    assert table["id"].tolist() == ["r000c000"]
+    assert "INCOMPLETE: 1 of 2 tiles" in table["incomplete"][0]
+
+
 def test_csv_without_detections_is_valid(tmp_path):
     """Nothing found is a table with a header."""
     assert pd.read_csv(result_of(Findings()).save(tmp_path / "out.csv")).empty

@@ -3,6 +3,8 @@
 A comment line would break readers, so a partial result is told by its columns: the last
 one is then ``incomplete``, and says in every row how much was not analysed. Outlines do
 not fit a row; they are in the JSON, GeoJSON and Parquet.
+
+Where tiles were classified and nothing was detected, the rows are the tiles (`Result.tile_scores`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
         them into its mouth.
     """
     found = result.findings
+    if not len(found) and any(seen.findings.tile_scores for seen in result.tile_findings):
+        _write_classified(result, stream, guard=guard)
+        return
     columns = ["xmin", "ymin", "xmax", "ymax", "label", "class_id", "score", "area"]
     area = AREA_COLUMNS.get(result.units.area, "")
     columns += [area] if area else []
@@ -46,6 +51,14 @@ def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
     for detection in detections(result):
         row = _row(detection, area) | missing
         table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
+
+
+def _write_classified(result: Result, stream: TextIO, *, guard: bool) -> None:
+    table = result.tile_scores
+    if not result.complete:
+        table["incomplete"] = result.coverage
+    names = [_guarded(name) if guard else name for name in table.columns]
+    table.to_csv(stream, index=False, header=names, lineterminator="\n")
 
 
 def _row(detection: Detection, area: str) -> dict[str, Any]:
