@@ -105,7 +105,11 @@ def _until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def _threads(of: str = "tilevision-journal") -> list[str]:
+# Beside them, threads that decode images are kept for as long as the process lives.
+WATCHING = ("tilevision-view", "tilevision-journal")
+
+
+def _threads(of: str | tuple[str, ...] = "tilevision-journal") -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith(of)]
 
 
@@ -423,7 +427,7 @@ def test_watching_many_images_goes_from_one_to_the_next(written) -> None:
         journal.write(image_line(replace(second, status="complete", time=11.0)))
         journal(RunChanged(11.0, "complete"))
         _until(lambda: "complete: 6 tiles" in view.widget.caption["alt"])
-        _until(lambda: not _threads("tilevision-"))
+        _until(lambda: not _threads(WATCHING))
     assert "image 2 of 2" in view.widget.caption["alt"]
     view.close()
     written.let_go()
@@ -442,7 +446,7 @@ def test_closing_the_picture_of_many_images_leaves_no_thread(written) -> None:
         _until(lambda: "image 1 of 1" in view.widget.caption.get("alt", ""))
         assert "tilevision-view-images-many" in _threads("tilevision-view")
         view.close()
-        _until(lambda: not _threads("tilevision-"))
+        _until(lambda: not _threads(WATCHING))
     written.let_go()
 
 
