@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilevision.account import MergeSettings, RunFacts, TileRow
@@ -36,6 +36,7 @@ def _classified(scores: list[float | None]) -> tuple[list[TileFindings], ViewSta
     return seen, state, Result(source, rows, seen, MergeSettings(), facts, "x")
 
 
+@settings(deadline=None)  # the first colour loads matplotlib
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=12))
 def test_each_tile_has_its_own_probability(scores) -> None:
     """Tiles that were not classified have none, and are clear."""
