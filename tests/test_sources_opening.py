@@ -47,6 +47,12 @@ def test_a_missing_file_says_where_it_was_looked_for(
     refuses(tmp_path / "no" / "slide.svs", "does not exist")
 
 
+def test_an_empty_path_is_called_that() -> None:
+    """A shell variable that is not set names no folder."""
+    with pytest.raises(SourceError, match="the image's path is empty"):
+        open_source("")
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     """Folders and devices are no images."""
     refuses(tmp_path, "folder")

@@ -171,6 +171,8 @@ def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | No
 
 
 def _first_bytes(name: str) -> bytes:
+    if not name:
+        raise SourceError("the image's path is empty; give that of a file, or an address")
     try:
         regular = stat.S_ISREG(Path(name).stat().st_mode)
         prefix = b""
