@@ -129,6 +129,7 @@ def test_a_file_that_is_still_written_is_told(tmp_path: Path) -> None:
         assert open_source(tmp_path / "a.tif").size == (128, 64)
 
 
+@pytest.mark.slow
 def test_one_bad_image_of_a_folder_stops_nothing(
     elsewhere: Path, cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
