@@ -13,7 +13,7 @@ import tifffile
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import open_reference, open_source
+from tilevision.sources import open_reference, open_source, read_options, read_pixels
 from tilevision.sources.rows import OpenFile
 from tilevision.sources.tiffframes import frame_pages
 from tilevision.sources.tifflevels import TiffLevel
@@ -235,3 +235,49 @@ def test_an_absurd_mosaic_is_refused(tmp_path: Path) -> None:
     vrt.write_text(f'<VRTDataset rasterXSize="80" rasterYSize="2147483647">{band}</VRTDataset>')
     with pytest.raises(SourceError, match="made to exhaust memory"):
         open_source(vrt)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "vrt"])
+def test_values_are_scaled_as_the_file_declares(tmp_path: Path, suffix: str) -> None:
+    """A model that asks for it gets stored · scale + offset of its bands, and NaN for no-data."""
+    from rasterio.shutil import copy
+
+    scene = _scene()
+    scene[:, :20, :30] = 0
+    path = _save(tmp_path / "scene.tif", "GTiff", scene, nodata=0, tiled=True)
+    with rasterio.open(path, "r+") as dataset:
+        dataset.scales, dataset.offsets = (1, 1e-4, 2e-4, 1), (0, -0.1, 0, 0)
+    if suffix == "vrt":
+        copy(path, tmp_path / "scene.vrt", driver="VRT")
+    source = open_source(tmp_path / f"scene.{suffix}")
+    assert source.metadata.scaling == ((1, 0), (1e-4, -0.1), (2e-4, 0), (1, 0))
+    found = read_pixels(
+        source, Box(10, 5, 60, 45), 1.0, read_options(source, (2, 1), dtype="scaled")
+    )
+    third, second = scene[[2, 1], 5:45, 10:60].astype(float)
+    expected = np.dstack([third * 2e-4, second * 1e-4 - 0.1])
+    expected[np.dstack([third, second]) == 0] = np.nan
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_whole_numbers_without_a_scale_are_not_taken_for_scaled(tmp_path: Path) -> None:
+    """Nobody guesses what counts stand for; floats are what they are."""
+    whole = open_source(_save(tmp_path / "whole.tif", "GTiff", _scene()))
+    with pytest.raises(SourceError, match="declares no scale and offset"):
+        read_options(whole, None, "scaled")
+    scene = _scene(dtype="float32")
+    real = open_source(_save(tmp_path / "real.tif", "GTiff", scene, nodata=-9999))
+    found = read_pixels(real, Box(0, 0, 300, 200), 1.0, read_options(real, None, "scaled"))
+    np.testing.assert_array_equal(found, scene.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("said", ["<Item", '<Item role="scale" sample="9">2<', "\0\0", "<x>1</x>"])
+def test_a_damaged_scale_costs_nothing(tmp_path: Path, said: str) -> None:
+    """What cannot be understood is taken for not said; the picture is there."""
+    path = tmp_path / "odd.tif"
+    pixels = _scene()[0]
+    tifffile.imwrite(path, pixels, extratags=[(42112, "s", 0, said, True)])
+    source = open_source(path)
+    assert source.metadata.scaling is None
+    np.testing.assert_array_equal(source.read(Box(0, 0, 300, 200))[..., 0], pixels)

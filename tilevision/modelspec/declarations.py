@@ -93,9 +93,10 @@ def _bands(what: str, value: Any) -> tuple[int, ...]:
 
 
 def _dtype(what: str, value: Any) -> str:
-    if value not in ("uint8", "raw"):
+    if value not in ("uint8", "raw", "scaled"):
         raise ModelError(
-            f"{what} is {value!r:.80}; give 'uint8' (as displayed) or 'raw' (as stored)"
+            f"{what} is {value!r:.80}; give 'uint8' (as displayed), 'raw' (as stored) or 'scaled' "
+            "(by the scale and offset of the file)"
         )
     return str(value)
 

@@ -72,10 +72,11 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
         ``max_detections``, ``nms``, ``min_score``, ``device``, ``price``, ``stages``, ``name``.
         ``bands=(3, 2), dtype="raw"`` gives ``(h, w, 2)`` of the fourth and the third band as
-        stored: no-data and NaN are left in, a scale and offset of the file not applied. For
-        functions also ``batched=True`` (it is called with a list of tiles and returns one
-        answer for each) and ``names`` (class names, by class number). For a name, all others
-        are parameters of that model: ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
+        stored, no-data included; with ``dtype="scaled"`` they are float32, by the scale and
+        offset that the file declares, and no-data is NaN. For functions also ``batched=True``
+        (it is called with a list of tiles and returns one answer for each) and ``names`` (class
+        names, by class number). For a name, all others are parameters of that model:
+        ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
         folder `tilevision.adapters.frameworks.declaring.declare`.
 

@@ -44,7 +44,8 @@ class ModelSpec:
     bands : tuple of int, optional
         Bands it reads, from 0; None is RGB.
     dtype : str
-        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored.
+        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored; ``"scaled"``: float32, by
+        the scale and offset that the file declares, no-data as NaN.
     max_detections : int, optional
         A tile with this many is saturated.
     nms : float, optional
@@ -70,7 +71,7 @@ class ModelSpec:
     input_size: tuple[int, int] | None = None
     mpp: float | None = None
     bands: tuple[int, ...] | None = None
-    dtype: Literal["uint8", "raw"] = "uint8"
+    dtype: Literal["uint8", "raw", "scaled"] = "uint8"
     max_detections: int | None = None
     nms: float | None = None
     min_score: float | None = None

@@ -17,7 +17,7 @@ from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources.source import ImageSource, Pixels, ReadOptions
 
-__all__ = ["display_options", "read_options", "read_pixels", "to_uint8"]
+__all__ = ["declared_scaling", "display_options", "read_options", "read_pixels", "to_uint8"]
 
 _PERCENTILES = (1.0, 99.0)
 _SAMPLE_PIXELS = 1 << 22
@@ -29,7 +29,7 @@ _SAMPLE_SIDE = 512
 def read_options(
     source: ImageSource,
     bands: Sequence[int] | None = None,
-    dtype: Literal["uint8", "raw"] = "uint8",
+    dtype: Literal["uint8", "raw", "scaled"] = "uint8",
 ) -> ReadOptions:
     """Decide how the stored values of `source` become what a model sees.
 
@@ -38,21 +38,27 @@ def read_options(
     source : ImageSource
     bands : sequence of int, optional
         Numbered from 0. For ``"uint8"`` one (grey) or three (red, green, blue). None: all
-        for ``"raw"``; else the first three, or the first alone where there are one or two.
+        unless for ``"uint8"``; there the first three, or the first alone where there are one
+        or two.
     dtype : str
         ``"uint8"``: RGB; values that are not 8-bit are stretched between the 1st and 99th
-        percentile of each band, NaN and no-data left out. ``"raw"``: as stored.
+        percentile of each band, NaN and no-data left out. ``"raw"``: as stored. ``"scaled"``:
+        float32, by the scale and offset that the file declares, no-data as NaN.
 
     Raises
     ------
     SourceError
-        If a band does not exist, or their number makes no picture.
+        If a band does not exist, or their number makes no picture; if whole numbers are to be
+        scaled, and the file does not say how.
     """
-    if dtype not in ("uint8", "raw"):
-        raise SourceError(f"dtype {dtype!r} is not known; give 'uint8' or 'raw'")
+    if dtype not in ("uint8", "raw", "scaled"):
+        raise SourceError(f"dtype {dtype!r} is not known; give 'uint8', 'raw' or 'scaled'")
     chosen = _chosen_bands(source, bands, dtype)
     if dtype == "raw":
         return ReadOptions(bands=chosen, dtype="raw")
+    if dtype == "scaled":
+        scaling = _scaling(source, chosen)
+        return ReadOptions(chosen, dtype, nodata=source.metadata.nodata, scaling=scaling)
     assert chosen is not None
     if source.dtype == np.uint8:
         return ReadOptions(bands=chosen)
@@ -67,12 +73,23 @@ def display_options(source: ImageSource) -> ReadOptions:
     return read_options(source)
 
 
+def declared_scaling(
+    scales: Sequence[float], offsets: Sequence[float]
+) -> tuple[tuple[float, float], ...] | None:
+    """Return scale and offset of each band; None where they change nothing, or make no sense."""
+    both = tuple(
+        (float(scale), float(offset)) for scale, offset in zip(scales, offsets, strict=True)
+    )
+    sensible = all(np.isfinite(pair).all() and pair[0] for pair in both)
+    return both if sensible and any(pair != (1.0, 0.0) for pair in both) else None
+
+
 def read_pixels(source: ImageSource, box: Box, scale: float, options: ReadOptions) -> Pixels:
     """Read `box` as `options` say.
 
     Returns
     -------
-    ndarray, ``(h, w, 3)`` uint8 or ``(h, w, c)`` as stored
+    ndarray, ``(h, w, 3)`` uint8, ``(h, w, c)`` as stored, or ``(h, w, c)`` float32
         ``max(1, round(height * scale))`` by ``max(1, round(width * scale))``.
 
     Raises
@@ -80,8 +97,7 @@ def read_pixels(source: ImageSource, box: Box, scale: float, options: ReadOption
     SourceError
         If the box is not inside the image, or its pixels cannot be read.
     """
-    pixels = source.read(box, scale, options.bands)
-    return pixels if options.dtype == "raw" else _to_rgb(pixels, options)
+    return _turned(source.read(box, scale, options.bands), options)
 
 
 def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
@@ -95,11 +111,22 @@ def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
 
     Returns
     -------
-    ndarray, ``(h, w, 3)`` uint8, or the bands asked for as stored
+    ndarray
+        As of `read_pixels`.
     """
     if options.bands is not None:
         pixels = np.take(pixels, options.bands, axis=2)
-    return pixels if options.dtype == "raw" else _to_rgb(pixels, options)
+    return _turned(pixels, options)
+
+
+def _turned(pixels: Pixels, options: ReadOptions) -> Pixels:
+    if options.dtype == "uint8":
+        return _to_rgb(pixels, options)
+    if options.scaling is None:
+        return pixels
+    scale, offset = np.array(options.scaling).T
+    there = _there(pixels, options.nodata)
+    return np.where(there, pixels * scale + offset, np.nan).astype(np.float32)
 
 
 def _to_rgb(pixels: Pixels, options: ReadOptions) -> NDArray[np.uint8]:
@@ -117,7 +144,7 @@ def _chosen_bands(
     source: ImageSource, bands: Sequence[int] | None, dtype: str
 ) -> tuple[int, ...] | None:
     if bands is None:
-        if dtype == "raw":
+        if dtype != "uint8":
             return None
         return (0, 1, 2) if source.bands >= 3 else (0,)
     chosen = tuple(int(band) for band in bands)
@@ -132,6 +159,17 @@ def _chosen_bands(
             "(red, green, blue), or dtype='raw'"
         )
     return chosen
+
+
+def _scaling(source: ImageSource, bands: tuple[int, ...] | None) -> tuple[tuple[float, float], ...]:
+    declared = source.metadata.scaling
+    if declared is None and source.dtype.kind != "f":
+        raise SourceError(
+            "the image declares no scale and offset for its values; take dtype='raw', and scale "
+            "them in the model"
+        )
+    every = declared or ((1.0, 0.0),) * source.bands
+    return every if bands is None else tuple(every[band] for band in bands)
 
 
 def _stretch(

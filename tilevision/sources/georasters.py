@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.depth import declared_scaling
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
@@ -275,6 +276,7 @@ def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageM
         crs=f"EPSG:{code}" if code else crs.to_wkt() if crs else None,
         transform=None if transform.is_identity else tuple(float(v) for v in transform[:6]),
         nodata=None if dataset.nodata is None else float(dataset.nodata),
+        scaling=declared_scaling(dataset.scales, dataset.offsets),
     )
 
 

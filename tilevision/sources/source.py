@@ -32,6 +32,9 @@ class ImageMetadata:
         Affine ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
     nodata : float, optional
         Value that means no data.
+    scaling : tuple of (float, float), optional
+        Scale and offset of each band, where the file declares any (GDAL): what is meant is
+        stored · scale + offset.
     frames : int
         Pages or frames in the file; only the first is this image unless a frame was asked for.
     orientation : int
@@ -49,6 +52,7 @@ class ImageMetadata:
     crs: str | None = None
     transform: tuple[float, ...] | None = None
     nodata: float | None = None
+    scaling: tuple[tuple[float, float], ...] | None = None
     frames: int = 1
     orientation: int = 1
     bounds: Box | None = None
@@ -87,18 +91,22 @@ class ReadOptions:
     bands : tuple of int, optional
         Bands to read, from 0, in this order; None is all.
     dtype : str
-        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored.
+        ``"uint8"``: RGB as displayed; ``"raw"``: values as stored; ``"scaled"``: float32, by
+        the scale and offset that the file declares, no-data as NaN.
     stretch : tuple of (float, float), optional
         Low and high stored value per band that become 0 and 255; one rule for the whole
         image. None where the values are 8-bit already, or raw.
     nodata : float, optional
-        Stored value shown as 0.
+        Stored value shown as 0, or scaled to NaN.
+    scaling : tuple of (float, float), optional
+        Scale and offset of each band read, for ``"scaled"``.
     """
 
     bands: tuple[int, ...] | None = None
-    dtype: Literal["uint8", "raw"] = "uint8"
+    dtype: Literal["uint8", "raw", "scaled"] = "uint8"
     stretch: tuple[tuple[float, float], ...] | None = None
     nodata: float | None = None
+    scaling: tuple[tuple[float, float], ...] | None = None
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ from tilevision.sources.staged import MappedLevel, staged_note
 from tilevision.sources.staging import StagedPixels, stage
 from tilevision.sources.tiffframes import check_chain, count_frames, frame_pages
 from tilevision.sources.tifflevels import TiffLevel, TurnedLevel
-from tilevision.sources.tiffmetadata import geo_reference, microns_per_pixel, no_data
+from tilevision.sources.tiffmetadata import geo_reference, microns_per_pixel, no_data, scaling
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -172,6 +172,7 @@ def lay_out(
     metadata = _metadata(tif, pages[0][0], mpp)
     levels = [TiffLevel(file, level) for level in pages]
     first = levels[0]
+    metadata = replace(metadata, scaling=scaling(pages[0][0], first.bands))
     return [first, *(level for level in levels[1:] if _belongs(level, first))], metadata
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tilevision.sources.depth import declared_scaling
+
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["geo_reference", "microns_per_pixel", "no_data"]
+__all__ = ["geo_reference", "microns_per_pixel", "no_data", "scaling"]
 
 _UNITS = {
     "nm": 1e-3,
@@ -26,6 +28,7 @@ _UNITS = {
     "m": 1e6,
     "Å": 1e-4,
 }
+_GDAL_METADATA = 42112
 _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113
 _KEYS = 34735
 _USER_DEFINED = 32767
@@ -58,6 +61,18 @@ def no_data(page: TiffPage) -> float | None:
         return float(value.strip("\0 ").replace(",", "."))
     except ValueError:
         return None
+
+
+def scaling(page: TiffPage, bands: int) -> tuple[tuple[float, float], ...] | None:
+    """Return scale and offset of each band (GDAL's tag), or None where none is declared."""
+    text = page.tags.valueof(_GDAL_METADATA)
+    found = {"scale": [1.0] * bands, "offset": [0.0] * bands}
+    for attributes, value in re.findall(r"<Item\b([^>]*)>([^<]*)<", text if text else ""):
+        said = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', attributes))
+        band, number = said.get("sample", ""), _number(value)
+        if said.get("role") in found and band.isdecimal() and int(band) < bands:
+            found[said["role"]][int(band)] = number
+    return declared_scaling(found["scale"], found["offset"])
 
 
 def geo_reference(page: TiffPage) -> tuple[str | None, tuple[float, ...] | None]:

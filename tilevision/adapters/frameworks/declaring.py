@@ -152,7 +152,7 @@ def _check_share(name: str, what: str, value: Any) -> None:
 
 
 def _check_pictures(name: str, declared: Mapping[str, Any], any_bands: bool) -> None:
-    if not any_bands and (declared.get("bands") or declared.get("dtype") == "raw"):
+    if not any_bands and (declared.get("bands") or declared.get("dtype", "uint8") != "uint8"):
         raise ModelError(
             f"model {name} reads pictures in RGB, 8 bits a channel; leave bands and dtype out"
         )

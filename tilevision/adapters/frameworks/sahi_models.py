@@ -79,7 +79,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
         sense.
     """
     declared, params = split(name, given)
-    if params or declared.get("bands") or declared.get("dtype") == "raw":
+    if params or declared.get("bands") or declared.get("dtype", "uint8") != "uint8":
         wrong = next(iter(params), "bands or dtype")
         raise ModelError(f"a SAHI model takes no {wrong}; give it to the DetectionModel itself")
     paths = {key: str(getattr(value, key)) for key in _PATHS if getattr(value, key, None)}
