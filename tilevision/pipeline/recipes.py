@@ -68,6 +68,6 @@ def recipe(path: str | os.PathLike[str], model: Any = None) -> dict[str, Any]:
         raise RunError(f"{name} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, GridError) as error:
         raise RunError(
-            f"{name} is no recipe ({error!r:.100}); result.save('found.recipe.json') writes one"
+            f"{name} is no recipe; result.save('found.recipe.json') writes one"
         ) from error
     return {key: value for key, value in arguments.items() if key not in ("retry", "quota")}
