@@ -232,6 +232,42 @@ def test_an_image_that_is_decoded_first_tells_how_far_it_is(make, spots, tmp_pat
     assert len(shares) == len(set(shares)) <= 101
 
 
+def test_a_cascade_chosen_in_the_panel_asks_the_second_model(make, spots, tmp_path) -> None:
+    """Where a score of the first lies in the band, the second's detections count."""
+
+    def unsure(pixels: np.ndarray) -> Any:
+        return [one | {"score": 0.5} for one in bright(pixels)]
+
+    panel = make(spots, unsure, (all_of_it,))
+    tiles = panel._choices.model
+    tiles.second.value = tiles.names.index("all_of_it")
+    _wait(
+        lambda: "Model: unsure, then all_of_it where a score lies in 0.25 to 0.60" in _said(panel)
+    )
+    _run(panel)
+    assert set(panel.result.findings.labels) == {"all"}
+    assert panel.result.models == {"all_of_it": 12}
+    tiles.band.value = (0.6, 0.9)
+    _wait(lambda: "0 to run, 12 stored already" in _said(panel))
+    _run(panel)
+    assert len(panel.result.findings) == 12
+    assert set(panel.result.findings.labels) == {"white"}
+
+
+def test_an_image_at_a_url_is_explored(make, spots, tmp_path) -> None:
+    """It is planned and run like a file, and no secret of its address is shown."""
+    from PIL import Image
+    from range_server import range_server
+
+    Image.fromarray(spots).save(tmp_path / "spots.png")
+    with range_server() as server:
+        panel = make(server.put("spots.png", tmp_path / "spots.png") + "?token=hush-hush")
+        _run(panel)
+        assert len(panel.result.findings) == 12
+        shown = [_said(panel), _headline(panel), panel._choices.image.value, repr(panel)]
+        assert "spots.png" in shown[1] and not any("hush" in text for text in shown)
+
+
 def test_two_panels_run_at_once(make, spots) -> None:
     """Each shows its own run, and both finish."""
     first, second = make(spots), make(spots[:, ::-1].copy())
