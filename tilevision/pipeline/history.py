@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -35,6 +36,7 @@ __all__ = [
 
 Folder = str | os.PathLike[str]
 
+LETTING_GO_SECONDS = 2.0
 # Plain values that a resumed run takes over as they are.
 _KEPT = (
     *("mpp", "min_score", "classes", "merge", "workers", "concurrency", "batch_size", "device"),
@@ -122,11 +124,15 @@ def recall(
 def check_free(run_id: str, checkpoint: Folder) -> None:
     """Refuse a run that a process is at work on.
 
+    One that says it has ended is let go of a moment later, when its checkpoint is closed.
+
     Raises
     ------
     RunBusy
     """
-    owner = run_owner(checkpoint, run_id)
+    until = time.monotonic() + LETTING_GO_SECONDS
+    while (owner := run_owner(checkpoint, run_id)) is not None and time.monotonic() < until:
+        time.sleep(0.02)
     if owner is not None:
         raise RunBusy(
             f"run {run_id} is being worked on by process {owner.pid} on {owner.host}; wait for "

@@ -14,8 +14,9 @@ from tilevision.sources.source import Pixels
 
 __all__ = ["SegmentCache", "recent"]
 
-# A row of overlapping windows of 1024 px over 24,000 px RGB; one for all sources of a process.
-_CAPACITY = 96 << 20
+# What neighbouring windows of 1024 px share many times over, and most of what two rows of them
+# share over 24,000 px RGB; one for all sources of a process.
+_CAPACITY = 64 << 20
 _LARGEST_SHARE = 16
 
 
