@@ -228,12 +228,13 @@ class _Undecided:
                 f"model {self.path.name} reads whole numbers (uint8), so normalize has no effect; "
                 "leave it out"
             )
-        if whole and self.declared.get("dtype", "uint8") != "uint8":
+        dtype = self.declared.get("dtype", "uint8")
+        if whole and dtype != "uint8":
             raise ModelError(
-                f"model {self.path.name} reads whole numbers up to 255 (uint8), so its dtype "
+                f"model {self.path.name} reads whole numbers up to 255 (uint8), so dtype={dtype!r} "
                 "does not fit; leave it out, and it gets pictures as displayed"
             )
-        as_read = whole or self.declared.get("dtype", "uint8") != "uint8"
+        as_read = whole or dtype != "uint8"
         usual = FAMILIES[family].normalize if family in FAMILIES else "0..1"
         if self.facts.notes.get("task") == "classify":
             usual = "0..1"  # Ultralytics' classifiers
