@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tilevision.fingerprint.ownnames import IDENTITY_VERSION, own_identity
+
 __all__ = ["by_name", "importable", "installed", "version"]
 
 _MAIN = ("__main__", "__mp_main__")
@@ -42,8 +44,11 @@ def version(module: str) -> str:
     """Return the version of the distribution that `module` comes from, or ``""``.
 
     The same whether the module has been imported or not: an identity must not hang on that.
+    For tilevision itself it is a constant, see `tilevision.fingerprint.ownnames`.
     """
     root = module.partition(".")[0]
+    if root == "tilevision":
+        return IDENTITY_VERSION
     if root in sys.stdlib_module_names:
         return ""
     try:
@@ -63,7 +68,8 @@ def by_name(value: Any) -> tuple[str, str] | None:
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     if isinstance(module, str) and isinstance(name, str):
         if installed(module) and _found(module, name) is value:
-            return module, name
+            own = module.partition(".")[0] == "tilevision"
+            return own_identity(module, name) if own else (module, name)
     elif isinstance(name, str) and _found("numpy", name) is value:
         return "numpy", name  # universal functions of older numpy carry no module
     return None
