@@ -22,9 +22,9 @@ from tilevision.events import Bus, RunChanged, TileChanged
 from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.sources import open_source
-from tilevision.view.overlay import Frame, Overlay
-from tilevision.view.screen import Screen
-from tilevision.view.state import ViewState, fold, initial
+from tilevision.view.picture.overlay import Frame, Overlay
+from tilevision.view.picture.screen import Screen
+from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 SIDE = 40_000
 

@@ -13,7 +13,7 @@ from random import Random
 from tilevision.errors import Failure
 from tilevision.grid import Grid
 from tilevision.schedule import Policy, Quota, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     ClusterChanged,
     Committed,
     Happening,

@@ -86,7 +86,11 @@ READERS = {
     "openslide": open_openslide,
 }
 MODULES = {
-    "tilevision": ("tilevision.sources", "tilevision.sources.flat", "tilevision.sources.tiff"),
+    "tilevision": (
+        "tilevision.sources",
+        "tilevision.sources.formats.flat",
+        "tilevision.sources.formats.tiff",
+    ),
     "tifffile": ("tifffile", "zarr", "imagecodecs"),
     "rasterio": ("rasterio",),
     "pyvips": ("pyvips",),

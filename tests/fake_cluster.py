@@ -20,7 +20,7 @@ from tilevision.errors import Failure
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.schedule import Policy, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Abandon,
     Action,
     ClusterChanged,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tilevision.errors import Failure
 from tilevision.grid import Tile
 from tilevision.schedule import Policy, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Abandon,
     Action,
     Announce,

@@ -20,53 +20,64 @@ ANY = {"*"}
 # Part of the package to the parts it may import; `errors` is open to all.
 TABLE = {
     "errors": set(),
+    "status": set(),
+    "files": set(),
     "geometry": set(),
     "grid": {"geometry"},
     "findings": {"geometry", "grid"},
     "codec": {"findings"},
-    "digest": {"findings", "grid", "regions", "units"},
     "sources": {"geometry"},
     "regions": {"geometry", "grid", "sources"},
     "fingerprint": set(),
     "modelspec": {"findings", "geometry", "fingerprint"},
     "adapters": {"findings", "geometry", "fingerprint", "modelspec"},
     "infer": {"sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"},
-    "schedule": {"grid", "findings"},
+    "schedule": {"status", "grid", "findings"},
     "cluster": set(),
     "readiness": {"modelspec", "sources"},
     "fanout": {"schedule", "infer", "cluster", "grid", "modelspec", "readiness"},
     "checkpoint": {"codec", "findings", "grid"},
-    "events": {"grid"},
+    "events": {"status", "grid"},
     "seams": {"findings", "geometry", "grid"},
-    "moderation": {"modelspec", "adapters", "findings", "codec", "sources", "digest", "geometry"},
-    "synthesis": {"modelspec", "adapters", "findings", "codec", "sources", "digest"},
+    "analysis": {
+        *("status", "findings", "grid", "geometry", "sources", "regions", "seams", "plot"),
+        *("result", "exporting"),
+    },
+    "moderation": {"modelspec", "adapters", "findings", "codec", "sources", "analysis", "geometry"},
+    "synthesis": {"modelspec", "adapters", "findings", "codec", "sources", "analysis"},
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},
-    "units": {"findings", "geometry", "sources"},
-    "heatmap": {"findings", "geometry", "grid"},
-    "plot": {"heatmap", "findings", "grid", "sources", "geometry"},
-    "account": {"grid", "seams", "regions"},
+    "plot": {"status", "analysis", "findings", "grid", "sources", "geometry"},
     "result": {
-        *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
-        *("account", "exporting", "units", "heatmap"),
+        *("status", "findings", "grid", "geometry", "analysis", "seams", "plot", "sources"),
+        "exporting",
     },
     "exporting": {
-        *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
-        *("account", "result", "units", "heatmap"),
+        *("status", "findings", "grid", "geometry", "analysis", "seams", "plot", "sources"),
+        *("result", "files"),
     },
     "evaluation": {
-        *("findings", "grid", "geometry", "digest", "seams", "plot", "sources"),
-        *("account", "result", "exporting"),
+        *("findings", "grid", "geometry", "analysis", "seams", "plot", "sources"),
+        *("result", "exporting", "files"),
     },
     "pipeline": {
-        *("geometry", "grid", "findings", "codec", "digest", "sources", "fingerprint", "modelspec"),
-        *("adapters", "infer", "schedule", "cluster", "fanout", "checkpoint", "events", "seams"),
-        *("moderation", "synthesis", "plot", "account", "result", "exporting"),
-        *("regions", "routing", "units"),
+        *("status", "files", "geometry", "grid", "findings", "codec", "sources", "fingerprint"),
+        *(
+            "modelspec",
+            "adapters",
+            "infer",
+            "schedule",
+            "cluster",
+            "fanout",
+            "checkpoint",
+            "events",
+        ),
+        *("seams", "moderation", "synthesis", "plot", "analysis", "result", "exporting"),
+        *("regions", "routing"),
     },
     "samples": {"sources"},
     "view": {
-        *("pipeline", "result", "account", "events", "plot", "grid", "findings", "geometry"),
-        *("sources", "modelspec", "exporting", "routing", "units"),
+        *("status", "pipeline", "result", "analysis", "events", "plot", "grid", "findings"),
+        *("geometry", "sources", "modelspec", "exporting", "routing"),
     },
     "cli": ANY,
     "__init__": ANY,
@@ -130,7 +141,7 @@ def test_every_import_is_seen():
     seen = set(_imports(PACKAGE / "result.py"))
     assert "tilevision.sources.ImageSource" in seen  # under TYPE_CHECKING
     assert "tilevision.seams.merge" in seen  # within a function
-    assert "tilevision.digest.digest" in seen
+    assert "tilevision.analysis.digest.digest" in seen
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

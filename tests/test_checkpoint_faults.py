@@ -19,9 +19,9 @@ from tilevision.checkpoint import (
     MemoryCheckpoint,
     disk,
     fallback_folder,
-    faults,
     filesystem,
 )
+from tilevision.checkpoint import diskfaults as faults
 from tilevision.errors import CheckpointError
 
 SMALL = (b'{"boxes":[]}',)

@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from tilevision import __version__
-from tilevision.cli import main, notebook
+from tilevision.cli import jupyter as notebook
+from tilevision.cli import main
 from tilevision.cli.failing import printable
 from tilevision.cli.functions import model_argument
 from tilevision.errors import ModelError

@@ -20,7 +20,7 @@ import tilevision as tv
 from tilevision.checkpoint import Checkpoint, RunLock
 from tilevision.cli import main
 from tilevision.cli.options import arguments
-from tilevision.cli.pruning import days
+from tilevision.cli.prune import days
 from tilevision.events import Journal, RunChanged, TileChanged, list_runs
 from tilevision.grid import Grid
 from tilevision.pipeline.tiling import Tiling

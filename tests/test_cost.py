@@ -25,7 +25,7 @@ from tilevision.pipeline.estimate import Part, add_up, earlier_paces
 from tilevision.pipeline.meter import Meter
 from tilevision.pipeline.spending import Spending
 from tilevision.schedule import Policy, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     ClusterChanged,
     Committed,
     End,

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilevision.digest import covered_area, describe, digest, remarks
+from tilevision.analysis.digest import covered_area, describe, digest, remarks
+from tilevision.analysis.units import units_of
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.sources import ImageMetadata
-from tilevision.units import units_of
 
 boxes = st.builds(
     lambda x, y, w, h: Box(x, y, x + w, y + h),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import scenes
 
-from tilevision.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation import compare, evaluate, read_truth
 from tilevision.findings import Findings, TileFindings

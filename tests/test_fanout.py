@@ -28,7 +28,7 @@ from tilevision.grid import Grid, Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import model, resolve
 from tilevision.schedule import Policy, Retry, Scheduler
-from tilevision.schedule.happenings import Announce, Cancelled, End, Happening
+from tilevision.schedule.messages import Announce, Cancelled, End, Happening
 from tilevision.sources import SourceRef, open_source, read_options
 
 SIDE = 6

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilevision.analysis.heatmap import heatmap
 from tilevision.errors import RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.heatmap import heatmap
 
 
 def _seen(box: tuple[int, int, int, int], **scores: float) -> TileFindings:

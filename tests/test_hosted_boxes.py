@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tilevision.adapters.hosted.boxes import FAMILIES, ORDERS, UNITS, family_of, parse_format
-from tilevision.adapters.hosted.picture import encode
+from tilevision.adapters.hosted.boxanswers import FAMILIES, ORDERS, UNITS, family_of, parse_format
+from tilevision.adapters.hosted.imageencoding import encode
 from tilevision.errors import ModelError
 
 FORMATS = [f"{unit} {order}" for unit in UNITS for order in ORDERS]

@@ -16,7 +16,7 @@ import pytest
 from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
-from tilevision.adapters.hosted.faults import retry_after, scrub
+from tilevision.adapters.hosted.httperrors import retry_after, scrub
 from tilevision.errors import Failure, ModelError, PermanentError, Throttled, TransientError
 from tilevision.modelspec import Usage, build, resolve
 from tilevision.moderation import moderate

@@ -10,7 +10,7 @@ import tifffile
 
 import tilevision as tv
 from tilevision.sources import file_of, images_in, open_reference
-from tilevision.sources.listing import SUFFIXES
+from tilevision.sources.imagelists import SUFFIXES
 
 
 @pytest.fixture

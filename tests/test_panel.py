@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import tilevision as tv
-from tilevision.view import panel as panel_module
-from tilevision.view.panel import Panel
+from tilevision.view.panel import panel as panel_module
+from tilevision.view.panel.panel import Panel
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 

@@ -12,9 +12,9 @@ import pytest
 
 import tilevision as tv
 from tilevision.view import notebook
-from tilevision.view.choices import Choices
-from tilevision.view.filters import Filters
-from tilevision.view.tilemodel import TileModel
+from tilevision.view.panel.filters import Filters
+from tilevision.view.panel.settingsform import Choices
+from tilevision.view.panel.tilemodel import TileModel
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

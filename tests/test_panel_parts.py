@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 
 import tilevision as tv
-from tilevision.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
 from tilevision.sources import open_source
-from tilevision.view import exploring, notebook
-from tilevision.view.choices import Choices
-from tilevision.view.filters import Filters
-from tilevision.view.lane import Lane
-from tilevision.view.modelmenu import ModelMenu
-from tilevision.view.saving import Saving
-from tilevision.view.steering import Steering
-from tilevision.view.tabs import Tabs
+from tilevision.view import notebook
+from tilevision.view.panel import exploring
+from tilevision.view.panel.filters import Filters
+from tilevision.view.panel.jobs import Lane
+from tilevision.view.panel.modelmenu import ModelMenu
+from tilevision.view.panel.runcontrols import Steering
+from tilevision.view.panel.saving import Saving
+from tilevision.view.panel.settingsform import Choices
+from tilevision.view.panel.tabs import Tabs
 
 
 def bright(pixels: np.ndarray) -> Any:

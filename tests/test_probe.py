@@ -31,7 +31,7 @@ from tilevision.infer import Work
 from tilevision.modelspec import ModelSpec, resolve
 from tilevision.readiness import examine
 from tilevision.sources import SourceRef, open_source, read_options
-from tilevision.sources.sharing import staging_folder
+from tilevision.sources.staging.sharing import staging_folder
 
 SIDE = 8
 TILE = 32

@@ -6,7 +6,7 @@ from schedule_driver import BROKEN, BUSY, FLAKY, Driver
 
 from tilevision.errors import Failure
 from tilevision.schedule import Quota, Retry
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Announce,
     Paused,
     Resumed,

@@ -7,7 +7,7 @@ from schedule_driver import BROKEN, BUSY, FLAKY, Driver, row_of_tiles
 
 from tilevision.errors import Failure
 from tilevision.schedule import Policy, Retry, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Abandon,
     Announce,
     Cancelled,

@@ -6,7 +6,7 @@ from schedule_driver import DEAD, Driver
 
 from tilevision.schedule import Retry
 from tilevision.schedule.deadlines import LOADING_SECONDS
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Abandon,
     ClusterChanged,
     RetryFailed,

@@ -8,7 +8,7 @@ from schedule_driver import BROKEN, BUSY, FLAKY, Driver, row_of_tiles
 from tilevision.errors import Failure, RunError
 from tilevision.grid import Grid
 from tilevision.schedule import Policy, Quota, Retry, Scheduler
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Committed,
     End,
     Refused,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tilevision.errors import Failure
 from tilevision.schedule import Policy, Quota, Retry
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Cancelled,
     Paused,
     Resumed,

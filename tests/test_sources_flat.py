@@ -16,7 +16,10 @@ from PIL import Image, ImageFile, ImageOps
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import ImageSource, jpegrows, limits, open_source, pictures
+from tilevision.sources import ImageSource, open_source
+from tilevision.sources import capacity as limits
+from tilevision.sources.formats import pictures
+from tilevision.sources.staging import jpegrows
 
 
 def picture(mode: str = "RGB") -> Image.Image:

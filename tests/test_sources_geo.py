@@ -14,9 +14,9 @@ import tifffile
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, read_options, read_pixels
-from tilevision.sources.rows import OpenFile
-from tilevision.sources.tiffframes import frame_pages
-from tilevision.sources.tifflevels import TiffLevel
+from tilevision.sources.formats.tiffframes import frame_pages
+from tilevision.sources.formats.tifflevels import TiffLevel
+from tilevision.sources.staging.rows import OpenFile
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
 

@@ -14,7 +14,7 @@ from tifffile import imwrite
 
 from tilevision.sources import ImageSource, open_reference, open_source, opening
 from tilevision.sources.handles import Handles
-from tilevision.sources.sharing import staging_folder
+from tilevision.sources.staging.sharing import staging_folder
 
 
 @pytest.fixture(autouse=True)

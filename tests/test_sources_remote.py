@@ -20,9 +20,9 @@ from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, pages
 from tilevision.sources.addresses import address_of
 from tilevision.sources.remote import looks
+from tilevision.sources.remote.http import WebFile
 from tilevision.sources.remote.ranged import runs_of
-from tilevision.sources.remote.web import WebFile
-from tilevision.sources.sharing import staging_folder
+from tilevision.sources.staging.sharing import staging_folder
 
 SIDE = 2048
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import open_reference, open_source, slideprobe
-from tilevision.sources.slides import SlideLevel, is_slide, open_slide
+from tilevision.sources import open_reference, open_source
+from tilevision.sources.formats import slideprobe
+from tilevision.sources.formats.slides import SlideLevel, is_slide, open_slide
 
 openslide = pytest.importorskip("openslide", reason="OpenSlide (extra slides) is not installed")
 

@@ -21,9 +21,10 @@ from tifffile import imwrite
 import tilevision as tv
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import Preparation, following, open_reference, open_source, sharing
-from tilevision.sources.sharing import staging_folder
-from tilevision.sources.staging import StagedPixels, open_staged, stage
+from tilevision.sources import Preparation, following, open_reference, open_source
+from tilevision.sources.staging import sharing
+from tilevision.sources.staging.sharing import staging_folder
+from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +136,7 @@ def test_processes_that_stage_at_once_decode_once(temp: Path, tmp_path: Path) ->
     code = """
         import sys, time, numpy as np
         from pathlib import Path
-        from tilevision.sources.staging import stage
+        from tilevision.sources.staging.stagingfile import stage
         def write(out):
             with open(sys.argv[1], "a") as log:
                 log.write("w")
@@ -180,7 +181,7 @@ def test_a_crowd_that_comes_and_goes_always_reads_whole_images(temp: Path) -> No
     """Staging, reading, closing and sweeping in six processes: never a torn or missing file."""
     code = """
         import sys, random, numpy as np
-        from tilevision.sources.staging import stage
+        from tilevision.sources.staging.stagingfile import stage
         rng = random.Random(int(sys.argv[1]))
         for _ in range(300):
             number = rng.randrange(3)
@@ -318,7 +319,7 @@ def test_waiting_ends_when_the_writer_dies(temp: Path) -> None:
     """A writer killed half way frees those that wait; one of them stages instead."""
     code = """
         import time, numpy as np
-        from tilevision.sources.staging import stage
+        from tilevision.sources.staging.stagingfile import stage
         def write(out):
             print("writing", flush=True)
             time.sleep(600)
@@ -425,7 +426,7 @@ def test_a_run_leaves_nothing_in_the_temp_folder(temp: Path, tmp_path: Path) -> 
     Image.new("L", (300, 300)).save(tmp_path / "a.png")
     code = """
         import sys, tilevision as tv
-        from tilevision.sources.sharing import staging_folder
+        from tilevision.sources.staging.sharing import staging_folder
         def nothing(pixels):
             return []
         run = tv.start(sys.argv[1], nothing, checkpoint=None, workers=1)
@@ -443,7 +444,8 @@ def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
         from pathlib import Path
         import tilevision.sources as s
         from tilevision.geometry import Box
-        from tilevision.sources import flat, pngrows
+        from tilevision.sources.formats import flat
+        from tilevision.sources.staging import pngrows
         import imagecodecs, PIL.PngImagePlugin
         def peak():
             lines = Path("/proc/self/status").read_text().splitlines()

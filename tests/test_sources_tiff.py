@@ -13,7 +13,7 @@ from PIL import Image
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_source
-from tilevision.sources.tiff import open_tiff
+from tilevision.sources.formats.tiff import open_tiff
 
 WINDOWS = [(0, 0, 1, 1), (0, 0, 150, 110), (149, 109, 150, 110), (30, 17, 97, 80), (60, 0, 70, 110)]
 
@@ -408,7 +408,7 @@ def test_a_closed_source_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("given", "threads"), [("1", 1), ("64", 4), ("none", None)])
 def test_a_process_decodes_on_as_many_threads_as_it_is_given(monkeypatch, given, threads) -> None:
     """Dask gives its workers one each, since they share the cores; a notebook has them all."""
-    from tilevision.sources.segments import _thread_count
+    from tilevision.sources.formats.segments import _thread_count
 
     _thread_count.cache_clear()
     monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
+from tilevision.analysis.units import ground_units, pixel_width, units_of
 from tilevision.sources import ImageMetadata
-from tilevision.units import ground_units, pixel_width, units_of
 
 rasterio = pytest.importorskip("rasterio", reason="rasterio (extra geo) is not installed")
 

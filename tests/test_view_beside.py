@@ -14,13 +14,13 @@ from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.view.boxes import BoxLayer
-from tilevision.view.hits import MOST_HITS, hits
-from tilevision.view.inspector import MOST_DETECTIONS, tile_facts, tile_rows
-from tilevision.view.notable import notable
-from tilevision.view.pace import BINS, pace
-from tilevision.view.state import ViewState, fold, initial
-from tilevision.view.tileview import tile_at
+from tilevision.view.panel.inspector import MOST_DETECTIONS, tile_facts, tile_rows
+from tilevision.view.panel.notable import notable
+from tilevision.view.panel.throughput import BINS, pace
+from tilevision.view.panel.tileview import tile_at
+from tilevision.view.picture.boxes import BoxLayer
+from tilevision.view.picture.hits import MOST_HITS, hits
+from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 HOSTILE = ["<script>x</script>", "y" * 10_000, "\u202egnp.exe", "🔬"]
 

@@ -6,17 +6,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilevision.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
 from tilevision.sources import open_source
-from tilevision.view.caption import caption
-from tilevision.view.filters import OFF, Filters
-from tilevision.view.heat import tile_heat
-from tilevision.view.overlay import Overlay
-from tilevision.view.state import ViewState, fold, initial
+from tilevision.view.panel.filters import OFF, Filters
+from tilevision.view.picture.caption import caption
+from tilevision.view.picture.heatlayer import tile_heat
+from tilevision.view.picture.overlay import Overlay
+from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 HOSTILE = "<script>x</script>\u202e" + "y" * 10_000
 

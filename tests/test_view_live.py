@@ -20,7 +20,7 @@ from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.sources import open_source
 from tilevision.view.live import LiveView, watch
-from tilevision.view.still import STILL_BYTES, smaller
+from tilevision.view.picture.snapshot import STILL_BYTES, smaller
 
 
 class ScriptedRun:

@@ -17,8 +17,8 @@ from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.plot import STYLES
 from tilevision.plot.palette import rgb
-from tilevision.view.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
-from tilevision.view.state import ViewState, fold, initial
+from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
+from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 SIZE = (900, 600)
 TILES = Grid(2, 3, overlap=0).tiles(SIZE)

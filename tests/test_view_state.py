@@ -13,10 +13,10 @@ from tilevision.events import RunChanged, StageDone, TileChanged
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.plot import STATUSES
-from tilevision.view import boxes as boxes_module
-from tilevision.view.boxes import BoxLayer
-from tilevision.view.caption import alt_text, caption
-from tilevision.view.state import FINISHED, ViewState, fold, initial
+from tilevision.view.picture import boxes as boxes_module
+from tilevision.view.picture.boxes import BoxLayer
+from tilevision.view.picture.caption import alt_text, caption
+from tilevision.view.picture.viewstate import FINISHED, ViewState, fold, initial
 
 TILES = Grid(2, 3).tiles((90, 60))
 BOX = (1, 2, 3, 4, "star")

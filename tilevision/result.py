@@ -9,17 +9,17 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from tilevision.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
-from tilevision.digest import Digest, coverage, describe, digest, most_probable, remarks
+from tilevision.analysis.account import ANALYSED, MergeSettings, RunFacts, TileRow, tiles_by_model
+from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
 from tilevision.exporting.exportable import Exportable
 from tilevision.findings import Findings, TileFindings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tilevision.analysis.units import Units
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
-    from tilevision.units import Units
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
 
@@ -103,7 +103,7 @@ class Result(Exportable):
     @cached_property
     def units(self) -> Units:
         """Of areas and densities: µm² and mm², m² and hectares, or pixels."""
-        from tilevision.units import units_of
+        from tilevision.analysis.units import units_of
 
         return units_of(self.source.metadata)
 
@@ -213,7 +213,7 @@ class Result(Exportable):
     @property
     def tiles(self) -> pd.DataFrame:
         """One row a tile: position, status, attempts, times (NaN if restored), error."""
-        from tilevision.exporting.tables import tile_table
+        from tilevision.analysis.tables import tile_table
 
         return tile_table(self.rows)
 
@@ -241,7 +241,7 @@ class Result(Exportable):
             (µm²) or area_m2 (m², geodesic); text where the
             model reads. ``attrs`` holds the units and what was not analysed.
         """
-        from tilevision.exporting.tables import detection_table
+        from tilevision.analysis.tables import detection_table
 
         return detection_table(self)
 

@@ -23,8 +23,8 @@ import tilevision as tv
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
-import stored_models
-import tiny_onnx
+import stored_models  # noqa: E402 - beside this file
+import tiny_onnx  # noqa: E402 - beside this folder
 
 PLACE = "@HERE@"  # in place of the folder that the runs were recorded in
 SIDE = 96

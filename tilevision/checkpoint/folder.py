@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tilevision.checkpoint import verify
 from tilevision.checkpoint.disk import PATIENCE
-from tilevision.checkpoint.faults import explained
+from tilevision.checkpoint.diskfaults import explained
 from tilevision.checkpoint.lock import locked
 from tilevision.checkpoint.place import prepare
 from tilevision.errors import CheckpointCorrupt, CheckpointError

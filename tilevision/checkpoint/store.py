@@ -18,7 +18,7 @@ from diskcache.core import DBNAME
 
 from tilevision.checkpoint import verify
 from tilevision.checkpoint.disk import open_cache
-from tilevision.checkpoint.faults import explained
+from tilevision.checkpoint.diskfaults import explained
 from tilevision.checkpoint.folder import opened
 from tilevision.checkpoint.records import check_records, label, matches
 from tilevision.codec import RECORD_LIMIT, canonical_json

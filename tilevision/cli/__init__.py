@@ -8,8 +8,8 @@ from tilevision import __version__
 from tilevision.cli.analysis import run
 from tilevision.cli.diagnosis import doctor
 from tilevision.cli.failing import Commands
-from tilevision.cli.listing import models, runs
-from tilevision.cli.notebook import lab
+from tilevision.cli.inventory import models, runs
+from tilevision.cli.jupyter import lab
 from tilevision.cli.showing import demo
 
 __all__ = ["main"]

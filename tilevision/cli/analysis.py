@@ -158,7 +158,7 @@ def _many(ctx: click.Context, many: Many, report: Report, *, keeps: bool) -> Exi
 def _folder(out_dir: str | None) -> Path | None:
     if out_dir is None:
         return None
-    from tilevision.exporting.atomic import check_folder, refusing
+    from tilevision.files import check_folder, refusing
 
     folder = Path(out_dir).expanduser()
     with refusing(folder):

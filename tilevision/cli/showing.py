@@ -77,7 +77,7 @@ def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None)
 
 def _analyse(ctx: click.Context, scene: Scene, folder: Path, **arguments: Any) -> Result:
     import tilevision as tv
-    from tilevision.exporting.atomic import refusing
+    from tilevision.files import refusing
 
     picture = folder / f"demo-{scene.name}.png"
     with refusing(picture):
@@ -117,7 +117,7 @@ def _print_table(results: list[Result]) -> None:
 
 
 def _folder(out_dir: str) -> Path:
-    from tilevision.exporting.atomic import check_folder, refusing
+    from tilevision.files import check_folder, refusing
 
     folder = Path(out_dir).expanduser()
     with refusing(folder):

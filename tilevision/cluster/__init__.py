@@ -4,7 +4,7 @@ from tilevision.cluster.choosing import find_cluster
 from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
-from tilevision.cluster.reporting import reported
+from tilevision.cluster.performancereport import reported
 from tilevision.cluster.shared import BorrowedCluster, shared_cluster
 
 __all__ = [

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import iou
 from tilevision.seams.matching import assign
-from tilevision.seams.shapes import diagonals
+from tilevision.seams.seamshapes import diagonals
 
 __all__ = ["matched"]
 

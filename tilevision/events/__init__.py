@@ -4,15 +4,15 @@ from tilevision.events.bus import Bus
 from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
 from tilevision.events.images import ImageChanged, image_line, read_image
 from tilevision.events.journal import Journal
-from tilevision.events.lines import from_line, to_line
-from tilevision.events.listing import RunSummary, list_runs, together
-from tilevision.events.reading import (
+from tilevision.events.journalreader import (
     JournalTail,
     follow_journal,
     journal_path,
     read_journal,
     read_manifest,
 )
+from tilevision.events.lines import from_line, to_line
+from tilevision.events.runlist import RunSummary, list_runs, together
 
 __all__ = [
     "BOXES_PER_EVENT",

@@ -14,8 +14,8 @@ from typing import Any
 
 from tilevision.errors import CheckpointError, RunError
 from tilevision.events.facts import Event
+from tilevision.events.journalreader import read_manifest
 from tilevision.events.lines import json_line, to_line
-from tilevision.events.reading import read_manifest
 from tilevision.events.secrets import redact_settings
 
 __all__ = ["JOURNAL_SCHEMA", "Journal"]

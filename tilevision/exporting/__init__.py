@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError
-from tilevision.exporting.atomic import check_folder, drafting, refusing, writing
 from tilevision.exporting.folders import check_replaceable
 from tilevision.exporting.formats import FORMATS, SUFFIXES, find_format
+from tilevision.files import check_folder, drafting, refusing, writing
 
 if TYPE_CHECKING:
     from tilevision.result import Result

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from tilevision.analysis.categories import categories
 from tilevision.errors import RunError
-from tilevision.exporting.categories import categories
-from tilevision.exporting.detections import Detection, Ring, detections
+from tilevision.exporting.detectionrows import Detection, Ring, detections
 from tilevision.exporting.statement import statement, stream_json, stream_list
 
 if TYPE_CHECKING:

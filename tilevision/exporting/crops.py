@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tilevision.account import ANALYSED, TileRow
+from tilevision.analysis.account import ANALYSED, TileRow
+from tilevision.analysis.categories import category_numbers, positions
+from tilevision.analysis.tables import class_numbers
 from tilevision.errors import Failure, RunError, SourceError
-from tilevision.exporting.categories import category_numbers, positions
 from tilevision.exporting.coco import annotation
-from tilevision.exporting.detections import Detection, unpacked
+from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement, stream_json
-from tilevision.exporting.tables import class_numbers
-from tilevision.exporting.yolo import box_line, write_names
+from tilevision.exporting.yolofolder import box_line, write_names
 from tilevision.findings import Findings
 from tilevision.sources import ReadOptions, display_options, read_pixels
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.exporting.categories import categories
+from tilevision.analysis.categories import categories
 from tilevision.exporting.coco import bridged
-from tilevision.exporting.detections import Detection, Ring, detections
+from tilevision.exporting.detectionrows import Detection, Ring, detections
 from tilevision.exporting.markup import element, opening
 from tilevision.exporting.rotation import turned_box
 

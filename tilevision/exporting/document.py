@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.exporting.detections import Detection, detections
-from tilevision.exporting.recipes import recipe
+from tilevision.exporting.detectionrows import Detection, detections
+from tilevision.exporting.recipefile import recipe
 from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:

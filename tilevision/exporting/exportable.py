@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from tilevision.analysis.heatmap import Heatmap
     from tilevision.exporting.crops import Choice
-    from tilevision.heatmap import Heatmap
     from tilevision.result import Result
 
 __all__ = ["Exportable"]
@@ -52,8 +52,8 @@ class Exportable:
         return plot(cast("Result", self), target, label)
 
     def heatmap(self, cell: float | None = None) -> Heatmap:
-        """Return the probabilities of whole tiles as a map. See `tilevision.heatmap.heatmap`."""
-        from tilevision.heatmap import heatmap
+        """Return tile probabilities as a map. See `tilevision.analysis.heatmap.heatmap`."""
+        from tilevision.analysis.heatmap import heatmap
 
         result = cast("Result", self)
         return heatmap(result.tile_findings, result.source.size, cell)
@@ -61,7 +61,7 @@ class Exportable:
     @property
     def tile_scores(self) -> pd.DataFrame:
         """One row a tile that was classified: id, box, a column of probabilities a class."""
-        from tilevision.exporting.tables import tile_score_table
+        from tilevision.analysis.tables import tile_score_table
 
         return tile_score_table(cast("Result", self).tile_findings)
 

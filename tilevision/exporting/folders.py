@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
-from tilevision.exporting.atomic import check_folder, draft_name, refusing
+from tilevision.files import check_folder, draft_name, refusing
 
 __all__ = ["MARK", "check_replaceable", "filling"]
 

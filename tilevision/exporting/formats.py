@@ -20,10 +20,10 @@ from tilevision.exporting import (
     parquet,
     qupath,
     rasters,
-    recipes,
+    recipefile,
     spreadsheet,
     voc,
-    yolo,
+    yolofolder,
 )
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ FORMATS: dict[str, Format] = {
     "cvat": Format(".cvat.xml", cvat.write),
     "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
     "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
-    "recipe": Format(".recipe.json", recipes.write),
+    "recipe": Format(".recipe.json", recipefile.write),
     "voc": Format(".voc.xml", voc.write),
-    "yolo": Format(".yolo", yolo.write, "folder", keeps=yolo.KEEPS),
-    "yolo-obb": Format(".yolo-obb", yolo.write_turned, "folder", keeps=yolo.KEEPS),
+    "yolo": Format(".yolo", yolofolder.write, "folder", keeps=yolofolder.KEEPS),
+    "yolo-obb": Format(".yolo-obb", yolofolder.write_turned, "folder", keeps=yolofolder.KEEPS),
 }
 SUFFIXES = tuple(sorted(form.suffix for form in FORMATS.values()))
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from tilevision.errors import RunError
 from tilevision.exporting import qupath
-from tilevision.exporting.detections import Detection
+from tilevision.exporting.detectionrows import Detection
+from tilevision.exporting.geometries import shaped
 from tilevision.exporting.georeference import Georeference
-from tilevision.exporting.shapes import shaped
 from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:

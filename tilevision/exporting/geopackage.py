@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.tables import AREA_COLUMNS
 from tilevision.errors import RunError
-from tilevision.exporting.detections import Detection
+from tilevision.exporting.detectionrows import Detection
+from tilevision.exporting.geometries import shaped
 from tilevision.exporting.georeference import Georeference
-from tilevision.exporting.shapes import shaped
 from tilevision.exporting.statement import as_text, missing_tiles, statement
-from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result

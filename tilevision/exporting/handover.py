@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision.analysis.tables import class_numbers
 from tilevision.errors import RunError
-from tilevision.exporting.detections import Detection, detections
+from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
-from tilevision.exporting.tables import class_numbers
 
 if TYPE_CHECKING:
     from tilevision.result import Result

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.coco import bridged
-from tilevision.exporting.detections import Detection, Ring, detections
+from tilevision.exporting.detectionrows import Detection, Ring, detections
 from tilevision.exporting.rotation import turned_box
 from tilevision.exporting.statement import dumps, statement, stream_list
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.exporting.detections import Detection
-from tilevision.exporting.shapes import shaped
+from tilevision.analysis.tables import AREA_COLUMNS
+from tilevision.exporting.detectionrows import Detection
+from tilevision.exporting.geometries import shaped
 from tilevision.exporting.statement import as_text, statement
-from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result

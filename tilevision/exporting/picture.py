@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tilevision.heatmap import Heatmap
+    from tilevision.analysis.heatmap import Heatmap
     from tilevision.result import Result
 
 __all__ = ["plot"]

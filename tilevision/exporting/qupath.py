@@ -18,8 +18,8 @@ from uuid import UUID, uuid5
 from zlib import crc32
 
 from tilevision.errors import RunError
-from tilevision.exporting.detections import Detection, detections
-from tilevision.exporting.shapes import geometry
+from tilevision.exporting.detectionrows import Detection, detections
+from tilevision.exporting.geometries import geometry
 from tilevision.exporting.statement import statement, stream_json
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilevision.exporting.atomic import drafting
 from tilevision.exporting.statement import dumps, statement
+from tilevision.files import drafting
 
 if TYPE_CHECKING:
-    from tilevision.heatmap import Heatmap
+    from tilevision.analysis.heatmap import Heatmap
     from tilevision.result import Result
     from tilevision.sources import ImageMetadata
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tilevision.exporting.detections import Ring
+from tilevision.exporting.detectionrows import Ring
 
 __all__ = ["turned_box"]
 

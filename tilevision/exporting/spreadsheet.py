@@ -12,9 +12,9 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.exporting.detections import Detection, detections
+from tilevision.analysis.tables import AREA_COLUMNS
+from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import as_text
-from tilevision.exporting.tables import AREA_COLUMNS
 
 if TYPE_CHECKING:
     from tilevision.result import Result

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.account import ANALYSED
+from tilevision.analysis.account import ANALYSED
 from tilevision.exporting.methods import methods
 
 if TYPE_CHECKING:

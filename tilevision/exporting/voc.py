@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
-from tilevision.exporting.detections import Detection, detections
+from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.markup import element
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
-from tilevision.fanout.dispatch import Broken, Dispatch, Flight, Heard, Landed, WorkersSeen
+from tilevision.fanout.client import Broken, Dispatch, Flight, Heard, Landed, WorkersSeen
 from tilevision.fanout.probe import probe
 from tilevision.fanout.returns import DIED, broken, finished, lost_with_scheduler
 from tilevision.fanout.watchdog import Watchdog
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Abandon,
     Action,
     Announce,

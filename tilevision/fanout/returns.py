@@ -6,8 +6,8 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from tilevision.cluster import Cluster
 from tilevision.errors import Failure
-from tilevision.fanout.dispatch import Broken, Flight, Landed
-from tilevision.schedule.happenings import TaskFinished, TaskLost
+from tilevision.fanout.client import Broken, Flight, Landed
+from tilevision.schedule.messages import TaskFinished, TaskLost
 from tilevision.schedule.outcomes import DIED
 
 __all__ = ["DIED", "broken", "finished", "lost_with_scheduler"]

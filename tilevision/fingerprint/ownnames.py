@@ -15,7 +15,10 @@ __all__ = ["IDENTITY_VERSION", "own_identity"]
 IDENTITY_VERSION = "0.1.0"
 
 # Modules that public names were recorded under, where they lie elsewhere today.
-_RECORDED_MODULES: dict[str, str] = {}
+_RECORDED_MODULES = {
+    f"tilevision.analysis.{name}": f"tilevision.{name}"
+    for name in ("account", "digest", "heatmap", "units")
+}
 
 
 def own_identity(module: str, name: str) -> tuple[str, str]:

@@ -78,7 +78,7 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         names, by class number). For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
-        folder `tilevision.adapters.frameworks.declaring.declare`.
+        folder `tilevision.adapters.frameworks.frameworkspec.declare`.
 
     Returns
     -------

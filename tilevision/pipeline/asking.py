@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from tilevision.analysis.digest import Digest
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, stage_key
-from tilevision.digest import Digest
 from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, check_limits, moderate

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilevision.errors import Blocked, IncompleteRun, TilevisionError
-from tilevision.exporting.atomic import writing
+from tilevision.files import writing
 from tilevision.result import Result
 
 if TYPE_CHECKING:

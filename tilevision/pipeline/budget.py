@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.spending import Spending
 from tilevision.schedule import Scheduler
-from tilevision.schedule.happenings import Action, Allowed, Happening
+from tilevision.schedule.messages import Action, Allowed, Happening
 
 __all__ = ["Budgeted"]
 

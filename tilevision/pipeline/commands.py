@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from tilevision.grid import Tile
-from tilevision.schedule.happenings import (
+from tilevision.schedule.messages import (
     Cancelled,
     Happening,
     Paused,

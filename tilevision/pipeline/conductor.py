@@ -22,7 +22,7 @@ from tilevision.pipeline.spending import Spending
 from tilevision.pipeline.state import ENDED, RunState
 from tilevision.pipeline.tilebook import TileBook
 from tilevision.result import Result, RunFacts
-from tilevision.schedule.happenings import End
+from tilevision.schedule.messages import End
 
 __all__ = ["ENDED", "Conductor"]
 

@@ -21,7 +21,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.state import RunState
 from tilevision.pipeline.tilebook import TileBook
 from tilevision.schedule import Policy, Quota, Scheduler
-from tilevision.schedule.happenings import Announce, End, Happening, Paused, RetryFailed
+from tilevision.schedule.messages import Announce, End, Happening, Paused, RetryFailed
 
 __all__ = ["Passage"]
 

@@ -20,7 +20,7 @@ from tilevision.pipeline.estimate import Estimate
 from tilevision.pipeline.session import Session
 from tilevision.result import Result
 from tilevision.routing import Cascade, Route
-from tilevision.schedule.happenings import Cancelled, Paused, Resumed, RetryFailed, SetConcurrency
+from tilevision.schedule.messages import Cancelled, Paused, Resumed, RetryFailed, SetConcurrency
 from tilevision.sources import ImageSource
 
 __all__ = ["Run"]

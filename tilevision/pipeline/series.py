@@ -11,13 +11,13 @@ from typing import Any
 
 from tilevision.errors import RunError, SourceError
 from tilevision.exporting import destination
-from tilevision.exporting.atomic import check_folder, refusing
 from tilevision.exporting.formats import find_format
+from tilevision.files import check_folder, refusing
 from tilevision.pipeline.planning import image_name
 from tilevision.sources import ALL_PAGES, ImageSource, images_in, pages
 from tilevision.sources.addresses import address_of, is_address
-from tilevision.sources.remote.listing import addresses_like, is_pattern
-from tilevision.sources.zarrstore import is_zarr
+from tilevision.sources.formats.zarrstore import is_zarr
+from tilevision.sources.remote.patterns import addresses_like, is_pattern
 
 __all__ = ["SUMMARY", "export_name", "label_of", "named_images", "stands_for_many", "targets"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
-from tilevision.exporting.atomic import check_folder
+from tilevision.files import check_folder
 from tilevision.modelspec.declarations import DEVICES
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry

@@ -17,7 +17,7 @@ from tilevision.pipeline.passes import Pass, Store, stored_findings
 from tilevision.pipeline.planning import Plan
 from tilevision.pipeline.spending import Spending
 from tilevision.result import MergeSettings, TileRow
-from tilevision.schedule.happenings import Announce
+from tilevision.schedule.messages import Announce
 
 __all__ = ["TileBook"]
 

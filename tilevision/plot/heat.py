@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tilevision.heatmap import Heatmap
+from tilevision.analysis.heatmap import Heatmap
 from tilevision.plot.labels import drawable
 from tilevision.plot.wording import Key
 

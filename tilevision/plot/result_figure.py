@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.heatmap import Heatmap
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.heatmap import Heatmap
 from tilevision.plot.heat import draw_heat, heat_keys
 from tilevision.plot.tile_map import TileMap, status_codes
 from tilevision.plot.wording import (

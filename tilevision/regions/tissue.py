@@ -9,7 +9,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError
-from tilevision.regions.masks import Mask
+from tilevision.regions.maskregion import Mask
 from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
 
 __all__ = ["tissue_polygons"]

@@ -1,8 +1,8 @@
 """Which model a tile goes to: by what it looks like, or by what a cheap model saw in it."""
 
 from tilevision.routing.cascade import Cascade
-from tilevision.routing.facts import TileFacts, tile_facts
 from tilevision.routing.predicates import Detailed, Within
 from tilevision.routing.route import Route
+from tilevision.routing.tilefacts import TileFacts, tile_facts
 
 __all__ = ["Cascade", "Detailed", "Route", "TileFacts", "Within", "tile_facts"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilevision.errors import ModelError
-from tilevision.routing.facts import TileFacts
+from tilevision.routing.tilefacts import TileFacts
 
 __all__ = ["Detailed", "Predicate", "Within", "from_list", "to_list"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from tilevision.errors import Failure, ModelError
 from tilevision.modelspec import ModelSpec
 from tilevision.routing.cascade import Cascade
-from tilevision.routing.facts import TileFacts
 from tilevision.routing.predicates import Predicate, from_list, to_list
+from tilevision.routing.tilefacts import TileFacts
 
 __all__ = ["Route"]
 

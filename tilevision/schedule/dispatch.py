@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tilevision.schedule.board import Board
 from tilevision.schedule.ledger import TileState
+from tilevision.schedule.state import Board
 
 __all__ = ["Dispatch"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tilevision.schedule.happenings import Abandon, Submit
 from tilevision.schedule.ledger import Ledger, Place, TileState
+from tilevision.schedule.messages import Abandon, Submit
 
 __all__ = ["Flight", "Task"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tilevision.errors import Failure, RunError
 from tilevision.grid import Tile
-from tilevision.schedule.happenings import Action, Announce
+from tilevision.schedule.messages import Action, Announce
 
 if TYPE_CHECKING:
     from tilevision.schedule.flight import Task

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from tilevision.errors import Failure
 from tilevision.grid import Tile
-from tilevision.schedule.board import Board
 from tilevision.schedule.flight import Task
-from tilevision.schedule.happenings import Abandon, TaskFinished
 from tilevision.schedule.ledger import Place, TileState
+from tilevision.schedule.messages import Abandon, TaskFinished
+from tilevision.schedule.state import Board
 from tilevision.schedule.suspects import DEATHS, LOSSES
 
 __all__ = ["DIED", "Outcomes"]

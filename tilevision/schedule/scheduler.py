@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from tilevision.grid import Tile
-from tilevision.schedule.board import Board
 from tilevision.schedule.dispatch import Dispatch
-from tilevision.schedule.happenings import (
+from tilevision.schedule.ledger import Place
+from tilevision.schedule.messages import (
     Abandon,
     Action,
     Allowed,
@@ -28,9 +28,9 @@ from tilevision.schedule.happenings import (
     TaskLost,
     TileStarted,
 )
-from tilevision.schedule.ledger import Place
 from tilevision.schedule.outcomes import Outcomes
 from tilevision.schedule.policy import Policy
+from tilevision.schedule.state import Board
 
 __all__ = ["Scheduler"]
 

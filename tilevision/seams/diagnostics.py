@@ -16,7 +16,7 @@ from tilevision.seams.detections import gather
 from tilevision.seams.groups import group
 from tilevision.seams.joining import cut, views
 from tilevision.seams.matching import match
-from tilevision.seams.shapes import diagonals
+from tilevision.seams.seamshapes import diagonals
 from tilevision.seams.zones import enter
 
 __all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]

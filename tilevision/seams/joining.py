@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import area
 from tilevision.seams.detections import EDGE_PIXELS, Detections
-from tilevision.seams.shapes import geometries, parts
+from tilevision.seams.seamshapes import geometries, parts
 from tilevision.seams.testimony import Objects, doubtful
 from tilevision.seams.zones import Zones
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.seams.detections import Detections
-from tilevision.seams.shapes import shape_iou
+from tilevision.seams.seamshapes import shape_iou
 from tilevision.seams.zones import LIKENESS, Zones
 
 __all__ = ["assign", "match"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.geometry import ios, iou
 from tilevision.seams.detections import Detections
-from tilevision.seams.shapes import diagonals
+from tilevision.seams.seamshapes import diagonals
 
 __all__ = ["METRICS", "fuse", "suppress"]
 

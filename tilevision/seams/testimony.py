@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilevision.geometry import ios
 from tilevision.seams.detections import Detections
-from tilevision.seams.shapes import diagonals
+from tilevision.seams.seamshapes import diagonals
 from tilevision.seams.zones import Zones
 
 __all__ = ["Objects", "doubtful"]

@@ -15,7 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.seams.detections import EDGE_PIXELS, Detections
-from tilevision.seams.shapes import clipped_bounds, diagonals
+from tilevision.seams.seamshapes import clipped_bounds, diagonals
 
 __all__ = ["LIKENESS", "Zones", "enter"]
 

@@ -1,14 +1,14 @@
 """Images of any size, read by the window."""
 
 from tilevision.sources.depth import display_options, read_options, read_pixels, to_uint8
+from tilevision.sources.formats.video import frames
 from tilevision.sources.identity import remembering
-from tilevision.sources.listing import images_in, pages
+from tilevision.sources.imagelists import images_in, pages
 from tilevision.sources.opening import check_unchanged, open_reference, open_source
 from tilevision.sources.pagenames import ALL_PAGES, file_of
-from tilevision.sources.preparation import Preparation, following, is_followed
-from tilevision.sources.sharing import sweep
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
-from tilevision.sources.video import frames
+from tilevision.sources.staging.sharing import sweep
+from tilevision.sources.staging.stagingprogress import Preparation, following, is_followed
 
 __all__ = [
     "ALL_PAGES",

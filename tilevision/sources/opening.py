@@ -14,21 +14,21 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address, local_path
-from tilevision.sources.daskarray import is_dask_array, open_dask
 from tilevision.sources.filetree import FileWatch
-from tilevision.sources.georasters import is_raster, open_raster
+from tilevision.sources.formats.daskarray import is_dask_array, open_dask
+from tilevision.sources.formats.georasters import is_raster, open_raster
+from tilevision.sources.formats.numpyfile import MAGIC, open_npy
+from tilevision.sources.formats.pdf import DPI, PDF, open_pdf
+from tilevision.sources.formats.slideprobe import try_slide
+from tilevision.sources.formats.slides import is_slide, open_slide
+from tilevision.sources.formats.video import is_video, open_video
+from tilevision.sources.formats.zarrstore import is_zarr, open_zarr
 from tilevision.sources.handles import Handles
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.numpyfile import MAGIC, open_npy
 from tilevision.sources.pagenames import at_home, page_name, pages_note, split_page
-from tilevision.sources.pdf import DPI, PDF, open_pdf
-from tilevision.sources.slideprobe import try_slide
-from tilevision.sources.slides import is_slide, open_slide
 from tilevision.sources.source import ImageSource, SourceRef
-from tilevision.sources.staged import open_array
-from tilevision.sources.video import is_video, open_video
-from tilevision.sources.zarrstore import is_zarr, open_zarr
+from tilevision.sources.staging.staged import open_array
 
 __all__ = ["check_unchanged", "open_reference", "open_source"]
 
@@ -70,7 +70,7 @@ def open_source(
     if isinstance(image, (str, os.PathLike)):
         name = os.fsdecode(image)
         if is_address(name):
-            from tilevision.sources.remote.opening import open_remote
+            from tilevision.sources.remote.remoteopening import open_remote
 
             return open_remote(name, page=page, mpp=resolution, dpi=dpi)
         return _open_path(name if page is None else page_name(name, page), resolution, dpi)
@@ -81,7 +81,7 @@ def open_source(
     if is_dask_array(image):
         return open_dask(image, mpp=resolution)
     if _is_pillow(image):
-        from tilevision.sources.flat import open_pillow
+        from tilevision.sources.formats.flat import open_pillow
 
         return open_pillow(image, mpp=resolution)
     if isinstance(image, LevelReader):
@@ -155,7 +155,7 @@ def _open_file(
         )
     if prefix.startswith(MAGIC):
         return open_npy(path, mpp=mpp)
-    from tilevision.sources.flat import open_flat, picture_format
+    from tilevision.sources.formats.flat import open_flat, picture_format
 
     if is_raster(path, picture=picture_format(prefix)):
         return open_raster(path, mpp=mpp)
@@ -165,7 +165,7 @@ def _open_file(
 def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | None) -> LevelReader:
     if not tiff:
         return open_video(path, frame=frame, mpp=mpp)
-    from tilevision.sources.tiff import open_tiff
+    from tilevision.sources.formats.tiff import open_tiff
 
     return open_tiff(path, mpp=mpp, frame=frame)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tilevision.view.exploring import explore
 from tilevision.view.live import LiveView, watch
-from tilevision.view.panel import Panel
+from tilevision.view.panel.exploring import explore
+from tilevision.view.panel.panel import Panel
 from tilevision.view.recorded import replay
 
 __all__ = ["LiveView", "Panel", "explore", "replay", "watch"]

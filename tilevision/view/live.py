@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError, TilevisionError
 from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
-from tilevision.view.overlay import Frame
-from tilevision.view.screen import Screen
-from tilevision.view.state import ViewState
-from tilevision.view.still import Still
-from tilevision.view.subject import Watched
+from tilevision.view.picture.overlay import Frame
+from tilevision.view.picture.screen import Screen
+from tilevision.view.picture.snapshot import Still
+from tilevision.view.picture.subject import Watched
+from tilevision.view.picture.viewstate import ViewState
 
 if TYPE_CHECKING:
     from tilevision.pipeline.followedmany import FollowedMany

@@ -5,7 +5,7 @@ imported for that. What travels to the workers is a path and the identity of its
 an object is first saved, as it is now, under the temp folder of this machine.
 """
 
-from tilevision.adapters.frameworks.declaring import declare, declare_object
-from tilevision.adapters.frameworks.recognition import SUFFIXES, kind_of
+from tilevision.adapters.frameworks.frameworkkind import SUFFIXES, kind_of
+from tilevision.adapters.frameworks.frameworkspec import declare, declare_object
 
 __all__ = ["SUFFIXES", "declare", "declare_object", "kind_of"]

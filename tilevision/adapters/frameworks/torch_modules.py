@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.answers import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
-from tilevision.adapters.frameworks.recognition import SEMANTIC
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
 from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, padded, traced
 from tilevision.errors import ModelError

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.recognition import SEMANTIC, read_json
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
 from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
 from tilevision.errors import ModelError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tilevision.adapters.answers import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.recognition import SEMANTIC, strings_of
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, strings_of
 from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, picture
 from tilevision.errors import ModelError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tilevision.adapters.hosted.faults import scrub, translated
+from tilevision.adapters.hosted.httperrors import scrub, translated
 from tilevision.adapters.hosted.parameters import OPENAI_URL, Parameters
 from tilevision.errors import ModelError, PermanentError, TilevisionError, TransientError
 from tilevision.modelspec import Usage, count

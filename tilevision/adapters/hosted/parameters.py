@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from tilevision.adapters.hosted.boxes import BoxFormat, family_of, parse_format
+from tilevision.adapters.hosted.boxanswers import BoxFormat, family_of, parse_format
 from tilevision.errors import ModelError
 
 __all__ = ["MODERATIONS", "OPENAI_URL", "Parameters", "settle"]

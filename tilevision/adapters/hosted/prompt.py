@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tilevision.adapters.hosted.imageencoding import Picture
 from tilevision.adapters.hosted.parameters import Parameters
-from tilevision.adapters.hosted.picture import Picture
 
 __all__ = ["ask_scene", "ask_tile", "ask_verdict", "correction", "tile_schema", "verdict_schema"]
 

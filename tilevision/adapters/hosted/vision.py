@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.hosted import endpoint, prompt
+from tilevision.adapters.hosted.imageencoding import Picture, encode
 from tilevision.adapters.hosted.parameters import Parameters
-from tilevision.adapters.hosted.picture import Picture, encode
-from tilevision.adapters.hosted.reading import Malformed, read_tile, read_verdict
+from tilevision.adapters.hosted.replies import Malformed, read_tile, read_verdict
 from tilevision.errors import PermanentError, Throttled, TransientError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, Usage

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
+from tilevision.adapters.onnx.onnxsession import open_session
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
-from tilevision.adapters.onnx.session import open_session
 from tilevision.adapters.onnx.weights import check_unchanged
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.onnx.session import open_session
+from tilevision.adapters.onnx.onnxsession import open_session
 from tilevision.errors import ModelError
 
 __all__ = ["Facts", "Port", "by_name", "listed", "read_facts", "trial"]

@@ -23,8 +23,8 @@ from tilevision.sources.addresses import Address
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.looks import Look, Remote, patiently
 from tilevision.sources.remote.servers import remote_file
-from tilevision.sources.sharing import hold, leave, staging_folder, unusable
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staging.sharing import hold, leave, staging_folder, unusable
 
 __all__ = ["Download", "DownloadedSource", "download", "open_download"]
 

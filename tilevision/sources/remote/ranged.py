@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.remote.looks import FIRST_BYTES, Look, Remote
-from tilevision.sources.rows import OpenFile
+from tilevision.sources.staging.rows import OpenFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

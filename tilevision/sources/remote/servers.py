@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tilevision.sources.addresses import Address
+from tilevision.sources.remote.http import WebFile
 from tilevision.sources.remote.looks import Remote
 from tilevision.sources.remote.stores import StoredFile
-from tilevision.sources.remote.web import WebFile
 
 __all__ = ["remote_file"]
 

@@ -1,0 +1,158 @@
+"""From a path or an object and what the user declares to a spec."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tilevision.adapters.frameworks.devices import REMEDIES
+from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
+from tilevision.adapters.frameworks.saved import content_of, find, keep
+from tilevision.adapters.onnx.naming import class_names
+from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_value, version
+from tilevision.modelspec import ModelSpec
+from tilevision.modelspec.declarations import DECLARABLE, split
+
+__all__ = ["declare", "declare_object"]
+
+_HOME = "tilevision.adapters.frameworks"
+_ADAPTERS = {
+    "torch": "torch_modules",
+    "torchscript": "torch_modules",
+    "export": "torch_modules",
+    "transformers": "transformers_pipelines",
+    "ultralytics": "ultralytics_models",
+    "sahi": "sahi_models",
+}
+_COMMON = {"names": None, "score_floor": 0.05}
+MIN_SCORE = 0.25
+MOST = 1000
+BATCH = 4
+
+
+def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of the model in a file of PyTorch's or a folder of transformers'.
+
+    Parameters
+    ----------
+    text : str
+        Its path, or its name where `given` has the path.
+    fingerprint : str, optional
+        A further part of its identity, in your words; the content counts in any case.
+    given : mapping
+        Fields of `ModelSpec`, and of these what the model does not say itself:
+
+        names : list or dict
+            Class names, one for each class number, or some by number.
+        score_floor : float
+            Detections scored lower are not recorded. Default 0.05.
+        framework : str
+            ``"torch"``, ``"torchscript"``, ``"export"``, ``"transformers"`` or
+            ``"ultralytics"``, where the file does not tell.
+        channels, normalize : str
+            For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``.
+        task, candidate_labels : str, list of str
+            For transformers: the pipeline's task, and what a zero-shot detector looks for.
+        iou : float
+            For Ultralytics: the overlap above which it takes two detections for one.
+
+    Raises
+    ------
+    ModelError
+        If the file is no model that is understood, its library is missing, or a declaration
+        makes no sense.
+    """
+    wanted = {key: value for key, value in given.items() if key != "content"}
+    path = find(str(wanted.pop("path", None) or text))
+    stated = wanted.pop("framework", None)
+    if stated is not None and (stated not in _ADAPTERS or stated == "sahi"):
+        raise ModelError(
+            f"framework of model {path.name} is {stated!r:.80}; give torch, torchscript, export, "
+            "transformers or ultralytics"
+        )
+    return _declared(str(stated or kind_of_path(path)), Path(text).name, path, fingerprint, wanted)
+
+
+def declare_object(value: Any, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    """Return the spec of a model object, saved as it is now for the workers.
+
+    Parameters
+    ----------
+    value : torch.nn.Module, ScriptModule, ExportedProgram, Pipeline, YOLO or DetectionModel
+    fingerprint, given
+        As in `declare`.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be saved, or as in `declare`.
+    """
+    kind = kind_of(value)
+    adapter = _adapter(kind)
+    wanted = dict(given)
+    name = str(wanted.pop("name", None) or type(value).__name__)
+    if kind == "sahi":
+        spec: ModelSpec = adapter.declare(value, name, fingerprint, wanted)
+        return spec
+    wanted = {**adapter.stated_by(value), **wanted}
+    path = keep(name, lambda folder: adapter.save(value, folder))
+    return _declared(kind, name, path, fingerprint, wanted)
+
+
+def _declared(
+    kind: str, name: str, path: Path, fingerprint: str | None, given: Mapping[str, Any]
+) -> ModelSpec:
+    adapter = _adapter(kind)
+    declared, asked = split(name, given)
+    known = {**_COMMON, **adapter.PARAMS}
+    for key in asked:
+        if key not in known:
+            close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
+            raise ModelError(f"model {name} ({kind}) has no parameter {key!r}; {hint}")
+    params = {**known, **asked}
+    params["names"] = class_names(name, params["names"], None)
+    _check_share(name, "score_floor", params["score_floor"])
+    _check_pictures(name, declared, adapter.ANY_BANDS)
+    found = adapter.examine(name, kind, path, params)
+    fields = {"batch_size": BATCH, "max_detections": MOST, "min_score": MIN_SCORE, **found}
+    fields.update(declared)
+    params |= {"framework": kind, "path": str(path), "content": content_of(path)}
+    counted = sorted((key, value) for key, value in params.items() if key != "path")
+    size = list(fields["input_size"]) if fields.get("input_size") else None
+    identity = (
+        *(adapter.VERSION, counted, fingerprint, size, fields["max_detections"]),
+        *(fields.get("nms"), version(adapter.LIBRARY)),
+    )
+    return ModelSpec(
+        name=name,
+        factory=f"{adapter.__name__}:load",
+        fingerprint=fingerprint_value(identity),
+        params=params,
+        **fields,
+    )
+
+
+def _adapter(kind: str) -> Any:
+    adapter = importlib.import_module(f"{_HOME}.{_ADAPTERS[kind]}")
+    if importlib.util.find_spec(adapter.LIBRARY) is None:
+        raise ModelError(f"this model needs {adapter.LIBRARY}: {REMEDIES[adapter.LIBRARY]}")
+    return adapter
+
+
+def _check_share(name: str, what: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ModelError(f"{what} of model {name} is {value!r:.80}; give a number from 0 to 1")
+
+
+def _check_pictures(name: str, declared: Mapping[str, Any], any_bands: bool) -> None:
+    if not any_bands and (declared.get("bands") or declared.get("dtype", "uint8") != "uint8"):
+        raise ModelError(
+            f"model {name} reads pictures in RGB, 8 bits a channel; leave bands and dtype out"
+        )

@@ -1,0 +1,1 @@
+"""What a result says: units, tables, digest, heatmap, and the account of a run."""

@@ -1,0 +1,135 @@
+"""What the tables say of detections and tiles: class numbers, areas, DataFrames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.analysis.account import TileRow
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import MultiPolygon, area
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tilevision.result import Result
+
+__all__ = [
+    "AREA_COLUMNS",
+    "areas",
+    "class_numbers",
+    "detection_table",
+    "tile_score_table",
+    "tile_table",
+]
+
+AREA_COLUMNS = {"µm²": "area_um2", "m²": "area_m2"}
+_BOX = ("xmin", "ymin", "xmax", "ymax")
+_TILE_COLUMNS = [
+    *("id", "row", "col", *_BOX, "scale", "status", "attempts"),
+    *("seconds", "read_seconds", "infer_seconds", "n_findings", "saturated"),
+    *("model", "worker", "error"),
+]
+
+
+def detection_table(result: Result) -> pd.DataFrame:
+    """Return one row per detection; see `Result.to_dataframe`."""
+    import pandas as pd
+
+    found = result.findings
+    columns: dict[str, Any] = dict(zip(_BOX, found.boxes.T, strict=True))
+    columns["label"] = found.labels
+    columns["class_id"] = class_numbers(found)
+    columns["score"] = found.scores
+    columns["area"] = areas(found)
+    units = dict.fromkeys(_BOX, "px") | {"area": "px²"}
+    name = AREA_COLUMNS.get(result.units.area)
+    if name:
+        centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+        columns[name] = result.units.of(centres, columns["area"])
+        units[name] = result.units.area
+    if found.texts is not None:
+        columns["text"] = list(found.texts)
+    table = pd.DataFrame(columns)
+    table.attrs = {"units": units, "complete": result.complete, "coverage": result.coverage}
+    return table
+
+
+def tile_table(rows: Sequence[TileRow]) -> pd.DataFrame:
+    """Return one row per tile; see `Result.tiles`."""
+    import pandas as pd
+
+    return pd.DataFrame([_tile_record(row) for row in rows], columns=_TILE_COLUMNS)
+
+
+def tile_score_table(tile_findings: Sequence[TileFindings]) -> pd.DataFrame:
+    """Return one row per classified tile; see `Result.tile_scores`."""
+    import pandas as pd
+
+    rows = [
+        {"id": seen.tile.id, **dict(zip(_BOX, seen.tile.box.as_tuple(), strict=True))}
+        | dict(seen.findings.tile_scores)
+        for seen in tile_findings
+        if seen.findings.tile_scores
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["id", *_BOX])
+
+
+def class_numbers(findings: Findings) -> NDArray[np.int64]:
+    """Return a class number ``(n,)`` for each row.
+
+    The model's own where it gave one; rows without get the number of their label's other
+    rows, else those of a model without numbers are the positions of the labels in sorted
+    order (behind the model's highest number, where other labels have one).
+    """
+    numbers = np.array(findings.class_ids)
+    known = {label: int(n) for label, n in zip(findings.labels, numbers, strict=True) if n != -1}
+    first = max(known.values(), default=-1) + 1
+    unknown = sorted({label for label in findings.labels if label not in known})
+    known |= {label: first + i for i, label in enumerate(unknown)}
+    missing = np.flatnonzero(numbers == -1)
+    numbers[missing] = [known[findings.labels[i]] for i in missing]
+    return numbers
+
+
+def areas(findings: Findings) -> NDArray[np.float64]:
+    """Return the area ``(n,)`` in square pixels: of the polygon, the rotated box, else the box."""
+    out = cast("NDArray[np.float64]", area(findings.boxes))
+    if findings.oriented is not None:
+        turned = ~np.isnan(findings.oriented).any(axis=(1, 2))
+        out[turned] = _ring_areas(findings.oriented[turned])
+    for i, shape in enumerate(findings.polygons or ()):
+        if shape is not None:
+            out[i] = _polygon_area(shape)
+    return out
+
+
+def _ring_areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas of rings ``(n, k, 2)``."""
+    x, y = rings[..., 0], rings[..., 1]
+    twice = x * np.roll(y, -1, axis=-1) - y * np.roll(x, -1, axis=-1)
+    out: NDArray[np.float64] = np.abs(twice.sum(axis=-1)) / 2
+    return out
+
+
+def _polygon_area(shape: MultiPolygon) -> float:
+    total = 0.0
+    for exterior, *holes in shape:
+        total += float(_ring_areas(exterior)) - sum(float(_ring_areas(hole)) for hole in holes)
+    return total
+
+
+def _tile_record(row: TileRow) -> tuple[Any, ...]:
+    read, infer = (
+        np.nan if row.status == "restored" or value is None else value
+        for value in (row.read_seconds, row.infer_seconds)
+    )
+    tile = row.tile
+    return (
+        *(tile.id, tile.row, tile.col, *tile.box.as_tuple(), tile.scale),
+        *(row.status, row.attempts, read + infer, read, infer),
+        *(row.n_findings, row.saturated, row.model, row.worker, row.error),
+    )

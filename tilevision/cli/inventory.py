@@ -1,0 +1,113 @@
+"""``tilevision runs`` and ``tilevision models``: what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tilevision.cli.failing import printable
+from tilevision.cli.following import follow_run
+from tilevision.cli.prune import days, prune_checkpoint
+
+if TYPE_CHECKING:
+    from tilevision.modelspec.registry import Registered
+
+__all__ = ["models", "runs"]
+
+
+@click.command()
+@click.option(
+    "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+)
+@click.option("--follow", metavar="ID", help="Follow a run until it is over; Ctrl-C leaves it be.")
+@click.option("--images", "of", metavar="ID", help="List the images of a run of many.")
+@click.option(
+    "--prune", metavar="DAYS", help="Remove runs and stored tiles older than that, as 30 or 30d."
+)
+@click.option("--yes", is_flag=True, help="Prune without asking.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per run, or event followed."
+)
+@click.pass_context
+def runs(
+    ctx: click.Context,
+    /,
+    checkpoint: str,
+    follow: str | None,
+    of: str | None,
+    prune: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """List the runs of a checkpoint folder, the latest first; follow one, or prune old ones."""
+    if sum(asked is not None for asked in (follow, of, prune)) > 1:
+        raise click.UsageError("--follow, --images and --prune are three things; give one of them")
+    if follow is not None:
+        ctx.exit(follow_run(follow, checkpoint, as_json=as_json))
+    elif prune is not None:
+        prune_checkpoint(checkpoint, days(prune), ask=not yes)
+    elif of is not None:
+        _list_images(of, checkpoint, as_json=as_json)
+    else:
+        _list(checkpoint, as_json=as_json)
+
+
+def _list_images(run_id: str, checkpoint: str, *, as_json: bool) -> None:
+    import tilevision as tv
+
+    rows = tv.runs(checkpoint, images=run_id)
+    if as_json:
+        _print(rows.to_dict("records"), as_json=True)
+        return
+    _print(rows.drop(columns="error").to_dict("records"), as_json=False)
+    for image, error in zip(rows["image"], rows["error"], strict=True):
+        if error:
+            click.echo(printable(f"{image}: {error}"))
+
+
+def _list(checkpoint: str, *, as_json: bool) -> None:
+    import tilevision as tv
+
+    found = tv.runs(checkpoint)
+    found["started"] = [f"{when:%Y-%m-%d %H:%M:%S%z}" for when in found["started"]]
+    if found.empty:
+        click.echo(f"no runs in {checkpoint}", err=as_json)
+    else:
+        _print(found.to_dict("records"), as_json=as_json)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
+def models(as_json: bool) -> None:
+    """List the models that can be named, and the extra each needs."""
+    import tilevision as tv
+
+    _print([_model_row(known) for known in tv.models()], as_json=as_json)
+    if not as_json:
+        click.echo(
+            "\nAlso weights.onnx, a .pt of Ultralytics or PyTorch, a folder saved by transformers, "
+            "and FILE.py:FUNCTION."
+        )
+
+
+def _model_row(known: Registered) -> dict[str, Any]:
+    return {
+        "model": known.name,
+        "stages": ", ".join(known.stages),
+        "summary": known.summary,
+        "needs": f"tilevision[{known.extra}]" if known.extra else "",
+        "installed": known.installed,
+    }
+
+
+def _print(rows: Sequence[Mapping[Any, Any]], *, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row))
+        return
+    import pandas as pd
+
+    click.echo(printable(pd.DataFrame(rows).to_string(index=False)))

@@ -1,0 +1,135 @@
+"""Lists the runs of a checkpoint folder from their journals."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tilevision.errors import RunError
+from tilevision.events.facts import RunChanged, TileChanged
+from tilevision.events.images import ImageChanged, read_image
+from tilevision.events.journalreader import journal_path, read_manifest
+from tilevision.events.lines import from_line
+
+__all__ = ["RunSummary", "list_runs", "together"]
+
+_TILE = re.compile(rb'\{"kind":"tile","status":"(\w+)","id":"([^"\\]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a journal says of its run.
+
+    Parameters
+    ----------
+    id : str
+    image, model : str
+    status : str
+        The last the run was in; ``unreadable`` where the journal has no manifest. A killed
+        run still says ``running``: only its lock tells.
+    counts : dict of str to int
+        Tiles by latest status; ``pending`` for those that no line tells of.
+    started, changed : float
+        Seconds since the epoch: by the manifest; when the journal was last written.
+    manifest : dict
+    path : Path
+    images : dict of str to ImageChanged or None
+        Of a batch: what is told of each of its images last. None: the run of one image.
+    batch : str
+        Id of the batch that an image's run is part of.
+    """
+
+    id: str
+    image: str
+    model: str
+    status: str
+    counts: dict[str, int]
+    started: float
+    changed: float
+    path: Path
+    manifest: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, ImageChanged] | None = None
+    batch: str = ""
+
+
+def list_runs(folder: str | os.PathLike[str]) -> list[RunSummary]:
+    """Return the runs of a checkpoint folder, the latest first; reads journals only.
+
+    A batch is among them beside the runs of its images; see `together`.
+    """
+    journals = journal_path(folder, "*")
+    runs = [_summary(path) for path in journals.parent.glob(journals.name)]
+    return sorted(runs, key=lambda run: (run.started, run.id), reverse=True)
+
+
+def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
+    """Return `runs` with the images of each batch counted as the one run that it is."""
+    known = {run.id: run for run in runs}
+    merged = []
+    for run in known.values():
+        if run.images is not None:
+            counts = Counter[str]()
+            for image in run.images.values():  # of one that was begun again, its later run
+                counts.update(known[image.run].counts if image.run in known else {})
+            merged.append(replace(run, counts=dict(counts)))
+        elif run.batch not in known:
+            merged.append(run)
+    return merged
+
+
+def _summary(path: Path) -> RunSummary:
+    changed = path.stat().st_mtime
+    try:
+        manifest = read_manifest(path)
+    except RunError:
+        return RunSummary(path.stem, "", "", "unreadable", {}, changed, changed, path)
+    status, tiles, images = _fold(path)
+    counts = Counter(tiles.values())
+    known = manifest.get("n_tiles")
+    if isinstance(known, int) and known > len(tiles):
+        counts["pending"] += known - len(tiles)
+    started = manifest.get("started")
+    return RunSummary(
+        id=path.stem,
+        image=str(manifest.get("image", "")),
+        model=str(manifest.get("model", "")),
+        status=status,
+        counts=dict(counts),
+        started=float(started) if isinstance(started, (int, float)) else changed,
+        changed=changed,
+        path=path,
+        manifest=manifest,
+        images=images if "images" in manifest else None,
+        batch=str(manifest.get("batch", "")),
+    )
+
+
+def _fold(path: Path) -> tuple[str, dict[bytes, str], dict[str, ImageChanged]]:
+    """Return the last status of run, tiles and images; most lines need no parsing."""
+    status, tiles, images = "running", dict[bytes, str](), dict[str, ImageChanged]()
+    for line in _whole_lines(path):
+        match = _TILE.match(line)
+        if match:
+            tiles[match[2]] = match[1].decode()
+            continue
+        try:
+            event, image = from_line(line), read_image(line)
+        except ValueError:
+            continue
+        if image is not None:
+            images[image.image] = image
+        if isinstance(event, RunChanged):
+            status = event.status
+        elif isinstance(event, TileChanged):
+            tiles[event.tile.id.encode("utf-8", "backslashreplace")] = event.status
+    return status, tiles, images
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"}\n"))

@@ -1,0 +1,179 @@
+"""The detections of a result one by one, as plain values rounded for files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.analysis.tables import AREA_COLUMNS, areas, class_numbers
+from tilevision.findings import Findings, plain
+from tilevision.geometry import MultiPolygon
+
+if TYPE_CHECKING:
+    from tilevision.analysis.units import Units
+    from tilevision.result import Result
+
+__all__ = ["CHUNK", "Detection", "Ring", "detections", "unpacked"]
+
+CHUNK = 1024
+HERE = (0.0, 0.0)
+
+Ring = list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One detection in pixels of the full-resolution image, to 0.01 px.
+
+    Parameters
+    ----------
+    box : list of float
+        xmin, ymin, xmax, ymax, half-open.
+    label : str
+    class_id : int
+    score : float, optional
+    area : float
+        Square pixels, of the outline where there is one.
+    ground : float, optional
+        The same in the image's units: µm² or m², where they are known.
+    polygon : list of parts, optional
+        Parts of rings (exterior, then holes) of x, y; not closed.
+    oriented : list, optional
+        Four corners x, y.
+    point : list of float, optional
+        x, y.
+    text : str, optional
+    attributes : mapping, optional
+        Plain JSON values.
+    """
+
+    box: list[float]
+    label: str
+    class_id: int
+    score: float | None
+    area: float
+    ground: float | None
+    polygon: list[list[Ring]] | None
+    oriented: Ring | None
+    point: list[float] | None
+    text: str | None
+    attributes: Mapping[str, Any] | None
+
+    @property
+    def only_point(self) -> bool:
+        """Whether it is a point and nothing else: its box is empty."""
+        x0, y0, x1, y1 = self.box
+        return self.point is not None and self.outline is None and (x0 == x1 or y0 == y1)
+
+    @property
+    def outline(self) -> list[list[Ring]] | None:
+        """Parts of the polygon, else the rotated box as one part, else None."""
+        return self.polygon or ([[self.oriented]] if self.oriented is not None else None)
+
+
+def detections(result: Result, origin: tuple[float, float] = HERE) -> Iterator[Detection]:
+    """Yield the merged detections in their canonical order, a few thousand unpacked at a time.
+
+    Parameters
+    ----------
+    result : Result
+    origin : tuple of float
+        x, y of the pixel corner that coordinates are counted from.
+    """
+    found = result.findings
+    units = result.units if result.units.area in AREA_COLUMNS else None
+    yield from unpacked(found, class_numbers(found), origin, units)
+
+
+def unpacked(
+    found: Findings,
+    numbers: NDArray[np.int64],
+    origin: tuple[float, float] = HERE,
+    units: Units | None = None,
+) -> Iterator[Detection]:
+    """Yield the rows of `found`, numbered by class as `numbers` ``(n,)`` says."""
+    sizes = areas(found)
+    for start in range(0, len(found), CHUNK):
+        rows = slice(start, start + CHUNK)
+        ground = _ground(found.boxes[rows], sizes[rows], units)
+        yield from _chunk(found, numbers, sizes, ground, rows, np.array(origin))
+
+
+def _ground(
+    boxes: NDArray[np.float64], sizes: NDArray[np.float64], units: Units | None
+) -> list[float | None]:
+    if units is None:
+        return [None] * len(boxes)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return list(np.round(units.of(centres, sizes), 4).tolist())
+
+
+def _chunk(
+    found: Findings,
+    numbers: NDArray[np.int64],
+    sizes: NDArray[np.float64],
+    ground: list[float | None],
+    rows: slice,
+    origin: NDArray[np.float64],
+) -> Iterator[Detection]:
+    boxes = _rounded(found.boxes[rows] - np.tile(origin, 2))
+    columns = zip(
+        boxes,
+        found.labels[rows].tolist(),
+        numbers[rows].tolist(),
+        _optional(np.round(found.scores[rows], 5)),
+        _rounded(sizes[rows]),
+        ground,
+        _optional_column(found.polygons, rows, len(boxes)),
+        _present(found.oriented, rows, len(boxes), origin),
+        _present(found.points, rows, len(boxes), origin),
+        _optional_column(found.texts, rows, len(boxes)),
+        _optional_column(found.attributes, rows, len(boxes)),
+        strict=True,
+    )
+    for box, label, number, score, size, real, shape, oriented, point, text, attributes in columns:
+        yield Detection(
+            box=box,
+            label=str(label),
+            class_id=number,
+            score=score,
+            area=size,
+            ground=real,
+            polygon=_polygon(shape, origin),
+            oriented=oriented,
+            point=point,
+            text=text,
+            attributes=plain(attributes),
+        )
+
+
+def _rounded(values: NDArray[np.float64]) -> list[Any]:
+    out: list[Any] = (np.round(values, 2) + 0.0).tolist()  # no -0.0
+    return out
+
+
+def _optional(values: NDArray[np.float64]) -> list[float | None]:
+    return [None if value != value else value for value in values.tolist()]
+
+
+def _optional_column(column: tuple[Any, ...] | None, rows: slice, n: int) -> tuple[Any, ...]:
+    return (None,) * n if column is None else column[rows]
+
+
+def _present(
+    column: NDArray[np.float64] | None, rows: slice, n: int, origin: NDArray[np.float64]
+) -> list[Any]:
+    """Return the rows of an optional column of coordinates, None where they are NaN."""
+    if column is None:
+        return [None] * n
+    values = column[rows] - origin
+    empty: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(values).reshape(n, -1), axis=1)
+    return [None if e else v for v, e in zip(_rounded(values), empty, strict=True)]
+
+
+def _polygon(shape: MultiPolygon | None, origin: NDArray[np.float64]) -> list[list[Ring]] | None:
+    return [[_rounded(ring - origin) for ring in part] for part in shape] if shape else None

@@ -1,0 +1,237 @@
+"""The client's side of Dask: submits tasks, and turns what comes back into signals on a queue."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+from uuid import uuid4
+
+from dask.delayed import delayed
+from distributed import Future, span
+
+from tilevision.cluster import Cluster
+from tilevision.errors import ClusterError
+from tilevision.fanout.worker import Batch, Report, WorkPlugin, run_batch
+from tilevision.grid import Tile
+from tilevision.infer import Work
+from tilevision.schedule.messages import Submit
+
+__all__ = ["Broken", "Dispatch", "Flight", "Heard", "Landed", "WorkersSeen"]
+
+PINNED_PRIORITY = 1
+BRING_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker says that it has begun a tile; `cold`: its model has not answered before."""
+
+    task: str
+    tile: int
+    worker: str
+    cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A task's result has been gathered."""
+
+    task: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A task has no result.
+
+    Parameters
+    ----------
+    task : str
+    error : BaseException
+    raised : bool
+        Whether the task itself raised it, rather than Dask having lost the task.
+    """
+
+    task: str
+    error: BaseException
+    raised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersSeen:
+    """The workers that the scheduler has: address to number of threads."""
+
+    workers: dict[str, int]
+
+
+@dataclass(slots=True)
+class Flight:
+    """A task that was submitted and has not come back.
+
+    Parameters
+    ----------
+    submit : Submit
+    future : distributed.Future
+    worker : str
+        Where it runs, as far as heard.
+    """
+
+    submit: Submit
+    future: Future
+    worker: str = ""
+
+    def attempts(self) -> dict[Tile, int]:
+        """Return the number of each tile's attempt, from 1."""
+        return dict(zip(self.submit.tiles, self.submit.attempts, strict=True))
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One run's tasks on one cluster.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    work : Work
+    run_id : str
+    inbox : SimpleQueue
+        Gets `Heard`, `Landed`, `Broken` and `WorkersSeen`, from other threads.
+    """
+
+    cluster: Cluster
+    work: Work
+    run_id: str
+    inbox: SimpleQueue[Any]
+    flights: dict[str, Flight] = field(default_factory=dict)
+    _name: str = ""
+    _nonce: str = ""
+    _looking: bool = False
+
+    def open(self) -> None:
+        """Bring the work to the workers and listen to them; again after a rebuild.
+
+        Raises
+        ------
+        ClusterError
+            If a worker cannot take the work: it lacks the package, or has another version.
+        """
+        client = self.cluster.client
+        self._nonce = uuid4().hex[:8]
+        self._name = f"tilevision-{self.run_id}-{self._nonce}"
+        self._looking = False
+        plugin = WorkPlugin(self._name, pickle.dumps(self.work))
+        loop = client.loop.asyncio_loop
+        brought = asyncio.run_coroutine_threadsafe(self._bring(client, plugin), loop)
+        try:
+            # A worker that is too busy to answer gets the work later; its tasks wait for it.
+            with suppress(TimeoutError):
+                brought.result(timeout=BRING_SECONDS)
+        except Exception as error:
+            raise ClusterError(
+                f"a Dask worker cannot take the work ({type(error).__name__}: {error}); "
+                "install the same tilevision there as here"
+            ) from error
+        client.subscribe_topic(self._name, self._hear)
+
+    @staticmethod
+    async def _bring(client: Any, plugin: WorkPlugin) -> None:
+        await client.register_plugin(plugin, name=plugin.name)
+
+    def close(self) -> None:
+        """Let go of whatever is still under way; the workers forget the work."""
+        client = self.cluster.client
+        self.release(list(self.flights))
+        if self.cluster.alive:
+            with suppress(
+                Exception
+            ):  # the cluster may go at this very moment; nothing is left to do
+                client.unsubscribe_topic(self._name)
+                client.loop.add_callback(self._forget, client, self._name)
+
+    @staticmethod
+    async def _forget(client: Any, name: str) -> None:
+        with suppress(Exception):  # as in `close`
+            await client.unregister_worker_plugin(name)
+
+    def submit(self, submits: Sequence[Submit]) -> None:
+        """Send tasks, those for any worker in one message."""
+        for worker in dict.fromkeys(submit.worker for submit in submits):
+            self._send([submit for submit in submits if submit.worker == worker], worker)
+
+    def _send(self, submits: Sequence[Submit], worker: str | None) -> None:
+        client = self.cluster.client
+        node = delayed(run_batch, pure=False, traverse=False)
+        with span("tilevision", self.run_id, "tiles"):
+            nodes = [
+                node(
+                    pickle.dumps(Batch(self._name, submit.task, submit.tiles, self._name)),
+                    # Runs side by side have tiles of the same name, and Dask would hand one run
+                    # the other's results; it still groups keys by what precedes the tile.
+                    dask_key_name=f"{submit.task}-{self._nonce}",
+                )
+                for submit in submits
+            ]
+            futures = client.compute(
+                nodes,
+                optimize_graph=False,
+                retries=0,
+                workers=None if worker is None else [worker],
+                allow_other_workers=False,
+                priority=0 if worker is None else PINNED_PRIORITY,
+                traverse=False,
+            )
+        for submit, future in zip(submits, futures, strict=True):
+            self.flights[submit.task] = Flight(submit, future)
+            client.loop.add_callback(self._await, submit.task, future)
+
+    async def _await(self, task: str, future: Future) -> None:
+        """Wait on the client's loop for one task, and gather it at once."""
+        try:
+            report = await future
+        except BaseException as error:  # noqa: BLE001 cancellations are signals as well
+            self.inbox.put(Broken(task, error, raised=future.status == "error"))
+        else:
+            self.inbox.put(Landed(task, report))
+
+    def _hear(self, event: tuple[float, Any]) -> None:
+        _, message = event
+        self.inbox.put(Heard(**message))
+
+    def release(self, tasks: Sequence[str]) -> list[Flight]:
+        """Take tasks out of the air; what they still bring is ignored."""
+        flights = [self.flights.pop(task) for task in tasks if task in self.flights]
+        for flight in flights:
+            flight.future.release()
+        return flights
+
+    def abandon(self, task: str, *, restart_worker: bool) -> None:
+        """Forget a task that takes too long, and replace the worker it hangs on."""
+        flight = self.flights.pop(task, None)
+        if flight is not None:
+            self.cluster.client.loop.add_callback(self._abandon, flight, restart_worker)
+
+    async def _abandon(self, flight: Flight, restart_worker: bool) -> None:
+        worker = flight.worker
+        if restart_worker and not worker:  # its start was never heard of
+            with suppress(OSError):  # a lost scheduler shows in every other task
+                processing = await self.cluster.client.scheduler.processing(workers=None)
+                worker = next((w for w in processing if flight.future.key in processing[w]), "")
+        flight.future.release()
+        if restart_worker and worker:
+            self.cluster.restart_worker(worker)
+
+    def look(self) -> None:
+        """Ask the scheduler for its workers; the answer comes as `WorkersSeen`."""
+        if not self._looking and self.cluster.alive:
+            self._looking = True
+            self.cluster.client.loop.add_callback(self._look)
+
+    async def _look(self) -> None:
+        with suppress(Exception):  # no answer is an answer: the watchdog counts the time
+            self.inbox.put(WorkersSeen(dict(await self.cluster.client.scheduler.ncores())))
+        self._looking = False

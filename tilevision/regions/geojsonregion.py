@@ -1,0 +1,193 @@
+"""Regions drawn elsewhere: GeoJSON, in pixels or on the ground."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tilevision.errors import GridError, SourceError
+from tilevision.regions.regionshapes import polygonal
+from tilevision.sources import ImageMetadata
+
+__all__ = ["geojson_polygons", "load_geojson"]
+
+_LARGEST = 256 << 20
+_MOST_NESTED = 20
+_GEOMETRIES = ("Polygon", "MultiPolygon")
+_WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+_LONG_LAT = "OGC:CRS84"
+# Straight lines in degrees are bent in other systems: they are followed this closely.
+_STEP_DEGREES, _STEPS = 0.01, 256
+
+
+def load_geojson(path: Path) -> Mapping[str, Any] | None:
+    """Return the object in a file; None if the file is not JSON at all.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or holds JSON of another kind.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
+                return None
+            file.seek(0)
+            text = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise SourceError(f"region {path}: {error.strerror}") from None
+    if len(text) > _LARGEST:
+        raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"region {path} is not whole JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"region {path} holds a {type(value).__name__}, not a GeoJSON object")
+    return value
+
+
+def geojson_polygons(
+    value: Mapping[str, Any], metadata: ImageMetadata
+) -> tuple[list[Any], tuple[str, ...]]:
+    """Return the polygons of a GeoJSON object in pixels of the image, and what should be told.
+
+    On an image with a coordinate reference system they are longitude and latitude (WGS 84,
+    RFC 7946) unless the object names another ``crs`` or says ``"coordinates_in": "pixels"``,
+    as exports of tilevision do, which may count from an ``origin``; on any other image they
+    are pixels. Points and lines have no area and are left out.
+
+    Parameters
+    ----------
+    value : mapping
+        Geometry, Feature or FeatureCollection.
+    metadata : ImageMetadata
+        Of the image.
+
+    Raises
+    ------
+    GridError
+        If the object is malformed, holds no polygon, or lies outside the image's system.
+    SourceError
+        If rasterio is needed and absent.
+    """
+    found, dropped = [], 0
+    for geometry in _geometries(value, 0):
+        if geometry["type"] in _WITHOUT_AREA:
+            dropped += 1
+        else:
+            found.append(_shape(geometry))
+    if not found:
+        raise GridError("region is GeoJSON without a polygon; draw one around what to analyse")
+    note = (f"region: {dropped:,} points and lines were left out; they have no area",)
+    frame = str(value.get("coordinates_in", ""))
+    placed = metadata.crs is not None and metadata.transform is not None
+    if placed and not frame.startswith("pixels"):
+        found = _to_pixels(found, _named_crs(value), metadata)
+    elif frame.startswith("degrees"):
+        raise GridError(
+            "region is GeoJSON in degrees, and the image does not say where on Earth it is; give "
+            "the region in pixels"
+        )
+    elif "origin" in value:
+        found = _moved(found, value["origin"])
+    return found, note if dropped else ()
+
+
+def _geometries(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
+    """Yield the geometries in an object, however it nests them."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if depth > _MOST_NESTED:
+        raise GridError("region is GeoJSON that is nested too deeply")
+    if kind == "Feature":
+        if value.get("geometry") is not None:
+            yield from _geometries(value["geometry"], depth + 1)
+    elif kind in ("FeatureCollection", "GeometryCollection"):
+        parts = value.get("features" if kind == "FeatureCollection" else "geometries")
+        if not isinstance(parts, (list, tuple)):
+            raise GridError(f"region is a GeoJSON {kind} without its list")
+        for part in parts:
+            yield from _geometries(part, depth + 1)
+    elif kind in (*_GEOMETRIES, *_WITHOUT_AREA):
+        yield value
+    else:
+        raise GridError(f"region is GeoJSON of type {kind!r:.40}; give polygons or features")
+
+
+def _shape(geometry: Mapping[str, Any]) -> Any:
+    try:
+        shape = shapely.geometry.shape(dict(geometry))
+        # Heights are allowed and mean nothing here.
+        shape = shapely.force_2d(shape)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, shapely.GEOSException):
+        raise GridError(
+            f"region is GeoJSON whose {geometry['type']} has no proper rings of x, y"
+        ) from None
+    if not np.isfinite(shapely.get_coordinates(shape)).all():
+        raise GridError("region is GeoJSON with a coordinate that is not finite")
+    return shape
+
+
+def _moved(found: list[Any], origin: Any) -> list[Any]:
+    """Return polygons that count from pixel `origin` as they lie on the image."""
+    try:
+        move = np.array([float(number) for number in origin]).reshape(2)
+    except (TypeError, ValueError):
+        raise GridError(f"region is GeoJSON with origin {origin!r:.40}; it is x, y") from None
+    return [shapely.transform(shape, lambda points: points + move) for shape in found]
+
+
+def _named_crs(value: Mapping[str, Any]) -> str:
+    """Return the system an object names as GeoJSON of 2008 did, else that of RFC 7946."""
+    crs = value.get("crs")
+    properties = crs.get("properties") if isinstance(crs, Mapping) else None
+    name = properties.get("name") if isinstance(properties, Mapping) else None
+    return name if isinstance(name, str) else _LONG_LAT
+
+
+def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]:
+    assert metadata.crs is not None and metadata.transform is not None  # the caller has looked
+    try:
+        from rasterio.crs import CRS
+        from rasterio.warp import transform
+    except ImportError:
+        raise SourceError(
+            "a GeoJSON region on an image with map coordinates needs rasterio: "
+            "pip install 'tilevision[geo]'"
+        ) from None
+    a, b, c, d, e, f = metadata.transform
+
+    def warp(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        ground = np.column_stack(transform(source, target, points[:, 0], points[:, 1]))
+        return np.asarray(np.linalg.solve([[a, b], [d, e]], (ground - (c, f)).T).T, np.float64)
+
+    try:
+        source, target = CRS.from_user_input(crs), CRS.from_user_input(metadata.crs)
+        if source.is_geographic:
+            found = [_along_degrees(shape) for shape in found]
+        warped = [shapely.transform(shape, warp) for shape in found]
+    except Exception as error:  # noqa: BLE001 - GDAL's own errors have no public base
+        raise GridError(
+            f"region cannot be brought from {crs} to {metadata.crs} of the image: "
+            f"{' '.join(str(error).split())}"
+        ) from None
+    if not all(np.isfinite(shapely.get_coordinates(shape)).all() for shape in warped):
+        raise GridError(f"region reaches outside what {metadata.crs} of the image can describe")
+    return warped
+
+
+def _along_degrees(shape: Any) -> Any:
+    x0, y0, x1, y1 = shapely.bounds(shape)
+    if x0 < -540 or x1 > 540 or y0 < -90 or y1 > 90:
+        raise GridError(
+            f"region reaches from {x0:g}, {y0:g} to {x1:g}, {y1:g}, which is not longitude and "
+            'latitude; if it is in pixels, give it the member "coordinates_in": "pixels"'
+        )
+    step = max(_STEP_DEGREES, max(x1 - x0, y1 - y0) / _STEPS)
+    return polygonal(shape) if not shape.is_valid else shapely.segmentize(shape, step)

@@ -1,0 +1,153 @@
+"""PNG, JPEG, WebP, BMP, GIF and the like: decoded once, by Pillow, into a staging file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.capacity import check_plausible
+from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
+from tilevision.sources.identity import file_options, known_fingerprint
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staging.staged import StagedSource, open_array, staged_note
+from tilevision.sources.staging.stagingfile import stage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FORMATS", "open_flat", "open_pillow", "picture_format"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+# Part of the staging file's name: another way of decoding must not find the old pixels.
+_DECODER = "flat1"
+
+
+def open_flat(
+    path: str,
+    *,
+    mpp: tuple[float, float] | None = None,
+    stamp: tuple[int, int] | None = None,
+    fingerprint: str = "",
+) -> StagedSource:
+    """Open a picture file that has no windows, decoding it once for all processes here.
+
+    Parameters
+    ----------
+    path : str
+    mpp : tuple of float, optional
+        Microns per pixel in x and y, where the caller knows them.
+    stamp : tuple of int, optional
+        Size and modification time under which the file had `fingerprint`.
+    fingerprint : str
+
+    Raises
+    ------
+    SourceError
+        If the file is no picture, is damaged, or too big to be decoded here.
+    """
+    with _opened(path) as image:
+        layout = PictureLayout.of(image, path)
+        check_plausible(path, *image.size, Path(path).stat().st_size)
+        fingerprint = known_fingerprint(path, stamp, fingerprint)
+
+        def write(out: Pixels) -> Iterator[int]:
+            return decode_picture(path, image, layout, out)
+
+        key = f"{fingerprint}-{_DECODER}"
+        staged = stage(key, layout.shape, layout.dtype, write, lambda: layout.check(path))
+        metadata = ImageMetadata(
+            format=image.format or "",
+            mpp=mpp,
+            frames=_frames(image),
+            orientation=layout.orientation,
+            notes=(staged_note(staged),),
+        )
+    reference = SourceRef(
+        opener="tilevision.sources.formats.flat:open_flat",
+        path=path,
+        options={"mpp": mpp, **file_options(path, fingerprint)},
+        fingerprint=fingerprint,
+    )
+    return StagedSource(path, staged, metadata, reference)
+
+
+def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> StagedSource:
+    """Open a Pillow image that is in memory, or that Pillow has yet to load.
+
+    Raises
+    ------
+    SourceError
+        If Pillow cannot load it, or it is empty.
+    """
+    name = f"the {image.format or image.mode} image"
+    layout = PictureLayout.of(image)
+    if 0 in image.size:
+        raise SourceError(f"{name} is empty ({image.width}×{image.height} px); give one pixel")
+    layout.check(name)
+    out = np.empty(layout.shape, layout.dtype)
+    for _ in decode_picture(name, image, layout, out):
+        pass
+    return open_array(
+        out, mpp=mpp, file_format=image.format or "PIL", orientation=layout.orientation
+    )
+
+
+def picture_format(prefix: bytes) -> str:
+    """Return which of `FORMATS` a file that begins with these 16 bytes is, or nothing."""
+    from PIL import Image as Pillow
+
+    Pillow.init()
+    padded = prefix[:16].ljust(16, b"\0")
+    for name in FORMATS:
+        accepts = Pillow.OPEN[name][1]
+        if accepts is not None and accepts(padded) is True:
+            return name
+    return ""
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image]:
+    with Path(path).open("rb") as file:
+        image = _identified(path, file)
+        try:
+            yield image
+        finally:
+            image.close()
+
+
+def _identified(path: str, file: BinaryIO) -> Image:
+    # Image.open refuses big pictures by a limit that is one global for the whole process;
+    # here the memory there is decides what can be decoded.
+    from PIL import Image as Pillow
+
+    prefix = file.read(16)
+    name = picture_format(prefix)
+    if not name:
+        raise SourceError(
+            f"{path} is not an image that tilevision reads (TIFF, SVS, {', '.join(FORMATS)})"
+            f"{_looks_like(prefix)}"
+        )
+    file.seek(0)
+    try:
+        image: Image = Pillow.OPEN[name][0](file, path)
+    except Exception as error:
+        raise damaged(path, error) from error
+    return image
+
+
+def _looks_like(prefix: bytes) -> str:
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in prefix):
+        return ": it looks like text"
+    return "; convert it to one of these"
+
+
+def _frames(image: Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001  a broken later frame must not cost the first
+        return 1

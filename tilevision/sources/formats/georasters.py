@@ -1,0 +1,316 @@
+"""Maps and scenes that are no TIFF, through GDAL: JPEG 2000, VRT, ERDAS, ENVI and their like.
+
+Read by window and overview, all bands as stored. GeoTIFF and COG stay with the TIFF reader,
+and pictures that Pillow knows with Pillow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.sources.capacity import check_plausible
+from tilevision.sources.depth import declared_scaling
+from tilevision.sources.filetree import FileWatch, Tree, tree_of
+from tilevision.sources.identity import fingerprint_of_file
+from tilevision.sources.levels import LevelReader
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staging.staged import check_image_shape
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+__all__ = ["SUFFIXES", "GeoSource", "RasterLevel", "is_raster", "open_raster"]
+
+# Of GDAL's formats those of one image in local files: no services, no vectors, no containers.
+_DRIVERS = (
+    *("VRT", "JP2OpenJPEG", "HFA", "ENVI", "EHdr", "ERS", "PCIDSK", "NITF", "ILWIS", "RST"),
+    *("AAIGrid", "GSBG", "GS7BG", "SAGA", "DTED", "SRTMHGT", "USGSDEM", "RMF", "KRO", "BT"),
+)
+SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
+_LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
+_STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
+
+
+class GeoSource(LevelReader):
+    """A raster that GDAL reads.
+
+    Parameters
+    ----------
+    path : str
+    levels : sequence of RasterLevel
+    bands : int
+    dtype : numpy.dtype
+    metadata : ImageMetadata
+    options : dict
+        What `open_raster` was asked for, beyond the path, and what tells the raster's files.
+    fingerprint : str
+    files : sequence of Path
+        All that the raster is made of.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        levels: Sequence[RasterLevel],
+        bands: int,
+        dtype: np.dtype[Any],
+        metadata: ImageMetadata,
+        options: dict[str, Any],
+        fingerprint: str,
+        files: Sequence[Path],
+    ) -> None:
+        super().__init__(path, levels, bands, dtype, metadata)
+        self.watch = FileWatch(path, lambda: files, options["tree"])
+        self._path = path
+        self._rasters = tuple(levels)
+        self._options = options
+        self._fingerprint = fingerprint
+
+    @property
+    def reference(self) -> SourceRef:
+        """What a worker opens this raster again from."""
+        return SourceRef(
+            opener="tilevision.sources.formats.georasters:open_raster",
+            path=self._path,
+            options={**self._options, "fingerprint": self._fingerprint},
+            fingerprint=self._fingerprint,
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        for level in self._rasters:
+            level.close()
+
+
+class RasterLevel:
+    """The full resolution of a raster, or one of its overviews.
+
+    A GDAL dataset serves one thread at a time: each that reads at once has its own.
+
+    Parameters
+    ----------
+    path : str
+    overview : int, optional
+        Which overview, from 0; None is the full resolution.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    dtype : numpy.dtype
+        That holds the values of every band.
+    """
+
+    def __init__(self, path: str, overview: int | None = None) -> None:
+        self._path = path
+        self._overview = overview
+        self._idle: list[DatasetReader] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        with self._dataset() as dataset:
+            self.size = (int(dataset.width), int(dataset.height))
+            high, wide = dataset.block_shapes[0] if dataset.count else (1, 1)
+            self.dtype: np.dtype[Any] = np.result_type(*dataset.dtypes or ["uint8"])
+        self.chunk = (int(wide), int(high))
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        from rasterio.windows import Window
+
+        window = Window(x0, y0, x1 - x0, y1 - y0)
+        with self._dataset() as dataset:
+            wanted = dataset.indexes if bands is None else [band + 1 for band in bands]
+            try:
+                if len(set(dataset.dtypes)) == 1:
+                    found = dataset.read(wanted, window=window)
+                else:  # which rasterio does not read together
+                    parts = [dataset.read(band, window=window) for band in wanted]
+                    found = np.stack(parts).astype(self.dtype)
+            except Exception as error:
+                raise SourceError(
+                    f"{self._path} cannot be read at {x0}, {y0} ({_words(error)}); it is damaged: "
+                    "get it again, with the files that belong to it"
+                ) from error
+        return np.ascontiguousarray(np.moveaxis(found, 0, -1))
+
+    def close(self) -> None:
+        """Close every dataset that nobody reads; reads after this are errors."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().close()
+
+    @contextmanager
+    def _dataset(self) -> Iterator[DatasetReader]:
+        with self._lock:
+            if self._closed:
+                raise SourceError(f"{self._path} is closed; open it again to read it")
+            dataset = self._idle.pop() if self._idle else None
+        dataset = dataset or _opened(self._path, self._overview)
+        try:
+            yield dataset
+        finally:
+            with self._lock:
+                if self._closed:
+                    dataset.close()
+                else:
+                    self._idle.append(dataset)
+
+
+def is_raster(path: str, *, picture: str) -> bool:
+    """Say whether a file is one for GDAL.
+
+    Parameters
+    ----------
+    path : str
+    picture : str
+        What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
+        map or large, which has windows here, or of bands that have no colour.
+    """
+    known = not picture and Path(path).suffix.lower() in SUFFIXES
+    if picture not in ("", "JPEG2000"):
+        return False
+    try:
+        import rasterio  # noqa: F401  only whether it is there
+    except ImportError:
+        return known
+    with suppress(SourceError), _opened(path) as dataset:
+        large = dataset.width * dataset.height > _LARGE
+        return not picture or bool(dataset.crs) or large or _colourless(dataset)
+    return known
+
+
+def _colourless(dataset: DatasetReader) -> bool:
+    """Say whether no colour is told of several bands: Pillow takes such JPEG 2000 for damaged."""
+    return dataset.count > 2 and dataset.colorinterp[0].name in ("undefined", "gray")
+
+
+def open_raster(
+    path: str,
+    *,
+    mpp: tuple[float, float] | None = None,
+    tree: Tree | None = None,
+    fingerprint: str = "",
+) -> GeoSource:
+    """Open a raster that GDAL reads.
+
+    Parameters
+    ----------
+    path : str
+    mpp : tuple of float, optional
+        Microns per pixel in x and y, where the caller knows them.
+    tree : tuple of int, optional
+        Number, bytes and latest change (ns) of its files under which it had `fingerprint`.
+    fingerprint : str
+
+    Raises
+    ------
+    SourceError
+        If rasterio is not installed, or the raster is damaged or holds no image.
+    """
+    with _opened(path) as dataset:
+        bands = int(dataset.count)
+        if not bands:
+            raise SourceError(
+                f"{path} holds no image of its own; give one of those in it "
+                f"({', '.join(dataset.subdatasets[:3]) or 'it names none'})"
+            )
+        try:
+            overviews = dataset.overviews(1)
+            metadata = _metadata(dataset, mpp)
+        except Exception as error:
+            raise _damaged(path, error) from error
+        files = _files(path, dataset)
+        found = tree_of(path, files)
+        made_here = dataset.driver == "VRT" and len(files) == 1  # of no file, or of distant ones
+        if not made_here and all(Path(name).is_file() for name in dataset.files):
+            check_plausible(path, dataset.width, dataset.height, found[1])
+    levels = [RasterLevel(path)]
+    levels += [RasterLevel(path, number) for number in range(len(overviews))]
+    size, dtype = levels[0].size, levels[0].dtype
+    check_image_shape((size[1], size[0], bands), dtype, path)
+    metadata = replace(metadata, levels=tuple(level.size for level in levels))
+    if not fingerprint or tree is None or tuple(tree) != found:
+        fingerprint = _fingerprint(files)
+    options = {"mpp": mpp, "tree": found}
+    return GeoSource(path, levels, bands, dtype, metadata, options, fingerprint, files)
+
+
+def _opened(path: str, overview: int | None = None) -> DatasetReader:
+    try:
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
+        from rasterio.io import DatasetReader
+    except ImportError:
+        raise SourceError(
+            f"{path} is a raster for GDAL, which needs rasterio: pip install 'tilevision[geo]'"
+        ) from None
+    options = {} if overview is None else {"overview_level": overview}
+    try:
+        # Not shared: GDAL would hand one dataset to all threads.
+        with rasterio.Env(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return DatasetReader(path, driver=list(_DRIVERS), sharing=False, **options)
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageMetadata:
+    crs, transform = dataset.crs, dataset.transform
+    code = crs.to_epsg() if crs else None
+    return ImageMetadata(
+        format="JPEG2000" if dataset.driver.startswith("JP2") else dataset.driver,
+        mpp=mpp,
+        crs=f"EPSG:{code}" if code else crs.to_wkt() if crs else None,
+        transform=None if transform.is_identity else tuple(float(v) for v in transform[:6]),
+        nodata=None if dataset.nodata is None else float(dataset.nodata),
+        scaling=declared_scaling(dataset.scales, dataset.offsets),
+    )
+
+
+def _files(path: str, dataset: DatasetReader) -> list[Path]:
+    """Return the raster's files, itself first: headers, overviews, what a VRT is made of."""
+    if dataset.driver == "VRT":
+        _check_named(Path(path))
+    beside = {Path(name) for name in dataset.files if not name.endswith(_STATISTICS)}
+    return [Path(path), *sorted(file for file in beside - {Path(path)} if file.is_file())]
+
+
+def _check_named(vrt: Path) -> None:
+    # GDAL shows a file that is missing as zeros.
+    text = vrt.read_text(encoding="utf-8", errors="replace")
+    for name in re.findall(r"<SourceFilename[^>]*>([^<:]+)</SourceFilename>", text):
+        named = vrt.parent / unescape(name.strip())
+        if not str(named).startswith("/vsi") and not named.exists():
+            raise SourceError(f"{vrt} names {named}, which is missing; put it back")
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of the one file, or over the contents of all."""
+    digests = [fingerprint_of_file(file) for file in files]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _damaged(path: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"{path} is no raster that GDAL reads, or is damaged ({_words(error)}); "
+        "get it again, with the files that belong to it"
+    )
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

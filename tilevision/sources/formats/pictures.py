@@ -1,0 +1,264 @@
+"""What a Pillow image becomes: upright, opaque, grey or RGB, at the depth it was stored.
+
+Palettes become RGB, bilevel 0 and 255, CMYK RGB; what is transparent is shown over white,
+as a document viewer would. 16-bit values stay 16-bit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import SourceError
+from tilevision.sources.capacity import check_decodes, too_big
+from tilevision.sources.identity import row_blocks
+from tilevision.sources.source import Pixels
+from tilevision.sources.staging.jpegrows import JpegRows, has_decoder, in_one_pass
+from tilevision.sources.staging.pngrows import PngRows
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["PictureLayout", "damaged", "decode_picture", "upright"]
+
+_ORIENTATION_TAG = 0x0112
+_TURNED = 5  # EXIF orientations from here on swap width and height
+_ODD_DEPTHS = {
+    "I": "int32",
+    "F": "float32",
+    "I;16": "uint16",
+    "I;16L": "uint16",
+    "I;16B": "uint16",
+    "I;16N": "uint16",
+}
+_GREY_WITH_ALPHA = 4  # a colour type of PNG
+_GREY = ("1", "L", "LA", "La")
+_SMALL_MODES = ("1", "L", "P")
+# Pictures up to this are decoded whole: they are over before anybody looks.
+_SMALL_PIXELS = 1 << 22
+_ROW_BLOCKS = 4  # to a block of the usual size: several copies of each are in work at a time
+_EXTRA = "pip install 'tilevision[huge]' to have it decoded by rows, or "
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLayout:
+    """What the decoded picture will look like, known from its header alone.
+
+    Parameters
+    ----------
+    width, height : int
+        As stored, pixels.
+    bands : int
+    dtype : numpy.dtype
+    orientation : int
+        EXIF orientation; applied while decoding.
+    deep_colour : bool
+        16 bits a band in several bands: Pillow would keep only 8 of them.
+    bytes_per_pixel : int
+        That the decoder needs for the whole picture.
+    by_rows : PngRows or JpegRows, optional
+        Decodes it by rows, in little memory.
+    remedy : str
+        What would make that possible.
+    """
+
+    width: int
+    height: int
+    bands: int
+    dtype: np.dtype[Any]
+    orientation: int
+    deep_colour: bool
+    bytes_per_pixel: int
+    by_rows: PngRows | JpegRows | None = None
+    remedy: str = ""
+
+    @classmethod
+    def of(cls, image: Image, path: str = "") -> PictureLayout:
+        """Read the layout from `image` without loading its pixels.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image
+        path : str
+            Of the file that it is, where it is one as it was opened.
+        """
+        width, height = image.size
+        deep_bands = _deep_bands(image)
+        deep = deep_bands > 0
+        bands = deep_bands or (1 if image.mode in _GREY or image.mode in _ODD_DEPTHS else 3)
+        dtype = np.dtype("uint16" if deep else _ODD_DEPTHS.get(image.mode, "uint8"))
+        cost = 1 if image.mode in _SMALL_MODES else 4
+        layout = cls(width, height, bands, dtype, _orientation(image), deep, 8 if deep else cost)
+        if not path or width * height <= _SMALL_PIXELS:
+            return layout
+        if image.format == "PNG":
+            return replace(layout, by_rows=PngRows.of(path))
+        if image.format != "JPEG":
+            return layout
+        if not in_one_pass(path):
+            return replace(layout, bytes_per_pixel=cost + 2 * len(image.getbands()))
+        if not has_decoder():
+            return replace(layout, remedy=_EXTRA)
+        return replace(layout, by_rows=JpegRows(width, height, image.mode))
+
+    def check(self, name: str) -> None:
+        """Check that the picture can be decoded here.
+
+        Raises
+        ------
+        SourceError
+            If it has no pixels, or needs more memory than there is.
+        """
+        if self.by_rows is None:
+            check_decodes(name, self.width, self.height, self.bytes_per_pixel, self.remedy)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and bands, upright."""
+        if self.orientation >= _TURNED:
+            return self.width, self.height, self.bands
+        return self.height, self.width, self.bands
+
+
+def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) -> Iterator[int]:
+    """Fill `out`, of ``layout.shape``, with the pixels of `image`, a band of rows at a time.
+
+    Yields
+    ------
+    int
+        Rows of `out` that are done, or as many as their share of the picture.
+
+    Raises
+    ------
+    SourceError
+        If the picture is damaged, or there is not enough memory to decode it.
+    """
+    target = upright(out, layout.orientation)
+    if layout.by_rows is not None:
+        blocks = _by_rows(name, layout, layout.by_rows)
+    elif layout.deep_colour:
+        blocks = _deep(getattr(image, "filename", name))
+    else:
+        blocks = _whole(image, layout)
+    start = 0
+    try:
+        for block in blocks:
+            target[start : start + len(block)] = block
+            start += len(block)
+            yield start * len(out) // layout.height
+    except MemoryError as error:
+        raise too_big(name, layout.width, layout.height) from error
+    except Exception as error:
+        raise damaged(name, error) from error
+
+
+def upright(array: Pixels, orientation: int) -> Pixels:
+    """Return the view of an upright ``(h, w, c)`` array in the order a file stores it.
+
+    What is written to the view at a stored position lands where EXIF `orientation` says.
+    """
+    turns: dict[int, Callable[[Pixels], Pixels]] = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: a.transpose(1, 0, 2)[::-1],
+        7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+        8: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    }
+    return turns[orientation](array) if orientation in turns else array
+
+
+def damaged(name: str, error: BaseException) -> SourceError:
+    """Return the error for a file whose content cannot be decoded."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again")
+
+
+def _load(image: Image) -> None:
+    from PIL import ImageFile
+
+    # Other libraries switch this on for the whole process; half a picture would then pass
+    # for a whole one.
+    with _loading:
+        before = ImageFile.LOAD_TRUNCATED_IMAGES
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            image.load()
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
+    from PIL import Image as Pillow
+
+    if layout.dtype != np.uint8:
+        return np.asarray(rows).reshape(rows.height, rows.width, 1)
+    mode = "L" if layout.bands == 1 else "RGB"
+    if rows.has_transparency_data:
+        white = Pillow.new("RGBA", rows.size, "white")
+        rows = Pillow.alpha_composite(white, rows.convert("RGBA"))
+    if rows.mode != mode:
+        rows = rows.convert(mode)
+    return np.asarray(rows).reshape(rows.height, rows.width, layout.bands)
+
+
+def _whole(image: Image, layout: PictureLayout) -> Iterator[Pixels]:
+    _load(image)
+    for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
+        yield _opaque(image.crop((0, start, layout.width, stop)), layout)
+
+
+def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> Iterator[Pixels]:
+    row_bytes = layout.width * max(layout.bands * layout.dtype.itemsize, 4)
+    _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
+    for rows in decoder.rows(path, step):
+        if layout.deep_colour and isinstance(decoder, PngRows):
+            yield _over_white(decoder.deep(rows))
+        else:
+            yield _opaque(decoder.picture(rows), layout)
+
+
+def _deep(path: str) -> Iterator[Pixels]:
+    import imagecodecs
+
+    stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
+    for start, stop in row_blocks(stored.shape[0], stored.nbytes * 4):
+        yield _over_white(stored[start:stop])
+
+
+def _over_white(rows: NDArray[np.uint16]) -> Pixels:
+    if rows.shape[2] not in (2, 4):
+        return rows
+    alpha = rows[..., -1:] / 65535.0
+    return np.rint(rows[..., :-1] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+
+
+def _deep_bands(image: Image) -> int:
+    """Return the colour bands of a 16-bit PNG that Pillow would cut to 8 bits, else 0."""
+    path = getattr(image, "filename", "")
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA") or not path:
+        return 0
+    with Path(path).open("rb") as file:
+        header = file.read(26)
+    if header[12:16] != b"IHDR" or header[24] != 16:
+        return 0
+    return 1 if header[25] == _GREY_WITH_ALPHA else 3
+
+
+def _orientation(image: Image) -> int:
+    # Asking a PNG for EXIF data that its header lacks would decode the whole picture.
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # noqa: BLE001  a broken EXIF block must not cost the picture
+        return 1
+    return value if value in range(1, 9) else 1

@@ -1,0 +1,249 @@
+"""Windows of one TIFF page: only the tiles or strips that a window touches are decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import SourceError
+from tilevision.sources.formats.segmentcache import recent
+from tilevision.sources.source import Pixels
+from tilevision.sources.staging.rows import OpenFile, RowFile
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
+
+__all__ = ["SegmentedPage"]
+
+_JPEG = (6, 7, 33007, 34892)
+_MOST_THREADS = 4
+_WORTH_SHARING = 4  # segments: fewer are decoded sooner than threads are woken
+
+
+class SegmentedPage:
+    """The stored samples of one TIFF page, read by the window.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Width and height, pixels.
+    segment : tuple of int
+        Width and height of a tile, or of a strip.
+    samples : int
+    dtype : numpy.dtype
+        In native byte order.
+
+    Raises
+    ------
+    SourceError
+        If the page has no samples that can be read, or points past the end of the file.
+    """
+
+    def __init__(self, file: OpenFile, page: TiffPage) -> None:
+        key = page.keyframe
+        self._file = file
+        self._page = key
+        self.size = (int(key.imagewidth), int(key.imagelength))
+        self.samples = int(key.samplesperpixel)
+        self._check_kind()
+        self.dtype = np.dtype(key.dtype).newbyteorder("=")
+        self._planes = self.samples if int(key.planarconfig) == 2 and self.samples > 1 else 1
+        if key.is_tiled:
+            self.segment = (int(key.tilewidth), int(key.tilelength))
+        else:
+            self.segment = (self.size[0], int(key.rowsperstrip) or self.size[1])
+        self._offsets: NDArray[np.int64] = np.asarray(page.dataoffsets, np.int64)
+        self._counts: NDArray[np.int64] = np.asarray(page.databytecounts, np.int64)
+        self._rows = self._raw_planes()
+        self._decode_options: dict[str, Any] = {}
+        if key.compression in _JPEG:
+            self._decode_options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
+        self._check_extent()
+        key.init_decode()
+        self._number = recent.new_page()
+
+    @property
+    def separate(self) -> bool:
+        """Whether each sample is stored on its own, so that any can be read alone."""
+        return self._planes == self.samples
+
+    def window(
+        self, x0: int, y0: int, x1: int, y1: int, samples: Sequence[int] | None = None
+    ) -> Pixels:
+        """Return the stored samples ``(y1 - y0, x1 - x0, samples)``.
+
+        Parameters
+        ----------
+        x0, y0, x1, y1 : int
+            Inside the page, pixels.
+        samples : sequence of int, optional
+            Only these, where they are stored separately. None is all.
+
+        Raises
+        ------
+        SourceError
+            If what is stored there is damaged.
+        """
+        planes = range(self._planes) if samples is None else samples
+        if self._rows:
+            parts = [self._rows[plane].window(x0, y0, x1, y1) for plane in planes]
+            return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        share = self.samples // self._planes
+        out = np.empty((y1 - y0, x1 - x0, len(planes) * share), self.dtype)
+        for place, plane in enumerate(planes):
+            target = out[..., place * share : (place + 1) * share]
+            self._copy_segments(target, plane, (x0, y0, x1, y1))
+        return out
+
+    @property
+    def free_rows(self) -> bool:
+        """Uncompressed rows one after the other: any part can be read on its own."""
+        return bool(self._rows)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of one decoded tile or strip."""
+        share = self.samples // self._planes
+        return self.segment[0] * self.segment[1] * share * self.dtype.itemsize
+
+    @property
+    def across(self) -> int:
+        """Tiles or strips side by side."""
+        return -(-self.size[0] // self.segment[0])
+
+    @property
+    def down(self) -> int:
+        """Tiles or strips one below the other."""
+        return -(-self.size[1] // self.segment[1])
+
+    def _copy_segments(self, out: Pixels, plane: int, box: tuple[int, int, int, int]) -> None:
+        x0, y0, x1, y1 = box
+        wide, high = self.segment
+        places = [
+            (column, row)
+            for row in range(y0 // high, -(-y1 // high))
+            for column in range(x0 // wide, -(-x1 // wide))
+        ]
+        if self._file.expects:
+            self._expect(
+                [(plane * self.down + row) * self.across + column for column, row in places]
+            )
+
+        def copy(part: Sequence[tuple[int, int]]) -> None:
+            for column, row in part:
+                left, top = max(x0, column * wide), max(y0, row * high)
+                right, bottom = min(x1, (column + 1) * wide), min(y1, (row + 1) * high)
+                pixels = self._segment((plane * self.down + row) * self.across + column)
+                target = out[top - y0 : bottom - y0, left - x0 : right - x0]
+                if pixels is None:
+                    target[...] = self._page.nodata
+                    continue
+                top, bottom = top - row * high, bottom - row * high
+                left, right = left - column * wide, right - column * wide
+                target[...] = pixels[top:bottom, left:right]
+
+        # The codecs let go of the interpreter's lock; this thread takes a share itself.
+        threads = min(_thread_count(), len(places) // _WORTH_SHARING)
+        others = [_threads(os.getpid()).submit(copy, places[n::threads]) for n in range(1, threads)]
+        copy(places[:: max(1, threads)])
+        for other in others:
+            other.result()
+
+    def _expect(self, indices: Sequence[int]) -> None:
+        fresh = [index for index in indices if recent.get(self._number, index) is None]
+        ranges = [(int(self._offsets[index]), int(self._counts[index])) for index in fresh]
+        self._file.expect([(offset, count) for offset, count in ranges if offset and count])
+
+    def _segment(self, index: int) -> Pixels | None:
+        offset, count = int(self._offsets[index]), int(self._counts[index])
+        if not offset or not count:
+            return None  # sparse files leave empty tiles out
+        kept = None if self._file.closed else recent.get(self._number, index)
+        if kept is not None:
+            return kept
+        data = self._file.read(offset, count)
+        try:
+            pixels, _, _ = self._page.decode(data, index, _fullsize=True, **self._decode_options)
+        except MemoryError as error:
+            raise SourceError(f"{self._file.path} does not fit in memory") from error
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            kind = "tile" if self._page.is_tiled else "strip"
+            raise SourceError(
+                f"{self._file.path}: {kind} {index} cannot be decoded ({reason}); "
+                "the file is damaged or its compression is not supported"
+            ) from error
+        if pixels is None:
+            return None
+        recent.keep(self._number, index, pixels[0])
+        segment: Pixels = pixels[0]
+        return segment
+
+    def _raw_planes(self) -> list[RowFile]:
+        key = self._page
+        if not key.is_final or key.bitspersample != self.dtype.itemsize * 8 or key.dtype is None:
+            return []
+        stored = self.dtype.newbyteorder(key.parent.byteorder)
+        share = self.samples // self._planes
+        shape = (self.size[1], self.size[0], share)
+        plane_bytes = self.size[0] * self.size[1] * share * stored.itemsize
+        start = int(self._offsets[0])
+        return [
+            RowFile(self._file, start + plane * plane_bytes, shape, stored)
+            for plane in range(self._planes)
+        ]
+
+    def _check_kind(self) -> None:
+        key, path = self._page, self._file.path
+        if min(self.size) < 1:
+            raise SourceError(f"{path} says it is {self.size[0]}×{self.size[1]} px: it is damaged")
+        if self.samples < 1:
+            raise SourceError(f"{path} says its pixels have no samples: it is damaged")
+        if key.dtype is None or np.dtype(key.dtype).kind not in "biuf":
+            kind = f"{str(key.bitspersample)[:30]} bit, {str(key.sampleformat)[:30]}"
+            raise SourceError(
+                f"{path} stores samples of a kind tilevision does not read ({kind}); convert it "
+                "to integers or floats"
+            )
+        if key.imagedepth > 1:
+            raise SourceError(
+                f"{path} is a volume of {key.imagedepth} slices; save one as an image"
+            )
+        if key.is_tiled and min(key.tilewidth, key.tilelength) < 1:
+            raise SourceError(f"{path} says its tiles are empty: it is damaged")
+
+    def _check_extent(self) -> None:
+        path, stored = self._file.path, len(self._offsets)
+        needed = 1 if self._rows else self.across * self.down * self._planes
+        if stored < needed or len(self._counts) < needed:
+            raise SourceError(
+                f"{path} lists {stored} of its {needed} tiles or strips: it is damaged"
+            )
+        end = int((self._offsets[:needed] + self._counts[:needed]).max())
+        if self._rows:
+            end = self._rows[-1].end
+        if end > self._file.size or int(self._offsets.min()) < 0:
+            raise SourceError(
+                f"{path} is incomplete: its pixels end at byte {end:,}, the file at "
+                f"{self._file.size:,}; get the file again"
+            )
+
+
+@cache
+def _thread_count() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and int(given) > 0:
+        return min(_MOST_THREADS, int(given))  # 1 on Dask's workers, which share the cores
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(_MOST_THREADS, there or 1)
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not survive a fork
+    return ThreadPoolExecutor(_thread_count(), "tilevision-decode")

@@ -1,0 +1,1 @@
+"""The controls of the panel: forms, buttons, lists and what they do."""

@@ -1,0 +1,188 @@
+"""What counts as a detection: thresholds, classes and the merge, changed without inference."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets as widgets
+
+from tilevision.grid import Tile
+from tilevision.plot import shown
+from tilevision.result import Result
+from tilevision.view.panel.form import button, column, control, menu, option, visible
+from tilevision.view.picture.boxes import BoxLayer
+from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.heatlayer import TileHeat, tile_heat
+
+__all__ = ["Filters"]
+
+METHODS = (
+    ("seam: joins what seams cut", "seam"),
+    ("nms: drops the weaker", "nms"),
+    ("nmm: unites", "nmm"),
+    ("wbf: averages", "wbf"),
+    ("none: as the tiles saw it", "none"),
+)
+METRICS = (("IoU: shared by both", "iou"), ("IoS: shared by the smaller", "ios"))
+CLASSES_SHOWN = 200
+OFF = "\0off"  # no class is called so
+HEATS = (("of the class that varies most", None), ("none", OFF))
+
+
+class Filters:
+    """Controls for score, classes and merge.
+
+    Parameters
+    ----------
+    min_score, classes, merge
+        Initial values, as `tilevision.start` takes them.
+    on_change : callable
+        Called when one was moved.
+    """
+
+    def __init__(
+        self,
+        min_score: float | None,
+        classes: Sequence[str] | None,
+        merge: str,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._classes: tuple[str, ...] = ()
+        self._listing = 0  # the thread that does
+        self._on_change = on_change
+        given = (classes,) if isinstance(classes, str) else tuple(classes or ())
+        self._first = (min_score or 0.0, given, merge)
+        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f"}
+        tip = "weaker detections are left out, before the merge"
+        self.score = control(
+            widgets.FloatSlider, "Least score", tip, value=min_score or 0.0, **slider
+        )
+        tip = "none or all picked: all classes; Ctrl or Shift picks several"
+        self.classes = control(widgets.SelectMultiple, "Classes", tip, options=(), rows=5)
+        self.method = menu("Merge", METHODS, value=merge)
+        self.metric = menu("Overlap is", METRICS, value="iou")
+        slider |= {"min": 0.05, "step": 0.05}
+        tip = "from which two detections are one"
+        self.threshold = control(widgets.FloatSlider, "Overlap from", tip, value=0.5, **slider)
+        tip = "colours the tiles by the probability of a class"
+        self.heat = menu("Heatmap", HEATS, tip, value=None)
+        visible(self.heat, False)
+        self.reset = button("Show all", "No threshold, all classes, the merge as at first")
+        self.words = widgets.HTML()
+        self.words.add_class("tilevision-words")
+        self.box = column(
+            self.words, self.heat, self.score, self.classes, self.method, self.metric,
+            self.threshold, self.reset, name="filters",
+        )  # fmt: skip
+        self.reset.on_click(lambda _: self._reset())
+        self._fit()
+        self.method.observe(lambda _: self._fit(), names="value")
+        self.classes.observe(lambda _: self._picked(), names="value")
+        for made in (self.heat, self.score, self.method, self.metric, self.threshold):
+            made.observe(lambda _: on_change(), names="value")
+        if given:
+            self._list(dict.fromkeys(given, 0))
+            self.classes.value = given
+
+    def _picked(self) -> None:
+        # A class that is picked while others are being listed is heard; listing itself is not.
+        if self._listing != threading.get_ident():
+            self._on_change()
+
+    def offer(self, min_score: float) -> None:
+        """Start from another least score, unless the user has chosen one."""
+        if self.score.value == self._first[0] != min_score:
+            self._first = (min_score, *self._first[1:])
+            self.score.value = min_score
+
+    def _fit(self) -> None:
+        matched = self.method.value in ("nms", "nmm", "wbf")
+        visible(self.metric, matched)
+        visible(self.threshold, matched)
+
+    def _reset(self) -> None:
+        self.score.value, self.classes.value, self.method.value = 0.0, (), self._first[2]
+        self.metric.value, self.threshold.value = "iou", 0.5
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything is other than all there is, merged as it was asked for."""
+        how = (self.method.value, self.metric.value, self.threshold.value)
+        return bool(self.score.value or self.classes.value) or how != (self._first[2], "iou", 0.5)
+
+    def at_start(self) -> dict[str, Any]:
+        """Return what `tilevision.start` takes of the settings."""
+        settings = self.read()
+        # 0 and not None, which would leave it to the model.
+        return {
+            "min_score": self.score.value,
+            "classes": settings["classes"],
+            "merge": settings["merge"],
+        }
+
+    def read(self) -> dict[str, Any]:
+        """Return the settings, as `Result.with_` takes them."""
+        return {
+            "min_score": self.score.value or None,
+            "classes": tuple(self.classes.value) or None,
+            "merge": self.method.value,
+            "match_metric": self.metric.value,
+            "match_threshold": round(self.threshold.value, 2),
+        }
+
+    def apply(
+        self, known: Result, labels: Sequence[str], index: Mapping[Tile, int] | None = None
+    ) -> Counted:
+        """Return the detections of `known` under these settings, as they are drawn.
+
+        Parameters
+        ----------
+        known : Result
+            All that the tiles found by now.
+        labels : sequence of str
+            Those drawn before, which keep their colours.
+        index : mapping of Tile to int, optional
+            Places of the run's tiles, for a heatmap.
+        """
+        seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
+        result = known.with_(**self.read())
+        findings = result.findings
+        counts = Counter(map(str, findings.labels))
+        self._list({label: counts[label] for label, _ in seen.most_common(CLASSES_SHOWN)})
+        method = self.method.value
+        words = "as the tiles saw them" if method == "none" else f"merged by {method}"
+        total = seen.total()
+        left = f"<b>{len(findings):,}</b> detections {words}, from {total:,} that the tiles saw"
+        if self.words.value != left:
+            self.words.value = left
+        order = dict(counts.most_common())
+        label = self.heat.value
+        heat = None if label == OFF else tile_heat(known.tile_findings, index or {}, label)
+        self._offer_heat(heat)
+        return Counted(BoxLayer.of(findings, labels), order, words, heat)
+
+    def _offer_heat(self, heat: TileHeat | None) -> None:
+        """Let the class of the heatmap be chosen, where tiles have probabilities."""
+        if heat is None or len(self.heat.options) == len(heat.labels) + 2:
+            return
+        chosen = self.heat.value
+        named = [option(label, label) for label in heat.labels[:CLASSES_SHOWN]]
+        with self.heat.hold_trait_notifications():
+            self.heat.options = [*HEATS, *named]
+            self.heat.value = chosen
+        visible(self.heat, True)
+
+    def _list(self, counts: dict[str, int]) -> None:
+        """Offer these classes, in an order that does not jump while counts grow."""
+        names = (*self._classes, *(label for label in counts if label not in self._classes))
+        options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
+        if options == self.classes.options:
+            return
+        self._classes, self._listing = names, threading.get_ident()
+        picked = self.classes.value
+        self.classes.options = options  # which picks none
+        self.classes.value = picked
+        self._listing = 0

@@ -1,0 +1,50 @@
+"""Export from the panel: a path, a format, a button."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import ipywidgets as widgets
+
+from tilevision.exporting import SUFFIXES
+from tilevision.view.panel.form import button, column, control
+
+__all__ = ["Saving"]
+
+
+class Saving:
+    """Controls that say where a result goes.
+
+    Parameters
+    ----------
+    on_save : callable
+        Given the path.
+    """
+
+    def __init__(self, on_save: Callable[[str], None]) -> None:
+        self._on_save = on_save
+        self.path = control(
+            widgets.Text, "File", "the ending decides the format", value="detections.geojson"
+        )
+        self.format = control(
+            widgets.Dropdown,
+            "Format",
+            options=SUFFIXES,
+            value=".geojson" if ".geojson" in SUFFIXES else SUFFIXES[0],
+        )
+        self.save = button("Export", "Write the detections as they are filtered now")
+        self.words = widgets.HTML()
+        self.box = column(self.path, self.format, self.save, self.words, name="saving")
+        self.format.observe(lambda change: self._rename(change["new"]), names="value")
+        self.save.on_click(lambda _: self._on_save(self.path.value))
+
+    def say(self, line: str) -> None:
+        """Show one line below the button."""
+        self.words.value = f'<div role="status">{escape(line)}</div>'
+
+    def _rename(self, suffix: str) -> None:
+        name = self.path.value
+        old = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=Path(name).suffix)
+        self.path.value = name.removesuffix(old) + suffix

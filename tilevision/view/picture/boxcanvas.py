@@ -1,0 +1,117 @@
+"""A transparent picture of boxes that only grows: each box is drawn once, not once a frame."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tilevision.geometry import Box
+from tilevision.plot import class_colours
+from tilevision.plot.palette import rgb
+from tilevision.view.picture.boxes import BoxChunk, BoxLayer
+
+__all__ = ["BoxCanvas"]
+
+SMALLEST_OUTLINED = 5.0  # px: a smaller box becomes a dot
+LINE, HALO = 1.3, 2.9
+FEW = 2500  # boxes that get a dark edge, for contrast on bright images
+# Share of the picture under ink from which boxes fade, so that the statuses stay visible.
+# Past the last step they lie on top of each other, and each doubling halves the opacity.
+FADING = ((0.2, 0.95), (0.5, 0.6), (1.0, 0.35))
+
+
+class BoxCanvas:
+    """The boxes of a `BoxLayer` over the region `view`, as a picture of `shape`.
+
+    Parameters
+    ----------
+    view : Box
+        Region shown, full-resolution image pixels.
+    shape : tuple of int
+        Height and width of the picture, pixels.
+    """
+
+    def __init__(self, view: Box, shape: tuple[int, int]) -> None:
+        height, width = shape
+        figure = Figure((width / 100, height / 100), dpi=100)
+        figure.patch.set_alpha(0)
+        canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
+        self._renderer = canvas.get_renderer()
+        self._axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        self._axes.set_axis_off()
+        self._view, self._shape = view, shape
+        self._drawn: tuple[BoxChunk, ...] = ()
+        self._ink = 0.0
+
+    def picture(self, layer: BoxLayer) -> NDArray[np.uint8]:
+        """Return RGBA (h, w, 4), not premultiplied, of all boxes in `layer`."""
+        if layer.chunks[: len(self._drawn)] != self._drawn:  # some were taken away
+            self._drawn, self._ink = (), 0.0
+            self._renderer.clear()
+        if new := layer.chunks[len(self._drawn) :]:
+            self._drawn, alpha = layer.chunks, self._alpha
+            self._ink += sum(self._ink_of(chunk) for chunk in new)
+            if self._alpha != alpha:
+                self._renderer.clear()
+                new = layer.chunks
+            self._draw(new, class_colours(layer.labels))
+        pixels: NDArray[np.uint8] = np.asarray(self._renderer.buffer_rgba())
+        return pixels
+
+    @property
+    def _alpha(self) -> float:
+        share = self._ink / (self._shape[0] * self._shape[1])
+        for limit, alpha in FADING:
+            if share < limit:
+                return alpha
+        return max(math.ldexp(FADING[-1][1], -math.ceil(math.log2(share))), 0.01)
+
+    def _ink_of(self, chunk: BoxChunk) -> float:
+        boxes = self._on_picture(chunk.boxes)
+        extent = np.minimum(boxes[:, 2:], self._shape[::-1]) - np.maximum(boxes[:, :2], 0)
+        seen = (extent > 0).all(axis=1)
+        return float(np.maximum(2 * LINE * extent[seen].sum(axis=1), 4).sum())
+
+    def _on_picture(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        origin = np.array([self._view.x0, self._view.y0] * 2)
+        factor = np.array([self._shape[1] / self._view.width, self._shape[0] / self._view.height])
+        mapped: NDArray[np.float64] = (boxes - origin) * np.tile(factor, 2)
+        return mapped
+
+    def _draw(self, chunks: tuple[BoxChunk, ...], colours: dict[str, str]) -> None:
+        boxes = self._on_picture(np.concatenate([chunk.boxes for chunk in chunks]))
+        labels = np.concatenate([chunk.labels for chunk in chunks])
+        colour = np.array([rgb(value) for value in colours.values()], dtype=np.uint8)[labels]
+        height, width = self._shape
+        seen = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
+        small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SMALLEST_OUTLINED
+        self._draw_dots(boxes[seen & small], colour[seen & small])
+        self._draw_outlines(boxes[seen & ~small], colour[seen & ~small])
+
+    def _draw_outlines(self, boxes: NDArray[np.float64], colour: NDArray[np.uint8]) -> None:
+        if not len(boxes):
+            return
+        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2)
+        styles: list[tuple[Any, float]] = [(colour / 255, LINE)]
+        if len(boxes) <= FEW:
+            styles.insert(0, ("#000000", HALO))
+        for colours, width in styles:
+            alpha = self._alpha * (0.5 if width == HALO else 1)
+            lines = LineCollection(list(corners), colors=colours, linewidths=width, alpha=alpha)
+            self._axes.add_collection(lines, autolim=False)
+            self._axes.draw_artist(lines)
+            lines.remove()
+
+    def _draw_dots(self, boxes: NDArray[np.float64], colour: NDArray[np.uint8]) -> None:
+        pixels = np.asarray(self._renderer.buffer_rgba())
+        height, width = self._shape
+        x, y = np.round((boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5).astype(np.int64).T
+        rgba = np.column_stack([colour, np.full(len(colour), round(255 * self._alpha), np.uint8)])
+        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            pixels[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)] = rgba

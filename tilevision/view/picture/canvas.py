@@ -1,0 +1,100 @@
+"""The widget a live picture is shown in: one message a frame, and where the user looks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from tilevision.geometry import Box
+from tilevision.view.picture.boxes import BoxLayer
+from tilevision.view.picture.hits import hits
+from tilevision.view.picture.overlay import Frame
+
+__all__ = ["Canvas"]
+
+_FOLDER = Path(__file__).parent
+
+
+class Canvas(anywidget.AnyWidget):
+    """Shows frames, and tells which region of the image the user wants to see.
+
+    The state is what a page that was reloaded gets again, so a frame is part of it.
+
+    Attributes
+    ----------
+    frame : bytes
+        The picture, a JPEG.
+    shown, whole : list of float
+        Region that `frame` shows, and the largest that can be: x, y, width, height in
+        full-resolution image pixels.
+    caption : dict
+        See `tilevision.view.picture.caption.caption`.
+    hits, names : bytes, list of str
+        Boxes that the pointer can be on; see `tilevision.view.picture.hits.hits`.
+    mpp : float
+        Microns per pixel where the frame's middle is, for the scale bar; 0 where unknown.
+    link : str
+        Address of the cluster's dashboard; empty for none.
+    outline : list of float
+        Tile that is picked out, as `shown`; empty for none.
+    viewport : list of float
+        Region the user asks for, as `shown`; empty for the whole image. Set by the page.
+    picked : list of float
+        Where the user clicked last, x and y in image pixels, and how many clicks there were.
+        Set by the page.
+    """
+
+    # As text: given a path, anywidget listens for changes of the file and never lets a widget go.
+    _esm = (_FOLDER / "canvas.js").read_text(encoding="utf-8")
+    _css = "\n".join(  # the panel's own is there whenever its picture is
+        (_FOLDER / name).read_text(encoding="utf-8") for name in ("canvas.css", "panel.css")
+    )
+
+    frame = traitlets.Bytes(b"").tag(sync=True)
+    shown = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    whole = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    caption = traitlets.Dict({}).tag(sync=True)
+    hits = traitlets.Bytes(b"").tag(sync=True)
+    names = traitlets.List(traitlets.Unicode(), []).tag(sync=True)
+    mpp = traitlets.Float(0.0).tag(sync=True)
+    link = traitlets.Unicode("").tag(sync=True)
+    outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    viewport = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    picked = traitlets.List(traitlets.Float(), []).tag(sync=True)
+
+    def show(
+        self,
+        frame: Frame,
+        whole: Box,
+        caption: dict[str, Any],
+        boxes: BoxLayer,
+        mpp: float,
+    ) -> None:
+        """Show `frame`, with `boxes` to point at, in one message."""
+        rows, names = hits(boxes, frame.view)
+        with self.hold_sync():
+            self.frame = frame.jpeg
+            self.hits, self.names = rows, names
+            self.mpp = mpp
+            self.shown = _corner_and_size(frame.view)
+            self.whole = _corner_and_size(whole)
+            self.caption = caption
+
+    def outline_of(self, box: Box | None) -> None:
+        """Pick out the region `box`, or none."""
+        self.outline = [] if box is None else _corner_and_size(box)
+
+    def wanted(self) -> Box | None:
+        """Return the region the user asks for; None for the whole image, or for nonsense."""
+        if len(self.viewport) != 4:
+            return None
+        x, y, width, height = self.viewport
+        box = Box(x, y, x + width, y + height)
+        return box if box.width > 0 and box.height > 0 else None
+
+
+def _corner_and_size(box: Box) -> list[float]:
+    return [float(box.x0), float(box.y0), float(box.width), float(box.height)]

@@ -1,0 +1,180 @@
+"""Frames of a run: the image, its tiles by status and its boxes, as one JPEG.
+
+Matplotlib on the Agg canvas, object-oriented, so that any one thread may draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from tilevision.geometry import Box
+from tilevision.grid import Tile
+from tilevision.plot import STYLES, TileMap
+from tilevision.plot.palette import rgb
+from tilevision.view.picture.boxcanvas import BoxCanvas
+from tilevision.view.picture.heatlayer import TileHeat
+from tilevision.view.picture.viewstate import PLANNED, ViewState
+
+__all__ = ["Frame", "Overlay", "Reader"]
+
+WIDEST, TALLEST = 1080, 720  # px of a frame
+NARROWEST = 200
+QUALITY = 80
+BACKGROUND = "#2B2F36"
+PLANNED_FILL, PLANNED_EDGE = 20, (255, 255, 255, 200)
+
+# Returns the pixels (h, w, 3) of uint8 of a box, at so many pixels per image pixel.
+Reader = Callable[[Box, float], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture.
+
+    Attributes
+    ----------
+    jpeg : bytes
+    view : Box
+        Region it shows, full-resolution image pixels; may reach past the image.
+    size : tuple of int
+        Width and height, pixels.
+    """
+
+    jpeg: bytes
+    view: Box
+    size: tuple[int, int]
+
+
+class Overlay:
+    """Draws one frame after the other; what did not change is not drawn again.
+
+    Not for several threads at once.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Width and height of the image at full resolution.
+    read : callable
+        ``read(box, scale)`` returns the image's pixels, ``(h, w, 3)`` of uint8.
+    """
+
+    def __init__(self, size: tuple[int, int], read: Reader) -> None:
+        self.image_size, self._read = size, read
+        self.size = frame_size(size)
+        self.whole = whole_view(size, self.size)
+        width, height = self.size
+        figure = Figure((width / 100, height / 100), dpi=100, facecolor=BACKGROUND)
+        self._canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
+        self._axes = figure.add_axes((0, 0, 1, 1))
+        self._axes.set_axis_off()
+        self._view: Box | None = None
+        self._tiles: tuple[Tile, ...] | None = None
+        self._codes: NDArray[np.uint8] | None = None
+        self._heat: tuple[TileHeat, NDArray[np.uint8]] | None = None
+        self._planned = False
+
+    def frame(
+        self, state: ViewState, view: Box | None = None, heat: TileHeat | None = None
+    ) -> Frame:
+        """Draw `state`, the whole image or the region `view` of it, under `heat` if there is any.
+
+        `view` is brought to the shape of the frame and kept on the image.
+        """
+        view = self.whole if view is None else self.settled(view)
+        if view != self._view:
+            self._show(view)
+        if state.tiles is not self._tiles:
+            self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
+            self._tiles, self._codes, self._heat = state.tiles, None, None
+        planned = state.run_status == PLANNED
+        known = self._codes
+        if known is None or planned != self._planned or not np.array_equal(known, state.status):
+            self._codes, self._planned = state.status, planned
+            self._status = self._map.paint(state.status)
+            if planned:
+                _lift(self._status)
+        self._canvas.restore_region(self._background)
+        renderer = self._canvas.get_renderer()
+        context = renderer.new_gc()
+        layers = [self._status, self._boxes.picture(state.boxes)]
+        if heat is not None:
+            if self._heat is None or self._heat[0] is not heat:
+                self._heat = (heat, heat.paint(self._map.index))
+            layers.insert(0, self._heat[1])
+        for layer in layers:
+            renderer.draw_image(context, 0, 0, layer[::-1])  # it counts rows from below
+        return Frame(self._encode(), view, self.size)
+
+    def settled(self, view: Box) -> Box:
+        """Return the region nearest to `view` with the frame's shape that is on the image."""
+        whole = self.whole
+        width = min(max(view.width, view.height * whole.width / whole.height, 8), whole.width)
+        height = width * whole.height / whole.width
+        x0 = min(max((view.x0 + view.x1 - width) / 2, whole.x0), whole.x1 - width)
+        y0 = min(max((view.y0 + view.y1 - height) / 2, whole.y0), whole.y1 - height)
+        return Box(x0, y0, x0 + width, y0 + height)
+
+    def forget(self) -> None:
+        """Read the image anew with the next frame."""
+        self._view = None
+
+    def _show(self, view: Box) -> None:
+        """Draw the image under `view`, and forget what was drawn over another."""
+        width, height = self.image_size
+        shown = Box(
+            max(0, int(view.x0)), max(0, int(view.y0)),
+            min(width, int(np.ceil(view.x1))), min(height, int(np.ceil(view.y1))),
+        )  # fmt: skip
+        scale = min(1.0, self.size[0] / view.width)
+        self._axes.clear()
+        self._axes.set_axis_off()
+        self._axes.imshow(
+            self._read(shown, scale),
+            extent=(shown.x0, shown.x1, shown.y1, shown.y0),
+            aspect="auto",
+            interpolation="nearest" if scale == 1 else "antialiased",
+        )
+        self._axes.set(xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
+        self._canvas.draw()
+        self._background = self._canvas.copy_from_bbox(self._axes.bbox)
+        self._boxes = BoxCanvas(view, (self.size[1], self.size[0]))
+        self._view, self._tiles = view, None
+
+    def _encode(self) -> bytes:
+        picture = Image.frombuffer(
+            "RGBX", self.size, self._canvas.buffer_rgba(), "raw", "RGBX", 0, 1
+        )
+        out = BytesIO()
+        picture.convert("RGB").save(out, "JPEG", quality=QUALITY)
+        return out.getvalue()
+
+
+def _lift(painted: NDArray[np.uint8]) -> None:
+    """Lighten the cover of tiles that nobody waits for yet: what counts is the image."""
+    pending = (painted[..., :3] == rgb(STYLES["pending"].colour)).all(axis=2)
+    fill = painted[..., 3] == round(255 * STYLES["pending"].fill)
+    painted[pending & fill, 3] = PLANNED_FILL
+    painted[pending & ~fill] = PLANNED_EDGE
+
+
+def frame_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of a frame for an image of `size`; never a sliver."""
+    factor = min(WIDEST / size[0], TALLEST / size[1])
+    width, height = round(size[0] * factor), round(size[1] * factor)
+    return max(width, NARROWEST), max(height, NARROWEST)
+
+
+def whole_view(size: tuple[int, int], frame: tuple[int, int]) -> Box:
+    """Return the smallest region of the frame's shape that holds the image, around it."""
+    scale = max(size[0] / frame[0], size[1] / frame[1])
+    x, y = (frame[0] * scale - size[0]) / 2, (frame[1] * scale - size[1]) / 2
+    return Box(-x, -y, size[0] + x, size[1] + y)

@@ -1,0 +1,215 @@
+"""The screen: a thread that draws what a run tells, while cells run and after they ended."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tilevision.analysis.units import pixel_width
+from tilevision.errors import TilevisionError
+from tilevision.events import Event
+from tilevision.geometry import Box
+from tilevision.plot import shown
+from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
+from tilevision.view.picture.canvas import Canvas
+from tilevision.view.picture.caption import Counted, alt_text, caption
+from tilevision.view.picture.overlay import Frame, Overlay
+from tilevision.view.picture.subject import Watched
+from tilevision.view.picture.viewstate import ViewState, fold, initial
+
+__all__ = ["Screen"]
+
+FRAME_SECONDS = 0.15  # a commit is on the screen within 300 ms: this, a frame, and the way there
+BLANK = 128
+
+_log = logging.getLogger("tilevision.view")
+
+
+@dataclass(slots=True, eq=False)
+class _Scene:
+    """One run as it is shown; touched by the drawing thread only, but for `events`."""
+
+    run: Watched
+    name: str
+    overlay: Overlay
+    state: ViewState
+    clock: Callable[[], float]
+    events: deque[Event] = field(default_factory=deque)
+    leave: Callable[[], None] = lambda: None
+
+
+class Screen:
+    """Shows one run after the other in a `Canvas`.
+
+    Its thread lives while there is something to draw: until the run has ended, and again
+    when the user zooms or the run goes on.
+
+    Parameters
+    ----------
+    on_frame : callable
+        ``on_frame(state, frame, text)`` after each frame, on the drawing thread.
+    """
+
+    def __init__(self, on_frame: Callable[[ViewState, Frame, str], None]) -> None:
+        self.canvas: Any = Canvas()
+        self.frames = 0
+        self._on_frame = on_frame
+        self._scene: _Scene | None = None
+        self._counted: Counted | None = None
+        self._source: ImageSource | None = None
+        self._options: tuple[ImageSource, ReadOptions] | None = None
+        self._width: tuple[ImageSource, Callable[[float, float], float] | None] | None = None
+        self._fault = ""
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._open = True
+        self.canvas.observe(lambda _: self.poke(), names="viewport")
+
+    @property
+    def state(self) -> ViewState | None:
+        """What is known of the run, as of the last frame; None before there is one."""
+        return None if self._scene is None else self._scene.state
+
+    @property
+    def run(self) -> Watched | None:
+        """What is shown."""
+        return None if self._scene is None else self._scene.run
+
+    @property
+    def text(self) -> str:
+        """The picture in one sentence."""
+        scene = self._scene
+        return "no run yet" if scene is None else alt_text(scene.state, scene.name)
+
+    def show(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
+        """Show `run` from now on.
+
+        Parameters
+        ----------
+        run : Watched
+        clock : callable
+            Returns the time that the picture is of, seconds since the epoch.
+        """
+        before = self._scene
+        size = run.source.size
+        overlay = before.overlay if before and before.overlay.image_size == size else None
+        scene = _Scene(
+            run=run,
+            name=f"{run.name}, {run.model.name}",
+            overlay=overlay or Overlay(size, self._read),
+            state=initial(run.tiles),
+            clock=clock,
+        )
+        if before is not None:
+            before.leave()
+            if overlay and before.run.source.fingerprint != run.source.fingerprint:
+                overlay.forget()
+        self._counted = None
+
+        def hear(event: Event) -> None:
+            scene.events.append(event)
+            self.poke()
+
+        scene.leave = run.subscribe(hear)
+        # What happened meanwhile is heard after the snapshot, perhaps again: that is no harm.
+        scene.events.extendleft(reversed(run.events()))
+        self._scene = scene
+        self.poke()
+
+    def count(self, counted: Counted | None) -> None:
+        """Draw these detections in place of what the tiles told; None: what they told."""
+        self._counted = counted
+        self.poke()
+
+    def poke(self) -> None:
+        """Have a frame drawn, by the thread there is or by a new one."""
+        self._news.set()
+        with self._lock:
+            if self._thread is None and self._open and self._scene is not None:
+                name = f"tilevision-view-{self._scene.run.id}"
+                self._thread = threading.Thread(target=self._draw_all, name=name, daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End the drawing; the last picture stays. The run goes on."""
+        if self._scene is not None:
+            self._scene.leave()
+        with self._lock:
+            self._open = False
+            thread = self._thread
+        self._news.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=10)
+        self.canvas.close()
+
+    def _draw_all(self) -> None:
+        while True:
+            self._news.wait()
+            started = time.monotonic()
+            self._news.clear()
+            scene = self._scene
+            assert scene is not None
+            try:
+                self._draw_one(scene)
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong in a view stays in it
+                _log.exception("the view of %s could not draw a frame", scene.run.id)
+                words = caption(scene.state, scene.name, scene.clock())
+                words["detail"] += f" · the picture could not be drawn: {error}"
+                self.canvas.caption = words
+            with self._lock:
+                idle = scene.state.at_rest and scene is self._scene and not self._news.is_set()
+                if idle or not self._open:
+                    self._thread = None
+                    return
+            time.sleep(max(0.0, FRAME_SECONDS - (time.monotonic() - started)))
+
+    def _draw_one(self, scene: _Scene) -> None:
+        events = [scene.events.popleft() for _ in range(len(scene.events))]
+        self._source = scene.run.source
+        scene.state = state = fold(scene.state, events)
+        counted = self._counted
+        drawn = state if counted is None else replace(state, boxes=counted.layer)
+        heat = None if counted is None else counted.heat
+        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat)
+        words = caption(state, scene.name, scene.clock(), counted)
+        if self._fault:
+            words["detail"] += f" · {shown(self._fault, 300)}"
+        if not self._open:
+            return
+        mpp = self._mpp(scene.run.source, frame.view)
+        self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
+        self.frames += 1
+        self._on_frame(state, frame, words["alt"])
+
+    def _mpp(self, source: ImageSource, view: Box) -> float:
+        """Return how wide a pixel in the middle of `view` is, µm; 0 where nobody knows."""
+        if self._width is None or self._width[0] is not source:
+            self._width = (source, pixel_width(source.metadata))
+        across = self._width[1]
+        if across is None:
+            return 0.0
+        mpp = across((view.x0 + view.x1) / 2, (view.y0 + view.y1) / 2)
+        return mpp if math.isfinite(mpp) else 0.0
+
+    def _read(self, box: Box, scale: float) -> Any:
+        source = self._source
+        assert source is not None  # set before anything is drawn
+        try:
+            if self._options is None or self._options[0] is not source:
+                self._options = (source, display_options(source))
+            pixels = read_pixels(source, box, scale, self._options[1])
+        except (TilevisionError, OSError, ValueError) as error:
+            # Tiles and boxes are worth seeing without the image too.
+            self._fault = f"the image could not be read: {error}"
+            return np.full((1, 1, 3), BLANK, dtype=np.uint8)
+        self._fault = ""
+        return pixels

@@ -1,0 +1,192 @@
+"""What a view knows of a run: a fold over its events. Pure, and knows of no screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.events import Event, RunChanged, StageDone, TileChanged
+from tilevision.grid import Tile
+from tilevision.plot import STATUSES
+from tilevision.view.picture.boxes import BoxLayer, seen_boxes
+
+__all__ = ["ENDED", "FINISHED", "PLANNED", "ViewState", "fold", "initial"]
+
+ENDED = frozenset(
+    {"complete", "partial", "stopped", "cancelled", "blocked", "failed", "interrupted"}
+)
+PLANNED = "planned"  # nothing has run
+FINISHED = ("done", "restored")
+RATE_WINDOW = 10.0
+
+_T = TypeVar("_T", bound=np.generic)
+_CODES = {status: code for code, status in enumerate(STATUSES)}
+_FINISHED_CODES = [_CODES[status] for status in FINISHED]
+_SETTLED_CODES = [_CODES[status] for status in (*FINISHED, "failed", "skipped")]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewState:
+    """A run as it stands, columns in the order of `tiles`. Arrays are never written to.
+
+    Attributes
+    ----------
+    tiles : tuple of Tile
+    status : array (n,) of uint8
+        Position in `tilevision.plot.STATUSES`.
+    times : array (n,)
+        Seconds since the epoch of each tile's latest event; 0 for none.
+    attempts, n_findings : array (n,) of int
+    seconds : array (n,)
+        What reading and inference took; NaN where nothing ran.
+    saturated : array (n,) of bool
+    errors : mapping of int to str
+        What went wrong, by position, for tiles whose latest event says so.
+    boxes : BoxLayer
+        What was found, in image pixels, before merging.
+    run_status, reason : str
+        ``""`` before the run was heard of; ``planned`` where nothing has run.
+    stages : tuple of StageDone
+    started, latest : float
+        Time of the first and of the latest event; 0 for none.
+    """
+
+    tiles: tuple[Tile, ...]
+    index: Mapping[Tile, int] = field(repr=False)
+    status: NDArray[np.uint8]
+    times: NDArray[np.float64]
+    attempts: NDArray[np.int32]
+    n_findings: NDArray[np.int64]
+    seconds: NDArray[np.float32]
+    saturated: NDArray[np.bool_]
+    errors: Mapping[int, str]
+    boxes: BoxLayer
+    run_status: str = ""
+    reason: str = ""
+    stages: tuple[StageDone, ...] = ()
+    started: float = 0.0
+    latest: float = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tiles by status, without those there are none of."""
+        counts = np.bincount(self.status, minlength=len(STATUSES))
+        return {status: int(n) for status, n in zip(STATUSES, counts, strict=True) if n}
+
+    @property
+    def n_finished(self) -> int:
+        """Tiles whose findings are known."""
+        return int(np.isin(self.status, _FINISHED_CODES).sum())
+
+    @property
+    def n_open(self) -> int:
+        """Tiles that may still change."""
+        return len(self.tiles) - int(np.isin(self.status, _SETTLED_CODES).sum())
+
+    @property
+    def n_detections(self) -> int:
+        """Detections of all finished tiles, counted twice where tiles overlap."""
+        return int(self.n_findings[np.isin(self.status, _FINISHED_CODES)].sum())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self.run_status in ENDED
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing will change unless somebody does something."""
+        return self.ended or self.run_status == PLANNED
+
+    def rate(self, now: float, window: float = RATE_WINDOW) -> float:
+        """Return tiles a second that became done within the last `window` seconds."""
+        done = self.status == _CODES["done"]
+        recent = int((done & (self.times > now - window)).sum())
+        span = min(window, now - self.started) if self.started else window
+        return recent / max(span, 0.5)
+
+
+def initial(tiles: Sequence[Tile]) -> ViewState:
+    """Return the state of a run of `tiles` nothing has been heard of: all pending."""
+    n = len(tiles)
+    return ViewState(
+        tiles=tuple(tiles),
+        index={tile: i for i, tile in enumerate(tiles)},
+        status=np.full(n, _CODES["pending"], dtype=np.uint8),
+        times=np.zeros(n),
+        attempts=np.zeros(n, dtype=np.int32),
+        n_findings=np.zeros(n, dtype=np.int64),
+        seconds=np.full(n, np.nan, dtype=np.float32),
+        saturated=np.zeros(n, dtype=bool),
+        errors={},
+        boxes=BoxLayer(),
+    )
+
+
+def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
+    """Return the state after `events`, in their order; `state` stays as it is.
+
+    Events are taken many at a time since a step copies the columns: it costs the number
+    of tiles once, and then the number of events. Hearing an event again changes nothing,
+    so a snapshot and what followed may overlap. Tiles that are not the run's are ignored.
+    """
+    tiles: list[tuple[int, TileChanged]] = []
+    run: RunChanged | None = None
+    stages = list(state.stages)
+    started, latest = state.started, state.latest
+    for event in events:
+        started, latest = started or event.time, max(latest, event.time)
+        if isinstance(event, RunChanged):
+            run = event
+        elif isinstance(event, StageDone):
+            if event not in stages:
+                stages.append(event)
+        elif (i := state.index.get(event.tile)) is not None:
+            tiles.append((i, event))
+    state = replace(state, stages=tuple(stages), started=started, latest=latest)
+    if run is not None:
+        state = replace(state, run_status=run.status, reason=run.reason)
+    return _with_tiles(state, tiles) if tiles else state
+
+
+def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewState:
+    latest = dict(tiles)  # only the last event of a tile counts
+    at = np.fromiter(latest, np.int64, len(latest))
+    events = latest.values()
+    errors = {i: text for i, text in state.errors.items() if i not in latest}
+    errors |= {i: event.error for i, event in latest.items() if event.error}
+
+    news = {i: e for i, e in latest.items() if not _heard(state, i, e)}
+    return replace(
+        state,
+        status=_column(state.status, at, (_CODES[e.status] for e in events)),
+        times=_column(state.times, at, (e.time for e in events)),
+        attempts=_column(state.attempts, at, (e.attempt for e in events)),
+        n_findings=_column(state.n_findings, at, (e.n_findings for e in events)),
+        seconds=_column(state.seconds, at, (_seconds(e) for e in events)),
+        saturated=_column(state.saturated, at, (e.saturated for e in events)),
+        errors=errors,
+        boxes=state.boxes.with_tiles(
+            {i: seen_boxes(e) if e.status in FINISHED else () for i, e in news.items()}
+        ),
+    )
+
+
+def _heard(state: ViewState, i: int, event: TileChanged) -> bool:
+    known = (state.times[i], state.status[i], state.attempts[i], state.n_findings[i])
+    return known == (event.time, _CODES[event.status], event.attempt, event.n_findings)
+
+
+def _column(old: NDArray[_T], at: NDArray[np.int64], values: Iterable[float]) -> NDArray[_T]:
+    new = old.copy()
+    new[at] = np.fromiter(values, old.dtype, len(at))
+    return new
+
+
+def _seconds(event: TileChanged) -> float:
+    known = [s for s in (event.read_seconds, event.infer_seconds) if s is not None]
+    return sum(known) if known else np.nan
