@@ -74,10 +74,18 @@ TABLE = {
         *("seams", "moderation", "synthesis", "plot", "analysis", "result", "exporting"),
         *("regions", "routing"),
     },
+    "history": {
+        *("status", "geometry", "grid", "findings", "sources", "regions", "checkpoint", "events"),
+        *("result", "pipeline"),
+    },
+    "batch": {
+        *("status", "files", "grid", "sources", "checkpoint", "events", "exporting", "result"),
+        *("pipeline", "history"),
+    },
     "samples": {"sources"},
     "view": {
-        *("status", "pipeline", "result", "analysis", "events", "plot", "grid", "findings"),
-        *("geometry", "sources", "modelspec", "exporting", "routing"),
+        *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
+        *("grid", "findings", "geometry", "sources", "modelspec", "exporting", "routing"),
     },
     "cli": ANY,
     "__init__": ANY,

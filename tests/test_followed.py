@@ -30,7 +30,7 @@ from tilevision.events import (
     journal_path,
 )
 from tilevision.grid import Grid
-from tilevision.pipeline import FollowedRun, ReplayedRun
+from tilevision.history import FollowedRun, ReplayedRun
 from tilevision.pipeline.tiling import Tiling
 from tilevision.sources import open_source
 from tilevision.view import live, replay, watch

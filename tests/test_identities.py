@@ -121,7 +121,7 @@ def test_a_recorded_run_is_followed_and_replayed(folder):
     assert followed.status == "partial"
     assert followed.counts["failed"] > 0
     assert sum(followed.counts.values()) == len(followed.tiles) == 12
-    replayed = tv.pipeline.ReplayedRun(run_id, store, seconds=0)
+    replayed = tv.history.ReplayedRun(run_id, store, seconds=0)
     heard: list[Any] = []
     over = threading.Event()
 

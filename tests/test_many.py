@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 import tilevision as tv
-from tilevision.pipeline.batch import ImageRow, write_summary
-from tilevision.pipeline.series import export_name, named_images, stands_for_many, targets
+from tilevision.batch.batch import ImageRow, write_summary
+from tilevision.batch.series import export_name, named_images, stands_for_many, targets
 
 
 def bright(pixels: Any) -> Any:

@@ -14,6 +14,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import tilevision as tv
+from tilevision.batch.batch import ImageRow, statement
+from tilevision.batch.logbook import Logbook
+from tilevision.batch.relay import Relay
+from tilevision.batch.series import label_of
 from tilevision.checkpoint import Checkpoint, RunLock
 from tilevision.cli import main
 from tilevision.events import (
@@ -27,12 +31,8 @@ from tilevision.events import (
     to_line,
     together,
 )
-from tilevision.pipeline.batch import ImageRow, statement
-from tilevision.pipeline.followedmany import FollowedMany
-from tilevision.pipeline.logbook import Logbook
-from tilevision.pipeline.relay import Relay
+from tilevision.history.followedmany import FollowedMany
 from tilevision.pipeline.run import Run
-from tilevision.pipeline.series import label_of
 
 CHECKPOINT = ".tilevision"
 

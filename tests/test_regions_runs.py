@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import tilevision as tv
+from tilevision.batch.collection import analyze_many
 from tilevision.cli import main
 from tilevision.events import TileChanged, journal_path, read_journal
 from tilevision.findings import Findings, TileFindings
-from tilevision.pipeline.collection import analyze_many
 from tilevision.regions import Region
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.sources import ImageMetadata

@@ -1,4 +1,7 @@
 # The public names and where they live; `__init__.py` resolves them from this list.
+from .batch import Batch as Batch
+from .batch import analyze_many as analyze_many
+from .batch import resume as resume
 from .errors import Blocked as Blocked
 from .errors import CheckpointCorrupt as CheckpointCorrupt
 from .errors import CheckpointError as CheckpointError
@@ -21,21 +24,18 @@ from .findings import TileFindings as TileFindings
 from .geometry import Box as Box
 from .grid import Grid as Grid
 from .grid import Tile as Tile
+from .history import FollowedRun as FollowedRun
+from .history import runs as runs
 from .modelspec import ModelSpec as ModelSpec
 from .modelspec import model as model
 from .modelspec import models as models
 from .modelspec import register_model as register_model
 from .moderation import Verdict as Verdict
-from .pipeline import Batch as Batch
-from .pipeline import FollowedRun as FollowedRun
 from .pipeline import Plan as Plan
 from .pipeline import Run as Run
 from .pipeline import analyze as analyze
-from .pipeline import analyze_many as analyze_many
 from .pipeline import plan as plan
 from .pipeline import recipe as recipe
-from .pipeline import resume as resume
-from .pipeline import runs as runs
 from .pipeline import start as start
 from .result import Result as Result
 from .routing import Cascade as Cascade

@@ -15,8 +15,8 @@ from tilevision.cli.reporting import Report
 from tilevision.errors import ModelError, RunError, SourceError
 
 if TYPE_CHECKING:
+    from tilevision.batch.many import Many
     from tilevision.pipeline import Run
-    from tilevision.pipeline.many import Many
     from tilevision.result import Result
 
 __all__ = ["run", "wait"]
@@ -59,8 +59,8 @@ def run(
     An IMAGE may be a folder, a pattern in quotes, a page as scan.tif#page=3, or all of them as
     scan.tif#pages. Running the same command again goes on where the last one stopped.
     """
-    from tilevision.pipeline.many import Many
-    from tilevision.pipeline.series import stands_for_many
+    from tilevision.batch.many import Many
+    from tilevision.batch.series import stands_for_many
     from tilevision.pipeline.settings import Settings
 
     if out_format is not None and out_dir is None:
@@ -169,8 +169,8 @@ def _folder(out_dir: str | None) -> Path | None:
 
 def _targets(image: str, outs: Sequence[str], folder: Path | None, form: str) -> list[Path]:
     """Return the files to write; hours of work are not to end at a misspelt suffix."""
+    from tilevision.batch.series import targets
     from tilevision.exporting import destination
-    from tilevision.pipeline.series import targets
     from tilevision.sources.addresses import file_name
 
     wanted = [destination(Path(path)) for path in outs]

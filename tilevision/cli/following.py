@@ -14,7 +14,7 @@ from tilevision.cli.followmany import follow_images
 
 if TYPE_CHECKING:
     from tilevision.events import Event
-    from tilevision.pipeline import FollowedRun
+    from tilevision.history import FollowedRun
 
 __all__ = ["follow_run"]
 
@@ -42,8 +42,8 @@ def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
     RunError
         If there is no such run.
     """
-    from tilevision.pipeline import FollowedRun
-    from tilevision.pipeline.followedmany import FollowedMany, is_of_many
+    from tilevision.history import FollowedRun
+    from tilevision.history.followedmany import FollowedMany, is_of_many
 
     if is_of_many(run_id, checkpoint):
         many = FollowedMany(run_id, checkpoint)

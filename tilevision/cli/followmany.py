@@ -14,7 +14,7 @@ from tilevision.cli.failing import printable
 
 if TYPE_CHECKING:
     from tilevision.events import ImageChanged, RunChanged
-    from tilevision.pipeline.followedmany import FollowedMany
+    from tilevision.history.followedmany import FollowedMany
 
 __all__ = ["follow_images"]
 

@@ -13,7 +13,7 @@ import click
 from tilevision.cli.failing import printable, warn
 
 if TYPE_CHECKING:
-    from tilevision.pipeline.many import Analysed, Many
+    from tilevision.batch.many import Analysed, Many
     from tilevision.result import Result
 
 __all__ = ["Report"]
@@ -59,7 +59,7 @@ class Report:
 
     def many(self, many: Many) -> None:
         """Print a table with a row per image, and of each that is not whole why."""
-        from tilevision.pipeline.batch import statement
+        from tilevision.batch.batch import statement
 
         rows = list(many.rows.values())
         if not self._as_json and not self._quiet:
@@ -80,7 +80,7 @@ class Report:
 
     def cut_short(self, many: Many) -> None:
         """Say how far many images came that do not come to an end."""
-        from tilevision.pipeline.batch import statement
+        from tilevision.batch.batch import statement
 
         warn(f"run {many.id}: {statement(many.rows.values())}")
 

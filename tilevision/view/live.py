@@ -17,7 +17,7 @@ from tilevision.view.picture.subject import Watched
 from tilevision.view.picture.viewstate import ViewState
 
 if TYPE_CHECKING:
-    from tilevision.pipeline.followedmany import FollowedMany
+    from tilevision.history.followedmany import FollowedMany
 
 __all__ = ["LiveView", "SeriesView", "watch"]
 
@@ -75,8 +75,8 @@ def watch(
 
 
 def _view_of(run_id: str, checkpoint: str | os.PathLike[str], image: Any) -> LiveView:
-    from tilevision.pipeline import FollowedRun
-    from tilevision.pipeline.followedmany import FollowedMany, is_of_many
+    from tilevision.history import FollowedRun
+    from tilevision.history.followedmany import FollowedMany, is_of_many
 
     instead = f"tilevision runs --follow {run_id}"
     if not is_of_many(run_id, checkpoint):
@@ -196,7 +196,7 @@ class SeriesView(LiveView):
 
     def _next(self, shown: str) -> Watched | None:
         """Return the run of the image whose turn it is, where that is not the one `shown`."""
-        from tilevision.pipeline import FollowedRun
+        from tilevision.history import FollowedRun
 
         image = self._many.in_turn(shown)
         if image is None or image.run == shown:

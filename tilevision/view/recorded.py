@@ -44,7 +44,7 @@ def replay(
     SourceError
         If `image` cannot be opened, or is not what the run analysed.
     """
-    from tilevision.pipeline import ReplayedRun
+    from tilevision.history import ReplayedRun
 
     run = ReplayedRun(run_id, checkpoint, seconds=seconds, image=image)
     require_notebook("tv.replay", f"tilevision runs --follow {run_id}")

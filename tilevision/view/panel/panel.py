@@ -11,8 +11,9 @@ import ipywidgets as widgets
 
 from tilevision.errors import RunError
 from tilevision.grid import Tile
-from tilevision.pipeline import ReplayedRun, Run, plan, start
-from tilevision.pipeline.journaled import JournaledRun
+from tilevision.history import ReplayedRun
+from tilevision.history.journaled import JournaledRun
+from tilevision.pipeline import Run, plan, start
 from tilevision.result import Result
 from tilevision.sources import following
 from tilevision.view.notebook import CellWatch, cell_number, display

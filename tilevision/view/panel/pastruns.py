@@ -8,7 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.pipeline import image_runs
+from tilevision.history import image_runs
 from tilevision.plot import shown
 from tilevision.view.panel.form import button, column, option
 

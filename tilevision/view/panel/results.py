@@ -8,7 +8,8 @@ from typing import Any
 from tilevision.errors import TilevisionError
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
-from tilevision.pipeline import Run, stored_result
+from tilevision.history import stored_result
+from tilevision.pipeline import Run
 from tilevision.result import Result
 
 __all__ = ["Known"]

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tilevision.batch import resume_run
 from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
-from tilevision.pipeline import FollowedRun, ReplayedRun, Run, resume_run
+from tilevision.history import FollowedRun, ReplayedRun
+from tilevision.pipeline import Run
 from tilevision.pipeline.history import find_manifest, recall
 from tilevision.view.panel.settingsform import Choices
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tilevision.errors import TilevisionError
 from tilevision.events import Event, JournalTail, RunChanged
-from tilevision.pipeline.journaled import OVER, JournaledRun
-from tilevision.pipeline.recording import Recording
+from tilevision.history.journaled import OVER, JournaledRun
+from tilevision.history.recording import Recording
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 
 __all__ = ["FollowedRun"]

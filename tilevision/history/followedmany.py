@@ -14,8 +14,8 @@ from tilevision.events import (
     journal_path,
     read_image,
 )
+from tilevision.history.journaled import OVER
 from tilevision.pipeline.history import find_manifest
-from tilevision.pipeline.journaled import OVER
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 
 __all__ = ["FollowedMany", "is_of_many"]

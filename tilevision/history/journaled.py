@@ -10,8 +10,8 @@ from contextlib import nullcontext
 
 from tilevision.checkpoint import run_owner
 from tilevision.events import Bus, Event, RunChanged, StageDone, TileChanged
+from tilevision.history.recording import Recording
 from tilevision.pipeline.conductor import ENDED
-from tilevision.pipeline.recording import Recording
 from tilevision.sources import ImageSource
 
 __all__ = ["OVER", "JournaledRun"]

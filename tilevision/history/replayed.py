@@ -11,8 +11,8 @@ from typing import Any
 from tilevision.checkpoint import run_owner
 from tilevision.errors import RunError
 from tilevision.events import Event, JournalTail, RunChanged
-from tilevision.pipeline.journaled import JournaledRun
-from tilevision.pipeline.recording import Recording
+from tilevision.history.journaled import JournaledRun
+from tilevision.history.recording import Recording
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 
 __all__ = ["ReplayedRun"]

@@ -9,8 +9,8 @@ from typing import Any
 from tilevision.events import TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
+from tilevision.history.journaled import JournaledRun
 from tilevision.pipeline.history import check_same_work, find_manifest, recall
-from tilevision.pipeline.journaled import JournaledRun
 from tilevision.pipeline.passes import Store, labels, stored_findings
 from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
 from tilevision.pipeline.recipes import recipe_of

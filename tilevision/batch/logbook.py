@@ -10,6 +10,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
+from tilevision.batch.batch import ImageRow, status_of
 from tilevision.checkpoint import RunLock, run_owner
 from tilevision.errors import RunBusy, RunError
 from tilevision.events import (
@@ -20,7 +21,6 @@ from tilevision.events import (
     journal_path,
     read_manifest,
 )
-from tilevision.pipeline.batch import ImageRow, status_of
 
 __all__ = ["Logbook"]
 

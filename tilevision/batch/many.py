@@ -12,6 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tilevision.batch.batch import ImageRow, bare, write_summary
+from tilevision.batch.headway import Headway
+from tilevision.batch.logbook import Logbook
+from tilevision.batch.manymanifest import describe_many
+from tilevision.batch.relay import Relay, UnderWay
+from tilevision.batch.series import SUMMARY, label_of, named_images, targets
 from tilevision.errors import (
     CheckpointError,
     CheckpointTooLarge,
@@ -20,16 +26,10 @@ from tilevision.errors import (
     TilevisionError,
 )
 from tilevision.exporting import destination
-from tilevision.pipeline.batch import ImageRow, bare, write_summary
-from tilevision.pipeline.headway import Headway
-from tilevision.pipeline.kept import keep
+from tilevision.history.kept import keep
 from tilevision.pipeline.launch import launch
-from tilevision.pipeline.logbook import Logbook
-from tilevision.pipeline.manymanifest import describe_many
 from tilevision.pipeline.planning import resolve_stages
-from tilevision.pipeline.relay import Relay, UnderWay
 from tilevision.pipeline.run import Run
-from tilevision.pipeline.series import SUMMARY, label_of, named_images, targets
 from tilevision.pipeline.session import new_run_id
 from tilevision.pipeline.settings import Settings
 from tilevision.result import Result

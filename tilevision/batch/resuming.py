@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from tilevision.pipeline.batch import Batch
-from tilevision.pipeline.collection import collect
+from tilevision.batch.batch import Batch
+from tilevision.batch.collection import collect
+from tilevision.batch.many import Many
+from tilevision.batch.manymanifest import recall_many
 from tilevision.pipeline.history import check_free, check_same_model, find_manifest, recall
 from tilevision.pipeline.launch import launch
-from tilevision.pipeline.many import Many
-from tilevision.pipeline.manymanifest import recall_many
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 

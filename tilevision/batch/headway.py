@@ -8,8 +8,8 @@ import threading
 from collections import Counter
 from typing import Any
 
+from tilevision.batch.batch import ImageRow
 from tilevision.events import Bus, Event, StageDone, TileChanged
-from tilevision.pipeline.batch import ImageRow
 from tilevision.pipeline.planning import Plan
 
 __all__ = ["Headway"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.events import JournalTail
-from tilevision.pipeline.journaled import JournaledRun
-from tilevision.pipeline.recording import Recording
+from tilevision.history.journaled import JournaledRun
+from tilevision.history.recording import Recording
+from tilevision.history.stored import stored_result
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.stored import stored_result
 from tilevision.result import Result
 from tilevision.sources import open_source
 from tilevision.sources.addresses import is_address

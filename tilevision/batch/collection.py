@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
+from tilevision.batch.batch import Batch
+from tilevision.batch.many import Many
 from tilevision.errors import TilevisionError
-from tilevision.pipeline.batch import Batch
-from tilevision.pipeline.many import Many
 from tilevision.pipeline.settings import Settings
 from tilevision.result import Result
 
