@@ -10,7 +10,7 @@ import tifffile
 
 import tilevision as tv
 from tilevision.sources import file_of, images_in, open_reference
-from tilevision.sources.imagelists import SUFFIXES
+from tilevision.sources.formats.catalogue import SUFFIXES
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_copied_file_has_the_same_pages(scan: str) -> None:
         ("scan.tif#pages", "scan.tif#page=1"),
         ("scan.tif#page=x", "does not exist"),
         ("gone.tif#page=1", "gone.tif does not exist"),
-        ("flat.png#page=1", "pages are those of TIFF"),
+        ("flat.png#page=1", "only TIFF, PDF and video"),
     ],
 )
 def test_a_page_that_is_not_there_is_one_line(scan: str, name: str, told: str) -> None:
@@ -95,5 +95,5 @@ def test_a_folder_is_its_images(scan: str) -> None:
     found = [path.name for path in images_in(".")]
     assert found == ["B.tif", "a.jpg", "b.PNG", "scan.tif", "store.zarr"]
     assert all(suffix == suffix.lower() for suffix in SUFFIXES)
-    with pytest.raises(tv.SourceError, match="cannot read the folder gone"):
+    with pytest.raises(tv.SourceError, match="The folder gone cannot be read"):
         images_in("gone")

@@ -49,7 +49,7 @@ def test_a_missing_file_says_where_it_was_looked_for(
 
 def test_an_empty_path_is_called_that() -> None:
     """A shell variable that is not set names no folder."""
-    with pytest.raises(SourceError, match="the image's path is empty"):
+    with pytest.raises(SourceError, match="The image's path is empty"):
         open_source("")
 
 

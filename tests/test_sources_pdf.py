@@ -103,7 +103,7 @@ def test_pages_have_names_and_keys_of_their_own(document: Path) -> None:
     [
         ({"page": 3}, "has 2 pages, counted from 1; there is no 3"),
         ({"page": 0}, "pages are counted from 1"),
-        ({"dpi": 0}, "dpi=0 makes no sense"),
+        ({"dpi": 0}, "dpi=0 is not valid"),
         ({"dpi": 1e7}, "give another dpi"),
     ],
 )

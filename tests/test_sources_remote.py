@@ -19,9 +19,9 @@ from tilevision.errors import Failure, SourceError, Throttled, TransientError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, pages
 from tilevision.sources.addresses import address_of
-from tilevision.sources.remote import looks
+from tilevision.sources.remote import remotefile
 from tilevision.sources.remote.http import WebFile
-from tilevision.sources.remote.ranged import runs_of
+from tilevision.sources.remote.rangedfile import runs_of
 from tilevision.sources.staging.sharing import staging_folder
 
 SIDE = 2048
@@ -38,7 +38,7 @@ def server() -> Iterator[RangeServer]:
 def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A temp folder of its own, and no waiting between attempts."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(looks, "_PAUSE", 0.0)
+    monkeypatch.setattr(remotefile, "_PAUSE", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_a_window_costs_the_bytes_of_its_blocks(server: RangeServer, pyramid: Pa
     """Opening reads the header and one tile; a window its tiles, a row of them by one request."""
     source = open_source(server.put("scene.tif", pyramid))
     block = stored_bytes(pyramid, Box(0, 0, 256, 256))
-    assert server.sent <= 3 * looks.FIRST_BYTES + block
+    assert server.sent <= 3 * remotefile.FIRST_BYTES + block
     box = Box(300, 700, 1324, 1724)
     server.forget()
     pixels = source.read(box)

@@ -6,27 +6,12 @@ import os
 from pathlib import Path
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.georasters import SUFFIXES as RASTERS
-from tilevision.sources.formats.slides import SLIDE_LISTS, listed_files
-from tilevision.sources.formats.video import SUFFIXES as VIDEOS
-from tilevision.sources.formats.zarrstore import is_zarr
+from tilevision.sources.formats.catalogue import FORMATS, SUFFIXES, format_of
+from tilevision.sources.formats.imageformat import ImageFile
 from tilevision.sources.opening import open_source
 from tilevision.sources.pagenames import page_name
 
-__all__ = ["SUFFIXES", "images_in", "pages"]
-
-# DICOM is left out: a slide is many such files, and each of them would stand for all.
-SUFFIXES = frozenset(
-    {
-        *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"),
-        *(".j2k", ".jp2", ".npy", ".pbm", ".pdf", ".pgm", ".pnm", ".ppm"),
-        *(".btf", ".svs", ".tf2", ".tf8", ".tif", ".tiff"),
-        *(".bif", ".czi", ".mrxs", ".ndpi", ".scn", ".svslide", *SLIDE_LISTS),
-        *(".dt0", ".dt1", ".dt2", ".kro", ".mpr", ".nitf", ".sdat"),
-        *RASTERS,
-        *VIDEOS,
-    }
-)
+__all__ = ["images_in", "pages"]
 
 
 def images_in(folder: str | os.PathLike[str]) -> list[Path]:
@@ -44,9 +29,11 @@ def images_in(folder: str | os.PathLike[str]) -> list[Path]:
     try:
         seen = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise SourceError(f"cannot read the folder {os.fspath(folder)}: {error.strerror}") from None
-    lists = [path for path in seen if path.suffix.lower() in SLIDE_LISTS]
-    parts = {part for slide in lists for part in listed_files(slide, macro=True)}
+        raise SourceError(
+            f"The folder {os.fspath(folder)} cannot be read: {error.strerror}."
+        ) from None
+    asked = [one.companions for one in FORMATS if one.companions is not None]
+    parts = {part for companions in asked for path in seen for part in companions(path)}
     return sorted(path for path in seen if path not in parts and _is_image(path))
 
 
@@ -72,4 +59,6 @@ def pages(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _is_image(path: Path) -> bool:
-    return is_zarr(path) if path.is_dir() else path.suffix.lower() in SUFFIXES
+    if path.is_dir():
+        return format_of(ImageFile(str(path), b"")) is not None
+    return path.suffix.lower() in SUFFIXES

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import importlib
 import os
-import stat
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.addresses import is_address, local_path
+from tilevision.sources.addresses import is_address
 from tilevision.sources.filetree import FileWatch
 from tilevision.sources.formats.daskarray import is_dask_array, open_dask
-from tilevision.sources.formats.georasters import is_raster, open_raster
-from tilevision.sources.formats.numpyfile import MAGIC, open_npy
-from tilevision.sources.formats.pdf import DPI, PDF, open_pdf
-from tilevision.sources.formats.slideprobe import try_slide
-from tilevision.sources.formats.slides import is_slide, open_slide
-from tilevision.sources.formats.video import is_video, open_video
-from tilevision.sources.formats.zarrstore import is_zarr, open_zarr
+from tilevision.sources.formats.flat import open_pillow
 from tilevision.sources.handles import Handles
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.pagenames import at_home, page_name, pages_note, split_page
+from tilevision.sources.localfiles import open_local
+from tilevision.sources.remote.remoteopening import open_remote
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staging.staged import open_array
 
 __all__ = ["check_unchanged", "open_reference", "open_source"]
 
 _handles = Handles(most=8, most_staged=2, patience=60.0)
-_PAGELESS = ("GIF", "OME-Zarr", "PNG", "WEBP", "Zarr")  # only the first can be read
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_source(
@@ -70,10 +60,8 @@ def open_source(
     if isinstance(image, (str, os.PathLike)):
         name = os.fsdecode(image)
         if is_address(name):
-            from tilevision.sources.remote.remoteopening import open_remote
-
             return open_remote(name, page=page, mpp=resolution, dpi=dpi)
-        return _open_path(name if page is None else page_name(name, page), resolution, dpi)
+        return open_local(name, page=page, mpp=resolution, dpi=dpi)
     if page is not None or dpi is not None:
         raise SourceError(f"page= and dpi= are of files, not of a {type(image).__name__}")
     if isinstance(image, np.ndarray):
@@ -81,8 +69,6 @@ def open_source(
     if is_dask_array(image):
         return open_dask(image, mpp=resolution)
     if _is_pillow(image):
-        from tilevision.sources.formats.flat import open_pillow
-
         return open_pillow(image, mpp=resolution)
     if isinstance(image, LevelReader):
         return image if resolution is None else image.at_resolution(resolution)
@@ -122,86 +108,6 @@ def open_reference(ref: SourceRef) -> ImageSource:
     return _handles.keep(key, source, instead=kept)
 
 
-def _open_path(name: str, mpp: tuple[float, float] | None, dpi: float | None) -> LevelReader:
-    name, page = split_page(at_home(local_path(name)))
-    source = _open_file(name, page, mpp, dpi)
-    count, kind = source.metadata.frames, source.metadata.format
-    if page is None and count > 1:
-        note = pages_note(name, count, named=kind not in _PAGELESS)
-        source.metadata = replace(source.metadata, notes=(*source.metadata.notes, note))
-    return source
-
-
-def _open_file(
-    name: str, page: int | None, mpp: tuple[float, float] | None, dpi: float | None
-) -> LevelReader:
-    path = str(Path(name).absolute())
-    if is_zarr(path) and page is None:
-        return open_zarr(path, mpp=mpp)
-    prefix = _first_bytes(name)
-    if prefix.startswith(PDF):
-        return open_pdf(path, frame=(page or 1) - 1, dpi=_checked_dpi(dpi), mpp=mpp)
-    if dpi is not None:
-        raise SourceError(f"{name} is no PDF document; dpi= is for those")
-    tiff = prefix.startswith(_TIFF)
-    if is_slide(path, tiff=tiff) and page is None:
-        try_slide(path)
-        return open_slide(path, mpp=mpp)
-    if tiff or is_video(path):
-        return _open_frame(path, tiff, (page or 1) - 1, mpp)
-    if page is not None:
-        raise SourceError(
-            f"{name}: no page can be read of it; pages are those of TIFF, PDF and videos"
-        )
-    if prefix.startswith(MAGIC):
-        return open_npy(path, mpp=mpp)
-    from tilevision.sources.formats.flat import open_flat, picture_format
-
-    if is_raster(path, picture=picture_format(prefix)):
-        return open_raster(path, mpp=mpp)
-    return open_flat(path, mpp=mpp)
-
-
-def _open_frame(path: str, tiff: bool, frame: int, mpp: tuple[float, float] | None) -> LevelReader:
-    if not tiff:
-        return open_video(path, frame=frame, mpp=mpp)
-    from tilevision.sources.formats.tiff import open_tiff
-
-    return open_tiff(path, mpp=mpp, frame=frame)
-
-
-def _first_bytes(name: str) -> bytes:
-    if not name:
-        raise SourceError("the image's path is empty; give that of a file, or an address")
-    try:
-        regular = stat.S_ISREG(Path(name).stat().st_mode)
-        prefix = b""
-        if regular:
-            with Path(name).open("rb") as file:
-                prefix = file.read(16)
-    except FileNotFoundError as error:
-        if os.path.islink(name):  # noqa: PTH114 - any text
-            raise SourceError(
-                f"{name} is a link to {os.readlink(name)}, which does not exist; "  # noqa: PTH115
-                "mend the link"
-            ) from error
-        where = "" if Path(name).is_absolute() else f" (looked in {Path.cwd()})"
-        raise SourceError(f"{name} does not exist{where}; check the path") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(
-            f"{name!r} cannot be read: {reason}; check the path and its rights"
-        ) from error
-    if not regular:
-        raise SourceError(
-            f"{name} is a folder or a device, and no Zarr store; give one image file, or "
-            "tv.analyze_many for all images of a folder"
-        )
-    if not prefix:
-        raise SourceError(f"{name} is empty (0 bytes): the copy or download did not finish")
-    return prefix
-
-
 def _is_pillow(image: Any) -> bool:
     from PIL import Image
 
@@ -218,13 +124,6 @@ def _checked_mpp(mpp: float | tuple[float, float] | None) -> tuple[float, float]
     if not (np.isfinite(both).all() and (both > 0).all()):
         raise SourceError(f"mpp={mpp!r} makes no sense; give microns per pixel, or (x, y) of them")
     return float(both[0]), float(both[1])
-
-
-def _checked_dpi(dpi: float | None) -> float:
-    value = DPI if dpi is None else dpi
-    if not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
-        raise SourceError(f"dpi={dpi!r} makes no sense; give pixels per inch, as 200")
-    return float(value)
 
 
 def _opener(name: str) -> Callable[..., ImageSource]:

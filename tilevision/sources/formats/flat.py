@@ -11,6 +11,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.identity import file_options, known_fingerprint
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
@@ -20,7 +21,7 @@ from tilevision.sources.staging.stagingfile import stage
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["FORMATS", "open_flat", "open_pillow", "picture_format"]
+__all__ = ["FORMAT", "FORMATS", "open_flat", "open_pillow", "picture_format"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 # Part of the staging file's name: another way of decoding must not find the old pixels.
@@ -151,3 +152,16 @@ def _frames(image: Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # noqa: BLE001  a broken later frame must not cost the first
         return 1
+
+
+FORMAT = ImageFormat(
+    "a picture",
+    accepts=lambda _: True,
+    opener=open_flat,
+    suffixes=frozenset(
+        {
+            *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"),
+            *(".j2k", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"),
+        }
+    ),
+)

@@ -23,6 +23,8 @@ from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.depth import declared_scaling
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
+from tilevision.sources.formats.flat import picture_format
+from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
@@ -31,14 +33,14 @@ from tilevision.sources.staging.staged import check_image_shape
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-__all__ = ["SUFFIXES", "GeoSource", "RasterLevel", "is_raster", "open_raster"]
+__all__ = ["FORMAT", "GeoSource", "RasterLevel", "is_raster", "open_raster"]
 
 # Of GDAL's formats those of one image in local files: no services, no vectors, no containers.
 _DRIVERS = (
     *("VRT", "JP2OpenJPEG", "HFA", "ENVI", "EHdr", "ERS", "PCIDSK", "NITF", "ILWIS", "RST"),
     *("AAIGrid", "GSBG", "GS7BG", "SAGA", "DTED", "SRTMHGT", "USGSDEM", "RMF", "KRO", "BT"),
 )
-SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
+_SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
@@ -179,7 +181,7 @@ def is_raster(path: str, *, picture: str) -> bool:
         What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
         map or large, which has windows here, or of bands that have no colour.
     """
-    known = not picture and Path(path).suffix.lower() in SUFFIXES
+    known = not picture and Path(path).suffix.lower() in _SUFFIXES
     if picture not in ("", "JPEG2000"):
         return False
     try:
@@ -254,9 +256,7 @@ def _opened(path: str, overview: int | None = None) -> DatasetReader:
         from rasterio.errors import NotGeoreferencedWarning
         from rasterio.io import DatasetReader
     except ImportError:
-        raise SourceError(
-            f"{path} is a raster for GDAL, which needs rasterio: pip install 'tilevision[geo]'"
-        ) from None
+        raise FORMAT.missing(path) from None
     options = {} if overview is None else {"overview_level": overview}
     try:
         # Not shared: GDAL would hand one dataset to all threads.
@@ -314,3 +314,19 @@ def _damaged(path: str, error: Exception) -> SourceError:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _accepts(file: ImageFile) -> bool:
+    return is_raster(file.path, picture=picture_format(file.prefix))
+
+
+FORMAT = ImageFormat(
+    "a raster for GDAL",
+    accepts=_accepts,
+    opener=open_raster,
+    suffixes=frozenset(
+        {*_SUFFIXES, ".dt0", ".dt1", ".dt2", ".kro", ".mpr", ".nitf", ".sdat"},
+    ),
+    library="rasterio",
+    extra="geo",
+)

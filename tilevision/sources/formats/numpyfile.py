@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.rows import OpenFile, RowFile
 from tilevision.sources.staging.staged import as_image, open_array
 
-__all__ = ["MAGIC", "NumpySource", "open_npy"]
+__all__ = ["FORMAT", "NumpySource", "open_npy"]
 
-MAGIC = b"\x93NUMPY"
+_MAGIC = b"\x93NUMPY"
 
 
 class NumpySource(LevelReader):
@@ -113,3 +114,11 @@ def open_npy(
     rows = RowFile(file, int(array.offset), (height, width, bands), array.dtype)
     metadata = ImageMetadata(format="NumPy", mpp=mpp, levels=((width, height),))
     return NumpySource(file, rows, metadata, mpp, fingerprint or fingerprint_of_file(path))
+
+
+FORMAT = ImageFormat(
+    "a NumPy file",
+    accepts=lambda file: file.prefix.startswith(_MAGIC),
+    opener=open_npy,
+    suffixes=frozenset({".npy"}),
+)

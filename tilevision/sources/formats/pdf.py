@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.identity import file_options, known_fingerprint, row_blocks
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, staged_note
@@ -23,7 +24,7 @@ from tilevision.sources.staging.stagingfile import stage
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument, PdfPage
 
-__all__ = ["DPI", "PDF", "open_pdf"]
+__all__ = ["DPI", "FORMAT", "PDF", "open_pdf"]
 
 PDF = b"%PDF"
 DPI = 200.0
@@ -97,9 +98,7 @@ def _page(path: str, frame: int) -> Iterator[tuple[PdfDocument, PdfPage]]:
     try:
         import pypdfium2
     except ImportError:
-        raise SourceError(
-            f"{path} is a PDF document, which needs pypdfium2: pip install 'tilevision[pdf]'"
-        ) from None
+        raise FORMAT.missing(path) from None
     with _drawing:
         try:
             document = pypdfium2.PdfDocument(path)
@@ -146,3 +145,15 @@ def _unreadable(path: str, error: Exception) -> SourceError:
     if "password" in reason.lower():
         return SourceError(f"{path} is encrypted; save it without a password first")
     return SourceError(f"{path} is a damaged PDF document ({reason}); get it again")
+
+
+FORMAT = ImageFormat(
+    "a PDF document",
+    accepts=lambda file: file.prefix.startswith(PDF),
+    opener=open_pdf,
+    suffixes=frozenset({".pdf"}),
+    pages=True,
+    dpi=True,
+    library="pypdfium2",
+    extra="pdf",
+)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,18 +15,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.segmentcache import recent
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile, RowFile
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-__all__ = ["SegmentedPage"]
+__all__ = ["SegmentCache", "SegmentedPage"]
 
 _JPEG = (6, 7, 33007, 34892)
 _MOST_THREADS = 4
 _WORTH_SHARING = 4  # segments: fewer are decoded sooner than threads are woken
+# What neighbouring windows of 1024 px share many times over, and most of what two rows of them
+# share over 24,000 px RGB; one for all sources of a process.
+_CAPACITY = 64 << 20
+_LARGEST_SHARE = 16
+
+
+class SegmentCache:
+    """The segments used last, up to so many bytes; safe from several threads.
+
+    Tiles of a grid overlap, so neighbours share stored segments: with 20 % overlap and segments
+    of 256 px, every other one would be decoded twice or more.
+
+    Parameters
+    ----------
+    capacity : int
+        Bytes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._segments: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._pages = itertools.count()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept."""
+        return self._bytes
+
+    def new_page(self) -> int:
+        """Return a number that no other page has."""
+        return next(self._pages)
+
+    def get(self, page: int, index: int) -> Pixels | None:
+        """Return a segment ``(h, w, c)``, not to be written to, or None."""
+        with self._lock:
+            pixels = self._segments.get((page, index))
+            if pixels is not None:
+                self._segments.move_to_end((page, index))
+            return pixels
+
+    def keep(self, page: int, index: int, pixels: Pixels) -> None:
+        """Keep a segment, and let go of those not used for longest; large ones are not kept."""
+        if pixels.nbytes > self._capacity // _LARGEST_SHARE:
+            return
+        with self._lock:
+            old = self._segments.pop((page, index), None)
+            self._bytes += pixels.nbytes - (0 if old is None else old.nbytes)
+            self._segments[page, index] = pixels
+            while self._bytes > self._capacity:
+                self._bytes -= self._segments.popitem(last=False)[1].nbytes
+
+
+_recent = SegmentCache(_CAPACITY)
 
 
 class SegmentedPage:
@@ -66,7 +123,7 @@ class SegmentedPage:
             self._decode_options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
         self._check_extent()
         key.init_decode()
-        self._number = recent.new_page()
+        self._number = _recent.new_page()
 
     @property
     def separate(self) -> bool:
@@ -156,7 +213,7 @@ class SegmentedPage:
             other.result()
 
     def _expect(self, indices: Sequence[int]) -> None:
-        fresh = [index for index in indices if recent.get(self._number, index) is None]
+        fresh = [index for index in indices if _recent.get(self._number, index) is None]
         ranges = [(int(self._offsets[index]), int(self._counts[index])) for index in fresh]
         self._file.expect([(offset, count) for offset, count in ranges if offset and count])
 
@@ -164,7 +221,7 @@ class SegmentedPage:
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if not offset or not count:
             return None  # sparse files leave empty tiles out
-        kept = None if self._file.closed else recent.get(self._number, index)
+        kept = None if self._file.closed else _recent.get(self._number, index)
         if kept is not None:
             return kept
         data = self._file.read(offset, count)
@@ -181,7 +238,7 @@ class SegmentedPage:
             ) from error
         if pixels is None:
             return None
-        recent.keep(self._number, index, pixels[0])
+        _recent.keep(self._number, index, pixels[0])
         segment: Pixels = pixels[0]
         return segment
 

@@ -18,6 +18,8 @@ from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
+from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
+from tilevision.sources.formats.slideprobe import try_slide
 from tilevision.sources.identity import (
     FileStamp,
     file_options,
@@ -30,7 +32,7 @@ from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
-__all__ = ["SLIDE_LISTS", "SlideLevel", "SlideSource", "is_slide", "listed_files", "open_slide"]
+__all__ = ["FORMAT", "SlideLevel", "SlideSource", "is_slide", "open_slide"]
 
 _SUFFIXES = (".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu")
 # What OpenSlide calls the kinds that the TIFF reader reads as well, and faster.
@@ -211,9 +213,7 @@ def _opened(path: str) -> OpenSlide:
     try:
         from openslide import OpenSlide
     except (ImportError, OSError):
-        raise SourceError(
-            f"{path} is a scanner's slide, which needs OpenSlide: pip install 'tilevision[slides]'"
-        ) from None
+        raise FORMAT.missing(path) from None
     try:
         return OpenSlide(path)
     except Exception as error:
@@ -287,3 +287,28 @@ def _fingerprint(path: Path, files: Sequence[Path]) -> str:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _accepts(file: ImageFile) -> bool:
+    return is_slide(file.path, tiff=file.is_tiff)
+
+
+def _open_tried(path: str, *, mpp: tuple[float, float] | None = None) -> SlideSource:
+    try_slide(path)
+    return open_slide(path, mpp=mpp)
+
+
+def _companions(path: Path) -> list[Path]:
+    return listed_files(path, macro=True) if path.suffix.lower() in SLIDE_LISTS else []
+
+
+FORMAT = ImageFormat(
+    "a scanner's slide",
+    accepts=_accepts,
+    opener=_open_tried,
+    # DICOM is left out: a slide is many such files, and each of them would stand for all.
+    suffixes=frozenset(_SUFFIXES) - {".dcm"},
+    companions=_companions,
+    library="OpenSlide",
+    extra="slides",
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.capacity import check_decodes
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
 from tilevision.sources.formats.tiffframes import check_chain, count_frames, frame_pages
 from tilevision.sources.formats.tifflevels import TiffLevel, TurnedLevel
@@ -30,7 +31,7 @@ from tilevision.sources.staging.stagingfile import StagedPixels, stage
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
+__all__ = ["FORMAT", "TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
 
 _ORIENTATION = 274
 # The window that is typical of a model; strips that make it this much dearer are staged.
@@ -263,3 +264,12 @@ def _stage(path: str, level: TiffLevel, key: str) -> StagedPixels:
         check_decodes(path, width, min(rows, height), 3 * level.bands * level.dtype.itemsize)
 
     return stage(key, (height, width, level.bands), level.dtype, write, check)
+
+
+FORMAT = ImageFormat(
+    "a TIFF file",
+    accepts=lambda file: file.is_tiff,
+    opener=open_tiff,
+    suffixes=frozenset({".btf", ".svs", ".tf2", ".tf8", ".tif", ".tiff"}),
+    pages=True,
+)

@@ -18,6 +18,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_decodes
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.identity import (
     FileStamp,
     file_options,
@@ -32,9 +33,9 @@ from tilevision.sources.staging.stagingfile import stage
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-__all__ = ["SUFFIXES", "frames", "is_video", "open_video"]
+__all__ = ["FORMAT", "frames", "open_video"]
 
-SUFFIXES = frozenset(
+_SUFFIXES = frozenset(
     {
         *(".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"),
         *(".ogv", ".webm", ".wmv"),
@@ -45,11 +46,6 @@ _QUARTER = 90
 _FURTHER_BACK = 10.0  # seconds: few films have their key frames further apart
 _known: dict[tuple[str, FileStamp], tuple[list[int], float]] = {}
 _listing = threading.Lock()
-
-
-def is_video(path: str) -> bool:
-    """Say whether a file is a video, by its name."""
-    return Path(path).suffix.lower() in SUFFIXES
 
 
 def frames(
@@ -191,9 +187,7 @@ def _opened(path: str) -> Iterator[InputContainer]:
     try:
         import av
     except ImportError:
-        raise SourceError(
-            f"{path} is a video, which needs PyAV: pip install 'tilevision[video]'"
-        ) from None
+        raise FORMAT.missing(path) from None
     try:
         with av.open(path) as container:
             _check_video(path, container)
@@ -208,3 +202,14 @@ def _opened(path: str) -> Iterator[InputContainer]:
 def _check_video(path: str, container: InputContainer) -> None:
     if not container.streams.video or container.streams.video[0].codec_context is None:
         raise SourceError(f"{path} holds no video that can be decoded")
+
+
+FORMAT = ImageFormat(
+    "a video",
+    accepts=lambda file: file.suffix in _SUFFIXES,
+    opener=open_video,
+    suffixes=_SUFFIXES,
+    pages=True,
+    library="PyAV",
+    extra="video",
+)

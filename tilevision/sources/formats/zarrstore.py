@@ -10,12 +10,13 @@ from typing import Any
 
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.zarrlevels import ZarrLevel, lay_out, opened
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, SourceRef
 
-__all__ = ["MARKERS", "ZarrSource", "is_zarr", "open_zarr"]
+__all__ = ["FORMAT", "MARKERS", "ZarrSource", "is_zarr", "open_zarr"]
 
 MARKERS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -110,3 +111,13 @@ def _fingerprint(path: str) -> str:
         digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
         digest.update(bytes.fromhex(fingerprint_of_file(file)))
     return digest.hexdigest()
+
+
+FORMAT = ImageFormat(
+    "a Zarr store",
+    accepts=lambda file: is_zarr(file.path),
+    opener=open_zarr,
+    folders=True,
+    library="zarr",
+    extra="zarr",
+)

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from tilevision.errors import SourceError, TransientError
 from tilevision.geometry import Box
 from tilevision.sources.addresses import Address
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.remote.looks import Look, Remote, patiently
-from tilevision.sources.remote.servers import remote_file
+from tilevision.sources.localfiles import open_local
+from tilevision.sources.remote.protocols import remote_file
+from tilevision.sources.remote.remotefile import Look, Remote, patiently
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.sharing import hold, leave, staging_folder, unusable
 
@@ -173,12 +174,10 @@ def _opened(
     mpp: tuple[float, float] | None,
     dpi: float | None,
 ) -> DownloadedSource:
-    from tilevision.sources.opening import open_source
-
     shown = address.shown
     try:
         with _named(file.path, shown):
-            image = cast("LevelReader", open_source(file.path, mpp=mpp, page=page, dpi=dpi))
+            image = open_local(str(file.path), page=page, mpp=mpp, dpi=dpi)
     except BaseException:
         file.close()
         raise

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tilevision.errors import SourceError, Throttled, TilevisionError, TransientError
 from tilevision.sources.addresses import Address
-from tilevision.sources.remote.looks import FIRST_BYTES, Look, changed
+from tilevision.sources.remote.remotefile import FIRST_BYTES, Look, changed
 
 if TYPE_CHECKING:
     from requests import Response, Session

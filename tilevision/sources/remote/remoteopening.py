@@ -9,10 +9,10 @@ from tilevision.sources.addresses import Address, address_of
 from tilevision.sources.formats.slides import is_slide
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.downloads import download
-from tilevision.sources.remote.looks import patiently
+from tilevision.sources.remote.protocols import remote_file
+from tilevision.sources.remote.remotefile import patiently
 from tilevision.sources.remote.remotetiff import TIFF, ranged_tiff
 from tilevision.sources.remote.remotezarr import is_remote_zarr, open_remote_zarr
-from tilevision.sources.remote.servers import remote_file
 
 __all__ = ["open_remote"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from tilevision.errors import TilevisionError
 from tilevision.sources.addresses import Address
 from tilevision.sources.formats.tiff import TiffSource, is_dear, lay_out, parsed
-from tilevision.sources.remote.looks import Look, Remote, changed, patiently
-from tilevision.sources.remote.ranged import Cursor, RangedFile
-from tilevision.sources.remote.servers import remote_file
+from tilevision.sources.remote.protocols import remote_file
+from tilevision.sources.remote.rangedfile import Cursor, RangedFile
+from tilevision.sources.remote.remotefile import Look, Remote, changed, patiently
 from tilevision.sources.source import Pixels, SourceRef
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from tilevision.sources.addresses import Address
 from tilevision.sources.formats.zarrlevels import ZarrLevel, lay_out, opened
 from tilevision.sources.formats.zarrstore import MARKERS
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.remote.looks import changed, patiently
-from tilevision.sources.remote.servers import remote_file
+from tilevision.sources.remote.protocols import remote_file
+from tilevision.sources.remote.remotefile import changed, patiently
 from tilevision.sources.remote.stores import file_system, stored_tag, translated
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 

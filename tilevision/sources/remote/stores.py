@@ -10,10 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from tilevision.errors import SourceError, TilevisionError, TransientError
-from tilevision.sources.addresses import Address
-from tilevision.sources.remote.looks import FIRST_BYTES, Look, changed
+from tilevision.sources.addresses import Address, address_of
+from tilevision.sources.remote.remotefile import FIRST_BYTES, Look, changed
 
-__all__ = ["StoredFile", "file_system", "stored_tag", "translated"]
+__all__ = [
+    "StoredFile",
+    "addresses_like",
+    "file_system",
+    "is_pattern",
+    "stored_tag",
+    "translated",
+]
 
 _PIECE = 1 << 23
 _PACKAGES = {
@@ -31,6 +38,7 @@ _TAGS = (
 )
 # Of this process alone: the workers get what it holds through the staging folder.
 _PRIVATE = ("memory",)
+_MAGIC = ("*", "[")
 _DENIED = (
     "AccessDenied",
     "Forbidden",
@@ -193,6 +201,31 @@ def translated(error: Exception, address: Address) -> TilevisionError:
     if busy or "Timeout" in kind or "Connection" in kind:
         return TransientError(f"{address} cannot be reached ({kind}: {said}); try again")
     return SourceError(f"{address} cannot be read ({kind}: {said}); check the address")
+
+
+def is_pattern(name: str) -> bool:
+    """Say whether an address stands for many; those of web servers, which list nothing, do not."""
+    address = address_of(name.partition("#")[0])
+    web = address.scheme in ("http", "https")
+    return not web and any(sign in name for sign in _MAGIC)
+
+
+def addresses_like(name: str) -> list[str]:
+    """Return the addresses of the files that a pattern stands for, sorted.
+
+    Raises
+    ------
+    SourceError
+        If the store cannot be listed.
+    """
+    address = address_of(name)
+    files, path = file_system(address)
+    found: TilevisionError
+    try:
+        return sorted(files.unstrip_protocol(one) for one in files.glob(path))
+    except Exception as error:  # noqa: BLE001 - each protocol has errors of its own
+        found = translated(error, address)
+    raise SourceError(str(found)) from None
 
 
 def _names(error: Exception, words: tuple[str, ...]) -> bool:

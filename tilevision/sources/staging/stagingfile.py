@@ -7,8 +7,10 @@ import mmap
 import os
 import shutil
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,62 @@ import numpy as np
 from tilevision.errors import SourceError
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.sharing import hold, join, leave, staging_folder, unusable
-from tilevision.sources.staging.stagingprogress import Preparation, tell
 
-__all__ = ["StagedPixels", "open_staged", "stage"]
+__all__ = ["Preparation", "StagedPixels", "following", "is_followed", "open_staged", "stage"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
 # Of rows that may stay mapped: windows side by side find them so. The kernel maps whole runs of
 # pages around those that are read, so rows count in full.
 _MAPPED_BYTES = 80 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A staging file that is being written.
+
+    Parameters
+    ----------
+    done, total : int
+        Bytes.
+    folder : str
+        Where it is.
+    """
+
+    done: int
+    total: int
+    folder: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        share = self.done / max(1, self.total)
+        return f"preparing the image: {share:.0%} of {self.total / 1e6:,.0f} MB in {self.folder}"
+
+
+Listener = Callable[[Preparation], None]
+_listener: ContextVar[Listener | None] = ContextVar("preparation", default=None)
+
+
+@contextmanager
+def following(listener: Listener) -> Iterator[None]:
+    """Within the block, tell `listener` of images that are being prepared in this thread."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def is_followed() -> bool:
+    """Say whether there is a listener."""
+    return _listener.get() is not None
+
+
+def _tell(preparation: Preparation) -> None:
+    """Tell the listener, where there is one."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(preparation)
 
 
 class StagedPixels:
@@ -153,10 +202,10 @@ def _write(
     except OSError as error:
         raise unusable(path, error, math.prod(shape) * dtype.itemsize) from error
     total = math.prod(shape) * dtype.itemsize
-    tell(Preparation(0, total, str(path.parent)))
+    _tell(Preparation(0, total, str(path.parent)))
     for rows in write(np.ndarray(shape, dtype, mapped, begin)):
         _let_go(mapped)
-        tell(Preparation(rows * total // shape[0], total, str(path.parent)))
+        _tell(Preparation(rows * total // shape[0], total, str(path.parent)))
     part.replace(path)
 
 

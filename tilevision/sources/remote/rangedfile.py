@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tilevision.errors import SourceError, TilevisionError
-from tilevision.sources.remote.looks import FIRST_BYTES, Look, Remote
+from tilevision.sources.remote.remotefile import FIRST_BYTES, Look, Remote
 from tilevision.sources.staging.rows import OpenFile
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tilevision.sources.addresses import Address
 from tilevision.sources.remote.http import WebFile
-from tilevision.sources.remote.looks import Remote
+from tilevision.sources.remote.remotefile import Remote
 from tilevision.sources.remote.stores import StoredFile
 
 __all__ = ["remote_file"]
