@@ -23,7 +23,7 @@ from shapely.geometry import shape
 
 from tilevision import exporting
 from tilevision.errors import RunError
-from tilevision.exporting import FORMATS, SUFFIXES, destination, formats, geojson, qupath, save
+from tilevision.exporting import FORMATS, SUFFIXES, destination, formats, geojson, save
 from tilevision.exporting.coco import _signed_area, bridged
 from tilevision.exporting.formats import Format
 from tilevision.findings import Findings
@@ -266,7 +266,7 @@ def test_every_option_is_described(name):
     """Each format's writer says what its options do."""
     write = FORMATS[name].write
     for option in inspect.signature(write).parameters:
-        told = qupath.write.__doc__ if write is geojson.write else write.__doc__
+        told = geojson.write_qupath.__doc__ if write is geojson.write else write.__doc__
         assert re.search(rf"\b{option}\b.* : ", told) or option in ("result", "stream")
 
 

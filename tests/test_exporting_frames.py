@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from shapely.geometry import shape
 
+from tilevision.analysis.georeference import Georeference
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation import read_truth
-from tilevision.exporting.georeference import Georeference
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 

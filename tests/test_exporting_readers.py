@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tilevision.errors import RunError
 from tilevision.evaluation import read_truth
-from tilevision.exporting.rotation import turned_box
+from tilevision.exporting.detectionrows import turned_box
 from tilevision.findings import Findings
 
 HOSTILE = "<b>&amp;\"'</name>\x00\x1b]]>\ud800 😀"

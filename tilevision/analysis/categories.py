@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.tables import class_numbers
-
-if TYPE_CHECKING:
-    from tilevision.result import Result
+from tilevision.findings import Findings
 
 __all__ = ["categories", "category_numbers", "positions"]
 
 
-def categories(result: Result) -> dict[str, int]:
+def categories(found: Findings) -> dict[str, int]:
     """Return label to number, in the order of the numbers; see `category_numbers`."""
-    found = result.findings
     return category_numbers(found.labels, class_numbers(found))
 
 

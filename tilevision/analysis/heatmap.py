@@ -96,14 +96,14 @@ def heatmap(
     if not 0 < cell < np.inf:
         raise RunError(f"the cell of a heatmap is {cell!r}; give its side in image pixels")
     labels = tuple(sorted({name for found in seen for name in found.findings.tile_scores}))
-    columns, rows = (max(1, int(np.ceil(side / cell))) for side in size)
+    columns, rows = (max(1, int(np.ceil(side))) for side in _in_cells(np.array(size), cell))
     if columns * rows * len(labels) > _LARGEST:
         raise RunError(
             f"a heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
             "give a larger cell"
         )
-    across = _coverage(boxes[:, [0, 2]] / cell, columns)
-    down = _coverage(boxes[:, [1, 3]] / cell, rows)
+    across = _coverage(_in_cells(boxes[:, [0, 2]], cell), columns)
+    down = _coverage(_in_cells(boxes[:, [1, 3]], cell), rows)
     weight = (down.T @ across).toarray()
     values = np.full((len(labels), rows, columns), np.nan, np.float32)
     for number, label in enumerate(labels):
@@ -111,6 +111,17 @@ def heatmap(
         total = (down.multiply(scores[:, None]).T @ across).toarray()
         np.divide(total, weight, out=values[number], where=weight > 0, casting="unsafe")
     return Heatmap(labels, values.clip(0, 1), float(cell), size)
+
+
+def _in_cells(pixels: NDArray[Any], cell: float) -> NDArray[np.float64]:
+    """Return positions in cells; what rounding alone keeps off an edge is on it.
+
+    21 px over cells of 0.7 px are 30 cells, not 30.000000000000004: a cell more would lie
+    beyond the image.
+    """
+    cells = np.asarray(pixels / cell, np.float64)
+    nearest = np.round(cells)
+    return np.where(np.abs(cells - nearest) <= 4 * np.spacing(nearest), nearest, cells)
 
 
 def _coverage(intervals: NDArray[np.float64], n: int) -> Any:

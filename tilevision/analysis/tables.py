@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from tilevision.analysis.account import TileRow
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import MultiPolygon, area
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tilevision.result import Result
+    from tilevision.analysis.units import Units
 
 __all__ = [
     "AREA_COLUMNS",
@@ -35,26 +36,25 @@ _TILE_COLUMNS = [
 ]
 
 
-def detection_table(result: Result) -> pd.DataFrame:
-    """Return one row per detection; see `Result.to_dataframe`."""
+def detection_table(found: Findings, ground: Units, said: Mapping[str, Any]) -> pd.DataFrame:
+    """Return one row per detection, with `said` among its ``attrs``; see `Result.to_dataframe`."""
     import pandas as pd
 
-    found = result.findings
     columns: dict[str, Any] = dict(zip(_BOX, found.boxes.T, strict=True))
     columns["label"] = found.labels
     columns["class_id"] = class_numbers(found)
     columns["score"] = found.scores
     columns["area"] = areas(found)
     units = dict.fromkeys(_BOX, "px") | {"area": "px²"}
-    name = AREA_COLUMNS.get(result.units.area)
+    name = AREA_COLUMNS.get(ground.area)
     if name:
         centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
-        columns[name] = result.units.of(centres, columns["area"])
-        units[name] = result.units.area
+        columns[name] = ground.of(centres, columns["area"])
+        units[name] = ground.area
     if found.texts is not None:
         columns["text"] = list(found.texts)
     table = pd.DataFrame(columns)
-    table.attrs = {"units": units, "complete": result.complete, "coverage": result.coverage}
+    table.attrs = {"units": units, **said}
     return table
 
 
@@ -124,7 +124,7 @@ def _polygon_area(shape: MultiPolygon) -> float:
 
 def _tile_record(row: TileRow) -> tuple[Any, ...]:
     read, infer = (
-        np.nan if row.status == "restored" or value is None else value
+        np.nan if row.status == TileStatus.RESTORED or value is None else value
         for value in (row.read_seconds, row.infer_seconds)
     )
     tile = row.tile

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.georeference import Georeference
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.evaluation.truth import read_truth
-from tilevision.exporting.georeference import Georeference
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:

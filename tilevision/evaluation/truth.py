@@ -16,7 +16,7 @@ from tilevision.errors import SourceError, TilevisionError
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
-    from tilevision.exporting.georeference import Georeference
+    from tilevision.analysis.georeference import Georeference
 
 __all__ = ["read_truth"]
 

@@ -18,14 +18,14 @@ from tilevision.exporting.formats import FORMATS, SUFFIXES, find_format
 from tilevision.files import check_folder, drafting, refusing, writing
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
 __all__ = ["FORMATS", "SUFFIXES", "destination", "save"]
 
 
 def save(
-    result: Result,
+    result: ResultData,
     path: str | PathLike[str],
     format: str | None = None,  # noqa: A002  # the word people look for
     **options: Any,

@@ -15,17 +15,18 @@ import numpy as np
 from tilevision.analysis.categories import categories
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, Ring, detections
-from tilevision.exporting.statement import statement, stream_json, stream_list
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import stream_json, stream_list
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["annotation", "bridged", "write", "write_results"]
 
 IMAGE_ID = 1
 
 
-def write(result: Result, stream: TextIO) -> None:
+def write(result: ResultData, stream: TextIO) -> None:
     """Write a dataset, one annotation a line; ``info`` says what was not analysed.
 
     Parameters
@@ -34,7 +35,7 @@ def write(result: Result, stream: TextIO) -> None:
     stream : text stream
     """
     width, height = result.source.size
-    numbers = categories(result)
+    numbers = categories(result.findings)
     head = {
         "info": {"description": result.coverage, "tilevision": statement(result)},
         "images": [{"id": IMAGE_ID, "file_name": result.name, "width": width, "height": height}],
@@ -48,7 +49,7 @@ def write(result: Result, stream: TextIO) -> None:
 
 
 def write_results(
-    result: Result,
+    result: ResultData,
     stream: TextIO,
     *,
     image_id: int = IMAGE_ID,
@@ -76,7 +77,7 @@ def write_results(
     RunError
         If a class has no number, or a detection no score.
     """
-    numbers = categories(result) if category_ids is None else category_ids
+    numbers = categories(result.findings) if category_ids is None else category_ids
     unknown = sorted(set(map(str, result.findings.labels)) - set(numbers))
     if unknown:
         raise RunError(

@@ -19,13 +19,14 @@ from tilevision.errors import Failure, RunError, SourceError
 from tilevision.exporting.coco import annotation
 from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
-from tilevision.exporting.statement import statement, stream_json
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import stream_json
 from tilevision.exporting.yolofolder import box_line, write_names
 from tilevision.findings import Findings
 from tilevision.sources import ReadOptions, display_options, read_pixels
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["Choice", "export_tiles", "uncertainty"]
 
@@ -35,7 +36,7 @@ UNCERTAIN = 0.5
 
 
 def export_tiles(
-    result: Result,
+    result: ResultData,
     folder: str | PathLike[str],
     which: Choice = "uncertain",
     *,
@@ -108,7 +109,7 @@ def uncertainty(findings: Findings) -> float:
     return max(doubts, default=0.0)
 
 
-def _chosen(result: Result, which: Choice, limit: int | None) -> list[tuple[TileRow, Findings]]:
+def _chosen(result: ResultData, which: Choice, limit: int | None) -> list[tuple[TileRow, Findings]]:
     """Return the tiles to write, by place, with their findings in the tile's frame."""
     wanted = _rule(which)
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
@@ -145,7 +146,7 @@ def _asked(which: Callable[[TileRow, Findings], bool], row: TileRow, found: Find
         ) from error
 
 
-def _tiles(result: Result) -> Iterator[tuple[TileRow, Findings]]:
+def _tiles(result: ResultData) -> Iterator[tuple[TileRow, Findings]]:
     """Yield every tile with its findings, thresholds applied; none where it was not analysed."""
     seen = {found.tile: found.findings for found in result.tile_findings}
     how = result.settings
@@ -154,7 +155,7 @@ def _tiles(result: Result) -> Iterator[tuple[TileRow, Findings]]:
         yield row, Findings() if found is None else found.filter(how.min_score, how.classes)
 
 
-def _categories(result: Result) -> dict[str, int]:
+def _categories(result: ResultData) -> dict[str, int]:
     """Return label to number of every class seen in any tile, so that exports agree."""
     pairs = {
         (str(label), int(number))
@@ -166,7 +167,7 @@ def _categories(result: Result) -> dict[str, int]:
     return category_numbers(classes.labels, class_numbers(classes))
 
 
-def _draw(result: Result, row: TileRow, options: ReadOptions, path: Path) -> bool:
+def _draw(result: ResultData, row: TileRow, options: ReadOptions, path: Path) -> bool:
     """Write the tile's pixels; say whether they could be read."""
     from PIL import Image
 
@@ -188,7 +189,7 @@ def _tell_unread(tiles: list[str]) -> None:
 
 
 def _label(
-    result: Result,
+    result: ResultData,
     chosen: Sequence[tuple[TileRow, Findings]],
     numbers: dict[str, int],
     stream: TextIO,
@@ -231,7 +232,7 @@ def _detections(
 
 
 def _label_for_yolo(
-    result: Result,
+    result: ResultData,
     chosen: Sequence[tuple[TileRow, Findings]],
     numbers: dict[str, int],
     folder: Path,

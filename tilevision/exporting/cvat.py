@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.analysis.categories import categories
 from tilevision.exporting.coco import bridged
-from tilevision.exporting.detectionrows import Detection, Ring, detections
-from tilevision.exporting.markup import element, opening
-from tilevision.exporting.rotation import turned_box
+from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
+from tilevision.exporting.textstreams import element, opening
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
 _ATTRIBUTES = ("score", "text")
 
 
-def write(result: Result, stream: TextIO) -> None:
+def write(result: ResultData, stream: TextIO) -> None:
     """Write the annotations of one image, in pixels of the full-resolution image.
 
     Outlines in parts are polygons of one group; a hole is joined to its exterior by a line
@@ -34,7 +33,7 @@ def write(result: Result, stream: TextIO) -> None:
     stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
     stream.write(element("version", "1.1") + "\n")
     stream.write(f"<meta><task>{element('name', result.coverage)}<labels>\n")
-    stream.writelines(_label(name) + "\n" for name in categories(result))
+    stream.writelines(_label(name) + "\n" for name in categories(result.findings))
     stream.write("</labels></task></meta>\n")
     image = {"id": 0, "name": result.name, "width": width, "height": height}
     stream.write(opening("image", image) + "\n")

@@ -1,9 +1,15 @@
-"""The detections of a result one by one, as plain values rounded for files."""
+"""The detections of a result one by one, rounded for files, and their shapes.
+
+A shape is the outline where there is one, else the rotated box, else the point of an empty box,
+else the box.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +20,19 @@ from tilevision.findings import Findings, plain
 from tilevision.geometry import MultiPolygon
 
 if TYPE_CHECKING:
+    from tilevision.analysis.resultdata import ResultData
     from tilevision.analysis.units import Units
-    from tilevision.result import Result
 
-__all__ = ["CHUNK", "Detection", "Ring", "detections", "unpacked"]
+__all__ = [
+    "CHUNK",
+    "Detection",
+    "Ring",
+    "detections",
+    "geometry",
+    "shaped",
+    "turned_box",
+    "unpacked",
+]
 
 CHUNK = 1024
 HERE = (0.0, 0.0)
@@ -75,7 +90,7 @@ class Detection:
         return self.polygon or ([[self.oriented]] if self.oriented is not None else None)
 
 
-def detections(result: Result, origin: tuple[float, float] = HERE) -> Iterator[Detection]:
+def detections(result: ResultData, origin: tuple[float, float] = HERE) -> Iterator[Detection]:
     """Yield the merged detections in their canonical order, a few thousand unpacked at a time.
 
     Parameters
@@ -177,3 +192,62 @@ def _present(
 
 def _polygon(shape: MultiPolygon | None, origin: NDArray[np.float64]) -> list[list[Ring]] | None:
     return [[_rounded(ring - origin) for ring in part] for part in shape] if shape else None
+
+
+def geometry(detection: Detection) -> dict[str, Any]:
+    """Return the shape of `detection` as a GeoJSON geometry, rings closed."""
+    if detection.outline:
+        parts = [[_closed(ring) for ring in part] for part in detection.outline]
+        if len(parts) == 1:
+            return {"type": "Polygon", "coordinates": parts[0]}
+        return {"type": "MultiPolygon", "coordinates": parts}
+    if detection.only_point:
+        return {"type": "Point", "coordinates": detection.point}
+    x0, y0, x1, y1 = detection.box
+    corners = [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    return {"type": "Polygon", "coordinates": [_closed(corners)]}
+
+
+def shaped(result: ResultData) -> Iterator[tuple[list[Detection], NDArray[np.object_]]]:
+    """Yield some thousand detections at a time, with their shapely geometries ``(n,)``."""
+    rows = detections(result)
+    while chunk := list(islice(rows, CHUNK)):
+        shapes = np.empty(len(chunk), dtype=object)
+        shapes[:] = [_shape(detection) for detection in chunk]
+        yield chunk, shapes
+
+
+def _shape(detection: Detection) -> Any:
+    import shapely
+
+    if detection.outline:
+        parts = [shapely.Polygon(exterior, holes) for exterior, *holes in detection.outline]
+        return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    if detection.only_point:
+        assert detection.point is not None
+        return shapely.Point(detection.point)
+    x0, y0, x1, y1 = detection.box
+    return shapely.box(x0, y0, x1, y1)
+
+
+def _closed(ring: Ring) -> Ring:
+    return ring if ring[0] == ring[-1] else [*ring, ring[0]]
+
+
+def turned_box(corners: Ring) -> tuple[float, float, float, float, float]:
+    """Return centre x, y, width, height and the clockwise angle in degrees, 0 to 360.
+
+    Parameters
+    ----------
+    corners : list of four x, y
+        In order around the box, either way; the angle is that of the first edge, taken
+        clockwise.
+    """
+    a, b, c, d = corners
+    if (b[0] - a[0]) * (d[1] - a[1]) < (b[1] - a[1]) * (d[0] - a[0]):  # counterclockwise, y down
+        b, d = d, b
+    x, y = (sum(corner[axis] for corner in corners) / 4 for axis in (0, 1))
+    width = (math.dist(a, b) + math.dist(d, c)) / 2
+    height = (math.dist(b, c) + math.dist(a, d)) / 2
+    along = (b[0] - a[0] + c[0] - d[0], b[1] - a[1] + c[1] - d[1])
+    return x, y, width, height, math.degrees(math.atan2(along[1], along[0])) % 360

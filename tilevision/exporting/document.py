@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.recipefile import recipe
-from tilevision.exporting.statement import statement, stream_json
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import stream_json
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
@@ -18,7 +19,7 @@ _ALWAYS = ("box", "label", "class_id", "score", "area")
 _WHERE_PRESENT = ("polygon", "oriented", "point", "text", "attributes")
 
 
-def write(result: Result, stream: TextIO) -> None:
+def write(result: ResultData, stream: TextIO) -> None:
     """Write the statement and one object a line for each detection, full-resolution pixels."""
     head = {"format": "tilevision", "version": FORMAT_VERSION, **statement(result)}
     head["recipe"] = recipe(result)
@@ -33,7 +34,7 @@ def _row(detection: Detection) -> dict[str, Any]:
     }
 
 
-def _counts(result: Result) -> dict[str, int]:
+def _counts(result: ResultData) -> dict[str, int]:
     """Count every class, in the order of the labels."""
     counts: dict[str, int] = {}
     for label in result.findings.labels:

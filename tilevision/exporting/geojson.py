@@ -1,38 +1,51 @@
-"""GeoJSON: on the map where the image knows its place on Earth, else in pixels.
+"""GeoJSON: on the map where the image knows its place on Earth, else in pixels, as for QuPath.
 
 RFC 7946 knows one frame: longitude and latitude in degrees (WGS84). That is what an image
 with CRS and transform is written in; any other has only pixels, written as QuPath reads
-them (`tilevision.exporting.qupath`). ``coordinates_in`` says which.
+them. ``coordinates_in`` says which.
+
+For QuPath, coordinates count from the top left corner of what it shows. That is the image's
+corner, except for slides with OpenSlide bounds, which QuPath crops to them (its server
+adds bounds-x and bounds-y to each position it reads). Members besides those of GeoJSON
+name the image, the frame (``coordinates_in``, ``origin``) and what was not analysed;
+readers ignore what they do not know.
 """
 
 from __future__ import annotations
 
+import colorsys
 import json
 from collections.abc import Iterator
+from itertools import chain
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TextIO
+from uuid import UUID, uuid5
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.georeference import Georeference
 from tilevision.errors import RunError
-from tilevision.exporting import qupath
-from tilevision.exporting.detectionrows import Detection
-from tilevision.exporting.geometries import shaped
-from tilevision.exporting.georeference import Georeference
-from tilevision.exporting.statement import statement, stream_json
+from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import stream_json
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
-__all__ = ["DEGREES", "check_place", "write"]
+__all__ = ["DEGREES", "check_place", "write", "write_qupath"]
 
 DEGREES = "degrees of longitude and latitude, WGS84"
 DIGITS = 9  # 0.1 mm
+PIXELS = "pixels of the full-resolution image, x right, y down, from "
+_KINDS = ("detection", "annotation")
+_NAMESPACE = UUID("6f0f7d0c-5d0e-4f61-9f0b-7c1e8a3d2b54")  # ours, drawn once
 
 
 def write(
-    result: Result,
+    result: ResultData,
     stream: TextIO,
     *,
     origin: tuple[float, float] | None = None,
@@ -43,7 +56,7 @@ def write(
 
     On the map: exterior rings counterclockwise, objects across the antimeridian cut in
     two; ``label``, ``class_id``, ``score``, ``area_px2`` and ``area_m2`` (geodesic) among the
-    properties. In pixels, and for the options, see `tilevision.exporting.qupath.write`.
+    properties. In pixels, and for the options, see `write_qupath`.
 
     Raises
     ------
@@ -52,7 +65,7 @@ def write(
     """
     place = Georeference.of(result.source.metadata)
     if place is None:
-        qupath.write(result, stream, origin=origin, object_type=object_type, ids=ids)
+        write_qupath(result, stream, origin=origin, object_type=object_type, ids=ids)
         return
     if origin is not None or object_type != "detection" or ids:
         raise RunError(
@@ -76,7 +89,7 @@ def check_place(metadata: ImageMetadata) -> None:
         place.check()
 
 
-def _features(result: Result, place: Georeference) -> Iterator[dict[str, Any]]:
+def _features(result: ResultData, place: Georeference) -> Iterator[dict[str, Any]]:
     import shapely
 
     def degrees(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,3 +142,130 @@ def _properties(detection: Detection) -> dict[str, Any]:
     if detection.attributes:
         properties["attributes"] = detection.attributes
     return properties
+
+
+def write_qupath(
+    result: ResultData,
+    stream: TextIO,
+    *,
+    origin: tuple[float, float] | None = None,
+    object_type: str = "detection",
+    ids: bool = False,
+) -> None:
+    """Write a FeatureCollection, one feature a line.
+
+    Parameters
+    ----------
+    result : Result
+    stream : text stream
+    origin : tuple of float, optional
+        x, y of the full-resolution pixel that becomes 0, 0. Default: the corner of the
+        slide's bounds, else (0, 0). Give (0, 0) where the slide is opened uncropped
+        (``--no-crop``, Bio-Formats).
+    object_type : str
+        ``"detection"`` (QuPath draws a million) or ``"annotation"`` (can be edited).
+    ids : bool
+        Whether objects get an id that depends on what and where they are alone, so that a
+        second import replaces them; else QuPath draws its own.
+
+    Raises
+    ------
+    RunError
+        If an option makes no sense.
+    """
+    if object_type not in _KINDS:
+        raise RunError(f"object_type {object_type!r} is not known; give {' or '.join(_KINDS)}")
+    corner = _corner(result) if origin is None else _checked(origin)
+    named = "the top left corner" if corner == (0, 0) else f"{corner[0]:g}, {corner[1]:g}"
+    head = {
+        "type": "FeatureCollection",
+        "coordinates_in": PIXELS + named,
+        "origin": list(corner),
+        **statement(result),
+    }
+    rows = _pixel_features(result, corner, object_type)
+    rows = chain(rows, _tiles(result, corner))
+    stream_json(stream, head, map(_identified, rows) if ids else rows, "features")
+
+
+def _corner(result: ResultData) -> tuple[float, float]:
+    bounds = result.source.metadata.bounds
+    return (0, 0) if bounds is None else (bounds.x0, bounds.y0)
+
+
+def _checked(origin: Any) -> tuple[float, float]:
+    try:
+        x, y = (float(value) for value in origin)
+    except (TypeError, ValueError):
+        raise RunError(f"origin {origin!r} is not understood; give x, y in pixels") from None
+    return x, y
+
+
+def _pixel_features(
+    result: ResultData, corner: tuple[float, float], object_type: str
+) -> Iterator[dict[str, Any]]:
+    unit = result.units.area.replace("²", "^2")
+    for detection in detections(result, corner):
+        properties = {"objectType": object_type} | _measured(detection, unit)
+        yield {"type": "Feature", "geometry": geometry(detection), "properties": properties}
+
+
+def _tiles(result: ResultData, corner: tuple[float, float]) -> Iterator[dict[str, Any]]:
+    """Yield each classified tile as QuPath's own tiles are: its probabilities as measurements."""
+    x, y = corner
+    for seen in result.tile_findings:
+        scores = seen.findings.tile_scores
+        if scores:
+            box = seen.tile.box
+            x0, y0, x1, y1 = box.x0 - x, box.y0 - y, box.x1 - x, box.y1 - y
+            ring = [[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]
+            properties = {
+                "objectType": "tile",
+                "name": seen.tile.id,
+                "measurements": {f"Probability {name}": p for name, p in scores.items()},
+            }
+            where = {"type": "Polygon", "coordinates": [ring]}
+            yield {"type": "Feature", "geometry": where, "properties": properties}
+
+
+def _measured(detection: Detection, unit: str) -> dict[str, Any]:
+    named = _plain_attributes(detection)
+    measurements = {k: v for k, v in named.items() if not isinstance(v, str)}
+    measurements["Area px^2"] = detection.area
+    if detection.ground is not None:
+        measurements[f"Area {unit}"] = detection.ground
+    if detection.score is not None:
+        measurements["Score"] = detection.score
+    label = " ".join(detection.label.split()) or "object"  # QuPath refuses line breaks and ""
+    properties: dict[str, Any] = {
+        "classification": {"name": label, "color": _colour(label)},
+        "measurements": measurements,
+    }
+    if detection.text is not None:
+        properties["name"] = detection.text
+    texts = {k: v for k, v in named.items() if isinstance(v, str)}
+    if texts:
+        properties["metadata"] = texts
+    return properties
+
+
+def _plain_attributes(detection: Detection) -> dict[str, Any]:
+    """Return the numbers and texts among the attributes: QuPath knows no other."""
+    return {
+        name: value
+        for name, value in (detection.attributes or {}).items()
+        if isinstance(value, (Real, str)) and not isinstance(value, bool)
+    }
+
+
+def _colour(label: str) -> list[int]:
+    """Return red, green, blue: a class has one colour in all images of a project."""
+    hue = crc32(label.encode("utf-8", "replace")) % 360 / 360
+    return [round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.8)]
+
+
+def _identified(feature: dict[str, Any]) -> dict[str, Any]:
+    said = feature["properties"]
+    name = said["classification"]["name"] if "classification" in said else said["name"]
+    what = (name, feature["geometry"])
+    return {"type": "Feature", "id": str(uuid5(_NAMESPACE, repr(what)))} | feature

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.georeference import Georeference
 from tilevision.analysis.tables import AREA_COLUMNS
 from tilevision.errors import RunError
-from tilevision.exporting.detectionrows import Detection
-from tilevision.exporting.geometries import shaped
-from tilevision.exporting.georeference import Georeference
-from tilevision.exporting.statement import as_text, missing_tiles, statement
+from tilevision.exporting.detectionrows import Detection, shaped
+from tilevision.exporting.statement import missing_tiles, statement
+from tilevision.exporting.textstreams import as_text
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
 __all__ = ["place_of", "write"]
@@ -33,7 +33,7 @@ _SETTINGS = {
 }
 
 
-def write(result: Result, path: Path) -> None:
+def write(result: ResultData, path: Path) -> None:
     """Write the layer ``detections``, and where tiles are missing ``not_analysed`` with them.
 
     Coordinates are x, y of the CRS, in its units. Columns: label, class_id, score (null
@@ -79,7 +79,7 @@ def place_of(metadata: ImageMetadata) -> Georeference:
     return place
 
 
-def _write_layers(result: Result, place: Georeference, path: Path) -> None:
+def _write_layers(result: ResultData, place: Georeference, path: Path) -> None:
     import shapely
 
     said = {"tilevision": json.dumps(statement(result), ensure_ascii=False, sort_keys=True)}
@@ -127,7 +127,7 @@ class _Layer:
         self.begun = True
 
 
-def _columns(result: Result, chunk: list[Detection]) -> dict[str, NDArray[Any]]:
+def _columns(result: ResultData, chunk: list[Detection]) -> dict[str, NDArray[Any]]:
     found = result.findings
     columns = {
         "label": np.array([d.label for d in chunk], dtype=object),

@@ -12,12 +12,12 @@ from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["to_fiftyone", "to_supervision"]
 
 
-def to_supervision(result: Result) -> Any:
+def to_supervision(result: ResultData) -> Any:
     """Return `supervision.Detections`, pixels of the full-resolution image.
 
     Scores are NaN where the model gives none, and None where it gives none at all. ``data``
@@ -56,7 +56,7 @@ def to_supervision(result: Result) -> Any:
     )
 
 
-def to_fiftyone(result: Result, filepath: str | None = None) -> Any:
+def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
     """Return a `fiftyone.Sample` with ``detections`` and, where there are outlines, ``outlines``.
 
     Positions are shares of the image's sides, 0 to 1. ``tilevision`` says what was not

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.coco import bridged
-from tilevision.exporting.detectionrows import Detection, Ring, detections
-from tilevision.exporting.rotation import turned_box
-from tilevision.exporting.statement import dumps, statement, stream_list
+from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import dumps, stream_list
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
@@ -19,7 +19,7 @@ DIGITS = 8  # per cent of a side: 0.01 px of 100 million
 
 
 def write(
-    result: Result,
+    result: ResultData,
     stream: TextIO,
     *,
     image: str | None = None,
@@ -52,7 +52,7 @@ def write(
     stream.write("}]}\n]\n")
 
 
-def _results(result: Result, from_name: str, to_name: str) -> Iterator[dict[str, Any]]:
+def _results(result: ResultData, from_name: str, to_name: str) -> Iterator[dict[str, Any]]:
     width, height = result.source.size
     for i, detection in enumerate(detections(result), start=1):
         for part, (kind, value) in enumerate(_values(detection, width, height)):

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["methods"]
 
@@ -26,7 +26,7 @@ _MERGES = {
 }
 
 
-def methods(result: Result) -> str:
+def methods(result: ResultData) -> str:
     """Return a paragraph on how `result` came about, without a time or a run id.
 
     Versions, image, resolution, grid, models with the beginning of their fingerprints
@@ -60,7 +60,7 @@ def methods(result: Result) -> str:
     return " ".join(sentences)
 
 
-def _image(result: Result) -> str:
+def _image(result: ResultData) -> str:
     width, height = result.source.size
     metadata = result.source.metadata
     parts = [f"{width:,} × {height:,} pixels"]
@@ -72,7 +72,7 @@ def _image(result: Result) -> str:
     return ", ".join(parts)
 
 
-def _identity(result: Result) -> str:
+def _identity(result: ResultData) -> str:
     """Say what identifies the image; a SHA-256 is what `sha256sum` prints of its file."""
     mark = result.source.fingerprint
     reference = getattr(result.source, "reference", None)  # what cannot be read may have none
@@ -84,7 +84,7 @@ def _identity(result: Result) -> str:
     return f"content fingerprint {_short(mark)}"
 
 
-def _tiling(result: Result) -> str:
+def _tiling(result: ResultData) -> str:
     analysed = [row.tile for row in result.rows if row.status != "skipped"]
     scales = result.facts.scales
     seen = "at its stored resolution"
@@ -101,7 +101,7 @@ def _scale(scale: float, mpp: tuple[float, float] | None) -> str:
     return f"{(mpp[0] + mpp[1]) / 2 / scale:.4g} µm per pixel"
 
 
-def _models(result: Result) -> str:
+def _models(result: ResultData) -> str:
     facts, settings = result.facts, result.settings
     used = facts.models or ((facts.model, facts.model_fingerprint),)
     told = " and ".join(f"{name} (fingerprint {_short(mark)})" for name, mark in used)
@@ -142,7 +142,7 @@ def _predicate(rule: Sequence[Any] | None) -> str:
     return "a function of the tile says so"
 
 
-def _merge(result: Result) -> str:
+def _merge(result: ResultData) -> str:
     seen = [found.findings for found in result.tile_findings]
     if any(one.tile_scores for one in seen) and not any(map(len, seen)):
         return "Tiles were classified as a whole, and probabilities averaged where they overlap"

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.analysis.tables import AREA_COLUMNS
-from tilevision.exporting.detectionrows import Detection
-from tilevision.exporting.geometries import shaped
-from tilevision.exporting.statement import as_text, statement
+from tilevision.exporting.detectionrows import Detection, shaped
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import as_text
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
@@ -25,7 +25,7 @@ _GEO = {
 }
 
 
-def write(result: Result, path: Path) -> None:
+def write(result: ResultData, path: Path) -> None:
     """Write one row a detection, in pixels of the full-resolution image.
 
     Columns: xmin, ymin, xmax, ymax (half-open), label, class_id, score (null where the
@@ -53,7 +53,7 @@ def write(result: Result, path: Path) -> None:
             file.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
 
 
-def _schema(result: Result) -> Any:
+def _schema(result: ResultData) -> Any:
     import pyarrow as pa
 
     found, number, text = result.findings, pa.float64(), pa.string()
@@ -66,7 +66,7 @@ def _schema(result: Result) -> Any:
     return pa.schema([*columns.items(), ("geometry", pa.binary())])
 
 
-def _columns(result: Result, chunk: list[Detection], shapes: Any) -> dict[str, Any]:
+def _columns(result: ResultData, chunk: list[Detection], shapes: Any) -> dict[str, Any]:
     import shapely
 
     xmin, ymin, xmax, ymax = zip(*(d.box for d in chunk), strict=True)

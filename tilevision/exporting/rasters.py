@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilevision.exporting.statement import dumps, statement
+from tilevision.exporting.statement import statement
+from tilevision.exporting.textstreams import dumps
 from tilevision.files import drafting
 
 if TYPE_CHECKING:
     from tilevision.analysis.heatmap import Heatmap
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
 __all__ = ["write_png", "write_tiff"]
@@ -24,7 +25,7 @@ __all__ = ["write_png", "write_tiff"]
 _FULL = 255
 
 
-def write_tiff(result: Result, path: Path, *, cell: float | None = None) -> None:
+def write_tiff(result: ResultData, path: Path, *, cell: float | None = None) -> None:
     """Write a band of float32 probabilities per class, NaN where nothing was analysed.
 
     Bands are described by their class; the statement of what was analysed is in the tag
@@ -67,7 +68,7 @@ def write_tiff(result: Result, path: Path, *, cell: float | None = None) -> None
 
 
 def write_png(
-    result: Result, path: Path, *, label: str | None = None, cell: float | None = None
+    result: ResultData, path: Path, *, label: str | None = None, cell: float | None = None
 ) -> None:
     """Write a grey picture, 0 to 255 for probability 0 to 1, clear where nothing was analysed.
 

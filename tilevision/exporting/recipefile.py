@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.errors import RunError
-from tilevision.exporting.statement import dumps
+from tilevision.exporting.textstreams import dumps
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["recipe", "write"]
 
 
-def recipe(result: Result) -> dict[str, Any] | None:
+def recipe(result: ResultData) -> dict[str, Any] | None:
     """Return how `result` came about, under the thresholds it has now; None if nobody knows."""
     told = dict(result.facts.recipe)
     if not told:
@@ -23,7 +23,7 @@ def recipe(result: Result) -> dict[str, Any] | None:
     return told | {"settings": told["settings"] | changed}
 
 
-def write(result: Result, stream: TextIO) -> None:
+def write(result: ResultData, stream: TextIO) -> None:
     """Write what `tilevision.recipe` reads; no detections.
 
     Raises

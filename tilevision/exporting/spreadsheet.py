@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.analysis.tables import AREA_COLUMNS
 from tilevision.exporting.detectionrows import Detection, detections
-from tilevision.exporting.statement import as_text
+from tilevision.exporting.textstreams import as_text
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
+def write(result: ResultData, stream: TextIO, *, guard: bool = True) -> None:
     """Write the header and the rows; coordinates in full-resolution pixels.
 
     Parameters
@@ -53,7 +53,7 @@ def write(result: Result, stream: TextIO, *, guard: bool = True) -> None:
         table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
 
 
-def _write_classified(result: Result, stream: TextIO, *, guard: bool) -> None:
+def _write_classified(result: ResultData, stream: TextIO, *, guard: bool) -> None:
     table = result.tile_scores
     if not result.complete:
         table["incomplete"] = result.coverage

@@ -1,21 +1,19 @@
-"""What every file states besides the detections, and how files are streamed as JSON."""
+"""What every file states besides the detections."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from tilevision.analysis.account import ANALYSED
 from tilevision.exporting.methods import methods
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["as_text", "dumps", "missing_tiles", "statement", "stream_json", "stream_list"]
+__all__ = ["missing_tiles", "statement"]
 
 
-def statement(result: Result) -> dict[str, Any]:
+def statement(result: ResultData) -> dict[str, Any]:
     """Return what was looked at, how, and what was not analysed: no times, no run id."""
     width, height = result.source.size
     facts, transform = result.digest, result.source.metadata.transform
@@ -56,40 +54,10 @@ def statement(result: Result) -> dict[str, Any]:
     }
 
 
-def missing_tiles(result: Result) -> list[dict[str, Any]]:
+def missing_tiles(result: ResultData) -> list[dict[str, Any]]:
     """Return id and box (full-resolution pixels) of each tile that should have been analysed."""
     return [
         {"tile": row.tile.id, "box": list(row.tile.box.as_tuple())}
         for row in result.rows
-        if row.status not in (*ANALYSED, "skipped")
+        if not TileStatus(row.status).finished
     ]
-
-
-def as_text(value: Any) -> str | None:
-    """Return `value` as JSON for a column of texts; None for nothing."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
-
-
-def stream_json(stream: TextIO, head: dict[str, Any], rows: Iterable[Any], name: str) -> None:
-    """Write the object `head` with one more member, a list: a line for each member and row."""
-    stream.write("{\n")
-    for key, value in head.items():
-        stream.write(f"{dumps(key)}: {dumps(value)},\n")
-    stream.write(f"{dumps(name)}: ")
-    stream_list(stream, rows)
-    stream.write("}\n")
-
-
-def stream_list(stream: TextIO, rows: Iterable[Any]) -> None:
-    """Write a list, a line for each row."""
-    stream.write("[")
-    separator = "\n"
-    for row in rows:
-        stream.write(separator + dumps(row))
-        separator = ",\n"
-    stream.write("\n]\n")
-
-
-def dumps(value: Any) -> str:
-    """Return strict JSON, readable as it is."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from tilevision.exporting.detectionrows import Detection, detections
-from tilevision.exporting.markup import element
+from tilevision.exporting.textstreams import element
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
 
-def write(result: Result, stream: TextIO) -> None:
+def write(result: ResultData, stream: TextIO) -> None:
     """Write an annotation: boxes alone, for VOC holds neither outlines nor rotated boxes.
 
     Pixels of the full-resolution image to 0.01 px, counted from 0, xmax and ymax excluded,

@@ -18,7 +18,7 @@ from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
 
 if TYPE_CHECKING:
-    from tilevision.result import Result
+    from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["KEEPS", "box_line", "turned_line", "write", "write_names", "write_turned"]
 
@@ -29,7 +29,7 @@ Size = tuple[int, int]
 Line = Callable[[Detection, Size], str]
 
 
-def write(result: Result, folder: Path) -> None:
+def write(result: ResultData, folder: Path) -> None:
     """Write ``labels/NAME.txt`` (class, centre x, y, width, height) and ``data.yaml``.
 
     Ultralytics looks for the picture as ``images/NAME`` in the same folder. Detections
@@ -44,7 +44,7 @@ def write(result: Result, folder: Path) -> None:
     _write(result, folder, box_line)
 
 
-def write_turned(result: Result, folder: Path) -> None:
+def write_turned(result: ResultData, folder: Path) -> None:
     """Write ``labels/NAME.txt`` (class, four corners x, y) and ``data.yaml``: YOLO-OBB.
 
     The corners of the rotated box, where there is none those of the box. See `write`.
@@ -83,8 +83,8 @@ def write_names(folder: Path, names: Iterable[str], said: str) -> None:
     (folder / "data.yaml").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _write(result: Result, folder: Path, line: Line) -> None:
-    numbers = positions(categories(result))
+def _write(result: ResultData, folder: Path, line: Line) -> None:
+    numbers = positions(categories(result.findings))
     with filling(folder, statement(result), KEEPS) as draft:
         write_names(draft, numbers, result.coverage)
         labels = draft / "labels"

@@ -16,8 +16,9 @@ Size = tuple[int, int]
 class Tile:
     """One region of an image, as a model will see it.
 
-    Identity is the box and the scale: the same region under another grid is the same
-    work. Row, column and id are for people.
+    Two tiles are equal if row, column, box and scale are; they sort in that order. Stored
+    work is found by `region`, box and scale alone: the same region in another grid is the same
+    work. The id is a name for people.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ class Tile:
 
     @property
     def region(self) -> tuple[float, float, float, float, float]:
-        """The identity: ``(x0, y0, x1, y1, scale)``."""
+        """What stored work is found by: ``(x0, y0, x1, y1, scale)``."""
         return (*self.box.as_tuple(), self.scale)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,329 @@
+"""The data of a result: findings, what became of each tile, and all that follows from both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
+
+from tilevision.analysis.account import MergeSettings, RunFacts, TileRow, tiles_by_model
+from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
+from tilevision.findings import Findings, TileFindings
+from tilevision.status import TileStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tilevision.analysis.heatmap import Heatmap
+    from tilevision.analysis.units import Units
+    from tilevision.seams import OverlapCheck, SeamBias
+    from tilevision.sources import ImageSource
+
+__all__ = ["ResultData"]
+
+SHOWN_CLASSES = 8
+# Fewer objects than this vary more from place to place than any seam would make them.
+ENOUGH_FOR_BIAS = 500
+
+_SAME: Any = object()  # None is an answer of its own: no lowest score, every class
+
+
+class ResultData:
+    """The findings of one image, and an account of every tile.
+
+    Nothing here depends on the order in which tiles finished.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image; asked for its size and metadata, and for pixels when plotting.
+    rows : sequence of TileRow
+        One per tile of the grid.
+    tile_findings : sequence of TileFindings
+        Of the tiles that were analysed.
+    settings : MergeSettings
+    facts : RunFacts
+    name : str
+        Of the image, for people.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        rows: Sequence[TileRow],
+        tile_findings: Sequence[TileFindings],
+        settings: MergeSettings,
+        facts: RunFacts,
+        name: str,
+    ) -> None:
+        self.source = source
+        self.rows = tuple(sorted(rows, key=lambda row: row.tile))
+        self.tile_findings = tuple(sorted(tile_findings, key=lambda found: found.tile))
+        self.settings = settings
+        self.facts = facts
+        self.name = name
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run, as `tv.runs` lists it."""
+        return self.facts.run_id
+
+    @property
+    def status(self) -> str:
+        """How the run ended: ``complete``, ``partial``, ``stopped`` or ``cancelled``."""
+        return self.facts.status
+
+    @property
+    def verdict(self) -> Any:
+        """What moderation said of the image; None where nobody was asked."""
+        return self.facts.verdict
+
+    @property
+    def cost(self) -> float | None:
+        """Price of all calls made, failed ones too; None where no model has a price."""
+        return self.facts.cost
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """The cost of each model that has a price and was asked, moderation and synthesis too."""
+        return self.facts.costs
+
+    @property
+    def models(self) -> dict[str, int]:
+        """How many tiles' findings are each model's."""
+        return tiles_by_model(self.facts, self.rows)
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """Microns per pixel in x and y, where known."""
+        return self.source.metadata.mpp
+
+    @cached_property
+    def units(self) -> Units:
+        """Of areas and densities: µm² and mm², m² and hectares, or pixels."""
+        from tilevision.analysis.units import units_of
+
+        return units_of(self.source.metadata)
+
+    @property
+    def complete(self) -> bool:
+        """True if every tile of the region was analysed."""
+        return bool(self.rows) and all(TileStatus(row.status).finished for row in self.rows)
+
+    @cached_property
+    def _chosen(self) -> list[TileFindings]:
+        """What the tiles saw, of the classes and scores asked for."""
+        min_score, classes = self.settings.min_score, self.settings.classes
+        return [
+            replace(found, findings=found.findings.filter(min_score, classes))
+            for found in self.tile_findings
+        ]
+
+    @cached_property
+    def findings(self) -> Findings:
+        """Detections in pixels of the full-resolution image, merged across tiles.
+
+        Where a region was asked for, those whose box has its centre in it.
+        """
+        if self.facts.region is None:
+            return self._merged
+        boxes = self._merged.boxes
+        return self._merged.take(self.facts.region.holds((boxes[:, :2] + boxes[:, 2:]) / 2))
+
+    @cached_property
+    def _merged(self) -> Findings:
+        """What the tiles saw together; tiles that reach out of a region saw beyond it as well."""
+        from tilevision.seams import merge
+
+        how = self.settings
+        return merge(
+            self._chosen,
+            how.method,
+            how.class_agnostic,
+            how.match_metric,
+            how.match_threshold,
+            size=self.source.size,
+        )
+
+    @cached_property
+    def seam_bias(self) -> SeamBias:
+        """How many more objects stand near the seams than elsewhere: 0 is right."""
+        from tilevision.seams import seam_bias
+
+        tiles = [found.tile for found in self.tile_findings]
+        return seam_bias(self._merged, tiles, size=self.source.size)
+
+    @cached_property
+    def overlap_check(self) -> OverlapCheck:
+        """Whether the tiles overlap enough for what was found in them."""
+        from tilevision.seams import overlap_check
+
+        agnostic = self.settings.class_agnostic
+        return overlap_check(self._chosen, size=self.source.size, class_agnostic=agnostic)
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The bounded facts that the summary is written from."""
+        return digest(
+            self.findings,
+            [(row.tile, row.status) for row in self.rows],
+            size=self.source.size,
+            units=self.units,
+            mpp=self.mpp,
+            model=self.facts.model,
+            n_saturated=sum(seen.saturated for seen in self.tile_findings),
+            region=self.facts.region,
+            classified=most_probable(self.tile_findings),
+        )
+
+    @property
+    def coverage(self) -> str:
+        """How much of the image was analysed, and where several models took part, by which."""
+        return " ".join(filter(None, [coverage(self.digest), self._by_whom]))
+
+    @property
+    def _by_whom(self) -> str:
+        shares = [f"{n:,} by {name}" for name, n in self.models.items()]
+        return f"Tiles: {', '.join(shares)}." if len(self.facts.models) > 1 and shares else ""
+
+    @property
+    def description(self) -> str:
+        """The scene in sentences, without a word on when or how it was computed."""
+        if self.facts.synthesis is None:
+            text = " ".join(filter(None, [describe(self.digest), self._by_whom]))
+        else:
+            text = f"{self.facts.synthesis.strip()} {self.coverage}"
+        if len(self.tile_findings) < 2 or not len(self.findings):
+            return text
+        checks: list[object] = [self.overlap_check]
+        if len(self.findings) >= ENOUGH_FOR_BIAS:
+            checks.insert(0, self.seam_bias)
+        return " ".join([text, *(f"{str(c)[:1].upper()}{str(c)[1:]}." for c in checks)])
+
+    @property
+    def summary(self) -> str:
+        """The description, how much of it was restored and from when, and what it cost."""
+        cost = f"The calls cost {self.cost:.4g}." if self.cost else ""
+        notes = remarks(self.tile_findings)
+        told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
+        return " ".join(filter(None, told))
+
+    @property
+    def tiles(self) -> pd.DataFrame:
+        """One row a tile: position, status, attempts, times (NaN if restored), error."""
+        from tilevision.analysis.tables import tile_table
+
+        return tile_table(self.rows)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The failed tiles: where they lie, and why, after how many attempts, on what worker."""
+        columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
+        tiles = self.tiles
+        return tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
+
+    @property
+    def first_failure(self) -> str:
+        """One sentence: why the first of the failed tiles failed; empty where none did."""
+        row = next((row for row in self.rows if row.status == "failed"), None)
+        return "" if row is None else f"Tile {row.tile.id}: {row.error.rstrip('.')}."
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row per detection, in pixels of the full-resolution image.
+
+        Returns
+        -------
+        DataFrame
+            xmin, ymin, xmax, ymax, label, class_id, score (NaN where the model gives none),
+            area (px²) and, where microns per pixel or a reference system are known, area_um2
+            (µm²) or area_m2 (m², geodesic); text where the
+            model reads. ``attrs`` holds the units and what was not analysed.
+        """
+        from tilevision.analysis.tables import detection_table
+
+        return detection_table(
+            self.findings, self.units, {"complete": self.complete, "coverage": self.coverage}
+        )
+
+    @property
+    def tile_scores(self) -> pd.DataFrame:
+        """One row per classified tile: id, box, and one column of probabilities per class."""
+        from tilevision.analysis.tables import tile_score_table
+
+        return tile_score_table(self.tile_findings)
+
+    def heatmap(self, cell: float | None = None) -> Heatmap:
+        """Return tile probabilities as a map. See `tilevision.analysis.heatmap.heatmap`."""
+        from tilevision.analysis.heatmap import heatmap
+
+        return heatmap(self.tile_findings, self.source.size, cell)
+
+    def with_(
+        self,
+        *,
+        min_score: float | None = _SAME,
+        classes: Iterable[str] | None = _SAME,
+        merge: str = _SAME,
+        class_agnostic: bool = _SAME,
+        match_metric: str = _SAME,
+        match_threshold: float = _SAME,
+    ) -> Self:
+        """Return the result under other thresholds or another merge; nothing is inferred.
+
+        What is not given stays; None lifts `min_score` or `classes`.
+
+        Raises
+        ------
+        RunError
+            If a name is unknown or a number lies outside 0 to 1.
+        """
+        asked: dict[str, Any] = {
+            "min_score": min_score,
+            "classes": classes,
+            "method": merge,
+            "class_agnostic": class_agnostic,
+            "match_metric": match_metric,
+            "match_threshold": match_threshold,
+        }
+        changed = {name: value for name, value in asked.items() if value is not _SAME}
+        settings = replace(self.settings, **changed)
+        return type(self)(
+            self.source, self.rows, self.tile_findings, settings, self.facts, self.name
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result {self.name}: {len(self.findings):,} detections, {self.status}. "
+            f"{self.coverage}>"
+        )
+
+    def _repr_html_(self) -> str:
+        facts = self.digest
+        shown = list(facts.counts.items())[:SHOWN_CLASSES]
+        cells = "".join(
+            f"<tr><td style='text-align:left'>{escape(label[:60])}</td><td>{n:,}</td></tr>"
+            for label, n in shown
+        )
+        if facts.n_classes > len(shown):
+            cells += f"<tr><td>{facts.n_classes - len(shown)} more classes</td><td>…</td></tr>"
+        alarm = "" if self.complete else f"<p><strong>⚠ {escape(self.coverage)}</strong></p>"
+        return (
+            f"<div><p><strong>{escape(self.name)}</strong>: {facts.n_findings:,} detections, "
+            f"{escape(self.status)}</p>{alarm}<p>{escape(self.summary)}</p>"
+            f"<table><thead><tr><th style='text-align:left'>class</th><th>detections</th></tr>"
+            f"</thead><tbody>{cells}</tbody></table></div>"
+        )
+
+
+def _provenance(facts: RunFacts, n_tiles: int) -> str:
+    if not facts.restored:
+        return ""
+    were = "was" if facts.restored == 1 else "were"
+    which = f"{facts.restored} of {n_tiles} tiles {were} restored from the checkpoint"
+    if facts.restored_at is None:
+        return f"{which}."
+    when = datetime.fromtimestamp(facts.restored_at).astimezone()
+    return f"{which}, the oldest computed {when:%Y-%m-%d %H:%M %Z}."
