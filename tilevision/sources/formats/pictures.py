@@ -25,7 +25,7 @@ from tilevision.sources.staging.pngrows import PngRows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PictureLayout", "damaged", "decode_picture", "upright"]
+__all__ = ["PictureLayout", "damaged", "decode_picture", "to_rgb", "upright"]
 
 _ORIENTATION_TAG = 0x0112
 _TURNED = 5  # EXIF orientations from here on swap width and height
@@ -180,6 +180,15 @@ def damaged(name: str, error: BaseException) -> SourceError:
     """Return the error for a file whose content cannot be decoded."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again")
+
+
+def to_rgb(pixels: Pixels, mode: str) -> Pixels:
+    """Return 8-bit pixels of one of Pillow's modes, as ``"YCbCr"``, in RGB."""
+    from PIL import Image as Pillow
+
+    height, width = pixels.shape[:2]
+    image = Pillow.frombytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes())
+    return np.array(image.convert("RGB"))
 
 
 def _load(image: Image) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
+from tilevision.sources.formats.aperiocolours import AperioColours
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile, RowFile
 
@@ -95,6 +96,8 @@ class SegmentedPage:
     samples : int
     dtype : numpy.dtype
         In native byte order.
+    revision : str
+        Names what earlier releases read wrongly in it; empty if nothing.
 
     Raises
     ------
@@ -122,6 +125,8 @@ class SegmentedPage:
         if key.compression in _JPEG:
             self._decode_options = {"jpegtables": page.jpegtables, "jpegheader": key.jpegheader}
         self._check_extent()
+        self._colours = AperioColours.of(file, key)
+        self.revision = self._colours.revision if self._colours else ""
         key.init_decode()
         self._number = _recent.new_page()
 
@@ -178,6 +183,15 @@ class SegmentedPage:
     def down(self) -> int:
         """Tiles or strips one below the other."""
         return -(-self.size[1] // self.segment[1])
+
+    @property
+    def stored(self) -> NDArray[np.bool_] | None:
+        """Which tiles ``(down, across)`` of the first plane are there; None if all are."""
+        if self._rows:
+            return None
+        count = self.down * self.across
+        there = (self._offsets[:count] > 0) & (self._counts[:count] > 0)
+        return None if there.all() else there.reshape(self.down, self.across)
 
     def _copy_segments(self, out: Pixels, plane: int, box: tuple[int, int, int, int]) -> None:
         x0, y0, x1, y1 = box
@@ -238,8 +252,10 @@ class SegmentedPage:
             ) from error
         if pixels is None:
             return None
-        _recent.keep(self._number, index, pixels[0])
         segment: Pixels = pixels[0]
+        if self._colours is not None:
+            segment = self._colours.rgb(segment, data)
+        _recent.keep(self._number, index, segment)
         return segment
 
     def _raw_planes(self) -> list[RowFile]:

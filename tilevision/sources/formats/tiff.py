@@ -14,6 +14,7 @@ from tilevision.sources.capacity import check_decodes
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
 from tilevision.sources.formats.tiffframes import check_chain, count_frames, frame_pages
+from tilevision.sources.formats.tiffgaps import FilledLevel, find_gaps
 from tilevision.sources.formats.tifflevels import TiffLevel, TurnedLevel
 from tilevision.sources.formats.tiffmetadata import (
     geo_reference,
@@ -74,6 +75,8 @@ class TiffSource(LevelReader):
             shown[0] = MappedLevel(file.path, staged)
         else:
             first.window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
+        for number, gaps in find_gaps(levels).items():
+            shown[number] = FilledLevel(levels[number], gaps, shown[number - 1])
         if metadata.orientation != 1:
             shown = [TurnedLevel(level, metadata.orientation) for level in shown]
         metadata = replace(metadata, levels=tuple(level.size for level in shown))
@@ -82,12 +85,14 @@ class TiffSource(LevelReader):
         self._options = options
         self._fingerprint = fingerprint
         self._staged = staged
+        self._revision = _revision(levels)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the file's content, and past the first of which page; reads the file once."""
         content, frame = self._content, self._options["frame"]
-        return content if not frame else sha256(f"{content} frame {frame}".encode()).hexdigest()
+        told = (f" frame {frame}" if frame else "") + self._revision
+        return sha256(f"{content}{told}".encode()).hexdigest() if told else content
 
     @property
     def _content(self) -> str:
@@ -152,8 +157,9 @@ def open_tiff(
     first, staged = levels[0], None
     if is_dear(first.pages[0]):
         fingerprint = fingerprint or fingerprint_of_file(path)
-        staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}")
-        metadata = replace(metadata, notes=(staged_note(staged),))
+        revised = _revision(levels).replace(" ", "-").replace(":", "")
+        staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}{revised}")
+        metadata = replace(metadata, notes=(*metadata.notes, staged_note(staged)))
     options: dict[str, object] = {"frame": frame, "mpp": mpp}
     return TiffSource(file, levels, metadata, options, fingerprint, staged)
 
@@ -216,19 +222,28 @@ def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
 
 def _metadata(tif: TiffFile, page: TiffPage, mpp: tuple[float, float] | None) -> ImageMetadata:
     crs, transform = geo_reference(page)
+    declared, note = (mpp, "") if mpp else microns_per_pixel(tif, page)
     slide = bool(tif.is_svs)
     kind = "SVS" if slide else "OME-TIFF" if tif.is_ome else "GeoTIFF" if transform else "TIFF"
     # Slides and maps are placed by their own coordinates: turning them would break those.
     orientation = 1 if slide or transform else page.tags.valueof(_ORIENTATION, 1)
     return ImageMetadata(
         format=kind,
-        mpp=mpp or microns_per_pixel(tif),
+        mpp=declared,
         crs=crs,
         transform=transform,
         nodata=no_data(page),
         frames=count_frames(tif),
         orientation=int(orientation) if orientation in range(1, 9) else 1,
+        notes=(note,) if note else (),
     )
+
+
+def _revision(levels: Sequence[TiffLevel]) -> str:
+    """Return what sets a picture's identity apart from that under which it was read wrongly."""
+    facts = sorted(set[str]().union(*(level.revisions for level in levels)))
+    facts += ["tiles left out"] * bool(find_gaps(levels))
+    return "".join(f" revised: {fact}" for fact in facts)
 
 
 def _belongs(level: TiffLevel, first: TiffLevel) -> bool:

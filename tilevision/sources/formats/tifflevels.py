@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.pictures import upright
+from tilevision.sources.formats.pictures import to_rgb, upright
 from tilevision.sources.formats.segments import SegmentedPage
 from tilevision.sources.levels import Level
 from tilevision.sources.source import Pixels
@@ -36,6 +36,9 @@ class TiffLevel:
         See `Level`.
     bands : int
     dtype : numpy.dtype
+    revisions : set of str
+        What earlier releases read wrongly in it: part of the fingerprint, so that what they
+        stored is not taken for this.
     """
 
     def __init__(self, file: OpenFile, pages: Sequence[TiffPage]) -> None:
@@ -52,6 +55,7 @@ class TiffLevel:
         probe = self._plain(np.zeros((1, 1, samples), first.dtype))
         self.bands: int = probe.shape[2]
         self.dtype: np.dtype[Any] = probe.dtype
+        self.revisions = {page.revision for page in self.pages} - {""}
 
     def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
@@ -107,14 +111,14 @@ def _interpretation(page: TiffPage, stored: SegmentedPage) -> Callable[[Pixels],
         table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
         return lambda pixels: table[np.minimum(pixels[..., 0], len(table) - 1)]
     if dtype == np.uint8 and photometric == _CMYK and samples == 4:
-        return _from_cmyk
+        return lambda pixels: to_rgb(pixels, "CMYK")
     if (
         dtype == np.uint8
         and photometric == _YCBCR
         and samples == 3
         and page.compression not in _JPEG
     ):
-        return _from_ycbcr
+        return lambda pixels: to_rgb(pixels, "YCbCr")
     return _grey(photometric, dtype, page.bitspersample)
 
 
@@ -132,19 +136,3 @@ def _grey(photometric: int, dtype: np.dtype[Any], bits: int) -> Callable[[Pixels
     if spread > 1:
         return lambda pixels: pixels * dtype.type(spread)
     return lambda pixels: pixels
-
-
-def _from_cmyk(pixels: Pixels) -> Pixels:
-    return _converted(pixels, "CMYK")
-
-
-def _from_ycbcr(pixels: Pixels) -> Pixels:
-    return _converted(pixels, "YCbCr")
-
-
-def _converted(pixels: Pixels, mode: str) -> Pixels:
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    image = Image.frombytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes())
-    return np.array(image.convert("RGB"))

@@ -1,55 +1,97 @@
 """What a TIFF file says about scale and place.
 
-Microns per pixel are believed where a format defines them (Aperio SVS, OME). The plain
-resolution tags are not: most writers leave 72 dpi or the printer's resolution there.
+Microns per pixel are read where a format defines them (Aperio SVS, OME, ImageJ). The plain
+resolution tags count where only a microscope can have written them, and a note says so: most
+writers leave 72 dpi or a printer's resolution there.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
-
-import numpy as np
+from xml.etree import ElementTree
 
 from tilevision.sources.depth import declared_scaling
+from tilevision.sources.formats.microns import in_microns, microns_per_unit, number, pixel_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 __all__ = ["geo_reference", "microns_per_pixel", "no_data", "scaling"]
 
-_UNITS = {
-    "nm": 1e-3,
-    "µm": 1.0,
-    "\u03bcm": 1.0,
-    "um": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-    "Å": 1e-4,
-}
 _GDAL_METADATA = 42112
 _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113
 _KEYS = 34735
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
+# Microns per pixel; above it are printers and scanners for paper (2,540 pixels per inch).
+_COARSEST_MICROSCOPE = 10.0
 _USER_DEFINED = 32767
 _PIXEL_IS_POINT = 2
 
 
-def microns_per_pixel(tif: TiffFile) -> tuple[float, float] | None:
-    """Return microns per pixel in x and y where an SVS or OME-TIFF says, else None."""
+def microns_per_pixel(tif: TiffFile, page: TiffPage) -> tuple[tuple[float, float] | None, str]:
+    """Return microns per pixel in x and y, where the file says them, and a note or nothing.
+
+    Parameters
+    ----------
+    tif : TiffFile
+    page : TiffPage
+        The finest of the picture.
+    """
     if tif.is_svs:
-        found = re.search(r"\bMPP\s*=\s*([0-9.]+)", tif.pages.first.description)
-        return _both(found[1], found[1]) if found else None
-    if tif.is_ome and tif.ome_metadata:
-        pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", tif.ome_metadata)
-        attributes = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[1])) if pixels else {}
-        size = [
-            _UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "µm"), np.nan)
-            * _number(attributes.get(f"PhysicalSize{axis}"))
+        return _aperio(tif.pages.first.description), ""
+    declared = _ome(tif.ome_metadata) if tif.is_ome and tif.ome_metadata else None
+    declared = declared or (_imagej(tif, page) if tif.is_imagej else None)
+    if declared is not None or page.tags.valueof(_KEYS) is not None:
+        return declared, ""
+    unit = {2: "inch", 3: "cm"}.get(page.tags.valueof(_RESOLUTION_UNIT, 2))
+    found = _by_resolution(page, microns_per_unit(unit))
+    if found is None or max(found) > _COARSEST_MICROSCOPE:
+        return None, ""
+    x, y = found
+    return found, (
+        f"The size of a pixel, {x:.4g} × {y:.4g} µm, is from the file's resolution tags (per "
+        f"{unit}); give mpp= if they are wrong."
+    )
+
+
+def _aperio(description: str) -> tuple[float, float] | None:
+    """Return what the entry MPP says, the last where there are several, as OpenSlide does."""
+    entries = (entry.partition("=") for entry in description.split("|")[1:])
+    said = {key.strip(): value.split() for key, _, value in entries}.get("MPP")
+    if not said or len(said) > 2:
+        return None
+    micron = in_microns(said[0], said[1] if len(said) > 1 else "µm")
+    return pixel_size(micron, micron)
+
+
+def _ome(text: str) -> tuple[float, float] | None:
+    for pixels in _elements(text, "Pixels")[:1]:
+        x, y = (
+            in_microns(
+                pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm")
+            )
             for axis in "XY"
-        ]
-        return _both(*size)
+        )
+        return pixel_size(x, y)
     return None
+
+
+def _imagej(tif: TiffFile, page: TiffPage) -> tuple[float, float] | None:
+    said = tif.imagej_metadata or {}
+    found = _by_resolution(page, microns_per_unit(said.get("unit")))
+    # A photo that passed through ImageJ has its printer's resolution, in inches or centimetres.
+    printed = str(said.get("unit")).strip().lower() in ("inch", "inches", "in", "cm")
+    return None if found and printed and max(found) > _COARSEST_MICROSCOPE else found
+
+
+def _by_resolution(page: TiffPage, unit: float) -> tuple[float, float] | None:
+    sizes = []
+    for tag in (_X_RESOLUTION, _Y_RESOLUTION):
+        value = page.tags.valueof(tag)
+        if not isinstance(value, tuple) or len(value) != 2 or not value[0]:
+            return None
+        sizes.append(unit * value[1] / value[0])
+    return pixel_size(*sizes)
 
 
 def no_data(page: TiffPage) -> float | None:
@@ -67,12 +109,20 @@ def scaling(page: TiffPage, bands: int) -> tuple[tuple[float, float], ...] | Non
     """Return scale and offset of each band (GDAL's tag), or None where none is declared."""
     text = page.tags.valueof(_GDAL_METADATA)
     found = {"scale": [1.0] * bands, "offset": [0.0] * bands}
-    for attributes, value in re.findall(r"<Item\b([^>]*)>([^<]*)<", text if text else ""):
-        said = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', attributes))
-        band, number = said.get("sample", ""), _number(value)
-        if said.get("role") in found and band.isdecimal() and int(band) < bands:
-            found[said["role"]][int(band)] = number
+    for item in _elements(text if isinstance(text, str) else "", "Item"):
+        role, band = item.get("role"), item.get("sample", "")
+        if role in found and band.isdecimal() and int(band) < bands:
+            found[role][int(band)] = number(item.text)
     return declared_scaling(found["scale"], found["offset"])
+
+
+def _elements(text: str, name: str) -> list[ElementTree.Element]:
+    """Return the elements called `name` of an XML document; none where it is damaged."""
+    try:
+        # tifffile has parsed it, too, or it is GDAL's, which has no document type.
+        return list(ElementTree.fromstring(text.strip("\0 \r\n\t")).iterfind(f".//{{*}}{name}"))  # noqa: S314
+    except (ElementTree.ParseError, ValueError):
+        return []
 
 
 def geo_reference(page: TiffPage) -> tuple[str | None, tuple[float, ...] | None]:
@@ -111,15 +161,3 @@ def _transform(page: TiffPage) -> tuple[float, ...] | None:
         return None
     a, e = float(scale[0]), -float(scale[1])
     return (a, 0.0, float(tie[3]) - a * float(tie[0]), 0.0, e, float(tie[4]) - e * float(tie[1]))
-
-
-def _both(x: float | str, y: float | str) -> tuple[float, float] | None:
-    both = _number(x), _number(y)
-    return both if all(np.isfinite(value) and value > 0 for value in both) else None
-
-
-def _number(value: float | str | None) -> float:
-    try:
-        return float(value) if value is not None else np.nan
-    except ValueError:
-        return np.nan
