@@ -17,10 +17,13 @@ __all__ = [
     "CheckpointTooLarge",
     "ClusterError",
     "Failure",
+    "GridArgumentError",
     "GridError",
     "IncompleteRun",
+    "ModelArgumentError",
     "ModelError",
     "PermanentError",
+    "RunArgumentError",
     "RunBusy",
     "RunError",
     "SourceError",
@@ -75,6 +78,18 @@ class ClusterError(TilevisionError):
 
 class RunError(TilevisionError):
     """A run cannot start, go on or be found; also an argument that makes no sense."""
+
+
+class RunArgumentError(RunError, ValueError):
+    """An argument of a run, a merge or an export has a value that makes no sense."""
+
+
+class GridArgumentError(GridError, ValueError):
+    """An argument of a grid has a value that makes no sense."""
+
+
+class ModelArgumentError(ModelError, ValueError):
+    """An argument or a declaration of a model has a value that makes no sense."""
 
 
 class IncompleteRun(RunError):

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from tilevision.errors import RunError
+from tilevision.checks import names, share
 from tilevision.grid import Tile
 from tilevision.seams import merge
 
@@ -90,9 +89,9 @@ class MergeSettings:
         # What the merge refuses is refused before any tile is run.
         merge([], self.method, self.class_agnostic, self.match_metric, self.match_threshold)
         if self.min_score is not None:
-            object.__setattr__(self, "min_score", _share("min_score", self.min_score))
+            object.__setattr__(self, "min_score", float(share("min_score", self.min_score)))
         if self.classes is not None:
-            object.__setattr__(self, "classes", _class_names(self.classes))
+            object.__setattr__(self, "classes", names("classes", self.classes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types, in the order of the fields."""
@@ -165,17 +164,3 @@ def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:
     """Return of how many tiles each model's findings are, in the order of ``facts.models``."""
     counts = Counter(row.model for row in rows if row.status in ANALYSED)
     return {name: counts[name] for name, _ in facts.models if counts[name]}
-
-
-def _class_names(classes: Iterable[Any]) -> tuple[str, ...]:
-    names = (classes,) if isinstance(classes, str) else tuple(classes)
-    for name in names:
-        if not isinstance(name, str):
-            raise RunError(f"classes holds {name!r}; give class names as text, such as ['nucleus']")
-    return tuple(sorted(set(names)))
-
-
-def _share(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 1:
-        raise RunError(f"{what} is {value!r}; give a number from 0 to 1")
-    return float(value)

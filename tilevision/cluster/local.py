@@ -11,7 +11,6 @@ import tempfile
 import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
@@ -19,9 +18,10 @@ from distributed import Client, rpc
 from distributed.utils import silence_logging_cmgr
 from distributed.worker_memory import parse_memory_limit
 
+from tilevision.checks import whole
 from tilevision.cluster.handle import Cluster
 from tilevision.cluster.processes import GuardlessCluster, SchedulerProcess, WorkerProcess
-from tilevision.errors import ClusterError, RunError
+from tilevision.errors import ClusterError, RunArgumentError
 
 __all__ = ["LocalCluster", "default_workers", "local_cluster"]
 
@@ -234,8 +234,8 @@ def local_cluster(
     ClusterError
         If the processes do not start.
     """
-    count = default_workers() if workers is None else _whole("workers", workers)
-    threads = _whole("threads_per_worker", threads_per_worker)
+    count = default_workers() if workers is None else whole("workers", workers)
+    threads = whole("threads_per_worker", threads_per_worker)
     return LocalCluster(count, threads, _bytes(memory_limit, threads, count * threads))
 
 
@@ -244,17 +244,11 @@ def default_workers() -> int:
     return int(CPU_COUNT)
 
 
-def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RunError(f"{name} is {value!r}; give a whole number of 1 or more")
-    return value
-
-
 def _bytes(limit: str | float | None, threads: int, total: int) -> int | None:
     try:
         found = parse_memory_limit(limit, threads, total, logger=logging.getLogger(__name__))
     except (ValueError, TypeError) as error:
-        raise RunError(
-            f"memory_limit is {limit!r}; give 'auto', '2 GiB', a fraction, bytes, or None"
+        raise RunArgumentError(
+            f"memory_limit is {limit!r}; give 'auto', '2 GiB', a fraction, bytes, or None."
         ) from error
     return None if found is None else int(found)

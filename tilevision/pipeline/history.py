@@ -37,11 +37,6 @@ __all__ = [
 Folder = str | os.PathLike[str]
 
 LETTING_GO_SECONDS = 2.0
-# Plain values that a resumed run takes over as they are.
-_KEPT = (
-    *("mpp", "min_score", "classes", "merge", "workers", "concurrency", "batch_size", "device"),
-    *("timeout", "max_failures", "budget", "strict"),
-)
 
 
 def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
@@ -90,7 +85,7 @@ def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:
         "synthesis": _stage(stages.synthesis),
         "retry": asdict(settings.retry),
         "quota": asdict(settings.quota) if settings.quota else None,
-        "settings": {name: getattr(settings, name) for name in _KEPT},
+        "settings": settings.recorded(),
     }
 
 

@@ -141,32 +141,63 @@ def start(
     SourceError, GridError, ModelError, CheckpointError, RunError
         Whatever is wrong with what was asked for, in one line.
     """
-    arguments = locals()
-    image = arguments.pop("image")
-    return launch(image, Settings(**arguments))
+    settings = Settings(
+        model=model,
+        grid=grid,
+        resolution=resolution,
+        full_image=full_image,
+        mpp=mpp,
+        region=region,
+        min_score=min_score,
+        classes=classes,
+        moderation=moderation,
+        synthesis=synthesis,
+        merge=merge,
+        checkpoint=checkpoint,
+        client=client,
+        workers=workers,
+        concurrency=concurrency,
+        batch_size=batch_size,
+        device=device,
+        retry=retry,
+        quota=quota,
+        timeout=timeout,
+        max_failures=max_failures,
+        budget=budget,
+        reuse=reuse,
+        strict=strict,
+        progress=progress,
+        report=report,
+    )
+    return launch(image, settings)
 
 
 def _takes_what_start_takes(
     like: Callable[P, Run],
-) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function the signature of `start`: one list of arguments, kept in one place."""
+) -> Callable[[Callable[[Any, Settings], R]], Callable[P, R]]:
+    """Give a function of an image and its settings the arguments of `start`."""
 
-    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+    def decorate(function: Callable[[Any, Settings], R]) -> Callable[P, R]:
+        asked = signature(like)
+
         @wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = signature(like).bind(*args, **kwargs)
+            bound = asked.bind(*args, **kwargs)
             bound.apply_defaults()
             image = bound.arguments.pop("image")
-            return function(image, **bound.arguments)
+            return function(image, Settings(**bound.arguments))
 
-        wrapper.__signature__ = signature(like)  # type: ignore[attr-defined] # read by inspect
+        # Read by `inspect.signature`, and with it by help() and by notebooks.
+        returned = signature(function).return_annotation
+        wrapper.__signature__ = asked.replace(return_annotation=returned)  # type: ignore[attr-defined] # any function has room for it
+        wrapper.__annotations__ = like.__annotations__ | {"return": returned}
         return wrapper
 
     return decorate
 
 
 @_takes_what_start_takes(start)
-def analyze(image: Any, **arguments: Any) -> Result:
+def analyze(image: Any, settings: Settings) -> Result:
     """Analyse one image and wait for the result; arguments as for `tilevision.start`.
 
     Returns
@@ -181,13 +212,13 @@ def analyze(image: Any, **arguments: Any) -> Result:
     KeyboardInterrupt
         Likewise.
     """
-    run = launch(image, Settings(**arguments), waits=True)
+    run = launch(image, settings, waits=True)
     try:
         result = run.result()
     except BaseException as error:
         # Nobody holds this run to resume it; what is in flight is kept by its commit.
         run.cancel()
-        if isinstance(error, KeyboardInterrupt) and arguments["checkpoint"] is not None:
+        if isinstance(error, KeyboardInterrupt) and settings.checkpoint is not None:
             raise KeyboardInterrupt(
                 f"run {run.id} was interrupted; its finished tiles are kept, and the same call "
                 "goes on from there"
@@ -200,7 +231,7 @@ def analyze(image: Any, **arguments: Any) -> Result:
 
 
 @_takes_what_start_takes(start)
-def plan(image: Any, **arguments: Any) -> Plan:
+def plan(image: Any, settings: Settings) -> Plan:
     """Say what `tilevision.start` would do with the same arguments; nothing runs.
 
     Returns
@@ -208,7 +239,6 @@ def plan(image: Any, **arguments: Any) -> Plan:
     Plan
         The tiles, which of them are stored already, and what should be known before.
     """
-    settings = Settings(**arguments)
     with open_checkpoint(settings.checkpoint) as checkpoint:
         return make_plan(image, settings, resolve_stages(settings), checkpoint)
 

@@ -10,12 +10,11 @@ from typing import Any
 
 from tilevision.errors import GridError, RunError
 from tilevision.pipeline.history import arguments_again
+from tilevision.pipeline.settings import Subject
 
 __all__ = ["FORMAT_VERSION", "recipe", "recipe_of"]
 
 FORMAT_VERSION = 1
-# What changes the result; how many workers did it, and for how long, does not.
-_SETTINGS = ("mpp", "min_score", "classes", "merge")
 _FACTS = (
     *("image", "model", "source", "model_params", "model_declared", "model_fingerprint"),
     *("model_price", "models", "routing", "tiling", "region", "moderation", "synthesis"),
@@ -28,7 +27,7 @@ def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "format": "tilevision recipe",
         "version": FORMAT_VERSION,
         **{name: manifest.get(name) for name in _FACTS},
-        "settings": {name: manifest["settings"][name] for name in _SETTINGS},
+        "settings": {name: manifest["settings"][name] for name in Subject.RECORDED},
     }
 
 

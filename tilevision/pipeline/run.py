@@ -11,6 +11,7 @@ from contextlib import suppress
 from html import escape
 from typing import Any
 
+from tilevision.checks import whole
 from tilevision.errors import Blocked, IncompleteRun, RunError
 from tilevision.events import Bus, Event, TileChanged
 from tilevision.grid import Tile
@@ -260,6 +261,6 @@ class Run:
 
     def set_concurrency(self, concurrency: int | None) -> None:
         """Change how many tiles may be in flight; None is automatic."""
-        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
-            raise RunError(f"concurrency is {concurrency!r}; give a whole number of 1 or more")
+        if concurrency is not None:
+            concurrency = whole("concurrency", concurrency)
         self._conductor.commands.put(SetConcurrency(concurrency))

@@ -1,35 +1,39 @@
-"""What the user asked for, checked before anything is opened."""
+"""What the user asked for, checked before anything is opened.
+
+The arguments come in three groups: the subject (what is analysed, and what the result depends
+on), the execution (how that is done) and the delivery (what is kept, shown and raised). Each
+group says which of its values a run's manifest holds as they are.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tilevision.errors import RunError
+from tilevision import checks
+from tilevision.errors import RunArgumentError
 from tilevision.files import check_folder
 from tilevision.modelspec.declarations import DEVICES
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry
+from tilevision.schedule.policy import check_failure_limit
 
-__all__ = ["DEFAULT_CHECKPOINT", "Settings"]
+__all__ = ["DEFAULT_CHECKPOINT", "Delivery", "Execution", "Settings", "Subject"]
 
 DEFAULT_CHECKPOINT = ".tilevision"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The arguments of `tilevision.start`, checked; see there for their meaning.
+@dataclass(frozen=True)
+class Subject:
+    """What is analysed, and what the result depends on."""
 
-    Raises
-    ------
-    RunError
-        If a value makes no sense; the message names the argument and what it takes.
-    """
+    RECORDED: ClassVar[tuple[str, ...]] = ("mpp", "min_score", "classes", "merge")
 
     model: Any
+    _: KW_ONLY
     grid: Any = None
     resolution: Any = None
     full_image: bool = False
@@ -40,7 +44,34 @@ class Settings:
     moderation: Any = None
     synthesis: Any = "summary"
     merge: str = "seam"
-    checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT
+
+    def _check_subject(self) -> None:
+        checks.flag("full_image", self.full_image)
+        if self.min_score is not None:
+            checks.share("min_score", self.min_score)
+        if self.classes is not None:
+            found = checks.names("classes", self.classes)
+            if not isinstance(self.classes, (str, Sequence)):  # an iterator has no second time
+                object.__setattr__(self, "classes", found)
+        self.merging()
+
+    def merging(self) -> MergeSettings:
+        """Return what decides the merge, and nothing a tile's record depends on."""
+        return MergeSettings(
+            method=self.merge,
+            min_score=self.min_score,
+            classes=None if self.classes is None else checks.names("classes", self.classes),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How the work is done; the result does not depend on it."""
+
+    RECORDED: ClassVar[tuple[str, ...]] = (
+        *("workers", "concurrency", "batch_size", "device", "timeout", "max_failures", "budget"),
+    )
+
     client: Any = None
     workers: int | None = None
     concurrency: int | None = None
@@ -52,65 +83,84 @@ class Settings:
     max_failures: float | None = None
     budget: float | None = None
     reuse: bool = True
+
+    def _check_execution(self) -> None:
+        checks.flag("reuse", self.reuse)
+        for name in ("workers", "concurrency", "batch_size"):
+            if (value := getattr(self, name)) is not None:
+                checks.whole(name, value)
+        if self.timeout is not None:
+            checks.positive("timeout", self.timeout, what="seconds")
+        if self.budget is not None:
+            checks.positive("budget", self.budget)
+        check_failure_limit(self.max_failures)
+        if not isinstance(self.device, str) or not DEVICES.fullmatch(self.device):
+            raise RunArgumentError(
+                f"device is {self.device!r:.80}; give 'auto', 'cpu', 'cuda:0', 'mps', "
+                "'openvino' or 'tensorrt:0'."
+            )
+        _check_instance("retry", self.retry, Retry)
+        if self.quota is not None:
+            _check_instance("quota", self.quota, Quota)
+        if self.client is not None and self.workers is not None:
+            raise RunArgumentError(
+                "workers= sets the size of a local cluster; leave it out together with client=."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What is kept, shown and raised."""
+
+    RECORDED: ClassVar[tuple[str, ...]] = ("strict",)
+
+    checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT
     strict: bool = False
     progress: bool | None = None
     report: str | os.PathLike[str] | None = None
 
-    def __post_init__(self) -> None:
-        for name in ("workers", "concurrency", "batch_size"):
-            _whole(name, getattr(self, name))
-        for name in ("timeout", "max_failures", "budget"):
-            _positive(name, getattr(self, name))
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise RunError(f"min_score is {self.min_score}; give a number from 0 to 1")
-        if not isinstance(self.device, str) or not DEVICES.fullmatch(self.device):
-            raise RunError(
-                f"device {self.device!r} is not known; give 'auto', 'cpu', 'cuda:0', 'mps', "
-                "'openvino' or 'tensorrt:0'"
-            )
-        _instance("retry", self.retry, Retry)
-        if self.quota is not None:
-            _instance("quota", self.quota, Quota)
-        if self.client is not None and self.workers is not None:
-            raise RunError(
-                "workers counts the workers of a local cluster; leave it out with client="
-            )
+    def _check_delivery(self) -> None:
+        checks.flag("strict", self.strict)
+        if self.progress is not None:
+            checks.flag("progress", self.progress)
+        for name in ("checkpoint", "report"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, (str, os.PathLike)):
+                raise RunArgumentError(f"{name} is {value!r:.80}; give a path, or None.")
         if isinstance(self.checkpoint, str) and not self.checkpoint:
-            raise RunError("checkpoint is empty; give a folder, or None to keep nothing")
+            raise RunArgumentError("checkpoint is empty; give a folder, or None to keep nothing.")
         if self.report is not None:
-            _writable("report", Path(self.report))
-        self.merging()
-
-    def merging(self) -> MergeSettings:
-        """Return what decides the merge, and nothing a tile's record depends on."""
-        classes = (self.classes,) if isinstance(self.classes, str) else self.classes
-        return MergeSettings(
-            method=self.merge,
-            min_score=self.min_score,
-            classes=tuple(classes) if classes is not None else None,
-        )
+            _check_writable("report", Path(self.report))
 
 
-def _whole(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RunError(f"{name} is {value!r}; give a whole number of 1 or more")
+@dataclass(frozen=True)
+class Settings(Delivery, Execution, Subject):
+    """The arguments of `tilevision.start`, checked; see there for their meaning.
+
+    Raises
+    ------
+    RunError
+        If a value makes no sense; the message names the argument and what it takes. It is a
+        `ValueError` as well.
+    """
+
+    def __post_init__(self) -> None:
+        self._check_subject()
+        self._check_execution()
+        self._check_delivery()
+
+    def recorded(self, *groups: type[Subject | Execution | Delivery]) -> dict[str, Any]:
+        """Return the plain values of `groups` that a manifest holds as they are; of all."""
+        chosen = groups or (Subject, Execution, Delivery)
+        return {name: getattr(self, name) for group in chosen for name in group.RECORDED}
 
 
-def _positive(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise RunError(f"{name} is {value!r}; give a number above 0")
-
-
-def _writable(name: str, path: Path) -> None:
+def _check_writable(name: str, path: Path) -> None:
     if path.is_dir():
-        raise RunError(f"{name} is a folder: {path}; give a file in it")
+        raise RunArgumentError(f"{name} is a folder: {path}; give a file in it.")
     check_folder(path.absolute().parent)
 
 
-def _instance(name: str, value: Any, kind: type) -> None:
+def _check_instance(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
-        raise RunError(f"{name} is {value!r}; give tv.{kind.__name__}(…)")
+        raise RunArgumentError(f"{name} is {value!r:.80}; give tv.{kind.__name__}(…).")

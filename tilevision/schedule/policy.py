@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
-from tilevision.errors import RunError
+from tilevision.checks import is_number, positive, whole
+from tilevision.errors import RunArgumentError
 
-__all__ = ["Policy", "Quota", "Retry"]
+__all__ = ["Policy", "Quota", "Retry", "check_failure_limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,12 @@ class Retry:
     max_wait: float = 30.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or self.attempts < 1:
-            raise RunError(f"Retry attempts is {self.attempts!r}; give a whole number of 1 or more")
-        if not 0 <= self.wait <= self.max_wait:
-            raise RunError(
-                f"Retry waits {self.wait} s up to {self.max_wait} s; give 0 or more, rising"
+        whole("Retry attempts", self.attempts)
+        waits = (self.wait, self.max_wait)
+        if not all(map(is_number, waits)) or not 0 <= self.wait <= self.max_wait:
+            raise RunArgumentError(
+                f"Retry waits {self.wait!r:.80} up to {self.max_wait!r:.80} s; give wait= of 0 or "
+                "more, and a max_wait= that is no less."
             )
 
 
@@ -57,10 +60,10 @@ class Quota:
     per_minute: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "per_minute"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or value <= 0):
-                raise RunError(f"Quota {name} is {value!r}; give a number above 0, or None")
+        if self.concurrency is not None:
+            whole("Quota concurrency", self.concurrency)
+        if self.per_minute is not None:
+            positive("Quota per_minute", self.per_minute)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "batch_size", "model_batch"):
-            value = getattr(self, name)
-            if value is not None and not _whole(value):
-                raise RunError(f"{name} is {value!r}; give a whole number of 1 or more")
-        if self.timeout is not None and not (_number(self.timeout) and self.timeout > 0):
-            raise RunError(f"timeout is {self.timeout!r}; give seconds above 0, or None")
-        limit = self.max_failures
-        if limit is not None and not (_whole(limit) or (_number(limit) and 0 < limit < 1)):
-            raise RunError(
-                f"max_failures is {limit!r}; give a count of 1 or more, "
-                "a fraction between 0 and 1, or None"
-            )
+            if (value := getattr(self, name)) is not None:
+                whole(name, value)
+        if self.timeout is not None:
+            positive("timeout", self.timeout, what="seconds")
+        check_failure_limit(self.max_failures)
 
     def failure_limit(self, tiles: int) -> int | None:
         """Return how many failed tiles of `tiles` stop the run; None: no number does."""
@@ -123,9 +120,16 @@ class Policy:
         return int(limit) if limit >= 1 else max(1, math.ceil(limit * tiles - 1e-9))
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def check_failure_limit(limit: Any) -> None:
+    """Refuse what is neither a number of tiles nor a fraction of them.
 
-
-def _whole(value: object) -> bool:
-    return _number(value) and value == int(value) and value >= 1  # type: ignore[operator,call-overload]  # a number
+    Raises
+    ------
+    RunError
+    """
+    if limit is None or (is_number(limit) and (0 < limit < 1 or (limit >= 1 and limit % 1 == 0))):
+        return
+    raise RunArgumentError(
+        f"max_failures is {limit!r:.80}; give a count of 1 or more, a fraction between 0 and 1, or "
+        "None."
+    )

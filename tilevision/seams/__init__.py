@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tilevision.errors import RunError
+from tilevision.checks import share
+from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
 from tilevision.seams.detections import gather
 from tilevision.seams.diagnostics import OverlapCheck, SeamBias, overlap_check, seam_bias
@@ -82,12 +83,7 @@ def merge(
 
 def _check(method: str, metric: str, threshold: float) -> None:
     if method not in METHODS:
-        raise RunError(f"merge {method!r} is not known; choose from {', '.join(METHODS)}")
+        raise RunArgumentError(f"merge is {method!r:.80}; choose from {', '.join(METHODS)}.")
     if metric not in METRICS:
-        raise RunError(f"match_metric {metric!r} is not known; choose from {', '.join(METRICS)}")
-    if (
-        isinstance(threshold, bool)
-        or not isinstance(threshold, (int, float))
-        or not 0 < threshold <= 1
-    ):
-        raise RunError(f"match_threshold {threshold!r} is not above 0 and at most 1; give 0.5")
+        raise RunArgumentError(f"match_metric is {metric!r:.80}; choose from {', '.join(METRICS)}.")
+    share("match_threshold", threshold, zero=False)
