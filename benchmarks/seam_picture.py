@@ -26,10 +26,11 @@ from scipy.optimize import linear_sum_assignment
 from seams import crop, ours, sahi, supervision
 
 from tilevision import samples
+from tilevision.catalogue import resolve
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import iou
 from tilevision.grid import Grid, Tile
-from tilevision.modelspec import build, resolve
+from tilevision.modelspec import build
 
 TARGET = Path(__file__).resolve().parents[1] / "notebooks" / "images" / "seams.jpg"
 GRID = Grid.by_tile(128, 0.2)

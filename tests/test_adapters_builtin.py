@@ -6,9 +6,10 @@ import tifffile
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
+from tilevision.catalogue import model
 from tilevision.findings import Findings
 from tilevision.geometry import iou
-from tilevision.modelspec import build, model
+from tilevision.modelspec import build
 
 RNG = np.random.default_rng(7)
 NOISY = np.clip(RNG.normal(200, 5, (256, 256, 3)), 0, 255).astype(np.uint8)

@@ -10,9 +10,10 @@ import tiny_onnx
 from framework_models import needs, pipeline_folder, red_finder, yolo
 from openai_server import OpenAIServer
 
+from tilevision.catalogue import model, models
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import HostedModel, build, model, models
+from tilevision.modelspec import HostedModel, build
 
 KEY = "sk-contract-0123456789"
 

@@ -14,9 +14,10 @@ from framework_models import (
 from PIL import Image
 
 import tilevision as tv
-from tilevision.adapters.frameworks import saved
+from tilevision.adapters import modelfiles
+from tilevision.catalogue import model
 from tilevision.errors import ModelError
-from tilevision.modelspec import build, model, on_device, runtime
+from tilevision.modelspec import build, on_device, runtime
 
 pytestmark = pytest.mark.slow  # importing these libraries takes seconds
 
@@ -311,6 +312,6 @@ def test_an_object_is_saved_once_for_its_content(tmp_path):
     needs("torch")
     network = red_finder()
     places = {model(network).params["path"] for _ in range(2)}
-    home = saved._home()
+    home = modelfiles._home()
     assert len(places) == 1 and len(list(home.iterdir())) == 1
     assert home.stat().st_mode & 0o777 == 0o700

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,14 +36,16 @@ TABLE = {
     "infer": {"sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"},
     "schedule": {"status", "grid", "findings"},
     "cluster": set(),
-    "readiness": {"modelspec", "sources"},
+    # From a name, a file or an object to a spec; it names the adapters, nobody below names them.
+    "catalogue": {"modelspec", "adapters", "fingerprint", "moderation", "synthesis"},
+    "readiness": {"modelspec", "sources", "adapters"},
     "fanout": {"schedule", "infer", "cluster", "grid", "modelspec", "readiness"},
     "checkpoint": {"codec", "findings", "grid"},
     "events": {"status", "grid"},
     "seams": {"findings", "geometry", "grid"},
     "analysis": {"status", "findings", "grid", "geometry", "sources", "regions", "seams"},
-    "moderation": {"modelspec", "adapters", "findings", "codec", "sources", "analysis", "geometry"},
-    "synthesis": {"modelspec", "adapters", "findings", "codec", "sources", "analysis"},
+    "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
+    "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},
     "plot": {"status", "analysis", "findings", "grid", "sources", "geometry"},
     "exporting": {"status", "files", "geometry", "findings", "grid", "sources", "analysis"},
@@ -55,6 +58,7 @@ TABLE = {
         *("status", "files", "geometry", "grid", "findings", "codec", "sources", "fingerprint"),
         *(
             "modelspec",
+            "catalogue",
             "adapters",
             "infer",
             "schedule",
@@ -77,7 +81,8 @@ TABLE = {
     "samples": {"sources"},
     "view": {
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
-        *("grid", "findings", "geometry", "sources", "modelspec", "exporting", "routing"),
+        *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
+        "routing",
     },
     "cli": ANY,
     "__init__": ANY,
@@ -114,6 +119,16 @@ def _imports(path):
                 above = package[: len(package) - node.level + 1]
                 base = ".".join([*above, base]).rstrip(".")
             yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = re.fullmatch(r"(tilevision(?:\.\w+)+)(?::\w+)?", node.value)
+            if named and _is_module(named[1]):
+                yield named[1]
+
+
+def _is_module(name):
+    """Return True if a dotted name is a file or folder of the package."""
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def _parts_imported(path):
@@ -142,6 +157,8 @@ def test_every_import_is_seen():
     assert "tilevision.sources.ImageSource" in seen  # under TYPE_CHECKING
     assert "tilevision.seams.merge" in seen  # within a function
     assert "tilevision.analysis.digest.digest" in seen
+    named = set(_imports(PACKAGE / "adapters" / "table.py"))
+    assert "tilevision.adapters.hosted" in named  # by a string, as what is imported when wanted
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -180,6 +197,18 @@ def test_public_names_survive_the_import_of_every_module():
         "print(json.dumps([n for n in first if getattr(tv, n) is not first[n]]))"
     )
     assert changed == []
+
+
+def test_a_model_imports_its_own_adapter_alone():
+    """`tv.model("nuclei")` imports the detector of nuclei, and no other model's code."""
+    loaded = _ask(
+        "import json, sys, tilevision as tv; tv.model('nuclei')\n"
+        "print(json.dumps(list(sys.modules)))"
+    )
+    adapters = {name for name in loaded if name.startswith("tilevision.adapters.")}
+    assert adapters == {
+        f"tilevision.adapters.{name}" for name in ("table", "nuclei", "outlines", "pixels")
+    }
 
 
 def test_importing_tilevision_is_cheap():

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import tifffile
 
+from tilevision.catalogue import model, resolve
 from tilevision.cluster import Cluster, LocalCluster, local_cluster, shared_cluster
 from tilevision.codec import decode
 from tilevision.errors import ClusterError, Failure
@@ -26,7 +27,6 @@ from tilevision.fanout import run_tiles
 from tilevision.fanout.watchdog import Watchdog
 from tilevision.grid import Grid, Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.modelspec import model, resolve
 from tilevision.schedule import Policy, Retry, Scheduler
 from tilevision.schedule.messages import Announce, Cancelled, End, Happening
 from tilevision.sources import SourceRef, open_source, read_options

@@ -17,8 +17,9 @@ from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
 from tilevision.adapters.hosted.httperrors import retry_after, scrub
+from tilevision.catalogue import resolve
 from tilevision.errors import Failure, ModelError, PermanentError, Throttled, TransientError
-from tilevision.modelspec import Usage, build, resolve
+from tilevision.modelspec import Usage, build
 from tilevision.moderation import moderate
 from tilevision.synthesis import synthesise
 

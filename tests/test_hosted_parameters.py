@@ -9,8 +9,9 @@ from dataclasses import asdict
 import pytest
 
 import tilevision as tv
+from tilevision.catalogue import models, resolve
 from tilevision.errors import ModelError
-from tilevision.modelspec import build, models, resolve, runtime
+from tilevision.modelspec import build, runtime
 
 KEY = "sk-proj-0123456789abcdefghij"
 

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 import tilevision as tv
+from tilevision.catalogue import resolve
 from tilevision.fingerprint import provenance
-from tilevision.modelspec import resolve
 from tilevision.pipeline import plan
 
 STORED = Path(__file__).resolve().parent / "stored"

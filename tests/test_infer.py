@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from tilevision import codec
 from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact, suppress
+from tilevision.catalogue import model
 from tilevision.errors import ModelError, PermanentError, SourceError, Throttled
 from tilevision.findings import Findings
 from tilevision.geometry import Box, iou
 from tilevision.grid import Grid, Tile
 from tilevision.infer import Hooks, Work, infer
-from tilevision.modelspec import Answers, ModelSpec, Usage, model
+from tilevision.modelspec import Answers, ModelSpec, Usage
 from tilevision.sources import ImageMetadata, ReadOptions, SourceRef
 
 SIZE = (96, 64)

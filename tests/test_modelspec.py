@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tilevision.catalogue import model, models, register_model, resolve
 from tilevision.errors import ModelError, TransientError
 from tilevision.findings import Findings
 from tilevision.modelspec import (
@@ -21,10 +22,6 @@ from tilevision.modelspec import (
     build,
     count,
     counting,
-    model,
-    models,
-    register_model,
-    resolve,
     unwrap,
 )
 from tilevision.modelspec.build import KEPT

@@ -13,8 +13,9 @@ from tiny_onnx import finding_red, means, saying
 
 import tilevision as tv
 from tilevision.adapters.onnx import providers
+from tilevision.catalogue import model, resolve
 from tilevision.errors import ModelError, RunError
-from tilevision.modelspec import build, model, on_device, processes, resolve, runtime
+from tilevision.modelspec import build, on_device, processes, runtime
 
 GREY = np.full((96, 96, 3), 90, dtype=np.uint8)
 

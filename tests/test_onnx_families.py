@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tiny_onnx import saying
 
+from tilevision.catalogue import model
 from tilevision.errors import ModelError
-from tilevision.modelspec import build, model
+from tilevision.modelspec import build
 
 TILE = np.full((64, 64, 3), 128, dtype=np.uint8)
 CAR, SHIP, TREE = "car", "ship", "tree"

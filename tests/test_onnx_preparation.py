@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from tiny_onnx import finding_red, means
 
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation, scaling
+from tilevision.catalogue import model
 from tilevision.errors import ModelError
-from tilevision.modelspec import build, model
+from tilevision.modelspec import build
 
 SIDES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 INPUTS = st.tuples(st.integers(1, 1500), st.integers(1, 1500))

@@ -7,8 +7,9 @@ import skimage.data
 from PIL import Image
 
 import tilevision as tv
+from tilevision.catalogue import model
 from tilevision.geometry import iou
-from tilevision.modelspec import build, model
+from tilevision.modelspec import build
 
 CAR = 2  # of COCO's classes
 FLOOR = 0.05

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilevision as tv
+from tilevision.catalogue import resolve
 from tilevision.cluster import attach
 from tilevision.errors import ClusterError, ModelError
 from tilevision.events import StageDone
@@ -28,7 +29,7 @@ from tilevision.fanout.probe import complaint, probe
 from tilevision.fanout.survey import Member, Survey
 from tilevision.fanout.versions import PACKAGES, compare
 from tilevision.infer import Work
-from tilevision.modelspec import ModelSpec, resolve
+from tilevision.modelspec import ModelSpec
 from tilevision.readiness import examine
 from tilevision.sources import SourceRef, open_source, read_options
 from tilevision.sources.staging.sharing import staging_folder

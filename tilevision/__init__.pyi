@@ -2,6 +2,9 @@
 from .batch import Batch as Batch
 from .batch import analyze_many as analyze_many
 from .batch import resume as resume
+from .catalogue import model as model
+from .catalogue import models as models
+from .catalogue import register_model as register_model
 from .errors import Blocked as Blocked
 from .errors import CheckpointCorrupt as CheckpointCorrupt
 from .errors import CheckpointError as CheckpointError
@@ -27,9 +30,6 @@ from .grid import Tile as Tile
 from .history import FollowedRun as FollowedRun
 from .history import runs as runs
 from .modelspec import ModelSpec as ModelSpec
-from .modelspec import model as model
-from .modelspec import models as models
-from .modelspec import register_model as register_model
 from .moderation import Verdict as Verdict
 from .pipeline import Plan as Plan
 from .pipeline import Run as Run

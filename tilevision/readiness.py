@@ -104,7 +104,9 @@ def _trouble_with_image(source: SourceRef) -> list[str]:
 def _ask_model(model: ModelSpec) -> str:
     attribute(model.factory)
     if carries_code(model):
-        attribute("tilevision.adapters.packing:unpack")(model.payload)
+        from tilevision.adapters.packing import unpack
+
+        unpack(model.payload)
     return runtime(model)
 
 

@@ -88,7 +88,7 @@ def cut_off(store, run_id):
 
 def identities(scene):
     """Return the fingerprints and keys of everything whose identity a move could change."""
-    from tilevision.modelspec import resolve
+    from tilevision.catalogue import resolve
     from tilevision.pipeline import plan
 
     hosted = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "prompt": "ships"}

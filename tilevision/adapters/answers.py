@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.adapters.classnames import class_name
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
-__all__ = ["KEYS", "class_name", "findings_of"]
+__all__ = ["KEYS", "findings_of"]
 
 # Key of a detection given as a dict, to what it means; several spellings are in use.
 KEYS = {
@@ -38,9 +39,9 @@ KEYS = {
     "attributes": "attributes",
 }
 _ACCEPTED = (
-    "return Findings, None, an (n, 4) to (n, 6) array of xmin, ymin, xmax, ymax, score, class, a "
+    "Return Findings, None, an (n, 4) to (n, 6) array of xmin, ymin, xmax, ymax, score, class, a "
     "list of dicts with box, score, label, polygon, …, a DataFrame of such columns, or "
-    "supervision.Detections"
+    "supervision.Detections."
 )
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -68,7 +69,9 @@ def findings_of(answer: Any, name: str, names: Any = None) -> Findings:
     try:
         return _read(answer, names)
     except (ModelError, TypeError, ValueError) as error:
-        raise ModelError(f"model {name} returned {_shown(answer)}: {error}") from None
+        raise ModelError(
+            f"Model {name} returned {_shown(answer)}: {str(error).rstrip('.')}."
+        ) from None
 
 
 def _read(answer: Any, names: Any) -> Findings:
@@ -78,8 +81,8 @@ def _read(answer: Any, names: Any) -> Findings:
         return answer
     if type(answer).__module__.startswith("ultralytics"):
         raise ModelError(
-            "return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
-            "it expects BGR and tiles are RGB"
+            "Return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
+            "it expects BGR and tiles are RGB."
         )
     if hasattr(answer, "xyxy") and hasattr(answer, "confidence"):
         return _of_supervision(answer, names)
@@ -127,20 +130,12 @@ def _assemble(
         ids = np.asarray(ids, dtype=np.float64)
         wrong = ids[(ids != np.floor(ids)) | ~np.isfinite(ids)]
         if len(wrong):
-            raise ModelError(f"class {wrong[0]:g} is no whole number; the last column is the class")
+            raise ModelError(
+                f"Class {wrong[0]:g} is no whole number; the last column is the class."
+            )
         ids = ids.astype(np.int64)
         labels = [class_name(int(i), names) for i in ids] if labels is None else labels
     return Findings(boxes, scores, labels, ids, **columns)
-
-
-def class_name(number: int, names: Any) -> str:
-    """Return the name of a class number, from a list or a mapping; ``class_0`` without."""
-    if isinstance(names, Mapping):
-        found = names.get(str(number), names.get(number))
-        return f"class_{number}" if found is None else str(found)
-    if names is not None and 0 <= number < len(names):
-        return str(names[number])
-    return "object" if number < 0 else f"class_{number}"
 
 
 def _of_mapping(answer: Mapping[str, Any], names: Any) -> Findings:
@@ -149,7 +144,7 @@ def _of_mapping(answer: Mapping[str, Any], names: Any) -> Findings:
         return _of_dicts([answer], names)
     extra = set(answer) - {"boxes", "scores", "labels"}
     if extra:
-        raise ModelError(f"key {sorted(map(str, extra))[0]!r} is not known; {_ACCEPTED}")
+        raise ModelError(f"Key {sorted(map(str, extra))[0]!r} is not known. {_ACCEPTED}")
     columns = {
         k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in answer.items()
     }
@@ -214,9 +209,9 @@ def _row(given: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(KEYS)}"
+            hint = f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(KEYS)}."
             raise ModelError(
-                f"key {key!r} is not known; {hint} Further values go into 'attributes'"
+                f"Key {key!r} is not known. {hint} Further values go into 'attributes'."
             )
         if value is not None:
             row[KEYS[key]] = value
@@ -240,7 +235,7 @@ def _around(row: Mapping[str, Any]) -> list[float]:
             np.empty((0, 2)) if value is None else np.reshape(np.asarray(value, float), (-1, 2))
         )
     if not len(corners):
-        raise ModelError("a detection has no box; give box: (xmin, ymin, xmax, ymax)")
+        raise ModelError("A detection has no box; give box: (xmin, ymin, xmax, ymax).")
     return [*corners.min(axis=0), *corners.max(axis=0)]
 
 

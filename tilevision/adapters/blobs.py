@@ -63,12 +63,12 @@ class BlobDetector:
         if not 0 < min_diameter < max_diameter:
             raise ModelError(
                 f"blobs: min_diameter {min_diameter} must lie between 0 and max_diameter "
-                f"{max_diameter}; give pixels"
+                f"{max_diameter}; give pixels."
             )
         if not 0 < contrast < 1:
-            raise ModelError(f"blobs: contrast is {contrast}; give a number between 0 and 1")
+            raise ModelError(f"blobs: contrast is {contrast}; give a number between 0 and 1.")
         if polarity not in ("auto", "bright", "dark"):
-            raise ModelError(f"blobs: polarity is {polarity!r}; give 'auto', 'bright' or 'dark'")
+            raise ModelError(f"blobs: polarity is {polarity!r}; give 'auto', 'bright' or 'dark'.")
         self._contrast = contrast
         self._overlap = overlap
         self._signs = {"auto": (1, -1), "bright": (1,), "dark": (-1,)}[polarity]

@@ -52,8 +52,8 @@ class FunctionModel:
         if not isinstance(answers, (list, tuple)) or len(answers) != len(batch):
             got = f"{len(answers)} answers" if hasattr(answers, "__len__") else "no list"
             raise ModelError(
-                f"model {self._name} was called with {len(batch)} tiles and returned {got}; a "
-                "batched function returns a list with one answer for each tile"
+                f"Model {self._name} was called with {len(batch)} tiles and returned {got}; a "
+                "batched function returns a list with one answer for each tile."
             )
         return [self._read(answer) for answer in answers]
 
@@ -93,8 +93,8 @@ class ObjectModel:
     def _read(self, answers: Any) -> list[Findings]:
         if not isinstance(answers, (list, tuple)):
             raise ModelError(
-                f"model {self._name} returned a {type(answers).__name__}; return a list with "
-                "one answer for each tile of the batch"
+                f"Model {self._name} returned a {type(answers).__name__}; return a list with "
+                "one answer for each tile of the batch."
             )
         findings = [findings_of(answer, self._name) for answer in answers]
         return Answers(findings, answers.usage) if isinstance(answers, Answers) else findings
@@ -124,6 +124,6 @@ def from_factory(spec: ModelSpec) -> Any:
     if callable(made):
         return FunctionModel(made, spec.name)
     raise ModelError(
-        f"the factory of model {spec.name} made a {type(made).__name__}; return an object with "
-        "predict, or a function of one tile"
+        f"The factory of model {spec.name} made a {type(made).__name__}; return an object with "
+        "predict, or a function of one tile."
     )

@@ -72,12 +72,12 @@ class NucleusDetector:
     ) -> None:
         if not 0 < min_area < max_area:
             raise ModelError(
-                f"nuclei: min_area {min_area} must lie between 0 and max_area {max_area}"
+                f"nuclei: min_area {min_area} must lie between 0 and max_area {max_area}."
             )
         if threshold <= 0 or smoothing < 0 or separation < 1:
             raise ModelError(
                 f"nuclei: threshold {threshold}, smoothing {smoothing} and separation {separation} "
-                "must be positive"
+                "must be positive."
             )
         self._threshold = threshold
         self._contrast = contrast

@@ -45,13 +45,13 @@ def pack(value: Any, name: str) -> bytes:
             _Pickler(blob, walk.modules).dump(value)
     except Exception as error:
         raise ModelError(
-            f"model {name} cannot be sent to workers ({error}); make sessions, open files and "
-            "locks inside the function: once, in a function of their own with @functools.cache"
+            f"Model {name} cannot be sent to workers ({error}); make sessions, open files and "
+            "locks inside the function: once, in a function of their own with @functools.cache."
         ) from error
     if blob.tell() > LIMIT:
         raise ModelError(
-            f"model {name} takes {blob.tell() / 1e6:.1f} MB to send, and 1 MB is the limit; load "
-            "weights and tables from a path inside the function, once (with @functools.cache)"
+            f"Model {name} takes {blob.tell() / 1e6:.1f} MB to send, and 1 MB is the limit; load "
+            "weights and tables from a path inside the function, once (with @functools.cache)."
         )
     return blob.getvalue()
 

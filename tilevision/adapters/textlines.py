@@ -70,12 +70,13 @@ class TextDetector:
     ) -> None:
         if not 0 < min_height < max_height:
             raise ModelError(
-                f"textlines: min_height {min_height} must lie between 0 and max_height {max_height}"
+                f"textlines: min_height {min_height} must lie between 0 and max_height "
+                f"{max_height}."
             )
         if window < 3 or not 0 < sensitivity < 1 or not 0 <= word_gap <= line_gap:
             raise ModelError(
                 f"textlines: window {window} must be 3 or more, sensitivity {sensitivity} between "
-                f"0 and 1, word_gap {word_gap} not above line_gap {line_gap}"
+                f"0 and 1, word_gap {word_gap} not above line_gap {line_gap}."
             )
         self._height = (min_height, max_height)
         self._window = int(window) | 1  # Sauvola's window has a centre

@@ -13,7 +13,7 @@ from tilevision.cli.following import follow_run
 from tilevision.cli.prune import days, prune_checkpoint
 
 if TYPE_CHECKING:
-    from tilevision.modelspec.registry import Registered
+    from tilevision.catalogue import Registered
 
 __all__ = ["models", "runs"]
 

@@ -39,7 +39,7 @@ def check_subject(subject: Subject, image: str | None, model: str | None) -> Ite
     image, model : str or None
         As the command line has them.
     """
-    from tilevision.modelspec import resolve
+    from tilevision.catalogue import resolve
     from tilevision.readiness import examine
     from tilevision.sources import open_source
 

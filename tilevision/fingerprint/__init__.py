@@ -51,7 +51,7 @@ def fingerprint_function(f: Callable[..., Any]) -> str:
         If `f` is not callable, or depends on something without a known identity.
     """
     if not callable(f):
-        raise ModelError(f"a model function is wanted, but {f!r:.80} cannot be called")
+        raise ModelError(f"A model function is wanted, but {f!r:.80} cannot be called.")
     return Walk().run(f, f"function {getattr(f, '__qualname__', type(f).__qualname__)!r}")
 
 
@@ -78,4 +78,6 @@ def fingerprint_file(path: str | PathLike[str]) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror or error}; check the path") from None
+        raise ModelError(
+            f"Cannot read {path}: {error.strerror or error}; check the path."
+        ) from None

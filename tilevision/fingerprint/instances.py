@@ -60,7 +60,7 @@ def wrapped(value: Any) -> tuple[Any, ...] | None:
 
 
 def readable(base: type) -> bool:
-    """Say whether instances of `base` keep all their state where `state` finds it.
+    """Return True if instances of `base` keep all their state where `state` finds it.
 
     A class made by a C library may keep some in memory of its own.
     """

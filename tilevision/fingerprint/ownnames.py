@@ -18,6 +18,9 @@ IDENTITY_VERSION = "0.1.0"
 _RECORDED_MODULES = {
     f"tilevision.analysis.{name}": f"tilevision.{name}"
     for name in ("account", "digest", "heatmap", "units")
+} | {
+    f"tilevision.catalogue.{name}": f"tilevision.modelspec.{name}"
+    for name in ("registry", "resolve")
 }
 
 

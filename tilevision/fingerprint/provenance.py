@@ -23,7 +23,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit
 
 @functools.lru_cache(maxsize=4096)
 def installed(module: str | None) -> bool:
-    """Say whether `module` belongs to Python, to an installed library or to tilevision itself.
+    """Return True if `module` belongs to Python, to an installed library or to tilevision itself.
 
     Everything else is the user's: scripts, notebook cells, files beside them, and
     libraries installed in place for editing.
@@ -76,7 +76,7 @@ def by_name(value: Any) -> tuple[str, str] | None:
 
 
 def importable(module: str) -> bool:
-    """Say whether `module` could be imported, without doing so."""
+    """Return True if `module` could be imported, without doing so."""
     root = module.partition(".")[0]
     return root in sys.modules or _origin(root) is not None
 

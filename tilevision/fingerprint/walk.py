@@ -42,6 +42,11 @@ _CLASS_NOISE |= {"_abc_impl", "__abstractmethods__", "__classdictcell__"}
 _REMEDY = "pass tv.model(f, fingerprint='v1') and change 'v1' whenever its answers would change"
 
 
+def _first(where: str) -> str:
+    """Return a place as the beginning of a sentence."""
+    return where[:1].upper() + where[1:]
+
+
 class Walk:
     """One walk, from one value.
 
@@ -81,7 +86,7 @@ class Walk:
             while self._queue:
                 self._body(*self._queue.popleft())
         except RecursionError:
-            raise ModelError(f"{where} holds tuples nested too deep; {_REMEDY}") from None
+            raise ModelError(f"{_first(where)} holds tuples nested too deep; {_REMEDY}.") from None
         return self._hash.hexdigest()
 
     def _emit(self, *parts: bytes | str | int) -> None:
@@ -91,8 +96,8 @@ class Walk:
         if self._strict:
             kind = type(value)
             raise ModelError(
-                f"{where} is a {kind.__module__}.{kind.__qualname__}, and tilevision cannot tell "
-                f"when such an object changes; {_REMEDY}"
+                f"{_first(where)} is a {kind.__module__}.{kind.__qualname__}, and tilevision "
+                f"cannot tell when such an object changes; {_REMEDY}."
             )
 
     def _value(self, value: Any, where: str) -> None:
@@ -169,8 +174,8 @@ class Walk:
                 self._emit("library", module, version(module))
             elif self._strict and (level or importable(module)):
                 raise ModelError(
-                    f"{where} imports {module!r} while it runs; import it at the top of the file "
-                    f"or cell, so that it travels with the function, or {_REMEDY}"
+                    f"{_first(where)} imports {module!r} while it runs; import it at the top of the "
+                    f"file or cell, so that it travels with the function, or {_REMEDY}."
                 )
 
     def _global(self, chain: tuple[str, ...], namespace: dict[str, Any], where: str) -> None:

@@ -63,14 +63,14 @@ def unwrap(spec: ModelSpec, stage: Stage) -> Callable[..., Any]:
     function: Any = getattr(made, stage, None) or getattr(made, "function", made)
     if not callable(function):
         raise ModelError(
-            f"model {spec.name} is a {type(made).__name__}, which cannot be called; "
-            "pass a function, or an object with __call__"
+            f"Model {spec.name} is a {type(made).__name__}, which cannot be called; "
+            "pass a function, or an object with __call__."
         )
     return function  # type: ignore[no-any-return]  # callable() does not tell mypy the type
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model, without loading it.
+    """Return what this process would run the model on, without loading it.
 
     The module of the spec's factory may have a function ``runtime(spec)`` that knows.
 
@@ -121,8 +121,8 @@ def on_device(spec: ModelSpec, device: str) -> ModelSpec:
     if device != "cpu" and _adapter(spec, "runtime") is None:
         adapter = spec.factory.partition(":")[0]
         raise ModelError(
-            f"device is {device!r}, but model {spec.name} ({adapter}) has no choice of device; "
-            "leave device out (beside others, declare it of one: tv.model(…, device=…))"
+            f"Device is {device!r}, but model {spec.name} ({adapter}) has no choice of device; "
+            "leave device out (beside others, declare it of one: tv.model(…, device=…))."
         )
     return replace(spec, device=device)
 
@@ -144,7 +144,7 @@ def attribute(reference: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
-            f"cannot find {reference!r} ({error}); check the name, and that it is installed here"
+            f"Cannot find {reference!r} ({error}); check the name, and that it is installed here."
         ) from error
 
 
@@ -155,12 +155,12 @@ def _make(spec: ModelSpec) -> Any:
         raise
     except (Exception, SystemExit) as error:
         raise ModelError(
-            f"model {spec.name} cannot be built: {type(error).__name__}: {error}"
+            f"Model {spec.name} cannot be built: {type(error).__name__}: {str(error).rstrip('.')}."
         ) from error
     if "tile" in spec.stages and not isinstance(made, HostedModel if spec.hosted else Model):
         wanted = "encode and request" if spec.hosted else "predict"
         raise ModelError(
-            f"model {spec.name}: {spec.factory} made a {type(made).__name__} without {wanted}; "
-            "return an object that has it"
+            f"Model {spec.name}: {spec.factory} made a {type(made).__name__} without {wanted}; "
+            "return an object that has it."
         )
     return made

@@ -44,13 +44,13 @@ def _json(what: str, value: Any) -> Any:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
         raise ModelError(
-            f"{what} is {value!r:.80}; give text, numbers, true or false, lists and dicts of them"
+            f"{what} is {value!r:.80}; give text, numbers, true or false, lists and dicts of them."
         ) from None
 
 
 def _whole(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{what} is {value!r:.80}; give a whole number of 1 or more")
+        raise ModelError(f"{what} is {value!r:.80}; give a whole number of 1 or more.")
     return value
 
 
@@ -61,34 +61,34 @@ def _maybe(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
 def _positive(what: str, value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < math.inf:
-        raise ModelError(f"{what} is {value!r:.80}; give a number above 0")
+        raise ModelError(f"{what} is {value!r:.80}; give a number above 0.")
     return float(value)
 
 
 def _overlap(what: str, value: Any) -> float:
     if _positive(what, value) > 1:
-        raise ModelError(f"{what} is {value!r}; give an IoU above 0 and up to 1, as 0.5")
+        raise ModelError(f"{what} is {value!r}; give an IoU above 0 and up to 1, as 0.5.")
     return float(value)
 
 
 def _share(what: str, value: Any) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
-        raise ModelError(f"{what} is {value!r:.80}; give a number from 0 to 1")
+        raise ModelError(f"{what} is {value!r:.80}; give a number from 0 to 1.")
     return float(value)
 
 
 def _size(what: str, value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ModelError(f"{what} is {value!r:.80}; give (width, height) in pixels, or one side")
+        raise ModelError(f"{what} is {value!r:.80}; give (width, height) in pixels, or one side.")
     return _whole(what, pair[0]), _whole(what, pair[1])
 
 
 def _bands(what: str, value: Any) -> tuple[int, ...]:
     items = tuple(value) if isinstance(value, (tuple, list, range)) else ()
     if not items or not all(isinstance(b, int) and b >= 0 for b in items):
-        raise ModelError(f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1)")
+        raise ModelError(f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1).")
     return items
 
 
@@ -96,14 +96,14 @@ def _dtype(what: str, value: Any) -> str:
     if value not in ("uint8", "raw", "scaled"):
         raise ModelError(
             f"{what} is {value!r:.80}; give 'uint8' (as displayed), 'raw' (as stored) or 'scaled' "
-            "(by the scale and offset of the file)"
+            "(by the scale and offset of the file)."
         )
     return str(value)
 
 
 def _flag(what: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ModelError(f"{what} is {value!r:.80}; give True or False")
+        raise ModelError(f"{what} is {value!r:.80}; give True or False.")
     return value
 
 
@@ -111,7 +111,7 @@ def _device(what: str, value: Any) -> str:
     if not isinstance(value, str) or not DEVICES.fullmatch(value):
         raise ModelError(
             f"{what} is {value!r:.80}; give 'auto', 'cpu', 'cuda:0', 'mps', 'openvino' or "
-            "'tensorrt:0'"
+            "'tensorrt:0'."
         )
     return value
 
@@ -121,7 +121,7 @@ def stages(what: str, value: Any) -> tuple[Stage, ...]:
     items = (value,) if isinstance(value, str) else tuple(value)
     wrong = [item for item in items if item not in get_args(Stage)]
     if wrong or not items:
-        raise ModelError(f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}")
+        raise ModelError(f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}.")
     return items
 
 

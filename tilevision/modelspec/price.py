@@ -85,7 +85,7 @@ class Price:
         if not set(given) <= known or not all(_amount(number) for number in given.values()):
             raise ModelError(
                 f"price is {value!r:.80}; give a number per call, or a dict with call (each), "
-                "input and output (per million tokens)"
+                "input and output (per million tokens)."
             )
         return cls(**{name: float(number) for name, number in given.items()})
 

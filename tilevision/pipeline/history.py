@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from tilevision.catalogue import model
 from tilevision.checkpoint import run_owner
 from tilevision.errors import ModelError, RunBusy, RunError, SourceError
 from tilevision.events import journal_path, list_runs, read_manifest, together
-from tilevision.modelspec import ModelSpec, Price, model
+from tilevision.modelspec import ModelSpec, Price
 from tilevision.modelspec.declarations import DECLARABLE
 from tilevision.pipeline.passes import labels
 from tilevision.pipeline.planning import Plan, Stages

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from tilevision.catalogue import resolve
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.errors import ModelError
 from tilevision.grid import Tile
-from tilevision.modelspec import ModelSpec, on_device, resolve
+from tilevision.modelspec import ModelSpec, on_device
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.passes import Pass, make_passes, outlook
 from tilevision.pipeline.preparing import shown

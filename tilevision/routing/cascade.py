@@ -49,8 +49,8 @@ class Cascade:
         for target in (self.first, self.second):
             if hasattr(target, "resolved"):
                 raise ModelError(
-                    "the models of a cascade are plain ones; a route may lead to a cascade, not "
-                    "the other way round"
+                    "The models of a cascade are plain ones; a route may lead to a cascade, not "
+                    "the other way round."
                 )
         if not callable(self.when):
             object.__setattr__(self, "when", _band(self.when))
@@ -70,7 +70,7 @@ class Cascade:
         return replace(self, first=resolve(self.first), second=resolve(self.second))
 
     def unsure(self, findings: Findings) -> bool:
-        """Say whether a tile with these findings of the first model goes to the second.
+        """Return True if a tile with these findings of the first model goes to the second.
 
         Raises
         ------
@@ -84,12 +84,12 @@ class Cascade:
             answer = self.when(findings)
         except Exception as error:
             raise ModelError(
-                f"when= of the cascade failed: {Failure.of(error)}; what is done is kept, and it "
-                "gets the Findings of one tile"
+                f"when= of the cascade failed: {str(Failure.of(error)).rstrip('.')}; what is "
+                "done is kept, and it gets the Findings of one tile."
             ) from error
         if not isinstance(answer, bool) and type(answer).__name__ != "bool":
             raise ModelError(
-                f"when= of the cascade returned {type(answer).__name__}; return True or False"
+                f"when= of the cascade returned {type(answer).__name__}; return True or False."
             )
         return bool(answer)
 
@@ -100,7 +100,7 @@ class Cascade:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], model: Callable[[Any], Any]) -> Cascade:
-        """Read what `to_dict` wrote; `model` makes a model of what is told of one."""
+        """Read what `to_dict` wrote; `model` makes a model of what stands for one."""
         return cls(model(raw["first"]), model(raw["second"]), tuple(raw["when"]))
 
 
@@ -112,6 +112,6 @@ def _band(value: Any) -> tuple[float, float]:
     if not 0 <= low <= high <= 1:
         raise ModelError(
             f"when is {value!r:.80}; give (low, high) as (0.25, 0.6), or a function of a tile's "
-            "findings that returns True or False"
+            "findings that returns True or False."
         )
     return low, high

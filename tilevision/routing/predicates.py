@@ -29,11 +29,11 @@ class Detailed:
     def __post_init__(self) -> None:
         if not _number(self.min_edge_density) or not 0 <= self.min_edge_density <= 1:
             raise ModelError(
-                f"min_edge_density is {self.min_edge_density!r}; give a share from 0 to 1"
+                f"min_edge_density is {self.min_edge_density!r}; give a share from 0 to 1."
             )
 
     def __call__(self, facts: TileFacts) -> bool:
-        """Say whether the tile has that many edges."""
+        """Return True if the tile has that many edges."""
         return facts.edge_density >= self.min_edge_density
 
 
@@ -55,10 +55,10 @@ class Within:
     def __post_init__(self) -> None:
         given = (self.x0, self.y0, self.x1, self.y1)
         if not all(map(_number, given)) or not (self.x0 < self.x1 and self.y0 < self.y1):
-            raise ModelError(f"Within{given} is no box; give x0, y0, x1, y1 with x0 < x1, y0 < y1")
+            raise ModelError(f"Within{given} is no box; give x0, y0, x1, y1 with x0 < x1, y0 < y1.")
 
     def __call__(self, facts: TileFacts) -> bool:
-        """Say whether the tile shares some area with the box."""
+        """Return True if the tile shares some area with the box."""
         box = facts.box
         return self.x0 < box.x1 and box.x0 < self.x1 and self.y0 < box.y1 and box.y0 < self.y1
 

@@ -47,17 +47,17 @@ class Route:
             rules = tuple((predicate, target) for predicate, target in self.rules)
         except (TypeError, ValueError):
             raise ModelError(
-                f"rules is {self.rules!r:.80}; give a list of (predicate, model)"
+                f"rules is {self.rules!r:.80}; give a list of (predicate, model)."
             ) from None
         for number, (predicate, _) in enumerate(rules, 1):
             if not callable(predicate):
                 raise ModelError(
-                    f"rule {number} of the route begins with {predicate!r:.40}; give a function "
-                    "of TileFacts that returns True or False, then the model"
+                    f"Rule {number} of the route begins with {predicate!r:.40}; give a function "
+                    "of TileFacts that returns True or False, then the model."
                 )
         object.__setattr__(self, "rules", rules)
         if any(isinstance(target, Route) for target in self.targets):
-            raise ModelError("a route cannot lead to a route; put all rules into one")
+            raise ModelError("A route cannot lead to a route; put all rules into one.")
 
     @property
     def targets(self) -> tuple[Any, ...]:
@@ -100,13 +100,13 @@ class Route:
                 answer = predicate(facts)
             except Exception as error:
                 raise ModelError(
-                    f"rule {number} of the route failed on tile {facts.id}: {Failure.of(error)}; "
-                    "it gets the TileFacts of one tile"
+                    f"Rule {number} of the route failed on tile {facts.id}: "
+                    f"{str(Failure.of(error)).rstrip('.')}; it gets the TileFacts of one tile."
                 ) from error
             if not isinstance(answer, bool) and type(answer).__name__ != "bool":
                 raise ModelError(
-                    f"rule {number} of the route returned {type(answer).__name__} for tile "
-                    f"{facts.id}; return True or False"
+                    f"Rule {number} of the route returned {type(answer).__name__} for tile "
+                    f"{facts.id}; return True or False."
                 )
             if answer:
                 return target
@@ -123,7 +123,7 @@ class Route:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], model: Callable[[Any], Any]) -> Route:
-        """Read what `to_dict` wrote; `model` makes a model of what is told of one."""
+        """Read what `to_dict` wrote; `model` makes a model of what stands for one."""
 
         def one(told: Any) -> Any:
             return Cascade.from_dict(told, model) if "first" in told else model(told)

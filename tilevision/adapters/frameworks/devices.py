@@ -5,19 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from tilevision.adapters.onnx.providers import claimed_gpu
+from tilevision.adapters import ADAPTERS
+from tilevision.adapters.gpuclaims import claimed_gpu
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["REMEDIES", "library", "processes", "runtime", "torch_device"]
-
-REMEDIES = {
-    "torch": "pip install 'tilevision[torch]'",
-    "torchvision": "pip install 'tilevision[torch]'",
-    "transformers": "pip install 'tilevision[transformers]'",
-    "ultralytics": "pip install 'tilevision[ultralytics]'",
-    "sahi": "pip install sahi",
-}
+__all__ = ["library", "processes", "runtime", "torch_device"]
 
 
 def library(name: str) -> Any:
@@ -32,15 +25,19 @@ def library(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = str(error.name or name).partition(".")[0]
-        raise ModelError(
-            f"this model needs {missing}: {REMEDIES.get(missing, REMEDIES[name])}"
-        ) from error
+        raise ModelError(f"This model needs {missing}: {_remedy(missing, name)}.") from error
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
             f"{name} is installed and does not work ({words}); its parts may not fit each other: "
-            f"{REMEDIES[name]} in a fresh environment"
+            f"{_remedy(name, name)} in a fresh environment."
         ) from error
+
+
+def _remedy(missing: str, wanted: str) -> str:
+    """Return the command that installs a missing package, or else what needs it."""
+    known = {one.library: one.remedy for one in ADAPTERS}
+    return known.get(missing) or known.get(wanted) or known["torch"]
 
 
 def torch_device(device: str) -> str:
@@ -60,13 +57,13 @@ def torch_device(device: str) -> str:
         kind = here[0]
     if kind not in ("cpu", "cuda", "mps"):
         raise ModelError(
-            f"device {device!r} is not known to PyTorch models; give 'auto', 'cpu', 'cuda:0' or "
-            "'mps'"
+            f"Device {device!r} is not known to PyTorch models; give 'auto', 'cpu', 'cuda:0' or "
+            "'mps'."
         )
     if kind not in here:
         raise ModelError(
-            f"device {device!r} was asked for, but torch {torch.__version__} sees none here; "
-            f"there is {', '.join(here)}. Install a build of torch with it, or leave device out"
+            f"Device {device!r} was asked for, but torch {torch.__version__} sees none here; "
+            f"there is {', '.join(here)}. Install a build of torch with it, or leave device out."
         )
     if kind != "cuda":
         return kind
@@ -74,14 +71,14 @@ def torch_device(device: str) -> str:
     index = int(number) if number else claimed_gpu(count)
     if index >= count:
         raise ModelError(
-            f"device {device!r} was asked for, but this machine shows {count} GPU"
-            f"{'s' if count != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES"
+            f"Device {device!r} was asked for, but this machine shows {count} GPU"
+            f"{'s' if count != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES."
         )
     return f"cuda:{index}"
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model, as "torch 2.8.0, cuda:0".
+    """Return what this process would run the model on, as "torch 2.8.0, cuda:0".
 
     Raises
     ------

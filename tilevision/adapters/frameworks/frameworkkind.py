@@ -1,4 +1,4 @@
-"""Which library a model belongs to, told without importing it or running its code."""
+"""Which library a model belongs to, found without importing it or running its code."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tilevision.adapters import ADAPTERS
 from tilevision.errors import ModelError
 
-__all__ = ["SEMANTIC", "SUFFIXES", "kind_of", "kind_of_path", "strings_of"]
+__all__ = ["SEMANTIC", "kind_of", "kind_of_path", "read_json", "strings_of"]
 
-SUFFIXES = (".pt", ".pth", ".pt2", ".torchscript")
 SEMANTIC = (
     "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
-    "or an instance segmentation model, or pass a function that makes polygons of it"
-)
-
-# Base class, by module and name, to the kind of model its subclasses are.
-_BASES = (
-    ("sahi.models.base", "DetectionModel", "sahi"),
-    ("transformers.pipelines.base", "Pipeline", "transformers"),
-    ("ultralytics.engine.model", "Model", "ultralytics"),
-    ("torch.jit._script", "ScriptModule", "torchscript"),
-    ("torch.export.exported_program", "ExportedProgram", "export"),
-    ("torch.nn.modules.module", "Module", "torch"),
+    "or an instance segmentation model, or pass a function that makes polygons of it."
 )
 
 # What a pickle of nothing but weights imports.
@@ -41,20 +31,20 @@ def kind_of(value: Any) -> str:
     ModelError
         If it is part of a model, or of a kind that is not supported.
     """
-    bases = {(base.__module__, base.__name__) for base in type(value).__mro__}
-    kind = next((kind for module, name, kind in _BASES if (module, name) in bases), "")
+    bases = {f"{base.__module__}:{base.__name__}" for base in type(value).__mro__}
+    kind = next((one.kind for one in ADAPTERS if one.base in bases), "")
     home = type(value).__module__
     if kind != "torch":
         return kind
     if home.startswith("torchvision.models.segmentation"):
-        raise ModelError(f"model {type(value).__name__} {SEMANTIC}")
+        raise ModelError(f"Model {type(value).__name__} {SEMANTIC}")
     remedy = {
         "transformers": "transformers.pipeline(task, model=…, image_processor=…)",
         "ultralytics": "the ultralytics.YOLO object, or the path of its .pt file",
     }.get(home.partition(".")[0])
     if remedy:
         raise ModelError(
-            f"model {type(value).__name__} lacks what prepares its pictures; pass {remedy}"
+            f"Model {type(value).__name__} lacks what prepares its pictures; pass {remedy}."
         )
     return kind
 
@@ -75,7 +65,7 @@ def kind_of_path(path: Path) -> str:
     except (OSError, zipfile.BadZipFile):
         raise ModelError(
             f"{str(path)!r} is no file that PyTorch writes since version 1.6, or is cut short; "
-            "export or copy it again"
+            "export or copy it again."
         ) from None
     if "archive_format" in names or "serialized_exported_program.json" in names:
         return "export"
@@ -95,7 +85,7 @@ def _kind_of_checkpoint(path: Path) -> str:
         return "torch"
     raise ModelError(
         f"{str(path)!r} holds weights without the network they belong to; build it, load them "
-        "(load_state_dict), and pass the network: model=network"
+        "(load_state_dict), and pass the network: model=network."
     )
 
 
@@ -131,7 +121,7 @@ def _opcodes(path: Path) -> list[tuple[str, Any]]:
     except (OSError, StopIteration, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(
             f"{str(path)!r} is no model that PyTorch has written ({error or 'no data.pkl'}); "
-            "export or copy it again"
+            "export or copy it again."
         ) from None
 
 
@@ -148,5 +138,5 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot read {path} ({error}); save the model again") from None
+        raise ModelError(f"Cannot read {path} ({error}); save the model again.") from None
     return found if isinstance(found, dict) else {}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tilevision.adapters.frameworks.devices import REMEDIES
+from tilevision.adapters import ADAPTERS, adapter_of
+from tilevision.adapters.classnames import class_names
 from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
-from tilevision.adapters.frameworks.saved import content_of, find, keep
-from tilevision.adapters.onnx.naming import class_names
+from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
@@ -20,15 +19,8 @@ from tilevision.modelspec.declarations import DECLARABLE, split
 
 __all__ = ["declare", "declare_object"]
 
-_HOME = "tilevision.adapters.frameworks"
-_ADAPTERS = {
-    "torch": "torch_modules",
-    "torchscript": "torch_modules",
-    "export": "torch_modules",
-    "transformers": "transformers_pipelines",
-    "ultralytics": "ultralytics_models",
-    "sahi": "sahi_models",
-}
+# What `framework=` may say: every kind of an object's, but those that no file holds.
+_STATED = {one.kind for one in ADAPTERS if one.base} - {"sahi"}
 _COMMON = {"names": None, "score_floor": 0.05}
 MIN_SCORE = 0.25
 MOST = 1000
@@ -70,10 +62,10 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     wanted = {key: value for key, value in given.items() if key != "content"}
     path = find(str(wanted.pop("path", None) or text))
     stated = wanted.pop("framework", None)
-    if stated is not None and (stated not in _ADAPTERS or stated == "sahi"):
+    if stated is not None and stated not in _STATED:
         raise ModelError(
             f"framework of model {path.name} is {stated!r:.80}; give torch, torchscript, export, "
-            "transformers or ultralytics"
+            "transformers or ultralytics."
         )
     return _declared(str(stated or kind_of_path(path)), Path(text).name, path, fingerprint, wanted)
 
@@ -113,8 +105,8 @@ def _declared(
     for key in asked:
         if key not in known:
             close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}"
-            raise ModelError(f"model {name} ({kind}) has no parameter {key!r}; {hint}")
+            hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}."
+            raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
     params = {**known, **asked}
     params["names"] = class_names(name, params["names"], None)
     _check_share(name, "score_floor", params["score_floor"])
@@ -139,20 +131,20 @@ def _declared(
 
 
 def _adapter(kind: str) -> Any:
-    adapter = importlib.import_module(f"{_HOME}.{_ADAPTERS[kind]}")
-    if importlib.util.find_spec(adapter.LIBRARY) is None:
-        raise ModelError(f"this model needs {adapter.LIBRARY}: {REMEDIES[adapter.LIBRARY]}")
-    return adapter
+    known = adapter_of(kind)
+    if importlib.util.find_spec(known.library) is None:
+        raise ModelError(f"This model needs {known.library}: {known.remedy}.")
+    return known.module
 
 
 def _check_share(name: str, what: str, value: Any) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
-        raise ModelError(f"{what} of model {name} is {value!r:.80}; give a number from 0 to 1")
+        raise ModelError(f"{what} of model {name} is {value!r:.80}; give a number from 0 to 1.")
 
 
 def _check_pictures(name: str, declared: Mapping[str, Any], any_bands: bool) -> None:
     if not any_bands and (declared.get("bands") or declared.get("dtype", "uint8") != "uint8"):
         raise ModelError(
-            f"model {name} reads pictures in RGB, 8 bits a channel; leave bands and dtype out"
+            f"Model {name} reads pictures in RGB, 8 bits a channel; leave bands and dtype out."
         )

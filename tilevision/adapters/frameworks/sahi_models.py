@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.saved import check_unchanged, content_of
 from tilevision.adapters.frameworks.tiles import in_tile, picture
+from tilevision.adapters.modelfiles import check_unchanged, content_of
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -81,18 +81,18 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
     declared, params = split(name, given)
     if params or declared.get("bands") or declared.get("dtype", "uint8") != "uint8":
         wrong = next(iter(params), "bands or dtype")
-        raise ModelError(f"a SAHI model takes no {wrong}; give it to the DetectionModel itself")
+        raise ModelError(f"A SAHI model takes no {wrong}; give it to the DetectionModel itself.")
     paths = {key: str(getattr(value, key)) for key in _PATHS if getattr(value, key, None)}
     files = {key: Path(path).resolve() for key, path in paths.items() if Path(path).exists()}
     if "model_path" not in files and fingerprint is None:
-        told = (
+        problem = (
             f"model_path {paths['model_path']!r}, which is no file here"
             if paths.get("model_path")
             else "no model_path"
         )
         raise ModelError(
-            f"SAHI model {name} has {told}; workers load it anew: give model_path= as a file, or "
-            "state its identity with tv.model(model, fingerprint='v1')"
+            f"SAHI model {name} has {problem}; workers load it anew: give model_path= as a file, or "
+            "state its identity with tv.model(model, fingerprint='v1')."
         )
     arguments = _arguments(value) | paths | {key: str(path) for key, path in files.items()}
     content = {key: content_of(path) for key, path in files.items()}
@@ -119,7 +119,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model."""
+    """Return what this process would run the model on."""
     library("sahi")
     return f"sahi {version('sahi')}, {torch_runtime(spec)}"
 
@@ -144,7 +144,7 @@ def load(spec: ModelSpec) -> SahiDetector:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
             f"SAHI model {spec.name} cannot be made anew ({type(error).__name__}: {words}); "
-            "check that what it needs is installed here"
+            "check that what it needs is installed here."
         ) from error
     return SahiDetector(made, spec)
 

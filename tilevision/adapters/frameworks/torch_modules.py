@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.answers import class_name
+from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
-from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, padded, traced
+from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
@@ -74,8 +74,8 @@ class TorchDetector:
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"model {self._spec.name} does not run on a picture of {tuple(values.shape)} "
-                f"({type(error).__name__}: {words}); it is called as torchvision's detectors are"
+                f"Model {self._spec.name} does not run on a picture of {tuple(values.shape)} "
+                f"({type(error).__name__}: {words}); it is called as torchvision's detectors are."
             ) from error
         return self._read(_dict_of(answer, self._spec.name), tile, ratio)
 
@@ -147,8 +147,8 @@ def save(value: Any, folder: Path) -> Path:
         if strange:
             name = strange.pop().__name__
             raise ModelError(
-                f"class {name} is defined in this notebook or script, where workers cannot find "
-                "it; move it to a module, or pass torch.jit.script(model)"
+                f"Class {name} is defined in this notebook or script, where workers cannot find "
+                "it; move it to a module, or pass torch.jit.script(model)."
             )
         torch.save(value, path)
     else:
@@ -168,7 +168,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     for key, known in _CHOICES.items():
         if params[key] not in known:
             raise ModelError(
-                f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}"
+                f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
             )
     fixed = _fixed_size(_opened(kind, path, name)) if kind == "export" else None
     return {} if fixed is None else {"input_size": (fixed[1], fixed[0])}
@@ -210,14 +210,14 @@ def _opened(kind: str, path: Path, name: str) -> Any:
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"model {name}: torch {torch.__version__} cannot open {path} "
+            f"Model {name}: torch {torch.__version__} cannot open {path} "
             f"({type(error).__name__}: {words}); check that it is whole, and that what its classes "
-            "belong to is installed here"
+            "belong to is installed here."
         ) from error
     if not isinstance(network, torch.nn.Module):
         raise ModelError(
-            f"model {name}: {path} holds a {type(network).__name__}, not a network; build the "
-            "network, load the weights, and pass it"
+            f"Model {name}: {path} holds a {type(network).__name__}, not a network; build the "
+            "network, load the weights, and pass it."
         )
     return network
 
@@ -263,11 +263,11 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
         return {key: answer[key] for key in known if key in answer}
     raster = answer.get("out") if isinstance(answer, Mapping) else answer
     if getattr(raster, "ndim", 0) == 4:
-        raise ModelError(f"model {name} {SEMANTIC}")
+        raise ModelError(f"Model {name} {SEMANTIC}")
     shown = tuple(answer.shape) if hasattr(answer, "shape") else type(answer).__name__
     raise ModelError(
-        f"model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
-        "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function"
+        f"Model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
+        "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function."
     )
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
-from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
+from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
@@ -91,9 +91,9 @@ class TransformersDetector:
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"model {self._spec.name} ({params['task']}) does not run on a tile of "
+                f"Model {self._spec.name} ({params['task']}) does not run on a tile of "
                 f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); check the "
-                "task, or try other tile sizes"
+                "task, or try other tile sizes."
             ) from error
         return self._read(rows, tile)
 
@@ -153,22 +153,23 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     if not config:
         raise ModelError(
             f"{str(path)!r} has no config.json, so it is no model that transformers saved; give "
-            "the folder that save_pretrained wrote"
+            "the folder that save_pretrained wrote."
         )
     architecture = str((config.get("architectures") or [""])[0])
     if "SemanticSegmentation" in architecture:
-        raise ModelError(f"model {name} ({architecture}) {SEMANTIC}")
+        raise ModelError(f"Model {name} ({architecture}) {SEMANTIC}")
     params["task"] = params["task"] or _task_of(architecture)
     if params["task"] not in TASKS:
         raise ModelError(
             f"task of model {name} is {params['task']!r} ({architecture or 'no architecture'}); "
-            f"give task= as one of {', '.join(TASKS)}"
+            f"give task= as one of {', '.join(TASKS)}."
         )
     words = params["candidate_labels"]
     good = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
     if params["task"] == "zero-shot-object-detection" and not good:
         raise ModelError(
-            f"model {name} finds what it is told to: pass candidate_labels, as ['ship', 'car']"
+            f"Model {name} needs the names of what it looks for; pass "
+            "candidate_labels, as ['ship', 'car']."
         )
     if params["task"] == "image-classification":
         return {"max_detections": None, "input_size": _size(path)}
@@ -176,7 +177,7 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model."""
+    """Return what this process would run the model on."""
     return f"transformers {library('transformers').__version__}, {torch_runtime(spec)}"
 
 
@@ -198,9 +199,9 @@ def load(spec: ModelSpec) -> TransformersDetector:
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"model {spec.name}: transformers {transformers.__version__} cannot open {path} as "
+            f"Model {spec.name}: transformers {transformers.__version__} cannot open {path} as "
             f"{params['task']} ({type(error).__name__}: {words}); save network and image "
-            "processor together with pipeline.save_pretrained"
+            "processor together with pipeline.save_pretrained."
         ) from error
     _check_instances(made, spec)
     return TransformersDetector(made, spec)
@@ -211,7 +212,7 @@ def _check_instances(pipeline: Any, spec: ModelSpec) -> None:
     if spec.params["task"] == "image-segmentation" and not hasattr(
         processor, "post_process_instance_segmentation"
     ):
-        raise ModelError(f"model {spec.name} {SEMANTIC}")
+        raise ModelError(f"Model {spec.name} {SEMANTIC}")
 
 
 def _task_of(architecture: str) -> str | None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.answers import class_name
+from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, strings_of
-from tilevision.adapters.frameworks.saved import check_unchanged
 from tilevision.adapters.frameworks.tiles import in_tile, picture
+from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
@@ -76,8 +76,8 @@ class UltralyticsDetector:
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"model {spec.name} does not run on a tile of {tile.shape[1]}×{tile.shape[0]} px "
-                f"({type(error).__name__}: {words}); check input_size="
+                f"Model {spec.name} does not run on a tile of {tile.shape[1]}×{tile.shape[0]} px "
+                f"({type(error).__name__}: {words}); check input_size=."
             ) from error
         return self._read(result, tile)
 
@@ -118,7 +118,7 @@ def save(value: Any, folder: Path) -> Path:
     torch = library("torch")
     if not isinstance(value.model, torch.nn.Module):
         path = Path(str(value.model))
-        raise ModelError(f"model {path.name} is a file of its own; pass its path instead")
+        raise ModelError(f"Model {path.name} is a file of its own; pass its path instead.")
     path = folder / "model.pt"
     arguments = dict(value.overrides)
     kept = {key: arguments[key] for key in ("imgsz", "single_cls") if key in arguments}
@@ -136,7 +136,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     """
     iou = params["iou"]
     if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise ModelError(f"iou of model {name} is {iou!r:.80}; give a number above 0, up to 1")
+        raise ModelError(f"iou of model {name} is {iou!r:.80}; give a number above 0, up to 1.")
     if path.suffix == ".torchscript":
         return {"input_size": (SIDE, SIDE)}
     told = dict(strings_of(path))
@@ -148,7 +148,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model."""
+    """Return what this process would run the model on."""
     return f"ultralytics {_library().__version__}, {torch_runtime(spec)}"
 
 
@@ -168,8 +168,8 @@ def load(spec: ModelSpec) -> UltralyticsDetector:
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"model {spec.name}: ultralytics {ultralytics.__version__} cannot open {path} "
-            f"({type(error).__name__}: {words}); check that it is whole"
+            f"Model {spec.name}: ultralytics {ultralytics.__version__} cannot open {path} "
+            f"({type(error).__name__}: {words}); check that it is whole."
         ) from error
     _check_task(spec.name, model.task)
     return UltralyticsDetector(model, spec)
@@ -185,9 +185,9 @@ def _library() -> Any:
 
 def _check_task(name: str, task: Any) -> None:
     if task == "semantic":
-        raise ModelError(f"model {name} {SEMANTIC}")
+        raise ModelError(f"Model {name} {SEMANTIC}")
     if isinstance(task, str) and task not in TASKS:
         raise ModelError(
-            f"model {name} is for {task}, which is not read; there are {', '.join(TASKS)}, or "
-            "pass a function"
+            f"Model {name} is for {task}, which is not read; there are {', '.join(TASKS)}, or "
+            "pass a function."
         )

@@ -72,8 +72,8 @@ max_tokens : int
 response_format : str
     ``"json_schema"``; for servers that know no schemas ``"json_object"`` or ``"text"``.
 reasks : int
-    How often an answer that cannot be read is asked for again (2), told what was wrong with it;
-    at once, so beside a quota per minute.
+    How often an answer that cannot be read is asked for again (2), with the reason why; at once,
+    so beside a quota per minute.
 timeout : float
     Seconds a server may be silent (120). A run's own `timeout` counts beside it.
 categories : list of str
@@ -142,7 +142,7 @@ def declare(variant: str, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     parameters = settle(variant, {key: given[key] for key in given.keys() - declared.keys()})
     if declared.get("batch_size", 1) != 1:
         raise ModelError(
-            "openai: one request has one tile; for more at once give quota=tv.Quota(concurrency=…)"
+            "openai: one request has one tile; for more at once give quota=tv.Quota(concurrency=…)."
         )
     stages = ("moderation",) if parameters.moderates else ("tile", "synthesis", "moderation")
     own = {

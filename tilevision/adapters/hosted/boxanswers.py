@@ -138,6 +138,6 @@ def parse_format(text: Any) -> BoxFormat:
         raise ModelError(
             f"box_format is {text!r:.60}; give a unit ({', '.join(UNITS)}), with an order where "
             f"it is not xyxy ({', '.join(ORDERS)}), as '0-1000 yxyx'; "
-            f"or a family: {', '.join(FAMILIES)}"
+            f"or a family: {', '.join(FAMILIES)}."
         )
     return BoxFormat(f"{words[0]} {order}", words[0], order)

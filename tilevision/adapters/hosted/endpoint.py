@@ -36,8 +36,8 @@ def check_library() -> None:
     """Raise a `ModelError` where the client library is not installed."""
     if importlib.util.find_spec("openai") is None:
         raise ModelError(
-            "model openai needs the openai package; pip install 'tilevision[vlm]', "
-            "where the workers run as well"
+            "Model openai needs the openai package; pip install 'tilevision[vlm]', "
+            "where the workers run as well."
         )
 
 
@@ -124,7 +124,7 @@ def _strange(parameters: Parameters, answer: Any, wanted: str) -> PermanentError
     said = scrub(answer, os.environ.get(parameters.api_key_env or "", ""))
     return PermanentError(
         f"{parameters.host} answered no {wanted}, but {said[:120]!r}; "
-        "check base_url, which mostly ends in /v1"
+        "check base_url, which mostly ends in /v1."
     )
 
 
@@ -133,12 +133,12 @@ def _key(parameters: Parameters) -> str | None:
     variable = parameters.api_key_env
     key = os.environ.get(variable, "").strip() if variable else ""
     if key and not (key.isascii() and key.isprintable()):
-        raise PermanentError(f"what is in the environment variable {variable} cannot be a key")
+        raise PermanentError(f"What is in the environment variable {variable} cannot be a key.")
     own = variable not in (None, "OPENAI_API_KEY")
     if not key and (own or parameters.base_url == OPENAI_URL):
         raise PermanentError(
-            f"there is no API key for {parameters.host}: set the environment variable "
-            f"{variable or '(named by api_key_env=)'} where the workers run"
+            f"There is no API key for {parameters.host}: set the environment variable "
+            f"{variable or '(named by api_key_env=)'} where the workers run."
         )
     return key or None
 
@@ -164,18 +164,18 @@ def _reply(answer: dict[str, Any], parameters: Parameters) -> Reply:
     message, reason = choice.get("message"), choice.get("finish_reason")
     if answer.get("error"):  # a gateway's way to hand on that what is behind it failed
         said = scrub(answer["error"], os.environ.get(parameters.api_key_env or "", ""))
-        raise TransientError(f"{parameters.host} failed: {said}")
+        raise TransientError(f"{parameters.host} failed: {said}.")
     if not isinstance(message, dict):
         raise _strange(parameters, answer, "chat completion")
     failed = None
     if message.get("refusal"):
-        failed = f"model {parameters.model} refused: {scrub(message['refusal'], None)}"
+        failed = f"Model {parameters.model} refused: {scrub(message['refusal'], None)}."
     elif reason == "content_filter":
-        failed = f"{parameters.host} filtered the answer of {parameters.model} (content_filter)"
+        failed = f"{parameters.host} filtered the answer of {parameters.model} (content_filter)."
     elif reason == "length":
         failed = (
-            f"the answer of {parameters.model} was cut off after {parameters.max_tokens} tokens; "
-            "raise max_tokens=, or use smaller tiles"
+            f"The answer of {parameters.model} was cut off after {parameters.max_tokens} tokens; "
+            "raise max_tokens=, or use smaller tiles."
         )
     if failed is not None:
         error = PermanentError(failed)

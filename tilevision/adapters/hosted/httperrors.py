@@ -32,7 +32,7 @@ def scrub(text: Any, key: str | None) -> str:
         line = line.replace(key, "***")
     for pattern, replacement in _HIDDEN:
         line = pattern.sub(replacement, line)
-    return line if len(line) <= LONGEST else line[:LONGEST] + "…"
+    return line.rstrip(". ") if len(line) <= LONGEST else line[:LONGEST] + "…"
 
 
 def translated(error: Any, parameters: Parameters, key: str | None) -> TilevisionError:
@@ -54,15 +54,15 @@ def translated(error: Any, parameters: Parameters, key: str | None) -> Tilevisio
 
     host = parameters.host
     if isinstance(error, openai.APITimeoutError):
-        return TransientError(f"{host} did not answer within {parameters.timeout:g} s (timeout=)")
+        return TransientError(f"{host} did not answer within {parameters.timeout:g} s (timeout=).")
     if isinstance(error, openai.APIConnectionError):
         cause = scrub(error.__cause__ or error, key)
-        return TransientError(f"{host} cannot be reached: {cause}; check base_url and the server")
+        return TransientError(f"{host} cannot be reached: {cause}; check base_url and the server.")
     if isinstance(error, openai.APIStatusError):
         return _of_status(error, parameters, key)
     return PermanentError(
         f"{host} answered what is no chat completion ({scrub(error, key)}); "
-        "check base_url, which mostly ends in /v1"
+        "check base_url, which mostly ends in /v1."
     )
 
 
@@ -70,12 +70,12 @@ def _of_status(error: Any, parameters: Parameters, key: str | None) -> Tilevisio
     status, host = int(error.status_code), parameters.host
     said = scrub(_said(error), key)
     if status == 429 and error.code == "insufficient_quota":
-        return PermanentError(f"{host} says that the account has no quota left (429): {said}")
+        return PermanentError(f"{host} says that the account has no quota left (429): {said}.")
     if status == 429:
         wait = retry_after(error.response.headers)
-        return Throttled(f"{host} asks for fewer requests (429): {said}", wait)
+        return Throttled(f"{host} asks for fewer requests (429): {said}.", wait)
     if status in (408, 409, 425) or status >= 500:
-        again = TransientError(f"{host} failed ({status}): {said}")
+        again = TransientError(f"{host} failed ({status}): {said}.")
         again.retry_after = retry_after(error.response.headers)
         return again
     return PermanentError(_refusal(status, said, parameters))
@@ -86,14 +86,14 @@ def _refusal(status: int, said: str, parameters: Parameters) -> str:
     if status == 401:
         # What the server says of a wrong key often quotes it.
         where = f"check the environment variable {variable}" if variable else "give api_key_env="
-        return f"{host} does not accept the API key (401); {where} where the workers run"
+        return f"{host} does not accept the API key (401); {where} where the workers run."
     if status == 403:
-        return f"{host} forbids it (403): {said}; check what the key in {variable} may use"
+        return f"{host} forbids it (403): {said}; check what the key in {variable} may use."
     if status == 404:
-        return f"{host} does not know model {parameters.model!r} or the path (404): {said}"
+        return f"{host} does not know model {parameters.model!r} or the path (404): {said}."
     if status == 413:
-        return f"{host} finds the picture too large (413); lower max_side= or quality="
-    return f"{host} refuses the request ({status}): {said}"
+        return f"{host} finds the picture too large (413); lower max_side= or quality=."
+    return f"{host} refuses the request ({status}): {said}."
 
 
 def _said(error: Any) -> str:

@@ -56,8 +56,8 @@ def encode(pixels: NDArray[Any], max_side: int, quality: int, multiple: int = 1)
 
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != "uint8":
         raise ModelError(
-            f"a hosted model is sent 1 or 3 bands of uint8, not {pixels.shape} of {pixels.dtype}; "
-            "choose them with bands=, and leave dtype='uint8'"
+            f"A hosted model is sent 1 or 3 bands of uint8, not {pixels.shape} of {pixels.dtype}; "
+            "choose them with bands=, and leave dtype='uint8'."
         )
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -59,7 +59,7 @@ class Parameters:
         if self.api_key_env is not None and not _VARIABLE.fullmatch(str(self.api_key_env)):
             raise ModelError(
                 "openai: api_key_env is not the name of an environment variable (capitals, digits "
-                "and _); give the name under which the key is set, never the key"
+                "and _); give the name under which the key is set, never the key."
             )
         for name in ("labels", "categories"):
             if getattr(self, name) is not None:
@@ -75,7 +75,7 @@ class Parameters:
         _check_choice("detail", self.detail, (None, *DETAILS))
         _check_extra(self.extra)
         if not isinstance(self.fields, list) or not set(map(str, self.fields)) <= set(FIELDS):
-            raise ModelError(f"openai: fields is {self.fields!r:.80}; give some of {FIELDS}")
+            raise ModelError(f"openai: fields is {self.fields!r:.80}; give some of {FIELDS}.")
 
     @property
     def boxes(self) -> BoxFormat:
@@ -89,13 +89,13 @@ class Parameters:
 
     @property
     def official(self) -> bool:
-        """Whether OpenAI itself, or its twin at Azure, is asked."""
+        """Return True if OpenAI itself, or its twin at Azure, is asked."""
         host = urlsplit(self.base_url).hostname or ""
         return host.endswith((".openai.com", ".azure.com"))
 
     @property
     def moderates(self) -> bool:
-        """Whether the model only answers at ``/moderations``."""
+        """Return True if the model only answers at ``/moderations``."""
         return MODERATIONS in self.model.lower()
 
     @property
@@ -134,7 +134,7 @@ def settle(variant: str, given: Mapping[str, Any]) -> Parameters:
     if not chosen["model"] or (variant and chosen["model"] != variant):
         raise ModelError(
             "openai: say which model, as tv.model('openai', model='gpt-4.1-mini', …) "
-            "or 'openai:gpt-4.1-mini'"
+            "or 'openai:gpt-4.1-mini'."
         )
     # Fixed here and now, so that a worker with another environment asks the same server.
     chosen["base_url"] = _address(
@@ -149,7 +149,7 @@ def settle(variant: str, given: Mapping[str, Any]) -> Parameters:
 
 
 def _takes_none(key: str) -> bool:
-    """Whether None says something that the default does not."""
+    """Return True if None says something that the default does not."""
     return key in ("temperature", "api_key_env")
 
 
@@ -157,9 +157,9 @@ def _refuse(key: str, known: Mapping[str, Any]) -> None:
     if _SECRET.search(key):
         raise ModelError(
             f"openai takes no {key}=: keys in parameters would be written down with them; put it "
-            "into the environment (OPENAI_API_KEY, or the name you give as api_key_env='NAME')"
+            "into the environment (OPENAI_API_KEY, or the name you give as api_key_env='NAME')."
         )
-    raise ModelError(f"model openai has no parameter {key!r}; it has {', '.join(sorted(known))}")
+    raise ModelError(f"Model openai has no parameter {key!r}; it has {', '.join(sorted(known))}.")
 
 
 def _address(url: Any) -> str:
@@ -171,41 +171,41 @@ def _address(url: Any) -> str:
     if parts.username or parts.password or parts.query or parts.fragment or "@" in parts.netloc:
         raise ModelError(
             "openai: base_url has credentials or a query in it, and it is written down with the "
-            "run; give scheme, host and path alone, and the key in the environment (api_key_env=)"
+            "run; give scheme, host and path alone, and the key in the environment (api_key_env=)."
         )
     if not sound:
         raise ModelError(
-            "openai: base_url is no address; give one such as http://localhost:8000/v1"
+            "openai: base_url is no address; give one such as http://localhost:8000/v1."
         )
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}"
 
 
 def _check_text(name: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ModelError(f"openai: {name} is {value!r:.80}; give a text")
+        raise ModelError(f"openai: {name} is {value!r:.80}; give a text.")
 
 
 def _check_texts(name: str, value: Any) -> None:
     texts = isinstance(value, list) and all(isinstance(item, str) and item for item in value)
     if not texts or not value or len(set(value)) < len(value):
-        raise ModelError(f"openai: {name} is {value!r:.80}; give a list of different texts")
+        raise ModelError(f"openai: {name} is {value!r:.80}; give a list of different texts.")
 
 
 def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         what = "a whole number" if whole else "a number"
-        raise ModelError(f"openai: {name} is {value!r:.80}; give {what} from {low:g} to {high:,}")
+        raise ModelError(f"openai: {name} is {value!r:.80}; give {what} from {low:g} to {high:,}.")
 
 
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise ModelError(f"openai: {name} is {value!r:.80}; give one of {choices}")
+        raise ModelError(f"openai: {name} is {value!r:.80}; give one of {choices}.")
 
 
 def _check_extra(extra: Any) -> None:
     if not isinstance(extra, dict):
-        raise ModelError(f"openai: extra is a {type(extra).__name__}; give a dict for the request")
+        raise ModelError(f"openai: extra is a {type(extra).__name__}; give a dict for the request.")
     for key, value in extra.items():
         if _SECRET.search(str(key)) or str(key).lower() in ("headers", "extra_headers"):
             _refuse("api_key", {})

@@ -1,4 +1,4 @@
-"""What a hosted model is told: instructions, the caller's prompt, the picture, a JSON schema."""
+"""What a hosted model is sent: instructions, the caller's prompt, the picture, a JSON schema."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class HostedVision:
         return Answers(findings, usage)
 
     def moderation(self, thumbnail: NDArray[Any]) -> dict[str, Any]:
-        """Say whether an image may be analysed: ``allowed``, ``reason``, ``scores``.
+        """Return True if an image may be analysed: ``allowed``, ``reason``, ``scores``.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class HostedVision:
         reply = _patiently(lambda: endpoint.chat(self._parameters, messages))
         text = reply.text.strip()
         if not text:
-            raise PermanentError(f"{self._parameters.model} answered nothing")
+            raise PermanentError(f"{self._parameters.model} answered nothing.")
         return text
 
     def _picture(self, pixels: NDArray[Any]) -> Picture:
@@ -113,7 +113,7 @@ class HostedVision:
             conversation = [*messages, *prompt.correction(reply.text, complaint)]
         failed = PermanentError(
             f"{self._parameters.model} gave no readable answer in {1 + self._parameters.reasks} "
-            f"attempts; of the last: {complaint}"
+            f"attempts; of the last: {complaint}."
         )
         failed.usage = usage
         raise failed
@@ -129,7 +129,7 @@ class HostedVision:
             if unknown:
                 raise PermanentError(
                     f"{self._parameters.host} knows no category {unknown[0]!r}; it has "
-                    f"{', '.join(sorted(scores))}"
+                    f"{', '.join(sorted(scores))}."
                 )
             flagged = [name for name in flagged if name in counted]
         blocked = bool(flagged) if counted is not None else result["flagged"]
@@ -158,4 +158,4 @@ def _patiently(ask: Callable[[], T]) -> T:
             if attempt == TRIES - 1 or wait > LONGEST_WAIT:
                 raise
         time.sleep(wait)
-    raise AssertionError("the last attempt returns or raises")
+    raise AssertionError("The last attempt returns or raises.")

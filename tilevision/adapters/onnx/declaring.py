@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tilevision.adapters.classnames import class_names, count
+from tilevision.adapters.modelfiles import content_of, find
 from tilevision.adapters.onnx.families import FAMILIES, Layout
-from tilevision.adapters.onnx.naming import class_names, count
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
-from tilevision.adapters.onnx.weights import content_of, find_weights
 from tilevision.adapters.packing import pack
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
@@ -87,15 +87,15 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     wanted = dict(given)
     wanted.pop("content", None)  # of a run that is resumed: it is read anew, and then compared
     decode = wanted.pop("decode", None)
-    file = find_weights(str(wanted.pop("path", None) or path))
+    file = find(str(wanted.pop("path", None) or path), file=True)
     declared, params = split(file.name, wanted)
     _check_names(file.name, params)
     facts = read_facts(file, file.name)
     model = _Undecided(file, facts, declared, params)
     if decode is not None and not callable(decode):
-        raise ModelError(f"decode of model {file.name} is {decode!r:.80}; give a function")
+        raise ModelError(f"decode of model {file.name} is {decode!r:.80}; give a function.")
     if decode is not None and "family" in params:
-        raise ModelError(f"model {file.name}: give decode= or family=, not both")
+        raise ModelError(f"Model {file.name}: give decode= or family=, not both.")
     family = "decode" if decode is not None else model.family()
     decided = model.decide(family)
     fields = {**model.fields(family), **declared}
@@ -124,10 +124,8 @@ def _check_names(name: str, params: Mapping[str, Any]) -> None:
     for key in params:
         if key not in PARAMS:
             close = difflib.get_close_matches(key, [*PARAMS, *DECLARABLE], 1)
-            hint = f"did you mean {close[0]!r}?" if close else ""
-            raise ModelError(
-                f"model {name} has no parameter {key!r}; {hint or 'it has ' + ', '.join(PARAMS)}"
-            )
+            hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(PARAMS)}."
+            raise ModelError(f"Model {name} has no parameter {key!r}. {hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +187,8 @@ class _Undecided:
         fixed, asked = self.facts.size, self.declared.get("input_size")
         if fixed is not None and asked not in (None, fixed):
             raise ModelError(
-                f"model {self.path.name} takes {fixed[0]}×{fixed[1]} px and nothing else, but "
-                f"input_size is {asked}; leave it out, or export the model with dynamic sizes"
+                f"Model {self.path.name} takes {fixed[0]}×{fixed[1]} px and nothing else, but "
+                f"input_size is {asked}; leave it out, or export the model with dynamic sizes."
             )
         noted = self.facts.notes.get("imgsz")
         if fixed or asked:
@@ -209,13 +207,13 @@ class _Undecided:
         if chosen not in CHANNELS:
             raise ModelError(
                 f"channels of model {self.path.name} is {chosen!r:.80}; give one of "
-                f"{', '.join(CHANNELS)}"
+                f"{', '.join(CHANNELS)}."
             )
         given = {"grey": 1, "bands": len(bands or ())}.get(chosen, 3)
         if count is not None and count != given:
             raise ModelError(
-                f"model {self.path.name} reads {count} channels, and {chosen} are {given} "
-                f"({listed(self.facts)}); declare bands=(…), one for each channel"
+                f"Model {self.path.name} reads {count} channels, and {chosen} are {given} "
+                f"({listed(self.facts)}); declare bands=(…), one for each channel."
             )
         return str(chosen)
 
@@ -225,14 +223,14 @@ class _Undecided:
         asked = self.params.get("normalize")
         if whole and asked not in (None, "0..255"):
             raise ModelError(
-                f"model {self.path.name} reads whole numbers (uint8), so normalize has no effect; "
-                "leave it out"
+                f"Model {self.path.name} reads whole numbers (uint8), so normalize has no effect; "
+                "leave it out."
             )
         dtype = self.declared.get("dtype", "uint8")
         if whole and dtype != "uint8":
             raise ModelError(
-                f"model {self.path.name} reads whole numbers up to 255 (uint8), so dtype={dtype!r} "
-                "does not fit; leave it out, and it gets pictures as displayed"
+                f"Model {self.path.name} reads whole numbers up to 255 (uint8), so dtype={dtype!r} "
+                "does not fit; leave it out, and it gets pictures as displayed."
             )
         as_read = whole or dtype != "uint8"
         usual = FAMILIES[family].normalize if family in FAMILIES else "0..1"
@@ -245,7 +243,7 @@ class _Undecided:
         if any(part.size not in (1, channels) for part in scaling(chosen, self.channels(family))):
             raise ModelError(
                 f"normalize of model {self.path.name} is {chosen!r:.80}; give mean and std with "
-                f"one number, or {channels}: one for each channel"
+                f"one number, or {channels}: one for each channel."
             )
         return chosen
 
@@ -257,7 +255,7 @@ class _Undecided:
         if not isinstance(asked, (bool, str)) or asked not in FITS:
             raise ModelError(
                 f"letterbox of model {self.path.name} is {asked!r:.80}; give True, False or "
-                "'corner'"
+                "'corner'."
             )
         return asked
 
@@ -271,7 +269,8 @@ class _Undecided:
             return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01
         if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
             raise ModelError(
-                f"score_floor of model {self.path.name} is {floor!r:.80}; give a number from 0 to 1"
+                f"score_floor of model {self.path.name} is {floor!r:.80}; give a number from "
+                "0 to 1."
             )
         return float(floor)
 
@@ -281,6 +280,6 @@ class _Undecided:
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ModelError(
                 f"threads of model {self.path.name} is {threads!r:.80}; give a whole number of 1 "
-                "or more"
+                "or more."
             )
         return threads

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
+from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
-from tilevision.adapters.onnx.onnxsession import open_session
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
-from tilevision.adapters.onnx.weights import check_unchanged
+from tilevision.adapters.onnx.providers import open_session
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -92,8 +92,8 @@ class OnnxDetector:
         except Exception as error:
             words = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"model {self._rules.name} does not run on {size[0]}×{size[1]} px, {len(pictures)} "
-                f"at once ({words}); pass input_size= or batch_size=1 as it was exported"
+                f"Model {self._rules.name} does not run on {size[0]}×{size[1]} px, {len(pictures)} "
+                f"at once ({words}); pass input_size= or batch_size=1 as it was exported."
             ) from error
         return by_name(self._facts, outputs)
 
@@ -104,8 +104,8 @@ class OnnxDetector:
         for name, out in outputs.items():
             if not out.ndim or len(out) != count:
                 raise ModelError(
-                    f"model {self._rules.name}: output {name} of shape {out.shape} does not tell "
-                    f"{count} tiles apart; pass batch_size=1 ({listed(self._facts)})"
+                    f"Model {self._rules.name}: output {name} of shape {out.shape} does not tell "
+                    f"{count} tiles apart; pass batch_size=1 ({listed(self._facts)})."
                 )
         return {name: out[row : row + 1] for name, out in outputs.items()}
 
@@ -117,8 +117,8 @@ class OnnxDetector:
         except (IndexError, KeyError, ValueError) as error:
             shapes = ", ".join(f"{name} {out.shape}" for name, out in outputs.items())
             raise ModelError(
-                f"model {rules.name}: outputs {shapes} cannot be decoded "
-                f"({type(error).__name__}: {error}); pass another family=, or decode="
+                f"Model {rules.name}: outputs {shapes} cannot be decoded "
+                f"({type(error).__name__}: {error}); pass another family=, or decode=."
             ) from error
         if isinstance(seen, Candidates):
             return findings_in_tile(seen, place, rules)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.onnx.onnxsession import open_session
+from tilevision.adapters.onnx.providers import open_session
 from tilevision.errors import ModelError
 
 __all__ = ["Facts", "Port", "by_name", "listed", "read_facts", "trial"]
@@ -81,7 +81,7 @@ class Facts:
 
     @property
     def channels_first(self) -> bool:
-        """Whether the picture's channels come before its rows and columns."""
+        """Return True if the picture's channels come before its rows and columns."""
         first, last = self.picture.shape[-3], self.picture.shape[-1]
         if first is not None and first <= MOST_CHANNELS:
             return True
@@ -165,13 +165,13 @@ def _facts(path: Path, changed: int, name: str) -> Facts:  # noqa: ARG001 - part
     )
     if not pictures or any(p.name not in _BESIDE or p.dtype not in DTYPES for p in others):
         raise ModelError(
-            f"model {name} does not take one picture ({listed(facts)}); pass a function that "
-            "makes the session once (with @functools.cache) and returns boxes"
+            f"Model {name} does not take one picture ({listed(facts)}); pass a function that "
+            "makes the session once (with @functools.cache) and returns boxes."
         )
     if DTYPES.get(facts.picture.dtype, np.dtype(bool)).kind not in "fu":
         raise ModelError(
-            f"model {name} takes pictures as {facts.picture.dtype}; export it with float or uint8 "
-            "input"
+            f"Model {name} takes pictures as {facts.picture.dtype}; export it with float or uint8 "
+            "input."
         )
     return facts
 
@@ -204,8 +204,8 @@ def _trial(path: Path, changed: int, name: str, size: tuple[int, int]) -> dict[s
         outputs = session.run(None, facts.feeds(picture, size))
     except Exception as error:
         raise ModelError(
-            f"model {name} does not run on {size[0]}×{size[1]} px ({_line(error)}); "
-            f"pass input_size=(width, height) as it was exported ({listed(facts)})"
+            f"Model {name} does not run on {size[0]}×{size[1]} px ({_line(error)}); "
+            f"pass input_size=(width, height) as it was exported ({listed(facts)})."
         ) from error
     return by_name(facts, outputs)
 

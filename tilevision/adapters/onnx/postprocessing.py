@@ -1,4 +1,9 @@
-"""From a decoder's candidates in the model's input to findings of the tile."""
+"""From a decoder's candidates in the model's input to findings of the tile.
+
+Masks become outlines at the tile's resolution. Prototypes cover the input at a quarter of its
+resolution; a detection's mask is their sum by its coefficients (Bolya et al., YOLACT: Real-time
+Instance Segmentation, arXiv:1904.02689).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.answers import class_name
+from tilevision.adapters.classnames import class_name
 from tilevision.adapters.compaction import suppress
 from tilevision.adapters.onnx.families import Candidates
-from tilevision.adapters.onnx.masks import from_prototypes, from_raster
 from tilevision.adapters.onnx.preparation import Placement
+from tilevision.adapters.outlines import outline
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
@@ -83,7 +88,7 @@ def finish(findings: Findings, rules: Rules) -> Findings:
     """Return findings of a tile without duplicates, and no more than are wanted.
 
     Suppression happens here and not only when findings are stored, since what is cut off, and
-    whether a tile is saturated, is to be told of objects and not of their duplicates.
+    whether a tile is saturated, is a matter of objects and not of their duplicates.
     """
     if rules.nms is not None:
         findings = findings.take(suppress(findings, rules.nms))
@@ -96,17 +101,17 @@ def _polygons(
     seen: Candidates, rows: NDArray[np.int64], boxes: NDArray[np.float64], place: Placement
 ) -> list[Any] | None:
     if seen.prototypes is not None and seen.coefficients is not None:
-        return from_prototypes(seen.coefficients[rows], seen.prototypes, boxes, place)
+        return _from_prototypes(seen.coefficients[rows], seen.prototypes, boxes, place)
     if seen.masks is not None:
-        return from_raster(seen.masks[rows], boxes, place)
+        return _from_raster(seen.masks[rows], boxes, place)
     return None
 
 
 def _check_scores(scores: NDArray[Any], name: str) -> None:
     if scores.size and not (scores.min() >= -_TOLERANCE and scores.max() <= 1 + _TOLERANCE):
         raise ModelError(
-            f"model {name}: scores run from {scores.min():g} to {scores.max():g}, not from 0 to 1; "
-            "its outputs are laid out otherwise: pass another family=, or decode="
+            f"Model {name}: scores run from {scores.min():g} to {scores.max():g}, not from 0 to 1; "
+            "its outputs are laid out otherwise: pass another family=, or decode=."
         )
 
 
@@ -117,3 +122,61 @@ def _tile_scores(scores: NDArray[Any], rules: Rules) -> dict[str, float]:
         label = class_name(int(number), rules.names)
         found[label] = min(1.0, found.get(label, 0.0) + float(scores[number]))
     return found
+
+
+def _from_prototypes(
+    coefficients: NDArray[Any],
+    prototypes: NDArray[Any],
+    boxes: NDArray[np.float64],
+    place: Placement,
+) -> list[Any]:
+    """Return the outline of each detection within its box, in pixels of the tile.
+
+    Parameters
+    ----------
+    coefficients : array (n, k)
+    prototypes : array (k, h, w)
+        Over the whole input.
+    boxes : array (n, 4)
+        In pixels of the tile.
+    place : Placement
+
+    Returns
+    -------
+    list
+        For each an outline as `outlines.outline` makes it, or None where the mask is empty.
+    """
+    return [
+        _traced(np.tensordot(weights, prototypes, axes=1), box, place, 0.0)
+        for weights, box in zip(coefficients, boxes, strict=True)
+    ]
+
+
+def _from_raster(masks: NDArray[Any], boxes: NDArray[np.float64], place: Placement) -> list[Any]:
+    """Return the outline of each mask ``(n, h, w)`` of probabilities over the whole input."""
+    return [_traced(mask, box, place, 0.5) for mask, box in zip(masks, boxes, strict=True)]
+
+
+def _traced(field: NDArray[Any], box: NDArray[np.float64], place: Placement, level: float) -> Any:
+    """Outline where `field`, laid over the input, passes `level`, at pixels of the tile."""
+    low = np.clip(np.floor(box[:2]), 0, place.tile).astype(int)
+    high = np.clip(np.ceil(box[2:]), 0, place.tile).astype(int)
+    if (high <= low).any():
+        return None
+    ratio = np.array(field.shape[::-1]) / np.array(place.input)
+    axes = []
+    for axis in (0, 1):
+        centres = np.arange(low[axis], high[axis]) + 0.5
+        within = centres * place.scale[axis] + place.offset[axis]
+        axes.append(within * ratio[axis] - 0.5)
+    inside = _between(_between(field, axes[1], 0), axes[0], 1) > level
+    return outline(inside, (float(low[0]), float(low[1])))
+
+
+def _between(field: NDArray[Any], at: NDArray[np.float64], axis: int) -> NDArray[Any]:
+    """Interpolate linearly along one axis, at fractional positions."""
+    at = np.clip(at, 0, field.shape[axis] - 1)
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, field.shape[axis] - 1)
+    share = (at - below).reshape((-1, 1) if axis == 0 else (1, -1))
+    return np.asarray(field.take(below, axis) * (1 - share) + field.take(above, axis) * share)

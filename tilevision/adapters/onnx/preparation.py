@@ -117,7 +117,7 @@ def scaling(
     else:
         raise ModelError(
             f"normalize is {normalize!r:.80}; give one of {', '.join(NORMALISATIONS)}, or "
-            "{'mean': […], 'std': […]} on the scale 0 to 1"
+            "{'mean': […], 'std': […]} on the scale 0 to 1."
         )
     deviation = np.array(std, dtype=np.float32)
     return (1 / (255 * deviation)).astype(np.float32), -np.array(mean, np.float32) / deviation
@@ -129,7 +129,7 @@ def _share(name: str, value: Any, least: float) -> Sequence[float]:
     if not numbers or not all(good):
         raise ModelError(
             f"{name} in normalize is {value!r:.80}; give numbers from 0 to 1, one for each "
-            "channel (divide those meant for 0 to 255 by 255)"
+            "channel (divide those meant for 0 to 255 by 255)."
         )
     return numbers
 

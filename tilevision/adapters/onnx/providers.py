@@ -1,20 +1,20 @@
-"""Where a model runs: the execution provider for a device, and what this machine has."""
+"""Where a model runs: the execution provider for a device, and the session opened on it."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
 import os
-import tempfile
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from tilevision.adapters.gpuclaims import claimed_gpu
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["Provider", "claimed_gpu", "library", "processes", "provider_for", "runtime"]
+__all__ = ["Provider", "library", "open_session", "processes", "provider_for", "runtime"]
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -31,6 +31,7 @@ REMEDIES = {
     "mps": "pip install 'tilevision[onnx]' on a Mac",
     "openvino": "pip uninstall onnxruntime && pip install onnxruntime-openvino",
 }
+_FATAL = 4  # of onnxruntime's levels of logging
 AUTOMATIC = ("cuda", "mps", "openvino")  # TensorRT compiles for minutes: it has to be asked for
 NVIDIA = ("cuda", "tensorrt")
 
@@ -57,7 +58,7 @@ def library() -> Any:
     except ImportError as error:
         raise ModelError(
             f"ONNX models need onnxruntime ({error}): pip install 'tilevision[onnx]', or "
-            "'tilevision[onnx-gpu]' for an NVIDIA GPU"
+            "'tilevision[onnx-gpu]' for an NVIDIA GPU."
         ) from error
 
 
@@ -80,28 +81,28 @@ def provider_for(device: str) -> Provider:
         kind = next((kind for kind in AUTOMATIC if _works(kind)), "cpu")
     elif kind not in PROVIDERS or (number and not (number.isdecimal() and kind in NVIDIA)):
         raise ModelError(
-            f"device {device!r} is not known to onnxruntime; give 'auto', 'cpu', 'cuda:0', 'mps', "
-            "'openvino' or 'tensorrt:0'"
+            f"Device {device!r} is not known to onnxruntime; give 'auto', 'cpu', 'cuda:0', 'mps', "
+            "'openvino' or 'tensorrt:0'."
         )
     elif not _works(kind):
         raise ModelError(
-            f"device {device!r} was asked for, but onnxruntime {library().__version__} has no "
+            f"Device {device!r} was asked for, but onnxruntime {library().__version__} has no "
             f"{PROVIDERS[kind]} that works here; there is {', '.join(_present())}. For {kind}: "
-            f"{REMEDIES[kind]}; or leave device out"
+            f"{REMEDIES[kind]}; or leave device out."
         )
     if kind not in NVIDIA:
         return PROVIDERS[kind], {}
     index = int(number) if number else claimed_gpu(_gpus())
     if index >= _gpus():
         raise ModelError(
-            f"device {device!r} was asked for, but this machine shows {_gpus()} GPU"
-            f"{'s' if _gpus() != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES"
+            f"Device {device!r} was asked for, but this machine shows {_gpus()} GPU"
+            f"{'s' if _gpus() != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES."
         )
     return PROVIDERS[kind], {"device_id": str(index)}
 
 
 def runtime(spec: ModelSpec) -> str:
-    """Say on what this process would run the model, as "onnxruntime 1.20.1, CPUExecutionProvider".
+    """Return what this process would run the model on: library and provider.
 
     Raises
     ------
@@ -129,9 +130,61 @@ def processes(spec: ModelSpec) -> int | None:
     return 1 if number else max(1, _gpus())
 
 
+def open_session(
+    path: Path, name: str, *, device: str, threads: int = 1, optimise: bool = True
+) -> Any:
+    """Return an `onnxruntime.InferenceSession`.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the model, for errors.
+    device : str
+        As in `provider_for`.
+    threads : int
+        Processors that one prediction may use. Workers are as many as processors, so one is
+        right unless there are fewer.
+    optimise : bool
+        Whether the graph is rewritten to run faster; a look at it needs none of that.
+
+    Raises
+    ------
+    ModelError
+        If onnxruntime or the device is missing, or the file is not a model it can run.
+    """
+    onnxruntime = library()
+    provider, settings = provider_for(device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A thread that spins while it waits takes the processor from the next worker.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _FATAL  # errors say what goes wrong
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    chain = [(provider, settings)] + ([(CPU, {})] if provider != CPU else [])
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=chain)
+    except MemoryError:
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"Model {name}: onnxruntime {onnxruntime.__version__} cannot open {path}: {words}; "
+            "check that it is a whole ONNX file, and that onnxruntime is not older than it."
+        ) from error
+    if provider not in session.get_providers():
+        raise ModelError(
+            f"Model {name}: onnxruntime did not start {provider} and would run on "
+            f"{session.get_providers()[0]} instead; check the driver, or pass device='cpu'."
+        )
+    return session
+
+
 @lru_cache
 def _works(kind: str) -> bool:
-    """Say whether a provider can be used, by opening a model of one node with it."""
+    """Return True if a provider can be used, by opening a model of one node with it."""
     onnxruntime = library()
     name = PROVIDERS[kind]
     if name not in onnxruntime.get_available_providers():
@@ -166,26 +219,3 @@ def _gpus() -> int:
         return 0
     good = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
     return count.value if good else 0
-
-
-_claims: list[IO[str]] = []
-
-
-@lru_cache
-def claimed_gpu(count: int) -> int:
-    """Return the GPU that this process has for itself, as long as it lives; by turns if none."""
-    with suppress(ImportError):  # Windows has no fcntl
-        import fcntl
-
-        for index in range(count):
-            path = Path(tempfile.gettempdir()) / f"tilevision-gpu-{os.getuid()}-{index}.lock"
-            with suppress(OSError):
-                file = path.open("a")
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    file.close()
-                    continue
-                _claims.append(file)
-                return index
-    return os.getpid() % max(1, count)

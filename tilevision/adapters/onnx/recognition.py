@@ -1,4 +1,4 @@
-"""Which family a model belongs to: told by names, notes and shapes, never guessed."""
+"""Which family a model belongs to: known by names, notes and shapes, never guessed."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def known_family(name: str) -> str:
     found = ALIASES.get(name, name) if isinstance(name, str) else None
     if found not in FAMILIES:
         close = difflib.get_close_matches(str(name), [*FAMILIES, *ALIASES], 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ModelError(
-            f"family {name!r:.80} is not known{hint} Known: {', '.join(FAMILIES)}; for others "
-            f"pass {_DECODE}"
+            f"Family {name!r:.80} is not known.{hint} Known families: {', '.join(FAMILIES)}; "
+            f"for others pass {_DECODE}."
         )
     return str(found)
 
@@ -52,19 +52,21 @@ def recognise(name: str, layout: Layout) -> str:
     seen = listed(_concrete(layout))
     if found:
         raise ModelError(
-            f"model {name} may be {' or '.join(found)} ({seen}); say which with family=, as "
-            f"family={found[0]!r}, or give names= as a list, one for each class"
+            f"Model {name} may be {' or '.join(found)} ({seen}); say which with family=, as "
+            f"family={found[0]!r}, or give names= as a list, one for each class."
         )
     raise ModelError(
-        f"model {name} has a layout that is not known ({seen}{_told(layout)}); pass family= "
-        f"({', '.join(FAMILIES)}), or {_DECODE}"
+        f"Model {name} has a layout that is not known ({seen}{_told(layout)}); pass family= "
+        f"({', '.join(FAMILIES)}), or {_DECODE}."
     )
 
 
 def _refuse_rasters(name: str, layout: Layout) -> None:
     task = layout.task
     if task in ("pose", "depth"):
-        raise ModelError(f"model {name} was exported for {task}, which is not read; pass {_DECODE}")
+        raise ModelError(
+            f"Model {name} was exported for {task}, which is not read; pass {_DECODE}."
+        )
     sizes = [port.shape[2:] for port in layout.outputs if len(port.shape) == 4]
     rasters = len(layout.outputs) == 1 and any(
         rows * _RASTER > layout.size[1] and columns * _RASTER > layout.size[0]
@@ -73,9 +75,9 @@ def _refuse_rasters(name: str, layout: Layout) -> None:
     )
     if task == "semantic" or rasters:
         raise ModelError(
-            f"model {name} gives a raster of classes (semantic segmentation: "
+            f"Model {name} gives a raster of classes (semantic segmentation: "
             f"{listed(_concrete(layout))}), which is not supported; use a detector, or pass a "
-            "function that makes polygons of it"
+            "function that makes polygons of it."
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tilevision.modelspec import Stage, model, models
+from tilevision.catalogue import model, models
+from tilevision.modelspec import Stage
 from tilevision.routing import Cascade, Route
 from tilevision.view.panel.form import menu, option
 

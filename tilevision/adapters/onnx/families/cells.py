@@ -37,7 +37,7 @@ def cells(
     if not found:
         raise ModelError(
             f"{rows} rows are not those of family {family!r} for an input of {size[0]}×{size[1]} "
-            "px; leave family out, or pass decode="
+            "px; leave family out, or pass decode=."
         )
     where, stride = [], []
     for step in found[0]:

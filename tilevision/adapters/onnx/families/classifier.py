@@ -17,7 +17,7 @@ __all__ = ["FAMILIES", "are_probabilities"]
 
 
 def are_probabilities(layout: Layout) -> bool:
-    """Say whether the scores of a trial lie between 0 and 1: then they are not made to."""
+    """Return True if the scores of a trial lie between 0 and 1: then they are not made to."""
     scores = next(iter(layout.sample.values()))
     return bool((scores >= 0).all() and (scores <= 1).all())
 

@@ -54,8 +54,8 @@ def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG
     roles = _roles(ports)
     if roles is None:
         raise ModelError(
-            f"outputs {', '.join(map(str, ports))} are not boxes, scores and labels; leave family "
-            "out, or pass decode="
+            f"Outputs {', '.join(map(str, ports))} are not boxes, scores and labels; leave family "
+            "out, or pass decode=."
         )
     masks = outputs.get(roles.get("masks", ""))
     boxes = outputs[roles["boxes"]].reshape(-1, 4)

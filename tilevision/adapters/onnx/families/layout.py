@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.onnx.naming import count
+from tilevision.adapters.classnames import count
 from tilevision.adapters.onnx.ports import Facts, Port
 from tilevision.errors import ModelError
 
@@ -21,7 +21,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DecodeInfo:
-    """What a decoder is told beside the outputs.
+    """What a decoder gets beside the outputs.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Layout:
 
     @property
     def transformer(self) -> bool:
-        """Whether Ultralytics says it is an RT-DETR."""
+        """Return True if Ultralytics says it is an RT-DETR."""
         notes = self.facts.notes
         told = (str(notes.get(key, "")).lower() for key in ("head", "description"))
         return any("rtdetr" in text.replace("-", "") for text in told)
@@ -138,7 +138,7 @@ class Layout:
         return tuple(int(side) for side in self.outputs[0].shape[1:] if side is not None)
 
     def counts(self, columns: int) -> bool:
-        """Say whether so many columns can be one for each class."""
+        """Return True if so many columns can be one for each class."""
         return columns >= 1 if self.n_classes is None else columns == self.n_classes
 
 
@@ -182,8 +182,8 @@ def single(outputs: Outputs, axes: int, family: str) -> NDArray[Any]:
     name, out = next(iter(outputs.items()))
     if out.ndim != axes + 1 or len(out) != 1:
         raise ModelError(
-            f"output {name} of shape {out.shape} is not what family {family!r} gives; leave family "
-            "out, or pass decode="
+            f"Output {name} of shape {out.shape} is not what family {family!r} gives; leave family "
+            "out, or pass decode=."
         )
     return np.asarray(out[0])
 

@@ -28,8 +28,8 @@ def _parts(outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
     if len(rows) != 1 or len(prototypes) != 1:
         shapes = ", ".join(f"{name} {out.shape}" for name, out in outputs.items())
         raise ModelError(
-            f"outputs {shapes} are not boxes with mask prototypes; leave family out, or pass "
-            "decode="
+            f"Outputs {shapes} are not boxes with mask prototypes; leave family out, or pass "
+            "decode=."
         )
     return rows[0], prototypes[0]
 

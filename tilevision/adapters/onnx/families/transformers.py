@@ -49,9 +49,9 @@ def _pair(outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
                 -1, outputs[logits].shape[-1]
             )
     raise ModelError(
-        f"outputs {', '.join(outputs)} hold no pair of "
+        f"Outputs {', '.join(outputs)} hold no pair of "
         + ", ".join("+".join(pair) for pair in _PAIRS)
-        + "; leave family out, or pass decode="
+        + "; leave family out, or pass decode=."
     )
 
 

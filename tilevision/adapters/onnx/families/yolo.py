@@ -31,7 +31,7 @@ MOST_ROWS = 1000  # an end-to-end model returns no more
 
 
 def anchor_rows(layout: Layout, shape: tuple[int, ...], extra: int = 0) -> bool:
-    """Say whether ``(4 + classes + extra, anchors)`` is what the layout has, anchors last."""
+    """Return True if ``(4 + classes + extra, anchors)`` is what the layout has, anchors last."""
     columns, anchors = shape
     told = layout.task is not None and layout.n_classes is not None
     usual = bool(stride_sets(layout.size, anchors)) or (told and anchors > columns)
@@ -128,7 +128,7 @@ def _are_scores(values: NDArray[Any]) -> bool:
 
 
 def _in_pixels(layout: Layout, rows: int) -> bool:
-    """Say whether the first columns are centres in pixels, one near each cell."""
+    """Return True if the first columns are centres in pixels, one near each cell."""
     from tilevision.adapters.onnx.families.yolox import follows_cells
 
     return follows_cells(layout, rows)

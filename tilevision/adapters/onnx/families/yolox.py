@@ -24,7 +24,7 @@ _LIKE = 0.9  # correlation of centres with their cells from which they are in pi
 
 
 def follows_cells(layout: Layout, rows: int) -> bool:
-    """Say whether the centres of a trial lie where their cells do, which is so once decoded."""
+    """Return True if the centres of a trial lie where their cells do, which is so once decoded."""
     where, stride = cells(layout.size, rows, "yolox")
     expected = (where + 0.5) * stride
     out = next(iter(layout.sample.values()))

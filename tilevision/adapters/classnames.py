@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tilevision.errors import ModelError
 
-__all__ = ["class_names", "count"]
+__all__ = ["class_name", "class_names", "count"]
+
+
+def class_name(number: int, names: Any) -> str:
+    """Return the name of a class number, from a list or a mapping; ``class_0`` without."""
+    if isinstance(names, Mapping):
+        found = names.get(str(number), names.get(number))
+        return f"class_{number}" if found is None else str(found)
+    if names is not None and 0 <= number < len(names):
+        return str(names[number])
+    return "object" if number < 0 else f"class_{number}"
 
 
 def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str] | None:
@@ -38,13 +49,13 @@ def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str
         if known is not None and len(asked) != len(known):
             raise ModelError(
                 f"names of model {model} are {len(asked)}, and the file has {len(known)} classes; "
-                "give one for each, or a dict of some by class number"
+                "give one for each, or a dict of some by class number."
             )
         return asked
     if not _by_number(asked):
         raise ModelError(
             f"names of model {model} is {asked!r:.80}; give a list of class names, or a dict of "
-            "names by class number"
+            "names by class number."
         )
     given = {str(number): name for number, name in asked.items()}
     if known is None:

@@ -8,16 +8,19 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_args
 
+from tilevision.adapters import ADAPTERS
+from tilevision.catalogue.registry import models, named
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
-from tilevision.modelspec.build import attribute
+from tilevision.modelspec import HostedModel, Model, ModelSpec, Stage
 from tilevision.modelspec.declarations import DECLARABLE, split
-from tilevision.modelspec.registry import models, named
-from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
 __all__ = ["model", "resolve"]
 
-_FRAMEWORKS = "tilevision.adapters.frameworks"
+# Suffix of a file to how its adapters are reached: several share one, and look into the file.
+_ONNX = {suffix for one in ADAPTERS if one.kind == "onnx" for suffix in one.suffixes}
+_FRAMEWORKS = {suffix for one in ADAPTERS for suffix in one.suffixes} - _ONNX
+_LIBRARIES = {one.base.partition(".")[0] for one in ADAPTERS if one.base}
 _WEIGHTS = (
     ".engine",
     ".tflite",
@@ -48,8 +51,8 @@ def resolve(value: Any, stage: Stage = "tile") -> ModelSpec:
     if stage not in spec.stages:
         able = [known.name for known in models() if stage in known.stages]
         raise ModelError(
-            f"model {spec.name} serves {', '.join(spec.stages)}, not {stage}; "
-            f"for {stage} there is {', '.join(able) or 'none by name'}, or pass a function"
+            f"Model {spec.name} serves {', '.join(spec.stages)}, not {stage}; "
+            f"for {stage} there is {', '.join(able) or 'none by name'}, or pass a function."
         )
     return spec
 
@@ -78,7 +81,7 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         names, by class number). For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
-        folder `tilevision.adapters.frameworks.frameworkspec.declare`.
+        folder `tilevision.adapters.frameworks.declaring.declare`.
 
     Returns
     -------
@@ -90,55 +93,55 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         If a declaration makes no sense, or `f` is no model.
     """
     if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
-        raise ModelError(f"fingerprint is {fingerprint!r:.80}; give a text such as 'v1'")
+        raise ModelError(f"fingerprint is {fingerprint!r:.80}; give a text such as 'v1'.")
     if isinstance(f, ModelSpec):
         return _redeclared(f, fingerprint, declarations)
     if isinstance(f, (str, PathLike)):
         return _by_text(fspath(f), fingerprint, declarations)
     if isinstance(f, type):
-        raise ModelError(f"model {f.__name__} is a class; pass an instance, as {f.__name__}()")
-    kind = _kind_of(f)
-    if kind and not (kind == "torch" and isinstance(f, Model)):  # a network may be one of ours
-        spec: ModelSpec = attribute(f"{_FRAMEWORKS}:declare_object")(f, fingerprint, declarations)
-        return spec
+        raise ModelError(f"Model {f.__name__} is a class; pass an instance, as {f.__name__}().")
+    if _of_a_library(f):
+        from tilevision.adapters.frameworks import declare_object, kind_of
+
+        kind = kind_of(f)
+        if kind and not (kind == "torch" and isinstance(f, Model)):  # a network may be one of ours
+            return declare_object(f, fingerprint, declarations)
     if isinstance(f, (Model, HostedModel)):
         return _of_object(f, fingerprint, declarations)
     if callable(f):
         return _of_function(f, fingerprint, declarations)
     raise ModelError(
-        f"model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
-        "a path to an .onnx or .pt file, a function of one tile, or an object with predict"
+        f"Model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
+        "a path to an .onnx or .pt file, a function of one tile, or an object with predict."
     )
 
 
-def _kind_of(f: Any) -> str:
-    """Return which library's model an object is; asked only of what a library has made."""
+def _of_a_library(f: Any) -> bool:
+    """Return True if the class of an object, or a class it builds on, is of a known library."""
     made = {base.__module__.partition(".")[0] for base in type(f).__mro__}
-    if made.isdisjoint(("torch", "transformers", "ultralytics", "sahi")):
-        return ""
-    return str(attribute(f"{_FRAMEWORKS}:kind_of")(f))
+    return not made.isdisjoint(_LIBRARIES)
 
 
 def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
     suffix = Path(text).suffix.lower()
-    adapter = ""
-    if suffix == ".onnx":
-        adapter = "tilevision.adapters.onnx"
-    elif suffix in attribute(f"{_FRAMEWORKS}:SUFFIXES") or _saved(text) or "framework" in given:
-        adapter = _FRAMEWORKS
-    if adapter:
-        spec: ModelSpec = attribute(f"{adapter}:declare")(text, fingerprint, given)
-        return spec
+    if suffix in _ONNX:
+        from tilevision.adapters import onnx
+
+        return onnx.declare(text, fingerprint, given)
+    if suffix in _FRAMEWORKS or _saved(text) or "framework" in given:
+        from tilevision.adapters import frameworks
+
+        return frameworks.declare(text, fingerprint, given)
     if suffix in _WEIGHTS:
         raise ModelError(
-            f"weights {text!r} cannot be loaded by path; pass a function that loads them once "
-            "(with @functools.cache) and returns boxes"
+            f"Weights {text!r} cannot be loaded by path; pass a function that loads them once "
+            "(with @functools.cache) and returns boxes."
         )
     return _redeclared(named(text, given), fingerprint, {})
 
 
 def _saved(text: str) -> bool:
-    """Say whether a text is a folder that a library saved a model in."""
+    """Return True if a text is a folder that a library saved a model in."""
     return (Path(text).expanduser() / "config.json").is_file() or text.endswith(("/", "\\"))
 
 
@@ -148,7 +151,7 @@ def _redeclared(
     declared, params = split(spec.name, declarations)
     if params:
         raise ModelError(
-            f"a ModelSpec takes no new parameters ({', '.join(params)}); pass them with the name"
+            f"A ModelSpec takes no new parameters ({', '.join(params)}); pass them with the name."
         )
     identity = spec.fingerprint
     if fingerprint is not None:
@@ -168,13 +171,13 @@ def _of_function(
     unknown = [key for key in params if key not in _FUNCTION_PARAMS]
     if unknown:
         raise ModelError(
-            f"a function has no declaration {unknown[0]!r}; it may have "
-            f"{', '.join(('fingerprint', 'name', *_FUNCTION_PARAMS, *DECLARABLE))}"
+            f"A function has no declaration {unknown[0]!r}; it may have "
+            f"{', '.join(('fingerprint', 'name', *_FUNCTION_PARAMS, *DECLARABLE))}."
         )
     batched = params.setdefault("batched", False)
     if not isinstance(batched, bool) or not isinstance(params.get("names", []), (list, dict)):
         raise ModelError(
-            f"model {name}: give batched as True or False, names as a list or {{number: name}}"
+            f"Model {name}: give batched as True or False, names as a list or {{number: name}}."
         )
     declared = {"stages": get_args(Stage), "batch_size": 8 if batched else 1, **declared}
     identity = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
@@ -192,8 +195,8 @@ def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, A
     declared, params = split(name, given)
     if params:
         raise ModelError(
-            f"a model object has no declaration {next(iter(params))!r}; it may have "
-            f"{', '.join(('fingerprint', 'name', *DECLARABLE))}"
+            f"A model object has no declaration {next(iter(params))!r}; it may have "
+            f"{', '.join(('fingerprint', 'name', *DECLARABLE))}."
         )
     stated = fingerprint or getattr(value, "fingerprint", None)
     identity = ("stated", name, str(stated)) if stated else fingerprint_value(value)
@@ -203,13 +206,15 @@ def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, A
 def _packed(
     value: Any, name: str, loader: str, identity: Any, declared: dict[str, Any], params: Any
 ) -> ModelSpec:
+    from tilevision.adapters.packing import pack
+
     identity = (loader, _CONVERSION, identity, sorted(params.items()), declared.get("nms"))
     return ModelSpec(
         name=name,
         factory=f"tilevision.adapters.function:{loader}",
         fingerprint=fingerprint_value(identity),
         params=params,
-        payload=attribute("tilevision.adapters.packing:pack")(value, name),
+        payload=pack(value, name),
         **declared,
     )
 

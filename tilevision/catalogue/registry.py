@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tilevision.adapters import ADAPTERS
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value, version
-from tilevision.modelspec.build import attribute, build
+from tilevision.modelspec import ModelSpec, Stage, build
+from tilevision.modelspec.build import attribute
 from tilevision.modelspec.declarations import split
 from tilevision.modelspec.declarations import stages as check_stages
-from tilevision.modelspec.spec import ModelSpec, Stage
 
 __all__ = ["ENTRY_POINTS", "Registered", "models", "named", "register_model"]
 
@@ -36,7 +37,7 @@ class Registered:
     extra : str
         The optional dependency it needs, as in ``pip install tilevision[extra]``, or ``""``.
     installed : bool
-        Whether that is there.
+        Whether that is installed.
     summary : str
         One line.
     """
@@ -54,29 +55,34 @@ class _Entry:
     factory: Factory
     declared: Mapping[str, Any] = field(default_factory=dict)
     library: str = ""  # what its extra brings, as it is imported
+    recorded: str = ""  # what stands for the factory in its identity, if it has moved
 
 
-def _builtin(name: str, stage: Stage, factory: str, summary: str) -> _Entry:
-    return _Entry(Registered(name, (stage,), summary=summary), factory)
-
-
-_OPENAI = Registered(
-    "openai",
-    ("moderation", "tile", "synthesis"),
-    extra="vlm",
-    summary="any OpenAI-compatible endpoint: 'openai:MODEL'",
+# Those of the stages before and after the tiles are not adapters: they see no tile.
+_STAGES = (
+    _Entry(
+        Registered("limits", ("moderation",), summary="format, size, damage"),
+        "tilevision.moderation:limits",
+    ),
+    _Entry(
+        Registered("summary", ("synthesis",), summary="the scene in words"),
+        "tilevision.synthesis:summary",
+    ),
 )
-
-
 _BUILTIN = {
     entry.shown.name: entry
     for entry in (
-        _builtin("blobs", "tile", "tilevision.adapters.blobs:load", "stars, particles, cells"),
-        _builtin("nuclei", "tile", "tilevision.adapters.nuclei:load", "nuclei in stained tissue"),
-        _builtin("textlines", "tile", "tilevision.adapters.textlines:load", "lines and words"),
-        _builtin("limits", "moderation", "tilevision.moderation:limits", "format, size, damage"),
-        _builtin("summary", "synthesis", "tilevision.synthesis:summary", "the scene in words"),
-        _Entry(_OPENAI, "tilevision.adapters.hosted:load", library="openai"),
+        *(
+            _Entry(
+                Registered(one.kind, one.stages, one.extra, summary=one.summary),
+                one.loader,
+                library=one.library,
+                recorded=one.recorded,
+            )
+            for one in ADAPTERS
+            if one.stages
+        ),
+        *_STAGES,
     )
 }
 _session: dict[str, _Entry] = {}
@@ -90,7 +96,7 @@ def register_model(
     Parameters
     ----------
     name : str
-        Registering it again replaces it; the built-in names stay.
+        Registering it again replaces it. The built-in names cannot be replaced.
     factory : callable or str
         Called on each worker once as ``factory(**parameters)``; returns the model: an object
         with ``predict`` (or ``encode`` and ``request``), or a function of one tile. As
@@ -104,17 +110,18 @@ def register_model(
     Raises
     ------
     ModelError
-        If the name or a declaration makes no sense.
+        If the name or a declaration is not valid.
     """
     if not name or not isinstance(name, str) or "." in name or name.strip() != name:
-        raise ModelError(f"model name {name!r} is not usable; give a word without dots or spaces")
+        raise ModelError(f"Model name {name!r} is not usable; give a word without dots or spaces.")
     if name in _BUILTIN:
-        raise ModelError(f"model name {name!r} is built in; choose another")
+        raise ModelError(f"Model name {name!r} is built in; choose another.")
     if not callable(factory) and not (isinstance(factory, str) and ":" in factory):
         raise ModelError(
-            f"factory of model {name} is {factory!r:.80}; give a function, or 'package.module:name'"
+            f"Factory of model {name} is {factory!r:.80}; give a function, or "
+            "'package.module:name'."
         )
-    chosen = check_stages(f"stages of model {name}", stages)
+    chosen = check_stages(f"Stages of model {name}", stages)
     split(name, declarations)
     shown = Registered(name, chosen, summary="registered in this session")
     _session[name] = _Entry(shown, factory, declarations)
@@ -144,30 +151,33 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
         return _self_declared(_BUILTIN[family], variant, given)
     if name not in entries:
         close = difflib.get_close_matches(name, entries, 1, 0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ModelError(
-            f"there is no model {name!r}{hint} Known: {', '.join(sorted(entries))}; or pass a "
-            "function, a model object or a path to an .onnx file"
+            f"There is no model {name!r}.{hint} Known models: {', '.join(sorted(entries))}. You "
+            "can also pass a function, a model object or the path of a model file."
         )
     entry = entries[name]
     declared, params = split(name, {**entry.declared, **given})
     declared = {"stages": entry.shown.stages, **declared}
     payload = b""
     if callable(entry.factory):
+        from tilevision.adapters.packing import pack
+
         factory = "tilevision.adapters.function:from_factory"
         identity: Any = fingerprint_function(entry.factory)
-        payload = attribute("tilevision.adapters.packing:pack")(entry.factory, name)
+        payload = pack(entry.factory, name)
     elif name in _BUILTIN:
         factory = entry.factory
-        defaults, identity = _builtin_facts(factory)
+        defaults, identity = _builtin_facts(entry)
         params = _complete(name, defaults, params)
     else:
         factory = entry.factory
         identity = fingerprint_function(attribute(factory))
-    identity = (name, factory, identity, sorted(params.items()), declared.get("nms"))
+    recorded = entry.recorded or factory
+    identity = (name, recorded, identity, sorted(params.items()), declared.get("nms"))
     spec = ModelSpec(name, factory, fingerprint_value(identity), params, payload, **declared)
     if name in _BUILTIN:
-        build(spec)  # cheap, and a parameter that makes no sense is told here, not by each tile
+        build(spec)  # cheap, and a wrong parameter raises here instead of on every tile
     return spec
 
 
@@ -180,7 +190,7 @@ def _self_declared(entry: _Entry, variant: str, given: Mapping[str, Any]) -> Mod
     name, given, identity = _module(entry).declare(variant, given)
     declared, params = split(name, given)
     factory = str(entry.factory)
-    identity = fingerprint_value((factory, identity, declared.get("nms")))
+    identity = fingerprint_value((entry.recorded or factory, identity, declared.get("nms")))
     spec = ModelSpec(name, factory, identity, params, **declared)
     build(spec)
     return spec
@@ -203,9 +213,9 @@ def _installed() -> dict[str, _Entry]:
     return found
 
 
-def _builtin_facts(factory: str) -> tuple[dict[str, Any], Any]:
+def _builtin_facts(entry: _Entry) -> tuple[dict[str, Any], Any]:
     """Return the default parameters and the identity of what is built in."""
-    module = importlib.import_module(factory.partition(":")[0])
+    module = _module(entry)
     identity = (getattr(module, "VERSION", 1), version("skimage"))
     return getattr(module, "PARAMS", {}), identity
 
@@ -214,11 +224,11 @@ def _complete(name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dic
     for key, value in given.items():
         if key not in defaults:
             raise ModelError(
-                f"model {name} has no parameter {key!r}; "
-                f"it has {', '.join(sorted(defaults)) or 'none'}"
+                f"Model {name} has no parameter {key!r}; "
+                f"it has {', '.join(sorted(defaults)) or 'none'}."
             )
         if isinstance(defaults[key], str) != isinstance(value, str):
             raise ModelError(
-                f"{key} of model {name} is {value!r:.80}; its default is {defaults[key]!r}"
+                f"{key} of model {name} is {value!r:.80}; its default is {defaults[key]!r}."
             )
     return {**defaults, **given}

@@ -1,0 +1,183 @@
+"""Model files: whether they are there, what identifies their content, where objects are saved.
+
+A path is used as it is given: in the caches of model hubs files are links to others with hashes
+for names, and a model's name and the files beside it are those of the link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_file
+
+__all__ = ["check_unchanged", "content_of", "find", "keep"]
+
+# Large ONNX models keep tensors in files beside the model. Each names its file in an entry of two
+# protobuf strings, the key "location" and then the name, which is found without a parser.
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
+
+
+def find(path: str, *, file: bool = False) -> Path:
+    """Return the absolute path of a model's file or folder; links stay links.
+
+    Parameters
+    ----------
+    path : str
+    file : bool
+        Whether a folder is refused.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it is empty.
+    """
+    found = Path(path).expanduser()
+    if file and found.is_dir():
+        raise ModelError(f"{path!r} is a folder; give the model file in it.")
+    if not found.exists():
+        raise ModelError(f"There is no file {path!r}; check the path of the weights.")
+    if found.is_file() and not found.stat().st_size:
+        raise ModelError(f"Weights {path!r} are empty (0 bytes); copy or export the file again.")
+    return Path(os.path.abspath(found))  # noqa: PTH100 - Path.resolve() would follow links
+
+
+def content_of(path: Path) -> str:
+    """Return the identity of a model's content.
+
+    Returns
+    -------
+    str
+        Hexadecimal, 64 digits. Of a file: with that of the files an ONNX model keeps tensors in;
+        names and dates do not count. Of a folder: all files in it, with their names.
+
+    Raises
+    ------
+    ModelError
+        If a file cannot be read.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and _counts(file, path))
+        whole = hashlib.sha256()
+        for file in files:
+            name = file.relative_to(path).as_posix()
+            whole.update(f"{name}\0{fingerprint_file(file)}\0".encode())
+        return whole.hexdigest()
+    try:
+        status = path.stat()
+        names = _external(path, status.st_mtime_ns) if path.suffix.lower() == ".onnx" else ()
+        beside = [path.parent / name for name in names]
+        stamps = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in (path, *beside))
+    except OSError as error:
+        missing = str(error.filename or path)
+        part = f", part of {path}" if missing != str(path) else ""
+        raise ModelError(f"Cannot read {missing}{part}: {error.strerror or error}.") from None
+    return _content(stamps)
+
+
+def check_unchanged(path: Path, content: str, name: str) -> None:
+    """Make sure, on a worker, that a run's model is here and still the same.
+
+    Raises
+    ------
+    ModelError
+        If it is not.
+    """
+    if not path.exists():
+        raise ModelError(
+            f"Model {name}: worker {platform.node()} cannot see {path}; put the model on a "
+            "folder that all workers share, or copy it to the same path on each."
+        )
+    if content_of(path) != content:
+        raise ModelError(
+            f"Model {name}: {path} is not what this run was planned with: it has changed since, "
+            f"or differs on worker {platform.node()}; start a new run."
+        )
+
+
+def keep(name: str, save: Callable[[Path], Path]) -> Path:
+    """Save a model under the temp folder of this machine, once for each content.
+
+    Parameters
+    ----------
+    name : str
+        For errors.
+    save : callable
+        Writes the model into an empty folder, and returns its file or that folder.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be written.
+    """
+    try:
+        home = _home()
+        fresh = Path(tempfile.mkdtemp(dir=home))
+        try:
+            written = save(fresh)
+            place = home / content_of(written)[:32]
+            if not place.is_dir():
+                fresh.replace(place)
+            return place / written.relative_to(fresh)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except (OSError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"Model {name} cannot be saved for the workers ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); save it "
+            "yourself and pass the path."
+        ) from error
+
+
+def _home() -> Path:
+    """Return this user's folder of saved models; nobody else may write what workers load."""
+    folder = Path(tempfile.gettempdir()) / f"tilevision-models-{_user()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if folder.is_symlink() or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+        raise ModelError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own.")
+    return folder
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "me"
+
+
+def _counts(file: Path, folder: Path) -> bool:
+    """Return True if a file is part of a model: not what version control or an editor keeps."""
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
+
+
+@lru_cache(maxsize=32)
+def _external(path: Path, changed: int) -> tuple[str, ...]:  # noqa: ARG001 - part of the key
+    """Return the names of the files, beside `path`, that hold tensors of it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        names = set()
+        for match in _LOCATION.finditer(text):
+            size = match[1][0] if len(match[1]) == 1 else match[1][0] % 128 + 128 * match[1][1]
+            names.add(bytes(text[match.end() : match.end() + size]).decode("utf-8", "replace"))
+    return tuple(sorted(name for name in names if _is_file(path.parent, name)))
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except (OSError, ValueError):  # bytes of the weights that only look like a name
+        return False
+
+
+@lru_cache(maxsize=32)
+def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    prints = [fingerprint_file(path) for path, _, _ in stamps]
+    return prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest()
