@@ -113,15 +113,15 @@ def test_masks_of_supervision_become_outlines():
         ([[0, 0, 1, float("nan")]], "not finite"),
         ([[0, 0, 1, 1, 7]], "score 7 lies outside 0 to 1"),
         ([[5, 5, 1, 1]], "inverted"),
-        ([[0, 0, 1, 1, 0.5, 1.5]], "class 1.5 is no whole number"),
-        ([{"bx": BOX}], "key 'bx' is not known; did you mean 'box'"),
+        ([[0, 0, 1, 1, 0.5, 1.5]], "Class 1.5 is no whole number"),
+        ([{"bx": BOX}], "Key 'bx' is not known. Did you mean 'box'"),
         ([{"score": 0.5}], "no box"),
         ({}, "no box"),
         ([{"box": [1, 2, 3]}], r"shape \(n, 4\)"),
         ([{"box": BOX, "score": "high"}], "scores must be numbers"),
         ([{"box": BOX, "class_id": "cat"}], "cat"),
         ([{"box": BOX, "polygon": [[0, 0], [1, 1]]}], "3 points or more"),
-        ({"boxes": [BOX], "scrs": [0.5]}, "key 'scrs' is not known"),
+        ({"boxes": [BOX], "scrs": [0.5]}, "Key 'scrs' is not known"),
         ({"boxes": [BOX], "scores": [0.5, 0.6]}, "scores has 2 rows"),
     ],
 )
@@ -129,7 +129,7 @@ def test_nonsense_is_one_clear_line(answer, said):
     """What came and what is accepted, as an error that names the model."""
     with pytest.raises(ModelError, match=said) as error:
         findings_of(answer, "ships")
-    assert str(error.value).startswith("model ships returned ") and "\n" not in str(error.value)
+    assert str(error.value).startswith("Model ships returned ") and "\n" not in str(error.value)
 
 
 def test_ultralytics_results_are_refused_with_the_fix():

@@ -121,13 +121,13 @@ def test_stated_fingerprint_spares_the_reading():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("nucleii", r"no model 'nucleii'; did you mean 'nuclei'\?.*blobs.*textlines"),
+        ("nucleii", r"no model 'nucleii'. Did you mean 'nuclei'\?.*blobs.*textlines"),
         ("weights.onnx", "no file 'weights.onnx'"),
-        ("weights.pt", "there is no file .weights.pt.; check the path"),
+        ("weights.pt", "There is no file .weights.pt.; check the path"),
         ("weights.h5", "cannot be loaded by path; pass a function"),
         (Detector, r"is a class; pass an instance, as Detector\(\)"),
-        (None, "model is None; pass a name"),
-        (7, "model is 7; pass a name"),
+        (None, "Model is None; pass a name"),
+        (7, "Model is 7; pass a name"),
         ("limits", "limits serves moderation, not tile; for tile there is blobs, nuclei"),
     ],
 )
@@ -226,7 +226,7 @@ def test_factory_that_makes_no_model_is_told():
     register_model("odd", lambda: 5)
     with pytest.raises(ModelError, match="made a int; return an object with predict"):
         build(resolve("odd"))
-    with pytest.raises(ModelError, match="cannot find 'no_such:thing'"):
+    with pytest.raises(ModelError, match="Cannot find 'no_such:thing'"):
         build(ModelSpec("lost", "no_such:thing", "x"))
 
 
@@ -242,7 +242,7 @@ def test_registered_models_are_found_by_name():
 @pytest.mark.parametrize("name", ["", "a.onnx", "nuclei", " x"])
 def test_unusable_names_are_refused(name):
     """Built-in names stay, and a name never looks like a path."""
-    with pytest.raises(ModelError, match="model name"):
+    with pytest.raises(ModelError, match="Model name"):
         register_model(name, lambda: whole)
 
 

@@ -12,6 +12,7 @@ import pytest
 from tiny_onnx import finding_red, means, saying
 
 import tilevision as tv
+from tilevision.adapters import gpuclaims
 from tilevision.adapters.onnx import providers
 from tilevision.catalogue import model, resolve
 from tilevision.errors import ModelError, RunError
@@ -126,7 +127,7 @@ def test_a_decoder_that_fails_is_named(red):
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        ({"chanels": "bgr"}, "did you mean 'channels'"),
+        ({"chanels": "bgr"}, "Did you mean 'channels'"),
         ({"channels": "hsv"}, "give one of rgb"),
         ({"channels": "grey"}, "reads 3 channels, and grey are 1"),
         ({"bands": (0, 1, 2, 3)}, "reads 3 channels, and bands are 4"),
@@ -159,7 +160,7 @@ def test_files_that_are_no_models(tmp_path):
         (tmp_path / f"{name}.onnx").write_bytes(content)
     (tmp_path / "folder.onnx").mkdir()
     for name, words in (
-        ("missing", "there is no file"),
+        ("missing", "There is no file"),
         ("folder", "is a folder"),
         ("empty", "are empty"),
         ("text", "cannot open"),
@@ -182,7 +183,7 @@ def test_a_worker_checks_the_file(red):
     """One that has changed, or is not there, is refused where the tiles would be analysed."""
     spec = model(str(red))
     finding_red(red, shift=0.5)
-    with pytest.raises(ModelError, match="not the file this run was planned with"):
+    with pytest.raises(ModelError, match="not what this run was planned with"):
         build(spec)
     red.unlink()
     with pytest.raises(ModelError, match=r"cannot see .*red.onnx.*all workers share"):
@@ -203,7 +204,7 @@ def test_tensors_beside_the_model_count(tmp_path):
     os.utime(data, ns=(1, 1))
     assert model(str(big), family="classifier").fingerprint != before
     data.unlink()
-    with pytest.raises(ModelError, match=r"cannot read .*big\.onnx\.data, part of .*big\.onnx"):
+    with pytest.raises(ModelError, match=r"Cannot read .*big\.onnx\.data, part of .*big\.onnx"):
         model(str(big), family="classifier")
 
 
@@ -328,12 +329,12 @@ def test_gpus_are_shared_out(red, monkeypatch):
 
 def test_processes_claim_different_gpus(tmp_path, monkeypatch):
     """Who comes first has the first, as long as it lives; more than there are take turns."""
-    monkeypatch.setattr(providers.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(providers, "_claims", [])
-    taken = [providers.claimed_gpu.__wrapped__(2) for _ in range(2)]
+    monkeypatch.setattr(gpuclaims.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpuclaims, "_claims", [])
+    taken = [gpuclaims.claimed_gpu.__wrapped__(2) for _ in range(2)]
     assert sorted(taken) == [0, 1]
-    assert providers.claimed_gpu.__wrapped__(2) in (0, 1)
-    for claim in providers._claims:
+    assert gpuclaims.claimed_gpu.__wrapped__(2) in (0, 1)
+    for claim in gpuclaims._claims:
         claim.close()
 
 

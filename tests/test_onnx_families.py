@@ -414,6 +414,6 @@ def test_a_family_that_is_wrong_is_told_by_the_tile(tmp_path: Path) -> None:
         seen(path, family="fastestdet")
     with pytest.raises(ModelError, match="are not those of family 'yolox'"):
         seen(path, family="yolox")
-    with pytest.raises(ModelError, match="did you mean 'yolov8'"):
+    with pytest.raises(ModelError, match="Did you mean 'yolov8'"):
         seen(path, family="yolo8")
     assert model(str(path), family="yolo12").params["family"] == "yolov8"

@@ -105,9 +105,9 @@ def test_the_first_true_rule_names_the_model():
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (lambda facts: 1 / 0, "rule 1 of the route failed on tile r000c000: ZeroDivisionError"),
-        (lambda facts: facts.edges, "rule 1 of the route failed on tile r000c000: AttributeError"),
-        (lambda facts: None, "rule 1 of the route returned NoneType for tile r000c000"),
+        (lambda facts: 1 / 0, "Rule 1 of the route failed on tile r000c000: ZeroDivisionError"),
+        (lambda facts: facts.edges, "Rule 1 of the route failed on tile r000c000: AttributeError"),
+        (lambda facts: None, "Rule 1 of the route returned NoneType for tile r000c000"),
         (lambda facts: 0.3, "returned float"),
     ],
 )
@@ -157,7 +157,7 @@ def test_detections_without_a_score_are_no_doubt():
         (lambda: tv.Cascade(tv.Route("a"), "b"), "not the other way round"),
         (lambda: tv.Route(tv.Route("a")), "cannot lead to a route"),
         (lambda: tv.Route("a", [(tv.Detailed(), tv.Route("a"))]), "cannot lead to a route"),
-        (lambda: tv.Route("a", [("b", tv.Detailed())]), "rule 1 of the route begins with 'b'"),
+        (lambda: tv.Route("a", [("b", tv.Detailed())]), "Rule 1 of the route begins with 'b'"),
         (lambda: tv.Route("a", ["b"]), "rules is"),
         (lambda: tv.Route("a", [(tv.Detailed(),)]), "rules is"),
         (lambda: tv.Route("a", tv.Detailed()), "rules is"),

@@ -174,8 +174,8 @@ class Walk:
                 self._emit("library", module, version(module))
             elif self._strict and (level or importable(module)):
                 raise ModelError(
-                    f"{_first(where)} imports {module!r} while it runs; import it at the top of the "
-                    f"file or cell, so that it travels with the function, or {_REMEDY}."
+                    f"{_first(where)} imports {module!r} while it runs; import it at the top of "
+                    f"the file or cell, so that it travels with the function, or {_REMEDY}."
                 )
 
     def _global(self, chain: tuple[str, ...], namespace: dict[str, Any], where: str) -> None:

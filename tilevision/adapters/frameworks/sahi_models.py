@@ -91,8 +91,8 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
             else "no model_path"
         )
         raise ModelError(
-            f"SAHI model {name} has {problem}; workers load it anew: give model_path= as a file, or "
-            "state its identity with tv.model(model, fingerprint='v1')."
+            f"SAHI model {name} has {problem}; workers load it anew: give model_path= as a file, "
+            "or state its identity with tv.model(model, fingerprint='v1')."
         )
     arguments = _arguments(value) | paths | {key: str(path) for key, path in files.items()}
     content = {key: content_of(path) for key, path in files.items()}
