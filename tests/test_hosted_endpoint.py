@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import pickle
 import socket
 import threading
@@ -16,10 +17,11 @@ import pytest
 from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
+from tilevision.adapters.hosted import connection
 from tilevision.adapters.hosted.httperrors import retry_after, scrub
 from tilevision.catalogue import resolve
 from tilevision.errors import Failure, ModelError, PermanentError, Throttled, TransientError
-from tilevision.modelspec import Usage, build
+from tilevision.modelspec import Price, Usage, build
 from tilevision.moderation import moderate
 from tilevision.synthesis import synthesise
 
@@ -33,8 +35,11 @@ BAD = Reply(content="There are two ships.")
 def server(monkeypatch):
     """A server that wants a key, which the environment has."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
     with OpenAIServer(key=KEY) as running:
         yield running
+    connection._clients.clear()
 
 
 def hosted(server, **given):
@@ -287,10 +292,256 @@ def test_parts_of_an_answer_are_one(server):
 
 
 def test_usage_that_nobody_counts_is_a_call(server):
-    """A server need not say what it used."""
+    """Tokens that the server does not count are charged at the most there can be."""
     message = {"role": "assistant", "content": "[]"}
     server.meets([Reply(body={"choices": [{"message": message, "finish_reason": "stop"}]})])
-    assert ask(server).usage == Usage(1)
+    usage = ask(server, max_tokens=50).usage
+    assert (usage.calls, usage.input_tokens, usage.output_tokens, usage.uncounted) == (1, 0, 0, 1)
+    assert usage.most_output == 50 and usage.most_input > 1000
+    assert Price(input=1e6, output=1e6).of(usage) == usage.most_input + 50
+
+
+@pytest.mark.parametrize(
+    ("counts", "read", "written"),
+    [
+        ({"input_tokens": 7, "output_tokens": 3}, 7, 3),
+        ({"prompt_tokens": 7.0, "completion_tokens": 3.0}, 7, 3),
+        ({"prompt_eval_count": 7, "eval_count": 3}, 7, 3),
+        ({"prompt_tokens": 7, "completion_tokens": None}, 7, 0),
+    ],
+)
+def test_tokens_are_read_in_every_spelling(server, counts, read, written):
+    """Servers and gateways name and type their counts differently."""
+    server.meets([said("[]", usage=counts)])
+    assert ask(server).usage == Usage(1, read, written)
+
+
+# Where answers stand ----------------------------------------------------------------------
+
+SPOT = '{"detections": [{"label": "spot", "box": [1, 1, 9, 9]}]}'
+DRAFT = '{"detections": []}'
+
+
+def said(text, *, usage=None, finish="stop", **message):
+    """Return a reply whose message has the given fields."""
+    message = {"role": "assistant", "content": text, **message}
+    body = {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+    return Reply(body=json.dumps(body).encode())
+
+
+def call(text):
+    return [{"id": "c", "type": "function", "function": {"name": "f", "arguments": text}}]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        said(None, reasoning_content=SPOT),
+        said("", reasoning=SPOT),
+        said(None, tool_calls=call(SPOT)),
+        said(None, function_call={"name": "f", "arguments": SPOT}),
+        said(SPOT, reasoning_content=DRAFT, tool_calls=call(DRAFT)),
+        said([{"type": "thinking", "text": DRAFT}, {"type": "text", "text": SPOT}]),
+        said([{"type": "reasoning", "text": DRAFT}, {"type": "output_text", "text": SPOT}]),
+    ],
+)
+def test_an_answer_is_read_where_the_server_puts_it(server, reply):
+    """In one paid request, and thoughts beside it are never taken for it."""
+    server.meets([reply])
+    answers = ask(server)
+    assert len(answers[0]) == 1 and answers.usage.calls == 1
+
+
+def test_thoughts_alone_are_no_answer(server):
+    """A draft among words in the field for reasoning: the model is asked again."""
+    server.meets([said(None, reasoning_content=f"Perhaps {DRAFT}. Wait."), said(SPOT)])
+    answers = ask(server)
+    assert len(answers[0]) == 1 and answers.usage.calls == 2
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "tool_calls"])
+def test_an_event_stream_is_the_message_it_amounts_to(server, name):
+    """Some gateways stream though nobody asked them to."""
+    pieces = [SPOT[:9], SPOT[9:30], SPOT[30:]]
+    if name == "tool_calls":
+        pieces = [[{"index": 0, "function": {"arguments": piece}}] for piece in pieces]
+    events = [{"choices": [{"delta": {name: piece}}]} for piece in pieces]
+    events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+    events.append({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}})
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    server.meets([Reply(headers={"content-type": "text/event-stream"}, body=stream.encode())])
+    answers = ask(server)
+    assert len(answers[0]) == 1 and answers.usage == Usage(1, 7, 3)
+
+
+def test_a_stream_that_is_cut_off_is_a_clear_failure(server):
+    """As is any answer that ends at the limit of tokens."""
+    event = {"choices": [{"delta": {"content": SPOT[:20]}, "finish_reason": "length"}]}
+    stream = f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n"
+    assert "cut off" in str(failing(server, Reply(body=stream.encode())))
+
+
+# Errors with status 200 -------------------------------------------------------------------
+
+
+def fault(**error):
+    return {"message": "provider says no", **error}
+
+
+def in_choice(error):
+    message = {"role": "assistant", "content": ""}
+    choice = {"index": 0, "finish_reason": "error", "message": message, "error": error}
+    return {"id": "x", "choices": [choice]}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"error": fault(code=429)}, Throttled),
+        ({"error": fault(code="429")}, Throttled),
+        ({"error": fault(type="rate_limit_error")}, Throttled),
+        ({"error": fault(status="RESOURCE_EXHAUSTED")}, Throttled),
+        (in_choice(fault(code=429)), Throttled),
+        ({"object": "error", "message": "slow down", "code": 429}, Throttled),
+        ({"error": fault(code=502)}, TransientError),
+        ({"error": fault(type="overloaded_error")}, TransientError),
+        (in_choice(fault(code=503)), TransientError),
+        ({"error": "the provider was too slow"}, TransientError),
+        ({"error": fault(code="insufficient_quota")}, PermanentError),
+        ({"error": fault(code=401)}, PermanentError),
+        ({"error": fault(type="invalid_request_error")}, PermanentError),
+        (in_choice(fault(code=400)), PermanentError),
+    ],
+)
+def test_an_error_with_status_200_is_what_its_code_says(server, body, kind):
+    """By number or by name, in the body or in the choice."""
+    found = failing(server, Reply(headers={"Retry-After": "3"}, body=body), error=kind)
+    assert type(found) is kind and "\n" not in str(found)
+    assert kind is PermanentError or found.retry_after == 3
+
+
+@pytest.mark.parametrize(
+    ("title", "kind"),
+    [("502 Bad Gateway", TransientError), ("429 Too Many Requests", Throttled)],
+)
+def test_a_page_is_what_its_title_says(server, title, kind):
+    """Gateways answer with a page, with its status or without; the page itself is not quoted."""
+    page = f"<html><head><title>{title}</title></head><body><p>nginx</p></body></html>".encode()
+    for status in (200, int(title[:3])):
+        found = failing(server, Reply(status, body=page), error=kind)
+        assert type(found) is kind and title in str(found) and "<" not in str(found)
+
+
+# Dialects ---------------------------------------------------------------------------------
+
+
+def refusing(name, message, status=400):
+    error = {"message": message, "param": name, "code": "unsupported_parameter"}
+    return Reply(status, body={"error": error})
+
+
+def test_a_field_that_is_refused_is_left_out_from_then_on(server):
+    """The limit by its other name, no temperature, another format: each is learnt once."""
+    server.meets(
+        [
+            refusing("max_tokens", "Unsupported parameter: 'max_tokens'; use another."),
+            refusing("temperature", "'temperature' does not support 0 with this model."),
+            refusing("response_format", "json_schema is not supported by this model."),
+        ]
+    )
+    assert len(ask(server, model="spots:0-1 xyxy", box_format="0-1")[0]) == 1
+    last = server.seen[-1].body
+    assert last["max_completion_tokens"] == 4096 and "max_tokens" not in last
+    assert "temperature" not in last and last["response_format"] == {"type": "json_object"}
+    before = len(server.seen)
+    ask(server, model="spots:0-1 xyxy", box_format="0-1")
+    assert len(server.seen) == before + 1 and before == 4
+
+
+def test_a_field_is_known_by_the_words_where_it_is_not_named(server):
+    """As servers built on pydantic refuse extra fields, with status 422."""
+    detail = [{"loc": ["body", "temperature"], "msg": "Extra inputs are not permitted"}]
+    server.meets([Reply(422, body={"detail": detail})])
+    assert len(ask(server, model="spots:0-1 cxcywh", box_format="0-1 cxcywh")[0]) == 1
+    assert "temperature" not in server.seen[-1].body
+
+
+def test_another_refusal_teaches_nothing(server):
+    """A value that is too large is the caller's to change."""
+    reply = refusing("max_tokens", "max_tokens is too large: 4096; at most 100 are supported")
+    assert "too large" in str(failing(server, reply))
+    assert len(server.seen) == 1
+
+
+def test_the_caller_may_name_the_limit(server):
+    """In `extra`, or none at all."""
+    ask(server, extra={"max_completion_tokens": 9})
+    ask(server, extra={"max_tokens": None})
+    ask(server, max_tokens=None)
+    sent = [{"max_tokens", "max_completion_tokens"} & seen.body.keys() for seen in server.seen]
+    assert sent == [{"max_completion_tokens"}, set(), set()]
+
+
+# Time, proxies and certificates -----------------------------------------------------------
+
+
+def test_a_date_is_read_by_the_servers_clock():
+    """Servers' clocks are wrong; the reply states the clock its date was written by."""
+    for skew in (-3600, 0, 3600):
+        now = time.time() + skew
+        dates = {"date": formatdate(now, usegmt=True)}
+        dates["retry-after"] = formatdate(now + 5, usegmt=True)
+        assert retry_after(dates) == 5
+        proxy = formatdate(time.time() - 7000, usegmt=True)
+        assert retry_after({**dates, "date": f"{proxy}, {dates['date']}"}) == 5
+
+
+def test_a_server_that_trickles_is_given_up(monkeypatch):
+    """The time limit is one of the whole answer: bytes that arrive do not renew it."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def trickle():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 20)
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                connection.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
+                while not ended.wait(0.05):
+                    connection.sendall(b"1\r\n \r\n")
+
+        serving = threading.Thread(target=trickle, daemon=True)
+        serving.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        model = build(tv.model("openai", model="m", base_url=url, timeout=0.5))
+        began = time.monotonic()
+        with pytest.raises(TransientError, match=r"within 0\.5 s"):
+            model.request(model.encode([TILE]))
+        assert time.monotonic() - began < 5
+        ended.set()
+        serving.join(5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://127.0.0.1:7891/"),
+        ("HTTP_PROXY", "no-scheme:1"),
+        ("HTTP_PROXY", "http://user:secret@127.0.0.1:9"),
+    ],
+)
+def test_a_proxy_that_does_not_work_is_named(server, monkeypatch, name, value):
+    """By its setting and address, without the password: the server is not to blame."""
+    monkeypatch.setenv(name, value)
+    error = failing(server, model="spots:0-1 xywh", error=(PermanentError, TransientError))
+    assert name in str(error) and "proxy" in str(error) and "secret" not in str(error)
+
+
+def test_a_host_beside_the_proxy_is_asked_directly(server, monkeypatch):
+    """`NO_PROXY` holds."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert len(ask(server, api_key_env="OPENAI_API_KEY")[0]) == 1
 
 
 # The other stages -------------------------------------------------------------------------

@@ -53,6 +53,62 @@ def test_wrapping_does_not_matter(text):
     assert found.note == ""
 
 
+NONE = '{"detections": []}'
+TWO = f'{{"detections": [{ROW}, {ROW.replace("10, 10", "1, 1")}]}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "objects"),
+    [
+        (f"At first nothing:\n```json\n{NONE}\n```\nBut wait.\n</think>\n\n{GOOD}", 1),
+        (f"<think>Maybe {NONE}</think> then <think>or {TWO}</think>{GOOD}", 1),
+        (f"```json\n{GOOD}\n```\nI missed one:\n```json\n{TWO}\n```", 2),
+        (f"```json\n{GOOD}\n```\nI missed one: {TWO}", 2),
+        (f"{TWO}\nNo, the second is a wave: {GOOD} That is all [sic].", 1),
+        (f"```json\n{GOOD}\n```\n```python\nprint('done')\n```", 1),
+        (f'```json\n{GOOD}\n```\nAs a table:\n```json\n{{"ships": 1}}\n```', 1),
+        (f"<|channel|>analysis<|message|>{NONE}<|end|><|start|>assistant<|channel|>final"
+         f"<|message|>{GOOD}<|return|>", 1),
+        (json.dumps(GOOD), 1),
+        (GOOD.replace("10, 10, 20, 20", '"10", "10", "20", "20"'), 1),
+        (GOOD.replace("}]}", "},]}"), 1),
+        (f"Here: {GOOD.replace('}]}', '},],}')} Done.", 1),
+        (GOOD.replace("ship", "ship\nat sea"), 1),
+    ],
+)  # fmt: skip
+def test_the_last_answer_counts(text, objects):
+    """Thoughts and drafts never count; small slips of JSON cost no second request."""
+    assert len(read(text)) == objects
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{GOOD}\n```\nI missed one:\n```json\n{TWO[:-9]}",
+        f"{GOOD} Corrected: {TWO[:-9]}",
+        f"<think>Perhaps {GOOD}",
+        f"<think>Perhaps {GOOD}</think>",
+        f"<|channel|>analysis<|message|>Perhaps {GOOD}<|end|>",
+    ],
+)
+def test_a_draft_is_no_answer(text):
+    """Where the last answer is cut off, or there are only thoughts, nothing counts."""
+    with pytest.raises(Malformed):
+        read(text)
+
+
+def test_a_verdict_is_the_last_one():
+    """A draft that allows an image does not let it through."""
+    draft = '{"allowed": true, "reason": "fine"}'
+    final = '{"allowed": false, "reason": "not fine"}'
+    assert not read_verdict(f"{draft} On second thought: {final}")["allowed"]
+    assert not read_verdict(f"{draft}</think>{final}")["allowed"]
+    with pytest.raises(Malformed):
+        read_verdict(f"<think>{draft}")
+    with pytest.raises(Malformed):
+        read_verdict(f"{draft} On second thought: {final[:-3]}")
+
+
 @pytest.mark.parametrize("text", ['{"detections": []}', "[]", "```json\n[]\n```"])
 def test_nothing_is_an_answer(text):
     """An empty tile is not malformed."""
@@ -72,7 +128,7 @@ def test_nothing_is_an_answer(text):
         ('{"detections": [1]}', "detection 1 is no object"),
         ('{"detections": [{"label": "a"}]}', "detection 1 is not four numbers"),
         ('{"detections": [{"label": "a", "box": [1, 2, 3]}]}', "not four numbers"),
-        ('{"detections": [{"label": "a", "box": [1, 2, 3, "4"]}]}', "not four numbers"),
+        ('{"detections": [{"label": "a", "box": [1, 2, 3, "four"]}]}', "not four numbers"),
         ('{"detections": [{"label": "a", "box": [1, 2, 3, true]}]}', "not four numbers"),
         ('{"detections": [{"label": "a", "box": [1, 2, 3, NaN]}]}', "NaN is no number"),
         ('{"detections": [{"label": "a", "box": [1, 2, 3, 1e999]}]}', "not four numbers"),

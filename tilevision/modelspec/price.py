@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from tilevision.errors import ModelError
@@ -26,24 +26,26 @@ class Usage:
         Requests sent, those that failed included.
     input_tokens, output_tokens : int
         As the backend counts them; 0 where it does not.
+    uncounted : int
+        Requests whose tokens the backend did not count.
+    most_input, most_output : int
+        The most tokens that those requests can have used.
     """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    uncounted: int = 0
+    most_input: int = 0
+    most_output: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.calls + other.calls,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def split(self, parts: int) -> list[Usage]:
         """Return `parts` shares that add up to this exactly; the first ones have what is over."""
-        totals = (self.calls, self.input_tokens, self.output_tokens)
         return [
-            Usage(*(total // parts + (part < total % parts) for total in totals))
+            Usage(*(total // parts + (part < total % parts) for total in astuple(self)))
             for part in range(parts)
         ]
 
@@ -65,8 +67,9 @@ class Price:
     output: float = 0.0
 
     def of(self, usage: Usage) -> float:
-        """Return what `usage` costs."""
-        tokens = self.input * usage.input_tokens + self.output * usage.output_tokens
+        """Return what `usage` costs; tokens that nobody counted at their most."""
+        tokens = self.input * (usage.input_tokens + usage.most_input)
+        tokens += self.output * (usage.output_tokens + usage.most_output)
         return self.call * usage.calls + tokens / _MILLION
 
     @classmethod

@@ -67,15 +67,18 @@ max_side, quality, detail
     or ``"auto"`` where the server knows that. The default grid is one of `max_side` tiles.
 temperature : float or None
     0 by default; None leaves it to the server, as some reasoning models demand.
-max_tokens : int
-    Of an answer (4096). A crowded tile needs about 30 a detection.
+max_tokens : int or None
+    Of an answer (4096); None sends no limit. A crowded tile needs about 30 a detection.
 response_format : str
     ``"json_schema"``; for servers that know no schemas ``"json_object"`` or ``"text"``.
+    A server that refuses this field, `temperature` or the name of the limit is asked again in the
+    next spelling, once; what it takes is remembered.
 reasks : int
     How often an answer that cannot be read is asked for again (2), with the reason why; at once,
     so beside a quota per minute.
 timeout : float
-    Seconds a server may be silent (120). A run's own `timeout` counts beside it.
+    Seconds until an answer must be complete (120), whatever arrives meanwhile. A run's own
+    `timeout`, where that is shorter, takes its place.
 categories : list of str
     Moderation categories that block; default all that the service flags.
 extra : dict
@@ -98,9 +101,11 @@ sign of a wrong `box_format`.
 
 What goes wrong
 ---------------
-429 slows the whole run down and waits as long as ``Retry-After`` says; 408, 409, 5xx, timeouts
-and lost connections are tried again (`tv.Retry`); 400, 401, 403 and 404 fail at once with one
-line, as do answers that are cut off, filtered or refused. How many requests are under way is the
+429 slows the whole run down and waits as long as ``Retry-After`` says, by the server's own
+clock; 408, 409, 5xx, timeouts and lost connections are tried again (`tv.Retry`); 400, 401, 403 and
+404 fail at once with one line, as do answers that are cut off, filtered or refused. An error that
+comes with status 200 is what its code says. Of several answers in one reply the last counts, and
+what a model thinks aloud never does. How many requests are under way is the
 run's ``quota=tv.Quota(concurrency=…, per_minute=…)``, 32 without one; one worker holds hundreds.
 
 What is remembered

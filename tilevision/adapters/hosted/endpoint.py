@@ -1,32 +1,45 @@
-"""The wire: one client for a server in a process, one request at a time on any thread."""
+"""The wire: requests to a server, one at a time on any thread."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tilevision.adapters.hosted.httperrors import scrub, translated
+from tilevision.adapters.hosted.completions import (
+    Completion,
+    error_in,
+    read_completion,
+    read_events,
+    tokens_of,
+)
+from tilevision.adapters.hosted.connection import client_of, last_headers
+from tilevision.adapters.hosted.dialects import Dialect, dialect_of
+from tilevision.adapters.hosted.httperrors import (
+    of_body,
+    of_page,
+    refusal_of,
+    scrub,
+    translated,
+)
 from tilevision.adapters.hosted.parameters import OPENAI_URL, Parameters
-from tilevision.errors import ModelError, PermanentError, TilevisionError, TransientError
+from tilevision.errors import ModelError, PermanentError, TilevisionError
 from tilevision.modelspec import Usage, count
 
 __all__ = ["Reply", "chat", "check_library", "moderate"]
 
-CLIENTS = 8  # servers (and keys) that a process keeps connections to
-_NO_KEY = "none"  # a server that wants no key still gets the header
-
-_clients: dict[tuple[str, str], Any] = {}
-_lock = threading.Lock()
+# No model reads more: a token has at least one character, and the smallest patch of a picture
+# that is one token is 14 by 14 pixels.
+_PATCH = 14 * 14
+_LONGEST_ANSWER = 32_768  # tokens, where the caller sets no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model said, and what it used for it."""
+    """What a model said, and what it used to say it."""
 
     text: str
     usage: Usage
@@ -36,8 +49,8 @@ def check_library() -> None:
     """Raise a `ModelError` where the client library is not installed."""
     if importlib.util.find_spec("openai") is None:
         raise ModelError(
-            "Model openai needs the openai package; pip install 'tilevision[vlm]', "
-            "where the workers run as well."
+            "Model openai needs the openai package: pip install 'tilevision[vlm]', "
+            "also where the workers run."
         )
 
 
@@ -60,18 +73,17 @@ def chat(
     Throttled, TransientError, PermanentError
         Also where the model was cut off, filtered, or refused.
     """
-    # OpenAI's newer models refuse the old name of the limit; other servers may not know the new.
-    limit = "max_completion_tokens" if parameters.official else "max_tokens"
     body: dict[str, Any] = {
         "model": parameters.model,
         "messages": list(messages),
-        limit: parameters.max_tokens,
+        "limit": parameters.max_tokens,  # servers differ in its name
     }
     if parameters.temperature is not None:
         body["temperature"] = parameters.temperature
     if schema is not None and parameters.response_format != "text":
         body["response_format"] = _form(parameters.response_format, schema)
-    return _reply(_send(parameters, "/chat/completions", {**body, **parameters.extra}), parameters)
+    answer = _send(parameters, "/chat/completions", {**body, **parameters.extra})
+    return _reply(answer, parameters, messages)
 
 
 def moderate(parameters: Parameters, url: str) -> dict[str, Any]:
@@ -83,8 +95,9 @@ def moderate(parameters: Parameters, url: str) -> dict[str, Any]:
     """
     picture = [{"type": "image_url", "image_url": {"url": url}}]
     answer = _send(parameters, "/moderations", {"model": parameters.model, "input": picture})
-    result = _first(answer.get("results"))
-    if not isinstance(result.get("flagged"), bool):
+    results = answer.get("results")
+    result = results[0] if isinstance(results, list) and results else {}
+    if not isinstance(result, dict) or not isinstance(result.get("flagged"), bool):
         raise _strange(parameters, answer, "moderation result")
     return result
 
@@ -96,28 +109,60 @@ def _form(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send(parameters: Parameters, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Post a request; what goes wrong becomes one of our errors, without the client's in it."""
+    """Post a request in the server's dialect, as often as it takes to learn that."""
+    dialect = dialect_of(parameters)
+    while True:
+        sent = dialect.spell(body)
+        answer, refused = _post(parameters, path, sent, dialect)
+        if answer is not None:
+            return answer
+        if not refused:
+            continue  # in another spelling
+        raise refused[0]  # here, so that it has no context: the client's errors hold headers
+
+
+def _post(
+    parameters: Parameters, path: str, sent: dict[str, Any], dialect: Dialect
+) -> tuple[dict[str, Any] | None, tuple[TilevisionError, ...]]:
+    """Post once; return the reply, or the error to raise, or neither after a lesson was learnt."""
     import openai
 
     key = _key(parameters)
+    client = client_of(parameters, key)
     count(Usage(calls=1))
-    failed: TilevisionError
     try:
         # Not the typed methods: they spend more time on checking the request against its types
         # than on sending it, and refuse replies that differ in what is not needed here.
-        text = _client(parameters.base_url, key or _NO_KEY).post(
-            path, cast_to=str, body=body, options={"timeout": parameters.timeout}
-        )
-        answer = json.loads(text)
+        text = client.post(path, cast_to=str, body=sent, options={"timeout": parameters.timeout})
+    except openai.APIStatusError as error:
+        named, said = refusal_of(error.body if error.body else error.message)
+        if error.status_code in (400, 422) and dialect.learn(sent, named, said):
+            return None, ()
+        return None, (translated(error, parameters, key),)
     except openai.APIError as error:
-        failed = translated(error, parameters, key)
+        return None, (translated(error, parameters, key),)
+    answer = _decoded(text)
+    if answer is None:
+        page = of_page(text, parameters, last_headers())
+        return None, (page or _strange(parameters, text, "JSON"),)
+    fault = error_in(answer)
+    if fault is None:
+        return answer, ()
+    named, said = refusal_of(fault)
+    if dialect.learn(sent, named, said):
+        return None, ()
+    used = tokens_of(answer.get("usage"))
+    count(replace(used, calls=0) if used else Usage())
+    return None, (of_body(fault, parameters, key, last_headers()),)
+
+
+def _decoded(text: str) -> dict[str, Any] | None:
+    """Return a reply's JSON object, or what its events amount to; None where it is neither."""
+    try:
+        answer = json.loads(text)
     except ValueError:
-        failed = _strange(parameters, text, "JSON")
-    else:
-        if isinstance(answer, dict):
-            return answer
-        failed = _strange(parameters, text, "JSON object")
-    raise failed  # here, so that it has no context: the client's errors hold headers
+        return read_events(text)
+    return answer if isinstance(answer, dict) else None
 
 
 def _strange(parameters: Parameters, answer: Any, wanted: str) -> PermanentError:
@@ -143,59 +188,50 @@ def _key(parameters: Parameters) -> str | None:
     return key or None
 
 
-def _client(base_url: str, key: str) -> Any:
-    from openai import OpenAI
-
-    with _lock:
-        client = _clients.get((base_url, key))
-        if client is None:
-            # Retries are the scheduler's: it alone knows the quota and what else has failed.
-            client = OpenAI(base_url=base_url, api_key=key, max_retries=0)
-            _clients[base_url, key] = client
-            while len(_clients) > CLIENTS:
-                _clients.pop(next(iter(_clients)))  # closed once its last request is over
-        return client
-
-
-def _reply(answer: dict[str, Any], parameters: Parameters) -> Reply:
-    usage = _usage(answer.get("usage"))
-    count(replace(usage, calls=0))  # the call was counted when it was sent
-    choice = _first(answer.get("choices"))
-    message, reason = choice.get("message"), choice.get("finish_reason")
-    if answer.get("error"):  # a gateway's way to hand on that what is behind it failed
-        said = scrub(answer["error"], os.environ.get(parameters.api_key_env or "", ""))
-        raise TransientError(f"{parameters.host} failed: {said}.")
-    if not isinstance(message, dict):
+def _reply(
+    answer: dict[str, Any], parameters: Parameters, messages: Sequence[Mapping[str, Any]]
+) -> Reply:
+    found = read_completion(answer)
+    if found is None:
         raise _strange(parameters, answer, "chat completion")
-    failed = None
-    if message.get("refusal"):
-        failed = f"Model {parameters.model} refused: {scrub(message['refusal'], None)}."
-    elif reason == "content_filter":
-        failed = f"{parameters.host} filtered the answer of {parameters.model} (content_filter)."
-    elif reason == "length":
-        failed = (
-            f"The answer of {parameters.model} was cut off after {parameters.max_tokens} tokens; "
-            "raise max_tokens=, or use smaller tiles."
-        )
+    usage = found.usage or _most(parameters, messages)
+    count(replace(usage, calls=0))  # the call was counted when it was sent
+    failed = _ended_badly(found, parameters)
     if failed is not None:
         error = PermanentError(failed)
         error.usage = usage
         raise error
-    return Reply(_text(message.get("content")), usage)
+    return Reply(found.text, usage)
 
 
-def _first(items: Any) -> dict[str, Any]:
-    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
+def _ended_badly(found: Completion, parameters: Parameters) -> str | None:
+    """Return why a completion is no answer; None where it is one."""
+    if found.refusal:
+        return f"Model {parameters.model} refused: {scrub(found.refusal, None)}"
+    if found.filtered:
+        return f"{parameters.host} filtered the answer of {parameters.model} (content_filter)."
+    if found.cut_off:
+        return (
+            f"The answer of {parameters.model} was cut off at the limit of "
+            f"{parameters.max_tokens or 'its server'} tokens; raise max_tokens=, or use smaller "
+            "tiles."
+        )
+    return None
 
 
-def _text(content: Any) -> str:
-    """Return what was said; some gateways hand on the parts it came in."""
+def _most(parameters: Parameters, messages: Sequence[Mapping[str, Any]]) -> Usage:
+    """Return a call whose tokens nobody counted: at most as many as these."""
+    text = json.dumps([_without_pictures(one.get("content")) for one in messages])
+    picture = parameters.max_side**2 // _PATCH
+    return Usage(
+        1,
+        uncounted=1,
+        most_input=len(text) + picture,
+        most_output=parameters.max_tokens or _LONGEST_ANSWER,
+    )
+
+
+def _without_pictures(content: Any) -> Any:
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
-
-
-def _usage(counts: Any) -> Usage:
-    counts = counts if isinstance(counts, dict) else {}
-    read, written = (counts.get(f"{kind}_tokens") for kind in ("prompt", "completion"))
-    return Usage(1, *(count if isinstance(count, int) else 0 for count in (read, written)))
+        return [part for part in content if part.get("type") == "text"]
+    return content

@@ -42,7 +42,7 @@ class Parameters:
     quality: int = 90
     detail: str | None = None
     temperature: float | None = 0.0
-    max_tokens: int = 4096
+    max_tokens: int | None = 4096
     response_format: str = "json_schema"
     reasks: int = 2
     timeout: float = 120.0
@@ -66,7 +66,8 @@ class Parameters:
                 _check_texts(name, getattr(self, name))
         _check_number("max_side", self.max_side, 16, 16384, whole=True)
         _check_number("quality", self.quality, 1, 100, whole=True)
-        _check_number("max_tokens", self.max_tokens, 1, 10**7, whole=True)
+        if self.max_tokens is not None:
+            _check_number("max_tokens", self.max_tokens, 1, 10**7, whole=True)
         _check_number("reasks", self.reasks, 0, 10, whole=True)
         _check_number("timeout", self.timeout, 0.01, 86_400)
         if self.temperature is not None:
@@ -150,7 +151,7 @@ def settle(variant: str, given: Mapping[str, Any]) -> Parameters:
 
 def _takes_none(key: str) -> bool:
     """Return True if None says something that the default does not."""
-    return key in ("temperature", "api_key_env")
+    return key in ("temperature", "max_tokens", "api_key_env")
 
 
 def _refuse(key: str, known: Mapping[str, Any]) -> None:

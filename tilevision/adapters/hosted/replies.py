@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,21 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.hosted.imageencoding import Picture
+from tilevision.adapters.hosted.jsonanswers import Malformed, last_answer
 from tilevision.adapters.hosted.parameters import Parameters
 from tilevision.findings import Findings
 
 __all__ = ["Malformed", "read_tile", "read_verdict"]
 
-_THOUGHTS = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
 _BOX_KEYS = ("box", "bbox", "box_2d", "bbox_2d")
 _LABEL_KEYS = ("label", "class", "name")
 _LISTS = ("detections", "objects", "results")
 _SLACK = 0.5  # pixels a box may reach outside without a remark: rounding
-
-
-class Malformed(Exception):
-    """An answer that cannot be read; says why in words that the model can act on."""
 
 
 def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
@@ -40,7 +33,7 @@ def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
     Malformed
         If it is not JSON, or not of the form that was asked for.
     """
-    numbered = list(enumerate(_rows(_json(text)), 1))
+    numbered = list(enumerate(_rows(last_answer(text, _is_detections)), 1))
     if not numbered:
         return Findings()
     written = np.array([_box(row, parameters, number) for number, row in numbered])
@@ -81,34 +74,22 @@ def read_verdict(text: str) -> dict[str, Any]:
     Malformed
         If the answer is anything else: no verdict is no permission.
     """
-    answer = _json(text)
+    answer = last_answer(text, _is_verdict)
     if not isinstance(answer, Mapping) or not isinstance(answer.get("allowed"), bool):
         raise Malformed('it has no "allowed" that is true or false')
     return {"allowed": answer["allowed"], "reason": _line(answer.get("reason") or "")}
 
 
-def _json(text: str) -> Any:
-    """Return the JSON in an answer, be it fenced, or with words before and after it."""
-    text = _THOUGHTS.sub("", text).strip()
-    if not text:
-        raise Malformed("it is empty")
-    fenced = _FENCE.search(text)
-    candidates = [text, *([fenced[1].strip()] if fenced else [])]
-    spans = sorted((text.find(a), text.rfind(b) + 1) for a, b in ("{}", "[]"))
-    candidates += [text[start:end] for start, end in spans if 0 <= start < end]
-    complaint = "it is no JSON"
-    for candidate in candidates:
-        try:
-            return json.loads(candidate, parse_constant=_no_number)
-        except json.JSONDecodeError as error:
-            complaint = f"it is no JSON ({error.msg} at character {error.pos})"
-        except RecursionError:
-            complaint = "it is nested too deeply"
-    raise Malformed(complaint)
+def _is_detections(value: Any) -> bool:
+    """Return True if a value has the form of an answer about a tile."""
+    if isinstance(value, Mapping):
+        return any(key in value for key in _LISTS)
+    # An empty list in a sentence is no statement that nothing is there.
+    return isinstance(value, list) and bool(value) and all(isinstance(r, Mapping) for r in value)
 
 
-def _no_number(name: str) -> float:
-    raise Malformed(f"{name} is no number")
+def _is_verdict(value: Any) -> bool:
+    return isinstance(value, Mapping) and "allowed" in value
 
 
 def _rows(answer: Any) -> list[Any]:
@@ -127,12 +108,14 @@ def _rows(answer: Any) -> list[Any]:
 
 def _box(row: Mapping[str, Any], parameters: Parameters, number: int) -> list[float]:
     keys = [key for key in (parameters.boxes.key, *_BOX_KEYS) if key in row]
-    box = row[keys[0]] if keys else None
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+    given = row[keys[0]] if keys else None
+    sides = [_number(side) for side in given] if isinstance(given, list) else []
+    box = [side for side in sides if side is not None]
+    if len(sides) != 4 or len(box) != 4:
         raise Malformed(f'"{parameters.boxes.key}" of detection {number} is not four numbers')
     if parameters.boxes.order in ("xywh", "cxcywh") and (box[2] < 0 or box[3] < 0):
         raise Malformed(f"width or height of detection {number} is negative")
-    return [float(side) for side in box]
+    return box
 
 
 def _label(row: Mapping[str, Any], asked: Sequence[str], number: int) -> str:
@@ -150,9 +133,10 @@ def _score(row: Mapping[str, Any], number: int) -> float:
     score = row.get("score", row.get("confidence"))
     if score is None:
         return math.nan
-    if not _is_number(score) or not 0 <= score <= 1:
+    share = _number(score)
+    if share is None or not 0 <= share <= 1:
         raise Malformed(f'"score" of detection {number} is no number from 0 to 1')
-    return float(score)
+    return share
 
 
 def _text(row: Mapping[str, Any]) -> str | None:
@@ -160,9 +144,15 @@ def _text(row: Mapping[str, Any]) -> str | None:
     return str(text) if text else None
 
 
-def _is_number(value: Any) -> bool:
+def _number(value: Any) -> float | None:
+    """Return a number, also one that was written as a text; None where it is none."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) < 1e9
+    return float(value) if number and abs(value) < 1e9 else None
 
 
 def _line(text: Any) -> str:
