@@ -1,21 +1,17 @@
-"""The shape of the code: who may import whom, what is public, what importing costs."""
+"""The shape of the code: who may import whom, how large things are, what users read."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
+from collections import Counter
 
+import house
 import pytest
 
-import tilevision
-
-PACKAGE = Path(tilevision.__file__).parent
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 ANY = {"*"}
 
 # Part of the package to the parts it may import; `errors` and `checks` are open to all.
@@ -88,6 +84,7 @@ TABLE = {
     "__init__": ANY,
     "__main__": ANY,
 }
+OPEN = {"errors", "checks"}
 DISTRIBUTED = {"cluster", "fanout"}
 PUBLIC_FUNCTIONS = {
     *("analyze", "analyze_many", "plan", "start", "explore", "watch", "runs", "replay", "resume"),
@@ -97,43 +94,45 @@ HEAVY = {
     *("matplotlib", "ipywidgets", "distributed", "dask", "skimage", "scipy", "pandas", "shapely"),
     *("tifffile", "PIL", "anywidget", "diskcache", "tqdm", "click", "requests", "fsspec", "zarr"),
 }
-FILE_LINES = 350
+FILE_LINES = 600
+FUNCTION_LINES = 60
+SIBLINGS = 20
 
+# What is still to be done, each of them a debt: none is ever added here.
+CIRCLES_LEFT = {"schedule"}
+CROWDED = {"pipeline", "formats"}
+SAME_STEMS = {"state"}
+SAME_CLASSES = {
+    *(
+        "Commands",
+        "Batch",
+        "Report",
+        "Flight",
+        "Dispatch",
+        "Board",
+        "Preparation",
+        "Picture",
+        "Subject",
+    ),
+}
+WORDS_LEFT = {
+    *("adapters", "analysis", "checkpoint", "cli", "cluster", "evaluation", "events", "exporting"),
+    *("fanout", "files", "findings", "fingerprint", "geometry", "grid", "infer", "modelspec"),
+    *("moderation", "pipeline", "plot", "readiness", "regions", "result", "routing", "samples"),
+    *("schedule", "seams", "sources", "synthesis", "view", "errors", "codec", "batch", "history"),
+    *("api", "tiling", "checks", "catalogue"),
+}
 
-def _part(path):
-    """Return the part of the package that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def _imports(path):
-    """Yield the dotted names a file imports, anywhere in it, TYPE_CHECKING included."""
-    module = ".".join(["tilevision", *path.relative_to(PACKAGE).with_suffix("").parts])
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                package = module.split(".")
-                package = package if path.name == "__init__.py" else package[:-1]
-                above = package[: len(package) - node.level + 1]
-                base = ".".join([*above, base]).rstrip(".")
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            named = re.fullmatch(r"(tilevision(?:\.\w+)+)(?::\w+)?", node.value)
-            if named and _is_module(named[1]):
-                yield named[1]
-
-
-def _is_module(name):
-    """Return True if a dotted name is a file or folder of the package."""
-    path = PACKAGE.parent.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
-
-
-def _parts_imported(path):
-    names = [name.split(".") for name in _imports(path)]
-    return {name[1] for name in names if name[0] == "tilevision" and len(name) > 1}
+# A message begins like a sentence, or with what it is about: a value, a path, an option, a name.
+BEGINNING = re.compile(r"""[A-Z0-9'"“`{\[(<*./-]|[\w.]+(=|\(|\[|\.[a-z_])""")
+ENDING = re.compile(r"""([.?…]|\{\})[\])'"”]*$|pip install \S+$""")
+# Turns of phrase that stood in messages once and made readers stumble.
+DIALECT = re.compile(
+    r"\b(told|tells? of|is of (a|many|files)|are of files|lea(ve|ves|ving) it be|see to it"
+    r"|(hear|hears|heard) of|whatever lies|(go|goes|gone|going|went) on|let go of"
+    r"|has been begun)\b",
+    re.IGNORECASE,
+)
 
 
 def _ask(code):
@@ -142,61 +141,207 @@ def _ask(code):
     return json.loads(out.stdout)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_table(path):
-    """A file imports only parts that the table allows its part."""
-    part = _part(path)
-    assert part in TABLE, f"{part} is new: enter it in the table"
-    allowed = TABLE[part]
-    assert allowed is ANY or _parts_imported(path) <= allowed | {part, "errors", "checks"}
+# Who knows whom -----------------------------------------------------------------------------
 
 
-def test_every_import_is_seen():
+def test_imports_follow_the_table():
+    """A file imports only parts that the table allows its part; so do strings that name modules."""
+    unknown = house.PARTS - TABLE.keys()
+    assert not unknown, "new parts: enter them in the table"
+    wrong = {}
+    for path in house.FILES:
+        part = house.part(path)
+        found = house.parts_of([*house.imports(path), *house.named(path)])
+        if TABLE[part] is not ANY and not found <= TABLE[part] | {part} | OPEN:
+            wrong[house.module(path)] = found - TABLE[part] - {part} - OPEN
+    assert wrong == {}
+
+
+def test_the_table_allows_nothing_that_is_not_there():
+    """Its parts exist; a part that is gone, or was renamed, is no excuse for an import."""
+    allowed = set().union(*(allowed for allowed in TABLE.values() if allowed is not ANY))
+    assert set(TABLE) == house.PARTS
+    assert allowed <= house.PARTS
+
+
+def test_every_import_is_seen(tmp_path, monkeypatch):
     """The reading of imports understands each form, or the table would hold nothing."""
-    seen = set(_imports(PACKAGE / "analysis" / "resultdata.py"))
-    assert "tilevision.sources.ImageSource" in seen  # under TYPE_CHECKING
-    assert "tilevision.seams.merge" in seen  # within a function
-    assert "tilevision.analysis.digest.digest" in seen
-    named = set(_imports(PACKAGE / "adapters" / "table.py"))
-    assert "tilevision.adapters.hosted" in named  # by a string, as what is imported when wanted
+    file = tmp_path / "seen" / "file.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import tilevision.a\n"
+        "from tilevision.b import c\n"
+        "from . import d\n"
+        "from ..e import f\n"
+        "if TYPE_CHECKING:\n    from tilevision import g\n"
+        "def h():\n    from tilevision.i import j\n    return 'tilevision.k:load'\n"
+        "log = logging.getLogger('tilevision.l')\n"
+    )
+    monkeypatch.setattr(house, "PACKAGE", tmp_path)
+    seen = {name.removeprefix("tilevision.") for name in house.imports(file)}
+    assert seen == {"a", "b.c", "seen.d", "e.f", "g", "i.j"}
+    assert list(house.named(file)) == ["tilevision.k"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_the_cluster_knows_distributed(path):
+def test_no_module_imports_itself_by_way_of_others():
+    """No circle of imports, those within functions and under TYPE_CHECKING counted."""
+    circles = [
+        sorted(circle)
+        for circle in house.cycles()
+        if not {name.split(".")[1] for name in circle} <= CIRCLES_LEFT
+    ]
+    assert circles == []
+
+
+def test_a_circle_is_noticed(monkeypatch):
+    """Of modules that import one another through a third, each circle is named, and no more."""
+    graph = {
+        "a": {"b"},
+        "b": {"c"},
+        "c": {"a", "d"},
+        "d": set(),
+        "e": {"a"},
+        "f": {"g"},
+        "g": {"f"},
+    }
+    monkeypatch.setattr(house, "MODULES", {name: name for name in graph})
+    monkeypatch.setattr(house, "dependencies", graph.__getitem__)
+    assert house.cycles() == [{"a", "b", "c"}, {"f", "g"}]
+
+
+def test_only_the_cluster_knows_distributed():
     """Dask's cluster side is imported by `cluster` and `fanout` alone."""
-    roots = {name.split(".")[0] for name in _imports(path)}
-    assert "distributed" not in roots or _part(path) in DISTRIBUTED
+    users = {
+        house.part(path)
+        for path in house.FILES
+        if "distributed" in {name.split(".")[0] for name in house.imports(path)}
+    }
+    assert users <= DISTRIBUTED
+
+
+# How large things are -----------------------------------------------------------------------
+
+
+def test_files_stay_small():
+    """A file past 600 lines is two things."""
+    long = {house.module(p): len(p.read_text().splitlines()) for p in house.FILES}
+    assert {name: lines for name, lines in long.items() if lines > FILE_LINES} == {}
+
+
+def test_functions_stay_short():
+    """A function past 60 lines, its docstring aside, is several."""
+    long = [
+        f"{house.module(path)}.{node.name}"
+        for path in house.FILES
+        for node in house.nodes(path)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and house.lines(node) > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+def test_folders_stay_small():
+    """At most 20 modules lie side by side; past that they are grouped."""
+    beside = Counter(path.parent for path in house.FILES if path.name != "__init__.py")
+    crowded = {folder.name for folder, count in beside.items() if count > SIBLINGS}
+    assert crowded <= CROWDED
+
+
+def test_a_name_is_given_once():
+    """No two modules share a file name and no two classes a name: either can be searched for."""
+    stems = Counter(path.stem for path in house.FILES if not path.stem.startswith("__"))
+    classes = Counter(
+        node.name
+        for path in house.FILES
+        for node in house.nodes(path)
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {stem for stem, count in stems.items() if count > 1} <= SAME_STEMS
+    assert {name for name, count in classes.items() if count > 1} <= SAME_CLASSES
+
+
+# What users read ----------------------------------------------------------------------------
+
+
+def test_messages_are_sentences():
+    """Errors, warnings and notes begin with a capital letter, or a value, and end as sentences."""
+    odd = [
+        str(text)
+        for path in house.FILES
+        if house.part(path) not in WORDS_LEFT
+        for text in house.messages(path)
+        if not BEGINNING.match(text.words) or not ENDING.search(text.words)
+    ]
+    assert odd == []
+
+
+def test_users_read_plain_words():
+    """No string of the package, and no public docstring, has a turn that readers stumble over."""
+    texts = [(house.part(p), text) for p in house.FILES for text in house.strings(p)]
+    odd = [
+        f"{text}: {found[0]!r}"
+        for part, text in (*texts, *house.docstrings())
+        if part not in WORDS_LEFT and (found := DIALECT.search(text.words))
+    ]
+    assert odd == []
+
+
+@pytest.mark.parametrize(
+    ("words", "plain"),
+    [
+        ("There is no model 'x'. Known models: {}", True),
+        ("{} is damaged. Download it again.", True),
+        ("page= and dpi= only apply to files; this image is a numpy array.", True),
+        ("tv.resume() needs the image. Give image=.", True),
+        ("the image is damaged.", False),
+        ("The image is damaged", False),
+        ("The image is damaged; see below:", False),
+    ],
+)
+def test_sentences_are_known(words, plain):
+    """The patterns pass what is meant and stop what is not, or they would hold nothing."""
+    assert bool(BEGINNING.match(words) and ENDING.search(words)) is plain
+
+
+def test_messages_are_found(tmp_path, monkeypatch):
+    """Messages are read where errors are made, whichever way they are written."""
+    file = tmp_path / "said.py"
+    file.write_text(
+        "raise SourceError('a' 'b')\n"
+        "def f(x): return errors.RunError(f'{x} c' if x else 'd ' + x)\n"
+        "click.UsageError('e')\n"
+        "Metadata(notes=('f', g))\n"
+        "print('h')\n"
+    )
+    monkeypatch.setattr(house, "PACKAGE", tmp_path)
+    assert {text.words for text in house.messages(file)} == {"ab", "{} c", "d {}", "e", "f"}
+
+
+def test_every_public_name_has_a_docstring():
+    """What is public says what it is, and so do its public methods and properties."""
+    assert [text.place for _, text in house.docstrings() if not text.words] == []
+
+
+# What is public -----------------------------------------------------------------------------
 
 
 def test_no_module_is_named_like_a_public_function():
     """`tv.merge` is the function for ever: no submodule can take its place."""
-    assert not {_part(path) for path in MODULES} & PUBLIC_FUNCTIONS
+    assert not house.PARTS & PUBLIC_FUNCTIONS
 
 
 def test_public_names_stay_the_same_object():
-    """Resolving a public name twice, all others in between, gives the same object."""
-    changed = _ask(
-        "import json, tilevision as tv\n"
-        "first = {name: getattr(tv, name) for name in tv.__all__}\n"
-        "print(json.dumps([n for n in first if getattr(tv, n) is not first[n]]))"
-    )
-    assert changed == []
-
-
-def test_public_names_survive_the_import_of_every_module():
-    """Importing submodules afterwards replaces no public name."""
-    names = [
-        ".".join(["tilevision", *path.relative_to(PACKAGE).with_suffix("").parts])
-        for path in MODULES
-        if path.name not in ("__init__.py", "__main__.py")
-    ]
+    """Neither resolving the others nor importing every submodule replaces a public name."""
+    names = [name for name in house.MODULES if not name.endswith("__main__")]
     changed = _ask(
         "import importlib, json, tilevision as tv\n"
         "first = {name: getattr(tv, name) for name in tv.__all__}\n"
+        "def changed(): return [n for n in first if getattr(tv, n) is not first[n]]\n"
+        "one = changed()\n"
         f"for name in {names!r}: importlib.import_module(name)\n"
-        "print(json.dumps([n for n in first if getattr(tv, n) is not first[n]]))"
+        "print(json.dumps([one, changed()]))"
     )
-    assert changed == []
+    assert changed == [[], []]
 
 
 def test_a_model_imports_its_own_adapter_alone():
@@ -221,31 +366,3 @@ def test_the_shell_command_starts_cheap():
     """`tilevision --help` needs click, and no library that draws, reads or computes."""
     loaded = _ask("import json, sys, tilevision.cli; print(json.dumps(list(sys.modules)))")
     assert not {name.split(".")[0] for name in loaded} & (HEAVY - {"click"})
-
-
-def test_every_public_name_has_a_docstring():
-    """What is public says what it is, and so do its public methods and properties."""
-    bare = []
-    for name in tilevision.__all__:
-        thing = getattr(tilevision, name)
-        if not callable(thing):
-            continue
-        if not (thing.__doc__ or "").strip():
-            bare.append(name)
-        if inspect.isclass(thing):
-            bare += [
-                f"{name}.{key}"
-                for key, member in vars(thing).items()
-                if not key.startswith("_")
-                and (inspect.isfunction(member) or isinstance(member, (property, classmethod)))
-                and not inspect.getdoc(
-                    getattr(thing, key) if not isinstance(member, property) else member
-                )
-            ]
-    assert bare == []
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_stay_small(path):
-    """A file past 350 lines is asking to be two."""
-    assert len(path.read_text().splitlines()) < FILE_LINES
