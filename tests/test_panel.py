@@ -54,7 +54,7 @@ def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def _said(panel: Panel) -> str:
-    return str(panel._steering.words.value)
+    return str(panel._controls.words.value)
 
 
 def _headline(panel: Panel) -> str:
@@ -67,7 +67,7 @@ def _mine() -> list[str]:
 
 def _failed(panel: Panel) -> list[int]:
     """Numbers of the tiles that are listed as failed; a busy machine may list slow ones too."""
-    return [row[0] for row in panel._board.notable["rows"] if row[2] == "failed"]
+    return [row[0] for row in panel._tile_list.notable["rows"] if row[2] == "failed"]
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def make(elsewhere: Path) -> Iterator[Callable[..., Panel]]:
 
 
 def _run(panel: Panel) -> None:
-    _wait(lambda: not panel._steering.run.disabled)
+    _wait(lambda: not panel._controls.run.disabled)
     before = panel.run
-    panel._steering.run.click()
+    panel._controls.run.click()
     _wait(lambda: panel.run is not before and panel._screen.state.ended)
     _wait(lambda: "merged by" in _headline(panel))
 
@@ -106,29 +106,29 @@ def test_a_session(make, squares) -> None:
     panel._filters.classes.value = ("red",)
     _wait(lambda: "· 3 detections merged by seam" in _headline(panel))
     assert len(panel.result.findings) == 3
-    panel._saving.save.click()
-    _wait(lambda: "Saved" in panel._saving.words.value)
+    panel._export.save.click()
+    _wait(lambda: "Saved" in panel._export.words.value)
     assert len(json.loads(Path("detections.geojson").read_text())["features"]) == 3
 
     panel._screen.canvas.picked = [35.0, 25.0, 1.0]
-    _wait(lambda: panel._tile.widget.facts)
-    assert panel._tile.widget.facts["id"] == "r000c000"
-    assert panel._tile.widget.picture.startswith(b"\xff\xd8")
+    _wait(lambda: panel._inspector.widget.facts)
+    assert panel._inspector.widget.facts["id"] == "r000c000"
+    assert panel._inspector.widget.picture.startswith(b"\xff\xd8")
     assert panel._screen.canvas.outline == [0.0, 0.0, 118.0, 116.0]
-    panel._tile.widget.asked = ["run", 1, 1]
-    _wait(lambda: "found 1 detection" in panel._tile.widget.other.get("words", ""))
-    assert panel._tile.widget.other["labels"] == ["all"]
+    panel._inspector.widget.asked = ["run", 1, 1]
+    _wait(lambda: "found 1 detection" in panel._inspector.widget.other.get("words", ""))
+    assert panel._inspector.widget.other["labels"] == ["all"]
     assert len(panel.result.findings) == 3  # a trial changes nothing
 
     run_id = panel.run.id
     panel._replan()
     _wait(lambda: "0 to run, 12 stored already" in _said(panel))
-    panel._past.menu.value = run_id
-    panel._past.open.click()
+    panel._past_list.menu.value = run_id
+    panel._past_list.open.click()
     _wait(lambda: panel.run.id == run_id and "merged by" in _headline(panel))
     assert len(panel.result.findings) == 3
     panel._screen.canvas.picked = [35.0, 25.0, 2.0]
-    _wait(lambda: panel._tile.widget.rows.get("total"))
+    _wait(lambda: panel._inspector.widget.rows.get("total"))
 
 
 def test_a_failed_tile_is_retried_from_the_inspector(make, spots, tmp_path) -> None:
@@ -143,13 +143,13 @@ def test_a_failed_tile_is_retried_from_the_inspector(make, spots, tmp_path) -> N
     panel = make(spots, picky)
     _run(panel)
     (number,) = _failed(panel)
-    panel._board.picked = [number, 1]
-    _wait(lambda: panel._tile.widget.facts.get("can_retry"))
-    assert panel._tile.widget.facts["error"] == "PermanentError: not yet"
+    panel._tile_list.picked = [number, 1]
+    _wait(lambda: panel._inspector.widget.facts.get("can_retry"))
+    assert panel._inspector.widget.facts["error"] == "PermanentError: not yet"
     Path(mended).touch()
-    panel._tile.widget.asked = ["retry", -1, 1]
+    panel._inspector.widget.asked = ["retry", -1, 1]
     _wait(lambda: panel._screen.state.run_status == "complete")
-    _wait(lambda: panel._tile.widget.facts["status"] == "done")
+    _wait(lambda: panel._inspector.widget.facts["status"] == "done")
     _wait(lambda: _failed(panel) == [])
 
 
@@ -163,7 +163,7 @@ def test_filters_count_while_the_run_goes_on(make, spots, tmp_path) -> None:
         return [{"xmin": 1, "ymin": 1, "xmax": 9, "ymax": 9, "score": s} for s in (0.3, 0.8)]
 
     panel = make(spots, gated, batch_size=1, grid=tv.Grid(3, 4, overlap=0))
-    panel._steering.run.click()
+    panel._controls.run.click()
     _wait(lambda: panel._screen.state and panel._screen.state.counts.get("done", 0) > 1)
     panel._filters.score.value = 0.5
     _wait(lambda: "merged by seam" in _headline(panel))
@@ -188,13 +188,13 @@ def test_nothing_that_takes_long_keeps_the_notebook_waiting(make, spots, monkeyp
     monkeypatch.setattr(panel_module, "start", slow)
     monkeypatch.setattr(panel_module, "plan", slow)
     begun = time.monotonic()
-    panel._steering.run.click()
-    panel._choices.rows.value = 5
+    panel._controls.run.click()
+    panel._settings.rows.value = 5
     panel._filters.score.value = 0.3
     panel._screen.canvas.picked = [5.0, 5.0, 1.0]
     assert time.monotonic() - begun < 0.2
     assert entered.wait(20)
-    _wait(lambda: panel._tile.widget.facts)  # the inspector does not wait for the plan
+    _wait(lambda: panel._inspector.widget.facts)  # the inspector does not wait for the plan
     gate.set()
     _wait(lambda: "enough" in _said(panel))
 
@@ -206,12 +206,12 @@ def test_mistakes_are_one_line_in_the_panel(make, spots, tmp_path) -> None:
     path = tmp_path / "spots.png"
     Image.fromarray(spots).save(path)
     panel = make(path)
-    panel._choices.image.value = str(tmp_path / "none.png")
+    panel._settings.image.value = str(tmp_path / "none.png")
     _wait(lambda: "none.png" in _said(panel) and "tilevision-alarm" in _said(panel))
-    _wait(lambda: panel._steering.run.disabled)
-    panel._choices.image.value = str(path)
+    _wait(lambda: panel._controls.run.disabled)
+    panel._settings.image.value = str(path)
     _wait(lambda: "12 tiles" in _said(panel))
-    panel._choices.rows.value = 4000
+    panel._settings.rows.value = 4000
     _wait(lambda: "tilevision-alarm" in _said(panel) and "rows" in _said(panel))
 
 
@@ -224,8 +224,8 @@ def test_an_image_that_is_decoded_first_tells_how_far_it_is(make, spots, tmp_pat
     Image.fromarray(np.zeros((3000, 3000, 3), np.uint8)).save(path)
     panel = make(small)
     said: list[str] = []
-    panel._steering.words.observe(lambda change: said.append(change["new"]), names="value")
-    panel._choices.image.value = str(path)
+    panel._controls.words.observe(lambda change: said.append(change["new"]), names="value")
+    panel._settings.image.value = str(path)
     _wait(lambda: "3,000 × 3,000 px" in _said(panel))
     shares = [line for line in said if "Preparing the image: " in line]
     assert "100% of 27 MB in /" in shares[-1]
@@ -239,7 +239,7 @@ def test_a_cascade_chosen_in_the_panel_asks_the_second_model(make, spots, tmp_pa
         return [one | {"score": 0.5} for one in bright(pixels)]
 
     panel = make(spots, unsure, (all_of_it,))
-    tiles = panel._choices.model
+    tiles = panel._settings.model
     tiles.second.value = tiles.names.index("all_of_it")
     _wait(
         lambda: "Model: unsure, then all_of_it where a score lies in 0.25 to 0.60" in _said(panel)
@@ -264,15 +264,15 @@ def test_an_image_at_a_url_is_explored(make, spots, tmp_path) -> None:
         panel = make(server.put("spots.png", tmp_path / "spots.png") + "?token=hush-hush")
         _run(panel)
         assert len(panel.result.findings) == 12
-        shown = [_said(panel), _headline(panel), panel._choices.image.value, repr(panel)]
+        shown = [_said(panel), _headline(panel), panel._settings.image.value, repr(panel)]
         assert "spots.png" in shown[1] and not any("hush" in text for text in shown)
 
 
 def test_two_panels_run_at_once(make, spots) -> None:
     """Each shows its own run, and both finish."""
     first, second = make(spots), make(spots[:, ::-1].copy())
-    first._steering.run.click()
-    second._steering.run.click()
+    first._controls.run.click()
+    second._controls.run.click()
     for panel in (first, second):
         _wait(lambda panel=panel: panel.run and panel._screen.state.ended)
         _wait(lambda panel=panel: "12 detections merged" in _headline(panel))
@@ -290,10 +290,10 @@ def test_the_number_of_tiles_at_once_moves_while_it_runs(make, spots, tmp_path) 
         return []
 
     panel = make(spots, timed, batch_size=1, grid=tv.Grid(5, 6, overlap=0))
-    panel._steering.concurrency.value = 2
-    panel._steering.run.click()
+    panel._controls.concurrency.value = 2
+    panel._controls.run.click()
     _wait(lambda: panel._screen.state.counts.get("done", 0) > 3)
-    panel._steering.concurrency.value = 1
+    panel._controls.concurrency.value = 1
     known = panel._screen.state.counts["done"]
     _wait(lambda: panel._screen.state.counts["done"] >= min(known + 4, 30))  # it is heard of
     set_by = time.time()
@@ -321,23 +321,26 @@ def test_a_partial_run_is_opened_and_gone_on_with(make, spots, tmp_path) -> None
     first.close()
 
     stranger = make(spots)  # it has another model
-    _wait(lambda: "Cannot go on" in stranger._past.words.value)
-    assert "picky" in stranger._past.words.value and "Add a model" in stranger._past.words.value
-    assert stranger._past.resume.disabled and not stranger._past.open.disabled
+    _wait(lambda: "Cannot be resumed" in stranger._past_list.words.value)
+    assert (
+        "picky" in stranger._past_list.words.value
+        and "Add a model" in stranger._past_list.words.value
+    )
+    assert stranger._past_list.resume.disabled and not stranger._past_list.open.disabled
 
     second = make(spots, picky)
-    _wait(lambda: not second._past.resume.disabled)
-    assert second._past.menu.value == run_id
-    second._past.open.click()
-    _wait(lambda: "Resume goes on" in _said(second) and "1 of 12 tiles failed" in _said(second))
-    steering = second._steering
+    _wait(lambda: not second._past_list.resume.disabled)
+    assert second._past_list.menu.value == run_id
+    second._past_list.open.click()
+    _wait(lambda: "Resume keeps" in _said(second) and "1 of 12 tiles failed" in _said(second))
+    steering = second._controls
     _wait(lambda: not steering.retry.disabled and not steering.resume.disabled)
     Path(mended).touch()
     steering.retry.click()
     _wait(lambda: second._screen.state.run_status == "complete")
     assert isinstance(second.run, tv.pipeline.Run) and second.run.id == run_id
-    _wait(lambda: "all its tiles are done" in second._past.words.value)
-    assert second._past.resume.disabled
+    _wait(lambda: "all its tiles are done" in second._past_list.words.value)
+    assert second._past_list.resume.disabled
 
 
 def test_a_run_at_work_elsewhere_is_followed_not_steered(make, spots, tmp_path) -> None:
@@ -350,13 +353,13 @@ def test_a_run_at_work_elsewhere_is_followed_not_steered(make, spots, tmp_path) 
         return []
 
     worker = make(spots, gated, batch_size=1)
-    worker._steering.run.click()
+    worker._controls.run.click()
     _wait(lambda: worker._screen.state and worker._screen.state.counts.get("done", 0) > 1)
     other = make(spots, gated)
-    _wait(lambda: other._past.menu.value == worker.run.id)
-    other._past.open.click()
-    _wait(lambda: "Another process works on it" in _said(other))
-    buttons = other._steering.buttons
+    _wait(lambda: other._past_list.menu.value == worker.run.id)
+    other._past_list.open.click()
+    _wait(lambda: "Another process runs it" in _said(other))
+    buttons = other._controls.buttons
     assert all(buttons[name].disabled for name in ("pause", "resume", "cancel", "retry"))
     Path(gate).touch()
     _wait(lambda: other._screen.state.run_status == "complete")
@@ -384,8 +387,8 @@ def test_a_past_run_is_opened_on_its_own_image(make, spots, tmp_path) -> None:
     first = make(path)
     _run(first)
     second = make(spots[:, ::-1].copy())
-    _wait(lambda: second._past.menu.value == first.run.id)
-    second._past.open.click()
+    _wait(lambda: second._past_list.menu.value == first.run.id)
+    second._past_list.open.click()
     _wait(lambda: "spots.png" in _headline(second) and "merged by" in _headline(second))
 
 
@@ -395,7 +398,7 @@ def _session(image: np.ndarray, checkpoint: Path) -> tuple[Any, weakref.ref[Pane
     _wait(lambda: "tiles:" in _said(panel))
     _run(panel)
     panel._screen.canvas.picked = [35.0, 25.0, 1.0]
-    _wait(lambda: panel._tile.widget.facts)
+    _wait(lambda: panel._inspector.widget.facts)
     panel.close()
     panel._replan()  # what comes late starts nothing
     return panel.run, weakref.ref(panel)

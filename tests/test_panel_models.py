@@ -13,8 +13,8 @@ import pytest
 import tilevision as tv
 from tilevision.view import notebook
 from tilevision.view.panel.filters import Filters
-from tilevision.view.panel.settingsform import Choices
-from tilevision.view.panel.tilemodel import TileModel
+from tilevision.view.panel.modelmenu import TileModelMenu
+from tilevision.view.panel.settingsform import SettingsForm
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -29,17 +29,17 @@ def careful(pixels: np.ndarray) -> Any:
     return None
 
 
-def _choose_second(model: TileModel, name: str) -> None:
+def _choose_second(model: TileModelMenu, name: str) -> None:
     model.second.value = model.names.index(name)
 
 
-def _choices(model: Any = bright, **arguments: Any) -> Choices:
-    return Choices("a.png", model, (), arguments, lambda: None)
+def _choices(model: Any = bright, **arguments: Any) -> SettingsForm:
+    return SettingsForm("a.png", model, (), arguments, lambda: None)
 
 
 def test_a_second_model_makes_a_cascade() -> None:
     """It is asked for with the band that the slider shows, and said in words."""
-    model = TileModel([bright, careful])
+    model = TileModelMenu([bright, careful])
     assert model.value is bright and model.words == "bright"
     _choose_second(model, "careful")
     model.band.value = (0.3, 0.8)
@@ -54,7 +54,7 @@ def test_a_second_model_makes_a_cascade() -> None:
 def test_the_band_is_there_when_it_means_something() -> None:
     """Without a second model there is nothing to be unsure for; a route has its own rules."""
     route = tv.Route("blobs", [(tv.Detailed(0.5), "nuclei")])
-    model = TileModel([bright, route])
+    model = TileModelMenu([bright, route])
     assert model.band.layout.display == "none"
     _choose_second(model, "nuclei")
     assert model.band.layout.display is None
@@ -65,17 +65,17 @@ def test_the_band_is_there_when_it_means_something() -> None:
 
 def test_a_cascade_by_scores_is_shown_as_its_two_models() -> None:
     """It can be changed like one that was chosen; one that a function decides stays as it is."""
-    model = TileModel([tv.Cascade("blobs", bright, when=(0.1, 0.2))])
+    model = TileModelMenu([tv.Cascade("blobs", bright, when=(0.1, 0.2))])
     assert (model.menu.value, model.names[model.second.value]) == ("blobs", "bright")
     assert model.band.value == (0.1, 0.2)
     assert model.value.second is bright
     decided = tv.Cascade("blobs", bright, when=lambda findings: True)
-    assert TileModel([decided]).value is decided
+    assert TileModelMenu([decided]).value is decided
 
 
 def test_a_past_cascade_is_put_together_again() -> None:
     """From the panel's own models and the band of that run, not the one chosen now."""
-    model = TileModel([bright, careful])
+    model = TileModelMenu([bright, careful])
     told = {"kind": "cascade", "first": {"name": "bright"}, "second": {"name": "careful"}}
     made = model.called("bright then careful", told | {"when": [0.4, 0.5]})
     assert (made.first, made.second, made.when) == (bright, careful, (0.4, 0.5))

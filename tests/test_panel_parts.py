@@ -18,15 +18,16 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
 from tilevision.sources import open_source
+from tilevision.status import RunStatus
 from tilevision.view import notebook
-from tilevision.view.panel import exploring
+from tilevision.view.panel import panel as panel_module
+from tilevision.view.panel.controls import Tabs
+from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
-from tilevision.view.panel.jobs import Lane
+from tilevision.view.panel.jobs import JobQueue
 from tilevision.view.panel.modelmenu import ModelMenu
-from tilevision.view.panel.runcontrols import Steering
-from tilevision.view.panel.saving import Saving
-from tilevision.view.panel.settingsform import Choices
-from tilevision.view.panel.tabs import Tabs
+from tilevision.view.panel.runcontrols import RunControls
+from tilevision.view.panel.settingsform import SettingsForm
 
 
 def bright(pixels: np.ndarray) -> Any:
@@ -41,8 +42,8 @@ def _wait(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def _choices(image: Any = "a.png", model: Any = bright, **arguments: Any) -> Choices:
-    return Choices(image, model, (), arguments, lambda: None)
+def _choices(image: Any = "a.png", model: Any = bright, **arguments: Any) -> SettingsForm:
+    return SettingsForm(image, model, (), arguments, lambda: None)
 
 
 # Lanes --------------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ def _choices(image: Any = "a.png", model: Any = bright, **arguments: Any) -> Cho
 def test_of_one_kind_only_the_latest_job_waits() -> None:
     """A slider that was moved ten times while another job was at work asks for one answer."""
     gate, did = threading.Event(), []
-    lane = Lane("tilevision-test-lane", did.append)
+    lane = JobQueue("tilevision-test-lane", did.append)
     lane.put("first", gate.wait)
     for number in range(10):
         lane.put("slide", lambda number=number: did.append(number))
@@ -65,7 +66,7 @@ def test_of_one_kind_only_the_latest_job_waits() -> None:
 def test_a_lane_reports_errors_as_lines_and_goes_on() -> None:
     """A clear error is its message, any other says its kind too."""
     said: list[str] = []
-    lane = Lane("tilevision-test-lane", said.append)
+    lane = JobQueue("tilevision-test-lane", said.append)
     lane.put("a", lambda: (_ for _ in ()).throw(tv.GridError("too many rows")))
     lane.put("b", lambda: 1 / 0)
     lane.put("c", lambda: said.append("went on"))
@@ -76,7 +77,7 @@ def test_a_lane_reports_errors_as_lines_and_goes_on() -> None:
 
 def test_a_lane_without_work_has_no_thread_and_a_closed_one_does_none() -> None:
     """Nothing is left behind, and what comes late is forgotten."""
-    lane = Lane("tilevision-test-lane", print)
+    lane = JobQueue("tilevision-test-lane", print)
     lane.put("a", lambda: None)
     _wait(lambda: "tilevision-test-lane" not in [t.name for t in threading.enumerate()])
     lane.close()
@@ -207,19 +208,19 @@ def test_a_cell_at_work_is_told_of_after_a_while(monkeypatch) -> None:
     assert heard == {}
 
 
-# Steering -----------------------------------------------------------------------------------
+# RunControls -----------------------------------------------------------------------------------
 
 
-def _steering(**given: Any) -> Steering:
+def _steering(**given: Any) -> RunControls:
     actions = dict.fromkeys(("run", "pause", "resume", "cancel", "retry"), lambda: None)
-    return Steering(actions, given.get("concurrency"), lambda number: None)
+    return RunControls(actions, given.get("concurrency"), lambda number: None)
 
 
 @pytest.mark.parametrize(
     ("status", "failed", "ready", "enabled"),
     [
-        ("", 0, False, set()),
-        ("planned", 0, True, {"run"}),
+        (None, 0, False, set()),
+        (None, 0, True, {"run"}),
         ("running", 0, True, {"pause", "cancel"}),
         ("running", 2, True, {"pause", "cancel", "retry"}),
         ("paused", 0, True, {"resume", "cancel"}),
@@ -231,7 +232,7 @@ def _steering(**given: Any) -> Steering:
 def test_buttons_that_make_no_sense_cannot_be_pressed(status, failed, ready, enabled) -> None:
     """Each status of a run has its buttons."""
     steering = _steering()
-    steering.fit(status, failed=failed, ready=ready)
+    steering.fit(status and RunStatus(status), failed=failed, ready=ready)
     assert {name for name, made in steering.buttons.items() if not made.disabled} == enabled
 
 
@@ -239,8 +240,9 @@ def test_a_run_of_the_past_can_only_be_gone_on_with() -> None:
     """Where it cannot, neither Resume nor Retry; one of another process is steered there."""
     steering = _steering()
 
-    def enabled(status: str, failed: int, revivable: bool) -> set[str]:
-        steering.fit(status, failed=failed, ready=True, past=True, revivable=revivable)
+    def enabled(status: str, failed: int, resumable: bool) -> set[str]:
+        past = {"past": True, "resumable": resumable}
+        steering.fit(RunStatus(status), failed=failed, ready=True, **past)
         return {name for name, made in steering.buttons.items() if not made.disabled}
 
     assert enabled("partial", 2, True) == {"run", "resume", "retry"}
@@ -337,7 +339,7 @@ def test_a_models_own_score_is_offered_unless_the_user_chose_one() -> None:
 
 def test_the_format_changes_the_files_ending() -> None:
     """Whatever ending was there, also one of two parts."""
-    saving = Saving(lambda path: None)
+    saving = ExportForm(lambda path: None)
     saving.format.value = ".coco.json"
     assert saving.path.value == "detections.coco.json"
     saving.format.value = ".csv"
@@ -355,14 +357,14 @@ def test_explore_outside_a_notebook_is_one_clear_line() -> None:
 
 def test_an_argument_that_does_not_exist_is_one_clear_line(monkeypatch) -> None:
     """A typing mistake is named before anything is shown."""
-    monkeypatch.setattr(exploring, "require_notebook", lambda *names: None)
+    monkeypatch.setattr(panel_module, "require_notebook", lambda *names: None)
     with pytest.raises(tv.RunError, match="no argument 'gird'"):
         tv.explore(Path("a.png"), gird="8x8")
 
 
 def test_a_model_that_is_none_is_one_clear_line(monkeypatch) -> None:
     """What cannot be a model is refused before anything is shown."""
-    monkeypatch.setattr(exploring, "require_notebook", lambda *names: None)
+    monkeypatch.setattr(panel_module, "require_notebook", lambda *names: None)
     with pytest.raises(tv.ModelError, match="no model 'nuclie'"):
         tv.explore(Path("a.png"), "nuclie")
     with pytest.raises(tv.ModelError):

@@ -14,12 +14,10 @@ from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.view.panel.inspector import MOST_DETECTIONS, tile_facts, tile_rows
-from tilevision.view.panel.notable import notable
-from tilevision.view.panel.throughput import BINS, pace
-from tilevision.view.panel.tileview import tile_at
-from tilevision.view.picture.boxes import BoxLayer
-from tilevision.view.picture.hits import MOST_HITS, hits
+from tilevision.view.panel.inspector import MOST_DETECTIONS, tile_at, tile_facts, tile_rows
+from tilevision.view.panel.throughput import BINS, throughput
+from tilevision.view.panel.tilelist import notable_tiles
+from tilevision.view.picture.boxes import MOST_HITS, BoxLayer, hits
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 HOSTILE = ["<script>x</script>", "y" * 10_000, "\u202egnp.exe", "🔬"]
@@ -45,7 +43,7 @@ def test_the_chart_of_speed_holds_every_tile_once(timed) -> None:
     """Rates add up to the tiles done, and percentiles lie among the seconds that were measured."""
     tiles = _tiles(len(timed))
     events = [_done(t, when, s) for t, (when, s) in zip(tiles, timed, strict=True)]
-    said = pace(_state(len(tiles), events))
+    said = throughput(_state(len(tiles), events))
     assert len(said["rate"]) == len(said["median"]) == len(said["p95"]) <= BINS + 1
     bins = np.array(said["rate"]) * said["width"]
     assert bins.sum() == pytest.approx(len(tiles), rel=0.1, abs=0.01 * len(bins) * said["width"])
@@ -58,7 +56,7 @@ def test_the_chart_of_speed_holds_every_tile_once(timed) -> None:
 def test_restored_tiles_tell_nothing_of_the_speed() -> None:
     """A run that only restores has no chart."""
     tiles = _tiles(4)
-    assert pace(_state(4, [TileChanged(101.0, tile, "restored") for tile in tiles])) == {}
+    assert throughput(_state(4, [TileChanged(101.0, tile, "restored") for tile in tiles])) == {}
 
 
 def test_failed_throttled_saturated_and_slow_tiles_are_listed() -> None:
@@ -69,7 +67,7 @@ def test_failed_throttled_saturated_and_slow_tiles_are_listed() -> None:
     changes.append(TileChanged(102.0, tiles[11], "done", n_findings=300, saturated=True))
     changes.append(TileChanged(102.0, tiles[12], "throttled", attempt=3))
     changes.append(TileChanged(102.0, tiles[13], "failed", attempt=2, error="ValueError: <b>no"))
-    said = notable(_state(14, changes))
+    said = notable_tiles(_state(14, changes))
     assert [(row[0], row[2]) for row in said["rows"]] == [
         (13, "failed"),
         (12, "throttled"),
@@ -86,7 +84,7 @@ def test_the_list_is_bounded_and_its_counts_are_not() -> None:
     tiles = _tiles(10_000)
     state = _state(10_000, [TileChanged(101.0, tile, "failed", error="x") for tile in tiles])
     begun = time.process_time()
-    said = notable(state)
+    said = notable_tiles(state)
     assert time.process_time() - begun < 0.5  # measured 2 ms
     assert len(said["rows"]) == 300
     assert said["counts"] == {"failed": 10_000}

@@ -16,7 +16,7 @@ from tilevision.plot import STATUSES
 from tilevision.view.picture import boxes as boxes_module
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import alt_text, caption
-from tilevision.view.picture.viewstate import FINISHED, ViewState, fold, initial
+from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 TILES = Grid(2, 3).tiles((90, 60))
 BOX = (1, 2, 3, 4, "star")
@@ -42,7 +42,7 @@ def _facts(state: ViewState) -> tuple[object, ...]:
 events = st.lists(
     st.one_of(
         st.builds(
-            lambda i, status, when, n: _changed(i, status, when, n if status in FINISHED else 0),
+            lambda i, status, when, n: _changed(i, status, when, n if status.analysed else 0),
             st.integers(0, len(TILES) - 1),
             st.sampled_from(STATUSES),
             st.floats(1, 9),
@@ -78,7 +78,7 @@ def test_counts_add_up_and_only_finished_tiles_have_boxes(history) -> None:
     """Every tile is counted once, and no box stands on a tile that is not done."""
     state = fold(initial(TILES), history)
     assert sum(state.counts.values()) == len(TILES)
-    assert {STATUSES[state.status[i]] for i in state.boxes.filled} <= set(FINISHED)
+    assert all(STATUSES[state.status[i]].analysed for i in state.boxes.filled)
     assert sum(state.boxes.counts.values()) == len(state.boxes)
 
 

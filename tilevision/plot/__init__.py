@@ -1,4 +1,4 @@
-"""Drawing an image, its tiles and its findings: pure matplotlib, no pyplot, no global state."""
+"""Drawing an image, its tiles and its findings: matplotlib without pyplot or global state."""
 
 from __future__ import annotations
 

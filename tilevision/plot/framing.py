@@ -1,6 +1,6 @@
-"""What stands around the picture of a result: figure, title, note and legend.
+"""The frame around the picture of a result: figure, title, note and legend.
 
-Imports matplotlib, so it is loaded when something is drawn, not before.
+Imports matplotlib, so it is loaded only when something is drawn.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _legend(axes: Axes, keys: Sequence[Key], page_width: float) -> None:
         return
     legend = axes.legend(
         handles=[_handle(key) for key in keys],
-        labels=["-"] * len(keys),  # the words go in below: as a label, "_x" and "$" have a meaning
+        labels=["-"] * len(keys),  # the words follow below: in a label, "_x" and "$" have a meaning
         ncols=min(_columns(page_width), len(keys)),
         loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=0.6, borderpad=0,
         frameon=False, fontsize=9, handlelength=1.8, handleheight=1.1, columnspacing=1.6,

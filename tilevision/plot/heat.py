@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ALPHA", "draw_heat", "heat_colours", "heat_keys"]
 
-_COLOURS = "cividis"  # evenly bright for all kinds of sight
+_COLOURS = "cividis"  # readable with any colour vision
 ALPHA = 0.55
 _STEPS = (0.0, 0.5, 1.0)
 
 
 def draw_heat(axes: Axes, heat: Heatmap, label: str) -> None:
-    """Draw the probability of class `label`, clear where no tile has any.
+    """Draw the probability of class `label`; transparent where there is none.
 
     The coordinates of the axes are pixels of the full-resolution image.
     """
@@ -47,7 +47,7 @@ def heat_colours(share: float) -> tuple[float, float, float, float]:
 
 
 def heat_keys(label: str) -> list[Key]:
-    """Return what the colours of `draw_heat` mean."""
+    """Return the legend of `draw_heat`."""
     from matplotlib.colors import to_hex
 
     return [

@@ -1,4 +1,4 @@
-"""Labels as text that can be shown: they come from models, and nobody vouches for them."""
+"""Labels as text that is safe to show: they come from models and may hold anything."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ LIMIT = 40
 
 
 def shown(label: str, limit: int = LIMIT) -> str:
-    """Return `label` on one line, at most `limit` characters, nothing invisible in it.
+    """Return `label` on one line, with at most `limit` characters and without invisible ones.
 
-    Control characters and those that turn the direction of the text around are what a
-    label could use to pass for something else on the page.
+    With control characters, or those that reverse the direction of the text, a label could
+    look like something else on the page.
     """
-    # No more than can matter is looked at: a label may have millions of characters.
+    # A label may have millions of characters: look only at those that can be shown.
     text = "".join(_visible(char) for char in str(label)[: 8 * limit])
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def drawable(label: str, limit: int = LIMIT) -> str:
-    """Return `shown`, with a box in place of what matplotlib's font cannot draw."""
+    """Return `shown`, with a box for each character that is not in matplotlib's font."""
     return "".join(char if _in_font(char) else "□" for char in shown(label, limit))
 
 

@@ -1,4 +1,4 @@
-"""How statuses and classes look: a colour and a hatch each, so that no reader needs colour.
+"""The look of statuses and classes: statuses have a hatch as well, so none depends on colour.
 
 Status colours are those of Okabe and Ito (2008), told apart by people with any of the
 common colour vision deficiencies.
@@ -12,6 +12,8 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tilevision.status import TileStatus
 
 __all__ = [
     "PERIOD",
@@ -37,7 +39,7 @@ class StatusStyle:
     glyph : str
         One character, for text.
     hatch : str
-        Matplotlib's name of the pattern: ``"/"``, ``"."``, …; empty for none.
+        Matplotlib's name of the pattern, such as ``"/"`` or ``"."``; empty for none.
     fill, stroke, edge : float
         Opacity of the tile's area, of its hatch and of its edge, 0 to 1.
     """
@@ -50,16 +52,16 @@ class StatusStyle:
     edge: float
 
 
-# A finished tile is left clear: what matters there is the picture and its boxes.
-STYLES: Mapping[str, StatusStyle] = {
-    "pending": StatusStyle("#5F6B76", "·", "", 0.55, 0.0, 0.4),
-    "running": StatusStyle("#56B4E9", "▸", "/", 0.28, 0.85, 0.85),
-    "done": StatusStyle("#009E73", "✓", "", 0.0, 0.0, 0.6),
-    "restored": StatusStyle("#0072B2", "↺", ".", 0.0, 0.4, 0.6),
-    "retrying": StatusStyle("#E69F00", "↻", "\\", 0.35, 0.9, 0.9),
-    "throttled": StatusStyle("#CC79A7", "‖", "-", 0.4, 0.9, 0.9),
-    "failed": StatusStyle("#D55E00", "✕", "x", 0.45, 1.0, 1.0),
-    "skipped": StatusStyle("#1B1B1B", "–", "|", 0.55, 0.75, 0.75),
+# A finished tile is left clear, to show the image and the boxes.
+STYLES: Mapping[TileStatus, StatusStyle] = {
+    TileStatus.PENDING: StatusStyle("#5F6B76", "·", "", 0.55, 0.0, 0.4),
+    TileStatus.RUNNING: StatusStyle("#56B4E9", "▸", "/", 0.28, 0.85, 0.85),
+    TileStatus.DONE: StatusStyle("#009E73", "✓", "", 0.0, 0.0, 0.6),
+    TileStatus.RESTORED: StatusStyle("#0072B2", "↺", ".", 0.0, 0.4, 0.6),
+    TileStatus.RETRYING: StatusStyle("#E69F00", "↻", "\\", 0.35, 0.9, 0.9),
+    TileStatus.THROTTLED: StatusStyle("#CC79A7", "‖", "-", 0.4, 0.9, 0.9),
+    TileStatus.FAILED: StatusStyle("#D55E00", "✕", "x", 0.45, 1.0, 1.0),
+    TileStatus.SKIPPED: StatusStyle("#1B1B1B", "–", "|", 0.55, 0.75, 0.75),
 }
 STATUSES = tuple(STYLES)
 

@@ -1,4 +1,4 @@
-"""A result as a figure: the image, its tiles by status, its findings, and what is missing."""
+"""A result as a figure: the image, its tiles by status, its findings, and missing tiles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["draw_overlay", "draw_result"]
 LONGEST_SIDE = 2048  # px read of the image
 MAX_POLYGONS = 3000
 _HALO = "#00000080"
-_DASHES = (0, (5, 3))  # a region's outline: no detection is drawn dashed
+_DASHES = (0, (5, 3))  # a region's outline: detections are never dashed
 
 
 def draw_result(
@@ -48,7 +48,7 @@ def draw_result(
     outline: Sequence[NDArray[np.float64]] = (),
     heat: tuple[Heatmap, str] | None = None,
 ) -> Figure:
-    """Draw a result with its title, what is missing, and a legend that counts in words.
+    """Draw a result with its title, missing tiles, and a legend with counts.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def draw_result(
     size : tuple of int, optional
         Width and height at full resolution; where `image` is an array at another one.
     title : str
-        Shown as it is, never read as markup.
+        Shown as plain text, never as markup.
     note : str
-        One line below it, such as how much of the image was analysed. Where a tile was
+        One line below the title, such as how much of the image was analysed. If tiles were
         not analysed and no note is given, this line says so.
     outline : sequence of array (k, 2)
-        Closed rings x, y of the region that was asked for, full-resolution pixels.
+        Closed rings x, y of the analysed region, full-resolution pixels.
     heat : (Heatmap, str), optional
-        Probabilities of tiles, and the class to show.
+        Probabilities of the tiles, and the class to show.
 
     Returns
     -------

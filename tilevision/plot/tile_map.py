@@ -1,4 +1,4 @@
-"""Which tile each pixel of a picture belongs to, and that picture coloured by status."""
+"""The tile of each pixel of a picture, and the picture coloured by status."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.plot.palette import PERIOD, STATUSES, STYLES, hatch_pattern, rgb
+from tilevision.status import TileStatus
 
 __all__ = ["TileMap", "status_codes"]
 
-SMALLEST_EDGED = 7  # px: below it, edges would cover the tile
+SMALLEST_EDGED = 7  # px: in smaller tiles, edges would hide the tile
 _CELLS = PERIOD * PERIOD
 _EDGE = _CELLS  # the column of the colour table after those of the hatch
 
@@ -21,8 +22,8 @@ _EDGE = _CELLS  # the column of the colour table after those of the hatch
 class TileMap:
     """The tiles as a picture of `shape` over the region `view` of the image.
 
-    Where tiles overlap, each keeps its half. Built once a view; `paint` costs a table
-    look-up a pixel, however many tiles there are.
+    Where tiles overlap, each gets half of the overlap. Built once per view; `paint` costs
+    one table look-up per pixel, for any number of tiles.
 
     Parameters
     ----------
@@ -60,13 +61,13 @@ class TileMap:
 def status_codes(statuses: Sequence[str]) -> NDArray[np.uint8]:
     """Return the position in `STATUSES` of each status."""
     position = {status: code for code, status in enumerate(STATUSES)}
-    return np.array([position[status] for status in statuses], dtype=np.uint8)
+    return np.array([position[TileStatus(status)] for status in statuses], dtype=np.uint8)
 
 
 def _lattice(
     boxes: NDArray[np.float64], xs: NDArray[np.float64], ys: NDArray[np.float64]
 ) -> NDArray[np.int32] | None:
-    """Return the tile of each pixel where tiles stand in rows and columns, else None."""
+    """Return the tile of each pixel if the tiles form rows and columns, else None."""
     columns, rows = _spans(boxes[:, [0, 2]]), _spans(boxes[:, [1, 3]])
     if columns is None or rows is None or len(columns[0]) * len(rows[0]) > 4 * len(boxes) + 64:
         return None
@@ -78,7 +79,7 @@ def _lattice(
 def _spans(
     spans: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]] | None:
-    """Return the distinct spans in order and each tile's number, unless one holds another."""
+    """Return the distinct spans in order and each tile's number; None if one contains another."""
     unique, number = np.unique(spans, axis=0, return_inverse=True)
     ordered = (np.diff(unique, axis=0) > 0).all()
     return (unique, number.reshape(-1)) if ordered else None
@@ -97,7 +98,7 @@ def _which(spans: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.in
 def _painted(
     boxes: NDArray[np.float64], xs: NDArray[np.float64], ys: NDArray[np.float64]
 ) -> NDArray[np.int32]:
-    """Return the tile of each pixel, the smaller over the larger."""
+    """Return the tile of each pixel, smaller tiles above larger ones."""
     index = np.full((len(ys), len(xs)), -1, dtype=np.int32)
     left, right = np.searchsorted(xs, boxes[:, 0]), np.searchsorted(xs, boxes[:, 2])
     top, bottom = np.searchsorted(ys, boxes[:, 1]), np.searchsorted(ys, boxes[:, 3])
@@ -123,7 +124,7 @@ def _edges(
 
 
 def _table() -> NDArray[np.uint32]:
-    """Return the colour of every status at every place of its hatch, and at its edge."""
+    """Return the colour of every status, for each pixel of its hatch and for its edge."""
     table = np.zeros((len(STATUSES) + 1, _CELLS + 1, 4), dtype=np.uint8)
     for row, style in enumerate(STYLES.values()):
         table[row, :, :3] = rgb(style.colour)

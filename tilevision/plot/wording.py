@@ -1,4 +1,4 @@
-"""What the figure of a result says in words: its heading and the entries of its legend."""
+"""The text of a result's figure: its heading and the entries of its legend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.plot.labels import drawable
 from tilevision.plot.palette import STATUSES, STYLES, class_colours
+from tilevision.status import TileStatus
 
 __all__ = [
     "OUTLINE",
@@ -25,7 +26,6 @@ __all__ = [
 OUTLINE = "#FFFFFF"
 
 MAX_CLASSES = 8
-_ACCOUNTED = ("done", "restored", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Heading:
 
     @property
     def n_lines(self) -> int:
-        """How many lines there are to draw."""
+        """Number of lines to draw."""
         return bool(self.title) + bool(self.note)
 
 
 def heading_for(title: str, note: str, tiles: Sequence[tuple[Tile, str]]) -> Heading:
-    """Return the heading; where tiles are missing it says so, whatever the caller gave."""
-    missing = sum(status not in _ACCOUNTED for _, status in tiles)
+    """Return the heading; if tiles are missing and there is no note, it says so."""
+    missing = sum(not TileStatus(status).finished for _, status in tiles)
     if missing and not note:
         note = f"INCOMPLETE: {missing:,} of {len(tiles):,} tiles were not analysed."
     return Heading(title, note, warning=missing > 0)
@@ -69,7 +69,7 @@ def colours_of(findings: Findings) -> dict[str, str]:
 
 
 def status_keys(tiles: Sequence[tuple[Tile, str]]) -> list[Key]:
-    """Return a legend entry for each tile status there is, with its count."""
+    """Return a legend entry with the count of each tile status."""
     counts = Counter(status for _, status in tiles)
     keys = []
     for status in filter(counts.get, STATUSES):
@@ -80,7 +80,7 @@ def status_keys(tiles: Sequence[tuple[Tile, str]]) -> list[Key]:
 
 
 def region_keys(outline: Sequence[object]) -> list[Key]:
-    """Return a legend entry for the outline of a region, where there is one."""
+    """Return a legend entry for the outline of a region, if there is one."""
     return [Key("region", OUTLINE, line=True, dashed=True)] if outline else []
 
 

@@ -1,4 +1,4 @@
-"""The live view of a run, below the cell that asked for it."""
+"""The live view of a run, below the cell that opened it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tilevision.errors import RunError, TilevisionError
 from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
 from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.screen import Screen
-from tilevision.view.picture.snapshot import Still
+from tilevision.view.picture.snapshot import Snapshot
 from tilevision.view.picture.subject import Watched
 from tilevision.view.picture.viewstate import ViewState
 
@@ -30,35 +30,35 @@ def watch(
     *,
     image: Any = None,
 ) -> LiveView:
-    """Show a run in the notebook while it goes on: its tiles by status, its boxes as they come.
+    """Show a run in the notebook while it is going: its tiles by status and its detections.
 
-    Returns at once; the picture goes on in this cell's output, whatever other cells do.
-    Scroll and drag in it to look closer. A saved notebook keeps its last state as a picture.
+    Returns immediately; the picture keeps updating in this cell's output while other cells run.
+    Scroll and drag in it to look closer. A saved notebook keeps the last state as a picture.
 
     Parameters
     ----------
     run : Run or str
-        From `tilevision.start`; or the id of a run that another notebook or process carries
-        out, as `tilevision.runs` lists it: its history is shown, then what happens. Of a run
-        of many images, one image after the other as its turn comes.
+        A run that `tilevision.start` returned; or the id of a run in another notebook or
+        process, as `tilevision.runs` lists it: what has happened is shown first, then what
+        happens. For a multi-image run, its images are shown one after the other.
     checkpoint : path-like
         For an id: the run's folder.
     image : optional
-        For the id of a run of one image: where it is now, if it is not where it was. Without
-        its image, a run is shown on grey.
+        For the id of a single-image run: where the image is now, if it was moved. A run
+        without its image is shown on grey.
 
     Returns
     -------
     LiveView
-        Call its ``close()`` to end it early.
+        Call its ``close()`` to stop it early.
 
     Raises
     ------
     RunError
-        Outside a notebook, if there is no such run, if `run` is not a run, or if no image of
-        a run of many has been begun.
+        Outside a notebook, if there is no such run, if `run` is not a run, or if a multi-image
+        run has not started its first image.
     SourceError
-        If `image` cannot be opened, or is not what the run analysed.
+        If `image` cannot be opened, or is not the image that the run analysed.
     """
     if isinstance(run, str):
         view = _view_of(run, checkpoint, image)
@@ -67,8 +67,8 @@ def watch(
         view = LiveView(run)
     else:
         raise RunError(
-            f"cannot watch {run!r:.80}; give what tv.start(...) returned, as in "
-            "run = tv.start(image, model=...); tv.watch(run), or a run's id"
+            f"Cannot watch {run!r:.80}. Pass the run that tv.start(...) returned, as in "
+            "run = tv.start(image, model=...); tv.watch(run), or a run's id."
         )
     view.display()
     return view
@@ -85,8 +85,8 @@ def _view_of(run_id: str, checkpoint: str | os.PathLike[str], image: Any) -> Liv
         return LiveView(followed)
     if image is not None:
         raise RunError(
-            f"run {run_id} is of many images, and image= is one; watch the run of that image, "
-            f"as tv.runs(images={run_id!r}) lists it"
+            f"Run {run_id} has several images, so image= does not apply. Watch the run of one "
+            f"image; tv.runs(images={run_id!r}) lists them."
         )
     many = FollowedMany(run_id, checkpoint)
     require_notebook("tv.watch", instead)
@@ -100,11 +100,11 @@ class LiveView:
     ----------
     run : Watched
     clock : callable
-        Returns the time that the picture is of, seconds since the epoch.
+        Returns the time that the picture shows, seconds since the epoch.
     """
 
     def __init__(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
-        self._still = Still()
+        self._snapshot = Snapshot()
         self._screen = Screen(self._keep)
         self._cell: int | None = None
         self.widget: Any = self._screen.canvas
@@ -112,31 +112,31 @@ class LiveView:
 
     @property
     def state(self) -> ViewState:
-        """What the view knows of the run, as of its last frame."""
+        """The state of the run in the last frame."""
         state = self._screen.state
         assert state is not None  # it shows a run from the start
         return state
 
     @property
     def frames(self) -> int:
-        """How many have been drawn."""
+        """Number of frames drawn so far."""
         return self._screen.frames
 
     def display(self) -> None:
-        """Show the picture below the current cell, once more if need be."""
+        """Show the picture below the current cell; it may be shown several times."""
         display(self.widget)
-        self._still.display(self._screen.text)
+        self._snapshot.display(self._screen.text)
         self._cell = cell_number()
         self._screen.poke()
 
     def close(self) -> None:
-        """End the view; its last picture stays. The run goes on."""
+        """Close the view; its last picture stays. The run continues."""
         self._screen.close()
 
     def _keep(self, state: ViewState, frame: Frame, text: str) -> None:
         run = self._screen.run
         self.widget.link = safe_link(getattr(run, "dashboard_link", None))
-        self._still.update(frame, text, now=state.ended)
+        self._snapshot.update(frame, text, now=state.ended)
 
     def _ipython_display_(self) -> None:
         # As the last value of the cell that displayed it, it is there already.
@@ -148,18 +148,18 @@ class LiveView:
 
 
 class SeriesView(LiveView):
-    """The picture of a run of many images: of each as its turn comes, until the run is over.
+    """The picture of a multi-image run: one image after the other until the run ends.
 
     Parameters
     ----------
     many : FollowedMany
     checkpoint : path-like
-        Its folder.
+        The run's folder.
 
     Raises
     ------
     RunError
-        If no image has been begun.
+        If no image has been started.
     """
 
     def __init__(self, many: FollowedMany, checkpoint: str | os.PathLike[str]) -> None:
@@ -168,7 +168,9 @@ class SeriesView(LiveView):
         many.news()
         first = self._next("")
         if first is None:
-            raise RunError(f"no image of run {many.id} has been begun; watch it a little later")
+            raise RunError(
+                f"Run {many.id} has not started its first image yet. Try again in a moment."
+            )
         super().__init__(first)
         name = f"tilevision-view-images-{many.id}"
         self._mover = threading.Thread(target=self._move_on, args=(first.id,), name=name)
@@ -176,7 +178,7 @@ class SeriesView(LiveView):
         self._mover.start()
 
     def close(self) -> None:
-        """End the view; its last picture stays. The run goes on."""
+        """Close the view; its last picture stays. The run continues."""
         self._closed.set()
         self._mover.join(timeout=10)
         super().close()
@@ -187,7 +189,7 @@ class SeriesView(LiveView):
             try:
                 self._many.news()
                 run = self._next(shown)
-            except TilevisionError:  # its journal is about to be written, or was just removed
+            except TilevisionError:  # its journal is being written, or was just removed
                 run = None
             if run is not None:
                 shown = run.id
@@ -195,7 +197,7 @@ class SeriesView(LiveView):
             over = self._many.over
 
     def _next(self, shown: str) -> Watched | None:
-        """Return the run of the image whose turn it is, where that is not the one `shown`."""
+        """Return the run of the current image, unless it is the one `shown`."""
         from tilevision.history import FollowedRun
 
         image = self._many.in_turn(shown)

@@ -1,4 +1,4 @@
-"""The notebook that the code runs in: whether there is one, and showing things in it."""
+"""The notebook that the code runs in: whether there is one, and displaying things in it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _LINK = re.compile(r"https?://|/(?![/\\])")
 
 
 def require_notebook(name: str, instead: str) -> None:
-    """Refuse to draw where nobody would see it.
+    """Raise an error where nothing can be displayed.
 
     Raises
     ------
     RunError
-        Outside a notebook; says what to use there instead of the function `name`.
+        Outside a notebook; its message says what to use instead of the function `name`.
     """
     if getattr(_shell(), "kernel", None) is None:
         raise RunError(
-            f"{name} draws in a notebook, and this is none; use {instead} here, "
-            "or open one with: tilevision lab"
+            f"{name} draws in a notebook, but this is not a notebook. Use {instead} here, "
+            "or open a notebook with: tilevision lab"
         )
 
 
 def display(value: Any, **options: Any) -> Any:
-    """Show `value` below the current cell; returns its handle where one was asked for."""
+    """Show `value` below the current cell; returns its handle if one was requested."""
     from IPython import display
 
     show: Any = display.display  # carries no types
@@ -38,17 +38,17 @@ def display(value: Any, **options: Any) -> Any:
 
 
 def cell_number() -> int | None:
-    """Return the number of the cell at work; None outside a notebook."""
+    """Return the number of the running cell; None outside a notebook."""
     return getattr(_shell(), "execution_count", None)
 
 
 def variable(name: str) -> Any:
-    """Return what the notebook's cells call `name`; None where they have nothing of the name."""
+    """Return the notebook's variable `name`; None if there is none."""
     return getattr(_shell(), "user_ns", {}).get(name)
 
 
 def safe_link(link: str | None) -> str:
-    """Return an address that may be put into the page, else nothing.
+    """Return the address if it is safe to put into the page, else an empty string.
 
     Behind a proxy, Dask's template ``distributed.dashboard.link`` gives a path of this server.
     """
@@ -56,14 +56,14 @@ def safe_link(link: str | None) -> str:
 
 
 class CellWatch:
-    """Tells when a cell has been at work for a while and no click is heard until it ends.
+    """Reports when a cell has been running for a while and blocks all clicks until it ends.
 
-    Never where the kernel has subshells: JupyterLab 4.4 and later send clicks to one.
+    Reports nothing if the kernel has subshells: JupyterLab 4.4 and later send clicks to one.
 
     Parameters
     ----------
     on_busy : callable
-        Given True after `seconds` of a cell, on a thread, and False at its end.
+        Given True on a thread when a cell has run for `seconds`, and False when it ends.
     seconds : float
     """
 
@@ -78,7 +78,7 @@ class CellWatch:
                 self._events.register(name, ours)
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         if self._timer is not None:
             self._timer.cancel()
         if self._events is not None:

@@ -1,4 +1,4 @@
-"""The picture of a run that is over, as it happened."""
+"""The picture of a run that has ended, as it happened."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def replay(
     seconds: float = 10,
     image: Any = None,
 ) -> LiveView:
-    """Show in the notebook how a run went, from its journal; returns at once.
+    """Show in the notebook how a run went, from its journal; returns immediately.
 
     Parameters
     ----------
     run_id : str
-        As `tilevision.runs` lists it.
+        Id of the run, as `tilevision.runs` lists it.
     checkpoint : path-like
-        Its folder.
+        The run's folder.
     seconds : float
-        That the whole run is squeezed into; what the caption says of time and speed is the
-        run's own. Time in which it was stopped or paused is left out.
+        Duration of the replay. The caption shows the run's own times and speeds. Pauses and
+        interruptions are left out.
     image : optional
-        Where the run's image is now, if it is not where it was.
+        Where the run's image is now, if it was moved.
 
     Returns
     -------
@@ -40,9 +40,9 @@ def replay(
     Raises
     ------
     RunError
-        If there is no such run, it is still at work, or this is no notebook.
+        If there is no such run, it is still running, or this is not a notebook.
     SourceError
-        If `image` cannot be opened, or is not what the run analysed.
+        If `image` cannot be opened, or is not the image that the run analysed.
     """
     from tilevision.history import ReplayedRun
 

@@ -1,1 +1,1 @@
-"""The controls of the panel: forms, buttons, lists and what they do."""
+"""The panel's controls: settings, run buttons, filters, lists, and what they do."""

@@ -1,4 +1,4 @@
-"""What counts as a detection: thresholds, classes and the merge, changed without inference."""
+"""Filters: minimum score, classes and merge, changed without running the model again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import ipywidgets as widgets
 from tilevision.grid import Tile
 from tilevision.plot import shown
 from tilevision.result import Result
-from tilevision.view.panel.form import button, column, control, menu, option, visible
+from tilevision.view.panel.controls import button, column, control, menu, option, visible
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.heatlayer import TileHeat, tile_heat
@@ -20,16 +20,16 @@ from tilevision.view.picture.heatlayer import TileHeat, tile_heat
 __all__ = ["Filters"]
 
 METHODS = (
-    ("seam: joins what seams cut", "seam"),
-    ("nms: drops the weaker", "nms"),
-    ("nmm: unites", "nmm"),
-    ("wbf: averages", "wbf"),
-    ("none: as the tiles saw it", "none"),
+    ("seam: join objects cut by seams", "seam"),
+    ("nms: drop the weaker one", "nms"),
+    ("nmm: unite", "nmm"),
+    ("wbf: average", "wbf"),
+    ("none: every tile on its own", "none"),
 )
-METRICS = (("IoU: shared by both", "iou"), ("IoS: shared by the smaller", "ios"))
+METRICS = (("IoU: share of both", "iou"), ("IoS: share of the smaller", "ios"))
 CLASSES_SHOWN = 200
-OFF = "\0off"  # no class is called so
-HEATS = (("of the class that varies most", None), ("none", OFF))
+OFF = "\0off"  # not the name of any class
+HEATS = (("the class that varies most", None), ("none", OFF))
 
 
 class Filters:
@@ -40,7 +40,7 @@ class Filters:
     min_score, classes, merge
         Initial values, as `tilevision.start` takes them.
     on_change : callable
-        Called when one was moved.
+        Called after one was changed.
     """
 
     def __init__(
@@ -51,34 +51,19 @@ class Filters:
         on_change: Callable[[], None],
     ) -> None:
         self._classes: tuple[str, ...] = ()
-        self._listing = 0  # the thread that does
+        self._listing = 0  # the thread that lists classes now
         self._on_change = on_change
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
-        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f"}
-        tip = "weaker detections are left out, before the merge"
-        self.score = control(
-            widgets.FloatSlider, "Least score", tip, value=min_score or 0.0, **slider
-        )
-        tip = "none or all picked: all classes; Ctrl or Shift picks several"
-        self.classes = control(widgets.SelectMultiple, "Classes", tip, options=(), rows=5)
-        self.method = menu("Merge", METHODS, value=merge)
-        self.metric = menu("Overlap is", METRICS, value="iou")
-        slider |= {"min": 0.05, "step": 0.05}
-        tip = "from which two detections are one"
-        self.threshold = control(widgets.FloatSlider, "Overlap from", tip, value=0.5, **slider)
-        tip = "colours the tiles by the probability of a class"
-        self.heat = menu("Heatmap", HEATS, tip, value=None)
-        visible(self.heat, False)
-        self.reset = button("Show all", "No threshold, all classes, the merge as at first")
+        self._add_controls()
         self.words = widgets.HTML()
         self.words.add_class("tilevision-words")
         self.box = column(
             self.words, self.heat, self.score, self.classes, self.method, self.metric,
             self.threshold, self.reset, name="filters",
         )  # fmt: skip
-        self.reset.on_click(lambda _: self._reset())
         self._fit()
+        self.reset.on_click(lambda _: self._reset())
         self.method.observe(lambda _: self._fit(), names="value")
         self.classes.observe(lambda _: self._picked(), names="value")
         for made in (self.heat, self.score, self.method, self.metric, self.threshold):
@@ -87,13 +72,31 @@ class Filters:
             self._list(dict.fromkeys(given, 0))
             self.classes.value = given
 
+    def _add_controls(self) -> None:
+        score, _, merge = self._first
+        slider = {"min": 0.0, "max": 1.0, "step": 0.01, "readout_format": ".2f"}
+        tip = "Detections with a lower score are left out before the merge"
+        self.score = control(widgets.FloatSlider, "Minimum score", tip, value=score, **slider)
+        tip = "Select none for all classes; use Ctrl or Shift to select several"
+        self.classes = control(widgets.SelectMultiple, "Classes", tip, options=(), rows=5)
+        self.method = menu("Merge", METHODS, value=merge)
+        self.metric = menu("Overlap as", METRICS, value="iou")
+        slider |= {"min": 0.05, "step": 0.05}
+        tip = "Two detections that overlap this much are one"
+        self.threshold = control(widgets.FloatSlider, "Min. overlap", tip, value=0.5, **slider)
+        tip = "Colours the tiles by the probability of a class"
+        self.heat = menu("Heatmap", HEATS, tip, value=None)
+        visible(self.heat, False)
+        tip = "Remove the minimum score and the class filter, and reset the merge"
+        self.reset = button("Show all", tip)
+
     def _picked(self) -> None:
-        # A class that is picked while others are being listed is heard; listing itself is not.
+        # Ignore the change that listing the classes makes; a click on another thread counts.
         if self._listing != threading.get_ident():
             self._on_change()
 
     def offer(self, min_score: float) -> None:
-        """Start from another least score, unless the user has chosen one."""
+        """Start from another minimum score, unless the user has chosen one."""
         if self.score.value == self._first[0] != min_score:
             self._first = (min_score, *self._first[1:])
             self.score.value = min_score
@@ -109,14 +112,14 @@ class Filters:
 
     @property
     def touched(self) -> bool:
-        """Whether anything is other than all there is, merged as it was asked for."""
+        """Whether any filter differs from all detections, merged as the run asked for."""
         how = (self.method.value, self.metric.value, self.threshold.value)
         return bool(self.score.value or self.classes.value) or how != (self._first[2], "iou", 0.5)
 
     def at_start(self) -> dict[str, Any]:
-        """Return what `tilevision.start` takes of the settings."""
+        """Return the settings that `tilevision.start` takes."""
         settings = self.read()
-        # 0 and not None, which would leave it to the model.
+        # 0 instead of None: None would use the model's own minimum.
         return {
             "min_score": self.score.value,
             "classes": settings["classes"],
@@ -141,11 +144,11 @@ class Filters:
         Parameters
         ----------
         known : Result
-            All that the tiles found by now.
+            All findings of the tiles so far.
         labels : sequence of str
-            Those drawn before, which keep their colours.
+            Classes drawn before, in their order.
         index : mapping of Tile to int, optional
-            Places of the run's tiles, for a heatmap.
+            Positions of the run's tiles, for a heatmap.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
         result = known.with_(**self.read())
@@ -153,9 +156,9 @@ class Filters:
         counts = Counter(map(str, findings.labels))
         self._list({label: counts[label] for label, _ in seen.most_common(CLASSES_SHOWN)})
         method = self.method.value
-        words = "as the tiles saw them" if method == "none" else f"merged by {method}"
+        words = "not merged" if method == "none" else f"merged by {method}"
         total = seen.total()
-        left = f"<b>{len(findings):,}</b> detections {words}, from {total:,} that the tiles saw"
+        left = f"<b>{len(findings):,}</b> detections {words}, from {total:,} in the tiles"
         if self.words.value != left:
             self.words.value = left
         order = dict(counts.most_common())
@@ -165,7 +168,7 @@ class Filters:
         return Counted(BoxLayer.of(findings, labels), order, words, heat)
 
     def _offer_heat(self, heat: TileHeat | None) -> None:
-        """Let the class of the heatmap be chosen, where tiles have probabilities."""
+        """Offer the classes of the heatmap if the tiles have probabilities."""
         if heat is None or len(self.heat.options) == len(heat.labels) + 2:
             return
         chosen = self.heat.value
@@ -176,13 +179,13 @@ class Filters:
         visible(self.heat, True)
 
     def _list(self, counts: dict[str, int]) -> None:
-        """Offer these classes, in an order that does not jump while counts grow."""
+        """Offer these classes, in an order that stays the same while counts grow."""
         names = (*self._classes, *(label for label in counts if label not in self._classes))
         options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
         if options == self.classes.options:
             return
         self._classes, self._listing = names, threading.get_ident()
         picked = self.classes.value
-        self.classes.options = options  # which picks none
+        self.classes.options = options  # clears the selection
         self.classes.value = picked
         self._listing = 0

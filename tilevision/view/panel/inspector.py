@@ -1,8 +1,8 @@
-"""The tile inspector: one tile at full resolution, and all that is known of it."""
+"""The tile inspector: one tile at full resolution, and everything known about it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,29 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from tilevision.errors import TilevisionError
 from tilevision.events import TileChanged
 from tilevision.findings import Findings, TileFindings
+from tilevision.grid import Tile
+from tilevision.pipeline import Run
 from tilevision.plot import STYLES, class_colours, shown
+from tilevision.sources import display_options, read_pixels
+from tilevision.status import TileStatus
+from tilevision.view.panel.jobs import JobQueue
+from tilevision.view.panel.tiletrials import Trials
+from tilevision.view.picture.screen import Screen
+from tilevision.view.picture.subject import Watched
 
-__all__ = ["Inspector", "encoded", "tile_facts", "tile_rows"]
+__all__ = ["Inspector", "InspectorView", "tile_at", "tile_facts", "tile_rows"]
 
 _FOLDER = Path(__file__).parent
+LONGEST_SIDE = 1600  # px sent of a tile
 MOST_DETECTIONS = 1000
 QUALITY = 88
 
 
-class Inspector(anywidget.AnyWidget):
-    """Shows one tile.
+class InspectorView(anywidget.AnyWidget):
+    """The widget that shows one tile.
 
     Attributes
     ----------
@@ -35,16 +45,18 @@ class Inspector(anywidget.AnyWidget):
     rows : dict
         See `tile_rows`.
     other : dict
-        The same of another model, with ``model`` and ``words``; empty without one.
+        The same for another model, with ``model`` and ``words``; empty without one.
     models : list of str
-        That the tile can be run with.
+        Models that the tile can be run with.
     asked : list
-        What the user asked for last: ``"retry"``, ``"run"`` or ``"close"``, the number of
+        The user's latest request: ``"retry"``, ``"run"`` or ``"close"``, the number of
         the model, and how many requests there were. Set by the page.
     """
 
     _esm = (_FOLDER / "inspector.js").read_text(encoding="utf-8")
-    _css = (_FOLDER / "inspector.css").read_text(encoding="utf-8")
+    _css = "\n".join(  # the inspector is part of every panel
+        (_FOLDER / name).read_text(encoding="utf-8") for name in ("inspector.css", "panel.css")
+    )
 
     facts = traitlets.Dict({}).tag(sync=True)
     picture = traitlets.Bytes(b"").tag(sync=True)
@@ -59,12 +71,150 @@ class Inspector(anywidget.AnyWidget):
             self.facts, self.picture, self.rows, self.other = {}, b"", {}, {}
 
 
+class Inspector:
+    """Opens tiles in the inspector, and does what the user asks for there.
+
+    Parameters
+    ----------
+    screen : Screen
+        Its picture marks the tile.
+    jobs : JobQueue
+        Reads pixels in the background.
+    known : callable
+        Returns the findings of a tile, or None.
+    retry : callable
+        ``retry(tile)`` tries the tile again.
+    trials : Trials
+        Run it with other models.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        jobs: JobQueue,
+        known: Callable[[Tile], TileFindings | None],
+        retry: Callable[[Tile], None],
+        trials: Trials,
+    ) -> None:
+        self.widget: Any = InspectorView()
+        self._screen = screen
+        self._jobs = jobs
+        self._known = known
+        self._retry = retry
+        self._trials = trials
+        self._number: int | None = None
+        self._run: Watched | None = None
+        self._shown: tuple[Any, ...] = ()
+        self.widget.observe(lambda change: self._asked(change["new"]), names="asked")
+
+    def pick(self, run: Watched, x: float, y: float) -> None:
+        """Open the tile of `run` at a point of the image; outside of them, close the inspector."""
+        self._jobs.put("inspect", lambda: self._open(run, tile_at(run.tiles, x, y)))
+
+    def open(self, run: Watched, number: int) -> None:
+        """Open a tile by its number in the run."""
+        self._jobs.put("inspect", lambda: self._open(run, number))
+
+    def close(self) -> None:
+        """Close the inspector, and cancel the running trial."""
+        self._trials.close()
+        self.widget.close()
+
+    def clear(self) -> None:
+        """Show no tile."""
+        self._number = None
+        self._screen.canvas.outline_of(None)
+        self.widget.clear()
+
+    def follow(self, run: Watched) -> None:
+        """Update the shown tile if it has changed; close it if `run` is another run."""
+        number, state = self._number, self._screen.state
+        if number is None or state is None:
+            return
+        if run is not self._run:
+            self._jobs.put("inspect", self.clear)
+        elif self._shown != (state.status[number], state.times[number]):
+            self._jobs.put("inspect", lambda: self._open(run, number))
+
+    def _compare(self, tile: Tile, name: str, seen: TileFindings | None, words: str) -> None:
+        """Show what another model found in the tile, if that tile is still open."""
+        if self._number is not None and self._run and self._run.tiles[self._number] == tile:
+            rows = {} if seen is None else tile_rows(seen, self._labels)
+            self.widget.other = rows | {"model": name, "words": words}
+
+    def _open(self, run: Watched, number: int | None) -> None:
+        if number is None or number >= len(run.tiles):
+            self.clear()
+            return
+        tile, state = run.tiles[number], self._screen.state
+        fresh = number != self._number or run is not self._run
+        self._number, self._run = number, run
+        self._screen.canvas.outline_of(tile.box)
+        if state is not None and number < len(state.status):
+            self._shown = (state.status[number], state.times[number])
+        event = _latest(run, tile)
+        seen = self._known(tile)
+        facts = tile_facts(event, seen)
+        steered = isinstance(run, Run)
+        facts |= {"can_retry": steered and event.status == TileStatus.FAILED, "can_run": steered}
+        picture = self._pixels(run, tile) if fresh else None
+        with self.widget.hold_sync():
+            self.widget.facts = facts
+            self.widget.rows = {} if seen is None else tile_rows(seen, self._labels)
+            if picture is not None:
+                self.widget.picture, self.widget.other = picture, {}
+
+    @property
+    def _labels(self) -> tuple[str, ...]:
+        state = self._screen.state
+        return () if state is None else state.boxes.labels
+
+    def _pixels(self, run: Watched, tile: Tile) -> bytes:
+        source = run.source
+        scale = min(tile.scale, LONGEST_SIDE / max(tile.box.width, tile.box.height))
+        try:
+            pixels: NDArray[np.uint8] = read_pixels(
+                source, tile.box, scale, display_options(source)
+            )
+        except (TilevisionError, OSError, ValueError):
+            return b""
+        return _encoded(pixels)
+
+    def _asked(self, asked: list[Any]) -> None:
+        number, run = self._number, self._run
+        if len(asked) != 3 or number is None or run is None:
+            return
+        tile = run.tiles[number]
+        what, which, _ = asked
+        if what == "close":
+            self._jobs.put("inspect", self.clear)
+        elif what == "retry":
+            self._retry(tile)
+        elif what == "run" and which in range(len(self.widget.models)):
+            self._trials.put(which, tile, self._compare)
+
+
+def tile_at(tiles: Sequence[Tile], x: float, y: float) -> int | None:
+    """Return the number of the tile at a point of the image; of several, the nearest centre.
+
+    A tile that contains a smaller one comes after it.
+    """
+    boxes = np.array([tile.box.as_tuple() for tile in tiles], dtype=np.float64).reshape(-1, 4)
+    inside = (boxes[:, 0] <= x) & (x < boxes[:, 2]) & (boxes[:, 1] <= y) & (y < boxes[:, 3])
+    at = np.flatnonzero(inside)
+    if not len(at):
+        return None
+    sides = boxes[at, 2:] - boxes[at, :2]
+    away = np.abs((boxes[at, :2] + boxes[at, 2:]) / 2 - (x, y)).max(axis=1)
+    return int(at[np.lexsort((away, sides.prod(axis=1)))[0]])
+
+
 def tile_rows(
     seen: TileFindings, labels: Sequence[str] = (), limit: int = MOST_DETECTIONS
 ) -> dict[str, Any]:
     """Return the strongest detections of a tile in its own frame, in plain JSON types.
 
-    `labels` are those drawn elsewhere, in their order there: colours are the same here.
+    `labels` are the classes drawn elsewhere, in their order: the colours are the same here.
 
     Returns
     -------
@@ -87,21 +237,21 @@ def tile_rows(
 
 
 def tile_facts(event: TileChanged, seen: TileFindings | None) -> dict[str, Any]:
-    """Return what is known of a tile, in plain JSON types.
+    """Return what is known about a tile, in plain JSON types.
 
     Parameters
     ----------
     event : TileChanged
-        The latest of the tile.
+        The tile's latest event.
     seen : TileFindings or None
 
     Returns
     -------
     dict
-        ``id``, ``status``, ``colour`` and ``glyph`` of it; ``lines``: pairs of text;
-        ``error``; ``note``; ``scores``: of the tile as a whole, name and value.
+        Its ``id``, ``status``, ``colour`` and ``glyph``; ``lines``: pairs of text;
+        ``error``; ``note``; ``scores``: names and values for the tile as a whole.
     """
-    tile, style = event.tile, STYLES[event.status]
+    tile, style = event.tile, STYLES[TileStatus(event.status)]
     box, (width, height) = tile.box, tile.output_size
     lines = {
         "Region": f"x {box.x0:,.0f}–{box.x1:,.0f}, y {box.y0:,.0f}–{box.y1:,.0f} px",
@@ -127,7 +277,7 @@ def tile_facts(event: TileChanged, seen: TileFindings | None) -> dict[str, Any]:
     }
 
 
-def encoded(pixels: NDArray[np.uint8]) -> bytes:
+def _encoded(pixels: NDArray[np.uint8]) -> bytes:
     """Return pixels (h, w, 3) as a JPEG."""
     from PIL import Image
 
@@ -154,3 +304,11 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value * 1000:,.0f} ms" if value < 1 else f"{value:,.1f} s"
+
+
+def _latest(run: Watched, tile: Tile) -> TileChanged:
+    """Return the tile's latest event; a pending one if there was none."""
+    for event in run.events():
+        if isinstance(event, TileChanged) and event.tile == tile:
+            return event
+    return TileChanged(0.0, tile, TileStatus.PENDING)

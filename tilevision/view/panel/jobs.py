@@ -1,4 +1,4 @@
-"""Work that the notebook's own thread must not wait for."""
+"""Work that must not keep the notebook's own thread waiting."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Callable
 
 from tilevision.errors import TilevisionError
 
-__all__ = ["Lane"]
+__all__ = ["JobQueue"]
 
 _log = logging.getLogger("tilevision.view")
 
 
-class Lane:
-    """Does jobs one after the other, on a thread that lives while there are any.
+class JobQueue:
+    """Runs jobs one after the other, on a thread that exists only while there are jobs.
 
-    Of one kind only the latest waits: a slider that was moved ten times asks for one answer.
+    Only the latest job of each kind waits: a slider that was moved ten times needs one answer.
 
     Parameters
     ----------
     name : str
-        Of the thread.
+        Name of the thread.
     on_error : callable
-        ``on_error(line)``, on that thread, when a job raised.
+        ``on_error(line)``, called on that thread when a job raised an error.
     """
 
     def __init__(self, name: str, on_error: Callable[[str], None]) -> None:
@@ -36,7 +36,7 @@ class Lane:
         self._open = True
 
     def put(self, kind: str, job: Callable[[], None]) -> None:
-        """Have `job` done, in place of one of the same kind that still waits; from any thread."""
+        """Queue `job`; it replaces a waiting job of the same kind. May be called on any thread."""
         with self._lock:
             if not self._open:
                 return
@@ -46,7 +46,7 @@ class Lane:
                 self._thread.start()
 
     def close(self) -> None:
-        """Take no more jobs, forget those that wait, and wait for the one at work."""
+        """Accept no more jobs, drop those that wait, and wait for the one that is running."""
         with self._lock:
             self._open = False
             self._jobs.clear()
@@ -66,5 +66,5 @@ class Lane:
             except TilevisionError as error:
                 self._on_error(str(error))
             except Exception as error:  # noqa: BLE001 - a thread's error would be lost otherwise
-                _log.exception("the panel could not do what was asked")
+                _log.exception("a job of the panel failed")
                 self._on_error(f"{type(error).__name__}: {error}")

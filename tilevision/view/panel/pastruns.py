@@ -1,34 +1,46 @@
-"""Runs that were: a list to choose from, open one, or go on with it."""
+"""Past runs: a list to choose from, and how to open or resume one in the panel."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.history import image_runs
+from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
+from tilevision.batch import resume_run
+from tilevision.history import FollowedRun, ReplayedRun, image_runs
+from tilevision.pipeline import Run
+from tilevision.pipeline.history import find_manifest, recall
 from tilevision.plot import shown
-from tilevision.view.panel.form import button, column, option
+from tilevision.status import RunStatus
+from tilevision.view.panel.controls import button, column, option
+from tilevision.view.panel.settingsform import SettingsForm
 
-__all__ = ["Past"]
+__all__ = ["PastRunList", "PastRuns"]
 
 MOST_LISTED = 50
 ROWS = 8
+_NOTHING_LEFT = {
+    RunStatus.COMPLETE: "all its tiles are done.",
+    RunStatus.BLOCKED: "moderation refused its image.",
+}
 
 
-class Past:
+class PastRunList:
     """Controls for the runs of a checkpoint folder.
 
     Parameters
     ----------
     checkpoint : path-like or None
-        Their folder; without one there are no past runs.
+        Their folder; None: there are no past runs.
     on_open, on_resume : callable
-        Given the id of the run that was chosen.
+        Given the id of the chosen run.
     on_choose : callable
-        Called when another run was chosen: `describe` is wanted.
+        Called when another run was chosen and `describe` is needed.
     """
 
     def __init__(
@@ -40,21 +52,19 @@ class Past:
     ) -> None:
         self._checkpoint = checkpoint
         self._rows: dict[str, Any] = {}
-        kept = "No runs yet." if checkpoint is not None else "Nothing is kept: checkpoint is None."
+        empty = "No runs yet." if checkpoint is not None else "Nothing is kept: checkpoint=None."
         self.menu = widgets.Select(
-            options=[(kept, "")],
+            options=[(empty, "")],
             rows=ROWS,
             description="Past runs",
-            tooltip="runs in this checkpoint folder, the latest first",
+            tooltip="Runs in this checkpoint folder, the latest first",
             style={"description_width": "0px"},
             layout=widgets.Layout(width="auto", margin="1px 0"),
         )
         self.words = widgets.HTML()
         self.words.add_class("tilevision-words")
-        self.open = button("Open", "Show how it went and what it found; nothing runs")
-        self.resume = button(
-            "Go on", "Run what it has not done, under its own id; what is done stays"
-        )
+        self.open = button("Open", "Show how the run went and what it found; nothing is run")
+        self.resume = button("Resume", "Run the missing tiles under the same id; done tiles stay")
         self.open.disabled = self.resume.disabled = True
         row = widgets.HBox([self.open, self.resume])
         self.box = column(self.menu, self.words, row, name="past")
@@ -63,7 +73,7 @@ class Past:
         self.menu.observe(lambda _: on_choose(), names="value")
 
     def refresh(self) -> None:
-        """Read the list anew; takes as long as the journals are."""
+        """Read the list again; the time it takes depends on the number of journals."""
         if self._checkpoint is None:
             return
         table = image_runs(self._checkpoint).head(MOST_LISTED)
@@ -78,12 +88,12 @@ class Past:
             self.menu.value = chosen if chosen in self._rows else options[0][1]
 
     def describe(self, why_not: Callable[[str, str], str]) -> None:
-        """Say what is known of the chosen run, and whether it can be gone on with.
+        """Describe the chosen run, and say if it can be resumed.
 
         Parameters
         ----------
         why_not : callable
-            Given a run's id and status, says why not; empty where it can.
+            Given a run's id and status, returns why it cannot be resumed; empty if it can.
         """
         row = self._rows.get(self.menu.value or "")
         if row is None:
@@ -93,9 +103,106 @@ class Past:
         lines = [
             f"{row.image} with {row.model}",
             f"{row.done:,} of {row.tiles:,} tiles{failed} · run {row.id}",
-            *([f"Cannot go on: {why}"] if why else []),
+            *([f"Cannot be resumed: {why}"] if why else []),
         ]
         notes = (f'<div class="tilevision-note">{escape(shown(line, 300))}</div>' for line in lines)
         self.words.value = "".join(notes)
         self.open.disabled = False
         self.resume.disabled = bool(why)
+
+
+class PastRuns:
+    """Opens and resumes past runs with the images and models that the panel has.
+
+    A journal keeps neither code nor pixels: functions and images in memory come from the panel.
+
+    Parameters
+    ----------
+    checkpoint : path-like or None
+        Folder of the runs.
+    settings : SettingsForm
+        Has the image and the models.
+    """
+
+    def __init__(self, checkpoint: str | os.PathLike[str] | None, settings: SettingsForm) -> None:
+        self._checkpoint = checkpoint or ""
+        self._settings = settings
+
+    def open(self, run_id: str) -> ReplayedRun | FollowedRun:
+        """Return a run that has ended, as it ended; or one that another process is running."""
+        image = self._image(find_manifest(run_id, self._checkpoint))
+        try:
+            return ReplayedRun(run_id, self._checkpoint, seconds=0, image=image)
+        except RunError:
+            followed = FollowedRun(run_id, self._checkpoint, image=image)
+            if not RunStatus(followed.status).over:
+                return followed
+            raise
+
+    def resume(self, run_id: str) -> Run:
+        """Resume a run: done tiles are restored, failed ones are tried again.
+
+        Raises
+        ------
+        TilevisionError
+            If something is missing; its message is one line that says what.
+        """
+        return resume_run(run_id, self._checkpoint, **self._needs(run_id))
+
+    def model_of(self, run_id: str, name: str) -> Any:
+        """Return a run's model, if the panel has one with that name, else None."""
+        manifest = find_manifest(run_id, self._checkpoint)
+        return self._settings.model.called(name, manifest.get("routing"))
+
+    def why_not(self, run_id: str, status: str) -> str:
+        """Return why `resume` would be refused, as a sentence; empty if it would not."""
+        if status in _NOTHING_LEFT:
+            return _NOTHING_LEFT[RunStatus(status)]
+        try:
+            self._needs(run_id)
+        except TilevisionError as error:
+            return str(error)
+        return ""
+
+    def _needs(self, run_id: str) -> dict[str, Any]:
+        """Return the arguments of `tilevision.resume` that the journal alone does not give."""
+        manifest = find_manifest(run_id, self._checkpoint)
+        image = self._image(manifest)
+        needs = {"image": image, **self._stages(manifest)}
+        if image is None and manifest["path"] is None:
+            raise RunError(
+                f"It analysed a {manifest['image']} in memory. Open the panel with that image: "
+                "tv.explore(image)."
+            )
+        path = str(manifest["path"])
+        if image is None and "://" not in path and not Path(path).exists():
+            raise SourceError(
+                f"Its image is no longer at {path}. Pass its new place in code: "
+                f"tv.resume({run_id!r}, image=...)."
+            )
+        own = self._settings.model.called(manifest["model"], manifest.get("routing"))
+        try:
+            recall(manifest, self._checkpoint, model_=None, **needs)
+        except RunBusy:
+            raise
+        except RunError as error:
+            if own is None:
+                line = str(error).removesuffix(".")
+                raise RunError(f"{line}; in the panel: Setup, Add a model.") from error
+            return needs | {"model": own}
+        return needs
+
+    def _image(self, manifest: Mapping[str, Any]) -> Any:
+        """Return the panel's own image for a run on pixels in memory; others have a path."""
+        return self._settings.in_memory if manifest["path"] is None else None
+
+    def _stages(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the functions that served the other stages, as far as the panel has them."""
+        menus = {"moderation": self._settings.moderation, "synthesis": self._settings.synthesis}
+        kept = {stage: manifest[stage] for stage in menus}
+        found = {
+            stage: menus[stage].called(entry["name"])
+            for stage, entry in kept.items()
+            if entry is not None and entry["params"] is None
+        }
+        return {stage: value for stage, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What is known of the run on the screen, without waiting for it and without running anything."""
+"""Results of the run on the screen, without waiting for it and without running anything."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tilevision.history import stored_result
 from tilevision.pipeline import Run
 from tilevision.result import Result
 
-__all__ = ["Known"]
+__all__ = ["ResultLookup"]
 
 
-class Known:
-    """Finds the results of runs: of one at work what it has so far, of a past one what is stored.
+class ResultLookup:
+    """Finds results: what a running run has so far, and what is stored of a past one.
 
     Parameters
     ----------
     checkpoint : path-like or None
-        Where past runs are stored.
+        Folder where past runs are stored.
     model_of : callable
-        Given a past run's id and its model's name, returns the model here, or None: a past run
-        does not keep the code of a function.
+        Given a past run's id and its model's name, returns the panel's model or None: the
+        checkpoint does not keep the code of a function.
     """
 
     def __init__(self, checkpoint: Any, model_of: Callable[[str, str], Any]) -> None:
@@ -33,9 +33,9 @@ class Known:
         self._past: tuple[Any, Result | None] = (None, None)
 
     def of(self, run: Any) -> Result | None:
-        """Return what is known of `run`, or None where it cannot be known here.
+        """Return the result of `run` as of now; None if it is not available here.
 
-        Takes its time where much is stored.
+        Takes a while where much is stored.
         """
         if run is None or isinstance(run, Run):
             return None if run is None else run.so_far()
@@ -45,7 +45,7 @@ class Known:
         return self._past[1]
 
     def of_tile(self, run: Any, tile: Tile) -> TileFindings | None:
-        """Return the findings of one tile."""
+        """Return the findings of one tile; None if they are not available."""
         known = self.of(run)
         found = () if known is None else known.tile_findings
         return next((seen for seen in found if seen.tile == tile), None)

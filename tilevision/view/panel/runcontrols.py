@@ -1,4 +1,4 @@
-"""The buttons that start a run and steer it, and the words beside them."""
+"""The buttons that start and control a run, and the text above them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import ipywidgets as widgets
 from tilevision.pipeline import Plan
 from tilevision.plot import shown
 from tilevision.sources import Preparation
+from tilevision.status import RunStatus
 from tilevision.view.notebook import safe_link
-from tilevision.view.panel.form import button, column, control
-from tilevision.view.picture.viewstate import ENDED, PLANNED, ViewState
+from tilevision.view.panel.controls import button, column, control
+from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["Steering"]
+__all__ = ["RunControls"]
 
 AUTOMATIC = "auto"
 CONCURRENCY = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+_ALARMING = (RunStatus.STOPPED, RunStatus.BLOCKED, RunStatus.PARTIAL)
 
 
-class Steering:
-    """Run, Pause, Resume, Cancel, Retry failed, tiles in flight, and what will happen or did.
+class RunControls:
+    """Run, Pause, Resume, Cancel, Retry failed, the concurrency, and what happens or happened.
 
     Parameters
     ----------
     actions : dict of str to callable
         What the buttons do: ``run``, ``pause``, ``resume``, ``cancel``, ``retry``.
     concurrency : int or None
-        Tiles in flight at first; None: automatic.
+        Initial number of tiles at once; None: automatic.
     on_concurrency : callable
         Given the number that was chosen, or None.
     """
@@ -41,10 +43,10 @@ class Steering:
         on_concurrency: Callable[[int | None], None],
     ) -> None:
         self.run = button("Run", "Analyse the image; stored tiles cost nothing", "primary")
-        self.pause = button("Pause", "Start no further tile")
-        self.resume = button("Resume", "Go on after a pause")
-        self.cancel = button("Cancel", "End early; what is done is kept")
-        self.retry = button("Retry failed", "Give failed tiles fresh attempts")
+        self.pause = button("Pause", "Start no further tiles")
+        self.resume = button("Resume", "Continue after a pause")
+        self.cancel = button("Cancel", "End the run early; finished tiles are kept")
+        self.retry = button("Retry failed", "Try the failed tiles again")
         self.buttons = {
             "run": self.run, "pause": self.pause, "resume": self.resume,
             "cancel": self.cancel, "retry": self.retry,
@@ -55,7 +57,7 @@ class Steering:
         self.concurrency = control(
             widgets.SelectionSlider,
             "Concurrency",
-            "how many tiles at once; can be moved while it runs",
+            "How many tiles are analysed at once; can be changed while the run is going",
             options=[(AUTOMATIC, 0), *((str(step), step) for step in steps)],
             value=concurrency or 0,
             continuous_update=False,
@@ -71,87 +73,88 @@ class Steering:
         row = widgets.HBox(list(self.buttons.values()))
         row.add_class("tilevision-buttons")
         self.box = column(self.words, row, self._busy, self.concurrency, name="steering")
-        self.fit("", failed=0, ready=False)
+        self.fit(None, failed=0, ready=False)
 
     def fit(
         self,
-        status: str,
+        status: RunStatus | None,
         *,
         failed: int,
         ready: bool,
         past: bool = False,
-        revivable: bool = False,
+        resumable: bool = False,
     ) -> None:
         """Enable the buttons that make sense.
 
         Parameters
         ----------
-        status : str
-            Of the run; empty where there is none.
+        status : RunStatus or None
+            Status of the run; None if there is no run.
         failed : int
-            Tiles that failed.
+            Number of failed tiles.
         ready : bool
-            Whether there is a plan that could be run.
+            Whether there is a plan that can be run.
         past : bool
-            Whether the run is read from its journal: it cannot be steered, only gone on with.
-        revivable : bool
+            Whether the run is read from its journal: it can only be resumed.
+        resumable : bool
             Whether it can be.
         """
-        going = bool(status) and status not in (*ENDED, PLANNED) and not past
+        going = status is not None and not status.over and not past
+        paused = status is RunStatus.PAUSED
         enabled = {
             "run": ready and not going,
-            "pause": going and status != "paused",
-            "resume": revivable if past else status == "paused",
+            "pause": going and not paused,
+            "resume": resumable if past else paused,
             "cancel": going,
-            "retry": failed > 0 and (revivable if past else status != "stopped"),
+            "retry": failed > 0 and (resumable if past else status is not RunStatus.STOPPED),
         }
         for name, yes in enabled.items():
             if self.buttons[name].disabled is yes:
                 self.buttons[name].disabled = not yes
 
-    def plan(self, made: Plan, model: str) -> None:
-        """Say what pressing Run would do with `model`, and what should be known before."""
+    def show_plan(self, made: Plan, model: str) -> None:
+        """Say what Run would do with `model`, and what the user should know before."""
         width, height = made.source.size
         tiles = f"{len(made.tiles):,} tiles: {len(made.to_run):,} to run, "
         tiles += f"{len(made.restored):,} stored already"
         if made.skipped:
-            tiles += f", {len(made.skipped):,} left out"
-        about = str(made.estimate).capitalize()
+            tiles += f", {len(made.skipped):,} skipped"
+        about = str(made.estimate)
         image = f"{width:,} × {height:,} px; {made.tiling}"
-        self.say(tiles, f"Model: {model}", about, image, *made.notes)
+        self.say(tiles, f"Model: {model}", about[:1].upper() + about[1:], image, *made.notes)
 
-    def tell(self, run: Any, state: ViewState, cannot: str | None = None) -> None:
-        """Say how `run` goes, or how it went.
+    def show_run(self, run: Any, state: ViewState, cannot: str | None = None) -> None:
+        """Say how `run` is going, or how it ended.
 
-        `cannot` is for one of the past: why it cannot be gone on with; empty where it can.
+        `cannot` is for a past run: why it cannot be resumed, as a sentence; empty if it can.
         """
         link = getattr(run, "dashboard_link", None)
-        if state.ended:
+        if state.ended and state.run_status is not None:
             done = f"{state.n_finished:,} of {len(state.tiles):,} tiles"
             line = f"{state.run_status.capitalize()}: {state.reason or done}"
-            alarm = state.run_status in ("stopped", "blocked", "partial")
-            self.say(line, f"run {run.id}", *_further(cannot), alarm=alarm, link=link)
+            alarm = state.run_status in _ALARMING
+            self.say(line, f"run {run.id}", *_past_notes(cannot), alarm=alarm, link=link)
         else:
-            words = "Paused" if state.run_status == "paused" else "Running"
+            words = "Paused" if state.run_status is RunStatus.PAUSED else "Running"
             notes = [state.reason, f"run {run.id}"]
             if cannot is not None:
-                notes.append("Another process works on it; it is steered there.")
+                notes.append("Another process runs it, and can pause or cancel it.")
             self.say(words, *filter(None, notes), link=link)
 
-    def prepare(self, preparation: Preparation) -> None:
-        """Say how far the image is on its way into the temp folder, once for each percent."""
+    def show_preparation(self, preparation: Preparation) -> None:
+        """Say how much of the image has been decoded into the temp folder, percent by percent."""
         words = str(preparation)
         if words != self._prepared:
             self._prepared = words
             self.say(words[:1].upper() + words[1:])
 
-    def wait_for_cell(self, busy: bool) -> None:
-        """Say that what is pressed now will be done when the cell at work has ended."""
-        words = "A cell is running: what you press here is done when it has ended."
+    def show_busy_cell(self, busy: bool) -> None:
+        """Say that buttons take effect only when the running cell has ended."""
+        words = "A cell is running. The buttons take effect when it has ended."
         self._busy.value = f'<div class="tilevision-note" role="status">{words}</div>' * busy
 
     def say(self, line: str, *notes: str, alarm: bool = False, link: str | None = None) -> None:
-        """Show a line, smaller ones below it, and a link to the cluster's dashboard."""
+        """Show a line, smaller lines below it, and a link to the cluster's dashboard."""
         kind = "alarm" if alarm else "line"
         role = "alert" if alarm else "status"
         html = f'<div class="tilevision-{kind}" role="{role}">{escape(shown(line, 600))}</div>'
@@ -165,13 +168,13 @@ class Steering:
             self.words.value = html
 
 
-def _further(cannot: str | None) -> tuple[str, ...]:
-    """Say what can be done with a run of the past."""
+def _past_notes(cannot: str | None) -> tuple[str, ...]:
+    """Say what can be done with a past run."""
     if cannot is None:
         return ()
     if cannot:
-        return (f"Opened from its journal. It cannot go on: {cannot}.",)
-    return ("Opened from its journal. Resume goes on: done tiles stay, failed ones run again.",)
+        return (f"Opened from its journal. It cannot be resumed: {cannot}",)
+    return ("Opened from its journal. Resume keeps done tiles and tries failed ones again.",)
 
 
 def _calling(action: Callable[[], None]) -> Callable[[object], None]:

@@ -1,4 +1,4 @@
-"""The form of a run's settings: what `tilevision.plan` and `tilevision.start` are given."""
+"""The form with a run's settings: what `tilevision.plan` and `tilevision.start` are given."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from tilevision.errors import GridError
 from tilevision.grid import DEFAULT_OVERLAP, DEFAULT_TILE, Grid
 from tilevision.sources.addresses import address_of, is_address
 from tilevision.view.notebook import variable
-from tilevision.view.panel.form import column, control, menu, visible
-from tilevision.view.panel.modelmenu import ModelMenu
-from tilevision.view.panel.tilemodel import TileModel
+from tilevision.view.panel.controls import column, control, menu, visible
+from tilevision.view.panel.modelmenu import ModelMenu, TileModelMenu
 
-__all__ = ["Choices"]
+__all__ = ["SettingsForm"]
 
 STORED = "as stored"
 
 
-class Choices:
+class SettingsForm:
     """Controls for image, tiles and models.
 
     Parameters
@@ -29,18 +28,18 @@ class Choices:
     image : object
         As `tilevision.start` takes it.
     model : object
-        Of the tiles; None: the first there is.
+        The tiles' model; None: the first one offered.
     extra : sequence
-        Models to choose from, beside those that have a name.
+        More models to choose from, besides the registered ones.
     arguments : dict
-        Initial values, arguments of `tilevision.start`. What has no control here is kept.
+        Initial values, arguments of `tilevision.start`. Those without a control are kept.
     on_change : callable
-        Called when a setting has changed.
+        Called after a setting was changed.
 
     Raises
     ------
     ModelError, GridError
-        If what is given makes no sense.
+        If a model or the grid is invalid.
     """
 
     def __init__(
@@ -62,26 +61,12 @@ class Choices:
             continuous_update=False,
             disabled=not in_file,
         )
-        self.model = TileModel(own)
+        self.model = TileModelMenu(own)
         self.moderation = ModelMenu("Moderation", "moderation", own, arguments.get("moderation"))
         chosen = arguments.get("synthesis", "summary")
         self.synthesis = ModelMenu("Synthesis", "synthesis", own, chosen)
-        self._lay_grid(arguments.get("grid"))
-        self.resolution = control(
-            widgets.Combobox,
-            "Resolution",
-            "as stored, or as 0.5mpp, 20x, or a scale such as 0.5",
-            value=_words(arguments.get("resolution")),
-            options=[STORED, "0.5mpp", "1mpp", "20x", "10x", "0.5", "0.25"],
-            continuous_update=False,
-        )
-        self.more = control(
-            widgets.Text,
-            "Add a model",
-            "then Enter: the name of a function of this notebook, or a file such as weights.onnx",
-            placeholder="function or weights.onnx",
-            continuous_update=False,
-        )
+        self._add_grid(arguments.get("grid"))
+        self._add_resolution(arguments.get("resolution"))
         self._before = self._values()
         self.kind.observe(lambda _: self._fit(), names="value")
         self._fit()
@@ -90,7 +75,49 @@ class Choices:
             if made is not self.more:
                 made.observe(lambda _: on_change(), names="value")
 
-    def _lay_grid(self, given: Any) -> None:
+    def add_model(self, text: str) -> None:
+        """Offer a model that the user typed, in the menu of every stage that it serves.
+
+        Raises
+        ------
+        ModelError
+            If it is neither a name in the notebook nor a file, or is not a model.
+        """
+        text = text.strip()
+        value = variable(text)
+        value = text if value is None else value
+        served = [menu.add(value) for menu in (self.model, self.moderation, self.synthesis)]
+        if any(served):
+            self.more.value = ""
+
+    @property
+    def in_memory(self) -> Any:
+        """The image, if it was not given as a path; else None."""
+        return self._image if self.image.disabled else None
+
+    def read(self) -> tuple[Any, dict[str, Any]]:
+        """Return image and arguments for `tilevision.plan` and `tilevision.start`.
+
+        Raises
+        ------
+        GridError
+            If the grid cannot be understood.
+        """
+        arguments = self._given | {
+            "model": self.model.value,
+            "moderation": self.moderation.value,
+            "synthesis": self.synthesis.value,
+        }
+        # What the user has not changed is passed as it was given: a form cannot show it all.
+        values = self._values()
+        if values["grid"] != self._before["grid"]:
+            arguments["grid"] = self._grid()
+        if values["resolution"] != self._before["resolution"]:
+            arguments["resolution"] = _resolution(self.resolution.value)
+        given = self.image.disabled or self.image.value == self._shown_image()
+        return self._image if given else self.image.value, arguments
+
+    def _add_grid(self, given: Any) -> None:
         grid = None if given is None else Grid.parse(given)
         kind = "model" if grid is None else "tile" if grid.tile else "rows"
         kinds = [
@@ -106,9 +133,27 @@ class Choices:
         self.overlap = control(
             widgets.Combobox,
             "Overlap",
-            "of the tile, as 0.2, or in pixels, as 64px",
+            "As a share of the tile, such as 0.2, or in pixels, such as 64px",
             value=str(grid.overlap if grid else DEFAULT_OVERLAP),
             options=["0", "0.1", "0.2", "0.3", "0.5", "64px"],
+            continuous_update=False,
+        )
+
+    def _add_resolution(self, given: Any) -> None:
+        self.resolution = control(
+            widgets.Combobox,
+            "Resolution",
+            "As stored, or 0.5mpp, 20x, or a scale such as 0.5",
+            value=_words(given),
+            options=[STORED, "0.5mpp", "1mpp", "20x", "10x", "0.5", "0.25"],
+            continuous_update=False,
+        )
+        self.more = control(
+            widgets.Text,
+            "Add a model",
+            "Type the name of a function in this notebook, or a file such as weights.onnx, "
+            "then press Enter",
+            placeholder="function or weights.onnx",
             continuous_update=False,
         )
 
@@ -127,57 +172,15 @@ class Choices:
         }
 
     def _fit(self) -> None:
-        """Show the controls that the chosen kind of grid needs."""
+        """Show the controls that belong to the chosen kind of grid."""
         kind = self.kind.value
         visible(self.tile, kind == "tile")
         visible(self.rows, kind == "rows")
         visible(self.cols, kind == "rows")
         visible(self.overlap, kind != "model")
 
-    def add_model(self, text: str) -> None:
-        """Offer a model that was typed, for each stage that it serves.
-
-        Raises
-        ------
-        ModelError
-            If it is neither in the notebook nor a file, or is no model.
-        """
-        text = text.strip()
-        value = variable(text)
-        value = text if value is None else value
-        served = [menu.add(value) for menu in (self.model, self.moderation, self.synthesis)]
-        if any(served):
-            self.more.value = ""
-
-    @property
-    def in_memory(self) -> Any:
-        """The image, where it was not given as a path."""
-        return self._image if self.image.disabled else None
-
-    def read(self) -> tuple[Any, dict[str, Any]]:
-        """Return image and arguments for `tilevision.plan` and `tilevision.start`.
-
-        Raises
-        ------
-        GridError
-            If the grid cannot be understood.
-        """
-        arguments = self._given | {
-            "model": self.model.value,
-            "moderation": self.moderation.value,
-            "synthesis": self.synthesis.value,
-        }
-        # What the user has not touched is passed as it was given: a form cannot show it all.
-        values = self._values()
-        if values["grid"] != self._before["grid"]:
-            arguments["grid"] = self._grid()
-        if values["resolution"] != self._before["resolution"]:
-            arguments["resolution"] = _resolution(self.resolution.value)
-        given = self.image.disabled or self.image.value == self._shown_image()
-        return self._image if given else self.image.value, arguments
-
     def _shown_image(self) -> str:
-        """Return what the form, which a notebook keeps, shows of the image: no secret."""
+        """Return how the form, which a notebook keeps, shows the image: without secrets."""
         if not isinstance(self._image, (str, os.PathLike)):
             return f"{type(self._image).__name__} in memory"
         text = os.fspath(self._image)
@@ -190,7 +193,7 @@ class Choices:
         try:
             overlap: float | str = text if text.endswith("px") else float(text)
         except ValueError:
-            raise GridError(f"overlap {text!r} is not understood; give 0.2 or 64px") from None
+            raise GridError(f"Overlap {text!r} is not valid. Use 0.2 or 64px.") from None
         if kind == "tile":
             return Grid.by_tile(self.tile.value, overlap)
         return Grid(self.rows.value, self.cols.value, overlap)
@@ -210,7 +213,7 @@ def _words(resolution: Any) -> str:
 
 
 def _resolution(text: str) -> Any:
-    """Read what was typed; what is no number is understood, or refused, by the plan."""
+    """Read what was typed; the plan understands or refuses what is not a number."""
     text = text.strip()
     if text in ("", STORED):
         return None

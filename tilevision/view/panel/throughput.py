@@ -1,4 +1,4 @@
-"""How fast a run goes, over time; pure."""
+"""How fast a run analyses tiles, over time. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from typing import Any
 import numpy as np
 
 from tilevision.plot import STATUSES
+from tilevision.status import TileStatus
 from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["pace"]
+__all__ = ["throughput"]
 
 BINS = 40
 SHORTEST_BIN = 1.0  # s
-_DONE = STATUSES.index("done")
+_DONE = STATUSES.index(TileStatus.DONE)
 
 
-def pace(state: ViewState) -> dict[str, Any]:
+def throughput(state: ViewState) -> dict[str, Any]:
     """Return throughput and latency over the time of the run, in plain JSON types.
 
-    Restored tiles tell nothing of the speed and are left out.
+    Restored tiles are left out: they say nothing about the speed.
 
     Returns
     -------
     dict
-        ``width``: seconds of a bin; ``rate``: tiles a second, for each bin since the start;
-        ``median``, ``p95``: seconds a tile took to be read and inferred, None for a bin
-        without tiles; ``overall``: median and 95th percentile of all. Empty before two tiles.
+        ``width``: seconds of a bin; ``rate``: tiles per second, for each bin since the start;
+        ``median``, ``p95``: seconds to read and analyse a tile, None for a bin without tiles;
+        ``overall``: median and 95th percentile of all. Empty before two tiles are done.
     """
     done = (state.status == _DONE) & (state.times > 0)
     times, seconds = state.times[done], state.seconds[done]

@@ -1,54 +1,108 @@
-"""The board beside the picture: how fast it goes, and which tiles need a look."""
+"""The Tiles tab: a chart of the speed, and the tiles that need a look."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import anywidget
+import numpy as np
 import traitlets
 
-from tilevision.view.panel.notable import notable
-from tilevision.view.panel.throughput import pace
+from tilevision.plot import STATUSES, shown
+from tilevision.status import TileStatus
+from tilevision.view.panel.throughput import throughput
 from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["Board"]
+__all__ = ["MOST_ROWS", "TileList", "notable_tiles"]
 
 _FOLDER = Path(__file__).parent
 EVERY_SECONDS = 1.0
+MOST_ROWS = 300
+SLOW = 3.0  # times the median
+ENOUGH_TIMED = 8  # fewer tiles do not show what is usual
+_LISTED = (TileStatus.FAILED, TileStatus.THROTTLED, TileStatus.RETRYING)
 
 
-class Board(anywidget.AnyWidget):
+class TileList(anywidget.AnyWidget):
     """A chart of throughput and latency, and a list that can be sorted.
 
     Attributes
     ----------
-    pace : dict
-        See `tilevision.view.panel.throughput.pace`.
+    throughput : dict
+        See `tilevision.view.panel.throughput.throughput`.
     notable : dict
-        See `tilevision.view.panel.notable.notable`.
+        See `notable_tiles`.
     picked : list of int
         Number of the tile that was clicked in the list, and how many clicks there were. Set
         by the page.
     """
 
-    _esm = (_FOLDER / "board.js").read_text(encoding="utf-8")
-    _css = (_FOLDER / "board.css").read_text(encoding="utf-8")
+    _esm = (_FOLDER / "tilelist.js").read_text(encoding="utf-8")
+    _css = (_FOLDER / "tilelist.css").read_text(encoding="utf-8")
 
-    pace = traitlets.Dict({}).tag(sync=True)
+    throughput = traitlets.Dict({}).tag(sync=True)
     notable = traitlets.Dict({}).tag(sync=True)
     picked = traitlets.List(traitlets.Int(), []).tag(sync=True)
 
-    _told = 0.0
+    _updated = 0.0
 
-    def tell(self, state: ViewState, *, now: bool) -> None:
-        """Show `state`, if the last was a while ago or `now`; what is the same is not sent."""
-        if not now and time.monotonic() - self._told < EVERY_SECONDS:
+    def update(self, state: ViewState, *, now: bool) -> None:
+        """Show `state` if the last update is a while ago, or `now`; only changes are sent."""
+        if not now and time.monotonic() - self._updated < EVERY_SECONDS:
             return
-        self._told = time.monotonic()
-        speed, tiles = pace(state), notable(state)
+        self._updated = time.monotonic()
+        speed, tiles = throughput(state), notable_tiles(state)
         with self.hold_sync():
-            if speed != self.pace:
-                self.pace = speed
+            if speed != self.throughput:
+                self.throughput = speed
             if tiles != self.notable:
                 self.notable = tiles
+
+
+def notable_tiles(state: ViewState, limit: int = MOST_ROWS) -> dict[str, Any]:
+    """Return the tiles that need a look, the worst kind first, in plain JSON types.
+
+    Returns
+    -------
+    dict
+        ``rows``: at most `limit` rows of number, id, kind, seconds or None, attempts,
+        detections, error. ``counts``: the number of all such tiles, by kind.
+    """
+    kinds = [(str(name), state.status == STATUSES.index(name)) for name in _LISTED]
+    kinds.append(("saturated", state.saturated))
+    kinds.append(("slow", _slow(state)))
+    rows: list[list[Any]] = []
+    listed: set[int] = set()
+    for kind, marked in kinds:
+        for i in np.flatnonzero(marked).tolist():
+            if len(rows) >= limit:
+                break
+            if i not in listed:
+                listed.add(i)
+                rows.append(_row(state, i, kind))
+    return {
+        "rows": rows,
+        "counts": {kind: int(marked.sum()) for kind, marked in kinds if marked.any()},
+    }
+
+
+def _slow(state: ViewState) -> Any:
+    timed = state.seconds[~np.isnan(state.seconds)]
+    if len(timed) < ENOUGH_TIMED:
+        return np.zeros(len(state.tiles), dtype=bool)
+    return np.nan_to_num(state.seconds) > SLOW * np.median(timed)
+
+
+def _row(state: ViewState, i: int, kind: str) -> list[Any]:
+    seconds = float(state.seconds[i])
+    return [
+        i,
+        state.tiles[i].id,
+        kind,
+        None if np.isnan(seconds) else round(seconds, 3),
+        int(state.attempts[i]),
+        int(state.n_findings[i]),
+        shown(state.errors.get(i, ""), 200),
+    ]

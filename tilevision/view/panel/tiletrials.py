@@ -1,10 +1,10 @@
-"""One tile with another model: a run of its own, so that what it costs is kept and paid once."""
+"""One tile with another model: a run of its own, so that its result is stored and paid once."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tilevision.errors import RunError
@@ -12,27 +12,29 @@ from tilevision.findings import TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.pipeline import Run, start
-from tilevision.view.panel.jobs import Lane
+from tilevision.pipeline.settings import Execution
+from tilevision.view.panel.jobs import JobQueue
 
-__all__ = ["Trial", "Trials", "arguments_of_one"]
+__all__ = ["Trial", "Trials", "arguments_of_trial"]
 
 LOOK_SECONDS = 0.2
-# Given the tile, the model's name, what it found or None, and words.
-Tell = Callable[[Tile, str, TileFindings | None, str], None]
-# What belongs to the run as a whole, and not to one tile of it.
-_OF_A_RUN = ("min_score", "classes", "max_failures", "budget", "report", "full_image", "strict")
+# Given the tile, the model's name, its findings or None, and a sentence.
+ShowTrial = Callable[[Tile, str, TileFindings | None, str], None]
+# Arguments that a single tile is run with as well: how the work is done, without the limits of
+# the run as a whole; and the pixel size, which the model's answer depends on.
+_OF_A_TILE = {each.name for each in fields(Execution)} - {"max_failures", "budget"} | {"mpp"}
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One tile's run with another model.
+    """The run of one tile with another model.
 
     Attributes
     ----------
     name : str
-        Of the model, for people.
+        Name of the model.
     image, arguments
-        Of `tilevision.start`.
+        Arguments of `tilevision.start`.
     """
 
     name: str
@@ -55,21 +57,21 @@ class Trials:
         self, trial_of: Callable[[int, Tile], Trial], on_error: Callable[[str], None]
     ) -> None:
         self._trial_of = trial_of
-        self._lane = Lane("tilevision-panel-trial", on_error)
+        self._jobs = JobQueue("tilevision-panel-trial", on_error)
         self._closing = threading.Event()
 
-    def put(self, number: int, tile: Tile, tell: Tell) -> None:
-        """Run `tile` with model `number`; what comes of it is told on a thread."""
-        self._lane.put("trial", lambda: self._run(number, tile, tell))
+    def put(self, number: int, tile: Tile, show: ShowTrial) -> None:
+        """Run `tile` with model `number`; `show` is called on a thread with what it found."""
+        self._jobs.put("trial", lambda: self._run(number, tile, show))
 
     def close(self) -> None:
-        """Cancel the trial at work."""
+        """Cancel the trial that is running."""
         self._closing.set()
-        self._lane.close()
+        self._jobs.close()
 
-    def _run(self, number: int, tile: Tile, tell: Tell) -> None:
+    def _run(self, number: int, tile: Tile, show: ShowTrial) -> None:
         trial = self._trial_of(number, tile)
-        tell(tile, trial.name, None, f"{trial.name} is at work on this tile…")
+        show(tile, trial.name, None, f"{trial.name} is analysing this tile…")
         try:
             run = start(trial.image, **trial.arguments)
             while not run.wait(LOOK_SECONDS):
@@ -78,26 +80,28 @@ class Trials:
                     return
             seen = _seen(run, tile)
         except Exception as error:
-            tell(tile, trial.name, None, f"{trial.name}: {error}")
+            show(tile, trial.name, None, f"{trial.name}: {error}")
             raise
         n = len(seen.findings)
         found = f"{trial.name} found {n:,} {'detection' if n == 1 else 'detections'}"
-        tell(tile, trial.name, seen, f"{found}, shown dashed")
+        show(tile, trial.name, seen, f"{found}, shown dashed.")
 
 
-def arguments_of_one(run: Run, tile: Tile, arguments: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Return arguments of `tilevision.start` that run `model` on `tile` of `run` alone.
+def arguments_of_trial(
+    run: Run, tile: Tile, arguments: dict[str, Any], model: Any
+) -> dict[str, Any]:
+    """Return arguments of `tilevision.start` that run `model` on just `tile` of `run`.
 
-    Those given are kept where they make sense for one tile.
+    The given `arguments` are kept where they make sense for a single tile.
     """
-    kept = {name: value for name, value in arguments.items() if name not in _OF_A_RUN}
+    kept = {name: value for name, value in arguments.items() if name in _OF_A_TILE}
     x, y = (tile.box.x0 + tile.box.x1) // 2, (tile.box.y0 + tile.box.y1) // 2
     whole = tile.id == "whole"
     return kept | {
         "model": model,
         "grid": Grid(1, 1) if whole else run.tiling.grid,
         "resolution": float(tile.scale),
-        # The middle of a tile is, where they overlap by less than half, in no other one.
+        # Where tiles overlap by less than half, the middle of a tile lies in no other tile.
         "region": Box(x, y, x + 1, y + 1),
         "moderation": None,
         "synthesis": None,
@@ -109,4 +113,4 @@ def _seen(run: Run, tile: Tile) -> TileFindings:
     for found in result.tile_findings:
         if found.tile == tile:
             return found
-    raise RunError(result.first_failure or f"tile {tile.id} was not analysed")
+    raise RunError(result.first_failure or f"Tile {tile.id} was not analysed.")

@@ -1,4 +1,4 @@
-"""A transparent picture of boxes that only grows: each box is drawn once, not once a frame."""
+"""A transparent picture of boxes that only grows: a box is drawn once, not once per frame."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ __all__ = ["BoxCanvas"]
 SMALLEST_OUTLINED = 5.0  # px: a smaller box becomes a dot
 LINE, HALO = 1.3, 2.9
 FEW = 2500  # boxes that get a dark edge, for contrast on bright images
-# Share of the picture under ink from which boxes fade, so that the statuses stay visible.
-# Past the last step they lie on top of each other, and each doubling halves the opacity.
+# Share of the picture covered by boxes, and the opacity up to it, so that tiles stay visible.
+# Past the last step boxes cover each other, and each doubling halves the opacity.
 FADING = ((0.2, 0.95), (0.5, 0.6), (1.0, 0.35))
 
 

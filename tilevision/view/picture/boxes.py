@@ -1,4 +1,4 @@
-"""Boxes of many tiles, shared between states: adding some does not copy the others."""
+"""Boxes of many tiles, shared between states: adding boxes does not copy the others."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
+from tilevision.geometry import Box
+from tilevision.plot import shown
 
-__all__ = ["BoxChunk", "BoxLayer", "seen_boxes"]
+__all__ = ["MOST_HITS", "BoxChunk", "BoxLayer", "hits", "seen_boxes"]
 
-LIMIT = 200_000  # past that many, each tile keeps fewer: the picture is full, memory is not
+LIMIT = 200_000  # with more boxes, each tile keeps fewer: the picture is full by then
 PER_TILE = 256
+MOST_HITS = 2000
+NAME_LIMIT = 60
 
 # x0, y0, x1, y1, label, score (NaN for none)
 SeenBox = tuple[int, int, int, int, str, float]
@@ -23,16 +27,16 @@ SeenBox = tuple[int, int, int, int, str, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxChunk:
-    """Boxes that came together.
+    """Boxes that were added together.
 
     Attributes
     ----------
     boxes : array (n, 4)
         x0, y0, x1, y1, full-resolution image pixels.
     labels, tiles, ranks : array (n,) of int
-        Number of the label and of the tile; place within the tile, strongest first.
+        Number of the label and of the tile; rank within the tile, strongest first.
     scores : array (n,)
-        NaN where the model gives none.
+        NaN if the model gives none.
     """
 
     boxes: NDArray[np.float64]
@@ -57,9 +61,9 @@ class BoxChunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxLayer:
-    """All boxes so far, as chunks in the order they came.
+    """All boxes so far, as chunks in the order in which they were added.
 
-    A chunk never changes: what holds those of an older layer has only the rest to look at.
+    A chunk never changes: who has seen an older layer needs to look at the new chunks only.
 
     Attributes
     ----------
@@ -67,11 +71,11 @@ class BoxLayer:
     labels : tuple of str
         In order of first appearance; untrusted text.
     per_tile : int
-        How many of a tile's boxes are kept.
+        How many boxes of a tile are kept.
     filled : frozenset of int
         Tiles that have boxes.
     totals : tuple of int
-        Boxes kept of each label.
+        Number of boxes of each label.
     """
 
     chunks: tuple[BoxChunk, ...] = ()
@@ -85,14 +89,14 @@ class BoxLayer:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Boxes kept, by label."""
+        """Number of boxes by label."""
         return dict(zip(self.labels, self.totals, strict=True))
 
     @classmethod
     def of(cls, findings: Findings, labels: Sequence[str] = ()) -> BoxLayer:
         """Return the strongest boxes of `findings`, which are in image pixels.
 
-        `labels` are those that shall come first, so that they keep their colours.
+        `labels` come first, in their order.
         """
         n = min(len(findings), LIMIT)
         numbers = {label: i for i, label in enumerate(labels)}
@@ -109,7 +113,7 @@ class BoxLayer:
         return _counted(cls(chunks=(chunk,) if n else (), labels=tuple(numbers)))
 
     def with_tiles(self, found: Mapping[int, Sequence[SeenBox]]) -> BoxLayer:
-        """Return the layer where each tile in `found` has those boxes and no others."""
+        """Return the layer in which each tile in `found` has exactly those boxes."""
         layer = self.without(self.filled & found.keys())
         rows = [
             (box, tile, rank)
@@ -145,6 +149,35 @@ class BoxLayer:
         gone = np.fromiter(tiles, np.int32, len(tiles))
         kept = _kept(self, [~np.isin(chunk.tiles, gone) for chunk in self.chunks])
         return replace(kept, filled=self.filled - tiles)
+
+
+def hits(layer: BoxLayer, view: Box, limit: int = MOST_HITS) -> tuple[bytes, list[str]]:
+    """Return the boxes of `layer` in `view`, for the tooltip, and the names of their classes.
+
+    Returns
+    -------
+    rows : bytes
+        float32 ``(n, 6)``: x0, y0, x1, y1 in pixels from the corner of `view`, number of the
+        name, score (NaN for none). If there are more than `limit`, the largest: the pointer
+        could not reach the small ones.
+    names : list of str
+        Class names, made safe to show.
+    """
+    if not layer.chunks:
+        return b"", []
+    boxes = np.concatenate([chunk.boxes for chunk in layer.chunks])
+    inside = (boxes[:, 2:] > (view.x0, view.y0)).all(axis=1)
+    inside &= (boxes[:, :2] < (view.x1, view.y1)).all(axis=1)
+    at = np.flatnonzero(inside)
+    if len(at) > limit:
+        sides = boxes[at, 2:] - boxes[at, :2]
+        at = at[np.argpartition(-sides.prod(axis=1), limit)[:limit]]
+    labels = np.concatenate([chunk.labels for chunk in layer.chunks])[at]
+    scores = np.concatenate([chunk.scores for chunk in layer.chunks])[at]
+    used, numbers = np.unique(labels, return_inverse=True)
+    corner = np.array([view.x0, view.y0] * 2)
+    rows = np.column_stack([boxes[at] - corner, numbers, scores]).astype("<f4")
+    return rows.tobytes(), [shown(layer.labels[i], NAME_LIMIT) for i in used]
 
 
 def seen_boxes(event: TileChanged) -> list[SeenBox]:

@@ -1,4 +1,4 @@
-"""The widget a live picture is shown in: one message a frame, and where the user looks."""
+"""The widget that shows a live picture: one message per frame, and where the user looks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import anywidget
 import traitlets
 
 from tilevision.geometry import Box
-from tilevision.view.picture.boxes import BoxLayer
-from tilevision.view.picture.hits import hits
+from tilevision.view.picture.boxes import BoxLayer, hits
 from tilevision.view.picture.overlay import Frame
 
 __all__ = ["Canvas"]
@@ -19,9 +18,9 @@ _FOLDER = Path(__file__).parent
 
 
 class Canvas(anywidget.AnyWidget):
-    """Shows frames, and tells which region of the image the user wants to see.
+    """Shows frames, and says which region of the image the user wants to see.
 
-    The state is what a page that was reloaded gets again, so a frame is part of it.
+    A page that is reloaded gets the state again, so the frame is part of it.
 
     Attributes
     ----------
@@ -33,13 +32,13 @@ class Canvas(anywidget.AnyWidget):
     caption : dict
         See `tilevision.view.picture.caption.caption`.
     hits, names : bytes, list of str
-        Boxes that the pointer can be on; see `tilevision.view.picture.hits.hits`.
+        Boxes that have a tooltip; see `tilevision.view.picture.boxes.hits`.
     mpp : float
-        Microns per pixel where the frame's middle is, for the scale bar; 0 where unknown.
+        Microns per pixel in the middle of the frame, for the scale bar; 0 if unknown.
     link : str
-        Address of the cluster's dashboard; empty for none.
+        Address of the cluster's dashboard; empty if there is none.
     outline : list of float
-        Tile that is picked out, as `shown`; empty for none.
+        Tile that is marked, as `shown`; empty if there is none.
     viewport : list of float
         Region the user asks for, as `shown`; empty for the whole image. Set by the page.
     picked : list of float
@@ -47,11 +46,9 @@ class Canvas(anywidget.AnyWidget):
         Set by the page.
     """
 
-    # As text: given a path, anywidget listens for changes of the file and never lets a widget go.
+    # As text: given a path, anywidget watches the file and keeps every widget in memory.
     _esm = (_FOLDER / "canvas.js").read_text(encoding="utf-8")
-    _css = "\n".join(  # the panel's own is there whenever its picture is
-        (_FOLDER / name).read_text(encoding="utf-8") for name in ("canvas.css", "panel.css")
-    )
+    _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
 
     frame = traitlets.Bytes(b"").tag(sync=True)
     shown = traitlets.List(traitlets.Float(), []).tag(sync=True)
@@ -73,7 +70,7 @@ class Canvas(anywidget.AnyWidget):
         boxes: BoxLayer,
         mpp: float,
     ) -> None:
-        """Show `frame`, with `boxes` to point at, in one message."""
+        """Show `frame`, with tooltips for `boxes`, in one message."""
         rows, names = hits(boxes, frame.view)
         with self.hold_sync():
             self.frame = frame.jpeg
@@ -84,11 +81,11 @@ class Canvas(anywidget.AnyWidget):
             self.caption = caption
 
     def outline_of(self, box: Box | None) -> None:
-        """Pick out the region `box`, or none."""
+        """Mark the region `box`, or none."""
         self.outline = [] if box is None else _corner_and_size(box)
 
     def wanted(self) -> Box | None:
-        """Return the region the user asks for; None for the whole image, or for nonsense."""
+        """Return the region the user asks for; None for the whole image or an invalid region."""
         if len(self.viewport) != 4:
             return None
         x, y, width, height = self.viewport

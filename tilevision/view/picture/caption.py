@@ -1,4 +1,4 @@
-"""What stands around a live picture, in words: how far, how fast, what the colours mean."""
+"""The text around a live picture: progress, speed, and what the colours mean."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.heat import heat_keys
+from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileHeat
-from tilevision.view.picture.viewstate import PLANNED, ViewState
+from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Counted", "alt_text", "caption", "duration"]
 
@@ -18,17 +19,17 @@ MAX_CLASSES = 12
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Detections that are drawn and counted in place of what the tiles told.
+    """Detections that are drawn and counted instead of those of the single tiles.
 
     Attributes
     ----------
     layer : BoxLayer
     counts : dict of str to int
-        By class, the most frequent first; labels are untrusted text.
+        Number by class, the most frequent first; labels are untrusted text.
     words : str
-        What they are, as ``"merged"``.
+        What they are, such as ``"merged"``.
     heat : TileHeat or None
-        What a classifier said of the tiles.
+        A classifier's probabilities of the tiles.
     """
 
     layer: BoxLayer
@@ -46,18 +47,18 @@ def caption(
     ----------
     state : ViewState
     name : str
-        What is analysed, and with what.
+        The image and the model.
     now : float
         Seconds since the epoch.
     counted : Counted, optional
-        Default: all that the tiles told, before merging.
+        Default: all detections of the tiles, before merging.
 
     Returns
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
-        ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: of all
-        tiles, those done and those failed, 0 to 1. ``status``: of the run. ``latest``: time of
+        ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: the share of
+        tiles that are done and that failed, 0 to 1. ``status``: of the run. ``latest``: time of
         the latest event, seconds since the epoch.
     """
     n = max(len(state.tiles), 1)
@@ -67,23 +68,22 @@ def caption(
         "detail": _detail(state, now),
         "alt": alt_text(state, name, counted),
         "legend": _statuses(counts) + _heat(counted) + _classes(state, counted),
-        "shares": [state.n_finished / n, counts.get("failed", 0) / n],
-        "status": state.run_status or "starting",
+        "shares": [state.n_finished / n, counts.get(TileStatus.FAILED, 0) / n],
+        "status": _status(state),
         "latest": state.latest,
     }
 
 
 def alt_text(state: ViewState, name: str, counted: Counted | None = None) -> str:
-    """Return the picture in one sentence, for those who do not see it."""
+    """Return the picture in one sentence, for screen readers."""
     tiles = ", ".join(f"{count:,} {status}" for status, count in state.counts.items())
-    status = state.run_status or "starting"
     found = _found(state, counted)
-    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {found}."
+    return f"{shown(name, 80)}, {_status(state)}: {_tiles(len(state.tiles))} ({tiles}), {found}."
 
 
 def _headline(state: ViewState, name: str, found: str) -> str:
-    status = (state.run_status or "starting").capitalize()
-    if state.run_status == PLANNED:
+    status = _status(state).capitalize()
+    if state.planned:
         stored = (
             f"{state.n_finished:,} stored already" if state.n_finished else "nothing stored yet"
         )
@@ -93,14 +93,14 @@ def _headline(state: ViewState, name: str, found: str) -> str:
 
 
 def _detail(state: ViewState, now: float) -> str:
-    if state.run_status == PLANNED:
-        return "the grid as it would be laid; press Run to analyse it"
-    if state.ended or state.run_status == "paused":
+    if state.planned:
+        return "Press Run to analyse the image with this grid."
+    if state.ended or state.run_status is RunStatus.PAUSED:
         seconds = state.latest - state.started
         parts = [f"{'took' if state.ended else 'after'} {duration(seconds)}"]
     else:
         rate = state.rate(now)
-        parts = [f"{rate:,.1f} tiles a second" if rate else _waiting(state)]
+        parts = [f"{rate:,.1f} tiles per second" if rate else _waiting(state)]
         if rate and state.n_open:
             parts.append(f"about {duration(state.n_open / rate)} left")
     if saturated := int(state.saturated.sum()):
@@ -108,6 +108,10 @@ def _detail(state: ViewState, now: float) -> str:
     if state.reason:
         parts.append(shown(state.reason, 300))
     return " · ".join(parts)
+
+
+def _status(state: ViewState) -> str:
+    return "planned" if state.planned else str(state.run_status or "starting")
 
 
 def _waiting(state: ViewState) -> str:
@@ -128,7 +132,7 @@ def _tiles(n: int) -> str:
     return f"{n:,} {'tile' if n == 1 else 'tiles'}"
 
 
-def _statuses(counts: dict[str, int]) -> list[dict[str, Any]]:
+def _statuses(counts: dict[TileStatus, int]) -> list[dict[str, Any]]:
     entries = []
     for status in (s for s in STATUSES if s in counts):
         style = STYLES[status]
@@ -147,7 +151,7 @@ def _heat(counted: Counted | None) -> list[dict[str, Any]]:
 
 
 def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:
-    """Counts of what tiles told are of boxes that are drawn: a plus says that there are more."""
+    """Return the legend of classes; a plus after a count says that some boxes are not drawn."""
     if counted is None:
         counts, labels = state.boxes.counts, state.boxes.labels
         limit = min(PER_TILE, state.boxes.per_tile)

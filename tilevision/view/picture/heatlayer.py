@@ -1,4 +1,4 @@
-"""What a classifier said of each tile, as colours over the picture."""
+"""A classifier's probabilities of each tile, as colours over the picture."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["TileHeat", "tile_heat"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileHeat:
-    """Probability of one class, tile by tile.
+    """The probability of one class in each tile.
 
     Attributes
     ----------
     label : str
-        Of the class; untrusted text.
+        The class; untrusted text.
     labels : tuple of str
-        All classes there are, those that differ most over the image first.
+        All classes, those that differ most over the image first.
     values : array (n,) of float32
-        0 to 1, in the order of the run's tiles; NaN where nothing is known.
+        0 to 1, in the order of the run's tiles; NaN if unknown.
     """
 
     label: str
@@ -36,7 +36,7 @@ class TileHeat:
 
     @property
     def n_known(self) -> int:
-        """Tiles that were classified."""
+        """Number of classified tiles."""
         return int((~np.isnan(self.values)).sum())
 
     def paint(self, index: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -51,13 +51,13 @@ class TileHeat:
 def tile_heat(
     seen: Iterable[TileFindings], index: Mapping[Tile, int], label: str | None = None
 ) -> TileHeat | None:
-    """Return the heat of class `label`; None where no tile has probabilities.
+    """Return the heat of class `label`; None if no tile has probabilities.
 
     Parameters
     ----------
     seen : iterable of TileFindings
     index : mapping of Tile to int
-        Places of the run's tiles.
+        Positions of the run's tiles.
     label : str, optional
         Default: the class whose probability differs most over the tiles.
     """

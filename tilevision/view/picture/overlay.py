@@ -1,6 +1,6 @@
 """Frames of a run: the image, its tiles by status and its boxes, as one JPEG.
 
-Matplotlib on the Agg canvas, object-oriented, so that any one thread may draw.
+Drawn with matplotlib's Agg canvas and without pyplot, so that any single thread may draw.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
+from tilevision.status import TileStatus
 from tilevision.view.picture.boxcanvas import BoxCanvas
 from tilevision.view.picture.heatlayer import TileHeat
-from tilevision.view.picture.viewstate import PLANNED, ViewState
+from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Frame", "Overlay", "Reader"]
 
@@ -32,7 +33,7 @@ QUALITY = 80
 BACKGROUND = "#2B2F36"
 PLANNED_FILL, PLANNED_EDGE = 20, (255, 255, 255, 200)
 
-# Returns the pixels (h, w, 3) of uint8 of a box, at so many pixels per image pixel.
+# Returns a box's pixels (h, w, 3) of uint8, at that many pixels per image pixel.
 Reader = Callable[[Box, float], NDArray[np.uint8]]
 
 
@@ -57,7 +58,7 @@ class Frame:
 class Overlay:
     """Draws one frame after the other; what did not change is not drawn again.
 
-    Not for several threads at once.
+    Not for use by several threads at once.
 
     Parameters
     ----------
@@ -85,9 +86,9 @@ class Overlay:
     def frame(
         self, state: ViewState, view: Box | None = None, heat: TileHeat | None = None
     ) -> Frame:
-        """Draw `state`, the whole image or the region `view` of it, under `heat` if there is any.
+        """Draw `state`: the whole image or its region `view`, with `heat` if given.
 
-        `view` is brought to the shape of the frame and kept on the image.
+        `view` is fitted to the shape of the frame and to the image.
         """
         view = self.whole if view is None else self.settled(view)
         if view != self._view:
@@ -95,7 +96,7 @@ class Overlay:
         if state.tiles is not self._tiles:
             self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
             self._tiles, self._codes, self._heat = state.tiles, None, None
-        planned = state.run_status == PLANNED
+        planned = state.planned
         known = self._codes
         if known is None or planned != self._planned or not np.array_equal(known, state.status):
             self._codes, self._planned = state.status, planned
@@ -115,7 +116,7 @@ class Overlay:
         return Frame(self._encode(), view, self.size)
 
     def settled(self, view: Box) -> Box:
-        """Return the region nearest to `view` with the frame's shape that is on the image."""
+        """Return the region nearest to `view` that has the frame's shape and lies on the image."""
         whole = self.whole
         width = min(max(view.width, view.height * whole.width / whole.height, 8), whole.width)
         height = width * whole.height / whole.width
@@ -124,11 +125,11 @@ class Overlay:
         return Box(x0, y0, x0 + width, y0 + height)
 
     def forget(self) -> None:
-        """Read the image anew with the next frame."""
+        """Read the image again for the next frame."""
         self._view = None
 
     def _show(self, view: Box) -> None:
-        """Draw the image under `view`, and forget what was drawn over another."""
+        """Draw the image under `view`, and drop what was drawn over another view."""
         width, height = self.image_size
         shown = Box(
             max(0, int(view.x0)), max(0, int(view.y0)),
@@ -159,9 +160,9 @@ class Overlay:
 
 
 def _lift(painted: NDArray[np.uint8]) -> None:
-    """Lighten the cover of tiles that nobody waits for yet: what counts is the image."""
-    pending = (painted[..., :3] == rgb(STYLES["pending"].colour)).all(axis=2)
-    fill = painted[..., 3] == round(255 * STYLES["pending"].fill)
+    """Make pending tiles of a plan lighter, so that the image can be seen."""
+    pending = (painted[..., :3] == rgb(STYLES[TileStatus.PENDING].colour)).all(axis=2)
+    fill = painted[..., 3] == round(255 * STYLES[TileStatus.PENDING].fill)
     painted[pending & fill, 3] = PLANNED_FILL
     painted[pending & ~fill] = PLANNED_EDGE
 
@@ -174,7 +175,7 @@ def frame_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def whole_view(size: tuple[int, int], frame: tuple[int, int]) -> Box:
-    """Return the smallest region of the frame's shape that holds the image, around it."""
+    """Return the smallest region with the frame's shape that contains the image, centred on it."""
     scale = max(size[0] / frame[0], size[1] / frame[1])
     x, y = (frame[0] * scale - size[0]) / 2, (frame[1] * scale - size[1]) / 2
     return Box(-x, -y, size[0] + x, size[1] + y)

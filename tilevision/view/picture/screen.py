@@ -1,4 +1,4 @@
-"""The screen: a thread that draws what a run tells, while cells run and after they ended."""
+"""The screen: a thread that draws the events of a run, during cells and after them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tilevision.sources import ImageSource, ReadOptions, display_options, read_p
 from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption
 from tilevision.view.picture.overlay import Frame, Overlay
-from tilevision.view.picture.subject import Watched
+from tilevision.view.picture.subject import PlannedRun, Watched
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 __all__ = ["Screen"]
 
-FRAME_SECONDS = 0.15  # a commit is on the screen within 300 ms: this, a frame, and the way there
+FRAME_SECONDS = 0.15  # a commit shows within 300 ms: this, drawing a frame, and sending it
 BLANK = 128
 
 _log = logging.getLogger("tilevision.view")
@@ -35,7 +35,7 @@ _log = logging.getLogger("tilevision.view")
 
 @dataclass(slots=True, eq=False)
 class _Scene:
-    """One run as it is shown; touched by the drawing thread only, but for `events`."""
+    """One run as it is shown; only `events` is used outside the drawing thread."""
 
     run: Watched
     name: str
@@ -49,8 +49,8 @@ class _Scene:
 class Screen:
     """Shows one run after the other in a `Canvas`.
 
-    Its thread lives while there is something to draw: until the run has ended, and again
-    when the user zooms or the run goes on.
+    Its thread exists while there is something to draw: until the run has ended, and again
+    when the user zooms or the run is resumed.
 
     Parameters
     ----------
@@ -76,12 +76,12 @@ class Screen:
 
     @property
     def state(self) -> ViewState | None:
-        """What is known of the run, as of the last frame; None before there is one."""
+        """The state of the run in the last frame; None before there is a run."""
         return None if self._scene is None else self._scene.state
 
     @property
     def run(self) -> Watched | None:
-        """What is shown."""
+        """The run or plan that is shown."""
         return None if self._scene is None else self._scene.run
 
     @property
@@ -97,7 +97,7 @@ class Screen:
         ----------
         run : Watched
         clock : callable
-            Returns the time that the picture is of, seconds since the epoch.
+            Returns the time that the picture shows, seconds since the epoch.
         """
         before = self._scene
         size = run.source.size
@@ -106,7 +106,7 @@ class Screen:
             run=run,
             name=f"{run.name}, {run.model.name}",
             overlay=overlay or Overlay(size, self._read),
-            state=initial(run.tiles),
+            state=initial(run.tiles, planned=isinstance(run, PlannedRun)),
             clock=clock,
         )
         if before is not None:
@@ -115,23 +115,23 @@ class Screen:
                 overlay.forget()
         self._counted = None
 
-        def hear(event: Event) -> None:
+        def listen(event: Event) -> None:
             scene.events.append(event)
             self.poke()
 
-        scene.leave = run.subscribe(hear)
-        # What happened meanwhile is heard after the snapshot, perhaps again: that is no harm.
+        scene.leave = run.subscribe(listen)
+        # Events since then come after the snapshot, perhaps twice: the fold allows that.
         scene.events.extendleft(reversed(run.events()))
         self._scene = scene
         self.poke()
 
     def count(self, counted: Counted | None) -> None:
-        """Draw these detections in place of what the tiles told; None: what they told."""
+        """Draw these detections instead of those of the single tiles; None: those of the tiles."""
         self._counted = counted
         self.poke()
 
     def poke(self) -> None:
-        """Have a frame drawn, by the thread there is or by a new one."""
+        """Request a frame, from the current thread or a new one."""
         self._news.set()
         with self._lock:
             if self._thread is None and self._open and self._scene is not None:
@@ -140,7 +140,7 @@ class Screen:
                 self._thread.start()
 
     def close(self) -> None:
-        """End the drawing; the last picture stays. The run goes on."""
+        """Stop drawing; the last picture stays. The run continues."""
         if self._scene is not None:
             self._scene.leave()
         with self._lock:
@@ -160,10 +160,10 @@ class Screen:
             assert scene is not None
             try:
                 self._draw_one(scene)
-            except Exception as error:  # noqa: BLE001 - whatever goes wrong in a view stays in it
+            except Exception as error:  # noqa: BLE001 - an error in a view must not end the run
                 _log.exception("the view of %s could not draw a frame", scene.run.id)
                 words = caption(scene.state, scene.name, scene.clock())
-                words["detail"] += f" · the picture could not be drawn: {error}"
+                words["detail"] += f" · The picture could not be drawn: {error}"
                 self.canvas.caption = words
             with self._lock:
                 idle = scene.state.at_rest and scene is self._scene and not self._news.is_set()
@@ -191,7 +191,7 @@ class Screen:
         self._on_frame(state, frame, words["alt"])
 
     def _mpp(self, source: ImageSource, view: Box) -> float:
-        """Return how wide a pixel in the middle of `view` is, µm; 0 where nobody knows."""
+        """Return the width of a pixel in the middle of `view`, µm; 0 if it is unknown."""
         if self._width is None or self._width[0] is not source:
             self._width = (source, pixel_width(source.metadata))
         across = self._width[1]
@@ -209,7 +209,7 @@ class Screen:
             pixels = read_pixels(source, box, scale, self._options[1])
         except (TilevisionError, OSError, ValueError) as error:
             # Tiles and boxes are worth seeing without the image too.
-            self._fault = f"the image could not be read: {error}"
+            self._fault = f"The image could not be read: {error}"
             return np.full((1, 1, 3), BLANK, dtype=np.uint8)
         self._fault = ""
         return pixels

@@ -1,4 +1,4 @@
-"""The picture a saved notebook keeps, since it does not keep widgets."""
+"""The picture that a saved notebook keeps: without a kernel it shows no widgets."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 from tilevision.view.notebook import display
 from tilevision.view.picture.overlay import Frame
 
-__all__ = ["STILL_BYTES", "Still", "smaller"]
+__all__ = ["SNAPSHOT_BYTES", "Snapshot", "smaller"]
 
-STILL_SECONDS = 10.0
-STILL_BYTES = 500_000
+SNAPSHOT_SECONDS = 10.0
+SNAPSHOT_BYTES = 500_000
 
 
-class Still:
-    """A plain picture below the widget, renewed now and then and at the end."""
+class Snapshot:
+    """A plain picture below the widget, updated from time to time and at the end."""
 
     def __init__(self) -> None:
         self._handle: Any = None
         self._drawn = float("-inf")
 
     def display(self, text: str) -> None:
-        """Make room for it below the current cell."""
+        """Add the picture below the current cell."""
         handle = display({"text/plain": text}, raw=True, display_id=True)
         self._handle, self._drawn = handle, float("-inf")
 
     def update(self, frame: Frame, text: str, *, now: bool) -> None:
-        """Renew the picture if it is old, or `now`."""
-        if self._handle is None or not (now or time.monotonic() - self._drawn > STILL_SECONDS):
+        """Update the picture if it is old, or `now`."""
+        if self._handle is None or not (now or time.monotonic() - self._drawn > SNAPSHOT_SECONDS):
             return
         self._drawn = time.monotonic()
         picture = b64encode(smaller(frame.jpeg)).decode()
@@ -38,10 +38,10 @@ class Still:
 
 
 def smaller(jpeg: bytes) -> bytes:
-    """Return the picture in at most `STILL_BYTES` of base64, at half its size if need be."""
+    """Return the picture in at most `SNAPSHOT_BYTES` of base64, at half its size if necessary."""
     from PIL import Image
 
-    while len(jpeg) * 4 / 3 > STILL_BYTES:
+    while len(jpeg) * 4 / 3 > SNAPSHOT_BYTES:
         picture = Image.open(BytesIO(jpeg))
         out = BytesIO()
         picture.reduce(2).save(out, "JPEG", quality=80)

@@ -1,4 +1,4 @@
-"""What a screen can show: a run of any kind, or a plan of which nothing has run."""
+"""What a screen can show: a run of any kind, or a plan that has not been run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tilevision.events import Event, RunChanged, TileChanged
+from tilevision.events import Event, TileChanged
 from tilevision.grid import Tile
 from tilevision.sources import ImageSource
-from tilevision.view.picture.viewstate import PLANNED
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Plan
@@ -18,15 +18,15 @@ __all__ = ["Named", "PlannedRun", "Watched"]
 
 
 class Named(Protocol):
-    """What a view needs of a model."""
+    """What a view needs from a model."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name."""
 
 
 class Watched(Protocol):
-    """What a view needs of a run."""
+    """What a view needs from a run."""
 
     id: str
     name: str
@@ -34,7 +34,7 @@ class Watched(Protocol):
 
     @property
     def model(self) -> Named:
-        """Of the tiles."""
+        """The tiles' model."""
 
     @property
     def source(self) -> ImageSource:
@@ -44,11 +44,11 @@ class Watched(Protocol):
         """Return what a late listener needs to know."""
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `listener` with every event from now on; return what ends that."""
+        """Call `listener` with every event from now on; return a function that stops this."""
 
 
 class PlannedRun:
-    """A plan as a view shows it: its grid, and which tiles are stored already.
+    """A plan as a view shows it: its grid, and the tiles that are stored already.
 
     Parameters
     ----------
@@ -63,17 +63,16 @@ class PlannedRun:
         self.model: Named = plan.stages.asked
         self.source = plan.source
         self._settled = [
-            *((tile, "restored") for tile in plan.restored),
-            *((tile, "skipped") for tile in plan.skipped),
+            *((tile, TileStatus.RESTORED) for tile in plan.restored),
+            *((tile, TileStatus.SKIPPED) for tile in plan.skipped),
         ]
 
     def events(self) -> list[Event]:
-        """Return one event for each tile that is stored or will be left out."""
+        """Return one event for each tile that is stored or will be skipped."""
         now = time.time()
-        settled = [TileChanged(now, tile, status) for tile, status in self._settled]
-        return [RunChanged(now, PLANNED), *settled]
+        return [TileChanged(now, tile, status) for tile, status in self._settled]
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Do nothing: a plan stays as it is."""
+        """Do nothing: a plan does not change."""
         del listener
         return lambda: None

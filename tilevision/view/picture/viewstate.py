@@ -1,4 +1,4 @@
-"""What a view knows of a run: a fold over its events. Pure, and knows of no screen."""
+"""What a view knows about a run: a fold over its events. Pure; it does not draw."""
 
 from __future__ import annotations
 
@@ -12,26 +12,22 @@ from numpy.typing import NDArray
 from tilevision.events import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
 from tilevision.plot import STATUSES
+from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import BoxLayer, seen_boxes
 
-__all__ = ["ENDED", "FINISHED", "PLANNED", "ViewState", "fold", "initial"]
+__all__ = ["ViewState", "fold", "initial"]
 
-ENDED = frozenset(
-    {"complete", "partial", "stopped", "cancelled", "blocked", "failed", "interrupted"}
-)
-PLANNED = "planned"  # nothing has run
-FINISHED = ("done", "restored")
-RATE_WINDOW = 10.0
+RATE_WINDOW = 10.0  # s
 
 _T = TypeVar("_T", bound=np.generic)
 _CODES = {status: code for code, status in enumerate(STATUSES)}
-_FINISHED_CODES = [_CODES[status] for status in FINISHED]
-_SETTLED_CODES = [_CODES[status] for status in (*FINISHED, "failed", "skipped")]
+_ANALYSED_CODES = [_CODES[status] for status in STATUSES if status.analysed]
+_ENDED_CODES = [_CODES[status] for status in STATUSES if status.ended]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewState:
-    """A run as it stands, columns in the order of `tiles`. Arrays are never written to.
+    """The current state of a run, with columns in the order of `tiles`. Arrays never change.
 
     Attributes
     ----------
@@ -42,14 +38,17 @@ class ViewState:
         Seconds since the epoch of each tile's latest event; 0 for none.
     attempts, n_findings : array (n,) of int
     seconds : array (n,)
-        What reading and inference took; NaN where nothing ran.
+        Time for reading and inference; NaN where nothing ran.
     saturated : array (n,) of bool
     errors : mapping of int to str
-        What went wrong, by position, for tiles whose latest event says so.
+        Error of each tile whose latest event has one, by position.
     boxes : BoxLayer
-        What was found, in image pixels, before merging.
-    run_status, reason : str
-        ``""`` before the run was heard of; ``planned`` where nothing has run.
+        Detections of the tiles, in image pixels, before merging.
+    planned : bool
+        Whether this is a plan, of which nothing has run.
+    run_status : RunStatus or None
+        None before the first event of the run.
+    reason : str
     stages : tuple of StageDone
     started, latest : float
         Time of the first and of the latest event; 0 for none.
@@ -65,58 +64,59 @@ class ViewState:
     saturated: NDArray[np.bool_]
     errors: Mapping[int, str]
     boxes: BoxLayer
-    run_status: str = ""
+    planned: bool = False
+    run_status: RunStatus | None = None
     reason: str = ""
     stages: tuple[StageDone, ...] = ()
     started: float = 0.0
     latest: float = 0.0
 
     @property
-    def counts(self) -> dict[str, int]:
-        """Tiles by status, without those there are none of."""
+    def counts(self) -> dict[TileStatus, int]:
+        """Number of tiles by status, without zeros."""
         counts = np.bincount(self.status, minlength=len(STATUSES))
         return {status: int(n) for status, n in zip(STATUSES, counts, strict=True) if n}
 
     @property
     def n_finished(self) -> int:
         """Tiles whose findings are known."""
-        return int(np.isin(self.status, _FINISHED_CODES).sum())
+        return int(np.isin(self.status, _ANALYSED_CODES).sum())
 
     @property
     def n_open(self) -> int:
         """Tiles that may still change."""
-        return len(self.tiles) - int(np.isin(self.status, _SETTLED_CODES).sum())
+        return len(self.tiles) - int(np.isin(self.status, _ENDED_CODES).sum())
 
     @property
     def n_detections(self) -> int:
-        """Detections of all finished tiles, counted twice where tiles overlap."""
-        return int(self.n_findings[np.isin(self.status, _FINISHED_CODES)].sum())
+        """Detections in all finished tiles, counted twice where tiles overlap."""
+        return int(self.n_findings[np.isin(self.status, _ANALYSED_CODES)].sum())
 
     @property
     def ended(self) -> bool:
         """Whether the run is over."""
-        return self.run_status in ENDED
+        return self.run_status is not None and self.run_status.over
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing will change unless somebody does something."""
-        return self.ended or self.run_status == PLANNED
+        """Whether nothing will change unless the user does something."""
+        return self.ended or self.planned
 
     def rate(self, now: float, window: float = RATE_WINDOW) -> float:
-        """Return tiles a second that became done within the last `window` seconds."""
-        done = self.status == _CODES["done"]
+        """Return the tiles per second that became done within the last `window` seconds."""
+        done = self.status == _CODES[TileStatus.DONE]
         recent = int((done & (self.times > now - window)).sum())
         span = min(window, now - self.started) if self.started else window
         return recent / max(span, 0.5)
 
 
-def initial(tiles: Sequence[Tile]) -> ViewState:
-    """Return the state of a run of `tiles` nothing has been heard of: all pending."""
+def initial(tiles: Sequence[Tile], *, planned: bool = False) -> ViewState:
+    """Return the state of a run of `tiles` before its first event: all pending."""
     n = len(tiles)
     return ViewState(
         tiles=tuple(tiles),
         index={tile: i for i, tile in enumerate(tiles)},
-        status=np.full(n, _CODES["pending"], dtype=np.uint8),
+        status=np.full(n, _CODES[TileStatus.PENDING], dtype=np.uint8),
         times=np.zeros(n),
         attempts=np.zeros(n, dtype=np.int32),
         n_findings=np.zeros(n, dtype=np.int64),
@@ -124,15 +124,16 @@ def initial(tiles: Sequence[Tile]) -> ViewState:
         saturated=np.zeros(n, dtype=bool),
         errors={},
         boxes=BoxLayer(),
+        planned=planned,
     )
 
 
 def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
     """Return the state after `events`, in their order; `state` stays as it is.
 
-    Events are taken many at a time since a step copies the columns: it costs the number
-    of tiles once, and then the number of events. Hearing an event again changes nothing,
-    so a snapshot and what followed may overlap. Tiles that are not the run's are ignored.
+    Events are taken many at a time since a step copies the columns: its cost is the number
+    of tiles once, plus the number of events. A repeated event changes nothing, so a snapshot
+    and the events after it may overlap. Tiles that are not the run's are ignored.
     """
     tiles: list[tuple[int, TileChanged]] = []
     run: RunChanged | None = None
@@ -149,7 +150,7 @@ def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
             tiles.append((i, event))
     state = replace(state, stages=tuple(stages), started=started, latest=latest)
     if run is not None:
-        state = replace(state, run_status=run.status, reason=run.reason)
+        state = replace(state, run_status=RunStatus(run.status), reason=run.reason)
     return _with_tiles(state, tiles) if tiles else state
 
 
@@ -160,10 +161,10 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
     errors = {i: text for i, text in state.errors.items() if i not in latest}
     errors |= {i: event.error for i, event in latest.items() if event.error}
 
-    news = {i: e for i, e in latest.items() if not _heard(state, i, e)}
+    news = {i: e for i, e in latest.items() if not _known(state, i, e)}
     return replace(
         state,
-        status=_column(state.status, at, (_CODES[e.status] for e in events)),
+        status=_column(state.status, at, (_CODES[TileStatus(e.status)] for e in events)),
         times=_column(state.times, at, (e.time for e in events)),
         attempts=_column(state.attempts, at, (e.attempt for e in events)),
         n_findings=_column(state.n_findings, at, (e.n_findings for e in events)),
@@ -171,14 +172,14 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
         saturated=_column(state.saturated, at, (e.saturated for e in events)),
         errors=errors,
         boxes=state.boxes.with_tiles(
-            {i: seen_boxes(e) if e.status in FINISHED else () for i, e in news.items()}
+            {i: seen_boxes(e) if TileStatus(e.status).analysed else () for i, e in news.items()}
         ),
     )
 
 
-def _heard(state: ViewState, i: int, event: TileChanged) -> bool:
-    known = (state.times[i], state.status[i], state.attempts[i], state.n_findings[i])
-    return known == (event.time, _CODES[event.status], event.attempt, event.n_findings)
+def _known(state: ViewState, i: int, event: TileChanged) -> bool:
+    last = (state.times[i], state.status[i], state.attempts[i], state.n_findings[i])
+    return last == (event.time, _CODES[TileStatus(event.status)], event.attempt, event.n_findings)
 
 
 def _column(old: NDArray[_T], at: NDArray[np.int64], values: Iterable[float]) -> NDArray[_T]:

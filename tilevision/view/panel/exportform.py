@@ -9,13 +9,13 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tilevision.exporting import SUFFIXES
-from tilevision.view.panel.form import button, column, control
+from tilevision.view.panel.controls import button, column, control
 
-__all__ = ["Saving"]
+__all__ = ["ExportForm"]
 
 
-class Saving:
-    """Controls that say where a result goes.
+class ExportForm:
+    """Controls that say where a result is saved.
 
     Parameters
     ----------
@@ -25,16 +25,15 @@ class Saving:
 
     def __init__(self, on_save: Callable[[str], None]) -> None:
         self._on_save = on_save
-        self.path = control(
-            widgets.Text, "File", "the ending decides the format", value="detections.geojson"
-        )
+        tip = "The file name ending decides the format"
+        self.path = control(widgets.Text, "File", tip, value="detections.geojson")
         self.format = control(
             widgets.Dropdown,
             "Format",
             options=SUFFIXES,
             value=".geojson" if ".geojson" in SUFFIXES else SUFFIXES[0],
         )
-        self.save = button("Export", "Write the detections as they are filtered now")
+        self.save = button("Export", "Save the detections as they are filtered now")
         self.words = widgets.HTML()
         self.box = column(self.path, self.format, self.save, self.words, name="saving")
         self.format.observe(lambda change: self._rename(change["new"]), names="value")

@@ -1,21 +1,21 @@
-"""How the panel's controls are made: each with a label of its own, as wide as its column."""
+"""Building blocks of the panel: labelled controls, buttons, columns and tabs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 
 from tilevision.plot import shown
 
-__all__ = ["button", "close_all", "column", "control", "menu", "option", "visible"]
+__all__ = ["Tabs", "button", "close_all", "column", "control", "menu", "option", "visible"]
 
-LABEL_WIDTH = "86px"
+LABEL_WIDTH = "92px"
 
 
 def control(kind: type[Any], label: str, tip: str = "", **traits: Any) -> Any:
-    """Return a control of `kind` with its label; `tip` is shown when the pointer rests on it."""
+    """Return a control of `kind` with its label; `tip` is its tooltip."""
     return kind(
         description=label,
         tooltip=tip or label,
@@ -26,18 +26,18 @@ def control(kind: type[Any], label: str, tip: str = "", **traits: Any) -> Any:
 
 
 def menu(label: str, options: Sequence[tuple[str, Any]], tip: str = "", **traits: Any) -> Any:
-    """Return a drop-down menu; the words of `options` may be anything."""
+    """Return a drop-down menu; the text of `options` may come from anywhere."""
     safe = [option(words, value) for words, value in options]
     return control(widgets.Dropdown, label, tip, options=safe, **traits)
 
 
 def option(words: str, value: Any) -> tuple[str, Any]:
-    """Return an entry of a menu; `words` may be anything."""
+    """Return a menu entry; `words` may be untrusted text."""
     return shown(words, 60) or "?", value
 
 
 def button(words: str, tip: str, kind: str = "") -> Any:
-    """Return a button; `kind` is ``"primary"`` for the one that matters most."""
+    """Return a button; `kind` is ``"primary"`` for the most important one."""
     return widgets.Button(
         description=words,
         tooltip=tip,
@@ -47,7 +47,7 @@ def button(words: str, tip: str, kind: str = "") -> Any:
 
 
 def column(*children: Any, name: str = "") -> Any:
-    """Return `children` below each other."""
+    """Return `children` stacked from top to bottom."""
     box = widgets.VBox(children)
     box.add_class("tilevision-column")
     if name:
@@ -56,12 +56,12 @@ def column(*children: Any, name: str = "") -> Any:
 
 
 def visible(made: Any, yes: bool) -> None:
-    """Show a control, or take it out of the page."""
+    """Show a control, or remove it from the page."""
     made.layout.display = None if yes else "none"
 
 
 def close_all(made: Any) -> None:
-    """Close a widget and all in it: what stays open is kept in memory for good."""
+    """Close a widget and all widgets in it; a widget that is not closed stays in memory."""
     for child in getattr(made, "children", ()):
         close_all(child)
     for name in ("style", "layout"):
@@ -69,3 +69,23 @@ def close_all(made: Any) -> None:
         if isinstance(part, widgets.Widget):
             part.close()
     made.close()
+
+
+class Tabs:
+    """A row of buttons that switches between pages; every button can be reached by keyboard.
+
+    The browser switches the pages, so they switch while the kernel is busy too.
+
+    Parameters
+    ----------
+    pages : mapping of str to sequence of widgets
+    """
+
+    def __init__(self, pages: Mapping[str, Sequence[Any]]) -> None:
+        self.buttons = widgets.ToggleButtons(options=list(pages))
+        self.stack = widgets.Stack([column(*page) for page in pages.values()], selected_index=0)
+        self.stack.add_class("tilevision-stack")
+        self.link = widgets.jslink((self.buttons, "index"), (self.stack, "selected_index"))
+        row = widgets.HBox([self.buttons])
+        row.add_class("tilevision-tabs")
+        self.box = column(row, self.stack, name="pages")

@@ -1,6 +1,6 @@
-// The board: a chart of speed over time, and the tiles that need a look.
+// The Tiles tab: a chart of speed over time, and the tiles that need a look.
 //
-// Errors and ids come from models and files that nobody vouches for: textContent only.
+// Errors and ids come from models and files, so they are untrusted: textContent only.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
@@ -74,20 +74,20 @@ function chart(parent, title, lines, words) {
   return figure;
 }
 
-function drawPace(parent, pace) {
+function drawThroughput(parent, speed) {
   parent.replaceChildren();
-  if (!pace.rate) {
-    element("p", "tilevision-empty", parent, "Speed is shown once tiles have been analysed.");
+  if (!speed.rate) {
+    element("p", "tilevision-empty", parent, "The speed is shown once tiles have been analysed.");
     return;
   }
-  const [median, p95] = pace.overall ?? [null, null];
-  const most = Math.max(...pace.rate);
-  const span = pace.width * pace.rate.length;
-  chart(parent, "Tiles a second", [{ name: "rate", values: pace.rate, area: true, words: `up to ${rate(most)}` }],
-    `Throughput over ${seconds(span)}, up to ${rate(most)} tiles a second`);
-  chart(parent, "Seconds a tile", [
-    { name: "p95", values: pace.p95, words: `p95 ${seconds(p95)}` },
-    { name: "median", values: pace.median, words: `median ${seconds(median)}` },
+  const [median, p95] = speed.overall ?? [null, null];
+  const most = Math.max(...speed.rate);
+  const span = speed.width * speed.rate.length;
+  chart(parent, "Tiles per second", [{ name: "rate", values: speed.rate, area: true, words: `up to ${rate(most)}` }],
+    `Throughput over ${seconds(span)}, up to ${rate(most)} tiles per second`);
+  chart(parent, "Seconds per tile", [
+    { name: "p95", values: speed.p95, words: `p95 ${seconds(p95)}` },
+    { name: "median", values: speed.median, words: `median ${seconds(median)}` },
   ], `Latency: median ${seconds(median)}, 95th percentile ${seconds(p95)}`);
   const axis = element("div", "tilevision-axis", parent);
   element("span", "", axis, "start");
@@ -95,7 +95,7 @@ function drawPace(parent, pace) {
 }
 
 const COLUMNS = [
-  ["Tile", 1], ["Why", 2], ["Time", 3], ["Tries", 4], ["Found", 5],
+  ["Tile", 1], ["Why", 2], ["Time", 3], ["Attempts", 4], ["Found", 5],
 ];
 
 class List {
@@ -128,7 +128,7 @@ class List {
     const { rows = [], counts = {} } = this.model.get("notable");
     const total = Object.values(counts).reduce((sum, n) => sum + n, 0);
     const kinds = Object.entries(counts).map(([kind, n]) => `${n.toLocaleString("en")} ${kind}`);
-    this.words.textContent = total ? kinds.join(", ") : "No tile failed, was throttled, saturated or slow.";
+    this.words.textContent = total ? kinds.join(", ") : "No tile failed, was throttled, is saturated or was slow.";
     if (total > rows.length && rows.length >= 300) this.words.textContent += ` (the first ${rows.length} are listed)`;
     this.scroll.hidden = !rows.length;
     this.heads.forEach((cell, i) => {
@@ -174,17 +174,17 @@ class List {
 }
 
 function render({ model, el }) {
-  const root = element("div", "tilevision-board", el);
+  const root = element("div", "tilevision-tilelist", el);
   const speed = element("div", "", root);
   const list = new List(model, root);
-  const drawSpeed = () => drawPace(speed, model.get("pace"));
+  const drawSpeed = () => drawThroughput(speed, model.get("throughput"));
   const drawList = () => list.draw();
-  model.on("change:pace", drawSpeed);
+  model.on("change:throughput", drawSpeed);
   model.on("change:notable", drawList);
   drawSpeed();
   drawList();
   return () => {
-    model.off("change:pace", drawSpeed);
+    model.off("change:throughput", drawSpeed);
     model.off("change:notable", drawList);
   };
 }
