@@ -10,8 +10,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
 from tilevision.batch import resume_run
+from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
 from tilevision.pipeline import Run
 from tilevision.pipeline.history import find_manifest, recall
