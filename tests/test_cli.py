@@ -22,7 +22,7 @@ from tilevision import __version__
 from tilevision.cli import jupyter as notebook
 from tilevision.cli import main
 from tilevision.cli.failing import printable
-from tilevision.cli.functions import model_argument
+from tilevision.cli.options import model_argument
 from tilevision.errors import ModelError
 from tilevision.events import list_runs
 

@@ -19,8 +19,8 @@ from PIL import Image
 import tilevision as tv
 from tilevision.checkpoint import Checkpoint, RunLock
 from tilevision.cli import main
+from tilevision.cli.inventory import days
 from tilevision.cli.options import arguments
-from tilevision.cli.prune import days
 from tilevision.events import Journal, RunChanged, TileChanged, list_runs
 from tilevision.grid import Grid
 from tilevision.pipeline.tiling import Tiling

@@ -109,7 +109,7 @@ def test_a_file_without_a_manifest_is_no_journal(tmp_path, content):
     for read in (read_journal, read_manifest, Journal.reopen):
         with pytest.raises(RunError, match=r"r\.jsonl"):
             read(path)
-    with pytest.raises(RunError, match="there is no journal"):
+    with pytest.raises(RunError, match="There is no journal"):
         read_journal(tmp_path / "none.jsonl")
 
 

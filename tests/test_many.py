@@ -15,7 +15,7 @@ from PIL import Image
 
 import tilevision as tv
 from tilevision.batch.batch import ImageRow, write_summary
-from tilevision.batch.series import export_name, named_images, stands_for_many, targets
+from tilevision.batch.imagenames import export_name, named_images, stands_for_many, targets
 
 
 def bright(pixels: Any) -> Any:

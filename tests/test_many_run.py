@@ -15,9 +15,9 @@ from PIL import Image
 
 import tilevision as tv
 from tilevision.batch.batch import ImageRow, statement
-from tilevision.batch.logbook import Logbook
-from tilevision.batch.relay import Relay
-from tilevision.batch.series import label_of
+from tilevision.batch.batchjournal import Logbook
+from tilevision.batch.imagenames import label_of
+from tilevision.batch.many import Relay
 from tilevision.checkpoint import Checkpoint, RunLock
 from tilevision.cli import main
 from tilevision.events import (
@@ -31,7 +31,7 @@ from tilevision.events import (
     to_line,
     together,
 )
-from tilevision.history.followedmany import FollowedMany
+from tilevision.history.followedbatch import FollowedMany
 from tilevision.pipeline.run import Run
 
 CHECKPOINT = ".tilevision"
@@ -61,7 +61,7 @@ def test_one_line_says_what_is_missing() -> None:
     rows += [ImageRow("b", "blocked", error="x"), ImageRow("p", "partial", error="x")]
     assert statement([*rows, ImageRow("w")]) == (
         "0 of 10 images complete; 1 analysed in part: p; 1 blocked by moderation: b; "
-        "7 could not be analysed: e0, e1, e2, e3, e4 and 2 more; 1 not begun: w."
+        "7 could not be analysed: e0, e1, e2, e3, e4 and 2 more; 1 not started: w."
     )
 
 

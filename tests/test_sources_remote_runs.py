@@ -16,7 +16,7 @@ import tifffile
 from range_server import RangeServer, range_server
 
 import tilevision as tv
-from tilevision.batch.series import export_name, named_images, stands_for_many
+from tilevision.batch.imagenames import export_name, named_images, stands_for_many
 from tilevision.errors import RunError, SourceError
 from tilevision.readiness import examine
 from tilevision.sources import open_source

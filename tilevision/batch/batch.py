@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tilevision.errors import Blocked, IncompleteRun, TilevisionError
 from tilevision.files import writing
 from tilevision.result import Result
+from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +21,10 @@ __all__ = ["Batch", "ImageRow", "bare", "statement", "status_of", "write_summary
 
 SHOWN_NAMES = 5
 SHOWN_ROWS = 60
-_WHAT = {
-    "error": "could not be analysed",
-    "blocked": "blocked by moderation",
-    "pending": "not begun",
+_WHAT: dict[str, str] = {
+    ImageStatus.ERROR: "could not be analysed",
+    ImageStatus.BLOCKED: "blocked by moderation",
+    ImageStatus.PENDING: "not started",
 }
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -49,7 +50,7 @@ class ImageRow:
     """
 
     image: str
-    status: str = "pending"
+    status: str = ImageStatus.PENDING
     detections: int = 0
     tiles: int = 0
     failed: int = 0
@@ -59,13 +60,13 @@ class ImageRow:
     @property
     def complete(self) -> bool:
         """Whether every tile was analysed."""
-        return self.status == "complete" and not self.error
+        return self.status == ImageStatus.COMPLETE and not self.error
 
     @classmethod
     def of(cls, name: str, result: Result, seconds: float) -> ImageRow:
         """Return the row of an image that was analysed, fully or in part."""
-        failed = sum(row.status == "failed" for row in result.rows)
-        whole = result.complete and result.status == "complete"
+        failed = sum(row.status == TileStatus.FAILED for row in result.rows)
+        whole = result.complete and result.status == RunStatus.COMPLETE
         told = "" if whole else " ".join(filter(None, [result.coverage, _why(result)]))
         return cls(
             image=name,
@@ -80,7 +81,7 @@ class ImageRow:
     @classmethod
     def without(cls, name: str, error: TilevisionError, seconds: float) -> ImageRow:
         """Return the row of an image that could not be analysed."""
-        status = "blocked" if isinstance(error, Blocked) else "error"
+        status = ImageStatus.BLOCKED if isinstance(error, Blocked) else ImageStatus.ERROR
         line = " ".join(str(error).split())
         row = cls(image=name, status=status, seconds=round(seconds, 2), error=line)
         if isinstance(error, IncompleteRun) and error.result is not None:
@@ -201,7 +202,7 @@ def status_of(rows: Iterable[ImageRow]) -> tuple[str, str]:
     """Return how a run of many images has ended, and why it is not complete."""
     rows = list(rows)
     whole = all(row.complete for row in rows)
-    return ("complete", "") if whole else ("partial", statement(rows))
+    return (RunStatus.COMPLETE, "") if whole else (RunStatus.PARTIAL, statement(rows))
 
 
 def write_summary(rows: Iterable[ImageRow], path: Path) -> None:

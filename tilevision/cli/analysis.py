@@ -13,6 +13,7 @@ from tilevision.cli.failing import ExitCode, resumable, warn
 from tilevision.cli.options import analysis_options, arguments
 from tilevision.cli.reporting import Report
 from tilevision.errors import ModelError, RunError, SourceError
+from tilevision.status import RunStatus, TileStatus
 
 if TYPE_CHECKING:
     from tilevision.batch.many import Many
@@ -59,8 +60,8 @@ def run(
     An IMAGE may be a folder, a pattern in quotes, a page as scan.tif#page=3, or all of them as
     scan.tif#pages. Running the same command again goes on where the last one stopped.
     """
+    from tilevision.batch.imagenames import stands_for_many
     from tilevision.batch.many import Many
-    from tilevision.batch.series import stands_for_many
     from tilevision.pipeline.settings import Settings
 
     if out_format is not None and out_dir is None:
@@ -109,7 +110,7 @@ def _one(
     report.result(result, [result.save(target) for target in targets])
     if given["report"] and result.facts.restored == len(result.rows):
         warn("every tile was stored already, so there is no performance report")
-    whole = result.complete and result.status == "complete"
+    whole = result.complete and result.status == RunStatus.COMPLETE
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
 
 
@@ -134,7 +135,7 @@ def _refuse_nothing(result: Result) -> None:
     ModelError, SourceError
         With the first tile's reason.
     """
-    reasons = [row.error.partition(": ") for row in result.rows if row.status == "failed"]
+    reasons = [row.error.partition(": ") for row in result.rows if row.status == TileStatus.FAILED]
     kinds = {kind for kind, _, _ in reasons}
     if len(reasons) == len(result.rows) and len(kinds) == 1:
         for error in (ModelError, SourceError):
@@ -169,7 +170,7 @@ def _folder(out_dir: str | None) -> Path | None:
 
 def _targets(image: str, outs: Sequence[str], folder: Path | None, form: str) -> list[Path]:
     """Return the files to write; hours of work are not to end at a misspelt suffix."""
-    from tilevision.batch.series import targets
+    from tilevision.batch.imagenames import targets
     from tilevision.exporting import destination
     from tilevision.sources.addresses import file_name
 

@@ -2,18 +2,265 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tilevision.cli.failing import ExitCode, printable
-from tilevision.cli.installation import Check, check_installation
-from tilevision.cli.probing import Subject, check_cluster, check_local_cluster, check_subject
+from tilevision.cli.options import model_argument
+from tilevision.errors import ClusterError, TilevisionError
 
-__all__ = ["doctor"]
+if TYPE_CHECKING:
+    from tilevision.fanout.survey import Member
+    from tilevision.modelspec import ModelSpec
+    from tilevision.sources import ImageSource
 
+__all__ = [
+    "GIB",
+    "Check",
+    "Subject",
+    "check_cluster",
+    "check_installation",
+    "check_local_cluster",
+    "check_subject",
+    "check_temporary",
+    "doctor",
+]
+
+SHOWN_PACKAGES = ("python", "tilevision", "dask", "distributed", "cloudpickle", "numpy")
 MARKS = {True: "ok", None: "–", False: "PROBLEM"}
+
+GIB = 2**30
+LITTLE_SPACE = 2 * GIB
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[\w-]+)['\"])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the diagnosis.
+
+    Parameters
+    ----------
+    subject, finding : str
+    fine : bool or None
+        None where it is neither: something optional that is not there.
+    given : bool
+        Whether it is about what the user named: an image, a model.
+    """
+
+    subject: str
+    finding: str
+    fine: bool | None = True
+    given: bool = False
+
+
+def check_installation(checkpoint: Path) -> Iterator[Check]:
+    """Look at what every run needs here.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Absolute; need not exist.
+    """
+    yield Check("python", f"{platform.python_version()} in {sys.prefix}")
+    yield Check("machine", f"{platform.system()} {platform.machine()}, {_processors()} processors")
+    yield from _packages()
+    yield _checkpoint(checkpoint)
+    folder = tempfile.gettempdir()
+    yield check_temporary("temporary files", folder, shutil.disk_usage(folder).free)
+
+
+def check_temporary(subject: str, folder: str, free: int) -> Check:
+    """Judge the folder where images without windows are decoded.
+
+    Parameters
+    ----------
+    subject, folder : str
+    free : int
+        Bytes; negative where the folder cannot be used.
+    """
+    if free < 0:
+        return Check(subject, f"{folder} cannot be used; set TMPDIR to a folder that can", False)
+    note = f"{folder} ({free / GIB:.1f} GiB free)"
+    if free < LITTLE_SPACE:
+        note += ": too little to stage a big JPEG or PNG; set TMPDIR to a larger disk"
+    return Check(subject, note, fine=free >= LITTLE_SPACE)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _packages() -> Iterator[Check]:
+    """Look for each core package, then for each extra as a whole."""
+    extras: dict[str, list[str]] = {}
+    yield Check("tilevision", version("tilevision"))
+    for requirement in requires("tilevision") or ():
+        match = _REQUIREMENT.match(requirement)
+        assert match is not None  # every requirement begins with a name
+        name, extra = match["name"], match["extra"]
+        if extra is not None:
+            extras.setdefault(extra, []).append(name)
+            continue
+        found = _version(name)
+        yield Check(name, found or f"missing; pip install {name}", fine=found is not None)
+    for extra, names in sorted(extras.items()):
+        missing = [name for name in names if _version(name) is None]
+        note = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        if missing:
+            note = f"not installed: {', '.join(missing)}; pip install 'tilevision[{extra}]'"
+        yield Check(f"extra {extra}", note, fine=None if missing else True)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _checkpoint(folder: Path) -> Check:
+    """Look where the checkpoint is or would be, without making it."""
+    from tilevision.checkpoint import filesystem
+
+    place = filesystem.nearest_existing(folder)
+    kind = filesystem.filesystem_type(place) or "unknown file system"
+    where = f"{folder} ({kind}, {shutil.disk_usage(place).free / GIB:.1f} GiB free)"
+    if filesystem.is_network(place):
+        fallback = filesystem.fallback_folder()
+        return Check("checkpoint", f"{where}: a network share; use --checkpoint {fallback}", False)
+    if not os.access(place, os.W_OK):
+        return Check(
+            "checkpoint", f"{where}: not writable; choose another with --checkpoint", False
+        )
+    return Check("checkpoint", where)
+
+
+@dataclass(slots=True)
+class Subject:
+    """What the cluster is asked about; filled in by `check_subject` with what is usable here."""
+
+    image: ImageSource | None = None
+    model: ModelSpec | None = None
+
+
+def check_subject(subject: Subject, image: str | None, model: str | None) -> Iterator[Check]:
+    """Open the image and look for what the model needs, in this process.
+
+    Parameters
+    ----------
+    subject : Subject
+        Gets what was found.
+    image, model : str or None
+        As the command line has them.
+    """
+    from tilevision.catalogue import resolve
+    from tilevision.readiness import examine
+    from tilevision.sources import open_source
+
+    if image is not None:
+        try:
+            subject.image = open_source(image)
+            yield Check("image", f"{image}: {_described(subject.image)}", given=True)
+        except TilevisionError as error:
+            yield Check("image", str(error), fine=False, given=True)
+    if model is not None:
+        try:
+            subject.model = resolve(model_argument(model))
+        except TilevisionError as error:
+            yield Check("model", str(error), fine=False, given=True)
+            return
+        found = examine(model=subject.model)
+        for trouble in found.troubles:
+            yield Check("model", f"this process {trouble}", fine=False, given=True)
+        if not found.troubles:
+            yield Check("model", _where(subject.model, found.runtime), given=True)
+
+
+def check_local_cluster(workers: int | None) -> Check:
+    """Start a local cluster and close it again."""
+    from tilevision.cluster import local_cluster
+
+    began = time.perf_counter()
+    try:
+        with local_cluster(workers) as cluster:
+            count = len(cluster.workers())
+            link = cluster.dashboard_link or "no dashboard"
+    except TilevisionError as error:
+        return Check("local cluster", str(error), fine=False)
+    seconds = time.perf_counter() - began
+    return Check("local cluster", f"{count} workers up in {seconds:.1f} s; dashboard was at {link}")
+
+
+def check_cluster(address: str, subject: Subject) -> Iterator[Check]:
+    """Ask the scheduler at `address` and one worker of each of its hosts."""
+    from tilevision.cluster import connected
+    from tilevision.fanout.survey import survey
+
+    source = None if subject.image is None else subject.image.reference
+    try:
+        with connected(address) as cluster:
+            found = survey(cluster, source, subject.model)
+    except ClusterError as error:
+        yield Check("scheduler", str(error), fine=False)
+        return
+    yield from _member("scheduler", found.scheduler, found.scheduler.address)
+    if not found.hosts and not found.scheduler.troubles:
+        yield Check("workers", "there are none yet", fine=None)
+    for host in found.hosts:
+        yield from _host(host, subject)
+
+
+def _host(host: Member, subject: Subject) -> Iterator[Check]:
+    memory = f"{host.memory / GIB:.1f} GiB" if host.memory else "no limit"
+    size = f"{_counted(host.workers, 'worker')}, {_counted(host.threads, 'thread')}, {memory}"
+    yield from _member(f"host {host.name}", host, f"{size}; {host.address}")
+    ready = host.readiness
+    if ready is None:
+        return
+    yield check_temporary("  temporary files", ready.temp, ready.temp_free)
+    if host.troubles:
+        return
+    if subject.image is not None:
+        yield Check("  image", "opens, with the same content", given=True)
+    if subject.model is not None:
+        yield Check("  model", _where(subject.model, ready.runtime), given=True)
+
+
+def _member(subject: str, member: Member, finding: str) -> Iterator[Check]:
+    yield Check(subject, finding, fine=not member.troubles)
+    if member.versions:
+        shown = [f"{name} {member.versions.get(name) or '?'}" for name in SHOWN_PACKAGES]
+        yield Check("  packages", ", ".join(shown))
+    if member.notes:
+        yield Check("  differs from here", ", ".join(member.notes), fine=None)
+    for trouble in member.troubles:
+        yield Check("  trouble", f"it {trouble}", fine=False)
+
+
+def _described(image: Any) -> str:
+    width, height = image.size
+    bands = _counted(image.bands, "band")
+    return f"{width:,} × {height:,} px, {bands} of {image.dtype}, {image.metadata.format}"
+
+
+def _where(model: ModelSpec, runtime: str) -> str:
+    return f"{model.name} runs on {runtime}" if runtime else f"{model.name} is there"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 @click.command()

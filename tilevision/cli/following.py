@@ -1,31 +1,36 @@
-"""``tilevision runs --follow``: a run's progress, told in a terminal while it goes on."""
+"""``tilevision runs --follow``: the progress of a run, shown in a terminal while it goes on."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 import click
 
 from tilevision.cli.failing import ExitCode, printable, warn
-from tilevision.cli.followmany import follow_images
+from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:
-    from tilevision.events import Event
+    from tilevision.events import Event, ImageChanged, RunChanged
     from tilevision.history import FollowedRun
+    from tilevision.history.followedbatch import FollowedMany
 
-__all__ = ["follow_run"]
+__all__ = ["follow_images", "follow_run"]
+
+LOOK_SECONDS = 0.25
 
 TERMINAL_SECONDS = 0.25
 FILE_SECONDS = 2.0
 CLEAR_LINE = "\r\x1b[K"
 
-_CODES = {
-    "complete": ExitCode.COMPLETE,
-    "blocked": ExitCode.BLOCKED,
-    "interrupted": ExitCode.STOPPED,
+_CODES: dict[str, ExitCode] = {
+    RunStatus.COMPLETE: ExitCode.COMPLETE,
+    RunStatus.BLOCKED: ExitCode.BLOCKED,
+    RunStatus.INTERRUPTED: ExitCode.STOPPED,
 }
 
 
@@ -43,7 +48,7 @@ def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
         If there is no such run.
     """
     from tilevision.history import FollowedRun
-    from tilevision.history.followedmany import FollowedMany, is_of_many
+    from tilevision.history.followedbatch import FollowedMany, is_of_many
 
     if is_of_many(run_id, checkpoint):
         many = FollowedMany(run_id, checkpoint)
@@ -141,7 +146,60 @@ def _worth_telling(event: Event) -> str:
     if isinstance(event, RunChanged):
         return f"{event.status}: {event.reason}" if event.reason else ""
     if isinstance(event, TileChanged):
-        if event.status != "failed":
+        if event.status != TileStatus.FAILED:
             return ""
         return f"tile {event.tile.id} failed after {event.attempt} attempts: {event.error}"
     return event.message if event.stage in ("cluster", "model", "waiting") else ""
+
+
+def follow_images(run: FollowedMany, *, as_json: bool) -> None:
+    """Print what becomes of each image, from the beginning until the run is over."""
+    terminal = sys.stdout.isatty() and not as_json
+    if not as_json:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
+        click.echo(
+            printable(
+                f"run {run.id}: {len(run.names):,} images of {run.name} with {run.model}, "
+                f"started {when}"
+            )
+        )
+    while True:
+        for event in run.news():
+            line = json.dumps(asdict(event)) if as_json else _line(event)
+            if line:
+                click.echo((CLEAR_LINE if terminal else "") + printable(line))
+        if terminal and not run.over:
+            click.echo(CLEAR_LINE + printable(_progress(run)), nl=False)
+        sys.stdout.flush()
+        if run.over:
+            break
+        time.sleep(LOOK_SECONDS)
+    if not as_json:
+        click.echo((CLEAR_LINE if terminal else "") + printable(_progress(run)))
+
+
+def _line(event: RunChanged | ImageChanged) -> str:
+    from tilevision.events import RunChanged
+
+    if isinstance(event, RunChanged):
+        return ""  # how it ended is the last line
+    if event.status == ImageStatus.RUNNING:
+        return ""
+    if event.error:
+        return f"{event.image}: {event.status}. {event.error}"
+    tiles = f"{event.tiles:,} tile{'' if event.tiles == 1 else 's'}"
+    return (
+        f"{event.image}: {event.status}, {event.detections:,} detections in {tiles}, "
+        f"{event.seconds:.1f} s"
+    )
+
+
+def _progress(run: FollowedMany) -> str:
+    images = run.images.values()
+    working = [image.image for image in images if image.status == ImageStatus.RUNNING]
+    ended = len(images) - len(working)
+    complete = sum(image.complete for image in images)
+    words = f"{run.status}: {ended:,} of {len(run.names):,} images done, {complete:,} complete"
+    if not working:
+        return words
+    return f"{words}; {'at' if not run.over else 'was at'} {working[0]}"

@@ -1,4 +1,4 @@
-"""What happened in a run: facts, the bus that publishes them, the journal that keeps them."""
+"""What happened in a run: events, the bus that publishes them, the journal that keeps them."""
 
 from tilevision.events.bus import Bus
 from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
@@ -13,6 +13,7 @@ from tilevision.events.journalreader import (
 )
 from tilevision.events.lines import from_line, to_line
 from tilevision.events.runlist import RunSummary, list_runs, together
+from tilevision.events.tilecounts import TileCounts
 
 __all__ = [
     "BOXES_PER_EVENT",
@@ -25,6 +26,7 @@ __all__ = [
     "RunSummary",
     "StageDone",
     "TileChanged",
+    "TileCounts",
     "follow_journal",
     "from_line",
     "image_line",

@@ -1,14 +1,14 @@
-"""The bus: hands each event to whoever listens, and remembers enough for those who come late."""
+"""The bus: hands each event to all listeners, and keeps what a late listener needs."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
 from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
+from tilevision.events.tilecounts import TileCounts
 from tilevision.grid import Tile
 
 __all__ = ["Bus", "Listener"]
@@ -23,9 +23,10 @@ class Bus:
     """Publishes events to listeners, in one order for all of them.
 
     A listener is called on the thread that emits, so it must be quick: put the event on
-    a queue and return. One that raises is logged once and hears on; the run goes on too.
+    a queue and return. The first error of a listener is logged; the listener keeps getting
+    events, and the run continues.
 
-    Memory holds one event per tile and up to 50,000 boxes in all: past that, every tile
+    Memory holds one event per tile and up to 50,000 boxes in all: beyond that, every tile
     keeps fewer of its strongest boxes.
     """
 
@@ -40,7 +41,7 @@ class Bus:
         self._run: tuple[int, RunChanged] | None = None
         self._stages: list[tuple[int, StageDone]] = []
         self._tiles: dict[Tile, tuple[int, TileChanged]] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts = TileCounts()
         self._boxes = 0
         self._boxes_per_tile = BOXES_PER_EVENT
         self._one_tile_in = 1
@@ -49,7 +50,7 @@ class Bus:
         """Publish `event`. Safe from any thread, also from within a listener."""
         with self._delivery:
             self._waiting.append(event)
-            if self._delivering:  # a listener emits: its event follows the one it heard
+            if self._delivering:  # a listener emits: its event follows the one it was given
                 return
             self._delivering = True
             try:
@@ -95,7 +96,7 @@ class Bus:
     def counts(self) -> dict[str, int]:
         """Return the number of tiles by their latest status; quick, however many there are."""
         with self._state:
-            return {status: n for status, n in self._counts.items() if n}
+            return self._counts.by_status()
 
     def _deliver(self, event: Event) -> None:
         with self._state:
@@ -110,7 +111,7 @@ class Bus:
         except Exception:  # noqa: BLE001 - a listener may raise anything
             if token not in self._complained:
                 self._complained.add(token)
-                _log.exception("a listener failed on %s; the run goes on", type(event).__name__)
+                _log.exception("A listener failed on %s; the run continues.", type(event).__name__)
 
     def _remember(self, event: Event) -> None:
         self._number += 1
@@ -122,8 +123,7 @@ class Bus:
             before = self._tiles.get(event.tile)
             if before is not None:
                 self._boxes -= len(before[1].boxes)
-                self._counts[before[1].status] -= 1
-            self._counts[event.status] += 1
+            self._counts.change(event.tile, event.status)
             event = self._thinned(event)
             self._tiles[event.tile] = (self._number, event)
             self._boxes += len(event.boxes)

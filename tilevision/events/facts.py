@@ -25,10 +25,11 @@ class RunChanged:
     time : float
         Seconds since the epoch.
     status : str
-        ``running``, ``paused``, ``complete``, ``partial``, ``stopped``, ``cancelled``,
-        ``blocked`` or ``failed``.
+        The text of a `RunStatus`: ``running`` (also when a paused or ended run continues),
+        ``paused``, ``complete``, ``partial``, ``stopped``, ``cancelled`` or ``blocked``;
+        ``interrupted`` only where a run is followed or replayed.
     reason : str
-        One line: why, and what to do, where there is something to say.
+        One line: why, and what to do about it; empty where there is nothing to say.
     """
 
     time: float
@@ -38,20 +39,21 @@ class RunChanged:
 
 @dataclass(frozen=True, slots=True)
 class StageDone:
-    """A stage other than the tiles has finished.
+    """A stage has finished, or there is something to say about it.
 
     Parameters
     ----------
     time : float
     stage : str
-        ``open``, ``moderation``, ``plan``, ``merge`` or ``synthesis``.
+        ``cluster`` (it is up), ``model`` (a line about how it was loaded), ``waiting`` (what
+        the run waits for), ``restore``, ``moderation``, ``merge`` or ``synthesis``.
     seconds : float
     message : str
         One line for people.
     restored : bool
-        Whether it came from the checkpoint.
+        True if it came from the checkpoint.
     link : str
-        Address of a page about it: the dashboard of the ``cluster``.
+        Address of a page about it: the Dask dashboard of ``cluster``.
     """
 
     time: float
@@ -71,8 +73,7 @@ class TileChanged:
     time : float
     tile : Tile
     status : str
-        ``pending``, ``running``, ``done`` (committed), ``restored``, ``retrying``,
-        ``throttled``, ``failed`` or ``skipped``.
+        The text of a `TileStatus`; ``done`` is published after the commit.
     attempt : int
         From 1; 0 where no attempt was made.
     worker : str
@@ -83,7 +84,7 @@ class TileChanged:
     saturated : bool
     model : str
     error : str
-        One line; empty unless the status tells of a failure.
+        One line; empty unless an attempt failed.
     boxes : tuple of (x0, y0, x1, y1, label)
         Up to 256 of the strongest detections, whole image pixels: for drawing, not for
         counting. Further ones are dropped, so the strongest come first.

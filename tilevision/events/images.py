@@ -1,4 +1,4 @@
-"""What the journal of a batch tells beside its status: how far each of its images is."""
+"""What has become of each image of a multi-image run, as its journal holds it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import Any
 
 from tilevision.events.lines import json_line, parse_line
 from tilevision.events.secrets import redact
+from tilevision.status import ImageStatus
 
 __all__ = ["ImageChanged", "image_line", "read_image"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageChanged:
-    """One image of a batch has been begun, or is done with.
+    """One image of a multi-image run has begun or ended.
 
     Parameters
     ----------
     time : float
         Seconds since the epoch.
     image : str
-        Its name in the batch.
+        Its name in the run.
     status : str
-        ``running``, or what became of it.
+        The text of an `ImageStatus`.
     run : str
-        Id of its run; empty where it could not be begun.
+        Id of the run of this image; empty if it could not be started.
     detections, tiles, failed : int
     seconds : float
     error : str
@@ -40,6 +41,11 @@ class ImageChanged:
     failed: int = 0
     seconds: float = 0.0
     error: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Return True if every tile of the image was analysed."""
+        return self.status == ImageStatus.COMPLETE and not self.error
 
 
 _KINDS: dict[str, Any] = {"str": str, "int": int, "float": (int, float)}

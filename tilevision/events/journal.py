@@ -1,4 +1,4 @@
-"""The journal: a run's history as one file of lines, written as things happen."""
+"""The journal: the history of a run, one file, one line per event, written as it happens."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Journal:
     """A listener that appends each event to a file.
 
     The first line is the manifest. Each line is one write to a file opened for appending,
-    so lines never mix. A disk that fills up does not end the run: it is reported once,
-    `error` tells of it, and the latest lines are kept and written when there is space.
+    so lines never mix. A disk that fills up does not end the run: it is logged once,
+    `error` holds the reason, and the latest lines are kept and written once that works again.
 
     Parameters
     ----------
@@ -39,13 +39,13 @@ class Journal:
         Its folder is made where it is missing. Readable by its owner only.
     manifest : mapping, optional
         Plain JSON types: ``id``, ``image``, ``model``, ``started`` (epoch), ``n_tiles`` and
-        the run's settings. Secrets are replaced by ``***``. None appends to the journal that
-        is there; see `reopen`.
+        the run's settings. Secrets are replaced by ``***``. None appends to the existing
+        journal; see `reopen`.
 
     Raises
     ------
     RunError
-        If there is a journal at `path` already, or there is none to append to.
+        If there already is a journal at `path`, or there is none to append to.
     CheckpointError
         If the file cannot be written.
     """
@@ -87,11 +87,11 @@ class Journal:
         return cls(path, None)
 
     def __call__(self, event: Event) -> None:
-        """Append `event`; never raises for a disk's sake."""
+        """Append `event`; a disk that refuses raises nothing."""
         self.write(to_line(event))
 
     def write(self, line: bytes) -> None:
-        """Append a line with its newline; never raises for a disk's sake."""
+        """Append a line with its newline; a disk that refuses raises nothing."""
         with self._lock:
             if self._file < 0:
                 return
@@ -137,10 +137,11 @@ class Journal:
         if not self._reported:
             self._reported = True
             _log.warning(
-                "the journal %s cannot be written (%s); the run goes on and keeps its latest "
-                "events for when there is space; free some on that disk",
+                "The journal %s cannot be written (%s); the run continues, and its latest events "
+                "are written once that works again. %s",
                 self.path,
                 error.strerror,
+                _remedy(error),
             )
 
 
@@ -152,7 +153,7 @@ def _open(path: Path, flags: int) -> int:
     except OSError as error:
         if flags and os.path.lexists(path):
             raise RunError(
-                f"there is a journal {path} already; resume that run, or start one under another id"
+                f"There already is a journal {path}. Resume that run, or start one with another id."
             ) from error
         raise _unwritable(path, error) from error
 
@@ -165,6 +166,11 @@ def _ends_torn(path: Path) -> bool:
 
 def _unwritable(path: Path, error: OSError) -> CheckpointError:
     return CheckpointError(
-        f"the journal {path} cannot be written ({error.strerror}); free space there, or give "
-        "another checkpoint folder"
+        f"The journal {path} cannot be written ({error.strerror}). {_remedy(error)}"
     )
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space on its disk, or use another checkpoint folder."
+    return "Use a checkpoint folder that can be written."

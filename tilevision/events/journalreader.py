@@ -1,4 +1,4 @@
-"""Reads journals: whole, or as they grow."""
+"""Reads journals: all at once, or while they grow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
-    """Return where the journal of a run lies in a checkpoint folder."""
+    """Return the path of the journal of a run in a checkpoint folder."""
     return Path(folder).expanduser() / "runs" / f"{run_id}.jsonl"
 
 
@@ -34,13 +34,13 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             return _manifest(path, file.readline())
     except OSError as error:
-        raise RunError(f"there is no journal {path} ({error.strerror})") from error
+        raise RunError(f"There is no journal {path} ({error.strerror}).") from error
 
 
 def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Event]]:
     """Return the manifest of a journal and its events, in order.
 
-    Torn lines and kinds of events from later versions are passed over.
+    Torn lines, and kinds of events from later versions, are skipped.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Eve
 
 
 class JournalTail:
-    """Reads a journal on from where it was left. Keeps no file open in between.
+    """Reads what was appended to a journal since the last call. Keeps no file open in between.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class JournalTail:
         self._offset = 0
 
     def read(self) -> Iterator[Event]:
-        """Yield what was appended since; torn lines and kinds of later versions are passed over."""
+        """Yield what was appended since; skip torn lines and kinds of later versions."""
         for line in self.lines():
             try:
                 event = from_line(line)
@@ -75,7 +75,7 @@ class JournalTail:
                 yield event
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the complete lines appended since; the first, the manifest, is passed over."""
+        """Yield the complete lines appended since; skip the first, which is the manifest."""
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
@@ -104,8 +104,8 @@ def follow_journal(
     path : path
         Need not exist yet.
     stop : callable
-        Asked whenever all that is there was read; once it says True, what was appended
-        meanwhile is still yielded, and that was the end.
+        Called whenever everything was read; once it returns True, what was appended
+        meanwhile is still yielded, and then the iterator ends.
     poll : float
         Seconds between looks at the file.
     """
@@ -126,4 +126,4 @@ def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
             return raw
     except ValueError:
         pass
-    raise RunError(f"{path} is not a journal of tilevision: its first line is no manifest")
+    raise RunError(f"{path} is not a journal of tilevision: its first line is not a manifest.")

@@ -15,6 +15,8 @@ from tilevision.events.facts import RunChanged, TileChanged
 from tilevision.events.images import ImageChanged, read_image
 from tilevision.events.journalreader import journal_path, read_manifest
 from tilevision.events.lines import from_line
+from tilevision.events.tilecounts import TileCounts
+from tilevision.status import RunStatus, TileStatus
 
 __all__ = ["RunSummary", "list_runs", "together"]
 
@@ -30,18 +32,18 @@ class RunSummary:
     id : str
     image, model : str
     status : str
-        The last the run was in; ``unreadable`` where the journal has no manifest. A killed
-        run still says ``running``: only its lock tells.
+        The last one in the journal; ``unreadable`` if the journal has no manifest. A killed
+        run still has ``running`` there: only its lock shows that it is gone.
     counts : dict of str to int
-        Tiles by latest status; ``pending`` for those that no line tells of.
+        Tiles by latest status; ``pending`` for those without a line.
     started, changed : float
         Seconds since the epoch: by the manifest; when the journal was last written.
     manifest : dict
     path : Path
     images : dict of str to ImageChanged or None
-        Of a batch: what is told of each of its images last. None: the run of one image.
+        Of a multi-image run: the latest event of each image. None: the run of one image.
     batch : str
-        Id of the batch that an image's run is part of.
+        Id of the multi-image run that this run of one image is part of.
     """
 
     id: str
@@ -60,7 +62,7 @@ class RunSummary:
 def list_runs(folder: str | os.PathLike[str]) -> list[RunSummary]:
     """Return the runs of a checkpoint folder, the latest first; reads journals only.
 
-    A batch is among them beside the runs of its images; see `together`.
+    A multi-image run is listed beside the runs of its images; see `together`.
     """
     journals = journal_path(folder, "*")
     runs = [_summary(path) for path in journals.parent.glob(journals.name)]
@@ -68,7 +70,7 @@ def list_runs(folder: str | os.PathLike[str]) -> list[RunSummary]:
 
 
 def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
-    """Return `runs` with the images of each batch counted as the one run that it is."""
+    """Return `runs` with each multi-image run as one, its images' tiles counted together."""
     known = {run.id: run for run in runs}
     merged = []
     for run in known.values():
@@ -89,10 +91,10 @@ def _summary(path: Path) -> RunSummary:
     except RunError:
         return RunSummary(path.stem, "", "", "unreadable", {}, changed, changed, path)
     status, tiles, images = _fold(path)
-    counts = Counter(tiles.values())
+    counts = Counter(tiles.by_status())
     known = manifest.get("n_tiles")
     if isinstance(known, int) and known > len(tiles):
-        counts["pending"] += known - len(tiles)
+        counts[TileStatus.PENDING] += known - len(tiles)
     started = manifest.get("started")
     return RunSummary(
         id=path.stem,
@@ -109,13 +111,14 @@ def _summary(path: Path) -> RunSummary:
     )
 
 
-def _fold(path: Path) -> tuple[str, dict[bytes, str], dict[str, ImageChanged]]:
+def _fold(path: Path) -> tuple[str, TileCounts, dict[str, ImageChanged]]:
     """Return the last status of run, tiles and images; most lines need no parsing."""
-    status, tiles, images = "running", dict[bytes, str](), dict[str, ImageChanged]()
+    status: str = RunStatus.RUNNING
+    tiles, images = TileCounts(), dict[str, ImageChanged]()
     for line in _whole_lines(path):
         match = _TILE.match(line)
         if match:
-            tiles[match[2]] = match[1].decode()
+            tiles.change(match[2], match[1].decode())
             continue
         try:
             event, image = from_line(line), read_image(line)
@@ -126,7 +129,7 @@ def _fold(path: Path) -> tuple[str, dict[bytes, str], dict[str, ImageChanged]]:
         if isinstance(event, RunChanged):
             status = event.status
         elif isinstance(event, TileChanged):
-            tiles[event.tile.id.encode("utf-8", "backslashreplace")] = event.status
+            tiles.change(event.tile.id.encode("utf-8", "backslashreplace"), event.status)
     return status, tiles, images
 
 

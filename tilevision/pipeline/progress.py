@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from typing import Any
 
-from tilevision.events import Event, RunChanged, StageDone, TileChanged
+from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
+from tilevision.status import TileStatus
 
 __all__ = ["ProgressBar"]
 
-_FINISHED = ("done", "restored", "failed")
-_SHOWN = ("restored", "retrying", "throttled", "failed")
+_SHOWN = (
+    *(TileStatus.RESTORED, TileStatus.RETRYING),
+    *(TileStatus.THROTTLED, TileStatus.FAILED),
+)
 _TOLD = ("cluster", "model", "waiting")
 
 
@@ -37,8 +39,7 @@ class ProgressBar:
             dynamic_ncols=True,
             leave=True,
         )
-        self._latest: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts = TileCounts()
 
     def __call__(self, event: Event) -> None:
         """Take notice of one event."""
@@ -59,14 +60,10 @@ class ProgressBar:
         self._bar.close()
 
     def _tile(self, event: TileChanged) -> None:
-        before = self._latest.get(event.tile.id)
-        self._latest[event.tile.id] = event.status
-        self._counts[event.status] += 1
-        if before is not None:
-            self._counts[before] -= 1
-        step = (event.status in _FINISHED) - (before in _FINISHED)
+        before = self._counts.change(event.tile.id, event.status)
         if event.status in _SHOWN or before in _SHOWN:
             shown = {status: self._counts[status] for status in _SHOWN if self._counts[status]}
             self._bar.set_postfix(shown, refresh=False)
+        step = self._counts.ended - self._counts[TileStatus.SKIPPED] - self._bar.n
         if step:
             self._bar.update(step)

@@ -17,7 +17,7 @@ from tilevision.view.picture.subject import Watched
 from tilevision.view.picture.viewstate import ViewState
 
 if TYPE_CHECKING:
-    from tilevision.history.followedmany import FollowedMany
+    from tilevision.history.followedbatch import FollowedMany
 
 __all__ = ["LiveView", "SeriesView", "watch"]
 
@@ -76,7 +76,7 @@ def watch(
 
 def _view_of(run_id: str, checkpoint: str | os.PathLike[str], image: Any) -> LiveView:
     from tilevision.history import FollowedRun
-    from tilevision.history.followedmany import FollowedMany, is_of_many
+    from tilevision.history.followedbatch import FollowedMany, is_of_many
 
     instead = f"tilevision runs --follow {run_id}"
     if not is_of_many(run_id, checkpoint):

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from tilevision.errors import RunError
 from tilevision.grid import Tile
 from tilevision.history import ReplayedRun
-from tilevision.history.journaled import JournaledRun
+from tilevision.history.followedrun import JournaledRun
 from tilevision.pipeline import Run, plan, start
 from tilevision.result import Result
 from tilevision.sources import following

@@ -12,6 +12,7 @@ from tilevision.errors import RunError
 from tilevision.events import ImageChanged, RunSummary, list_runs, together
 from tilevision.pipeline.history import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
+from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,9 +67,7 @@ def image_runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
 def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
     whole = ""
     if run.images is not None:
-        complete = sum(
-            image.status == "complete" and not image.error for image in run.images.values()
-        )
+        complete = sum(image.complete for image in run.images.values())
         whole = f"{complete}/{len(run.manifest['images'])}"
     return (
         run.id,
@@ -78,19 +77,20 @@ def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
         run.model,
         run_status(checkpoint, run),
         sum(run.counts.values()),
-        run.counts.get("done", 0) + run.counts.get("restored", 0),
-        run.counts.get("failed", 0),
+        sum(run.counts.get(status, 0) for status in TileStatus if status.analysed),
+        run.counts.get(TileStatus.FAILED, 0),
     )
 
 
 def run_status(checkpoint: Folder, run: RunSummary) -> str:
     """Return the run's status; one that nobody holds though it says it goes on was cut off."""
-    if run.status not in ("running", "paused"):
+    if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED):
         return run.status
     try:
-        return "interrupted" if run_owner(checkpoint, run.id) is None else run.status
+        owner = run_owner(checkpoint, run.id)
     except RunError:  # a file in the folder that no run would be named like
         return "unreadable"
+    return RunStatus.INTERRUPTED if owner is None else run.status
 
 
 def _images(checkpoint: Folder, run_id: str) -> pd.DataFrame:
@@ -103,9 +103,9 @@ def _images(checkpoint: Folder, run_id: str) -> pd.DataFrame:
     cut_off = run_owner(checkpoint, run_id) is None
     rows = []
     for name in manifest["images"]:
-        image = told.get(name, ImageChanged(0.0, name, "pending"))
+        image = told.get(name, ImageChanged(0.0, name, ImageStatus.PENDING))
         row = asdict(image) | {"id": image.run}
-        if image.status == "running" and cut_off:
-            row["status"] = "interrupted"
+        if image.status == ImageStatus.RUNNING and cut_off:
+            row["status"] = RunStatus.INTERRUPTED
         rows.append(row)
     return pd.DataFrame(rows, columns=_IMAGE_COLUMNS)

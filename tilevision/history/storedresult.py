@@ -1,23 +1,29 @@
-"""What a checkpoint holds of a past run: its result as far as it is stored. Nothing runs."""
+"""The result of a past run, as far as the checkpoint holds it; nothing runs."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
-from tilevision.events import TileChanged
+from tilevision.events import JournalTail, TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
-from tilevision.history.journaled import JournaledRun
+from tilevision.history.followedrun import JournaledRun
+from tilevision.history.runrecord import Recording
 from tilevision.pipeline.history import check_same_work, find_manifest, recall
 from tilevision.pipeline.passes import Store, labels, stored_findings
 from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
 from tilevision.pipeline.recipes import recipe_of
 from tilevision.pipeline.session import open_checkpoint
+from tilevision.pipeline.settings import Settings
 from tilevision.result import Result, RunFacts, TileRow
+from tilevision.sources import open_source
+from tilevision.sources.addresses import is_address
+from tilevision.status import TileStatus
 
-__all__ = ["stored_result"]
+__all__ = ["keep", "stored_result"]
 
 
 def stored_result(
@@ -86,13 +92,13 @@ def _rows(
     told = {event.tile: event for event in events}
     rows = []
     for tile in plan.tiles:
-        event = told.get(tile, TileChanged(0.0, tile, "pending"))
-        done = event.status in ("done", "restored")
-        status = event.status if tile in found or not done else "pending"
-        status = "skipped" if tile in plan.skipped else status
+        event = told.get(tile, TileChanged(0.0, tile, TileStatus.PENDING))
+        done = event.status in (TileStatus.DONE, TileStatus.RESTORED)
+        status = event.status if tile in found or not done else TileStatus.PENDING
+        status = TileStatus.SKIPPED if tile in plan.skipped else status
         row = TileRow(
             tile,
-            "restored" if tile in found and not done else status,
+            TileStatus.RESTORED if tile in found and not done else status,
             attempts=event.attempt,
             read_seconds=event.read_seconds,
             infer_seconds=event.infer_seconds,
@@ -104,3 +110,47 @@ def _rows(
         )
         rows.append(row)
     return rows
+
+
+def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]:
+    """Return a function that makes `result` again; it holds neither pixels nor open files.
+
+    Parameters
+    ----------
+    result : Result
+    image
+        That it is of.
+    settings : Settings
+        Of its run. Without a checkpoint the findings are held in memory.
+    """
+    facts, name, merging = result.facts, result.name, result.settings
+    checkpoint = settings.checkpoint
+    if isinstance(image, (str, os.PathLike)) and not is_address(image):
+        image = Path(image).absolute()  # the working folder may be another by then
+    if checkpoint is not None:
+
+        def read() -> Result:
+            run = _ReadRun(Recording(facts.run_id, checkpoint, image))
+            found = stored_result(run, checkpoint, model=settings.model)
+            return Result(found.source, found.rows, found.tile_findings, merging, facts, name)
+
+        return read
+    rows, findings = result.rows, result.tile_findings
+
+    def again() -> Result:
+        source = open_source(image, mpp=settings.mpp)
+        return Result(source, rows, findings, merging, facts, name)
+
+    return again
+
+
+class _ReadRun(JournaledRun):
+    """A run that is read from its journal at once; nobody listens."""
+
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(recording)
+        for event in JournalTail(recording.path).read():
+            self._tell(event)
+
+    def _step(self) -> float | None:
+        return None

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import sys
 import threading
-from collections import Counter
 from typing import Any
 
 from tilevision.batch.batch import ImageRow
-from tilevision.events import Bus, Event, StageDone, TileChanged
+from tilevision.events import Bus, Event, StageDone, TileChanged, TileCounts
 from tilevision.pipeline.planning import Plan
+from tilevision.status import ImageStatus, TileStatus
 
 __all__ = ["Headway"]
 
-_FINISHED = ("done", "restored", "failed", "skipped")
-_SHOWN = ("restored", "retrying", "throttled", "failed")
+_SHOWN = (
+    *(TileStatus.RESTORED, TileStatus.RETRYING),
+    *(TileStatus.THROTTLED, TileStatus.FAILED),
+)
 _TOLD = ("cluster", "model", "waiting")
 _LAYOUT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
@@ -56,16 +58,16 @@ class Headway:
             self._shares[name] = 0.0
         bus.subscribe(_Tiles(self, name, len(plan.tiles)))
 
-    def tiles(self, name: str, finished: int, total: int, counts: Counter[str]) -> None:
-        """Draw how many of an image's tiles are finished."""
+    def tiles(self, name: str, total: int, counts: TileCounts) -> None:
+        """Draw how many of an image's tiles have ended."""
         with self._lock:
             if name not in self._shares:
                 return
-            self._shares[name] = finished / total
+            self._shares[name] = counts.ended / total
             if name == next(iter(self._shares)):
                 parts = [f"{counts[status]} {status}" for status in _SHOWN if counts[status]]
                 head = f"image {self._ended + 1} of {self._total}, {name[-30:]}"
-                words = ", ".join([f"{head}: {finished}/{total} tiles", *parts])
+                words = ", ".join([f"{head}: {counts.ended}/{total} tiles", *parts])
                 self._bar.set_description_str(words, refresh=False)
             self._draw()
 
@@ -75,7 +77,7 @@ class Headway:
             self._ended += 1
             self._shares.pop(row.image, None)
             self._draw()
-            if row.status != "complete":
+            if row.status != ImageStatus.COMPLETE:
                 self.say(f"{row.image}: {row.status}. {row.error}".rstrip())
 
     def _draw(self) -> None:
@@ -109,17 +111,12 @@ class _Tiles:
         self._headway = headway
         self._name = name
         self._total = total
-        self._latest: dict[str, str] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts = TileCounts()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageDone) and event.message and event.stage in _TOLD:
             self._headway.tell(event.message)
         if not isinstance(event, TileChanged):
             return
-        before = self._latest.get(event.tile.id, "")
-        self._latest[event.tile.id] = event.status
-        self._counts[event.status] += 1
-        self._counts[before] -= 1
-        finished = sum(self._counts[status] for status in _FINISHED)
-        self._headway.tiles(self._name, finished, self._total, self._counts)
+        self._counts.change(event.tile.id, event.status)
+        self._headway.tiles(self._name, self._total, self._counts)

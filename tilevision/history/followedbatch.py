@@ -14,9 +14,10 @@ from tilevision.events import (
     journal_path,
     read_image,
 )
-from tilevision.history.journaled import OVER
+from tilevision.history.followedrun import OVER
 from tilevision.pipeline.history import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
+from tilevision.status import ImageStatus, RunStatus
 
 __all__ = ["FollowedMany", "is_of_many"]
 
@@ -65,7 +66,7 @@ class FollowedMany:
             ) from error
         self.id = run_id
         self.images: dict[str, ImageChanged] = {}
-        self.status = "running"
+        self.status: str = RunStatus.RUNNING
         self._checkpoint = checkpoint
         self._tail = JournalTail(journal_path(checkpoint, run_id))
 
@@ -79,7 +80,7 @@ class FollowedMany:
         held = run_owner(self._checkpoint, self.id) is not None
         told = self._read()  # what was told before it was let go of
         if not held and not self.over:
-            self.status = "interrupted"
+            self.status = RunStatus.INTERRUPTED
         return told
 
     def in_turn(self, run_id: str = "") -> ImageChanged | None:
@@ -92,7 +93,7 @@ class FollowedMany:
             that is at work, or the one that was told of last.
         """
         begun = [image for image in self.images.values() if image.run]
-        working = [image for image in begun if image.status == "running"]
+        working = [image for image in begun if image.status == ImageStatus.RUNNING]
         stays = [image for image in working if image.run == run_id]
         last = sorted(begun, key=lambda image: image.time)[-1:]
         return next(iter(stays or working or last), None)
