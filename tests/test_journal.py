@@ -106,6 +106,7 @@ def test_a_file_without_a_manifest_is_no_journal(tmp_path, content):
     """Reading or reopening anything else is one clear error that names the file."""
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
+    os.utime(path, (0, 0))
     for read in (read_journal, read_manifest, Journal.reopen):
         with pytest.raises(RunError, match=r"r\.jsonl"):
             read(path)
@@ -121,6 +122,16 @@ def test_a_journal_is_never_overwritten(tmp_path):
     with pytest.raises(RunError, match="already"):
         Journal(path, MANIFEST)
     assert path.read_bytes() == before
+
+
+def test_a_journal_that_was_just_made_is_waited_for(tmp_path):
+    """A run is found in the moment between its journal's making and its first line."""
+    path = tmp_path / "r.jsonl"
+    path.touch()
+    writer = threading.Timer(0.1, path.write_bytes, [b'{"kind":"manifest","id":"r"}\n'])
+    writer.start()
+    assert read_manifest(path)["id"] == "r"
+    writer.join()
 
 
 def test_a_journal_that_cannot_be_made_says_where(tmp_path):
@@ -164,7 +175,7 @@ assert times == list(range(501)), times
 def test_a_full_disk_is_reported_once_and_made_up_for(tmp_path):
     """No write error reaches the run; when there is space, the held-back lines follow in order."""
     printed = run(FULL, tmp_path / "r.jsonl")
-    assert printed.count("cannot be written") == 1 and "the run goes on" in printed
+    assert printed.count("cannot be written") == 1 and "the run continues" in printed
 
 
 def test_following_misses_nothing_between_history_and_live(tmp_path):

@@ -173,4 +173,4 @@ def _unwritable(path: Path, error: OSError) -> CheckpointError:
 def _remedy(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Free some space on its disk, or use another checkpoint folder."
-    return "Use a checkpoint folder that can be written."
+    return "Use another checkpoint folder."

@@ -14,6 +14,7 @@ from tilevision.events.lines import from_line, parse_line
 
 __all__ = ["JournalTail", "follow_journal", "journal_path", "read_journal", "read_manifest"]
 
+BEGINNING_SECONDS = 1.0
 _CHUNK = 1 << 20
 
 
@@ -30,9 +31,15 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     RunError
         If there is no journal, or it does not start with a manifest.
     """
+    until = time.monotonic() + BEGINNING_SECONDS
     try:
-        with Path(path).open("rb") as file:
-            return _manifest(path, file.readline())
+        while True:
+            with Path(path).open("rb") as file:
+                line = file.readline()
+                young = time.time() - os.fstat(file.fileno()).st_mtime < BEGINNING_SECONDS
+            if line.endswith(b"\n") or not young or time.monotonic() > until:
+                return _manifest(path, line)
+            time.sleep(0.01)  # the file was just made, and its first line is on its way
     except OSError as error:
         raise RunError(f"There is no journal {path} ({error.strerror}).") from error
 
