@@ -104,15 +104,12 @@ CROWDED = {"pipeline", "formats"}
 SAME_STEMS = {"state"}
 SAME_CLASSES = {
     *(
-        "Commands",
         "Batch",
-        "Report",
         "Flight",
         "Dispatch",
         "Board",
         "Preparation",
         "Picture",
-        "Subject",
     ),
 }
 WORDS_LEFT = {

@@ -7,7 +7,7 @@ import click
 from tilevision import __version__
 from tilevision.cli.analysis import run
 from tilevision.cli.diagnosis import doctor
-from tilevision.cli.failing import Commands
+from tilevision.cli.failing import CommandGroup
 from tilevision.cli.inventory import models, runs
 from tilevision.cli.jupyter import lab
 from tilevision.cli.showing import demo
@@ -15,7 +15,7 @@ from tilevision.cli.showing import demo
 __all__ = ["main"]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tilevision", message="%(prog)s %(version)s")
 def main() -> None:
     """Analyse images too big for your model, without losing a tile.

@@ -11,7 +11,7 @@ import click
 
 from tilevision.cli.failing import ExitCode, resumable, warn
 from tilevision.cli.options import analysis_options, arguments
-from tilevision.cli.reporting import Report
+from tilevision.cli.reporting import Printer
 from tilevision.errors import ModelError, RunError, SourceError
 from tilevision.status import RunStatus, TileStatus
 
@@ -67,7 +67,7 @@ def run(
     if out_format is not None and out_dir is None:
         raise click.UsageError("--format is of the files in --out-dir; give that, too")
     form = out_format or "geojson"
-    printed = Report(as_json=as_json, quiet=options["quiet"])
+    printed = Printer(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
     if len(images) == 1 and not stands_for_many(images[0]):
         targets = _targets(images[0], outs, folder, form)
@@ -99,7 +99,7 @@ def _one(
     image: str,
     targets: Sequence[Path],
     given: dict[str, Any],
-    report: Report,
+    printer: Printer,
 ) -> ExitCode:
     import tilevision as tv
 
@@ -107,7 +107,7 @@ def _one(
     _check_formats(run, targets)
     result = wait(ctx, run, keeps=given["checkpoint"] is not None)
     _refuse_nothing(result)
-    report.result(result, [result.save(target) for target in targets])
+    printer.result(result, [result.save(target) for target in targets])
     if given["report"] and result.facts.restored == len(result.rows):
         warn("every tile was stored already, so there is no performance report")
     whole = result.complete and result.status == RunStatus.COMPLETE
@@ -143,16 +143,16 @@ def _refuse_nothing(result: Result) -> None:
                 raise error(f"{result.name}: {reasons[0][2]}")
 
 
-def _many(ctx: click.Context, many: Many, report: Report, *, keeps: bool) -> ExitCode:
+def _many(ctx: click.Context, many: Many, printer: Printer, *, keeps: bool) -> ExitCode:
     with resumable(ctx, keeps=keeps), closing(iter(many)) as analysed:
         try:
             for one in analysed:
-                report.one(one)
+                printer.one(one)
         except BaseException:
             analysed.close()
-            report.cut_short(many)
+            printer.cut_short(many)
             raise
-    report.many(many)
+    printer.many(many)
     return ExitCode.COMPLETE if many.complete else ExitCode.MISSING
 
 

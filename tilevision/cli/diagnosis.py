@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GIB",
     "Check",
-    "Subject",
+    "Probed",
     "check_cluster",
     "check_installation",
     "check_local_cluster",
@@ -148,19 +148,19 @@ def _checkpoint(folder: Path) -> Check:
 
 
 @dataclass(slots=True)
-class Subject:
+class Probed:
     """What the cluster is asked about; filled in by `check_subject` with what is usable here."""
 
     image: ImageSource | None = None
     model: ModelSpec | None = None
 
 
-def check_subject(subject: Subject, image: str | None, model: str | None) -> Iterator[Check]:
+def check_subject(subject: Probed, image: str | None, model: str | None) -> Iterator[Check]:
     """Open the image and look for what the model needs, in this process.
 
     Parameters
     ----------
-    subject : Subject
+    subject : Probed
         Gets what was found.
     image, model : str or None
         As the command line has them.
@@ -203,7 +203,7 @@ def check_local_cluster(workers: int | None) -> Check:
     return Check("local cluster", f"{count} workers up in {seconds:.1f} s; dashboard was at {link}")
 
 
-def check_cluster(address: str, subject: Subject) -> Iterator[Check]:
+def check_cluster(address: str, subject: Probed) -> Iterator[Check]:
     """Ask the scheduler at `address` and one worker of each of its hosts."""
     from tilevision.cluster import connected
     from tilevision.fanout.survey import survey
@@ -222,7 +222,7 @@ def check_cluster(address: str, subject: Subject) -> Iterator[Check]:
         yield from _host(host, subject)
 
 
-def _host(host: Member, subject: Subject) -> Iterator[Check]:
+def _host(host: Member, subject: Probed) -> Iterator[Check]:
     memory = f"{host.memory / GIB:.1f} GiB" if host.memory else "no limit"
     size = f"{_counted(host.workers, 'worker')}, {_counted(host.threads, 'thread')}, {memory}"
     yield from _member(f"host {host.name}", host, f"{size}; {host.address}")
@@ -300,7 +300,7 @@ def _checks(
     model: str | None,
 ) -> Iterator[Check]:
     yield from check_installation(checkpoint)
-    subject = Subject()
+    subject = Probed()
     yield from check_subject(subject, image, model)
     if scheduler is None:
         yield check_local_cluster(workers)

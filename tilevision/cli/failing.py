@@ -20,7 +20,7 @@ from tilevision.errors import (
     TilevisionError,
 )
 
-__all__ = ["Commands", "ExitCode", "interruptible", "printable", "resumable", "warn"]
+__all__ = ["CommandGroup", "ExitCode", "interruptible", "printable", "resumable", "warn"]
 
 _BAD_INPUT = (SourceError, GridError, ModelError, Blocked)
 
@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """A group whose commands fail in one line, never with a traceback of an expected error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

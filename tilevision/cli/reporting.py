@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from tilevision.batch.many import Analysed, Many
     from tilevision.result import Result
 
-__all__ = ["Report"]
+__all__ = ["Printer"]
 
 SHOWN_FAILURES = 3
 
 
-class Report:
+class Printer:
     """Prints results on standard output.
 
     Parameters
