@@ -207,7 +207,7 @@ def _reply(
 def _ended_badly(found: Completion, parameters: Parameters) -> str | None:
     """Return why a completion is no answer; None where it is one."""
     if found.refusal:
-        return f"Model {parameters.model} refused: {scrub(found.refusal, None)}"
+        return f"Model {parameters.model} refused: {scrub(found.refusal, None)}."
     if found.filtered:
         return f"{parameters.host} filtered the answer of {parameters.model} (content_filter)."
     if found.cut_off:
