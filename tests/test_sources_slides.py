@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source
-from tilevision.sources.formats import slideprobe
+from tilevision.sources.formats import slides
 from tilevision.sources.formats.slides import SlideLevel, is_slide, open_slide
 
 openslide = pytest.importorskip("openslide", reason="OpenSlide (extra slides) is not installed")
@@ -228,7 +229,7 @@ def test_what_is_no_slide_says_so_in_a_line(tmp_path: Path) -> None:
     """A damaged slide, and one of a format OpenSlide does not find in it, are one line each."""
     path = tmp_path / "broken.mrxs"
     path.write_bytes(b"\xff\xd8 nothing")
-    with pytest.raises(SourceError, match=r"broken\.mrxs is no slide that OpenSlide reads") as said:
+    with pytest.raises(SourceError, match=r"OpenSlide cannot read .*broken\.mrxs") as said:
         open_source(path)
     assert "\n" not in str(said.value)
 
@@ -238,7 +239,7 @@ def test_a_closed_slide_says_so(tmp_path: Path) -> None:
     _leica(tmp_path / "slide.scn")
     source = open_source(tmp_path / "slide.scn")
     source.close()
-    with pytest.raises(SourceError, match="it was closed, or is damaged"):
+    with pytest.raises(SourceError, match="if the slide was not closed before"):
         source.read(Box(0, 0, 5, 5))
 
 
@@ -289,14 +290,100 @@ def test_a_slide_that_ends_its_process_ends_only_a_trial(
     path = tmp_path / "slide.scn"
     _leica(path)
     trial = "import os, sys, time; os.kill(os.getpid(), 8)"
-    monkeypatch.setattr(slideprobe, "_PROGRAM", trial)
-    with pytest.raises(SourceError, match=r"ends its process over .signal 8"):
+    monkeypatch.setattr(slides, "_TRIAL", trial)
+    with pytest.raises(SourceError, match=r"crashes when it reads the slide .signal 8"):
         open_source(path)
-    monkeypatch.setattr(slideprobe, "_PROGRAM", "import time; time.sleep(60)")
-    monkeypatch.setattr(slideprobe, "_SECONDS", 0.2)
-    with pytest.raises(SourceError, match=r"does not get done with it within 0\.2 s"):
+    monkeypatch.setattr(slides, "_TRIAL", "import time; time.sleep(60)")
+    monkeypatch.setattr(slides, "_TRIAL_SECONDS", 0.2)
+    with pytest.raises(SourceError, match=r"did not finish reading it within 0\.2 s"):
         open_source(path)
     monkeypatch.undo()
     assert open_source(path).size == (1600, 1200)
-    monkeypatch.setattr(slideprobe, "_PROGRAM", trial)
+    monkeypatch.setattr(slides, "_TRIAL", trial)
     assert open_source(path).size == (1600, 1200)
+
+
+def _dicom(path: Path, pixels: np.ndarray) -> None:
+    """Write a tiled DICOM slide (PS3.3 A.32.8, explicit little endian) of tiles of 256 px."""
+    side = 256
+
+    def item(tag: int, kind: str, value: bytes | str | int) -> bytes:
+        if isinstance(value, int):
+            value = value.to_bytes({"US": 2, "UL": 4}[kind], "little")
+        elif isinstance(value, str):
+            value = value.encode()
+        value += (b"\0" if kind in ("UI", "OB") else b" ") * (len(value) % 2)
+        head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + kind.encode()
+        if kind in ("OB", "SQ"):
+            return head + struct.pack("<HI", 0, len(value)) + value
+        return head + struct.pack("<H", len(value)) + value
+
+    def sequence(tag: int, content: bytes) -> bytes:
+        return item(tag, "SQ", struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content)
+
+    kind, uid = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.826.0.1.3680043.8.498"
+    high, wide = pixels.shape[:2]
+    corners = [(y, x) for y in range(0, high, side) for x in range(0, wide, side)]
+    tiles = b"".join(pixels[y : y + side, x : x + side].tobytes() for y, x in corners)
+    meta = item(0x00020001, "OB", b"\0\1") + item(0x00020002, "UI", kind)
+    meta += item(0x00020003, "UI", uid + ".1") + item(0x00020010, "UI", "1.2.840.10008.1.2.1")
+    meta += item(0x00020012, "UI", uid + ".2")
+    body = [
+        item(0x00080008, "CS", "ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
+        item(0x00080016, "UI", kind),
+        item(0x00080018, "UI", uid + ".1"),
+        item(0x00080060, "CS", "SM"),
+        item(0x0020000D, "UI", uid + ".3"),
+        item(0x0020000E, "UI", uid + ".4"),
+        item(0x00200013, "IS", "1"),
+        item(0x00200052, "UI", uid + ".5"),
+        item(0x00209311, "CS", "TILED_FULL"),
+        item(0x00280002, "US", 3),
+        item(0x00280004, "CS", "RGB"),
+        item(0x00280006, "US", 0),
+        item(0x00280008, "IS", str(len(corners))),
+        *(item(tag, "US", side) for tag in (0x00280010, 0x00280011)),
+        *(
+            item(tag, "US", n)
+            for tag, n in zip(range(0x00280100, 0x00280104), (8, 8, 7, 0), strict=True)
+        ),
+        item(0x00480006, "UL", wide),
+        item(0x00480007, "UL", high),
+        item(0x00480302, "UL", 1),
+        item(0x00480303, "UL", 1),
+        sequence(0x52009229, sequence(0x00289110, item(0x00280030, "DS", "0.0005\\0.00025"))),
+        item(0x7FE00010, "OB", tiles),
+    ]
+    size = item(0x00020000, "UL", len(meta))
+    path.write_bytes(bytes(128) + b"DICM" + size + meta + b"".join(body))
+
+
+@pytest.mark.parametrize("name", ["DCM00001", "slide.dcm", "slide.DICOM"])
+def test_dicom_is_known_by_its_mark(tmp_path: Path, name: str) -> None:
+    """A DICOM slide opens under any name: media give theirs no suffix (DICOM PS3.10).
+
+    Oracle: OpenSlide 4.0. Its microns per pixel are the spacing of columns and rows.
+    """
+    yy, xx = np.mgrid[:512, :768]
+    pixels = np.stack([xx // 4, yy // 2, np.full_like(xx, 90)], axis=2).astype(np.uint8)
+    path = tmp_path / name
+    _dicom(path, pixels)
+    (tmp_path / "README").write_text("no slide")
+    source = open_source(path)
+    with openslide.OpenSlide(path) as slide:
+        assert source.metadata.mpp == tuple(
+            float(slide.properties[f"openslide.mpp-{axis}"]) for axis in "xy"
+        )
+    np.testing.assert_array_equal(source.read(Box(0, 0, 768, 512)), pixels)
+    assert open_reference(source.reference).fingerprint == source.fingerprint
+    (tmp_path / "README").write_text("not part of it")
+    assert open_reference(source.reference) is not None
+
+
+def test_a_file_beside_a_dicom_slide_is_part_of_it(tmp_path: Path) -> None:
+    """The other DICOM files of the folder, which hold its other levels, are in its fingerprint."""
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    _dicom(tmp_path / "DCM00001", pixels)
+    alone = open_source(tmp_path / "DCM00001").fingerprint
+    _dicom(tmp_path / "DCM00002", pixels + 1)
+    assert open_source(tmp_path / "DCM00001").fingerprint != alone

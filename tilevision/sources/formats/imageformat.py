@@ -11,7 +11,7 @@ from tilevision.sources.levels import LevelReader
 
 __all__ = ["PREFIX_BYTES", "TIFF_MAGIC", "ImageFile", "ImageFormat"]
 
-PREFIX_BYTES = 16
+PREFIX_BYTES = 132  # DICOM's mark comes after a preamble of 128
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -24,7 +24,7 @@ class ImageFile:
     path : str
         Absolute.
     prefix : bytes
-        The first 16 bytes of a file; empty for a folder.
+        The first 132 bytes of a file; empty for a folder.
     """
 
     path: str

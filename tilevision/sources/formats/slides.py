@@ -1,12 +1,19 @@
 """Slides of the scanners that OpenSlide knows: MIRAX, NDPI, SCN, BIF, VMS, CZI, DICOM, Philips.
 
-Aperio's SVS and plain pyramids stay with the TIFF reader. The scan lies where the scanner put
+Aperio's SVS and plain pyramids are read by the TIFF reader. The scan stays where the scanner put
 it: nothing is shifted to its bounds, and label and macro photos are never opened.
+
+OpenSlide trusts what a slide says of itself: a damaged one (one in a thousand, mutated at random)
+makes it divide by zero, run out of memory or never return, and the notebook's process would end
+with it. So a slide is first read in a process of its own. Workers need no such trial: they are
+replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +23,9 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources.capacity import check_plausible
+from tilevision.sources.capacity import available_memory, check_plausible
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
-from tilevision.sources.formats.slideprobe import try_slide
 from tilevision.sources.identity import (
     FileStamp,
     file_options,
@@ -32,7 +38,7 @@ from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
-__all__ = ["FORMAT", "SlideLevel", "SlideSource", "is_slide", "open_slide"]
+__all__ = ["FORMAT", "SlideLevel", "SlideSource", "is_slide", "open_slide", "try_slide"]
 
 _SUFFIXES = (".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu")
 # What OpenSlide calls the kinds that the TIFF reader reads as well, and faster.
@@ -40,6 +46,25 @@ _PLAIN = ("aperio", "generic-tiff")
 SLIDE_LISTS = (".vms", ".vmu")
 # OpenSlide takes the memory for one without a question, and ends the process where it gets none.
 _MOST_TILE_PIXELS = 1 << 28
+_DICOM, _DICOM_AT = b"DICM", 128  # its mark, after a preamble of any content
+_TRIAL_SECONDS = 30.0
+_TRIAL = """
+import sys
+from contextlib import suppress
+with suppress(ImportError, OSError, ValueError):
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
+from openslide import OpenSlide
+with suppress(Exception):
+    slide = OpenSlide(sys.argv[1])
+    for level, (width, height) in enumerate(slide.level_dimensions):
+        wide, high = min(width, 512), min(height, 512)
+        shrink = slide.level_downsamples[level]
+        for x, y in ((0, 0), ((width - wide) // 2, (height - high) // 2), (width - 1, height - 1)):
+            with suppress(Exception):
+                slide.read_region((round(x * shrink), round(y * shrink)), level, (wide, high))
+"""
+_sound: set[tuple[str, FileStamp]] = set()
 
 
 class SlideSource(LevelReader):
@@ -122,11 +147,13 @@ class SlideLevel:
         try:
             region = self._slide.read_region(corner, self._number, size)
         except MemoryError as error:
-            raise SourceError(f"{self._name}: {size[0]}×{size[1]} px exceed the memory") from error
+            raise SourceError(
+                f"{self._name}: there is not enough memory to read {size[0]}×{size[1]} px at once."
+            ) from error
         except Exception as error:
             raise SourceError(
-                f"{self._name} cannot be read at {x0}, {y0} of level {self._number} "
-                f"({_words(error)}); it was closed, or is damaged: get the slide again"
+                f"OpenSlide cannot read {self._name} at {x0}, {y0} of level {self._number} "
+                f"({_words(error)}); if the slide was not closed before, get it again."
             ) from error
         shown = Image.new("RGB", size, self._background)
         shown.paste(region, mask=region)
@@ -135,7 +162,7 @@ class SlideLevel:
 
 
 def is_slide(path: str, *, tiff: bool) -> bool:
-    """Say whether a file is for OpenSlide: of a scanner's format that is no plain TIFF.
+    """Return True if OpenSlide shall read a file: a scanner's format that is not a plain TIFF.
 
     Parameters
     ----------
@@ -198,7 +225,7 @@ def open_slide(
         if wide <= width and high <= height  # a damaged one may say anything
     ]
     if any(level.chunk[0] * level.chunk[1] > _MOST_TILE_PIXELS for level in levels):
-        raise SourceError(f"{path} says its tiles are larger than any memory: it is damaged")
+        raise SourceError(f"{path} is damaged: its header claims tiles larger than any memory.")
     properties = slide.properties
     metadata = ImageMetadata(
         format=properties.get("openslide.vendor", "slide"),
@@ -218,8 +245,8 @@ def _opened(path: str) -> OpenSlide:
         return OpenSlide(path)
     except Exception as error:
         raise SourceError(
-            f"{path} is no slide that OpenSlide reads, or is damaged ({_words(error)}); "
-            "get it again, with the files that belong to it"
+            f"OpenSlide cannot read {path} ({_words(error)}); if it is a slide, get it again "
+            "together with the files that belong to it."
         ) from error
 
 
@@ -252,6 +279,9 @@ def _files(path: Path) -> list[Path]:
         beside = [file for file in path.with_suffix("").rglob("*") if file.is_file()]
     elif suffix == ".dcm":
         beside = [file for file in path.parent.glob("*.[dD][cC][mM]") if file != path]
+    elif _is_dicom(path):
+        others = (file for file in path.parent.iterdir() if file != path)
+        beside = [file for file in others if _is_file(file) and _is_dicom(file)]
     elif suffix in SLIDE_LISTS:
         beside = listed_files(path)
     return [path, *sorted(beside)]
@@ -266,6 +296,14 @@ def listed_files(path: Path, *, macro: bool = False) -> list[Path]:
         return []
     names = [v.strip() for key, _, v in pairs if macro or not key.strip().startswith("Macro")]
     return sorted({path.parent / name for name in names if name and _is_file(path.parent / name)})
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(_DICOM_AT + len(_DICOM)).endswith(_DICOM)
+    except OSError:
+        return False
 
 
 def _is_file(path: Path) -> bool:
@@ -289,8 +327,47 @@ def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def try_slide(path: str) -> None:
+    """Check that OpenSlide survives a slide: that it opens, and reads some of every level.
+
+    Takes some tenths of a second, once in this process for each slide. What OpenSlide refuses
+    with an error passes here; that error is raised when the slide is opened.
+
+    Raises
+    ------
+    SourceError
+        If its process ended, or had to be ended.
+    """
+    key = (path, FileStamp.of(path))
+    if key in _sound or not sys.executable:
+        return
+    command = [sys.executable, "-c", _TRIAL, path, str(available_memory())]
+    with suppress(OSError):  # no process to be had: the slide is opened untried
+        try:
+            code = subprocess.run(  # noqa: S603  the path is no command
+                command,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_TRIAL_SECONDS,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise SourceError(
+                f"{path}: OpenSlide did not finish reading it within {_TRIAL_SECONDS:g} s. "
+                "The slide is damaged or its storage is too slow; copy it to a local disk."
+            ) from None
+        if code < 0:
+            raise SourceError(
+                f"{path} is damaged: OpenSlide crashes when it reads the slide (signal {-code}); "
+                "get the slide again."
+            )
+    _sound.add(key)
+
+
 def _accepts(file: ImageFile) -> bool:
-    return is_slide(file.path, tiff=file.is_tiff)
+    # Media name DICOM files without a suffix.
+    dicom = file.prefix[_DICOM_AT:].startswith(_DICOM)
+    return dicom or is_slide(file.path, tiff=file.is_tiff)
 
 
 def _open_tried(path: str, *, mpp: tuple[float, float] | None = None) -> SlideSource:
