@@ -1,7 +1,7 @@
 """A page of a PDF document, drawn once at a resolution, a band of rows at a time.
 
-The resolution is of the paper: it says nothing of what a picture on it shows, so microns per
-pixel are only what the caller gives.
+The resolution is that of the paper. It says nothing about what a picture on the paper shows, so
+microns per pixel are only what the caller gives.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.formats.imageformat import ImageFormat
+from tilevision.sources.formats.pdfunits import user_unit
 from tilevision.sources.identity import file_options, known_fingerprint, row_blocks
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, staged_note
@@ -43,7 +44,7 @@ def open_pdf(
     stamp: tuple[int, int] | None = None,
     fingerprint: str = "",
 ) -> StagedSource:
-    """Open a page of a PDF, drawing it once for all processes here.
+    """Open a page of a PDF; it is drawn once for all processes of this machine.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def open_pdf(
     frame : int
         Which page, from 0.
     dpi : float
-        Pixels per inch of paper.
+        Pixels per inch of paper; a page may say that its unit is not 1/72 inch (UserUnit).
     mpp : tuple of float, optional
         Microns per pixel in x and y, where the caller knows them.
     stamp : tuple of int, optional
@@ -67,12 +68,13 @@ def open_pdf(
     content = known_fingerprint(path, stamp, fingerprint)
     with _page(path, frame) as (document, page):
         count = len(document)
-        scale = dpi / _POINTS_PER_INCH
+        unit = user_unit(path, document, frame)
+        scale = dpi / _POINTS_PER_INCH * unit
         width, height = (round(side * scale) for side in page.get_size())
         if min(width, height) < 1 or width * height > _MOST_PIXELS:
             raise SourceError(
                 f"{path}: page {frame + 1} at {dpi:g} dpi is {width:,}×{height:,} px; "
-                f"give another dpi"
+                f"give another dpi=."
             )
 
         def write(out: Pixels) -> Iterator[int]:
@@ -80,7 +82,8 @@ def open_pdf(
                 out[start:stop] = _rows(path, page, (width, height), start, stop)
                 yield stop
 
-        own = sha256(f"{content} page {frame} {dpi:g} dpi".encode()).hexdigest()
+        told = f" unit {unit:g}" if unit != 1 else ""
+        own = sha256(f"{content} page {frame} {dpi:g} dpi{told}".encode()).hexdigest()
         staged = stage(f"{own}-{_DECODER}", (height, width, 3), np.dtype(np.uint8), write)
     metadata = ImageMetadata(format="PDF", mpp=mpp, frames=count, notes=(staged_note(staged),))
     options: dict[str, Any] = {"frame": frame, "dpi": dpi, "mpp": mpp}
@@ -107,7 +110,7 @@ def _page(path: str, frame: int) -> Iterator[tuple[PdfDocument, PdfPage]]:
         try:
             if not 0 <= frame < len(document):
                 raise SourceError(
-                    f"{path} has {len(document)} pages, counted from 1; there is no {frame + 1}"
+                    f"{path} has {len(document)} pages, counted from 1; there is no {frame + 1}."
                 )
             try:
                 page = document[frame]
@@ -129,7 +132,9 @@ def _rows(path: str, page: PdfPage, size: tuple[int, int], start: int, stop: int
         width, stop - start, pdfium.FPDFBitmap_BGRx, rows.ctypes.data, width * 4
     )
     if not bitmap:
-        raise SourceError(f"{path} cannot be drawn: {width}×{stop - start} px exceed the memory")
+        raise SourceError(
+            f"{path} cannot be drawn: there is no memory for {width}×{stop - start} px."
+        )
     try:
         flags = pdfium.FPDF_ANNOT | pdfium.FPDF_REVERSE_BYTE_ORDER
         pdfium.FPDF_RenderPageBitmap(bitmap, page, 0, -start, *size, 0, flags)
@@ -141,10 +146,10 @@ def _rows(path: str, page: PdfPage, size: tuple[int, int], start: int, stop: int
 
 
 def _unreadable(path: str, error: Exception) -> SourceError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     if "password" in reason.lower():
-        return SourceError(f"{path} is encrypted; save it without a password first")
-    return SourceError(f"{path} is a damaged PDF document ({reason}); get it again")
+        return SourceError(f"{path} is encrypted; save it without a password first.")
+    return SourceError(f"PDFium cannot read {path} ({reason}); get the document again.")
 
 
 FORMAT = ImageFormat(
