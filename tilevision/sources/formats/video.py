@@ -1,7 +1,10 @@
 """Frames of a video, each an image: found by their time stamps, exactly, and decoded once.
 
-Players jump to the nearest key frame; here all stamps are listed first, without decoding,
-and decoding goes on from the key frame before until the stamp that was asked for.
+Players jump to the nearest key frame. Here all stamps are listed first, without decoding; then
+decoding starts at the key frame before the wanted stamp and continues until it is reached.
+
+Colours follow the video's own tags (BT.601, BT.709, BT.2020, full or limited range), as PyAV
+converts them from version 17 on; older ones take everything for BT.601.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ _SUFFIXES = frozenset(
 )
 _DECODER = "video1"
 _QUARTER = 90
+_OLDEST = 17  # of PyAV
 _FURTHER_BACK = 10.0  # seconds: few films have their key frames further apart
 _known: dict[tuple[str, FileStamp], tuple[list[int], float]] = {}
 _listing = threading.Lock()
@@ -72,22 +76,22 @@ def frames(
     Raises
     ------
     SourceError
-        If the video cannot be read, or what is asked for makes no sense.
+        If the video cannot be read, or an argument is not valid.
     """
     name = str(path)
     stamps, tick = _stamps(name)
     if times is None and seconds is None:
         if stride < 1:
-            raise SourceError(f"stride={stride} makes no sense; give every how many frames")
+            raise SourceError(f"stride={stride} is not valid; give a whole number from 1 on.")
         return [page_name(name, number + 1) for number in range(0, len(stamps), stride)]
     shown = [(stamp - stamps[0]) * tick for stamp in stamps]
     if times is None:
         assert seconds is not None
         if not seconds > 0:
-            raise SourceError(f"seconds={seconds} makes no sense; give a time between frames")
+            raise SourceError(f"seconds={seconds} is not valid; give the time between two frames.")
         times = [float(time) for time in np.arange(0, shown[-1] + 1e-9, seconds)]
     if any(not 0 <= time <= shown[-1] for time in times):
-        raise SourceError(f"{name} has frames from 0 to {shown[-1]:g} s; give times within")
+        raise SourceError(f"{name} has frames from 0 to {shown[-1]:g} s; give times in that range.")
     # Half a tick: 0.1 s in the clock of the file is a hair more or less.
     numbers = [bisect.bisect_right(shown, time + tick / 2) for time in times]
     return [page_name(name, number) for number in dict.fromkeys(numbers)]
@@ -124,7 +128,7 @@ def open_video(
     stamps, tick = _stamps(path)
     if not 0 <= frame < len(stamps):
         raise SourceError(
-            f"{path} has {len(stamps)} frames, counted from 1; there is no {frame + 1}"
+            f"{path} has {len(stamps)} frames, counted from 1; there is no {frame + 1}."
         )
     picture = _picture(path, stamps, stamps[frame], tick)
     own = sha256(f"{content} frame {frame}".encode()).hexdigest()
@@ -155,8 +159,8 @@ def _stamps(path: str) -> tuple[list[int], float]:
                 tick = float(stream.time_base or 0)
             if not stamps or any(packet.pts is None for packet in packets):
                 raise SourceError(
-                    f"{path} has no time stamps, so its frames cannot be found; "
-                    "put it into a container that has them (ffmpeg -i IN -c copy OUT.mkv)"
+                    f"{path} has no time stamps, so its frames cannot be found. Copy it into a "
+                    "container that has them: ffmpeg -i IN -c copy OUT.mkv."
                 )
             _known[key] = stamps, tick
         return _known[key]
@@ -179,7 +183,7 @@ def _picture(path: str, stamps: Sequence[int], stamp: int, tick: float) -> Pixel
                     return np.rot90(pixels, round(found.rotation / _QUARTER))
                 if found.pts is not None and found.pts > stamp:
                     break
-    raise SourceError(f"{path} is damaged: one of its frames cannot be decoded; get it again")
+    raise SourceError(f"{path}: PyAV cannot decode this frame; get the video again.")
 
 
 @contextmanager
@@ -188,6 +192,11 @@ def _opened(path: str) -> Iterator[InputContainer]:
         import av
     except ImportError:
         raise FORMAT.missing(path) from None
+    if int(av.__version__.partition(".")[0]) < _OLDEST:
+        raise SourceError(
+            f"{path} is a video, which needs PyAV {_OLDEST} or later; PyAV {av.__version__} gives "
+            "wrong colours. Upgrade it: pip install -U av."
+        )
     try:
         with av.open(path) as container:
             _check_video(path, container)
@@ -196,12 +205,12 @@ def _opened(path: str) -> Iterator[InputContainer]:
         raise
     except Exception as error:  # also names in it that are no text
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceError(f"{path} is a damaged video ({reason}); get it again") from error
+        raise SourceError(f"PyAV cannot read {path} ({reason}); get the video again.") from error
 
 
 def _check_video(path: str, container: InputContainer) -> None:
     if not container.streams.video or container.streams.video[0].codec_context is None:
-        raise SourceError(f"{path} holds no video that can be decoded")
+        raise SourceError(f"{path} holds no video that PyAV can decode.")
 
 
 FORMAT = ImageFormat(
