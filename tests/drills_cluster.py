@@ -131,7 +131,7 @@ def scheduler_drill(folder: Path, *, rows: int, cols: int) -> dict[str, Any]:
     result = run.result(timeout=300)
     _check_whole(result, rows * cols)
     words = [event.message for event in run.events() if getattr(event, "stage", "") == "waiting"]
-    assert words == ["the Dask scheduler was lost; the cluster has been started again"]
+    assert words == ["The Dask scheduler was lost; the cluster has been started again."]
     return {"tiles": rows * cols, "seconds from the kill to the end": time.monotonic() - began}
 
 

@@ -121,7 +121,7 @@ def _acknowledged(run: tv.Run, checkpoint: Path, *, whole: bool = False) -> set[
     told = {e.tile for e in run.events() if isinstance(e, TileChanged) and e.status == "done"}
     journaled = {e.tile for e in events if isinstance(e, TileChanged) and e.status == "done"}
     assert journaled == told if whole else journaled <= told
-    (one,) = run._conductor.plan.passes
+    (one,) = run._session._conductor._plan.passes
     keys = {one.keys[tile]: tile for tile in told}
     with _store(run, checkpoint) as store:
         found = {keys[key].id for key, records in store.load(list(keys)) if decode(records)}
@@ -133,7 +133,7 @@ def _acknowledged(run: tv.Run, checkpoint: Path, *, whole: bool = False) -> set[
 def _store(run: tv.Run, checkpoint: Path) -> Iterator[Any]:
     """Give the checkpoint that the run has open, or open it again after the run's end."""
     if not run.wait(0):
-        yield run._conductor.checkpoint
+        yield run._session.checkpoint
         return
     with Checkpoint.open(checkpoint) as store:
         yield store

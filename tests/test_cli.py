@@ -111,7 +111,7 @@ def test_help_lists_the_commands():
         (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "1"], "overlap 1.0"),
         (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "9mm"], "overlap '9mm'"),
         (["spots.png", "--model", "blobs", "--workers", "0"], "workers is 0"),
-        (["spots.png", "--model", "blobs", "--merge", "glue"], "merge 'glue' is not known"),
+        (["spots.png", "--model", "blobs", "--merge", "glue"], "merge is 'glue'"),
         (["spots.png", "--model", "blobs", "--min-score", "7"], "min_score is 7"),
         (["spots.png", "--model", "blobs", "--out", "a.xml"], "the suffix decides the format"),
         (["spots.png", "--model", "blobs", "--out", "no/a.json"], "no such folder"),

@@ -105,7 +105,7 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.mark.parametrize("workers", [0, -1, True, 1.5, "2"])
 def test_workers_must_be_a_whole_number(workers: object) -> None:
     """A senseless number of workers is refused in one line that says what to give."""
-    with pytest.raises(RunError, match=r"^workers is .*; give a whole number of 1 or more$"):
+    with pytest.raises(RunError, match=r"^workers is .*; give a whole number of 1 or more\.$"):
         local_cluster(workers)  # type: ignore[arg-type]
 
 

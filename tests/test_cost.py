@@ -20,10 +20,8 @@ from tilevision.errors import Failure
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec, Price, Usage
-from tilevision.pipeline.budget import Budgeted
-from tilevision.pipeline.estimate import Part, add_up, earlier_paces
-from tilevision.pipeline.meter import Meter
-from tilevision.pipeline.spending import Spending
+from tilevision.pipeline.estimate import Meter, Part, add_up, earlier_paces
+from tilevision.pipeline.spending import Budgeted, Spending
 from tilevision.schedule import Policy, Scheduler
 from tilevision.schedule.messages import (
     ClusterChanged,
@@ -134,7 +132,7 @@ def test_a_constant_price_is_never_passed(seed, budget, concurrency):
     assert backend.spending.total <= budget + 1e-9
     if end.status == "stopped":
         assert budget - backend.spending.total < 0.02
-        assert f"the budget of {budget:g} covers no further tile" in end.reason
+        assert f"The budget of {budget:g} covers no further tile" in end.reason
     else:
         assert backend.done + len(end.failures) == 60
 
@@ -399,7 +397,7 @@ def test_a_budget_stops_the_run_and_keeps_what_was_paid(
         return []
 
     spec = tv.model(looks, price=0.05)
-    with pytest.warns(UserWarning, match=r"INCOMPLETE: 54 of 64.*the budget of 0.5 covers no"):
+    with pytest.warns(UserWarning, match=r"INCOMPLETE: 54 of 64.*The budget of 0.5 covers no"):
         result = tv.analyze(numbered, spec, grid=GRID, budget=0.5, progress=False)
     assert (result.status, result.cost) == ("stopped", pytest.approx(0.5))
     assert (result.tiles["status"] == "done").sum() == 10
@@ -428,7 +426,7 @@ def test_a_budget_covers_all_passes_and_stages(elsewhere: Path, numbered: np.nda
     ).result(60)
     assert result.status == "stopped" and result.models == {"second": 5}
     assert result.cost == pytest.approx(0.06 + 0.64 + 0.5)
-    assert "the budget of 1.25 does not cover synthesis by writer" in result.summary
+    assert "The budget of 1.25 does not cover synthesis by writer" in result.summary
     with pytest.raises(tv.RunError, match="does not cover moderation by gate"):
         tv.analyze(numbered, cascade, moderation=gate, budget=0.05, reuse=False, progress=False)
 
@@ -461,4 +459,4 @@ def test_the_shell_ends_with_3_where_a_budget_stopped_it(
     command = ["run", "picture.png", "--model", "mine.py:priced", "--grid", "4x4", "--budget", "1"]
     outcome = CliRunner().invoke(main, [*command, "--quiet"])
     assert outcome.exit_code == 3, outcome.output
-    assert "the budget of 1 covers no further tile: 1 is spent" in outcome.output
+    assert "The budget of 1 covers no further tile: 1 is spent" in outcome.output

@@ -192,7 +192,9 @@ def test_a_backend_that_is_down_pauses_the_run(picture: Path) -> None:
         batch_size=1,
         retry=tv.Retry(attempts=3, wait=0.01, max_wait=0.02),
     )
-    with pytest.raises(tv.RunError, match=r"in a row failed.*nobody answers; see to it, then resu"):
+    with pytest.raises(
+        tv.RunError, match=r"in a row failed.*nobody answers\). Fix the cause, then"
+    ):
         run.result(60)
     assert run.status == "paused" and not run.wait(0.1)
     up.touch()
@@ -274,7 +276,7 @@ def test_a_run_whose_cluster_was_lost_goes_on_on_another(
         check=False,
     )
     run_id, state, message = ended.stdout.splitlines()
-    assert f"tv.resume('{run_id}', client=client) goes on" in message, ended.stderr[-2000:]
+    assert f"tv.resume('{run_id}', client=client) resumes the run" in message, ended.stderr[-2000:]
     status, before = state.split()
     assert status == "stopped" and int(before) > 0
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))

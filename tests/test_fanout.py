@@ -24,7 +24,7 @@ from tilevision.cluster import Cluster, LocalCluster, local_cluster, shared_clus
 from tilevision.codec import decode
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout import run_tiles
-from tilevision.fanout.watchdog import Watchdog
+from tilevision.fanout.loop import Watchdog
 from tilevision.grid import Grid, Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.schedule import Policy, Retry, Scheduler
@@ -114,24 +114,36 @@ class Run:
     def __call__(self) -> End:
         """Fan the tiles out, and return how it ended."""
         self.end = run_tiles(
-            self.cluster,
-            self.work,
-            self.scheduler,
-            run_id="test",
-            commit=self._commit,
-            announce=self.announced.append,
-            commands=self.commands,
-            on_outcome=lambda outcome, attempt, worker: self.kept.append(
-                (outcome.tile.id, attempt, worker)
-            ),
-            on_wait=self.words.append,
+            self.cluster, self.work, self.scheduler, self, run_id="test", commands=self.commands
         )
         return self.end
 
-    def _commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
+    def back(self, outcome: TileOutcome) -> None:
+        """Nothing is charged here."""
+
+    def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
+        """Take all outcomes but those to be refused."""
         refused = self.refuse(outcomes)
         self.committed.extend(o for o in outcomes if o.tile not in refused)
         return refused
+
+    def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
+        """Note a committed tile."""
+        self.kept.append((outcome.tile.id, attempt, worker))
+
+    def announce(self, change: Announce) -> None:
+        """Note a status."""
+        self.announced.append(change)
+
+    def waiting(self, line: str) -> None:
+        """Note a line."""
+        self.words.append(line)
+
+    def model(self, line: str) -> None:
+        """On what the model runs is not looked at here."""
+
+    def hold(self, reason: str) -> None:
+        """No run here pauses by itself."""
 
     def in_background(self) -> threading.Thread:
         """Fan the tiles out in a thread; `end` or `error` tell how it went."""
@@ -387,7 +399,7 @@ def test_our_own_scheduler_is_replaced(image: Path) -> None:
         assert run.error is None
         assert run.end == End("complete")
         assert run.done() == run.all_but()
-        assert run.words == ["the Dask scheduler was lost; the cluster has been started again"]
+        assert run.words == ["The Dask scheduler was lost; the cluster has been started again."]
 
 
 def script(folder: Path, image: Path, body: str) -> tuple[str, str]:
@@ -509,8 +521,8 @@ def test_the_watchdog_speaks_once_a_minute() -> None:
         dog.saw(2, float(second))
         dog.check(3, float(second))
     assert [word.split(";")[0] for word in words] == [
-        "no tile has come back for 60 s (3 tasks under way)",
-        "no tile has come back for 120 s (3 tasks under way)",
+        "No tile has come back for 60 s (3 tasks in progress)",
+        "No tile has come back for 120 s (3 tasks in progress)",
     ]
     dog.moved(150.0)
     dog.check(3, 151.0)
@@ -527,7 +539,7 @@ def test_the_watchdog_tells_of_missing_workers() -> None:
     dog.check(1, 4.0)
     assert not words
     dog.check(1, 6.0)
-    assert words == ["the Dask cluster has had no worker for 6 s; waiting for one"]
+    assert words == ["The Dask cluster has had no worker for 6 s; waiting for one."]
     assert dog.workerless(6.0) == 6.0
     dog.saw(1, 7.0)
     assert dog.workerless(7.0) == 0.0

@@ -366,7 +366,7 @@ def test_one_tile_can_be_retried(elsewhere: Path, spots: np.ndarray) -> None:
     assert [row.status for row in result.rows] == ["failed", "done"]
     run.retry(run.tiles[1:])
     assert run.status == "partial"
-    with pytest.raises(tv.RunError, match="r009c009 is not one of run"):
+    with pytest.raises(tv.RunError, match="r009c009 is not part of run"):
         run.retry([tv.Tile(9, 9, tv.Box(0, 0, 1, 1))])
 
 
@@ -437,7 +437,7 @@ def test_an_interrupted_analysis_says_that_the_same_call_goes_on(
 
     model = tv.model(slow, fingerprint="slow")
     threading.Thread(target=_interrupt_when_waiting, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt, match="finished tiles are kept, and the same call goes"):
+    with pytest.raises(KeyboardInterrupt, match="finished tiles are kept; the same call continues"):
         tv.analyze(spots, model, grid="4x4", batch_size=1, progress=False)
     gate.touch()
     assert tv.analyze(spots, model, grid="4x4", progress=False).complete

@@ -26,8 +26,7 @@ from tilevision.errors import ClusterError, ModelError
 from tilevision.events import StageDone
 from tilevision.fanout import survey as surveying
 from tilevision.fanout.probe import complaint, probe
-from tilevision.fanout.survey import Member, Survey
-from tilevision.fanout.versions import PACKAGES, compare
+from tilevision.fanout.survey import PACKAGES, Member, Survey, compare
 from tilevision.infer import Work
 from tilevision.modelspec import ModelSpec
 from tilevision.readiness import examine
@@ -305,7 +304,7 @@ def test_a_lost_cluster_is_one_error_with_the_line_that_goes_on(
     assert time.monotonic() - began < 5
     assert str(caught.value) == (
         "the Dask cluster was closed or lost its scheduler; start it again, make a new client. "
-        f"What is done is kept; tv.resume({run.id!r}, client=client) goes on"
+        f"What is done is kept; tv.resume({run.id!r}, client=client) resumes the run."
     )
     done = run.counts["done"]
     with (

@@ -164,7 +164,7 @@ def test_a_tile_that_fails_in_the_second_phase_has_failed(picture: Path, models:
     mended = models.refuse(5)
     started = tv.start(picture, tv.Cascade(models.fast, models.capable), grid=GRID)
     result = started.result(60)
-    assert result.status == "partial" and result.facts.reason == "1 of 24 tiles failed"
+    assert result.status == "partial" and result.facts.reason == "1 of 24 tiles failed."
     (row,) = [row for row in result.rows if row.status == "failed"]
     assert (row.tile.id, row.model) == ("r000c005", "capable") and "not yet" in row.error
     assert len(result.tile_findings) == 23
@@ -250,7 +250,7 @@ def test_failures_of_all_passes_count_together(picture: Path, models: Models) ->
     with pytest.warns(UserWarning, match="INCOMPLETE"):
         result = run(picture, route, max_failures=2, batch_size=1, concurrency=1)
     assert result.status == "stopped"
-    assert result.facts.reason == "2 of 24 tiles failed, which is the limit"
+    assert result.facts.reason == "2 of 24 tiles failed, which is the limit."
     assert set(result.failed["id"]) == {"r000c000", "r000c003"}
     assert (result.tiles["status"] == "pending").sum() == 11
 

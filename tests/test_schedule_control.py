@@ -111,7 +111,7 @@ def test_a_cancelled_run_ends_when_all_in_flight_is_committed() -> None:
     assert driver.end is None
     assert "before it ends" in driver.scheduler.waiting_for
     driver.do(Committed(one.tiles))
-    assert driver.end == End("cancelled", "1 of 10 tiles done")
+    assert driver.end == End("cancelled", "1 of 10 tiles done.")
     assert driver.tasks == []
 
 
@@ -263,4 +263,4 @@ def test_a_late_result_that_is_refused_stays_failed() -> None:
     (tile,) = hanging.tiles
     driver.do(Refused({tile: TOO_LARGE}), TaskFinished(hanging.task, {tile: None}))
     driver.succeed(other)
-    assert driver.end == End("partial", "1 of 2 tiles failed", {tile: (TOO_LARGE, 1)})
+    assert driver.end == End("partial", "1 of 2 tiles failed.", {tile: (TOO_LARGE, 1)})

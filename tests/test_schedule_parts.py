@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 
 from tilevision.errors import Failure, RunError
 from tilevision.schedule import Policy, Quota, Retry
-from tilevision.schedule.batches import HOSTED_TASKS, LARGEST, Batches
-from tilevision.schedule.bucket import Bucket
-from tilevision.schedule.retries import Backoff
-from tilevision.schedule.window import Window
+from tilevision.schedule.limits import HOSTED_TASKS, LARGEST, Batches, Bucket, Window
+from tilevision.schedule.policy import Backoff
 
 FLAKY = Failure("transient", "OSError", "try again")
 

@@ -180,7 +180,7 @@ def test_a_tile_is_tried_as_often_as_the_policy_says() -> None:
             assert driver.tasks == []
             assert "to be tried again" in driver.scheduler.waiting_for
             driver.wake()
-    assert driver.end == End("partial", "1 of 1 tiles failed", {driver.tiles[0]: (FLAKY, 3)})
+    assert driver.end == End("partial", "1 of 1 tiles failed.", {driver.tiles[0]: (FLAKY, 3)})
 
 
 def test_a_permanent_error_is_not_retried() -> None:

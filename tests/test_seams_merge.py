@@ -192,8 +192,8 @@ def test_a_tile_given_twice_is_named() -> None:
     [
         ({"method": "soft"}, "choose from seam, nms, nmm, wbf, none"),
         ({"match_metric": "giou"}, "choose from iou, ios"),
-        ({"match_threshold": 0}, "above 0 and at most 1"),
-        ({"match_threshold": "0.5"}, "above 0 and at most 1"),
+        ({"match_threshold": 0}, "above 0, up to 1"),
+        ({"match_threshold": "0.5"}, "above 0, up to 1"),
     ],
 )
 def test_a_bad_argument_is_one_line_with_the_choices(

@@ -153,10 +153,10 @@ def test_start_analyze_and_plan_take_what_settings_hold() -> None:
 
 def test_no_argument_of_start_is_lost_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each argument arrives in `Settings` under its own name."""
-    from tilevision.pipeline import launch
+    from tilevision.pipeline import api
 
     seen: list[Any] = []
-    monkeypatch.setattr(launch, "launch", lambda image, settings: seen.append((image, settings)))
+    monkeypatch.setattr(api, "launch", lambda image, settings: seen.append((image, settings)))
     given: dict[str, Any] = {
         "model": "blobs",
         "grid": "2x3",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +24,7 @@ from tilevision.events import (
     read_manifest,
 )
 from tilevision.grid import Grid
-from tilevision.pipeline.history import remember_work, work_again
+from tilevision.pipeline.manifest import begin_manifest, remember_work, work_again
 from tilevision.pipeline.planning import Stages
 from tilevision.pipeline.settings import Settings
 from tilevision.sources.addresses import check_kept, lasting
@@ -62,19 +60,15 @@ def describe_many(
     """
     region = _region(settings.region)
     return {
-        "id": run_id,
-        "started": time.time(),
-        "image": label,
+        **begin_manifest(run_id, label, stages),
         "images": list(images),
         "paths": [lasting(image) for image in images.values()],
-        "model": stages.asked.name,
         "out_dir": None if out[0] is None else str(Path(out[0]).expanduser().absolute()),
         "out_format": out[1],
         "grid": None if settings.grid is None else Grid.parse(settings.grid).to_dict(),
         "region": region,
         "region_lost": settings.region is not None and region is None,
         "asked": {name: getattr(settings, name) for name in _KEPT},
-        "versions": {"tilevision": version("tilevision"), "python": platform.python_version()},
         **remember_work(stages, settings),
     }
 

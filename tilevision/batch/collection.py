@@ -11,8 +11,8 @@ from tilevision.batch.batch import Batch
 from tilevision.batch.batchjournal import recall_many
 from tilevision.batch.many import Many
 from tilevision.errors import TilevisionError
-from tilevision.pipeline.history import check_free, check_same_model, find_manifest, recall
-from tilevision.pipeline.launch import launch
+from tilevision.pipeline.api import launch
+from tilevision.pipeline.manifest import check_free, check_same_model, find_manifest, recall
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result

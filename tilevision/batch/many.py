@@ -28,10 +28,9 @@ from tilevision.errors import (
 from tilevision.events import Event
 from tilevision.exporting import destination
 from tilevision.history.storedresult import keep
-from tilevision.pipeline.launch import launch
+from tilevision.pipeline.api import launch
 from tilevision.pipeline.planning import resolve_stages
-from tilevision.pipeline.run import Run
-from tilevision.pipeline.session import new_run_id
+from tilevision.pipeline.run import Run, new_run_id
 from tilevision.pipeline.settings import Settings
 from tilevision.result import Result
 from tilevision.sources import ImageSource

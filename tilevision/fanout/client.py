@@ -1,4 +1,4 @@
-"""The client's side of Dask: submits tasks, and turns what comes back into signals on a queue."""
+"""The client's side of Dask: submits tasks, queues what comes back as signals, and reads those."""
 
 from __future__ import annotations
 
@@ -13,18 +13,33 @@ from uuid import uuid4
 
 from dask.delayed import delayed
 from distributed import Future, span
+from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from tilevision.cluster import Cluster
-from tilevision.errors import ClusterError
+from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.worker import Batch, Report, WorkPlugin, run_batch
 from tilevision.grid import Tile
 from tilevision.infer import Work
-from tilevision.schedule.messages import Submit
+from tilevision.schedule.messages import Submit, TaskFinished, TaskLost
+from tilevision.schedule.outcomes import DIED
 
-__all__ = ["Broken", "Dispatch", "Flight", "Heard", "Landed", "WorkersSeen"]
+__all__ = [
+    "DIED",
+    "Broken",
+    "Heard",
+    "Landed",
+    "Sent",
+    "Tasks",
+    "WorkersSeen",
+    "broken",
+    "finished",
+    "lost_with_scheduler",
+]
 
 PINNED_PRIORITY = 1
 BRING_SECONDS = 20.0
+LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
+GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ class Broken:
     task : str
     error : BaseException
     raised : bool
-        Whether the task itself raised it, rather than Dask having lost the task.
+        True if the task itself raised it; False if Dask lost the task.
     """
 
     task: str
@@ -70,7 +85,7 @@ class WorkersSeen:
 
 
 @dataclass(slots=True)
-class Flight:
+class Sent:
     """A task that was submitted and has not come back.
 
     Parameters
@@ -78,7 +93,7 @@ class Flight:
     submit : Submit
     future : distributed.Future
     worker : str
-        Where it runs, as far as heard.
+        Where it runs, as far as reports have come.
     """
 
     submit: Submit
@@ -91,7 +106,7 @@ class Flight:
 
 
 @dataclass(slots=True)
-class Dispatch:
+class Tasks:
     """One run's tasks on one cluster.
 
     Parameters
@@ -107,7 +122,7 @@ class Dispatch:
     work: Work
     run_id: str
     inbox: SimpleQueue[Any]
-    flights: dict[str, Flight] = field(default_factory=dict)
+    flights: dict[str, Sent] = field(default_factory=dict)
     _name: str = ""
     _nonce: str = ""
     _looking: bool = False
@@ -133,8 +148,8 @@ class Dispatch:
                 brought.result(timeout=BRING_SECONDS)
         except Exception as error:
             raise ClusterError(
-                f"a Dask worker cannot take the work ({type(error).__name__}: {error}); "
-                "install the same tilevision there as here"
+                f"A Dask worker cannot take the work ({type(error).__name__}: {error}); "
+                "install the same tilevision there as here."
             ) from error
         client.subscribe_topic(self._name, self._hear)
 
@@ -186,7 +201,7 @@ class Dispatch:
                 traverse=False,
             )
         for submit, future in zip(submits, futures, strict=True):
-            self.flights[submit.task] = Flight(submit, future)
+            self.flights[submit.task] = Sent(submit, future)
             client.loop.add_callback(self._await, submit.task, future)
 
     async def _await(self, task: str, future: Future) -> None:
@@ -202,7 +217,7 @@ class Dispatch:
         _, message = event
         self.inbox.put(Heard(**message))
 
-    def release(self, tasks: Sequence[str]) -> list[Flight]:
+    def release(self, tasks: Sequence[str]) -> list[Sent]:
         """Take tasks out of the air; what they still bring is ignored."""
         flights = [self.flights.pop(task) for task in tasks if task in self.flights]
         for flight in flights:
@@ -215,9 +230,9 @@ class Dispatch:
         if flight is not None:
             self.cluster.client.loop.add_callback(self._abandon, flight, restart_worker)
 
-    async def _abandon(self, flight: Flight, restart_worker: bool) -> None:
+    async def _abandon(self, flight: Sent, restart_worker: bool) -> None:
         worker = flight.worker
-        if restart_worker and not worker:  # its start was never heard of
+        if restart_worker and not worker:  # its start was never reported
             with suppress(OSError):  # a lost scheduler shows in every other task
                 processing = await self.cluster.client.scheduler.processing(workers=None)
                 worker = next((w for w in processing if flight.future.key in processing[w]), "")
@@ -235,3 +250,43 @@ class Dispatch:
         with suppress(Exception):  # no answer is an answer: the watchdog counts the time
             self.inbox.put(WorkersSeen(dict(await self.cluster.client.scheduler.ncores())))
         self._looking = False
+
+
+def lost_with_scheduler(signal: Broken, cluster: Cluster) -> bool:
+    """Return True if a task is gone because all tasks are: its tiles are not to blame."""
+    if signal.raised:
+        return False
+    reason = getattr(signal.error, "reason", "")
+    return reason in LOST_WITH_SCHEDULER or not cluster.alive
+
+
+def broken(flight: Sent, signal: Broken) -> TaskFinished | TaskLost:
+    """Return what a task without a result means: it raised, or Dask lost it."""
+    if not signal.raised or isinstance(signal.error, GIVEN_UP):
+        return TaskLost(signal.task, _loss(signal.error))
+    tiles = flight.submit.tiles
+    failure = Failure.of(signal.error)
+    batched = frozenset(tiles if len(tiles) > 1 else ())
+    return TaskFinished(signal.task, dict.fromkeys(tiles, failure), batched=batched)
+
+
+def finished(flight: Sent, signal: Landed) -> TaskFinished:
+    """Return what a task brought; a tile that it left out has failed."""
+    outcomes = {outcome.tile: outcome.failure for outcome in signal.report.outcomes}
+    for tile in flight.submit.tiles:
+        if tile not in outcomes:
+            outcomes[tile] = Failure("transient", "RuntimeError", "the worker left this tile out")
+    batched = frozenset(
+        outcome.tile for outcome in signal.report.outcomes if outcome.failure and outcome.batched
+    )
+    return TaskFinished(flight.submit.task, outcomes, signal.report.seconds, batched)
+
+
+def _loss(error: BaseException) -> Failure:
+    """Say in one line what became of a task that never came back."""
+    if isinstance(error, KilledWorker):
+        return DIED
+    if isinstance(error, (NoValidWorkerError, NoWorkerError)):
+        return Failure("lost", "NoWorker", "Dask found no worker for it in time")
+    line = " ".join(str(error).split())[:300]
+    return Failure("lost", type(error).__name__, f"Dask lost the task ({line})")

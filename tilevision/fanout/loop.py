@@ -1,4 +1,4 @@
-"""The loop that carries the scheduler's decisions out, in the run's own thread."""
+"""The loop that carries the scheduler's decisions out, in the run's own thread, with a watchdog."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from typing import Any, Protocol
 
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
-from tilevision.fanout.client import Broken, Dispatch, Flight, Heard, Landed, WorkersSeen
+from tilevision.fanout.client import (
+    DIED,
+    Broken,
+    Heard,
+    Landed,
+    Sent,
+    Tasks,
+    WorkersSeen,
+    broken,
+    finished,
+    lost_with_scheduler,
+)
 from tilevision.fanout.probe import probe
-from tilevision.fanout.returns import DIED, broken, finished, lost_with_scheduler
-from tilevision.fanout.watchdog import Watchdog
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.schedule.messages import (
@@ -32,13 +41,16 @@ from tilevision.schedule.messages import (
     TileStarted,
 )
 
-__all__ = ["Decider", "run_tiles"]
+__all__ = ["Decider", "TileSink", "Watchdog", "run_tiles"]
 
 HEARTBEAT_SECONDS = 1.0
 # Our own cluster replaces its workers within seconds; this long without any, it is broken.
 WORKERLESS_REBUILD_SECONDS = 90.0
 # Losing the scheduler this often, with no tile committed in between, is not bad luck.
 FRUITLESS_REBUILDS = 3
+QUIET_SECONDS = 60.0
+WORKERLESS_SECONDS = 5.0
+REMIND_SECONDS = 60.0
 
 
 class Decider(Protocol):
@@ -53,28 +65,46 @@ class Decider(Protocol):
         ...
 
 
-def _no_words(_: str) -> None:
-    return None
+class TileSink(Protocol):
+    """Takes what becomes of tiles; called in the thread that fans them out."""
 
+    def back(self, outcome: TileOutcome) -> None:
+        """Take an outcome that came back, failed or not, before anything else is made of it."""
+        ...
 
-def _no_account(_: TileOutcome) -> None:
-    return None
+    def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
+        """Store outcomes in one transaction; return those that cannot be stored, and why."""
+        ...
+
+    def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
+        """Take an outcome that is committed; its tile is done."""
+        ...
+
+    def announce(self, change: Announce) -> None:
+        """Take a new status of a tile, except ``done``."""
+        ...
+
+    def model(self, line: str) -> None:
+        """Take one line before the first tile: on what the model runs, where that is known."""
+        ...
+
+    def waiting(self, line: str) -> None:
+        """Take one line whenever the run stands still, or the cluster had to be rebuilt."""
+        ...
+
+    def hold(self, reason: str) -> None:
+        """Take the reason when the run pauses by itself."""
+        ...
 
 
 def run_tiles(
     cluster: Cluster,
     work: Work,
     scheduler: Decider,
+    sink: TileSink,
     *,
     run_id: str,
-    commit: Callable[[list[TileOutcome]], dict[Tile, Failure]],
-    announce: Callable[[Announce], None],
     commands: SimpleQueue[Happening],
-    on_outcome: Callable[[TileOutcome, int, str], None],
-    on_wait: Callable[[str], None] = _no_words,
-    on_hold: Callable[[str], None] = _no_words,
-    on_model: Callable[[str], None] = _no_words,
-    on_back: Callable[[TileOutcome], None] = _no_account,
 ) -> End:
     """Fan tiles out until the scheduler ends; in the caller's thread.
 
@@ -84,26 +114,14 @@ def run_tiles(
     work : Work
         Pickled once, brought to each worker once.
     scheduler : Scheduler
-        Decides; told of everything that happens.
+        Decides; gets everything that happens.
+    sink : TileSink
+        Takes what becomes of the tiles.
     run_id : str
         Names the run on the dashboard.
-    commit : callable
-        Stores the outcomes given in one transaction; returns those it cannot hold.
-    announce : callable
-        Told each new status of a tile, except ``done``.
     commands : SimpleQueue
         `Paused`, `Resumed`, `Cancelled`, `RetryFailed`, `SetConcurrency`, from any thread. The
         loop sleeps on this queue, so it puts its own signals there too.
-    on_outcome : callable
-        ``on_outcome(outcome, attempt, worker)`` for each tile once it is committed.
-    on_wait : callable
-        One line whenever the run stands still or the cluster had to be rebuilt.
-    on_hold : callable
-        The reason, when the run pauses of its own accord.
-    on_model : callable
-        One line before the first tile: on what the model runs, where that is known.
-    on_back : callable
-        Each outcome that came back, failed ones too, before anything else is made of it.
 
     Returns
     -------
@@ -117,20 +135,15 @@ def run_tiles(
     ModelError
         If the model's device or library is not there.
     """
-    if cluster.alive and (line := probe(cluster, work, on_wait)):
-        on_model(line)
+    if cluster.alive and (line := probe(cluster, work, sink.waiting)):
+        sink.model(line)
     loop = _Loop(
         cluster=cluster,
         scheduler=scheduler,
-        commit=commit,
-        announce=announce,
-        on_outcome=on_outcome,
-        on_wait=on_wait,
-        on_hold=on_hold,
-        on_back=on_back,
-        dispatch=Dispatch(cluster, work, run_id, commands),
+        sink=sink,
+        tasks=Tasks(cluster, work, run_id, commands),
         inbox=commands,
-        watchdog=Watchdog(on_wait, time.monotonic()),
+        watchdog=Watchdog(sink.waiting, time.monotonic()),
     )
     return loop.run()
 
@@ -139,13 +152,8 @@ def run_tiles(
 class _Loop:
     cluster: Cluster
     scheduler: Decider
-    commit: Callable[[list[TileOutcome]], dict[Tile, Failure]]
-    announce: Callable[[Announce], None]
-    on_outcome: Callable[[TileOutcome, int, str], None]
-    on_wait: Callable[[str], None]
-    on_hold: Callable[[str], None]
-    on_back: Callable[[TileOutcome], None]
-    dispatch: Dispatch
+    sink: TileSink
+    tasks: Tasks
     inbox: SimpleQueue[Any]
     watchdog: Watchdog
     workers: dict[str, int] = field(default_factory=dict)
@@ -163,14 +171,14 @@ class _Loop:
                     return end
                 happenings = self._take_in(self._receive())
         finally:
-            self.dispatch.close()
+            self.tasks.close()
 
     def _join(self) -> list[Happening]:
         """Meet the cluster, at the start and after a rebuild."""
         if not self.cluster.alive:
             return self._rebuild()
         try:
-            self.dispatch.open()
+            self.tasks.open()
             self.workers = self.cluster.workers()
         except ClusterError:
             if self.cluster.alive:
@@ -189,15 +197,15 @@ class _Loop:
                 case Submit():
                     submits.append(action)
                 case Announce():
-                    self.announce(action)
+                    self.sink.announce(action)
                 case Abandon():
-                    self.dispatch.abandon(action.task, restart_worker=action.restart_worker)
+                    self.tasks.abandon(action.task, restart_worker=action.restart_worker)
                 case Hold():
-                    self.on_hold(action.reason)
+                    self.sink.hold(action.reason)
                 case End():
                     end = action
         if submits:
-            self.dispatch.submit(submits)
+            self.tasks.submit(submits)
         return end
 
     # What has happened -------------------------------------------------------------------
@@ -218,19 +226,17 @@ class _Loop:
     def _take_in(self, signals: Sequence[Any]) -> list[Happening]:
         """Turn signals into happenings; results are committed first."""
         happenings: list[Happening] = []
-        landed: list[tuple[Flight, Landed]] = []
+        landed: list[tuple[Sent, Landed]] = []
         lost = False
         for signal in signals:
             match signal:
                 case Heard():
                     happenings.extend(self._heard(signal))
                 case Landed():
-                    landed.extend(
-                        (flight, signal) for flight in self.dispatch.release([signal.task])
-                    )
+                    landed.extend((flight, signal) for flight in self.tasks.release([signal.task]))
                 case Broken():
                     if lost_with_scheduler(signal, self.cluster):
-                        lost = signal.task in self.dispatch.flights or lost
+                        lost = signal.task in self.tasks.flights or lost
                     else:
                         happenings.extend(self._broken(signal))
                 case WorkersSeen():
@@ -243,23 +249,23 @@ class _Loop:
         return happenings
 
     def _heard(self, heard: Heard) -> list[Happening]:
-        flight = self.dispatch.flights.get(heard.task)
+        flight = self.tasks.flights.get(heard.task)
         if flight is None:
             return []
         flight.worker = heard.worker
         tile = flight.submit.tiles[heard.tile]
         return [TileStarted(heard.task, tile, heard.worker, heard.cold)]
 
-    def _landed(self, landed: Sequence[tuple[Flight, Landed]]) -> list[Happening]:
-        """Commit all that has arrived in one transaction, then tell of it."""
+    def _landed(self, landed: Sequence[tuple[Sent, Landed]]) -> list[Happening]:
+        """Commit all that has arrived in one transaction, then report it."""
         if not landed:
             return []
         self.watchdog.moved(time.monotonic())
         for _, signal in landed:
             for outcome in signal.report.outcomes:
-                self.on_back(outcome)
+                self.sink.back(outcome)
         good = [o for _, signal in landed for o in signal.report.outcomes if o.failure is None]
-        refused = self.commit(good) if good else {}
+        refused = self.sink.commit(good) if good else {}
         committed = tuple(outcome.tile for outcome in good if outcome.tile not in refused)
         happenings: list[Happening] = []
         if committed:
@@ -272,11 +278,11 @@ class _Loop:
             attempts = flight.attempts()
             for outcome in signal.report.outcomes:
                 if outcome.failure is None and outcome.tile not in refused:
-                    self.on_outcome(outcome, attempts.get(outcome.tile, 1), signal.report.worker)
+                    self.sink.keep(outcome, attempts.get(outcome.tile, 1), signal.report.worker)
         return happenings
 
     def _broken(self, signal: Broken) -> list[Happening]:
-        flights = self.dispatch.release([signal.task])
+        flights = self.tasks.release([signal.task])
         if not flights:
             return []
         self.watchdog.moved(time.monotonic())
@@ -293,8 +299,8 @@ class _Loop:
         self.workers = workers
         # Dask may run a task again wherever the user's cluster allows for failures: a tile that
         # kills workers is not given the next one.
-        orphans = [task for task, flight in self.dispatch.flights.items() if flight.worker in gone]
-        self.dispatch.release(orphans)
+        orphans = [task for task, flight in self.tasks.flights.items() if flight.worker in gone]
+        self.tasks.release(orphans)
         return [*(TaskLost(task, DIED) for task in orphans), ClusterChanged(workers)]
 
     # When the cluster fails --------------------------------------------------------------
@@ -306,24 +312,88 @@ class _Loop:
             return True
         if now - self.looked >= HEARTBEAT_SECONDS:
             self.looked = now
-            self.dispatch.look()
+            self.tasks.look()
             if self.cluster.heal():
-                self.on_wait(
-                    "the Dask cluster had given up workers that died; it starts them again"
+                self.sink.waiting(
+                    "The Dask cluster had given up on workers that died; it starts them again."
                 )
-            self.watchdog.check(len(self.dispatch.flights), now)
+            self.watchdog.check(len(self.tasks.flights), now)
         return self.cluster.owned and self.watchdog.workerless(now) > WORKERLESS_REBUILD_SECONDS
 
     def _rebuild(self) -> list[Happening]:
         """Start the cluster anew, or end the run where that is not ours to do."""
-        self.dispatch.flights.clear()
+        self.tasks.flights.clear()
         if not self.cluster.alive or self.cluster.owned:
             self.rebuilds += 1
             if self.rebuilds > FRUITLESS_REBUILDS:
                 raise ClusterError(
-                    f"the local cluster was lost {self.rebuilds} times without one tile done; "
-                    "is memory short? fewer workers= need less"
+                    f"The local cluster was lost {self.rebuilds} times without one tile done. Is "
+                    "memory short? Fewer workers= need less."
                 )
             self.cluster.rebuild()
-            self.on_wait("the Dask scheduler was lost; the cluster has been started again")
+            self.sink.waiting("The Dask scheduler was lost; the cluster has been started again.")
         return [ClusterLost(), *self._join()]
+
+
+@dataclass(slots=True)
+class Watchdog:
+    """Says now and then why nothing happens, so that a run never hangs without a word.
+
+    Parameters
+    ----------
+    tell : callable
+        Gets one line.
+    now : float
+        Seconds on the caller's clock, as in the methods.
+    """
+
+    tell: Callable[[str], None]
+    now: float
+    _moved: float = 0.0
+    _worker_seen: float = 0.0
+    _said: float | None = None
+
+    def __post_init__(self) -> None:
+        self._moved = self._worker_seen = self.now
+
+    def moved(self, now: float) -> None:
+        """Note that a task came back."""
+        self._moved = now
+        self._said = None
+
+    def saw(self, workers: int, now: float) -> None:
+        """Note how many workers there are."""
+        if workers:
+            if self.workerless(now) >= WORKERLESS_SECONDS:
+                self._said = None
+            self._worker_seen = now
+
+    def workerless(self, now: float) -> float:
+        """Return for how many seconds no worker was seen."""
+        return now - self._worker_seen
+
+    def check(self, flying: int, now: float) -> None:
+        """Say what is wrong if something is, at most once a minute.
+
+        Parameters
+        ----------
+        flying : int
+            Tasks that were submitted and have not come back.
+        now : float
+        """
+        line = self._complaint(flying, now)
+        if line and (self._said is None or now - self._said >= REMIND_SECONDS):
+            self._said = now
+            self.tell(line)
+
+    def _complaint(self, flying: int, now: float) -> str:
+        gone = self.workerless(now)
+        if gone >= WORKERLESS_SECONDS:
+            return f"The Dask cluster has had no worker for {gone:.0f} s; waiting for one."
+        quiet = now - self._moved
+        if flying and quiet >= QUIET_SECONDS:
+            return (
+                f"No tile has come back for {quiet:.0f} s ({flying} tasks in progress); "
+                "timeout= gives up on tiles that take too long."
+            )
+        return ""

@@ -15,7 +15,7 @@ from tilevision.events import (
     read_image,
 )
 from tilevision.history.followedrun import OVER
-from tilevision.pipeline.history import find_manifest
+from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 from tilevision.status import ImageStatus, RunStatus
 

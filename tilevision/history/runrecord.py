@@ -14,7 +14,7 @@ from tilevision.errors import GridError, RunError, SourceError
 from tilevision.events import journal_path
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.pipeline.history import find_manifest
+from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.tiling import Tiling, outside
 from tilevision.regions import Region
 from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, file_of, open_source

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tilevision.checkpoint import run_owner
 from tilevision.errors import RunError
 from tilevision.events import ImageChanged, RunSummary, list_runs, together
-from tilevision.pipeline.history import find_manifest
+from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 

@@ -12,13 +12,17 @@ from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.history.followedrun import JournaledRun
 from tilevision.history.runrecord import Recording
-from tilevision.pipeline.history import check_same_work, find_manifest, recall
-from tilevision.pipeline.passes import Store, labels, stored_findings
-from tilevision.pipeline.planning import Plan, make_plan, resolve_stages
-from tilevision.pipeline.recipes import recipe_of
-from tilevision.pipeline.session import open_checkpoint
+from tilevision.pipeline.manifest import check_same_work, find_manifest, recall, run_facts
+from tilevision.pipeline.planning import (
+    Plan,
+    Store,
+    make_plan,
+    resolve_stages,
+    stored_findings,
+)
+from tilevision.pipeline.run import open_checkpoint
 from tilevision.pipeline.settings import Settings
-from tilevision.result import Result, RunFacts, TileRow
+from tilevision.result import Result, TileRow
 from tilevision.sources import open_source
 from tilevision.sources.addresses import is_address
 from tilevision.status import TileStatus
@@ -54,18 +58,7 @@ def stored_result(
         plan = make_plan(image, settings, resolve_stages(settings), store)
         check_same_work(manifest, plan)
         found = _stored(plan, store)
-    stages = plan.stages
-    facts = RunFacts(
-        recipe=recipe_of(manifest),
-        run_id=run.id,
-        status=run.status,
-        model=stages.asked.name,
-        model_fingerprint=stages.tile.fingerprint,
-        models=tuple((name, mark) for mark, name in labels(stages.models).items()),
-        grid=str(plan.tiling),
-        scales=plan.tiling.scales,
-        region=plan.region,
-    )
+    facts = run_facts(run.id, run.status, plan, manifest)
     events = (event for event in run.events() if isinstance(event, TileChanged))
     rows = _rows(plan, found, events)
     return Result(plan.source, rows, list(found.values()), settings.merging(), facts, run.name)

@@ -4,153 +4,252 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
-from tilevision.events import Bus
-from tilevision.moderation import Verdict
-from tilevision.pipeline.asking import Asking
-from tilevision.pipeline.commands import Commands
-from tilevision.pipeline.estimate import Estimate, Part, add_up, slots
-from tilevision.pipeline.history import remember
-from tilevision.pipeline.meter import Meter
-from tilevision.pipeline.passage import Passage
-from tilevision.pipeline.passes import labels
-from tilevision.pipeline.planning import Plan
-from tilevision.pipeline.recipes import recipe_of
+from tilevision.analysis.digest import Digest
+from tilevision.checkpoint import stage_key
+from tilevision.errors import CheckpointTooLarge, Failure, RunError
+from tilevision.modelspec import ModelSpec, Usage, counting
+from tilevision.moderation import Verdict, check_limits, moderate
+from tilevision.pipeline.control import Control
+from tilevision.pipeline.estimate import Estimate, Meter, Part, add_up, slots
+from tilevision.pipeline.manifest import run_facts
+from tilevision.pipeline.planning import Plan, Store
+from tilevision.pipeline.runner import Runner
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.spending import Spending
-from tilevision.pipeline.state import ENDED, RunState
-from tilevision.pipeline.tilebook import TileBook
-from tilevision.result import Result, RunFacts
+from tilevision.pipeline.tally import Tally
+from tilevision.result import Result
 from tilevision.schedule.messages import End
+from tilevision.status import RunStatus, TileStatus
+from tilevision.synthesis import synthesise
 
-__all__ = ["ENDED", "Conductor"]
+__all__ = ["Conductor", "ImageStages"]
 
 
-class Conductor(RunState):
-    """One run's state, touched by the run's thread only; others read `status` and `result`.
+class Conductor:
+    """Carries a run out. Its methods are called on the run's thread.
+
+    `so_far` and `estimate` are the exceptions: they read copies, and any thread gets them
+    through the `Control`.
 
     Parameters
     ----------
-    run_id : str
     plan : Plan
     settings : Settings
-    bus : Bus
-        Where every change is published.
-
-    Attributes
-    ----------
-    checkpoint : Checkpoint or MemoryCheckpoint
-        Set by the session that holds the run while it works.
-    commands : Commands
-    result : Result or None
-        Once the run has ended.
+    manifest : mapping
+        Of the run.
+    control : Control
     """
 
-    checkpoint: Checkpoint | MemoryCheckpoint
-
-    def __init__(self, run_id: str, plan: Plan, settings: Settings, bus: Bus) -> None:
-        super().__init__(bus)
-        self.run_id = run_id
-        self.plan = plan
-        self.settings = settings
-        self.commands = Commands()
-        self.result: Result | None = None
+    def __init__(
+        self, plan: Plan, settings: Settings, manifest: Mapping[str, Any], control: Control
+    ) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._manifest = manifest
+        self._control = control
         self._spending = Spending()
-        self._book = TileBook(plan, bus, self._spending, settings.merging())
-        self._passage = Passage(run_id, plan, settings, self, self._book, self.commands)
+        self._tally = Tally(plan, control.bus, self._spending, settings.merging())
+        self._runner = Runner(manifest["id"], plan, settings, control, self._tally)
         self._meter = Meter()
-        bus.subscribe(self._meter)
+        control.bus.subscribe(self._meter)
+        control.so_far, control.estimate = self.so_far, self.estimate
         self._verdict = Verdict(True)
         self._started = time.perf_counter()
-        told = {"image": plan.name, "model": plan.stages.asked.name}
-        self._manifest = told | remember(None, plan, settings)
 
-    def conduct(self) -> None:
-        """Run the whole flow, to one of `ENDED`."""
-        self.tell("running")
-        self._book.tell_skipped()
-        self._verdict = self._asking().moderation()
-        if self._verdict.allowed:
-            self._finish(self._passage.first(self.checkpoint))
+    def conduct(self, checkpoint: Store) -> None:
+        """Carry the whole flow out, to the end."""
+        self._control.tell(RunStatus.RUNNING)
+        self._tally.publish_skipped()
+        self._verdict = self._image_stages(checkpoint).moderation()
+        if not self._verdict.allowed:
+            reason = f"{self._verdict.model} refused the image: {self._verdict.reason}"
+            blocked = self._result(RunStatus.BLOCKED, reason)
+            self._control.finish(blocked, RunStatus.BLOCKED, reason, failed=False)
             return
-        reason = f"{self._verdict.model} refused it: {self._verdict.reason}"
-        self.result = self._result("blocked", reason)
-        self.tell("blocked", reason)
+        self._finish(self._runner.first(checkpoint), checkpoint)
 
-    def go_on(self) -> None:
+    def conduct_again(self, checkpoint: Store) -> None:
         """Fan out once more, after commands that gave failed tiles fresh attempts."""
-        self._finish(self._passage.again(self.checkpoint))
+        self._finish(self._runner.again(checkpoint), checkpoint)
+
+    def _finish(self, end: End, checkpoint: Store) -> None:
+        """Merge, synthesise and publish the end, unless fresh attempts were asked for meanwhile."""
+        while True:
+            result = self._merged(end, checkpoint)
+            failed = any(row.status == TileStatus.FAILED for row in result.rows)
+            if self._control.finish(result, end.status, end.reason, failed=failed):
+                return
+            self._control.cancelled.clear()
+            end = self._runner.again(checkpoint)
+
+    def _merged(self, end: End, checkpoint: Store) -> Result:
+        """Merge what the tiles saw, and synthesise."""
+        began = time.perf_counter()
+        result = self._result(end.status, end.reason)
+        self._control.stage("merge", began, f"{len(result.findings):,} detections")
+        text = self._image_stages(checkpoint).synthesis(result.digest)
+        return result if text is None else self._result(end.status, end.reason, text)
 
     def so_far(self) -> Result:
-        """Return the result of what is known by now; callable from any thread."""
-        return self.result if self.status in ENDED and self.result else self._result(self.status)
+        """Return the result of what is known by now; on any thread."""
+        control = self._control
+        if control.status.ended and control.result is not None:
+            return control.result
+        return self._result(control.status)
 
     def estimate(self) -> Estimate:
-        """Return what is left to do and what it will take, by how it went so far; any thread."""
-        if self.status in ENDED:
+        """Return what is left to do and what it will take, by how it went so far; on any thread."""
+        if self._control.status.ended:
             return add_up([])
         parts = []
-        rows = list(self._book.rows.values())
-        tried = Counter(row.model for row in rows if row.attempts and row.status != "running")
-        for one, n in self._passage.left():
-            pace = self.plan.paces.get(one.model.fingerprint)
-            part = Part.of(one.model, one.label, n, pace, slots(self.settings, one.model))
+        rows = list(self._tally.rows.values())
+        tried = Counter(
+            row.model for row in rows if row.attempts and row.status != TileStatus.RUNNING
+        )
+        for one, n in self._runner.left():
+            pace = self._plan.paces.get(one.model.fingerprint)
+            part = Part.of(one.model, one.label, n, pace, slots(self._settings, one.model))
             cost = self._spending.costs.get(one.label)
             a_tile = cost / tried[one.label] if cost is not None and tried[one.label] else None
             parts.append(part.measured(self._meter.rate(one.label, time.time()), a_tile))
-        synthesis = self.plan.stages.synthesis
+        synthesis = self._plan.stages.synthesis
         price = None if synthesis is None else synthesis.price
         return add_up(parts, None if price is None else price.call)
 
-    def _asking(self) -> Asking:
-        reuse, budget = self.settings.reuse, self.settings.budget
-        return Asking(self.plan, self, self._spending, self.checkpoint, reuse=reuse, budget=budget)
-
-    def _finish(self, end: End) -> None:
-        """Tell the end, unless fresh attempts were asked for while it was being prepared."""
-        while True:
-            result = self._wound_up(end)
-            failed = any(row.status == "failed" for row in result.rows)
-            with self.changed:  # who asks for attempts looks at the status in the same way
-                if not (failed and self.commands.to_be_retried):
-                    self.result, self.status = result, end.status
-                    break
-            self.cancelled.clear()
-            end = self._passage.again(self.checkpoint)
-        self.tell(end.status, end.reason)
-
-    def _wound_up(self, end: End) -> Result:
-        """Merge and synthesise."""
-        began = time.perf_counter()
-        result = self._result(end.status, end.reason)
-        self.stage("merge", began, f"{len(result.findings):,} detections")
-        text = self._asking().synthesis(result.digest)
-        if text is not None:
-            result = self._result(end.status, end.reason, text)
-        return result
+    def _image_stages(self, checkpoint: Store) -> ImageStages:
+        return ImageStages(
+            self._plan,
+            self._control,
+            self._spending,
+            checkpoint,
+            reuse=self._settings.reuse,
+            budget=self._settings.budget,
+        )
 
     def _result(self, status: str, reason: str = "", text: str | None = None) -> Result:
         # Copies that no other thread's change can come in between.
-        rows, found = list(self._book.rows.values()), list(self._book.found.values())
-        stages = self.plan.stages
-        facts = RunFacts(
-            recipe=recipe_of(self._manifest),
-            run_id=self.run_id,
-            status=status,
+        rows, found = list(self._tally.rows.values()), list(self._tally.found.values())
+        facts = replace(
+            run_facts(self._manifest["id"], status, self._plan, self._manifest),
             reason=reason,
-            model=stages.asked.name,
-            model_fingerprint=stages.tile.fingerprint,
-            models=tuple((name, mark) for mark, name in labels(stages.models).items()),
-            grid=str(self.plan.tiling),
-            scales=self.plan.tiling.scales,
-            restored=sum(row.status == "restored" for row in rows),
-            restored_at=self._book.restored_at,
+            restored=sum(row.status == TileStatus.RESTORED for row in rows),
+            restored_at=self._tally.restored_at,
             verdict=self._verdict,
-            cost=self._spending.total if stages.priced else None,
+            cost=self._spending.total if self._plan.stages.priced else None,
             costs=self._spending.costs,
             synthesis=text,
             seconds=time.perf_counter() - self._started,
-            region=self.plan.region,
         )
-        return Result(self.plan.source, rows, found, self.settings.merging(), facts, self.plan.name)
+        merging = self._settings.merging()
+        return Result(self._plan.source, rows, found, merging, facts, self._plan.name)
+
+
+class ImageStages:
+    """Asks the models that see the image as a whole, once; what they answered is kept.
+
+    Parameters
+    ----------
+    plan : Plan
+    control : Control
+    spending : Spending
+    checkpoint : Checkpoint or MemoryCheckpoint
+    reuse : bool
+        Whether answers in the checkpoint are used.
+    budget : float, optional
+        A stage whose price per call would exceed it is not asked.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        control: Control,
+        spending: Spending,
+        checkpoint: Store,
+        *,
+        reuse: bool,
+        budget: float | None = None,
+    ) -> None:
+        self._plan = plan
+        self._control = control
+        self._spending = spending
+        self._checkpoint = checkpoint
+        self._reuse = reuse
+        self._budget = budget
+
+    def moderation(self) -> Verdict:
+        """Return whether the image may be analysed; the built-in limits always come first.
+
+        Raises
+        ------
+        SourceError, ModelError, RunError
+            If the image is damaged, the model fails, or the budget does not cover it.
+        """
+        began = time.perf_counter()
+        verdict, restored = check_limits(self._plan.source), False
+        spec = self._plan.stages.moderation
+        if spec is not None:
+            source = self._plan.source
+            answer, restored = self._remembered(
+                "moderation",
+                spec,
+                {"source": source.fingerprint, "model": spec.fingerprint},
+                lambda: moderate(spec, source).to_dict(),
+            )
+            verdict = Verdict(**answer)
+        self._control.stage("moderation", began, verdict.reason, restored)
+        return verdict
+
+    def synthesis(self, facts: Digest) -> str | None:
+        """Return the synthesis model's text; its failure must not cost the tiles that are done."""
+        spec = self._plan.stages.synthesis
+        if spec is None or spec.name == "summary":
+            return None
+        began = time.perf_counter()
+        source = self._plan.source
+        reading = {
+            "source": source.fingerprint,
+            "model": spec.fingerprint,
+            "digest": facts.to_dict(),
+        }
+        try:
+            answer, restored = self._remembered(
+                "synthesis", spec, reading, lambda: {"text": synthesise(spec, facts, source)}
+            )
+            text = str(answer["text"])
+        except Exception as error:  # noqa: BLE001 - any model's any error: reported, tiles kept
+            text, restored = f"Synthesis by {spec.name} failed: {Failure.of(error)}", False
+        self._control.stage("synthesis", began, text[:200], restored)
+        return text
+
+    def _remembered(
+        self,
+        stage: str,
+        spec: ModelSpec,
+        facts: dict[str, Any],
+        ask: Callable[[], dict[str, Any]],
+    ) -> tuple[dict[str, Any], bool]:
+        """Return a stage's answer from the checkpoint, or ask, pay and keep it."""
+        key = stage_key(stage, facts)
+        stored = self._checkpoint.get_json(key) if self._reuse else None
+        if stored is not None:
+            return stored, True
+        price = 0.0 if spec.price is None else spec.price.call
+        if self._budget is not None and self._spending.total + price > self._budget and price:
+            raise RunError(
+                f"The budget of {self._budget:g} does not cover {stage} by {spec.name}: "
+                f"{self._spending.total:.4g} is spent. Give a larger budget=."
+            )
+        with counting() as used:
+            try:
+                answer = ask()
+            finally:
+                usage = sum(used, Usage()) if used else Usage(calls=1)
+                self._spending.charge(spec, spec.name, usage)
+        with suppress(CheckpointTooLarge):  # then it is asked again next time
+            self._checkpoint.put_json(key, answer)
+        return answer, False

@@ -1,10 +1,11 @@
-"""What a run will take and cost: by prices, by earlier runs, and by how it goes."""
+"""What a run will take and cost: by prices, by earlier runs, and by how fast it goes."""
 
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import threading
+from collections import defaultdict, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,16 +13,19 @@ from statistics import fmean, median
 from typing import Any
 
 from tilevision.errors import RunError
-from tilevision.events import TileChanged, journal_path, read_manifest
+from tilevision.events import Event, RunChanged, TileChanged, journal_path, read_manifest
 from tilevision.events.lines import from_line
+from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec, processes
 from tilevision.pipeline.settings import Settings
-from tilevision.schedule.window import HOSTED_CAP
+from tilevision.schedule.limits import HOSTED_CAP
+from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["Estimate", "Pace", "Part", "add_up", "earlier_paces", "slots"]
+__all__ = ["Estimate", "Meter", "Pace", "Part", "add_up", "earlier_paces", "slots"]
 
 JOURNALS = 10  # of the latest runs
 TILES = 500  # of each: enough for a median, and read in no time
+RECENT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,3 +244,74 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Meter:
+    """A listener that measures tiles a second, for the model that is at work.
+
+    A tile that is being looked at counts for the part of it that should be done by now, as
+    long as tiles have taken so far. Otherwise hundreds of requests on their way, none of which is
+    back, would look as if nothing went on; and the first few as if all would come at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begin("")
+
+    def __call__(self, event: Event) -> None:
+        """Take notice of one event."""
+        with self._lock:
+            if isinstance(event, RunChanged) and event.status == RunStatus.RUNNING:
+                self._begin(self._model)  # what was measured before a pause holds no longer
+            elif isinstance(event, TileChanged):
+                self._tile(event)
+
+    def rate(self, model: str, now: float) -> tuple[float, int] | None:
+        """Return tiles a second and how many tiles that rests on; None while none is back."""
+        with self._lock:
+            if model != self._model or not self._recent:
+                return None
+            usual = max(median(self._recent), 1e-6)
+            done = self._done + _begun(self._running.values(), now, usual)
+            spent = now - self._began
+            if self._base is not None and self._done >= 2 * self._base[1]:
+                # What came first waited for models and workers to be ready; the rest will not.
+                since, earlier, running = self._base
+                done -= earlier + _begun(running, since, usual)
+                spent = now - since
+            else:
+                spent -= max(0.0, self._first - usual)
+            return max(done, 1.0) / max(spent, usual), self._done
+
+    def _begin(self, model: str) -> None:
+        self._model = model
+        self._began = float("inf")
+        self._first = 0.0
+        self._done = 0
+        self._most = 0
+        self._base: tuple[float, int, tuple[float, ...]] | None = None
+        self._running: dict[Tile, float] = {}
+        self._recent: deque[float] = deque(maxlen=RECENT)
+
+    def _tile(self, event: TileChanged) -> None:
+        if event.status == TileStatus.RUNNING:
+            if event.model != self._model:
+                self._begin(event.model)
+            self._began = min(self._began, event.time)
+            self._running[event.tile] = event.time
+            self._most = max(self._most, len(self._running))
+            return
+        self._running.pop(event.tile, None)
+        if event.status == TileStatus.DONE and event.model == self._model:
+            seconds = (event.read_seconds or 0.0) + (event.infer_seconds or 0.0)
+            self._began = min(self._began, event.time - seconds)
+            self._first = self._first or seconds
+            self._recent.append(seconds)
+            self._done += 1
+            if self._base is None and self._done >= self._most:
+                self._base = event.time, self._done, tuple(self._running.values())
+
+
+def _begun(starts: Iterable[float], now: float, usual: float) -> float:
+    """Return how many tiles' worth of work was done on those that are under way."""
+    return sum(min(1.0, (now - start) / usual) for start in starts)

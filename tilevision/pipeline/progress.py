@@ -1,20 +1,24 @@
-"""A progress bar for scripts and terminals: one listener among others."""
+"""Progress bars for scripts and terminals: of a run, and of an image that is being prepared."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
+from tilevision.sources import Preparation, following, is_followed
 from tilevision.status import TileStatus
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "preparing"]
 
 _SHOWN = (
     *(TileStatus.RESTORED, TileStatus.RETRYING),
     *(TileStatus.THROTTLED, TileStatus.FAILED),
 )
-_TOLD = ("cluster", "model", "waiting")
+_SAID = ("cluster", "model", "waiting")
+_PATIENCE = 1.0  # seconds: what is over sooner is not worth a bar
 
 
 class ProgressBar:
@@ -42,10 +46,10 @@ class ProgressBar:
         self._counts = TileCounts()
 
     def __call__(self, event: Event) -> None:
-        """Take notice of one event."""
+        """Draw what one event changes."""
         if isinstance(event, TileChanged):
             self._tile(event)
-        elif isinstance(event, StageDone) and event.message and event.stage in _TOLD:
+        elif isinstance(event, StageDone) and event.message and event.stage in _SAID:
             self.note(event.message)
         elif isinstance(event, RunChanged) and event.reason:
             self.note(f"{event.status}: {event.reason}")
@@ -67,3 +71,55 @@ class ProgressBar:
         step = self._counts.ended - self._counts[TileStatus.SKIPPED] - self._bar.n
         if step:
             self._bar.update(step)
+
+
+@contextmanager
+def preparing(name: str, *, wanted: bool) -> Iterator[None]:
+    """Within the block, draw on standard error how far an image without windows is decoded.
+
+    Parameters
+    ----------
+    name : str
+        What people call the image.
+    wanted : bool
+        False: nothing is drawn; nor is it where somebody else draws this already.
+    """
+    if not wanted or is_followed():
+        yield
+        return
+    bar = _PreparationBar(name)
+    with following(bar):
+        try:
+            yield
+        finally:
+            bar.close()
+
+
+class _PreparationBar:
+    """Draws the latest preparation; starts anew with another image."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bar: Any = None
+
+    def __call__(self, preparation: Preparation) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or preparation.done < self._bar.n:
+            self.close()
+            self._bar = tqdm(
+                total=preparation.total,
+                desc=f"preparing {self._name[-30:]} in {preparation.folder}",
+                unit="B",
+                unit_scale=True,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+                delay=_PATIENCE,
+            )
+        self._bar.update(preparation.done - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()

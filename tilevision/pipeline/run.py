@@ -1,30 +1,35 @@
-"""A run in progress: watch it, steer it, wait for it."""
+"""A run in progress: watch it, steer it, wait for it; and what it holds while it works."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
+import os
+import secrets
 import time
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from datetime import datetime
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
 from tilevision.checks import whole
-from tilevision.errors import Blocked, IncompleteRun, RunError
-from tilevision.events import Bus, Event, TileChanged
+from tilevision.errors import Blocked, ClusterError, IncompleteRun, RunError
+from tilevision.events import Event, Journal, TileChanged, journal_path
 from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec
-from tilevision.pipeline.conductor import ENDED, Conductor
+from tilevision.pipeline.conductor import Conductor
+from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Estimate
-from tilevision.pipeline.session import Session
+from tilevision.pipeline.planning import Plan, Store
+from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.routing import Cascade, Route
-from tilevision.schedule.messages import Cancelled, Paused, Resumed, RetryFailed, SetConcurrency
 from tilevision.sources import ImageSource
+from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["Run"]
+__all__ = ["Run", "Session", "new_run_id", "open_checkpoint"]
 
 
 class Run:
@@ -45,66 +50,58 @@ class Run:
         Seconds since the epoch.
     """
 
-    def __init__(self, conductor: Conductor, bus: Bus, session: Session) -> None:
-        self.id = conductor.run_id
-        self.source: ImageSource = conductor.plan.source
-        self.tiles: tuple[Tile, ...] = conductor.plan.tiles
-        self.tiling = conductor.plan.tiling
-        self.region = conductor.plan.region
-        self.model: ModelSpec | Route | Cascade = conductor.plan.stages.asked
-        self.name = conductor.plan.name
+    def __init__(
+        self, run_id: str, plan: Plan, settings: Settings, control: Control, session: Session
+    ) -> None:
+        self.id = run_id
+        self.source: ImageSource = plan.source
+        self.tiles: tuple[Tile, ...] = plan.tiles
+        self.tiling = plan.tiling
+        self.region = plan.region
+        self.model: ModelSpec | Route | Cascade = plan.stages.asked
+        self.name = plan.name
         self.started = time.time()
-        self._conductor = conductor
-        self._bus = bus
-        self._session = session
-        self._over = self._begin(conductor.conduct)
+        self._strict = settings.strict
+        self._control = control
+        self._bus = control.bus
+        self._session = session  # its methods run on the run's own thread
+        self._control.start(session.conduct, self._thread_name)
 
-    def _begin(self, flow: Callable[[], None]) -> Future[None]:
-        """Start the run's thread; the future is done once its lock and files are released."""
-        over: Future[None] = Future()
-        conductor = self._conductor
-
-        def whole() -> None:
-            conductor.guard(lambda: self._session.hold(conductor, flow))
-            with conductor.changed:
-                over.set_result(None)
-                conductor.changed.notify_all()
-
-        over.set_running_or_notify_cancel()  # from now on no waiter can cancel it
-        threading.Thread(target=whole, name=f"tilevision-run-{self.id}", daemon=True).start()
-        return over
+    @property
+    def _thread_name(self) -> str:
+        return f"tilevision-run-{self.id}"
 
     # What is going on ---------------------------------------------------------------------
 
     @property
     def status(self) -> str:
-        """``running`` or ``paused``; ended, one of `conductor.ENDED`."""
-        return self._conductor.status
+        """``running`` or ``paused``; once it has ended, how: see `tilevision.status.RunStatus`."""
+        return self._control.status
 
     @property
     def counts(self) -> dict[str, int]:
-        """Tiles by status; those not yet heard of are ``pending``."""
-        heard = self._bus.counts()
-        pending = len(self.tiles) - sum(heard.values()) + heard.pop("pending", 0)
-        return ({"pending": pending} if pending else {}) | heard
+        """Number of tiles by status; those without any news are ``pending``."""
+        known = self._bus.counts()
+        pending = len(self.tiles) - sum(known.values()) + known.pop(TileStatus.PENDING, 0)
+        return ({TileStatus.PENDING.value: pending} if pending else {}) | known
 
     @property
     def dashboard_link(self) -> str | None:
         """Address of the Dask dashboard; None until the cluster is up."""
-        return self._conductor.dashboard_link
+        return self._control.dashboard_link
 
     @property
     def estimate(self) -> Estimate:
-        """What is left, in time and cost: by this run once tiles are back, else by earlier ones."""
-        return self._conductor.estimate()
+        """Time and cost of what is left, judged by this run's tiles, at first by earlier runs."""
+        return self._control.estimate()
 
     def events(self) -> list[Event]:
         """Return what a late listener needs: the run's status, its stages, each tile's latest."""
         return self._bus.snapshot()
 
     def so_far(self) -> Result:
-        """Return the result of what is known by now; unlike `result`, it does not wait."""
-        return self._conductor.so_far()
+        """Return the result of what is known by now; does not wait, unlike `result`."""
+        return self._control.so_far()
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event from now on; returns the function that ends it.
@@ -123,9 +120,8 @@ class Run:
     # Waiting ------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended; say whether it has."""
-        with self._conductor.changed:
-            return self._conductor.changed.wait_for(self._over.done, timeout)
+        """Wait until the run has ended; return True if it has."""
+        return self._control.wait(timeout)
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the result.
@@ -133,48 +129,46 @@ class Run:
         Raises
         ------
         TilevisionError
-            What stopped the run; where it is only paused (disk full, a backend that fails
-            tile after tile), `resume` goes on once that is mended.
+            What stopped the run. Where it is only paused (the disk is full, a backend fails
+            tile after tile), fix the cause, then call `resume`.
         TimeoutError
             If the run has not ended after `timeout` seconds.
         KeyboardInterrupt
             On Ctrl-C or the notebook's stop button; the run is paused.
         """
-        conductor = self._conductor
+        control = self._control
         try:
-            with conductor.changed:
-                settled = conductor.changed.wait_for(self._settled, timeout)
+            settled = control.wait_settled(timeout)
         except KeyboardInterrupt:
             self.pause()
             raise KeyboardInterrupt(
-                f"run {self.id} is paused, {self._finished()} of {len(self.tiles)} tiles done; "
-                "run.resume() goes on, run.cancel() ends it, and what is done is kept"
+                f"Run {self.id} is paused, {self._analysed()} of {len(self.tiles)} tiles done. "
+                "run.resume() continues it, run.cancel() ends it; what is done is kept."
             ) from None
         if not settled:
-            raise TimeoutError(f"run {self.id} has not ended after {timeout} s; it goes on")
-        if conductor.fault is not None:
-            raise conductor.fault
-        result = conductor.result
+            raise TimeoutError(
+                f"Run {self.id} has not ended after {timeout} s; it continues in the background."
+            )
+        if control.fault is not None:
+            raise control.fault
+        result = control.result
         assert result is not None
-        if self.status == "blocked":
-            raise Blocked(f"{self.name} was not analysed: {result.verdict.reason}")
-        if conductor.settings.strict and not result.complete:
+        if control.status is RunStatus.BLOCKED:
+            raise Blocked(f"{self.name} was not analysed: {result.verdict.reason}.")
+        if self._strict and not result.complete:
             raise IncompleteRun(
                 f"{len(result.failed)} of {len(self.tiles)} tiles failed. {result.first_failure} "
-                "The error's .result has the others; the same again tries only those that failed",
+                "The error's .result has the others; the same call again tries only the failed "
+                "tiles.",
                 result,
             )
         return result
 
-    def _finished(self) -> int:
-        return sum(self.counts.get(status, 0) for status in ("done", "restored"))
-
-    def _settled(self) -> bool:
-        """Say whether waiting longer would change nothing: it is over, or somebody must act."""
-        return self._over.done() or (self.status == "paused" and self._conductor.fault is not None)
+    def _analysed(self) -> int:
+        return sum(n for status, n in self.counts.items() if TileStatus(status).analysed)
 
     def __await__(self) -> Generator[Any, None, Result]:
-        """``await run``: as `result`, while buttons and other cells stay alive.
+        """``await run``: like `result`, while buttons and other cells keep working.
 
         Cancelling the await does not cancel the run.
         """
@@ -185,12 +179,12 @@ class Run:
         settled = asyncio.Event()
 
         def look(_: object) -> None:
-            if self._settled():
+            if self._control.settled:
                 with suppress(RuntimeError):  # the loop is closed: nobody awaits any more
                     loop.call_soon_threadsafe(settled.set)
 
         unsubscribe = self.subscribe(look)
-        self._over.add_done_callback(look)
+        self._control.on_over(look)
         try:
             look(None)
             await settled.wait()
@@ -202,21 +196,15 @@ class Run:
 
     def pause(self) -> None:
         """Start no further tile; those in flight finish and are kept."""
-        if self.status == "running":
-            self._conductor.commands.put(Paused())
-            self._conductor.tell("paused", "paused; run.resume() goes on")
+        self._control.pause()
 
     def resume(self) -> None:
-        """Go on after a pause."""
-        if self.status == "paused":
-            self._conductor.fault = None
-            self._conductor.commands.put(Resumed())
-            self._conductor.tell("running", "resumed")
+        """Continue after a pause."""
+        self._control.resume()
 
     def cancel(self) -> None:
         """End early; tiles in flight may finish and are kept."""
-        self._conductor.cancelled.set()
-        self._conductor.commands.put(Cancelled())
+        self._control.cancel()
 
     def retry_failed(self) -> None:
         """Give every failed tile fresh attempts, during the run or after it.
@@ -234,33 +222,117 @@ class Run:
         Raises
         ------
         RunError
-            If one is not of this run, or it ended without tiles to retry.
+            If a tile is not part of this run, or the run ended without tiles to retry.
         """
         chosen = frozenset(tiles)
         if strange := chosen.difference(self.tiles):
-            raise RunError(f"tile {min(strange).id} is not one of run {self.id}; see run.tiles")
+            raise RunError(f"Tile {min(strange).id} is not part of run {self.id}; see run.tiles.")
         self._retry(chosen)
 
     def _retry(self, tiles: frozenset[Tile] | None) -> None:
-        conductor = self._conductor
-        with conductor.changed:  # the run has ended, or hears of this before it does
-            conductor.commands.put(RetryFailed(tiles))
-            ended = self.status in ENDED
-        if not ended:
+        control = self._control
+        if not control.retry(tiles):
             return
-        if conductor.result is None or self.status == "blocked":
-            raise RunError(f"run {self.id} is {self.status}; start it again instead")
+        if control.result is None or control.status is RunStatus.BLOCKED:
+            raise RunError(f"Run {self.id} is {self.status}; start it again instead.")
         tried = (e for e in self._bus.snapshot() if isinstance(e, TileChanged))
-        failed = [event.tile for event in tried if event.status == "failed"]
+        failed = [event.tile for event in tried if event.status == TileStatus.FAILED]
         if not any(tiles is None or tile in tiles for tile in failed):
             return
         self.wait()
-        conductor.cancelled.clear()
-        conductor.tell("running", "failed tiles again")
-        self._over = self._begin(conductor.go_on)
+        control.reopen()
+        control.start(self._session.conduct_again, self._thread_name)
 
     def set_concurrency(self, concurrency: int | None) -> None:
         """Change how many tiles may be in flight; None is automatic."""
-        if concurrency is not None:
-            concurrency = whole("concurrency", concurrency)
-        self._conductor.commands.put(SetConcurrency(concurrency))
+        self._control.set_concurrency(
+            None if concurrency is None else whole("concurrency", concurrency)
+        )
+
+
+class Session:
+    """Opens what a run needs for as long as it works, and closes it in any case.
+
+    Parameters
+    ----------
+    conductor : Conductor
+    settings : Settings
+    manifest : dict
+        First line of the journal: what the run is about.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint or MemoryCheckpoint
+        While the run works.
+    """
+
+    checkpoint: Store
+
+    def __init__(
+        self, conductor: Conductor, settings: Settings, manifest: dict[str, Any], control: Control
+    ) -> None:
+        self._conductor = conductor
+        self._folder = settings.checkpoint
+        self._own_cluster = settings.client is None
+        self._run_id: str = manifest["id"]
+        self._manifest = manifest
+        self._control = control
+
+    def conduct(self) -> None:
+        """Carry the run out; on the run's thread.
+
+        Raises
+        ------
+        RunBusy
+            If another process is working on this run.
+        CheckpointError
+            If the checkpoint cannot be opened.
+        """
+        self._hold(self._conductor.conduct)
+
+    def conduct_again(self) -> None:
+        """Try failed tiles again in a run that had ended; as `conduct`."""
+        self._hold(self._conductor.conduct_again)
+
+    def _hold(self, flow: Callable[[Store], None]) -> None:
+        """Call `flow` with the checkpoint open and its events journaled."""
+        with ExitStack() as stack:
+            if self._folder is not None:
+                stack.enter_context(RunLock(self._folder, self._run_id))
+            self.checkpoint = checkpoint = open_checkpoint(self._folder)
+            stack.callback(checkpoint.close)
+            if checkpoint.folder is not None:
+                journal = self._journal(journal_path(checkpoint.folder, self._run_id))
+                stack.callback(journal.close)
+                stack.callback(self._control.bus.subscribe(journal))
+            # The end is published inside, so that the journal has it.
+            self._control.guard(lambda: self._with_remedy(flow, checkpoint))
+
+    def _with_remedy(self, flow: Callable[[Store], None], checkpoint: Store) -> None:
+        """Call `flow`; where the cluster fails, name the line that resumes the run."""
+        try:
+            flow(checkpoint)
+        except ClusterError as error:
+            if self._folder is None:
+                raise
+            words = [repr(self._run_id)]
+            if os.fspath(self._folder) != DEFAULT_CHECKPOINT:
+                words.append(repr(os.fspath(self._folder)))
+            if not self._own_cluster:
+                words.append("client=client")
+            line = f"tv.resume({', '.join(words)})"
+            text = str(error).rstrip(".")
+            raise ClusterError(f"{text}. What is done is kept; {line} resumes the run.") from error
+
+    def _journal(self, path: Path) -> Journal:
+        return Journal.reopen(path) if path.exists() else Journal(path, self._manifest)
+
+
+def new_run_id() -> str:
+    """Return an id that sorts by time and is unique: ``20261122-131500-3fa9c1``."""
+    return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def open_checkpoint(folder: str | os.PathLike[str] | None) -> Store:
+    """Open the checkpoint in `folder`; None keeps nothing beyond this object."""
+    return MemoryCheckpoint() if folder is None else Checkpoint.open(folder)

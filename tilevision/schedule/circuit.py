@@ -8,9 +8,8 @@ tiles being retried is no outage.
 from __future__ import annotations
 
 from tilevision.errors import Failure
-from tilevision.schedule.flight import Task
-from tilevision.schedule.ledger import TileState
-from tilevision.schedule.retries import Backoff, asked_for
+from tilevision.schedule.policy import Backoff, asked_for
+from tilevision.schedule.tilestates import Task, TileState
 
 __all__ = ["Circuit"]
 
@@ -39,7 +38,7 @@ class Circuit:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all failures: the user says go on."""
+        """Forget all failures: the user has resumed the run."""
         self._row: set[int] = set()
         self._kind: tuple[str, ...] = ()
         self._last: Failure | None = None
@@ -51,7 +50,7 @@ class Circuit:
 
     @property
     def probing(self) -> bool:
-        """Whether a single tile is on its way to see if the backend is back."""
+        """Return True if a single tile is on its way to see if the backend is back."""
         return self._probe is not None
 
     @property
@@ -99,7 +98,7 @@ class Circuit:
             self._probe = None
 
     def protects(self, untried: int) -> bool:
-        """Whether slowing down spares enough tiles to be worth it."""
+        """Return True if slowing down spares enough tiles to be worth it."""
         return self.shut and untried >= IN_A_ROW
 
     def outage(self, window: int, untried: int) -> str:
@@ -111,7 +110,10 @@ class Circuit:
         if self.shut and self._rounds < PROBES:
             return ""
         what = "workers died before any tile was done" if died else "tiles in a row failed"
-        return f"{len(self._row)} {what}, the last with {self.trouble}; see to it, then resume"
+        return (
+            f"{len(self._row)} {what} (last error: {self.trouble}). Fix the cause, then "
+            "call run.resume()."
+        )
 
     def _brake(self, failure: Failure, task: Task, now: float) -> None:
         wait = asked_for(failure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 
-from tilevision.schedule.flight import Task
+from tilevision.schedule.tilestates import Task
 
 __all__ = ["LOADING_SECONDS", "Deadlines"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from tilevision.schedule.ledger import TileState
 from tilevision.schedule.state import Board
+from tilevision.schedule.tilestates import TileState
 
 __all__ = ["Dispatch"]
 

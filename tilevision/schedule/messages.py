@@ -1,4 +1,4 @@
-"""What the scheduler is told, and what it answers. Pure data: no clock, no cluster."""
+"""What happened, for the scheduler, and what it answers. Pure data: no clock, no cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tilevision.errors import Failure
 from tilevision.grid import Tile
+from tilevision.status import RunStatus, TileStatus
 
 __all__ = [
     "Abandon",
@@ -117,7 +118,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """Go on."""
+    """Continue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +207,10 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A tile has a new status that listeners should hear of (never ``done``: see Committed)."""
+    """A tile has a new status, to be published (never ``done``: see Committed)."""
 
     tile: Tile
-    status: str
+    status: TileStatus
     attempt: int = 0
     worker: str = ""
     failure: Failure | None = None
@@ -228,14 +229,14 @@ class End:
 
     Parameters
     ----------
-    status : str
+    status : RunStatus
         ``complete``, ``partial``, ``stopped`` (a limit was hit) or ``cancelled``.
     reason : str
         One line; empty for ``complete``.
     failures : mapping of Tile to (Failure, attempts)
     """
 
-    status: str
+    status: RunStatus
     reason: str = ""
     failures: Mapping[Tile, tuple[Failure, int]] = field(default_factory=dict)
 

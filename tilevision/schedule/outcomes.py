@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from tilevision.errors import Failure
 from tilevision.grid import Tile
-from tilevision.schedule.flight import Task
-from tilevision.schedule.ledger import Place, TileState
 from tilevision.schedule.messages import Abandon, TaskFinished
 from tilevision.schedule.state import Board
 from tilevision.schedule.suspects import DEATHS, LOSSES
+from tilevision.schedule.tilestates import Place, Task, TileState
+from tilevision.status import TileStatus
 
 __all__ = ["DIED", "Outcomes"]
 
@@ -151,7 +151,7 @@ class Outcomes:
 
     def _arrived(self, state: TileState) -> None:
         self._ledger.move(state, Place.ARRIVED)
-        self._ledger.mark(state, "running")  # its hint may be late or lost
+        self._ledger.mark(state, TileStatus.RUNNING)  # its hint may be late or lost
 
     def _failed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
         """Charge a failure to a tile, and try it again while it may."""
@@ -162,13 +162,13 @@ class Outcomes:
             self._throttled(task)
             if state.throttles < THROTTLES:
                 wait = self._backoff.wait(state.throttles, failure)
-                self._again(state, "throttled", failure, task, now + wait)
+                self._again(state, TileStatus.THROTTLED, failure, task, now + wait)
                 return
         elif failure.kind != "permanent":
             state.errors += 1
             if state.errors < self._board.policy.retry.attempts:
                 wait = self._backoff.wait(state.errors, failure)
-                self._again(state, "retrying", failure, task, now + wait)
+                self._again(state, TileStatus.RETRYING, failure, task, now + wait)
                 return
         self._ledger.fail(state, failure, task.worker)
 
@@ -177,25 +177,25 @@ class Outcomes:
         if task.size == 1 or failure.kind == "throttled":
             self._failed(state, failure, task, now)
         else:
-            self._again(state, "retrying", failure, task, now)
+            self._again(state, TileStatus.RETRYING, failure, task, now)
 
     def _unseen(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
         """Do not charge a tile that may have been queued all the time; find out if it goes on."""
         state.losses += 1
         if state.losses < LOSSES:
-            self._again(state, "retrying", failure, task, now)
+            self._again(state, TileStatus.RETRYING, failure, task, now)
         else:
             self._suspects.retry(state)
             self._retrying(state, failure, task)
 
     def _again(
-        self, state: TileState, status: str, failure: Failure, task: Task, due: float
+        self, state: TileState, status: TileStatus, failure: Failure, task: Task, due: float
     ) -> None:
         self._backlog.again(state, due)
         self._ledger.announce(state, status, max(1, state.tries), task.worker, failure)
 
     def _retrying(self, state: TileState, failure: Failure, task: Task) -> None:
-        self._ledger.announce(state, "retrying", max(1, state.tries), task.worker, failure)
+        self._ledger.announce(state, TileStatus.RETRYING, max(1, state.tries), task.worker, failure)
 
     def _died(
         self,
@@ -249,8 +249,8 @@ class Outcomes:
     def _unblamed(self, task: Task, states: list[TileState]) -> None:
         """Put tiles back as if they had not been sent."""
         for state in states:
-            if state.status == "running":
-                self._ledger.announce(state, "pending", 0, "", None)
+            if state.status is TileStatus.RUNNING:
+                self._ledger.announce(state, TileStatus.PENDING, 0, "", None)
         if task.pin is not None:
             self._suspects.put_back(states)
         else:

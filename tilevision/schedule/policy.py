@@ -1,15 +1,16 @@
-"""How patient a run is: retries, quotas, limits."""
+"""How patient a run is: retries and the waits between them, quotas, limits."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from tilevision.checks import is_number, positive, whole
-from tilevision.errors import RunArgumentError
+from tilevision.errors import Failure, RunArgumentError
 
-__all__ = ["Policy", "Quota", "Retry", "check_failure_limit"]
+__all__ = ["Backoff", "Policy", "Quota", "Retry", "asked_for", "check_failure_limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +134,32 @@ def check_failure_limit(limit: Any) -> None:
         f"max_failures is {limit!r:.80}; give a count of 1 or more, a fraction between 0 and 1, or "
         "None."
     )
+
+
+class Backoff:
+    """Waits before another try; the same seed gives the same waits.
+
+    Parameters
+    ----------
+    retry : Retry
+    seed : int
+    """
+
+    def __init__(self, retry: Retry, seed: int) -> None:
+        self._retry = retry
+        self._random = Random(seed)  # noqa: S311 - jitter, not a secret
+
+    def bound(self, failed: int) -> float:
+        """Return the longest wait after `failed` failures, seconds."""
+        doublings = min(failed - 1, 60)  # 2.0 ** 1024 would overflow
+        return min(self._retry.max_wait, self._retry.wait * 2.0**doublings)
+
+    def wait(self, failed: int, failure: Failure) -> float:
+        """Return the seconds to wait after `failed` failures, the last being `failure`."""
+        return max(self._random.uniform(0, self.bound(failed)), asked_for(failure))
+
+
+def asked_for(failure: Failure) -> float:
+    """Return the seconds that the backend asked to be left alone, 0 where it made no sense."""
+    seconds = failure.retry_after
+    return seconds if seconds is not None and math.isfinite(seconds) and seconds > 0 else 0.0

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from tilevision.grid import Tile
 from tilevision.schedule.dispatch import Dispatch
-from tilevision.schedule.ledger import Place
 from tilevision.schedule.messages import (
     Abandon,
     Action,
@@ -31,6 +30,8 @@ from tilevision.schedule.messages import (
 from tilevision.schedule.outcomes import Outcomes
 from tilevision.schedule.policy import Policy
 from tilevision.schedule.state import Board
+from tilevision.schedule.tilestates import Place
+from tilevision.status import RunStatus, TileStatus
 
 __all__ = ["Scheduler"]
 
@@ -71,11 +72,11 @@ class Scheduler:
     @property
     def counts(self) -> dict[str, int]:
         """Tiles by status: pending, running, done, retrying, throttled, failed."""
-        return dict(self._ledger.counts)
+        return {status.value: n for status, n in self._ledger.counts.items()}
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to do; `RetryFailed` can give it more."""
+        """Return True if nothing is left to do; `RetryFailed` can give it more."""
         return self._ended
 
     @property
@@ -106,7 +107,7 @@ class Scheduler:
         return f"{places[Place.WAITING]} tiles to be tried again, the next in {seconds:.1f} s"
 
     def wants(self, tile: Tile) -> bool:
-        """Say whether a result for `tile` would be news: it is neither back nor done."""
+        """Return True if a result for `tile` would be news: it is neither back nor done."""
         state = self._ledger.find(tile)
         return state is not None and state.place not in (Place.ARRIVED, Place.DONE)
 
@@ -193,7 +194,7 @@ class Scheduler:
         task.started.add(state)
         task.cold |= start.cold
         self._board.deadlines.started(task, now)
-        self._ledger.announce(state, "running", state.tries + 1, start.worker, None)
+        self._ledger.announce(state, TileStatus.RUNNING, state.tries + 1, start.worker, None)
 
     def _go_on(self) -> None:
         self._paused, self._held = None, ""
@@ -210,14 +211,14 @@ class Scheduler:
                 self._board.suspects.retry(state)
             else:
                 self._board.backlog.again(state, now)
-            self._ledger.announce(state, "pending", 0, "", None)
+            self._ledger.announce(state, TileStatus.PENDING, 0, "", None)
         self._ended = self._cancelled = False
         self._held = ""
         self._board.circuit.reset()
 
     @property
     def _draining(self) -> bool:
-        """Whether the run ends as soon as nothing is in flight."""
+        """Return True if the run ends as soon as nothing is in flight."""
         return self._cancelled or self._hopeless or bool(self._exhausted)
 
     @property
@@ -247,16 +248,18 @@ class Scheduler:
         status, reason = self._verdict()
         self._ledger.actions.append(End(status, reason, dict(sorted(failures.items()))))
 
-    def _verdict(self) -> tuple[str, str]:
+    def _verdict(self) -> tuple[RunStatus, str]:
         done, failed, total = (
-            self._ledger.counts["done"],
-            self._ledger.counts["failed"],
+            self._ledger.counts[TileStatus.DONE],
+            self._ledger.counts[TileStatus.FAILED],
             len(self._ledger),
         )
         if self._hopeless:
-            return "stopped", f"{failed} of {total} tiles failed, which is the limit"
+            return RunStatus.STOPPED, f"{failed} of {total} tiles failed, which is the limit."
         if self._ledger.finished:
-            return ("partial", f"{failed} of {total} tiles failed") if failed else ("complete", "")
+            if not failed:
+                return RunStatus.COMPLETE, ""
+            return RunStatus.PARTIAL, f"{failed} of {total} tiles failed."
         if self._exhausted and not self._cancelled:
-            return "stopped", self._exhausted
-        return "cancelled", f"{done} of {total} tiles done"
+            return RunStatus.STOPPED, self._exhausted
+        return RunStatus.CANCELLED, f"{done} of {total} tiles done."

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tilevision.grid import Tile
-from tilevision.schedule.backlog import Backlog
-from tilevision.schedule.batches import Batches
-from tilevision.schedule.bucket import Bucket
 from tilevision.schedule.circuit import Circuit
 from tilevision.schedule.deadlines import Deadlines
-from tilevision.schedule.flight import Flight
-from tilevision.schedule.ledger import Ledger
-from tilevision.schedule.policy import Policy
-from tilevision.schedule.retries import Backoff
+from tilevision.schedule.limits import Batches, Bucket, Window
+from tilevision.schedule.policy import Backoff, Policy
 from tilevision.schedule.suspects import Suspects
-from tilevision.schedule.window import Window
+from tilevision.schedule.tilestates import Backlog, Flight, Ledger
 from tilevision.schedule.workers import Workers
 
 __all__ = ["Board"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
-from tilevision.schedule.ledger import Ledger, Place, TileState
+from tilevision.schedule.tilestates import Ledger, Place, TileState
 
 __all__ = ["DEATHS", "LOSSES", "Suspects"]
 

@@ -14,7 +14,7 @@ from tilevision.batch import resume_run
 from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
 from tilevision.pipeline import Run
-from tilevision.pipeline.history import find_manifest, recall
+from tilevision.pipeline.manifest import find_manifest, recall
 from tilevision.plot import shown
 from tilevision.status import RunStatus
 from tilevision.view.panel.controls import button, column, option

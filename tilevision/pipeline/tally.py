@@ -1,4 +1,4 @@
-"""What is known of each tile of a run, kept and told."""
+"""The tally of a run: what is known about each tile, published as it changes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import Usage
-from tilevision.pipeline.passes import Pass, Store, stored_findings
-from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.planning import Pass, Plan, Store, stored_findings
 from tilevision.pipeline.spending import Spending
 from tilevision.result import MergeSettings, TileRow
 from tilevision.schedule.messages import Announce
+from tilevision.status import TileStatus
 
-__all__ = ["TileBook"]
+__all__ = ["Tally"]
 
-# Attempts of which nobody knows what they used: taken for one call.
+# Nobody knows what attempts used that ended like this: they are taken for one call.
 _NEVER_BACK = ("timeout", "lost")
 
 
-class TileBook:
-    """The account of a run's tiles; every entry is published on the bus.
+class Tally:
+    """The account of a run's tiles. Every entry is published on the bus.
+
+    Written on the run's thread only; other threads may read copies.
 
     Parameters
     ----------
@@ -42,14 +44,14 @@ class TileBook:
     rows : dict of Tile to TileRow
         In the order of the plan.
     found : dict of Tile to TileFindings
-        Of the tiles that are done or restored.
+        By the tiles that are done or restored.
     restored_at : float or None
         When the oldest restored record was stored, seconds since the epoch.
     """
 
     def __init__(self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings) -> None:
         self.rows = {
-            tile: TileRow(tile, "skipped" if tile in plan.skipped else "pending")
+            tile: TileRow(tile, TileStatus.SKIPPED if tile in plan.skipped else TileStatus.PENDING)
             for tile in plan.tiles
         }
         self.found: dict[Tile, TileFindings] = {}
@@ -58,13 +60,13 @@ class TileBook:
         self._shown = shown
         self.spending = spending
 
-    def tell_skipped(self) -> None:
+    def publish_skipped(self) -> None:
         """Publish which tiles lie outside the region."""
-        for tile in [tile for tile, row in self.rows.items() if row.status == "skipped"]:
-            self._bus.emit(TileChanged(time=time.time(), tile=tile, status="skipped"))
+        for tile in [tile for tile, row in self.rows.items() if row.status == TileStatus.SKIPPED]:
+            self._bus.emit(TileChanged(time=time.time(), tile=tile, status=TileStatus.SKIPPED))
 
     def restore(self, one: Pass, tiles: Collection[Tile], checkpoint: Store) -> int:
-        """Take over what is stored of `tiles` in a pass; return how many tiles that were.
+        """Take over what a pass has stored for `tiles`; return how many tiles that were.
 
         A record that cannot be read leaves its tile pending: it runs again and is replaced.
 
@@ -77,7 +79,7 @@ class TileBook:
         for tile, seen in stored_findings(one, tiles, checkpoint):
             self.found[tile] = seen
             n, full = len(seen.findings), seen.saturated
-            row = TileRow(tile, "restored", n_findings=n, saturated=full, model=one.label)
+            row = TileRow(tile, TileStatus.RESTORED, n_findings=n, saturated=full, model=one.label)
             self._enter(one, row, seen)
             count += 1
         stored = checkpoint.stored_at([one.keys[tile] for tile in tiles]).values()
@@ -89,10 +91,10 @@ class TileBook:
         """Take back what was seen in `tiles`: the model of another pass decides on them."""
         for tile in tiles:
             del self.found[tile]
-            self._enter(one, TileRow(tile, "pending", model=one.label))
+            self._enter(one, TileRow(tile, TileStatus.PENDING, model=one.label))
 
     def back(self, one: Pass, outcome: TileOutcome) -> None:
-        """Take note of what an attempt used, whatever became of it."""
+        """Charge what an attempt used, whether it succeeded or not."""
         self.spending.charge(one.model, one.label, outcome.usage, outcome.tile)
 
     def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
@@ -101,7 +103,7 @@ class TileBook:
         self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated)
         row = TileRow(
             tile,
-            "done",
+            TileStatus.DONE,
             attempts=attempt,
             read_seconds=outcome.read_seconds,
             infer_seconds=outcome.infer_seconds,
@@ -113,7 +115,7 @@ class TileBook:
         self._enter(one, row, self.found[tile])
 
     def announce(self, one: Pass, change: Announce) -> None:
-        """Take note of a tile's new status."""
+        """Enter a tile's new status."""
         if change.failure is not None and change.failure.kind in _NEVER_BACK:
             self.spending.charge(one.model, one.label, Usage(calls=1), change.tile)
         row = TileRow(

@@ -1,28 +1,26 @@
-"""The front door: plan, start, analyze."""
+"""The front door: `start`, `analyze` and `plan`, and how a run is put together."""
 
 from __future__ import annotations
 
 import os
-import platform
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
-from importlib.metadata import version
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from tilevision.events import Bus, Event, RunChanged
-from tilevision.pipeline.conductor import ENDED, Conductor
-from tilevision.pipeline.history import check_same_work, remember
+from tilevision.pipeline.conductor import Conductor
+from tilevision.pipeline.control import Control
+from tilevision.pipeline.manifest import check_same_work, describe_run
 from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar
-from tilevision.pipeline.run import Run
-from tilevision.pipeline.session import Session, new_run_id, open_checkpoint
+from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.schedule import Quota, Retry
+from tilevision.status import RunStatus
 
 __all__ = ["analyze", "launch", "plan", "start"]
 
@@ -60,10 +58,10 @@ def start(
     progress: bool | None = None,
     report: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """Start a run and return at once.
+    """Start a run and return immediately.
 
-    The image is opened and the grid planned before this returns, so that mistakes are
-    heard of here; everything else happens on the run's own thread.
+    The image is opened and the grid planned before this returns, so invalid arguments raise
+    here; everything else happens on the run's own thread.
 
     Parameters
     ----------
@@ -79,23 +77,24 @@ def start(
         ``"0.5mpp"``, ``"20x"``, a level (int) or a scale (float), or a list of
         these: the grid is laid at each. Default: as stored, or what the model was made for.
     full_image : bool
-        Whether the whole image, shrunk to the size of a tile, is one tile more, so that
-        objects larger than a tile are seen whole.
+        Whether to add one tile: the whole image shrunk to the size of a tile, so that objects
+        larger than a tile are seen whole.
     mpp : float or (float, float), optional
-        Microns per pixel, where the file does not say.
+        Microns per pixel, for files that do not state them.
     region : optional
         The part of the image to analyse: ``(x0, y0, x1, y1)``, points ``(k, 2)`` of a polygon
         or a shapely one, in full-resolution pixels; GeoJSON or its file (longitude and
         latitude where the image has map coordinates); a mask ``(h, w)`` over the whole image
         or its file; ``"tissue"``; a list of several. Tiles that do not touch it are skipped;
-        what is found counts where the centre of its box lies in it.
+        a detection counts if the centre of its box lies in the region.
     min_score, classes : optional
-        Applied before the merge, without inference. A model may say the score from which its
-        detections are shown where none is given; 0 shows all that were recorded.
+        Applied before the merge, without inference. Without `min_score`, the model's own minimum
+        applies where it has one; 0 shows everything that was recorded.
     moderation : str or callable, optional
-        Asked before any tile, with an RGB thumbnail. The built-in limits always run.
+        Model that is asked with an RGB thumbnail before any tile runs. The built-in limits always
+        apply.
     synthesis : str or callable
-        Asked after the merge, with a digest and a thumbnail.
+        Model that is asked with a digest and a thumbnail after the merge.
     merge : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     checkpoint : path-like or None
@@ -103,34 +102,34 @@ def start(
     client : distributed.Client, optional
         Default: the current one, else a local cluster.
     workers : int, optional
-        Of the local cluster; default one per processor.
+        Number of workers of the local cluster; default one per processor.
     concurrency : int, optional
         Tiles in flight; default automatic.
     batch_size : int, optional
         Tiles to a task; default automatic.
     device : str
         Where the model runs: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:0"``, ``"mps"``,
-        ``"openvino"``, ``"tensorrt:0"``. One that is asked for and not there is an error.
+        ``"openvino"``, ``"tensorrt:0"``. A device that is not there is an error.
     retry : Retry
     quota : Quota, optional
     timeout : float, optional
-        Seconds a tile may take before it is given up; loading the model is not counted.
+        Seconds after which a tile is given up; loading the model is not counted.
     max_failures : int or float, optional
-        Failed tiles that stop the run: a count, or a fraction below 1.
+        Number of failed tiles that stops the run: a count, or a fraction below 1.
     budget : float, optional
-        Most that the calls may cost, in the currency of the models' prices; counted anew when a
-        run is resumed. No tile is started that would pass it at the mean cost of an attempt so
-        far; the run then stops, and what is in flight is kept. It can be passed only by as much
-        as tiles in flight cost more than the mean.
+        Maximum cost of all calls, in the currency of the models' prices; counted from 0 again
+        when a run is resumed. No tile is started that would exceed it at the mean cost of an
+        attempt so far; the run then stops, and tiles in flight are kept. The cost can exceed the
+        budget only as far as tiles in flight cost more than the mean.
     reuse : bool
-        False: recompute, and replace what is stored.
+        False: compute every tile again, and replace what is stored.
     strict : bool
-        True: the result raises `IncompleteRun` when tiles failed.
+        True: `Run.result` raises `IncompleteRun` if tiles failed.
     progress : bool, optional
         Whether to draw a progress bar on standard error. Default: where the call waits
-        (`analyze`), not where it returns at once (`start`).
+        (`analyze`), not where it returns immediately (`start`).
     report : path-like, optional
-        HTML file for Dask's performance report of the tiles that are run.
+        HTML file for Dask's performance report about the tiles that ran.
 
     Returns
     -------
@@ -139,7 +138,8 @@ def start(
     Raises
     ------
     SourceError, GridError, ModelError, CheckpointError, RunError
-        Whatever is wrong with what was asked for, in one line.
+        If an argument is invalid, or image or model cannot be used; one line that says why. Errors
+        about an argument's value are `ValueError` as well.
     """
     settings = Settings(
         model=model,
@@ -207,8 +207,8 @@ def analyze(image: Any, settings: Settings) -> Result:
     Raises
     ------
     TilevisionError
-        One line that says what is wrong and the remedy. A run that fails half way has kept
-        every finished tile: the same call goes on from there.
+        One line: what is wrong, and the remedy. A run that fails half way has kept every
+        finished tile; the same call continues from there.
     KeyboardInterrupt
         Likewise.
     """
@@ -216,28 +216,28 @@ def analyze(image: Any, settings: Settings) -> Result:
     try:
         result = run.result()
     except BaseException as error:
-        # Nobody holds this run to resume it; what is in flight is kept by its commit.
+        # Nobody has this run to resume it; its commit keeps what is in flight.
         run.cancel()
         if isinstance(error, KeyboardInterrupt) and settings.checkpoint is not None:
             raise KeyboardInterrupt(
-                f"run {run.id} was interrupted; its finished tiles are kept, and the same call "
-                "goes on from there"
+                f"Run {run.id} was interrupted. Its finished tiles are kept; the same call "
+                "continues from there."
             ) from None
         raise
-    if result.status in ("partial", "stopped"):
-        why = result.first_failure or f"{result.facts.reason}."
+    if result.status in (RunStatus.PARTIAL, RunStatus.STOPPED):
+        why = result.first_failure or result.facts.reason
         warnings.warn(f"{result.coverage} {why}", stacklevel=3)
     return result
 
 
 @_takes_what_start_takes(start)
 def plan(image: Any, settings: Settings) -> Plan:
-    """Say what `tilevision.start` would do with the same arguments; nothing runs.
+    """Return what `tilevision.start` would do with the same arguments; nothing runs.
 
     Returns
     -------
     Plan
-        The tiles, which of them are stored already, and what should be known before.
+        The tiles, which of them are stored already, and what to know before starting.
     """
     with open_checkpoint(settings.checkpoint) as checkpoint:
         return make_plan(image, settings, resolve_stages(settings), checkpoint)
@@ -253,7 +253,7 @@ def launch(
     stages: Stages | None = None,
     batch: str = "",
 ) -> Run:
-    """Plan, then start the run's thread.
+    """Plan, put the run together, and start its thread.
 
     Parameters
     ----------
@@ -261,13 +261,13 @@ def launch(
     waits : bool
         Whether the caller will wait for the run.
     manifest : dict, optional
-        Of the run to go on with; None: a new one.
+        Of the run to resume; None: a new run.
     show : callable, optional
-        Shows the progress, of which several runs have one.
+        Shows the progress in place of the run's own bar.
     stages : Stages, optional
         As `resolve_stages` found them for another image; None: they are found now.
     batch : str
-        Id of the run of many images that this one is part of.
+        Id of the multi-image run that this one is part of.
     """
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
@@ -276,13 +276,13 @@ def launch(
         decided = make_plan(image, settings, stages, checkpoint)
     if manifest is not None:
         check_same_work(manifest, decided)
-    run_id, bus = manifest["id"] if manifest else new_run_id(), Bus()
+    run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:
-        (show or _show_progress)(decided, bus)
-    conductor = Conductor(run_id, decided, settings, bus)
-    told = manifest or _manifest(run_id, image, decided, settings)
-    told |= {"batch": batch} if batch else {}
-    return Run(conductor, bus, Session(settings.checkpoint, run_id, told, bus))
+        (show or _show_progress)(decided, control.bus)
+    described = describe_run(run_id, image, decided, settings, batch=batch)
+    conductor = Conductor(decided, settings, described, control)
+    session = Session(conductor, settings, described, control)
+    return Run(run_id, decided, settings, control, session)
 
 
 def _show_progress(decided: Plan, bus: Bus) -> None:
@@ -292,21 +292,7 @@ def _show_progress(decided: Plan, bus: Bus) -> None:
 
     def listen(event: Event) -> None:
         bar(event)
-        if isinstance(event, RunChanged) and event.status in ENDED:
+        if isinstance(event, RunChanged) and RunStatus(event.status).ended:
             bar.close()
 
     bus.subscribe(listen)
-
-
-def _manifest(run_id: str, image: Any, decided: Plan, settings: Settings) -> dict[str, Any]:
-    """Return what another process needs to list, follow or go on with the run."""
-    return {
-        "id": run_id,
-        "started": time.time(),
-        "image": decided.name,
-        "size": list(decided.source.size),
-        "model": decided.stages.asked.name,
-        "n_tiles": len(decided.tiles),
-        "versions": {"tilevision": version("tilevision"), "python": platform.python_version()},
-        **remember(image, decided, settings),
-    }
