@@ -1,13 +1,16 @@
 """What a user's model may return, and what is refused."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 
 from tilevision.adapters.answers import KEYS, findings_of
 from tilevision.adapters.function import FunctionModel, ObjectModel
+from tilevision.catalogue import model
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
@@ -141,11 +144,19 @@ def test_ultralytics_results_are_refused_with_the_fix():
 
 def test_documented_keys_are_all_understood():
     """Every key in the table is read by itself or with the rest of its box."""
-    values = {"box": BOX, "score": 0.5, "label": "a", "class_id": 1, "text": "t", "point": [1, 1]}
+    values = {
+        "box": BOX,
+        "score": 0.5,
+        "class": "a",
+        "geometry": shapely.box(*BOX),
+        "class_id": 1,
+        "text": "t",
+        "point": [1, 1],
+    }
     values |= {"polygon": [[0, 0], [1, 0], [0, 1]], "oriented": np.zeros((4, 2)), "attributes": {}}
+    values |= dict.fromkeys(EDGES, 1.0)
     for key, meaning in KEYS.items():
-        if meaning in values:
-            assert len(findings_of([{"box": BOX, key: values[meaning]}], "m")) == 1, key
+        assert len(findings_of([{"box": BOX, key: values[meaning]}], "m")) == 1, key
 
 
 def test_batched_functions_answer_for_each_tile():
@@ -169,3 +180,182 @@ def test_answers_of_objects_are_read_like_those_of_functions():
     assert [len(f) for f in ObjectModel(Anything(), "m").predict([None, None])] == [1, 1]
     with pytest.raises(ModelError, match="returned a str; return a list"):
         ObjectModel(Anything(), "m").predict([None])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"name": "person", "class": 0},
+        {"class": 0, "name": "person"},
+        {"class_id": 0, "class_name": "person"},
+        {"class": "person", "class_id": 0},
+        {"label": "person", "class": 0.0},
+    ],
+)
+def test_name_and_number_of_a_class_come_together(keys):
+    """YOLOv5's tables have class and name, Roboflow's rows class and class_id: both are kept."""
+    found = findings_of([{"box": BOX, **keys}], "m")
+    assert (found.labels.tolist(), found.class_ids.tolist()) == (["person"], [0])
+
+
+def test_a_class_number_alone_has_the_declared_name():
+    """`names=` names a number under whatever key; without names its digits are the label."""
+    for key in ("class", "label"):
+        named = findings_of([{"box": BOX, key: 1}], "m", ["cat", "dog"])
+        assert (named.labels.tolist(), named.class_ids.tolist()) == (["dog"], [1])
+        assert findings_of([{"box": BOX, key: 1}], "m").labels.tolist() == ["1"]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), pd.NA, pd.NaT])
+@pytest.mark.parametrize("form", ["rows", "table"])
+def test_what_is_missing_is_missing_in_every_column(missing, form):
+    """None, NaN, NA and NaT are no label, no number, no text, no score and no shape."""
+    full = {"score": 0.9, "label": "ship", "class_id": 3, "text": "A1", "attributes": {"a": 1}}
+    full |= {"polygon": [[2, 3], [10, 3], [10, 12]], "point": [4, 5]}
+    rows = [dict(zip(EDGES, BOX, strict=True), **full)]
+    rows.append(dict(zip(EDGES, BOX, strict=True), **dict.fromkeys(full, missing)))
+    found = findings_of(rows if form == "rows" else pd.DataFrame(rows), "m")
+    assert found.labels.tolist() == ["ship", "object"]
+    assert found.class_ids.tolist() == [3, -1]
+    assert found.texts == ("A1", None) and found.attributes == ({"a": 1}, None)
+    assert found.polygons[1] is None and np.isnan(found.points[1]).all()
+    assert np.isnan(found.scores[1])
+
+
+def test_a_column_of_nothing_is_no_column():
+    """A table whose texts and labels are all missing has none."""
+    table = pd.DataFrame([[*BOX, None, None]], columns=[*EDGES, "label", "text"])
+    found = findings_of(table, "m")
+    assert (found.labels.tolist(), found.texts) == (["object"], None)
+
+
+@pytest.mark.parametrize("over", [1e-7, 9e-4])
+def test_scores_a_hair_outside_are_clipped(over):
+    """Half precision passes 1 by up to a thousandth; every form of answer is forgiven it."""
+    low, high = [0, 0, 1, 1, -over, 0], [2, 2, 3, 3, 1 + over, 0]
+    for answer in (
+        np.array([low, high]),
+        [{"box": row[:4], "score": row[4]} for row in (low, high)],
+        {"boxes": [low[:4], high[:4]], "scores": [low[4], high[4]]},
+    ):
+        assert findings_of(answer, "m").scores.tolist() == [1.0, 0.0]
+    assert Findings([BOX], [1 + over]).scores.tolist() == [1.0]
+    with pytest.raises(ModelError, match=r"score 1\.01 lies outside"):
+        findings_of([[0, 0, 1, 1, 1.01]], "m")
+
+
+def test_deepforests_table_is_read():
+    """DeepForest 1.x returns xmin … ymax, label, score, image_path, and from 1.4 on a geometry."""
+    table = pd.DataFrame(
+        {"xmin": [2.0], "ymin": [3.0], "xmax": [10.0], "ymax": [12.0], "label": ["Tree"],
+         "score": [0.5], "image_path": ["plot.tif"], "geometry": [shapely.box(*BOX)]}
+    )  # fmt: skip
+    assert findings_of(table, "m") == Findings([BOX], [0.5], ["Tree"])
+    ring = shapely.Polygon([(2, 3), (10, 3), (10, 12)])
+    outlined = findings_of(table.assign(geometry=[ring]), "m")
+    assert outlined.polygons[0][0][0].tolist() == [[2, 3], [10, 3], [10, 12]]
+
+
+def test_roboflows_predictions_are_read():
+    """Roboflow's answer has boxes by centre and size, and outlines as points with x and y."""
+    row = {"x": 6.0, "y": 7.5, "width": 8.0, "height": 9.0, "confidence": 0.5, "class": "ship",
+           "class_id": 2, "detection_id": "a-b"}  # fmt: skip
+    answer = {"predictions": [row], "image": {"width": 64, "height": 64}, "time": 0.1}
+    assert findings_of(answer, "m") == Findings([BOX], [0.5], ["ship"], [2])
+    corners = [{"x": 2, "y": 3}, {"x": 10, "y": 3}, {"x": 10, "y": 12}]
+    outlined = findings_of([{**row, "points": corners}], "m")
+    assert outlined.polygons[0][0][0].tolist() == [[2, 3], [10, 3], [10, 12]]
+
+
+def test_rotated_boxes_and_trackers_of_supervision_are_kept():
+    """Supervision keeps corners under data["xyxyxyxy"], and numbers of tracks beside."""
+    corners = np.array([[[2, 3], [10, 5], [8, 12], [1, 9]]], dtype=np.float32)
+    detections = SimpleNamespace(
+        xyxy=np.array([[1, 3, 10, 12]]),
+        confidence=np.array([0.5]),
+        class_id=np.array([1]),
+        mask=None,
+        tracker_id=np.array([7]),
+        data={"xyxyxyxy": corners, "class_name": np.array(["ship"])},
+    )
+    found = findings_of(detections, "m")
+    assert found.oriented.tolist() == corners.tolist()
+    assert found.labels.tolist() == ["ship"] and found.attributes == ({"tracker_id": 7},)
+
+
+def test_masks_of_torchvision_are_outlines():
+    """A dict as torchvision's may have masks (n, 1, h, w) of probabilities."""
+    masks = np.zeros((1, 1, 20, 20), np.float32)
+    masks[0, 0, 3:12, 2:10] = 0.9
+    found = findings_of({"boxes": [BOX], "masks": masks}, "m")
+    assert shapely.Polygon(found.polygons[0][0][0]).area == pytest.approx(72, rel=0.01)
+
+
+BAD = [[5, 5, 1, 1, 0.5, 0], [0, 0, 1, 1, 7, 0], [0, 0, float("nan"), 1, 0.5, 0]]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("form", ["array", "rows", "columns", "table"])
+def test_a_bad_row_names_itself_and_is_dropped_where_that_is_asked(bad, form):
+    """By default the tile fails with the row's number; with on_bad="drop" the others stay."""
+    rows = [[*BOX, 0.5, 1], bad, [*BOX, 0.4, 1]]
+    named = [{**dict(zip(EDGES, r, strict=False)), "score": r[4], "class_id": r[5]} for r in rows]
+    columns = {"boxes": [r[:4] for r in rows], "scores": [r[4] for r in rows]}
+    columns["labels"] = np.array([r[5] for r in rows])
+    answer = {"array": np.array(rows), "rows": named, "columns": columns}.get(form)
+    answer = pd.DataFrame(named) if form == "table" else answer
+    if not (form in ("rows", "table") and np.isnan(bad[2])):  # there it has no box
+        with pytest.raises(ModelError, match="Detection 2 of 3: "):
+            findings_of(answer, "m")
+    found = findings_of(answer, "m", on_bad="drop")
+    assert found.scores.tolist() == [0.5, 0.4] and found.class_ids.tolist() == [1, 1]
+    assert found.note.startswith("1 of 3 detections dropped; detection 2: ")
+
+
+def test_dropping_is_declared_and_changes_the_identity():
+    """`tv.model(f, on_bad="drop")` is another model; the default, spelled out, is the same."""
+
+    def rows(pixels):
+        return [{"box": [5, 5, 1, 1]}, {"box": [0, 0, 1, 1]}, {"score": 0.5}]
+
+    plain, drop = model(rows), model(rows, on_bad="drop")
+    assert model(rows, on_bad="raise").fingerprint == plain.fingerprint != drop.fingerprint
+    assert model(rows, thread_safe=True).fingerprint == plain.fingerprint
+    seen = FunctionModel(rows, "m", **drop.params).predict([None])[0]
+    assert len(seen) == 1 and seen.note.startswith("2 of 3 detections dropped")
+    with pytest.raises(ModelError, match="on_bad of model rows is 'skip'; give 'raise' or 'drop'"):
+        model(rows, on_bad="skip")
+    with pytest.raises(ModelError, match="Key 'bx' is not known"):
+        findings_of([{"bx": BOX}], "m", on_bad="drop")  # a mistake in the code, not in a row
+
+
+@pytest.mark.parametrize("kind", ["function", "object"])
+@pytest.mark.parametrize("thread_safe", [False, True])
+def test_threads_of_a_worker_take_turns(kind, thread_safe):
+    """A model that keeps the picture in itself is called by one thread at a time, unless declared.
+
+    Two calls meet in a barrier if they may overlap, and it breaks if they may not.
+    """
+    meet = threading.Barrier(2)
+    met = []
+
+    def call(batch):
+        try:
+            meet.wait(5 if thread_safe else 0.2)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        return [None] * len(batch)
+
+    value = SimpleNamespace(predict=call)
+    made = (
+        FunctionModel(call, "m", batched=True, thread_safe=thread_safe)
+        if kind == "function"
+        else ObjectModel(value, "m", thread_safe=thread_safe)
+    )
+    threads = [threading.Thread(target=made.predict, args=([None],)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert met == [thread_safe, thread_safe]

@@ -20,6 +20,7 @@ from tilevision.grid import Tile
 
 __all__ = ["Findings", "TileFindings"]
 
+SCORE_SLACK = 1e-3  # by which a sigmoid in half precision passes 1
 _ROW_COLUMNS = ("polygons", "texts", "attributes")
 _COLUMNS = ("boxes", "scores", "labels", "class_ids", "oriented", "points", *_ROW_COLUMNS)
 
@@ -36,7 +37,8 @@ class Findings:
     boxes : array (n, 4)
         xmin, ymin, xmax, ymax in pixels of the frame, half-open.
     scores : array (n,), optional
-        Confidence, 0 to 1; NaN where the model gives none. Default all NaN.
+        Confidence, 0 to 1; NaN where the model gives none. Default all NaN. Scores that pass 0
+        or 1 by a thousandth at most are clipped.
     labels : sequence of str, optional
         Class names. Default ``"object"``.
     class_ids : array (n,) of int, optional
@@ -95,7 +97,7 @@ class Findings:
         names[:] = "object" if labels is None else _sized("labels", list(map(str, labels)), n)
         columns = {
             "boxes": box,
-            "scores": np.full(n, np.nan) if scores is None else _array("scores", scores, ()),
+            "scores": np.full(n, np.nan) if scores is None else _clipped(scores),
             "labels": names,
             "class_ids": np.full(n, -1) if class_ids is None else _integers(class_ids),
             "oriented": None if oriented is None else _array("oriented", oriented, (4, 2)),
@@ -254,6 +256,13 @@ def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.f
     except (TypeError, ValueError):
         expected = ", ".join(["n", *map(str, shape)])
         raise ModelError(f"{name} must be numbers of shape ({expected})") from None
+
+
+def _clipped(scores: ArrayLike) -> NDArray[np.float64]:
+    """Return scores, those that arithmetic took past 0 or 1 by a hair brought back."""
+    array = _array("scores", scores, ())
+    near = (array >= -SCORE_SLACK) & (array <= 1 + SCORE_SLACK)
+    return np.where(near, np.clip(array, 0, 1), array)
 
 
 def _integers(values: ArrayLike) -> NDArray[np.int64]:

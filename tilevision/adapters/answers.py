@@ -1,22 +1,30 @@
-"""What a user's model may return, and how it becomes findings."""
+"""What a user's model may return, and how it becomes findings.
+
+Every answer is first read as columns of equal length, whatever its form, and those become findings
+in one way: what is missing (None, NaN, pandas' NA) is missing in every column, scores a hair
+outside 0 to 1 are clipped, class names and class numbers may come together, and a row that makes
+no sense is named by its number.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import class_name
+from tilevision.checks import is_number
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
 __all__ = ["KEYS", "findings_of"]
 
-# Key of a detection given as a dict, to what it means; several spellings are in use.
+# Key of a detection given as a dict or a column of a table, to what it means; several spellings
+# are in use. "class" may be a name or a number.
 KEYS = {
     "box": "box",
     "bbox": "box",
@@ -26,27 +34,40 @@ KEYS = {
     "ymax": "ymax",
     "score": "score",
     "confidence": "score",
-    "label": "label",
-    "class": "label",
-    "class_name": "label",
-    "name": "label",
+    "label": "class",
+    "class": "class",
+    "class_name": "class",
+    "name": "class",
     "class_id": "class_id",
     "polygon": "polygon",
+    "geometry": "geometry",
     "oriented": "oriented",
     "point": "point",
     "points": "point",
     "text": "text",
     "attributes": "attributes",
 }
+# Keys that libraries' own rows have beside them: what they say is known otherwise, or is of no use
+# in a tile. DeepForest names the picture; Roboflow numbers its rows and says what they are.
+_IGNORED = {"image_path", "image", "detection_id", "prediction_type", "parent_id"}
+_CENTRED = ("x", "y", "width", "height")  # Roboflow's boxes: a centre and a size
 _ACCEPTED = (
     "Return Findings, None, an (n, 4) to (n, 6) array of xmin, ymin, xmax, ymax, score, class, a "
     "list of dicts with box, score, label, polygon, …, a DataFrame of such columns, or "
     "supervision.Detections."
 )
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_MASK = 0.5  # probability from which a pixel belongs to a mask
+
+# Columns by name: boxes, scores, labels, class_ids, oriented, points, polygons, texts, attributes.
+Columns = dict[str, Any]
 
 
-def findings_of(answer: Any, name: str, names: Any = None) -> Findings:
+class _UnknownKey(ModelError):
+    """A key that nobody knows: a mistake in the function, whatever the row."""
+
+
+def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise") -> Findings:
     """Read what a model returned for one tile.
 
     Parameters
@@ -55,171 +76,289 @@ def findings_of(answer: Any, name: str, names: Any = None) -> Findings:
         Boxes in pixels of the tile, half-open: xmin, ymin, xmax, ymax. A dict has ``box`` (or
         ``bbox``, or ``xmin`` … ``ymax``), and may have ``score``, ``label``, ``class_id``,
         ``polygon``, ``oriented``, ``point``, ``text`` and ``attributes``; a polygon or point
-        may stand without a box.
+        may stand without a box. ``class`` and ``label`` may be the name or the number of a class,
+        and may come together with ``name``, ``class_name`` or ``class_id``. Tables of DeepForest
+        and predictions of Roboflow are read as they are. None, NaN and NA mean "missing".
     name : str
         The model, for errors.
     names : sequence or mapping, optional
         Class names by class number; without, ``class_0``.
+    on_bad : str
+        What happens to the tile if a detection makes no sense (an inverted box, a score of 7):
+        ``"raise"``, or ``"drop"``: the detection is left out, and the tile's note says so.
 
     Raises
     ------
     ModelError
         If it is anything else, or makes no sense: says what came and what is accepted.
     """
-    try:
-        return _read(answer, names)
-    except (ModelError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"Model {name} returned {_shown(answer)}: {str(error).rstrip('.')}."
-        ) from None
-
-
-def _read(answer: Any, names: Any) -> Findings:
-    if answer is None:
-        return Findings()
     if isinstance(answer, Findings):
         return answer
+    try:
+        return _read(answer, names, on_bad)
+    except (ModelError, TypeError, ValueError) as error:
+        raise ModelError(f"Model {name} returned {_shown(answer)}: {_line(error)}.") from None
+
+
+def _read(answer: Any, names: Any, on_bad: str) -> Findings:
+    rows = _rows_of(answer)
+    bad: dict[int, str] = {}
+    if rows is None:
+        columns = _columns_of(answer)
+        numbers = list(range(1, 1 + _length(columns)))
+    else:
+        read = _read_rows(rows, names, bad)
+        columns, numbers = _joined(list(read.values())), list(read)
+    if on_bad == "drop":
+        return _good(columns, numbers, names, bad)
+    if bad:
+        number = min(bad)
+        raise ModelError(f"Detection {number} of {len(numbers) + len(bad)}: {bad[number]}.")
+    return _whole(columns, names)
+
+
+def _line(error: Exception) -> str:
+    return str(error).rstrip(".")
+
+
+# Forms of answers -------------------------------------------------------------------------
+
+
+def _rows_of(answer: Any) -> Sequence[Mapping[str, Any]] | None:
+    """Return the detections of an answer that lists them one by one; None where it does not."""
+    if hasattr(answer, "columns") and hasattr(answer, "to_dict"):
+        return answer.to_dict("records")  # type: ignore[no-any-return]  # a DataFrame's rows
+    if isinstance(answer, Mapping) and isinstance(answer.get("predictions"), (list, tuple)):
+        answer = answer["predictions"]  # Roboflow's whole answer
+    if isinstance(answer, Mapping):
+        return None if "boxes" in answer else [answer]
+    dicts = isinstance(answer, (list, tuple)) and all(isinstance(row, Mapping) for row in answer)
+    return answer if dicts and answer else None
+
+
+def _columns_of(answer: Any) -> Columns:
+    if answer is None:
+        return {}
     if type(answer).__module__.startswith("ultralytics"):
         raise ModelError(
             "Return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
             "it expects BGR and tiles are RGB."
         )
     if hasattr(answer, "xyxy") and hasattr(answer, "confidence"):
-        return _of_supervision(answer, names)
-    if hasattr(answer, "columns") and hasattr(answer, "to_dict"):
-        return _of_dicts(answer.to_dict("records"), names)
+        return _of_supervision(answer)
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu().numpy()
     if isinstance(answer, Mapping):
-        return _of_mapping(answer, names)
+        return _of_mapping(answer)
     if isinstance(answer, np.ndarray):
-        return _of_array(answer, names)
+        return _of_array(answer)
     if isinstance(answer, (list, tuple)):
-        return _of_list(answer, names)
+        return _of_list(answer)
     raise ModelError(_ACCEPTED)
 
 
-def _of_list(answer: Sequence[Any], names: Any) -> Findings:
+def _of_list(answer: Sequence[Any]) -> Columns:
     if not answer:
-        return Findings()
-    if all(isinstance(item, Mapping) for item in answer):
-        return _of_dicts(answer, names)
+        return {}
     try:
         array = np.array([np.asarray(item, dtype=np.float64) for item in answer])
     except (TypeError, ValueError):
         raise ModelError(_ACCEPTED) from None
-    return _of_array(array, names)
+    return _of_array(array)
 
 
-def _of_array(array: NDArray[Any], names: Any) -> Findings:
+def _of_array(array: NDArray[Any]) -> Columns:
     if array.size == 0:
-        return Findings()
+        return {}
     if array.ndim != 2 or array.shape[1] not in (4, 5, 6) or array.dtype.kind not in "iufb":
         raise ModelError(_ACCEPTED)
     array = array.astype(np.float64)
-    scores = array[:, 4] if array.shape[1] > 4 else None
-    ids = array[:, 5] if array.shape[1] > 5 else None
-    return _assemble(array[:, :4], scores, ids, names)
+    columns: Columns = {"boxes": array[:, :4]}
+    if array.shape[1] > 4:
+        columns["scores"] = array[:, 4]
+    if array.shape[1] > 5:
+        columns["class_ids"] = array[:, 5]
+    return columns
 
 
-def _assemble(
-    boxes: Any, scores: Any, ids: Any, names: Any, labels: Any = None, **columns: Any
-) -> Findings:
-    """Build findings; class numbers give labels where there are none."""
-    if ids is not None:
-        ids = np.asarray(ids, dtype=np.float64)
-        wrong = ids[(ids != np.floor(ids)) | ~np.isfinite(ids)]
-        if len(wrong):
-            raise ModelError(
-                f"Class {wrong[0]:g} is no whole number; the last column is the class."
-            )
-        ids = ids.astype(np.int64)
-        labels = [class_name(int(i), names) for i in ids] if labels is None else labels
-    return Findings(boxes, scores, labels, ids, **columns)
-
-
-def _of_mapping(answer: Mapping[str, Any], names: Any) -> Findings:
-    """Read columns as torchvision gives them, or a single detection."""
-    if "boxes" not in answer:
-        return _of_dicts([answer], names)
-    extra = set(answer) - {"boxes", "scores", "labels"}
+def _of_mapping(answer: Mapping[str, Any]) -> Columns:
+    """Read columns as torchvision gives them."""
+    extra = set(answer) - {"boxes", "scores", "labels", "masks"}
     if extra:
         raise ModelError(f"Key {sorted(map(str, extra))[0]!r} is not known. {_ACCEPTED}")
-    columns = {
-        k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in answer.items()
-    }
-    labels = columns.get("labels")
-    if labels is not None and np.asarray(labels).dtype.kind in "iu":
-        return _assemble(columns["boxes"], columns.get("scores"), labels, names)
-    return _assemble(columns["boxes"], columns.get("scores"), None, names, labels)
-
-
-def _of_supervision(answer: Any, names: Any) -> Findings:
-    data = getattr(answer, "data", None) or {}
-    labels = data.get("class_name")
-    labels = None if labels is None else [str(label) for label in labels]
-    polygons = None
-    if getattr(answer, "mask", None) is not None:
-        from tilevision.adapters.outlines import outline
-
-        polygons = [outline(np.asarray(mask, dtype=bool)) for mask in answer.mask]
-    return _assemble(
-        answer.xyxy, answer.confidence, answer.class_id, names, labels, polygons=polygons
-    )
-
-
-def _of_dicts(rows: Sequence[Mapping[str, Any]], names: Any) -> Findings:
-    read = [_row({str(k): v for k, v in row.items()}) for row in rows]
-    columns: dict[str, Any] = {
-        name: [row.get(name) for row in read] if any(name in row for row in read) else None
-        for name in ("score", "label", "class_id", "polygon", "oriented", "point", "text")
-    }
-    columns = {k: v for k, v in columns.items() if v is not None}
-    ids = [-1 if i is None else i for i in columns.get("class_id", [])] or None
-    labels = columns.get("label")
+    given = {k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in answer.items()}
+    columns: Columns = {"boxes": given["boxes"]}
+    if given.get("scores") is not None:
+        columns["scores"] = given["scores"]
+    labels = given.get("labels")
     if labels is not None:
-        known = ids or [-1] * len(read)
-        labels = [
-            class_name(i, names) if v is None else v for v, i in zip(labels, known, strict=True)
-        ]
-    attributes = [row.get("attributes") for row in read]
-    return _assemble(
-        [row["box"] for row in read],
-        [math.nan if s is None else s for s in columns["score"]] if "score" in columns else None,
-        ids,
-        names,
-        labels,
-        polygons=columns.get("polygon"),
-        oriented=_filled(columns.get("oriented"), (4, 2)),
-        points=_filled(columns.get("point"), (2,)),
-        texts=columns.get("text"),
-        attributes=attributes if any(a is not None for a in attributes) else None,
-    )
+        numbers = np.asarray(labels).dtype.kind in "iu"
+        columns["class_ids" if numbers else "labels"] = labels
+    if given.get("masks") is not None:
+        columns["polygons"] = _outlines(given["masks"])
+    return columns
 
 
-def _filled(column: list[Any] | None, shape: tuple[int, ...]) -> list[Any] | None:
-    """Put NaN in rows that have none."""
-    if column is None:
-        return None
-    return [np.full(shape, np.nan) if value is None else value for value in column]
+def _outlines(masks: Any) -> list[Any]:
+    """Return the outlines of masks ``(n, h, w)`` or ``(n, 1, h, w)``, bool or probabilities."""
+    from tilevision.adapters.outlines import outline
+
+    return [
+        outline(np.reshape(mask, np.shape(mask)[-2:]) > _MASK)
+        for mask in (np.asarray(one) for one in masks)
+    ]
 
 
-def _row(given: Mapping[str, Any]) -> dict[str, Any]:
+def _of_supervision(answer: Any) -> Columns:
+    data = dict(getattr(answer, "data", None) or {})
+    labels = data.pop("class_name", None)
+    corners = data.pop("xyxyxyxy", None)
+    columns: Columns = {
+        "boxes": answer.xyxy,
+        "scores": answer.confidence,
+        "class_ids": answer.class_id,
+        "labels": None if labels is None else list(labels),
+        "oriented": None if corners is None or not len(corners) else np.asarray(corners, float),
+    }
+    if getattr(answer, "mask", None) is not None:
+        columns["polygons"] = _outlines(answer.mask)
+    if getattr(answer, "tracker_id", None) is not None:
+        data["tracker_id"] = answer.tracker_id
+    columns["attributes"] = _attributes(data, len(answer.xyxy))
+    return {key: value for key, value in columns.items() if value is not None}
+
+
+def _attributes(data: Mapping[str, Any], n: int) -> list[dict[str, Any]] | None:
+    """Return what is plain of further columns, row by row; None where there is nothing."""
+    plain = {str(k): np.asarray(v) for k, v in data.items() if len(v) == n}
+    plain = {k: v for k, v in plain.items() if v.ndim == 1 and v.dtype.kind in "biufUO"}
+    rows = [{k: v[i].item() if hasattr(v[i], "item") else v[i] for k, v in plain.items()}
+            for i in range(n)]  # fmt: skip
+    rows = [{k: v for k, v in row.items() if isinstance(v, (str, int, float))} for row in rows]
+    return [{k: v for k, v in row.items() if not _missing(v)} for row in rows] if plain else None
+
+
+# Rows -------------------------------------------------------------------------------------
+
+
+def _read_rows(
+    rows: Sequence[Mapping[str, Any]], names: Any, bad: dict[int, str]
+) -> dict[int, dict[str, Any]]:
+    """Return rows by number, from 1; what is wrong with the others goes into `bad`."""
+    read = {}
+    for number, row in enumerate(rows, 1):
+        try:
+            read[number] = _row({str(k): v for k, v in row.items()}, names)
+        except _UnknownKey:
+            raise
+        except (ModelError, TypeError, ValueError) as error:
+            bad[number] = _line(error)
+    return read
+
+
+def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
+    """Return rows as columns; a column that no row has is none."""
+    found = {
+        name: [row.get(name) for row in read]
+        for name in ("score", "label", "class_id", "polygon", "oriented", "point", "text")
+        if any(name in row for row in read)
+    }
+    if not read:
+        return {}
+    columns: Columns = {"boxes": [row["box"] for row in read]}
+    if "score" in found:
+        columns["scores"] = [math.nan if value is None else value for value in found["score"]]
+    if "class_id" in found:
+        columns["class_ids"] = [-1 if value is None else value for value in found["class_id"]]
+    for name, column, shape in (("oriented", "oriented", (4, 2)), ("point", "points", (2,))):
+        if name in found:
+            column_of = [np.full(shape, np.nan) if v is None else v for v in found[name]]
+            columns[column] = column_of
+    plural = {"label": "labels", "polygon": "polygons", "text": "texts"}
+    columns |= {plural[name]: found[name] for name in plural if name in found}
+    if any("attributes" in row for row in read):
+        columns["attributes"] = [row.get("attributes") for row in read]
+    return columns
+
+
+def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
     row: dict[str, Any] = {}
+    classes: list[Any] = []
+    centred = all(edge in given for edge in _CENTRED)
     for key, value in given.items():
+        if key in _IGNORED or (centred and key in _CENTRED) or _missing(value):
+            continue
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"Known are {', '.join(KEYS)}."
-            raise ModelError(
+            raise _UnknownKey(
                 f"Key {key!r} is not known. {hint} Further values go into 'attributes'."
             )
-        if value is not None:
-            row[KEYS[key]] = value
+        if KEYS[key] == "class":
+            classes.append(value)
+        else:
+            row[_meaning(key, value)] = value
+    row |= _class_of(classes, row.get("class_id"), names)
+    if "text" in row:
+        row["text"] = str(row["text"])
+    return _shaped(row, [given[edge] for edge in _CENTRED] if centred else None)
+
+
+def _meaning(key: str, value: Any) -> str:
+    """Return what a key means: Roboflow's ``points`` are those of an outline."""
+    if key == "points" and isinstance(value, (list, tuple)) and isinstance(value[0], Mapping):
+        return "outline"
+    return KEYS[key]
+
+
+def _class_of(stated: Sequence[Any], number: Any, names: Any) -> dict[str, Any]:
+    """Return label and class number, from what stands under any of their keys, in any order."""
+    texts = [str(value) for value in stated if not _is_class_number(value)]
+    numbers = [value for value in stated if _is_class_number(value)]
+    found: dict[str, Any] = {}
+    if number is None and numbers:
+        found["class_id"] = number = numbers[0]
+    if texts:
+        found["label"] = texts[0]
+    elif numbers and names is None:
+        found["label"] = f"{numbers[0]:g}"  # as it was written
+    return found
+
+
+def _is_class_number(value: Any) -> bool:
+    return is_number(value) and float(value).is_integer()
+
+
+def _shaped(row: dict[str, Any], centred: Sequence[Any] | None) -> dict[str, Any]:
+    """Give a row its box, from whatever says where it lies."""
+    if "outline" in row:
+        row["polygon"] = [[corner["x"], corner["y"]] for corner in row.pop("outline")]
+    if centred is not None and not any(map(_missing, centred)):
+        x, y, width, height = map(float, centred)
+        row["box"] = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if all(edge in row for edge in _EDGES):
         row["box"] = [row.pop(edge) for edge in _EDGES]
+    if "geometry" in row:
+        _take_geometry(row)
     if "box" not in row:
         row["box"] = _around(row)
     return row
+
+
+def _take_geometry(row: dict[str, Any]) -> None:
+    """Read a shape of shapely's, as tables of geopandas and DeepForest hold them."""
+    shape = row.pop("geometry")
+    if shape.geom_type == "Point":
+        row.setdefault("point", [shape.x, shape.y])
+    elif shape.geom_type in ("Polygon", "MultiPolygon") and not shape.is_empty:
+        if "box" not in row:
+            row["box"] = list(shape.bounds)
+        if not shape.equals(shape.envelope):  # a box says no more than the box
+            parts = getattr(shape, "geoms", [shape])
+            row["polygon"] = [
+                [np.asarray(ring.coords)[:-1, :2] for ring in (part.exterior, *part.interiors)]
+                for part in parts
+            ]
 
 
 def _around(row: Mapping[str, Any]) -> list[float]:
@@ -237,6 +376,106 @@ def _around(row: Mapping[str, Any]) -> list[float]:
     if not len(corners):
         raise ModelError("A detection has no box; give box: (xmin, ymin, xmax, ymax).")
     return [*corners.min(axis=0), *corners.max(axis=0)]
+
+
+def _missing(value: Any) -> bool:
+    """Return True for None, NaN, and pandas' NA and NaT."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and math.isnan(value)
+
+
+# Columns to findings ----------------------------------------------------------------------
+
+
+def _assembled(columns: Columns, names: Any) -> Findings:
+    """Build findings of columns; class numbers give labels where there are none."""
+    if not columns:
+        return Findings()
+    columns = dict(columns)
+    n = len(columns["boxes"])
+    labels = columns.get("labels")
+    if labels is not None:
+        if len(labels) != n:
+            raise ModelError(
+                f"labels has {len(labels)} rows, boxes has {n}; give one for each box."
+            )
+        labels = [None if _missing(label) else str(label) for label in labels]
+    ids = columns.get("class_ids")
+    if ids is not None:
+        ids = _numbers(ids)
+    if labels is not None or ids is not None:
+        known = [-1] * n if ids is None else ids.tolist()
+        named = labels if labels is not None else [None] * n
+        columns["labels"] = [
+            class_name(number, names) if label is None else label
+            for label, number in zip(named, known, strict=True)
+        ]
+    columns["class_ids"] = ids
+    texts = columns.get("texts")
+    if texts is not None and all(map(_missing, texts)):
+        columns["texts"] = None
+    return Findings(**columns)
+
+
+def _numbers(ids: Any) -> NDArray[np.int64]:
+    numbers = np.array([-1.0 if _missing(one) else one for one in ids], dtype=np.float64)
+    wrong = numbers[(numbers != np.floor(numbers)) | ~np.isfinite(numbers)]
+    if len(wrong):
+        raise ModelError(f"Class {wrong[0]:g} is no whole number; the last column is the class.")
+    return numbers.astype(np.int64)
+
+
+def _length(columns: Columns) -> int:
+    return len(columns["boxes"]) if columns else 0
+
+
+def _each(columns: Columns) -> Iterator[Columns]:
+    for i in range(_length(columns)):
+        yield {name: column[i : i + 1] for name, column in columns.items() if column is not None}
+
+
+def _whole(columns: Columns, names: Any) -> Findings:
+    """Return all rows; where one makes no sense, the error has its number."""
+    try:
+        return _assembled(columns, names)
+    except (ModelError, TypeError, ValueError) as error:
+        first = next(iter(_wrong(columns, names).items()), None)
+        if first is None:  # no single row is to blame
+            raise
+        index, said = first
+        raise ModelError(f"Detection {index + 1} of {_length(columns)}: {said}") from error
+
+
+def _wrong(columns: Columns, names: Any) -> dict[int, str]:
+    """Return what is wrong with each row that makes no sense by itself, by its index."""
+    found = {}
+    for index, row in enumerate(_each(columns)):
+        try:
+            _assembled(row, names)
+        except (ModelError, TypeError, ValueError) as error:
+            found[index] = _line(error)
+    return found
+
+
+def _good(columns: Columns, numbers: Sequence[int], names: Any, bad: Mapping[int, str]) -> Findings:
+    """Return the rows that make sense, and say in the note how many do not, and why."""
+    try:
+        found, wrong = _assembled(columns, names), {}
+    except (ModelError, TypeError, ValueError):
+        wrong = _wrong(columns, names)
+        keep = [index for index in range(_length(columns)) if index not in wrong]
+        left = {k: [v[i] for i in keep] for k, v in columns.items() if v is not None}
+        found = _assembled(left if keep else {}, names)
+    dropped = dict(bad) | {numbers[index]: said for index, said in wrong.items()}
+    if not dropped:
+        return found
+    first = min(dropped)
+    note = (
+        f"{len(dropped)} of {len(numbers) + len(bad)} detections dropped; detection {first}: "
+        f"{dropped[first]}."
+    )
+    return Findings(**found.columns, note=note)
 
 
 def _shown(answer: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from numpy.typing import NDArray
@@ -28,15 +30,28 @@ class FunctionModel:
         Whether it is called with a list of tiles and returns one answer for each.
     names : sequence or mapping, optional
         Class names by class number.
+    on_bad : str
+        As in `findings_of`.
+    thread_safe : bool
+        Whether several threads of a worker may call it at the same time. Otherwise they take
+        turns, since functions keep models, and models keep the picture they are at.
     """
 
     def __init__(
-        self, function: Callable[..., Any], name: str, batched: bool = False, names: Any = None
+        self,
+        function: Callable[..., Any],
+        name: str,
+        batched: bool = False,
+        names: Any = None,
+        on_bad: str = "raise",
+        thread_safe: bool = False,
     ) -> None:
         self.function = function
         self._name = name
         self._batched = batched
         self._names = names
+        self._on_bad = on_bad
+        self._turn = nullcontext() if thread_safe else threading.Lock()
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile.
@@ -46,6 +61,10 @@ class FunctionModel:
         ModelError
             If the function returns what cannot be read as detections.
         """
+        with self._turn:
+            return self._predict(batch)
+
+    def _predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         if not self._batched:
             return [self._read(self.function(pixels)) for pixels in batch]
         answers = self.function(list(batch))
@@ -62,25 +81,37 @@ class FunctionModel:
         return batch
 
     def request(self, payload: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Call the function while the worker's slot is free for other tiles."""
-        return self.predict(payload)
+        """Call the function while the worker's slot is free for other tiles, on any thread."""
+        return self._predict(payload)
 
     def _read(self, answer: Any) -> Findings:
-        return findings_of(answer, self._name, self._names)
+        return findings_of(answer, self._name, self._names, self._on_bad)
 
 
 class ObjectModel:
-    """An object with ``predict``, or with ``encode`` and ``request``, as a model."""
+    """An object with ``predict``, or with ``encode`` and ``request``, as a model.
 
-    def __init__(self, value: Any, name: str) -> None:
+    Parameters
+    ----------
+    value : object
+    name, on_bad, thread_safe
+        As in `FunctionModel`.
+    """
+
+    def __init__(
+        self, value: Any, name: str, on_bad: str = "raise", thread_safe: bool = False
+    ) -> None:
         self._value = value
         self._name = name
+        self._on_bad = on_bad
+        self._turn = nullcontext() if thread_safe else threading.Lock()
         if callable(value):
             self.function = value
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile."""
-        return self._read(self._value.predict(batch))
+        with self._turn:
+            return self._read(self._value.predict(batch))
 
     def encode(self, batch: Sequence[NDArray[Any]]) -> Any:
         """Return what `request` sends."""
@@ -96,7 +127,7 @@ class ObjectModel:
                 f"Model {self._name} returned a {type(answers).__name__}; return a list with "
                 "one answer for each tile of the batch."
             )
-        findings = [findings_of(answer, self._name) for answer in answers]
+        findings = [findings_of(answer, self._name, None, self._on_bad) for answer in answers]
         return Answers(findings, answers.usage) if isinstance(answers, Answers) else findings
 
 
@@ -107,7 +138,7 @@ def from_function(spec: ModelSpec) -> FunctionModel:
 
 def from_object(spec: ModelSpec) -> ObjectModel:
     """Open the model object that `spec` carries."""
-    return ObjectModel(unpack(spec.payload), spec.name)
+    return ObjectModel(unpack(spec.payload), spec.name, **spec.params)
 
 
 def from_factory(spec: ModelSpec) -> Any:

@@ -29,7 +29,9 @@ _WEIGHTS = (
     ".pb",
     ".safetensors",
 )
-_FUNCTION_PARAMS = ("batched", "names")
+# What says how a function or an object is called, beside the fields of a spec, and its default.
+_CALLING = {"on_bad": "raise", "thread_safe": False}
+_FUNCTION_PARAMS = ("batched", "names", *_CALLING)
 _CONVERSION = 1  # how answers become findings; a change here changes what a function finds
 
 
@@ -78,7 +80,10 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         stored, no-data included; with ``dtype="scaled"`` they are float32, by the scale and
         offset that the file declares, and no-data is NaN. For functions also ``batched=True``
         (it is called with a list of tiles and returns one answer for each) and ``names`` (class
-        names, by class number). For a name, all others are parameters of that model:
+        names, by class number); for functions and objects ``on_bad="drop"`` (a detection that
+        makes no sense is left out, and the tile's note says so; by default the tile fails) and
+        ``thread_safe=True`` (several threads of a worker may call it at once; by default they
+        take turns). For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
         folder `tilevision.adapters.frameworks.declaring.declare`.
@@ -179,6 +184,7 @@ def _of_function(
         raise ModelError(
             f"Model {name}: give batched as True or False, names as a list or {{number: name}}."
         )
+    _check_calling(name, params)
     declared = {"stages": get_args(Stage), "batch_size": 8 if batched else 1, **declared}
     identity = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
     return _packed(f, name, "from_function", identity, declared, params)
@@ -193,14 +199,28 @@ def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, A
     given = {**own, "hosted": not isinstance(value, Model), **declarations}
     given.pop("name", None)
     declared, params = split(name, given)
-    if params:
+    unknown = [key for key in params if key not in _CALLING]
+    if unknown:
         raise ModelError(
-            f"A model object has no declaration {next(iter(params))!r}; it may have "
-            f"{', '.join(('fingerprint', 'name', *DECLARABLE))}."
+            f"A model object has no declaration {unknown[0]!r}; it may have "
+            f"{', '.join(('fingerprint', 'name', *_CALLING, *DECLARABLE))}."
         )
+    _check_calling(name, params)
     stated = fingerprint or getattr(value, "fingerprint", None)
     identity = ("stated", name, str(stated)) if stated else fingerprint_value(value)
-    return _packed(value, name, "from_object", identity, declared, {})
+    return _packed(value, name, "from_object", identity, declared, params)
+
+
+def _check_calling(name: str, params: dict[str, Any]) -> None:
+    """Check how a model is to be called; defaults are left out, for they are no part of it."""
+    on_bad = params.get("on_bad", "raise")
+    if on_bad not in ("raise", "drop"):
+        raise ModelError(f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'.")
+    if not isinstance(params.get("thread_safe", False), bool):
+        raise ModelError(f"thread_safe of model {name} is no bool; give True or False.")
+    for key, default in _CALLING.items():
+        if params.get(key) == default:
+            del params[key]
 
 
 def _packed(
@@ -208,7 +228,9 @@ def _packed(
 ) -> ModelSpec:
     from tilevision.adapters.packing import pack
 
-    identity = (loader, _CONVERSION, identity, sorted(params.items()), declared.get("nms"))
+    # Whether threads take turns changes no answer.
+    counted = sorted((key, item) for key, item in params.items() if key != "thread_safe")
+    identity = (loader, _CONVERSION, identity, counted, declared.get("nms"))
     return ModelSpec(
         name=name,
         factory=f"tilevision.adapters.function:{loader}",
