@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
 from tilevision.fingerprint import (
     fingerprint_file,
@@ -376,6 +377,107 @@ def test_order_of_a_set_does_not_count(items):
     for item in sorted(items, key=repr, reverse=True):
         backwards.add(item)
     assert fingerprint_value(items) == fingerprint_value(backwards)
+
+
+LAZY = """
+import functools, threading
+
+class Session:
+    def __init__(self):
+        self.lock = threading.Lock()
+    def __call__(self, pixels):
+        return [{"box": (1, 1, 5, 5)}]
+
+net = None
+def plain(pixels):
+    global net
+    if net is None:
+        net = Session()
+    return net(pixels)
+
+ready, other = False, "unset"
+def flagged(pixels):
+    global ready, other
+    if not ready:
+        other, ready = Session(), True
+    return other(pixels)
+
+inner = None
+def made():
+    global inner
+    inner = inner or Session()
+    return inner
+def through_a_helper(pixels):
+    return made()(pixels)
+
+CACHE = {"size": 5}
+def constant_key(pixels):
+    if "net" not in CACHE:
+        CACHE["net"] = Session()
+    return CACHE["net"](pixels)
+
+BY_PATH = {}
+def any_key(pixels):
+    for path in ("a", "b"):
+        if path not in BY_PATH:
+            BY_PATH[path] = Session()
+    return BY_PATH["a"](pixels)
+
+SEEN = []
+def listed(pixels):
+    SEEN.append(Session())
+    return SEEN[0](pixels)
+
+CALLS = 0
+def counting(pixels):
+    global CALLS
+    CALLS += 1
+    return [{"box": (1, 1, 5, 5)}]
+"""
+
+
+@pytest.fixture
+def lazy(tmp_path, monkeypatch):
+    """Return the functions of a module that make what they need at their first call."""
+    (tmp_path / "lazily.py").write_text(LAZY.replace('ready, other = False, "unset"',
+                                                     'ready = False\nother = "unset"'))  # fmt: skip
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("lazily", None)
+    yield importlib.import_module("lazily")
+    sys.modules.pop("lazily", None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "flagged", "through_a_helper", "constant_key", "any_key", "listed", "counting"],
+)
+def test_what_a_function_leaves_behind_is_no_part_of_it(lazy, name):
+    """A call by hand changes no identity, and the function travels as it was before the call.
+
+    What was left may hold a lock, which neither has an identity nor can be sent.
+    """
+    function = getattr(lazy, name)
+    before = fingerprint_function(function)
+    answer = function(None)
+    assert fingerprint_function(function) == before
+    sent = unpack(pack(function, name))
+    assert sent(None) == answer and sent(None) == answer
+
+
+def test_globals_that_other_code_sets_still_count(lazy):
+    """A threshold set by another function, and an entry that the function does not set, count."""
+    source = "limit = 5\nCFG = {'a': 1}\n"
+    source += "def set_limit(v):\n    global limit\n    limit = v\n"
+    source += "def f(p):\n    CFG['calls'] = 1\n    return limit + CFG['a']\n"
+    space = {"__name__": "__main__"}
+    exec(source, space)
+    first = fingerprint_function(space["f"])
+    space["f"](None)
+    assert fingerprint_function(space["f"]) == first
+    space["set_limit"](6)
+    second = fingerprint_function(space["f"])
+    space["CFG"]["a"] = 2
+    assert len({first, second, fingerprint_function(space["f"])}) == 3
 
 
 def test_threads_may_fingerprint_at_once():

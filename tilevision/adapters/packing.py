@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 
 from tilevision.errors import ModelError
-from tilevision.fingerprint import Walk, installed
+from tilevision.fingerprint import Leftovers, Walk, installed
 
 __all__ = ["LIMIT", "pack", "unpack"]
 
@@ -42,7 +42,7 @@ def pack(value: Any, name: str) -> bytes:
     blob = io.BytesIO()
     try:
         with _lock, _by_value(walk.owners | walk.modules.keys()):
-            _Pickler(blob, walk.modules).dump(value)
+            _Pickler(blob, walk.modules, walk.leftovers).dump(value)
     except Exception as error:
         raise ModelError(
             f"Model {name} cannot be sent to workers ({error}); make sessions, open files and "
@@ -62,20 +62,48 @@ def unpack(blob: bytes) -> Any:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Sends the user's modules as the names that are read from them, and caches empty."""
+    """Sends the user's modules as the names that are read from them, and caches empty.
 
-    def __init__(self, file: io.BytesIO, modules: dict[str, set[str]]) -> None:
+    Globals that functions assign or fill themselves travel as they were before any call.
+    """
+
+    def __init__(
+        self, file: io.BytesIO, modules: dict[str, set[str]], left: dict[int, Leftovers]
+    ) -> None:
         super().__init__(file)
         self._read = modules
+        self._left = left
+        self._fresh: dict[int, dict[str, Any]] = {}  # globals by the id of those they stand for
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, types.ModuleType) and not installed(value.__name__):
             names = self._read.get(value.__name__, ())
-            content = {n: getattr(value, n) for n in sorted(names) if hasattr(value, n)}
+            left = self._left.get(id(vars(value)), Leftovers())
+            content = {
+                n: left.before(n, getattr(value, n)) for n in sorted(names) if hasattr(value, n)
+            }
             return types.ModuleType, (value.__name__,), content, None, None, _fill
+        if isinstance(value, types.FunctionType) and id(value.__globals__) in self._left:
+            return super().reducer_override(self._before(value))
         if isinstance(value, _CACHED):
             return _cached, (value.__wrapped__, value.cache_parameters())
         return super().reducer_override(value)
+
+    def _before(self, f: types.FunctionType) -> types.FunctionType:
+        """Return a function that reads its globals as they were before any call."""
+        known = f.__globals__
+        if id(known) not in self._fresh:
+            left = self._left[id(known)]
+            fresh = {name: left.before(name, known[name]) for name in left.names if name in known}
+            self._fresh[id(known)] = {**known, **fresh}
+        copy = types.FunctionType(
+            f.__code__, self._fresh[id(known)], f.__name__, f.__defaults__, f.__closure__
+        )
+        copy.__kwdefaults__ = f.__kwdefaults__
+        copy.__dict__.update(f.__dict__)
+        for name in ("__qualname__", "__module__", "__doc__", "__annotations__"):
+            setattr(copy, name, getattr(f, name))
+        return copy
 
 
 def _fill(module: types.ModuleType, content: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ name, comments, docstrings and annotations do not count.
 - A lambda and a decorated function are what they are: code, and what they enclose.
 - A name that is neither a global nor built in counts by its name only, as does a global
   that tells where a module lies (``__file__``).
+- A global that the function itself assigns or fills (a model made at the first call, a cache, a
+  counter) counts as it was before the first call: see `tilevision.fingerprint.leftovers`.
 - A function imported while another one runs is not seen, so importing the user's own
   modules there is refused.
 - What a function reads from disk or network is not seen. Whoever does so passes
@@ -24,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.errors import ModelError
+from tilevision.fingerprint.leftovers import Leftovers
 from tilevision.fingerprint.provenance import installed, version
 from tilevision.fingerprint.walk import Walk
 
 __all__ = [
+    "Leftovers",
     "Walk",
     "fingerprint_file",
     "fingerprint_function",

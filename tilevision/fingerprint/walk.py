@@ -25,6 +25,7 @@ from tilevision.errors import ModelError
 from tilevision.fingerprint.bytecode import Names, names, used_constants
 from tilevision.fingerprint.instances import CONTAINERS, PLAIN, readable, state, wrapped
 from tilevision.fingerprint.leaves import frame, leaf
+from tilevision.fingerprint.leftovers import Leftovers, leftovers
 from tilevision.fingerprint.provenance import by_name, importable, installed, version
 
 __all__ = ["Walk"]
@@ -61,11 +62,14 @@ class Walk:
         The user's modules that functions and classes were found in.
     modules : mapping of str to set of str
         The user's modules that were read as modules, and the names read from them.
+    leftovers : mapping of int to Leftovers
+        What its functions leave behind in globals, by the id of these; no part of its identity.
     """
 
     def __init__(self, strict: bool = True) -> None:
         self.owners: set[str] = set()
         self.modules: dict[str, set[str]] = {}
+        self.leftovers: dict[int, Leftovers] = {}
         self._strict = strict
         self._hash = hashlib.sha256()
         self._numbers: dict[int, int] = {}
@@ -81,6 +85,7 @@ class Walk:
             If something it depends on has no known identity.
         """
         self._emit("python", *sys.version_info[:2])
+        self.leftovers = leftovers(value)
         try:
             self._value(value, where)
             while self._queue:
@@ -185,7 +190,7 @@ class Walk:
         if root not in namespace:  # its name says it all
             self._emit("builtin" if hasattr(builtins, root) else "undefined")
             return
-        value = namespace[root]
+        value = self._before(namespace, root)
         path = root
         while attributes and isinstance(value, types.ModuleType) and not installed(value.__name__):
             name = attributes.pop(0)
@@ -194,8 +199,14 @@ class Walk:
                 self._emit("undefined")
                 return
             self.modules.setdefault(value.__name__, set()).add(name)
-            value = getattr(value, name)
+            value = self._before(vars(value), name)
         self._value(value, f"global '{path}', which {where} reads,")
+
+    def _before(self, namespace: dict[str, Any], name: str) -> Any:
+        """Return a global as the functions of this walk find it in a fresh process."""
+        value = namespace.get(name)
+        left = self.leftovers.get(id(namespace))
+        return value if left is None else left.before(name, value)
 
     def _module(self, module: types.ModuleType, where: str) -> None:
         name = module.__name__
