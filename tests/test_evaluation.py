@@ -93,7 +93,7 @@ def test_the_image_is_chosen_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("gone.csv", None, "there is no file"),
+        ("gone.csv", None, "There is no file"),
         ("a.txt", "x", "no kind of truth"),
         ("a.json", "{", "cannot be read as truth"),
         ("a.json", "{}", "neither COCO"),

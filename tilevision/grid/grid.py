@@ -65,8 +65,8 @@ class Grid:
         by_count = self.rows is not None or self.cols is not None
         if by_count + (self.tile is not None) + (self.quadtree is not None) != 1:
             raise GridError(
-                "a grid is given by rows and cols or by a tile size, not both and not neither: "
-                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()"
+                "A grid is given by rows and cols or by a tile size, not both and not neither: "
+                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()."
             )
         check_overlap(self.overlap)
         if self.quadtree is not None:
@@ -80,8 +80,8 @@ class Grid:
             check_whole("tile size", side)
             if overlap_pixels(self.overlap, side) >= side:
                 raise GridError(
-                    f"overlap {self.overlap} is not smaller than the tile ({side} px); "
-                    "lower the overlap or raise the tile"
+                    f"Overlap {self.overlap} is not smaller than the tile ({side} px); "
+                    "lower the overlap or raise the tile."
                 )
 
     @classmethod
@@ -171,8 +171,8 @@ class Grid:
         if isinstance(value, (tuple, list)) and len(value) == 2:
             return cls(rows=value[0], cols=value[1])
         raise GridError(
-            f"grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
-            "a tile size in pixels as 640, 'adaptive', or a tv.Grid"
+            f"Grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
+            "a tile size in pixels as 640, 'adaptive', or a tv.Grid."
         )
 
     def tiles(self, size: Size, scale: float = 1.0) -> tuple[Tile, ...]:
@@ -199,9 +199,9 @@ class Grid:
         """
         width, height = size
         if width < 1 or height < 1:
-            raise GridError(f"the image is {width}×{height} px; there is nothing to cut")
+            raise GridError(f"The image is {width}×{height} px; there is nothing to cut.")
         if not (scale > 0 and math.isfinite(scale)):
-            raise GridError(f"scale {scale} is not a positive number")
+            raise GridError(f"Scale {scale} is not a positive number.")
         if self.quadtree is not None:
             return self.quadtree.tiles(size, scale, self.overlap)
         if self.tile is not None:

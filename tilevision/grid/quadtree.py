@@ -46,23 +46,23 @@ class Quadtree:
         check_whole("max_tile", self.max_tile)
         if self.min_tile > self.max_tile:
             raise GridError(
-                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)"
+                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)."
             )
         number = isinstance(self.detail, (int, float)) and not isinstance(self.detail, bool)
         if self.detail is None or callable(self.detail):
             return
         if not number or not 0 <= float(self.detail) < math.inf:
             raise GridError(
-                f"detail is {self.detail!r:.60}; give the edge strength from which a place counts "
-                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail"
+                f"Detail is {self.detail!r:.60}; give the edge strength from which a place counts "
+                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail."
             )
 
     def check_overlap(self, overlap: Overlap) -> None:
         """Refuse an overlap that leaves nothing of the smallest tile."""
         if overlap_pixels(overlap, self.min_tile) >= self.min_tile:
             raise GridError(
-                f"overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
-                "overlap or raise min_tile"
+                f"Overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
+                "overlap or raise min_tile."
             )
 
     def fitted(self, picture: Picture) -> Quadtree:
@@ -81,8 +81,8 @@ class Quadtree:
         """
         if self.found is None:
             raise GridError(
-                "an adaptive grid follows a picture and has seen none; call grid.fitted(source) "
-                "first, or give it detail as an array"
+                "An adaptive grid follows a picture and has seen none; call grid.fitted(source) "
+                "first, or give it detail as an array."
             )
         cells = self._cells(size, scale, overlap, self.found.marked())
         order = np.lexsort((cells[:, 0], cells[:, 1]))
@@ -135,7 +135,7 @@ class Quadtree:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         if callable(self.detail):
-            raise GridError("a function cannot be stored; call grid.fitted(source) first")
+            raise GridError("A function cannot be stored; call grid.fitted(source) first.")
         return {
             "min_tile": self.min_tile,
             "max_tile": self.max_tile,
@@ -155,7 +155,7 @@ def _exact(overlap: Overlap, side: int) -> float:
 
 
 def _any_marked(cells: Index, size: Size, total: Index) -> Mask:
-    """Say ``(n,)`` which cells reach into a marked place; `total` sums the map from its corner."""
+    """Return a mask ``(n,)`` of cells with a marked place; `total` is the summed map."""
     shape = np.array([total.shape[1] - 1, total.shape[0] - 1])
     c0, r0 = (cells[:, :2] * shape // size).T
     c1, r1 = (-(-cells[:, 2:] * shape // size)).T

@@ -32,18 +32,18 @@ def check_overlap(overlap: Overlap) -> None:
     if isinstance(overlap, str):
         if re.fullmatch(r"\d+px", overlap):
             return
-        raise GridError(f"overlap {overlap!r} is not understood; give 0.2 or '64px'")
+        raise GridError(f"Overlap {overlap!r} is not understood; give 0.2 or '64px'.")
     if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
         raise GridError(
-            f"overlap {overlap!r} is not a fraction from 0 up to (not including) 1; "
-            "give 0.2, or pixels as '64px'"
+            f"Overlap {overlap!r} is not a fraction from 0 up to (not including) 1; "
+            "give 0.2, or pixels as '64px'."
         )
 
 
 def check_whole(name: str, value: Any) -> None:
     """Refuse what is no whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise GridError(f"{name} is {value!r}; give a whole number of 1 or more")
+        raise GridError(f"{name} is {value!r}; give a whole number of 1 or more.")
 
 
 def spans_by_tile(length: int, side: int, overlap: Overlap, scale: float) -> list[tuple[int, int]]:
@@ -63,7 +63,7 @@ def spans_by_count(
     """Cut `length` image pixels into `count` equal spans, evenly spread."""
     if count > length:
         raise GridError(
-            f"{name} is {count}, but the image has only {length} pixels that way; lower {name}"
+            f"{name} is {count}, but the image has only {length} pixels that way; lower {name}."
         )
     if count == 1:
         return [(0, length)]
@@ -74,8 +74,8 @@ def spans_by_count(
         span = math.ceil(length / (count - (count - 1) * overlap))
     if length - span < count - 1:
         raise GridError(
-            f"overlap {overlap} leaves no room for {count} {name} on {length} pixels; "
-            f"lower the overlap or {name}"
+            f"Overlap {overlap} leaves no room for {count} {name} on {length} pixels; "
+            f"lower the overlap or {name}."
         )
     return [
         (start, start + span)
