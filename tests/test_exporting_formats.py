@@ -238,7 +238,7 @@ def test_a_format_can_be_asked_for_by_name(tmp_path):
     """Where suffixes collide the name decides; a name nobody knows lists those known."""
     assert "<annotation>" in result_of().save(tmp_path / "a.xml", format="voc").read_text("utf-8")
     assert "<image " in result_of().save(tmp_path / "b.xml", format="cvat").read_text("utf-8")
-    with pytest.raises(RunError, match=r"There is no format 'pascal'; give one of csv, .* voc"):
+    with pytest.raises(RunError, match=r"There is no format 'pascal'; choose from csv, .* voc"):
         destination(tmp_path / "c.xml", "pascal")
 
 

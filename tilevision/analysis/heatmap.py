@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 
 __all__ = ["Heatmap", "heatmap"]
@@ -55,7 +55,7 @@ class Heatmap:
             If there is no such class.
         """
         if label not in self.labels:
-            raise RunError(
+            raise RunArgumentError(
                 f"There is no class {label!r:.60}; there are {', '.join(self.labels[:20])}."
             )
         chosen: NDArray[np.float32] = self.values[self.labels.index(label)]
@@ -94,11 +94,11 @@ def heatmap(
     if cell is None:
         cell = max(1.0, float((boxes[:, 2:] - boxes[:, :2]).min()) / _CELLS_A_TILE)
     if not 0 < cell < np.inf:
-        raise RunError(f"The cell of a heatmap is {cell!r}; give its side in image pixels.")
+        raise RunArgumentError(f"The cell of a heatmap is {cell!r}; give its side in image pixels.")
     labels = tuple(sorted({name for found in seen for name in found.findings.tile_scores}))
     columns, rows = (max(1, int(np.ceil(side))) for side in _in_cells(np.array(size), cell))
     if columns * rows * len(labels) > _LARGEST:
-        raise RunError(
+        raise RunArgumentError(
             f"A heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
             "give a larger cell."
         )

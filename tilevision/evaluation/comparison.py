@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision.checks import share
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.findings import Findings
@@ -120,8 +121,7 @@ def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:
     RunError
         If the images differ in size, or `iou` is not above 0 and at most 1.
     """
-    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise RunError(f"iou is {iou!r}; give a number above 0, up to 1.")
+    share("iou", iou, zero=False)
     if a.source.size != b.source.size:
         raise RunError(
             f"The images differ in size, {a.source.size} and {b.source.size}; "

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.georeference import Georeference
+from tilevision.checks import share
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.evaluation.truth import read_truth
@@ -94,8 +95,7 @@ def evaluate(
     RunError
         If `iou` is out of range, or pycocotools is missing.
     """
-    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise RunError(f"iou is {iou!r}; give a number above 0, up to 1.")
+    share("iou", iou, zero=False)
     place = Georeference.of(result.source.metadata)
     true, found = read_truth(truth, result.name, place), result.findings
     if class_agnostic:

@@ -15,7 +15,8 @@ import numpy as np
 from tilevision.analysis.account import TileRow
 from tilevision.analysis.categories import category_numbers, positions
 from tilevision.analysis.tables import class_numbers
-from tilevision.errors import Failure, RunError, SourceError
+from tilevision.checks import whole
+from tilevision.errors import Failure, RunArgumentError, SourceError
 from tilevision.exporting.coco import annotation
 from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
@@ -113,8 +114,8 @@ def uncertainty(findings: Findings) -> float:
 def _chosen(result: ResultData, which: Choice, limit: int | None) -> list[tuple[TileRow, Findings]]:
     """Return the tiles to write, by place, with their findings in the tile's frame."""
     wanted = _rule(which)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise RunError(f"limit is {limit!r}; give a whole number of 1 or more, or leave it out.")
+    if limit is not None:
+        limit = whole("limit", limit)
     kept = [(row, found) for row, found in _tiles(result) if wanted(row, found)]
     if limit is not None:
         kept.sort(key=lambda pair: (-uncertainty(pair[1]), pair[0].tile))
@@ -130,7 +131,7 @@ def _rule(which: Choice) -> Callable[[TileRow, Findings], bool]:
         "all": lambda row, _: row.status != TileStatus.SKIPPED,
     }
     if which not in rules:
-        raise RunError(
+        raise RunArgumentError(
             f"which={which!r} is not understood; give {', '.join(map(repr, rules))} or a function "
             "of a tile's row and findings."
         )
@@ -141,7 +142,7 @@ def _asked(which: Callable[[TileRow, Findings], bool], row: TileRow, found: Find
     try:
         return bool(which(row, found))
     except Exception as error:
-        raise RunError(
+        raise RunArgumentError(
             f"which= failed for tile {row.tile.id}: {Failure.of(error)}; it is called as "
             "which(row, findings) and says whether to take that tile."
         ) from error

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.georeference import Georeference
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError
 from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
 from tilevision.exporting.statement import statement
 from tilevision.exporting.textstreams import stream_json
@@ -68,7 +68,7 @@ def write(
         write_qupath(result, stream, origin=origin, object_type=object_type, ids=ids)
         return
     if origin is not None or object_type != "detection" or ids:
-        raise RunError(
+        raise RunArgumentError(
             f"origin=, object_type= and ids= are for QuPath, and {result.name} is written in "
             "degrees, since it has a CRS; give format='qupath'."
         )
@@ -174,7 +174,7 @@ def write_qupath(
         If an option makes no sense.
     """
     if object_type not in _KINDS:
-        raise RunError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
+        raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
     corner = _corner(result) if origin is None else _checked(origin)
     named = "the top left corner" if corner == (0, 0) else f"{corner[0]:g}, {corner[1]:g}"
     head = {
@@ -197,7 +197,7 @@ def _checked(origin: Any) -> tuple[float, float]:
     try:
         x, y = (float(value) for value in origin)
     except (TypeError, ValueError):
-        raise RunError(f"origin is {origin!r}; give x, y in pixels.") from None
+        raise RunArgumentError(f"origin is {origin!r}; give x, y in pixels.") from None
     return x, y
 
 

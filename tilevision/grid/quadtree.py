@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import GridError
+from tilevision.checks import whole
+from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
-from tilevision.grid.spans import Overlap, check_whole, overlap_pixels
+from tilevision.grid.spans import Overlap, overlap_pixels
 from tilevision.grid.tile import Size, Tile
 
 __all__ = ["Quadtree"]
@@ -42,17 +43,17 @@ class Quadtree:
     found: DetailMap | None = None
 
     def __post_init__(self) -> None:
-        check_whole("min_tile", self.min_tile)
-        check_whole("max_tile", self.max_tile)
+        whole("min_tile", self.min_tile, GridArgumentError)
+        whole("max_tile", self.max_tile, GridArgumentError)
         if self.min_tile > self.max_tile:
-            raise GridError(
+            raise GridArgumentError(
                 f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)."
             )
         number = isinstance(self.detail, (int, float)) and not isinstance(self.detail, bool)
         if self.detail is None or callable(self.detail):
             return
         if not number or not 0 <= float(self.detail) < math.inf:
-            raise GridError(
+            raise GridArgumentError(
                 f"Detail is {self.detail!r:.60}; give the edge strength from which a place counts "
                 "as detailed (0 to 1), an array (h, w), or a function of a thumbnail."
             )
@@ -60,8 +61,8 @@ class Quadtree:
     def check_overlap(self, overlap: Overlap) -> None:
         """Refuse an overlap that leaves nothing of the smallest tile."""
         if overlap_pixels(overlap, self.min_tile) >= self.min_tile:
-            raise GridError(
-                f"Overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
+            raise GridArgumentError(
+                f"overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
                 "overlap or raise min_tile."
             )
 
@@ -76,11 +77,11 @@ class Quadtree:
 
         Raises
         ------
-        GridError
+        GridArgumentError
             If no picture was seen yet.
         """
         if self.found is None:
-            raise GridError(
+            raise GridArgumentError(
                 "An adaptive grid follows a picture and has seen none; call grid.fitted(source) "
                 "first, or give it detail as an array."
             )
@@ -135,7 +136,7 @@ class Quadtree:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         if callable(self.detail):
-            raise GridError("A function cannot be stored; call grid.fitted(source) first.")
+            raise GridArgumentError("A function cannot be stored; call grid.fitted(source) first.")
         return {
             "min_tile": self.min_tile,
             "max_tile": self.max_tile,
