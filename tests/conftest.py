@@ -1,12 +1,32 @@
 """What several test files share."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from labs import lab, page  # noqa: F401 - fixtures
+
+if TYPE_CHECKING:
+    from tilevision.cluster import LocalCluster
+
+# The tests start hundreds of processes; without bytecode each would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A shell starts background jobs with Ctrl-C ignored, and all their processes inherit that: what
+# is interrupted here, and by whom, is for the tests to decide.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -43,11 +63,18 @@ def spots() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """Two workers behind the current Dask client, started once; runs use it by default."""
-    from distributed import Client
-
+def two_workers() -> "Iterator[LocalCluster]":
+    """A cluster of two workers, started once; no run finds it without a client of its own."""
     from tilevision.cluster import local_cluster
 
-    with local_cluster(workers=2) as ours, Client(ours.client.scheduler.address):
+    with local_cluster(workers=2) as ours:
+        yield ours
+
+
+@pytest.fixture
+def cluster(two_workers: "LocalCluster") -> Iterator[None]:
+    """Two workers behind the current Dask client, for this test alone; runs use it by default."""
+    from distributed import Client
+
+    with Client(two_workers.client.scheduler.address):
         yield

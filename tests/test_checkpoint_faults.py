@@ -339,6 +339,7 @@ with Checkpoint.open(folder) as checkpoint:
 """
 
 
+@pytest.mark.slow
 def test_processes_may_create_and_use_one_checkpoint_together(tmp_path):
     """Four open a folder that is not there yet, at once: each commit of each is kept."""
     folder, gate = tmp_path / "ck", tmp_path / "gate"

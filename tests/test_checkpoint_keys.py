@@ -34,6 +34,7 @@ print(stage_key("moderation", {"a": {"x", "y"} and [1, 2.5], "b": "ü"}))
 """
 
 
+@pytest.mark.slow
 def test_keys_do_not_depend_on_process_or_hash_seed():
     """A restart finds what the last process stored; the order of a dict does not matter."""
     found = set()

@@ -334,8 +334,8 @@ def test_strict_retries_and_report_of_a_real_run(elsewhere) -> None:
     page = Path("perf.html").read_text()
     assert "bokeh" in page
     assert "Dask Performance Report" in page
-    followed = _shell("runs", "--follow", list_runs(".tilevision")[0].id)
-    assert followed.returncode == 3
+    followed = _call("runs", "--follow", list_runs(".tilevision")[0].id)
+    assert followed.exit_code == 3
     assert "failed after 2 attempts: ValueError: too dark for me" in followed.stdout
 
 

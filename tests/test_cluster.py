@@ -95,7 +95,7 @@ def script(tmp_path: Path) -> Iterator[Callable[[str], Script]]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with local_cluster(2) as running:
+    with dask.config.set({"distributed.scheduler.worker-ttl": "77 s"}), local_cluster(2) as running:
         yield running
 
 
@@ -196,20 +196,22 @@ def test_a_nanny_that_dies_is_replaced(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.slow
-def test_configuration_reaches_scheduler_and_workers() -> None:
+def test_configuration_reaches_scheduler_and_workers(cluster: LocalCluster) -> None:
     """Dask settings of the client hold in the scheduler and in the workers."""
-    with dask.config.set({"distributed.scheduler.worker-ttl": "77 s"}), local_cluster(1) as cluster:
 
-        def setting() -> str:
-            return str(dask.config.get("distributed.scheduler.worker-ttl"))
+    def setting() -> str:
+        return str(dask.config.get("distributed.scheduler.worker-ttl"))
 
-        assert cluster.client.run_on_scheduler(setting) == "77 s"
-        assert set(cluster.client.run(setting).values()) == {"77 s"}
+    assert cluster.client.run_on_scheduler(setting) == "77 s"
+    assert set(cluster.client.run(setting).values()) == {"77 s"}
 
 
 @pytest.mark.slow
 def test_a_lost_scheduler_is_noticed_and_rebuilt() -> None:
-    """A killed scheduler shows at once; rebuilding gives a working cluster, without leftovers."""
+    """A killed scheduler shows at once; rebuilding gives a working cluster, without leftovers.
+
+    Closed, it is not alive and has taken its temporary folder along; closing again is harmless.
+    """
     with local_cluster(1) as cluster:
         scheduler = psutil.Process(cluster.client.run_on_scheduler(os.getpid))
         nanny = psutil.Process(next(iter(cluster.client.run(os.getppid).values())))
@@ -219,6 +221,10 @@ def test_a_lost_scheduler_is_noticed_and_rebuilt() -> None:
         assert cluster.alive
         assert cluster.client.submit(sum, [1, 2]).result() == 3
         wait_until(lambda: not nanny.is_running(), "the old nanny is gone")
+        local = cluster.client.run(lambda dask_worker: dask_worker.local_directory)
+    cluster.close()  # again
+    assert not cluster.alive
+    wait_until(lambda: not Path(next(iter(local.values()))).exists(), "the folder is gone")
     with pytest.raises(ClusterError, match="was closed"):
         cluster.rebuild()
 
@@ -243,19 +249,6 @@ def test_a_fork_of_the_client_may_end(cluster: LocalCluster) -> None:
     os.waitpid(child, 0)
     assert cluster.alive
     assert cluster.client.submit(sum, [1, 2], pure=False).result() == 3
-
-
-@pytest.mark.slow
-def test_closing_leaves_no_folder_and_closing_again_is_harmless() -> None:
-    """A closed cluster is not alive and has taken its temporary folder along."""
-    cluster = local_cluster(1)
-    folder = Path(next(iter(cluster.client.run(os.getcwd).values())))
-    local = cluster.client.run(lambda dask_worker: dask_worker.local_directory)
-    cluster.close()
-    cluster.close()
-    assert not cluster.alive
-    assert folder.exists()
-    wait_until(lambda: not Path(next(iter(local.values()))).exists(), "the folder is gone")
 
 
 # A user's cluster ------------------------------------------------------------------------
@@ -310,7 +303,11 @@ def empty_shelf() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("empty_shelf")
 def test_the_shared_cluster_is_started_once() -> None:
-    """A second run borrows the cluster of the first; a dead one is started anew."""
+    """A second run borrows the cluster of the first; a dead one is started anew.
+
+    Asking for another size while it is in use gets a cluster of its own, which is closed after
+    use; once it is free, the shared one is replaced by one of that size.
+    """
     with shared_cluster(1) as first:
         address = first.client.scheduler.address
     with shared_cluster(1) as second, shared_cluster() as third:
@@ -319,19 +316,12 @@ def test_the_shared_cluster_is_started_once() -> None:
     wait_until(lambda: not second.alive, "the loss is noticed")
     with shared_cluster(1) as fourth:
         assert fourth.alive and fourth.client.scheduler.address != address
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("empty_shelf")
-def test_another_number_of_workers_never_disturbs_a_run() -> None:
-    """Asking for another size while the cluster is in use gets a cluster of its own."""
-    with shared_cluster(1) as first:
-        with shared_cluster(2) as second:
-            assert len(second.workers()) == 2
-        assert not second.alive
-        assert first.alive and len(first.workers()) == 1
-    with shared_cluster(2) as third:
-        assert len(third.workers()) == 2 and not first.alive
+        with shared_cluster(2) as fifth:
+            assert len(fifth.workers()) == 2
+        assert not fifth.alive
+        assert fourth.alive and len(fourth.workers()) == 1
+    with shared_cluster(2) as sixth:
+        assert len(sixth.workers()) == 2 and not fourth.alive
 
 
 @pytest.mark.slow
@@ -364,7 +354,7 @@ def test_edited_modules_reach_the_workers(tmp_path: Path, monkeypatch: pytest.Mo
 PLAIN = """
 from tilevision.cluster import local_cluster
 import beside
-cluster = local_cluster(2)
+cluster = local_cluster(1)
 print(cluster.client.submit(beside.answer, 6).result(), flush=True)
 """
 
@@ -385,14 +375,14 @@ def test_nothing_survives_a_killed_client(tmp_path: Path, script: Callable[[str]
         """
         import time
         from tilevision.cluster import local_cluster
-        cluster = local_cluster(2)
+        cluster = local_cluster(1)
         print(cluster._folder, flush=True)
         stuck = cluster.client.submit(time.sleep, 600)
         time.sleep(600)
         """
     )
     folder = Path(one.line())
-    assert len(one.living()) >= 6  # the script, the scheduler, two nannies, two workers
+    assert len(one.living()) >= 4  # the script, the scheduler, a nanny, a worker
     one.process.kill()
     wait_until(lambda: not one.living(), "all processes are gone")
     wait_until(lambda: not folder.exists(), "the folder is gone")
@@ -405,7 +395,7 @@ def test_ctrl_c_reaches_only_the_client(script: Callable[[str], Script]) -> None
         """
         import os, sys
         from tilevision.cluster import local_cluster
-        cluster = local_cluster(2)
+        cluster = local_cluster(1)
         before = cluster.client.run(os.getpid)
         try:
             print("up", flush=True)
@@ -427,7 +417,7 @@ def test_deaths_are_not_reported_on_the_terminal(script: Callable[[str], Script]
         """
         import os, time
         from tilevision.cluster import local_cluster
-        cluster = local_cluster(2)
+        cluster = local_cluster(1)
         doomed = cluster.client.submit(os._exit, 3)
         print(type(doomed.exception()).__name__, flush=True)
         os.kill(cluster.client.run_on_scheduler(os.getpid), 9)

@@ -89,7 +89,7 @@ def test_a_run_on_a_full_disk_pauses_and_goes_on(tmp_path: Path, by_hand: bool) 
     """One error naming folder and space; all acknowledged readable; then as a clean run."""
     with drills_disk.small_disk(24) as disk:
         drills_disk.disk_drill(
-            tmp_path, disk, rows=8, cols=20, kilobytes=30, free=4, by_hand=by_hand
+            tmp_path, disk, rows=8, cols=10, kilobytes=30, free=2, by_hand=by_hand
         )
 
 
@@ -129,9 +129,9 @@ def project(tmp_path: Path) -> Path:
 def test_the_shell_says_how_to_go_on_from_a_full_disk(project: Path) -> None:
     """Exit code 1, the error and the resume line, no traceback; the same again goes on."""
     with drills_disk.small_disk(24) as disk:
-        (disk / "ballast").write_bytes(b"\0" * 20 * 2**20)
-        words = ["run", "numbered.tif", "--model", "wordy.py:verbose", "--grid", "8x20"]
-        words += ["--overlap", "0", "--merge", "none", "--workers", "2", "--quiet"]
+        (disk / "ballast").write_bytes(b"\0" * 22 * 2**20)
+        words = ["run", "numbered.tif", "--model", "wordy.py:verbose", "--grid", "5x16"]
+        words += ["--overlap", "0", "--merge", "none", "--workers", "1", "--quiet"]
         words += ["--checkpoint", str(disk / "kept"), "--out", "out.json"]
         full = shell(*words, cwd=project)
         assert full.returncode == 1, full.stderr

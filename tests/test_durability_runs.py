@@ -22,12 +22,12 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
 
     The script has no ``__main__`` guard and its model in a file beside it; no process is left.
     """
-    drills.kill_drill(tmp_path, rows=12, cols=20, kills=2, window=16, seconds=0.01, seed=5)
+    drills.kill_drill(tmp_path, rows=6, cols=12, kills=2, window=8, seconds=0.01, seed=5)
 
 
 def test_workers_killed_time_and_again_cost_no_tile(tmp_path: Path) -> None:
     """With a single attempt allowed, every tile completes: no death is charged to any."""
-    figures = drills_cluster.workers_drill(tmp_path, rows=9, cols=10, every=1.2, seed=1)
+    figures = drills_cluster.workers_drill(tmp_path, rows=6, cols=10, every=1.2, seed=1)
     assert figures["workers killed"] >= 2
 
 
@@ -49,13 +49,13 @@ def test_a_hanging_tile_fails_alone_on_a_cluster_of_the_users(tmp_path: Path) ->
 def test_a_service_that_fails_one_in_five_costs_no_tile(tmp_path: Path) -> None:
     """429, 500, hangs, garbage: all tiles complete, within the quota, which is used again later."""
     drills.http_drill(
-        tmp_path, rows=8, cols=20, quota=6, seconds=0.2, timeout=0.8, retry_after="0.3"
+        tmp_path, rows=6, cols=12, quota=6, seconds=0.2, timeout=0.8, retry_after="0.3"
     )
 
 
 def test_many_tiles_take_little_memory_and_are_restored_at_once(tmp_path: Path) -> None:
     """A few kilobytes a tile, all of it the result's; a finished run opens without the model."""
-    drills_many.many_drill(tmp_path, rows=60, cols=100)
+    drills_many.many_drill(tmp_path, rows=40, cols=60)
 
 
 DROPPED = """

@@ -289,6 +289,7 @@ def test_memory_for_boxes_is_bounded_and_shared_fairly():
     assert kept[0] == boxes(256)[: len(kept[0])]
 
 
+@pytest.mark.slow
 def test_more_tiles_than_boxes_keep_an_even_sample():
     """A late listener of a huge run sees boxes all over the image, not none."""
     bus = Bus()

@@ -238,7 +238,7 @@ def test_a_format_can_be_asked_for_by_name(tmp_path):
     """Where suffixes collide the name decides; a name nobody knows lists those known."""
     assert "<annotation>" in result_of().save(tmp_path / "a.xml", format="voc").read_text("utf-8")
     assert "<image " in result_of().save(tmp_path / "b.xml", format="cvat").read_text("utf-8")
-    with pytest.raises(RunError, match=r"There is no format 'pascal'; choose from csv, .* voc"):
+    with pytest.raises(RunError, match=r"format 'pascal' is not known; give one of csv, .* voc"):
         destination(tmp_path / "c.xml", "pascal")
 
 
@@ -247,7 +247,7 @@ def test_an_option_nobody_knows_is_refused(tmp_path):
     for name, says in (("a.voc.xml", "it has none"), ("a.qupath.geojson", "it knows origin, obj")):
         with pytest.raises(RunError, match=f"has no option 'orgin'; {says}"):
             result_of().save(tmp_path / name, orgin=(0, 0))
-    with pytest.raises(RunError, match="object_type is 'cell'"):
+    with pytest.raises(RunError, match="object_type 'cell' is not known"):
         result_of().save(tmp_path / "a.geojson", object_type="cell")
     assert list(tmp_path.iterdir()) == []
 
@@ -301,7 +301,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path):
 
 def test_a_system_error_while_writing_is_one_clear_line(tmp_path):
     """What the system refuses (here a name too long) is a RunError, and leaves nothing."""
-    with pytest.raises(RunError, match=r"Cannot write .*name too long"):
+    with pytest.raises(RunError, match=r"cannot write .*name too long"):
         result_of().save(tmp_path / f"{'x' * 300}.json")
     assert list(tmp_path.iterdir()) == []
 
@@ -316,7 +316,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = result_of().save(tmp_path / "out.csv")
     before = path.read_bytes()
     monkeypatch.setitem(exporting.FORMATS, "csv", Format(".csv", break_off))
-    with pytest.raises(RunError, match=r"Cannot write .*out\.csv: No space left on device"):
+    with pytest.raises(RunError, match=r"cannot write .*out\.csv: No space left on device"):
         result_of().save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -331,8 +331,8 @@ def test_files_get_the_permissions_of_any_other(tmp_path):
 
 @pytest.mark.parametrize("suffix", HOLDING)
 def test_detections_are_written_one_by_one(tmp_path, suffix):
-    """Writing 5,000 detections takes a fraction of the memory that they take as objects."""
-    n = 5_000
+    """Writing 2,000 detections takes a fraction of the memory that they take as objects."""
+    n = 2_000
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 190, (n, 2))
     crowd = Findings(np.hstack([corner, corner + 4]), rng.random(n), ["a"] * n)
@@ -343,7 +343,7 @@ def test_detections_are_written_one_by_one(tmp_path, suffix):
     _saved(result, tmp_path, "out", suffix)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2.5e6
+    assert peak < 1e6
 
 
 _MEASURE = """

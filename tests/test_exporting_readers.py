@@ -151,6 +151,7 @@ def test_yolo_cuts_what_lies_beyond_the_image(tmp_path):
     np.testing.assert_allclose(row[1:], [0.025, 290 / 300, 0.05, 20 / 300], atol=1e-8)
 
 
+@pytest.mark.slow
 def test_ultralytics_reads_yolo(tmp_path, monkeypatch):
     """The dataset reader of Ultralytics finds the boxes and the turned ones."""
     pytest.importorskip("ultralytics", reason="ultralytics is no test dependency: too heavy")

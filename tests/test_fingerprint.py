@@ -95,6 +95,7 @@ def of(source: str, **kwargs: str) -> str:
     return fingerprint_function(define(source, **kwargs))
 
 
+@pytest.mark.slow
 def test_same_in_every_process():
     """Hash seeds, processes and file names change nothing."""
     script = (
@@ -326,6 +327,7 @@ def test_user_modules_are_told_from_libraries():
     assert not any(map(installed, ("__main__", "no_such_module_anywhere", __name__, None)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["skimage", "PIL", "dateutil", "numpy"])
 def test_a_version_does_not_hang_on_what_was_imported(monkeypatch, module):
     """One who imports a library first, for another reason, has the same work restored."""
@@ -364,6 +366,7 @@ def shown(value: object) -> str:
     return repr(value)
 
 
+@pytest.mark.slow
 @given(plain, plain)
 def test_plain_values_are_told_apart(a, b):
     """Two values have one fingerprint exactly when they are the same to the last type."""

@@ -214,7 +214,7 @@ def test_what_makes_no_sense_is_one_line(arguments: dict[str, Any]) -> None:
 
 def test_a_function_that_returns_no_map_is_one_line() -> None:
     """What the user's function made of the thumbnail is checked as an array is."""
-    with pytest.raises(GridError, match=r"Detail is .* of shape"):
+    with pytest.raises(GridError, match=r"detail is .* of shape"):
         Grid.adaptive(detail=lambda pixels: pixels).fitted(Picture(_textured()))
 
 
@@ -251,6 +251,7 @@ def test_damaged_detail_is_one_line(bits: Any) -> None:
         Grid.from_dict(raw)
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_same_tiles() -> None:
     """The same picture gives the same tiles in a fresh interpreter."""
     code = (

@@ -318,6 +318,7 @@ print(found.boxes.tolist())
 """
 
 
+@pytest.mark.slow
 def test_helpers_beside_the_script_travel(tmp_path):
     """Workers need not have the user's files: nested modules, classes and caches go along."""
     beside = tmp_path / "beside"

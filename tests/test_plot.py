@@ -183,6 +183,7 @@ def test_every_shape_of_image_can_be_drawn(shape: tuple[int, ...]) -> None:
     assert len(figure._repr_jpeg_()) > 1000
 
 
+@pytest.mark.slow
 def test_drawing_leaves_pyplot_alone() -> None:
     """No global figure is made, so nothing leaks and no backend is chosen for the user."""
     code = (

@@ -16,6 +16,7 @@ from tilevision.seams import merge, overlap_check, seam_bias
 NAMES = ["mixed", "crowd", "elongated", "nested"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_seam_bias_is_near_zero_for_seam_and_not_for_the_others(name: str) -> None:
     """Seam leaves the bias that the scene itself has by chance; none and nms add to it."""
@@ -46,12 +47,13 @@ def test_seam_bias_sees_loss() -> None:
     assert bias.high < 0
 
 
+@pytest.mark.slow
 def test_the_interval_holds_what_is_true_most_of_the_time() -> None:
     """For objects strewn at random, at least 16 of 20 intervals hold 0."""
     tiles = Grid.by_tile(400, 0.2).tiles((2000, 2000))
     held = 0
     for seed in range(20):
-        corner = np.random.default_rng(seed).uniform(0, 1980, (600, 2))
+        corner = np.random.default_rng(seed).uniform(0, 1980, (300, 2))
         held += not seam_bias(Findings(np.hstack([corner, corner + 20])), tiles).visible
     assert held >= 16
 

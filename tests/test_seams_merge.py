@@ -83,22 +83,24 @@ def test_an_object_seen_whole_keeps_that_box(seed: int, overlap: float) -> None:
             assert (np.abs(merged.boxes - box).max(axis=1) < 1e-9).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overlap"),
     [(name, overlap) for name in scenes.SCENES for overlap in (0.1, 0.2)],
 )
 def test_perfect_observers_are_counted_right(name: str, overlap: float) -> None:
     """With overlap and perfect tiles, F1 is 0.99 or more and the count within 1 %."""
-    scene = scenes.SCENES[name](5)
+    scene = scenes.SCENES[name](7)
     found = merge(scenes.observe(scene, scenes.grid_tiles(scene.size, overlap)), size=scene.size)
     assert scenes.f1(scene, found) >= 0.99
     assert abs(scenes.count_error(scene, found)) <= 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(scenes.SCENES))
 def test_without_overlap_the_seam_line_joins(name: str) -> None:
     """With no overlap at all, F1 is 0.95 or more and the count within 3 %."""
-    scene = scenes.SCENES[name](5)
+    scene = scenes.SCENES[name](7)
     found = merge(scenes.observe(scene, scenes.grid_tiles(scene.size, 0.0)), size=scene.size)
     assert scenes.f1(scene, found) >= 0.95
     assert abs(scenes.count_error(scene, found)) <= 0.03
@@ -107,7 +109,7 @@ def test_without_overlap_the_seam_line_joins(name: str) -> None:
 @pytest.mark.parametrize("overlap", [0.2, 0.0])
 def test_boxes_that_stop_short_of_the_edge_still_join(overlap: float) -> None:
     """A detector whose boxes end 2 px before every tile edge is counted right all the same."""
-    scene = scenes.elongated(5)
+    scene = scenes.elongated(7)
     seen = []
     for item in scenes.observe(scene, scenes.grid_tiles(scene.size, overlap)):
         width, height = item.tile.output_size
@@ -118,11 +120,12 @@ def test_boxes_that_stop_short_of_the_edge_still_join(overlap: float) -> None:
     assert scenes.f1(scene, found) >= 0.99
 
 
+@pytest.mark.slow
 def test_a_crowd_keeps_what_is_confirmed_and_drops_what_is_contradicted() -> None:
     """Noise upon the objects of a crowd goes, by the other tiles' testimony; the crowd stays."""
     kept, false = {}, {}
     for name in ("crowd", "nested"):
-        scene = scenes.SCENES[name](4)
+        scene = scenes.SCENES[name](7)
         tiles = scenes.grid_tiles(scene.size, 0.2)
         observer = scenes.Observer(misses=0.05, jitter=0.02, spurious=0.15)
         seen = scenes.observe(scene, tiles, observer, 4)

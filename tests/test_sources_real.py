@@ -31,6 +31,7 @@ def windows(size: tuple[int, int], count: int = 25) -> list[tuple[int, int, int,
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -61,6 +62,7 @@ def test_a_photo_matches_pillow(shared_data: Path) -> None:
     source.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmu-1-small-region.svs", "pyramid-boxes.tiff"])
 def test_slides_match_openslide(shared_data: Path, name: str) -> None:
     """Slides have OpenSlide's size, scale and pixels, and none of its associated images."""

@@ -82,6 +82,7 @@ def _windows(size: tuple[int, int], count: int) -> list[tuple[int, int, int, int
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cmu-1-small-region.svs", "pyramid-boxes.tiff"])
 def test_every_level_is_what_openslide_reads(shared_data: Path, name: str) -> None:
     """Windows of every level of real slides equal OpenSlide's regions, edges included."""

@@ -131,6 +131,7 @@ def test_what_a_killed_process_left_is_swept_at_the_next_staging(temp: Path) -> 
     other.close()
 
 
+@pytest.mark.slow
 def test_processes_that_stage_at_once_decode_once(temp: Path, tmp_path: Path) -> None:
     """One writes, the others wait for it and map the same file."""
     code = """
@@ -360,6 +361,7 @@ def big_png(tmp_path: Path) -> Path:
     return tmp_path / "big.png"
 
 
+@pytest.mark.slow
 def test_who_follows_hears_how_far_it_is(big_png: Path) -> None:
     """From nothing to all of it, with size and folder; deaf are those who do not follow."""
     heard: list[Preparation] = []
@@ -386,6 +388,7 @@ def test_a_picture_on_its_side_is_whole_at_the_end_too(tmp_path: Path, orientati
     assert heard[-1].done == heard[-1].total == 700 * 300 * 3
 
 
+@pytest.mark.slow
 def test_an_interrupt_while_staging_leaves_no_file(big_png: Path) -> None:
     """Ctrl-C ends the decoding at once, and the temp folder is as it was."""
     process = python(BIG_PNG, big_png)
@@ -397,6 +400,7 @@ def test_an_interrupt_while_staging_leaves_no_file(big_png: Path) -> None:
     assert left(staging_folder()) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_stager_left_is_taken_over(big_png: Path) -> None:
     """Half a file of a process that is gone is begun anew, and is whole then."""
     process = python(BIG_PNG, big_png)
@@ -437,6 +441,7 @@ def test_a_run_leaves_nothing_in_the_temp_folder(temp: Path, tmp_path: Path) -> 
     assert left(staging_folder()) == []
 
 
+@pytest.mark.slow
 def test_a_large_image_takes_the_memory_of_a_band(big_png: Path) -> None:
     """Decoding 108 MB takes little memory; reading keeps no more of it than its bound."""
     code = """

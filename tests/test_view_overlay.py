@@ -151,6 +151,7 @@ def test_odd_images_give_frames(size: tuple[int, int]) -> None:
     assert Image.open(BytesIO(frame.jpeg)).size == frame.size
 
 
+@pytest.mark.slow
 def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
     """The picture of a crowd still tells a failed tile from one that is done."""
     rng = np.random.default_rng(0)
@@ -173,6 +174,7 @@ def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
     assert shown["failed"][0] - shown["done"][0] > 15
 
 
+@pytest.mark.slow
 def test_a_frame_of_ten_thousand_tiles_and_twenty_thousand_boxes_is_quick() -> None:
     """The best of ten frames, each with news, takes under the 60 ms that a live view may cost."""
     size = (40_000, 40_000)

@@ -141,6 +141,7 @@ def test_the_rate_counts_what_became_done_lately() -> None:
     assert state.rate(200.0) == 0
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tiles_fold_quickly() -> None:
     """All at once within seconds, and a second's worth of news in a small part of a frame."""
     tiles = Grid(400, 250).tiles((100_000, 160_000))
