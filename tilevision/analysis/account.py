@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from tilevision.checks import names, share
 from tilevision.grid import Tile
 from tilevision.seams import merge
-from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
+__all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
+
+ANALYSED = ("done", "restored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class TileRow:
     n_findings : int
         Detections in the tile before the merge.
     saturated : bool
-        True if the model returned as many as it can, so some may be missing.
+        Whether the model returned as many as it can, so some may be missing.
     model, worker, error : str
         Error is one line, empty unless the tile failed.
     """
@@ -61,7 +62,7 @@ class MergeSettings:
     method : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     class_agnostic : bool
-        True if detections of different classes may be one object.
+        Whether detections of different classes may be one object.
     match_metric : str
         ``"iou"`` or ``"ios"``.
     match_threshold : float
@@ -161,5 +162,5 @@ class RunFacts:
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:
     """Return of how many tiles each model's findings are, in the order of ``facts.models``."""
-    counts = Counter(row.model for row in rows if TileStatus(row.status).analysed)
+    counts = Counter(row.model for row in rows if row.status in ANALYSED)
     return {name: counts[name] for name, _ in facts.models if counts[name]}

@@ -12,7 +12,6 @@ import numpy as np
 from tilevision.analysis.units import Units
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
-from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
@@ -120,8 +119,8 @@ def digest(
     classified: Mapping[str, int] | None = None,
 ) -> Digest:
     """Digest merged `findings` (image frame, within `region`) and the status of each tile."""
-    analysed = [tile for tile, status in tiles if TileStatus(status).analysed]
-    n_skipped = sum(status == TileStatus.SKIPPED for _, status in tiles)
+    analysed = [tile for tile, status in tiles if status in ("done", "restored")]
+    n_skipped = sum(status == "skipped" for _, status in tiles)
     whole = size[0] * size[1] if region is None else region.area
     if region is None:
         area = covered_area(analysed)
@@ -141,7 +140,7 @@ def digest(
         model=model,
         n_tiles=len(tiles),
         n_analysed=len(analysed),
-        n_failed=sum(status == TileStatus.FAILED for _, status in tiles),
+        n_failed=sum(status == "failed" for _, status in tiles),
         n_skipped=n_skipped,
         n_saturated=n_saturated,
         analysed_share=area / whole,
@@ -223,7 +222,7 @@ def _found(facts: Digest) -> str:
 
 
 def coverage(facts: Digest) -> str:
-    """Return in one sentence how much was analysed; what is missing comes first."""
+    """Say in one sentence how much was analysed; what is missing comes first."""
     asked = facts.n_tiles - facts.n_skipped
     missing = asked - facts.n_analysed
     if missing:
@@ -256,7 +255,7 @@ def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:
 
 
 def remarks(found: Sequence[TileFindings]) -> str:
-    """Return how many tiles have a note, and the first note; empty if none has one."""
+    """Say how many tiles have a note of their own, and quote the first; empty where none has."""
     noted = [one for one in found if one.findings.note]
     if not noted:
         return ""

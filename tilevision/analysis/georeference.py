@@ -43,7 +43,7 @@ class Georeference:
         return cls(metadata.crs, metadata.transform)
 
     def check(self) -> None:
-        """Make sure that longitude and latitude can be computed.
+        """Make sure that longitude and latitude can be told.
 
         Raises
         ------
@@ -86,21 +86,21 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
         from rasterio.warp import transform
     except ImportError:
         raise RunError(
-            "Longitude and latitude need rasterio, which is not installed: "
-            "pip install 'tilevision[geo]'; or save pixels with format='qupath'."
+            "longitude and latitude need rasterio, which is not installed: "
+            "pip install 'tilevision[geo]'; or save pixels with format='qupath'"
         ) from None
     try:
         x, y = transform(source, target, points[:, 0], points[:, 1])
     except Exception as error:  # GDAL's own errors come through, unnamed
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"The image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "
-            "pixels with format='qupath'."
+            f"the image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "
+            "pixels with format='qupath'"
         ) from error
     out = np.column_stack([x, y]).astype(np.float64).reshape(-1, 2)
     if not np.isfinite(out).all():
         raise RunError(
-            f"Positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
-            "its transform is wrong; save pixels with format='qupath'."
+            f"positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
+            "its transform is wrong; save pixels with format='qupath'"
         )
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import RunArgumentError, RunError
+from tilevision.errors import RunError
 from tilevision.findings import TileFindings
 
 __all__ = ["Heatmap", "heatmap"]
@@ -55,8 +55,8 @@ class Heatmap:
             If there is no such class.
         """
         if label not in self.labels:
-            raise RunArgumentError(
-                f"There is no class {label!r:.60}; there are {', '.join(self.labels[:20])}."
+            raise RunError(
+                f"there is no class {label!r:.60}; there are {', '.join(self.labels[:20])}"
             )
         chosen: NDArray[np.float32] = self.values[self.labels.index(label)]
         return chosen
@@ -88,19 +88,19 @@ def heatmap(
     seen = [found for found in tile_findings if found.findings.tile_scores]
     if not seen:
         raise RunError(
-            "There is no heatmap: the model gives no probabilities for whole tiles (tile_scores)."
+            "there is no heatmap: the model gives no probabilities for whole tiles (tile_scores)"
         )
     boxes = np.array([found.tile.box.as_tuple() for found in seen], np.float64)
     if cell is None:
         cell = max(1.0, float((boxes[:, 2:] - boxes[:, :2]).min()) / _CELLS_A_TILE)
     if not 0 < cell < np.inf:
-        raise RunArgumentError(f"The cell of a heatmap is {cell!r}; give its side in image pixels.")
+        raise RunError(f"the cell of a heatmap is {cell!r}; give its side in image pixels")
     labels = tuple(sorted({name for found in seen for name in found.findings.tile_scores}))
     columns, rows = (max(1, int(np.ceil(side))) for side in _in_cells(np.array(size), cell))
     if columns * rows * len(labels) > _LARGEST:
-        raise RunArgumentError(
-            f"A heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
-            "give a larger cell."
+        raise RunError(
+            f"a heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
+            "give a larger cell"
         )
     across = _coverage(_in_cells(boxes[:, [0, 2]], cell), columns)
     down = _coverage(_in_cells(boxes[:, [1, 3]], cell), rows)

@@ -158,7 +158,7 @@ class ResultData:
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
-        """True if the tiles overlap enough for what was found in them."""
+        """Whether the tiles overlap enough for what was found in them."""
         from tilevision.seams import overlap_check
 
         agnostic = self.settings.class_agnostic
@@ -223,12 +223,12 @@ class ResultData:
         """The failed tiles: where they lie, and why, after how many attempts, on what worker."""
         columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
         tiles = self.tiles
-        return tiles.loc[tiles["status"] == TileStatus.FAILED, columns].reset_index(drop=True)
+        return tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
 
     @property
     def first_failure(self) -> str:
         """One sentence: why the first of the failed tiles failed; empty where none did."""
-        row = next((row for row in self.rows if row.status == TileStatus.FAILED), None)
+        row = next((row for row in self.rows if row.status == "failed"), None)
         return "" if row is None else f"Tile {row.tile.id}: {row.error.rstrip('.')}."
 
     def to_dataframe(self) -> pd.DataFrame:

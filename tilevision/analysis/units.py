@@ -33,7 +33,7 @@ Place = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """In which units areas and densities of one image are given.
+    """In which units areas and densities of one image are told.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
 
 
 def pixel_width(metadata: ImageMetadata) -> Callable[[float, float], float] | None:
-    """Return a function that gives the width of a pixel at x, y in µm along the image's rows.
+    """Return what tells how wide a pixel at x, y is, in µm along the image's rows.
 
     On a map, metres on the ground at that place: no projection keeps all lengths. None where
     the image does not say, or rasterio is missing.
@@ -167,14 +167,14 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
         import rasterio.warp
     except ImportError:
         raise SourceError(
-            "Areas in m² need rasterio: pip install 'tilevision[geo]'; they are in pixels."
+            "areas in m² need rasterio: pip install 'tilevision[geo]'; they are in pixels"
         ) from None
     try:
         origin = rasterio.crs.CRS.from_user_input(crs)
     except rasterio.errors.CRSError as error:
         raise SourceError(
-            f"The image's reference system {crs:.60} is not known here ({error}); areas are in "
-            "pixels."
+            f"the image's reference system {crs:.60} is not known here ({error}); areas are in "
+            "pixels"
         ) from error
 
     def to_degrees(x: Place, y: Place) -> tuple[Place, Place]:

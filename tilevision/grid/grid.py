@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.checks import whole
-from tilevision.errors import GridArgumentError
+from tilevision.errors import GridError
 from tilevision.geometry import Box
 from tilevision.grid.detail import DetailMap, Picture
 from tilevision.grid.quadtree import Quadtree
 from tilevision.grid.spans import (
     Overlap,
     check_overlap,
+    check_whole,
     overlap_pixels,
     spans_by_count,
     spans_by_tile,
@@ -51,7 +51,7 @@ class Grid:
 
     Raises
     ------
-    GridArgumentError
+    GridError
         If a number is out of range; the message says which and what is allowed.
     """
 
@@ -64,24 +64,24 @@ class Grid:
     def __post_init__(self) -> None:
         by_count = self.rows is not None or self.cols is not None
         if by_count + (self.tile is not None) + (self.quadtree is not None) != 1:
-            raise GridArgumentError(
-                "A grid is given by rows and cols or by a tile size, not both and not neither: "
-                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()."
+            raise GridError(
+                "a grid is given by rows and cols or by a tile size, not both and not neither: "
+                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()"
             )
         check_overlap(self.overlap)
         if self.quadtree is not None:
             self.quadtree.check_overlap(self.overlap)
             return
         if self.tile is None:
-            whole("rows", self.rows, GridArgumentError)
-            whole("cols", self.cols, GridArgumentError)
+            check_whole("rows", self.rows)
+            check_whole("cols", self.cols)
             return
         for side in self.tile:
-            whole("tile size", side, GridArgumentError)
+            check_whole("tile size", side)
             if overlap_pixels(self.overlap, side) >= side:
-                raise GridArgumentError(
+                raise GridError(
                     f"overlap {self.overlap} is not smaller than the tile ({side} px); "
-                    "lower the overlap or raise the tile."
+                    "lower the overlap or raise the tile"
                 )
 
     @classmethod
@@ -127,7 +127,7 @@ class Grid:
 
         Raises
         ------
-        GridArgumentError
+        GridError
             If a value makes no sense.
         """
         if detail is None or callable(detail) or np.ndim(detail) == 0:
@@ -153,7 +153,7 @@ class Grid:
 
         Raises
         ------
-        GridArgumentError
+        GridError
             If `value` is none of these.
         """
         if isinstance(value, Grid):
@@ -170,9 +170,9 @@ class Grid:
                 return cls(rows=int(match[1]), cols=int(match[2]))
         if isinstance(value, (tuple, list)) and len(value) == 2:
             return cls(rows=value[0], cols=value[1])
-        raise GridArgumentError(
-            f"Grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
-            "a tile size in pixels as 640, 'adaptive', or a tv.Grid."
+        raise GridError(
+            f"grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
+            "a tile size in pixels as 640, 'adaptive', or a tv.Grid"
         )
 
     def tiles(self, size: Size, scale: float = 1.0) -> tuple[Tile, ...]:
@@ -193,15 +193,15 @@ class Grid:
 
         Raises
         ------
-        GridArgumentError
+        GridError
             If the image is empty or has fewer pixels than the grid has rows or columns, or an
             adaptive grid has not seen the picture (see `fitted`).
         """
         width, height = size
         if width < 1 or height < 1:
-            raise GridArgumentError(f"The image is {width}×{height} px; there is nothing to cut.")
+            raise GridError(f"the image is {width}×{height} px; there is nothing to cut")
         if not (scale > 0 and math.isfinite(scale)):
-            raise GridArgumentError(f"Scale {scale} is not a positive number.")
+            raise GridError(f"scale {scale} is not a positive number")
         if self.quadtree is not None:
             return self.quadtree.tiles(size, scale, self.overlap)
         if self.tile is not None:

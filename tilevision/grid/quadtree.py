@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.checks import whole
-from tilevision.errors import GridArgumentError
+from tilevision.errors import GridError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
-from tilevision.grid.spans import Overlap, overlap_pixels
+from tilevision.grid.spans import Overlap, check_whole, overlap_pixels
 from tilevision.grid.tile import Size, Tile
 
 __all__ = ["Quadtree"]
@@ -43,27 +42,27 @@ class Quadtree:
     found: DetailMap | None = None
 
     def __post_init__(self) -> None:
-        whole("min_tile", self.min_tile, GridArgumentError)
-        whole("max_tile", self.max_tile, GridArgumentError)
+        check_whole("min_tile", self.min_tile)
+        check_whole("max_tile", self.max_tile)
         if self.min_tile > self.max_tile:
-            raise GridArgumentError(
-                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)."
+            raise GridError(
+                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)"
             )
         number = isinstance(self.detail, (int, float)) and not isinstance(self.detail, bool)
         if self.detail is None or callable(self.detail):
             return
         if not number or not 0 <= float(self.detail) < math.inf:
-            raise GridArgumentError(
-                f"Detail is {self.detail!r:.60}; give the edge strength from which a place counts "
-                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail."
+            raise GridError(
+                f"detail is {self.detail!r:.60}; give the edge strength from which a place counts "
+                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail"
             )
 
     def check_overlap(self, overlap: Overlap) -> None:
         """Refuse an overlap that leaves nothing of the smallest tile."""
         if overlap_pixels(overlap, self.min_tile) >= self.min_tile:
-            raise GridArgumentError(
+            raise GridError(
                 f"overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
-                "overlap or raise min_tile."
+                "overlap or raise min_tile"
             )
 
     def fitted(self, picture: Picture) -> Quadtree:
@@ -77,13 +76,13 @@ class Quadtree:
 
         Raises
         ------
-        GridArgumentError
+        GridError
             If no picture was seen yet.
         """
         if self.found is None:
-            raise GridArgumentError(
-                "An adaptive grid follows a picture and has seen none; call grid.fitted(source) "
-                "first, or give it detail as an array."
+            raise GridError(
+                "an adaptive grid follows a picture and has seen none; call grid.fitted(source) "
+                "first, or give it detail as an array"
             )
         cells = self._cells(size, scale, overlap, self.found.marked())
         order = np.lexsort((cells[:, 0], cells[:, 1]))
@@ -136,7 +135,7 @@ class Quadtree:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         if callable(self.detail):
-            raise GridArgumentError("A function cannot be stored; call grid.fitted(source) first.")
+            raise GridError("a function cannot be stored; call grid.fitted(source) first")
         return {
             "min_tile": self.min_tile,
             "max_tile": self.max_tile,
@@ -156,7 +155,7 @@ def _exact(overlap: Overlap, side: int) -> float:
 
 
 def _any_marked(cells: Index, size: Size, total: Index) -> Mask:
-    """Return a mask ``(n,)`` of cells with a marked place; `total` is the summed map."""
+    """Say ``(n,)`` which cells reach into a marked place; `total` sums the map from its corner."""
     shape = np.array([total.shape[1] - 1, total.shape[0] - 1])
     c0, r0 = (cells[:, :2] * shape // size).T
     c1, r1 = (-(-cells[:, 2:] * shape // size)).T

@@ -58,7 +58,7 @@ class Mask:
         return Mask(_reduced(self.wanted, times), self.stored, self.factor * times)
 
     def polygons(self, size: tuple[int, int]) -> tuple[Any, tuple[str, ...]]:
-        """Return the outline on an image of `size`, and notes for the user.
+        """Return the outline on an image of `size`, and what the user should be told.
 
         Returns
         -------
@@ -72,7 +72,7 @@ class Mask:
             If nothing is wanted.
         """
         if not self.wanted.any():
-            raise GridError("Region is a mask in which nothing is marked: all of it is 0.")
+            raise GridError("region is a mask in which nothing is marked: all of it is 0")
         pieces = _pieces(self.wanted)
         if len(pieces) > _MOST_PIECES:
             return self.reduced(2).polygons(size)

@@ -33,7 +33,7 @@ class Region:
     name : str
         For people: ``"tissue"``, ``"box"``, the name of a file.
     notes : tuple of str
-        Notes for the user, one line each.
+        What the user should be told about it, one line each.
     """
 
     geometry: Any
@@ -46,13 +46,13 @@ class Region:
         return float(self.geometry.area)
 
     def touches(self, tiles: Sequence[Tile]) -> Mask:
-        """Return a mask ``(n,)`` of which of `tiles` share area with the region."""
+        """Say ``(n,)`` which of `tiles` share area with the region."""
         boxes = _boxes(tiles) + np.array([_STRIP, _STRIP, -_STRIP, -_STRIP])
         shapely.prepare(self.geometry)
         return np.asarray(shapely.intersects(self.geometry, shapely.box(*boxes.T)))
 
     def holds(self, points: Floats) -> Mask:
-        """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in the region.
+        """Say ``(n,)`` which points ``(n, 2)`` lie in the region.
 
         Half-open: a point on the border of two regions lies in the right or lower one only.
         """
@@ -90,9 +90,9 @@ class Region:
             geometry = shapely.geometry.shape(raw["geometry"])
             name = str(raw["name"])
         except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
-            raise GridError(f"The stored region is damaged ({error!r}).") from None
+            raise GridError(f"the stored region is damaged ({error!r})") from None
         if geometry.is_empty or not geometry.is_valid or "Polygon" not in geometry.geom_type:
-            raise GridError("The stored region is damaged: it is no polygon.")
+            raise GridError("the stored region is damaged: it is no polygon")
         return cls(geometry, name)
 
     def __repr__(self) -> str:

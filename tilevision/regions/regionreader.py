@@ -24,7 +24,7 @@ __all__ = ["read_region"]
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One thing that was given: its polygons, what it is, and notes for the user."""
+    """One thing that was given: its polygons, what it is, and what should be told."""
 
     polygons: list[Any]
     kind: str
@@ -76,7 +76,7 @@ def _given(value: Any, source: ImageSource) -> _Given:
         return _Given([box], "box")
     if isinstance(value, (str, os.PathLike)):
         return _file(Path(value).expanduser(), source)
-    raise GridError(f"Region {value!r:.80} is not understood; {UNDERSTOOD}.")
+    raise GridError(f"region {value!r:.80} is not understood; {UNDERSTOOD}")
 
 
 def _is_point(value: Any) -> bool:
@@ -103,21 +103,20 @@ def _array(value: np.ndarray[Any, Any], source: ImageSource) -> _Given:
         return _Given([box], "box")
     if value.dtype.kind in "iuf":
         return _Given([ring_of(value)], "polygon")
-    raise GridError(f"Region is an array of {value.dtype}, which is not understood; {UNDERSTOOD}.")
+    raise GridError(f"region is an array of {value.dtype}, which is not understood; {UNDERSTOOD}")
 
 
 def _file(path: Path, source: ImageSource) -> _Given:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
-        raise SourceError(f"Region {str(path)!r:.200} is {what}; {UNDERSTOOD}.")
+        raise SourceError(f"region {str(path)!r:.200} is {what}; {UNDERSTOOD}")
     value = load_geojson(path)
     if value is not None:
         return _geojson(value, source, path.name)
     try:
         mask = open_source(path)
     except SourceError as error:
-        why = str(error).rstrip(".")
-        raise SourceError(f"Region {path} is neither GeoJSON nor a mask image: {why}.") from None
+        raise SourceError(f"region {path} is neither GeoJSON nor a mask image: {error}") from None
     try:
         polygons, notes = read_mask(mask).polygons(source.size)
     finally:
@@ -141,13 +140,13 @@ def _clipped(
         notes = (*notes, f"region: {which}, and was made valid; look at the outline")
     whole = shapely.union_all([polygon for polygon, _ in made])
     if whole.is_empty:
-        raise GridError(f"Region ({name}) has no area; give a polygon of 3 points or more.")
+        raise GridError(f"region ({name}) has no area; give a polygon of 3 points or more")
     inside = polygonal(shapely.intersection(whole, _whole(size)))
     if inside.is_empty:
         (x0, y0, x1, y1), (width, height) = whole.bounds, size
         raise GridError(
-            f"Region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
-            f"the image of {width:,} × {height:,} px."
+            f"region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
+            f"the image of {width:,} × {height:,} px"
         )
     return Region(inside, name, notes)
 

@@ -78,7 +78,7 @@ class Detections:
 
     @property
     def has_shapes(self) -> bool:
-        """True if any detection may have a polygon or a rotated box."""
+        """Whether any detection may have a polygon or a rotated box."""
         return "polygons" in self.columns or "oriented" in self.columns
 
     def in_image(self, name: str, rows: Index) -> Any:
@@ -124,7 +124,7 @@ def gather(
     tile_findings : sequence of TileFindings
         In any order.
     class_agnostic : bool
-        True if detections of different classes may merge.
+        Whether detections of different classes may merge.
     size : tuple of int, optional
         Width and height of the image; None: what the tiles span.
 
@@ -138,8 +138,8 @@ def gather(
     for item in tile_findings:
         if not isinstance(item, TileFindings):
             raise RunError(
-                f"Merge takes the TileFindings of each tile, not {type(item).__name__}; "
-                "give tv.TileFindings(tile, findings)."
+                f"merge takes the TileFindings of each tile, not {type(item).__name__}; "
+                "give tv.TileFindings(tile, findings)"
             )
     ordered = sorted(tile_findings, key=lambda item: item.tile.region)
     _check_distinct(ordered)
@@ -181,8 +181,8 @@ def _check_distinct(ordered: Sequence[TileFindings]) -> None:
     if twice:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise GridError(
-            f"Tile {', '.join(twice[:5])}{more} is there twice (same box and scale); "
-            "give each tile once."
+            f"tile {', '.join(twice[:5])}{more} is there twice (same box and scale); "
+            "give each tile once"
         )
 
 
@@ -201,8 +201,8 @@ def _frame(
     if outside.any():
         item = ordered[int(np.argmax(outside))]
         raise GridError(
-            f"Tile {item.tile.id} {item.tile.box.as_tuple()} leaves the image of "
-            f"{width}×{height} px; give the size of the image the tiles were cut from."
+            f"tile {item.tile.id} {item.tile.box.as_tuple()} leaves the image of "
+            f"{width}×{height} px; give the size of the image the tiles were cut from"
         )
     return frame
 

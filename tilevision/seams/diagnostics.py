@@ -56,7 +56,7 @@ class SeamBias:
 
     @property
     def visible(self) -> bool:
-        """True if the interval leaves 0 out: the seams show in the counts."""
+        """Whether the interval leaves 0 out: the seams show in the counts."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class SeamBias:
 
 @dataclass(frozen=True, slots=True)
 class OverlapCheck:
-    """True if tiles overlap enough for the objects on the image.
+    """Whether tiles overlap enough for the objects on the image.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class OverlapCheck:
 
     @property
     def enough(self) -> bool:
-        """True if 95 % of the objects fit into the overlap."""
+        """Whether 95 % of the objects fit into the overlap."""
         return self.overlap >= self.size_p95
 
     def __str__(self) -> str:
@@ -206,7 +206,7 @@ def _sizes(points: Floats, boxes: Floats) -> NDArray[np.int64]:
 
 
 def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
-    """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in any of `boxes`."""
+    """Say which points ``(n, 2)`` lie in any of `boxes`."""
     inside = np.zeros(len(points), dtype=bool)
     if len(boxes):
         hits = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))[0]
@@ -265,7 +265,7 @@ def overlap_check(
     size: tuple[int, int] | None = None,
     class_agnostic: bool = False,
 ) -> OverlapCheck:
-    """Return True if the tiles overlap enough for what was found in them.
+    """Say whether the tiles overlap enough for what was found in them.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def overlap_check(
     size : tuple of int, optional
         Width and height of the image. Default: what the tiles span.
     class_agnostic : bool
-        True if detections of different classes may be one object.
+        Whether detections of different classes may be one object.
 
     Raises
     ------

@@ -59,7 +59,7 @@ class Zones:
     most : array (m, 4)
         How far it may reach: the same, or infinitely far where the tile cut it.
     ends : array (m, 4) of bool
-        True if the tile saw the object end there, in the zone.
+        Whether the tile saw the object end there, in the zone.
     """
 
     detection: Index
