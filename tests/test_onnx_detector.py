@@ -344,7 +344,7 @@ def test_models_without_a_choice_of_device_say_so():
         assert on_device(model(value), "cpu").device == "cpu"
         with pytest.raises(ModelError, match="has no choice of device; leave device out"):
             tv.plan(GREY, value, device="cuda:0", checkpoint=None)
-    with pytest.raises(RunError, match="device 'gpu' is not known"):
+    with pytest.raises(RunError, match="device is 'gpu'; give 'auto'"):
         tv.plan(GREY, "blobs", device="gpu", checkpoint=None)
 
 

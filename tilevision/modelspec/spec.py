@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
+from tilevision.fingerprint import fingerprint_value
 from tilevision.modelspec.price import Price
 
 __all__ = ["HostedModel", "Model", "ModelSpec", "Stage"]
@@ -59,6 +61,9 @@ class ModelSpec:
         Per call and per token.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda:0"``, ``"mps"``: where it runs. Not part of its identity.
+    shrinks : str
+        How tiles larger than `input_size` are made smaller, where earlier versions did it
+        otherwise; part of the identity for such tiles alone.
     """
 
     name: str
@@ -78,6 +83,19 @@ class ModelSpec:
     hosted: bool = False
     price: Price | None = None
     device: str = "auto"
+    shrinks: str = ""
+
+    def fingerprint_for(self, size: tuple[int, int]) -> str:
+        """Return what the answers for a tile of `size` (width, height) depend on."""
+        if not self.shrinks or self.input_size is None:
+            return self.fingerprint
+        fits = size[0] <= self.input_size[0] and size[1] <= self.input_size[1]
+        return self.fingerprint if fits else _shrunk(self.fingerprint, self.shrinks)
+
+
+@lru_cache(maxsize=256)
+def _shrunk(fingerprint: str, how: str) -> str:
+    return fingerprint_value((fingerprint, "shrunk", how))
 
 
 @runtime_checkable

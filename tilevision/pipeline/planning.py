@@ -480,9 +480,21 @@ class _Maker:
             self._options[how] = read_options(self._source, spec.bands, spec.dtype)
         options = self._options[how]
         reading = asdict(options) | {"polygon_tolerance": POLYGON_TOLERANCE}
-        names = tile_keys(self._source.fingerprint, reading, tiles, spec.fingerprint)
-        keys = dict(zip(tiles, names, strict=True))
+        keys = self._keys(spec, reading, tiles)
+        names = list(keys.values())
         known = self._checkpoint.done(names) if self._checkpoint is not None else set()
         stored = frozenset(tile for tile, key in keys.items() if key in known)
         label = self._labels[spec.fingerprint]
         return Pass(spec, label, options, keys, stored, after, cascade)
+
+    def _keys(
+        self, spec: ModelSpec, reading: Mapping[str, Any], tiles: Sequence[Tile]
+    ) -> dict[Tile, str]:
+        """Return the key of each tile, in order; a model may be another for tiles of some sizes."""
+        prints = [spec.fingerprint_for(tile.output_size) for tile in tiles]
+        found: dict[Tile, str] = dict.fromkeys(tiles, "")
+        for known in dict.fromkeys(prints):
+            mine = [tile for tile, one in zip(tiles, prints, strict=True) if one == known]
+            names = tile_keys(self._source.fingerprint, reading, mine, known)
+            found.update(zip(mine, names, strict=True))
+        return found

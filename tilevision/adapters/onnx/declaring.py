@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find
 from tilevision.adapters.onnx.families import FAMILIES, Layout
+from tilevision.adapters.onnx.families.transformers import MASKS
+from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
@@ -31,6 +34,7 @@ CHANNELS = ("rgb", "bgr", "grey", "bands")
 SCORE_FLOOR = 0.05  # below it lie a detector's guesses, many times as many as its detections
 MIN_SCORE = 0.25
 NMS = 0.5
+NMS_ULTRALYTICS = 0.7  # the default of its predict(), and so of its .pt files here
 MOST = 1000
 BATCH = 8
 ALL_CLASSES = 100  # classifiers with more keep only what they think likely
@@ -85,7 +89,8 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         If the file is no model that is understood, or a declaration makes no sense.
     """
     wanted = dict(given)
-    wanted.pop("content", None)  # of a run that is resumed: it is read anew, and then compared
+    for known in ("content", "reading"):  # of a run that is resumed: found anew, then compared
+        wanted.pop(known, None)
     decode = wanted.pop("decode", None)
     file = find(str(wanted.pop("path", None) or path), file=True)
     declared, params = split(file.name, wanted)
@@ -99,10 +104,11 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     family = "decode" if decode is not None else model.family()
     decided = model.decide(family)
     fields = {**model.fields(family), **declared}
+    model.warn_of_unread(family)
     return ModelSpec(
         name=file.name,
         factory="tilevision.adapters.onnx:load",
-        fingerprint=_identity(decided, fields, decode, fingerprint),
+        fingerprint=_identity(decided, model.counted(family), fields, decode, fingerprint),
         params=decided,
         payload=b"" if decode is None else pack(decode, file.name),
         **fields,
@@ -110,13 +116,17 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
 
 
 def _identity(
-    params: Mapping[str, Any], fields: Mapping[str, Any], decode: Any, stated: str | None
+    params: Mapping[str, Any],
+    most: int | None,
+    fields: Mapping[str, Any],
+    decode: Any,
+    stated: str | None,
 ) -> str:
     counted = {k: v for k, v in params.items() if k not in ("path", "threads")}
     decoder: Any = None
     if decode is not None:
         decoder = ("stated", stated) if stated else fingerprint_function(decode)
-    most, nms = fields["max_detections"], fields["nms"]
+    nms = fields["nms"]
     return fingerprint_value(("onnx", VERSION, sorted(counted.items()), most, nms, decoder))
 
 
@@ -147,6 +157,7 @@ class _Undecided:
             size,
             count(self.names()),
             lambda: trial(self.path, self.path.name, size),
+            nodes_of(self.path),
         )
         return recognise(self.path.name, layout)
 
@@ -163,7 +174,61 @@ class _Undecided:
             "input_size": None if self.size() is None else list(self.size() or ()),
             "score_floor": self.score_floor(family),
             "threads": self.threads(),
-        }
+        } | ({"reading": reading} if (reading := self.reading(family)) else {})
+
+    def reading(self, family: str) -> list[str]:
+        """Return what was read otherwise by earlier versions, so that what they stored is not used.
+
+        Only for models that have what was read wrongly: all others keep their identity.
+        """
+        ports = {port.name: port.shape for port in self.facts.outputs}
+        found = []
+        masks = [name for name in MASKS if len(ports.get(name, ())) == 4]
+        if masks and family in ("detr", "rtdetr", "rfdetr", "mmdet"):
+            found.append("masks")  # they were left out
+        n, logits = count(self.names()), ports.get("labels", ())
+        if family == "rfdetr" and n is not None and logits[-1:] == (n + 1,):
+            found.append("nothing")  # its column was taken for a class
+        if self._mixes() and self.declared.get("batch_size") != 1 and self.facts.batch is None:
+            found.append("alone")  # tiles were run in batches
+        return found
+
+    def counted(self, family: str) -> int | None:
+        """Return what counts as the number of detections in the identity: what was declared.
+
+        What the file has room for changes no detection, only whether a tile is saturated.
+        """
+        usual = None if family.startswith("classifier") else MOST
+        declared: int | None = self.declared.get("max_detections", usual)
+        return declared
+
+    def warn_of_unread(self, family: str) -> None:
+        """Name the outputs of a recognised model that are not read."""
+        known = FAMILIES[family].reads if family in FAMILIES else ()
+        names = [port.name for port in self.facts.outputs]
+        unread = [name for name in names if name not in known]
+        if known and set(names) & set(known) and unread:
+            warnings.warn(
+                f"Model {self.path.name}: output{'s' if len(unread) > 1 else ''} "
+                f"{', '.join(unread)} of family {family} will not be read; pass decode= to use "
+                "them.",
+                stacklevel=4,
+            )
+
+    def _mixes(self) -> bool:
+        return mixes_pictures(nodes_of(self.path))
+
+    def _most(self, family: str) -> int | None:
+        """Return how many detections a tile can have: by the rows of the output, if they end."""
+        if family.startswith("classifier"):
+            return None
+        rows = [
+            port.shape[1]
+            for port in self.facts.outputs
+            if len(port.shape) == 3 and port.shape[1] is not None
+        ]
+        known = FAMILIES.get(family)
+        return min(MOST, *rows) if known is not None and known.finite and rows else MOST
 
     def fields(self, family: str) -> dict[str, Any]:
         """Return the fields of the spec that are not the user's to say first."""
@@ -171,11 +236,17 @@ class _Undecided:
         batch = self.facts.batch
         return {
             "input_size": self.size(),
-            "batch_size": BATCH if batch is None else batch,
-            "nms": NMS if known is not None and known.suppresses else None,
-            "max_detections": None if family.startswith("classifier") else MOST,
+            "batch_size": (1 if self._mixes() else BATCH) if batch is None else batch,
+            "nms": self._nms() if known is not None and known.suppresses else None,
+            "max_detections": self._most(family),
             "min_score": MIN_SCORE,
+            "shrinks": "" if known is None or known.antialias or self.size() is None else "linear",
         }
+
+    def _nms(self) -> float:
+        """Return the overlap above which two detections are one, as its own tool has it."""
+        said = (str(self.facts.notes.get(key, "")) for key in ("author", "description"))
+        return NMS_ULTRALYTICS if any("Ultralytics" in text for text in said) else NMS
 
     def names(self) -> Any:
         """Return the class names; None where nobody names any."""

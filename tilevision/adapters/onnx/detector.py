@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
+from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
@@ -56,7 +57,7 @@ class OnnxDetector:
         self._preparation = preparation
         self._decode = decode
         self._rules = rules
-        self._batch_size = facts.batch or batch_size
+        self._batch_size = facts.batch or batch_size  # where pictures mix, 1: see `load`
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile ``(h, w, c)``.
@@ -147,10 +148,13 @@ def load(spec: ModelSpec) -> OnnxDetector:
         normalize=params["normalize"],
         dtype=DTYPES[facts.picture.dtype],
         channels_first=facts.channels_first,
+        antialias=spec.payload != b"" or FAMILIES[params["family"]].antialias,
     )
     decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
     rules = Rules(spec.name, params["names"], params["score_floor"], spec.nms, spec.max_detections)
-    return OnnxDetector(session, facts, preparation, decode, rules, spec.batch_size)
+    # Whatever was declared: a tile's result must not depend on those it was dealt out with.
+    most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
+    return OnnxDetector(session, facts, preparation, decode, rules, most)
 
 
 def _in_tile(findings: Findings, place: Placement, rules: Rules) -> Findings:

@@ -103,7 +103,10 @@ def _polygons(
     if seen.prototypes is not None and seen.coefficients is not None:
         return _from_prototypes(seen.coefficients[rows], seen.prototypes, boxes, place)
     if seen.masks is not None:
-        return _from_raster(seen.masks[rows], boxes, place)
+        masks = seen.masks[rows]
+        if seen.masks_in_boxes:
+            return _from_boxes(masks, boxes, place, seen.mask_level)
+        return _from_raster(masks, boxes, place, seen.mask_level)
     return None
 
 
@@ -152,23 +155,49 @@ def _from_prototypes(
     ]
 
 
-def _from_raster(masks: NDArray[Any], boxes: NDArray[np.float64], place: Placement) -> list[Any]:
-    """Return the outline of each mask ``(n, h, w)`` of probabilities over the whole input."""
-    return [_traced(mask, box, place, 0.5) for mask, box in zip(masks, boxes, strict=True)]
+def _from_raster(
+    masks: NDArray[Any], boxes: NDArray[np.float64], place: Placement, level: float
+) -> list[Any]:
+    """Return the outline of each mask ``(n, h, w)`` over the whole input."""
+    return [_traced(mask, box, place, level) for mask, box in zip(masks, boxes, strict=True)]
+
+
+def _from_boxes(
+    masks: NDArray[Any], boxes: NDArray[np.float64], place: Placement, level: float
+) -> list[Any]:
+    """Return the outline of each mask ``(n, h, w)`` over its own box."""
+    found = []
+    for mask, box in zip(masks, boxes, strict=True):
+        extent = np.maximum(box[2:] - box[:2], 1e-9)
+        ratio = np.array(mask.shape[::-1]) / extent
+        found.append(_sampled(mask, box, place.tile, ratio, -box[:2] * ratio, level))
+    return found
 
 
 def _traced(field: NDArray[Any], box: NDArray[np.float64], place: Placement, level: float) -> Any:
     """Outline where `field`, laid over the input, passes `level`, at pixels of the tile."""
-    low = np.clip(np.floor(box[:2]), 0, place.tile).astype(int)
-    high = np.clip(np.ceil(box[2:]), 0, place.tile).astype(int)
+    ratio = np.array(field.shape[::-1]) / np.array(place.input)
+    scale, offset = np.array(place.scale) * ratio, np.array(place.offset) * ratio
+    return _sampled(field, box, place.tile, scale, offset, level)
+
+
+def _sampled(
+    field: NDArray[Any],
+    box: NDArray[np.float64],
+    tile: tuple[int, int],
+    scale: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    level: float,
+) -> Any:
+    """Outline `field` within a box of the tile; field = tile × scale + offset, in x and y."""
+    low = np.clip(np.floor(box[:2]), 0, tile).astype(int)
+    high = np.clip(np.ceil(box[2:]), 0, tile).astype(int)
     if (high <= low).any():
         return None
-    ratio = np.array(field.shape[::-1]) / np.array(place.input)
-    axes = []
-    for axis in (0, 1):
-        centres = np.arange(low[axis], high[axis]) + 0.5
-        within = centres * place.scale[axis] + place.offset[axis]
-        axes.append(within * ratio[axis] - 0.5)
+    axes = [
+        (np.arange(low[axis], high[axis]) + 0.5) * scale[axis] + offset[axis] - 0.5
+        for axis in (0, 1)
+    ]
     inside = _between(_between(field, axes[1], 0), axes[0], 1) > level
     return outline(inside, (float(low[0]), float(low[1])))
 

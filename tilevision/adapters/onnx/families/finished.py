@@ -77,9 +77,21 @@ def _tensorflow(outputs: Outputs, info: DecodeInfo) -> Candidates:
     )
 
 
-def _mmdet(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG001 - as all decoders
+def _mmdet(outputs: Outputs, info: DecodeInfo) -> Candidates:
     rows = outputs["dets"].reshape(-1, 5)
-    return Candidates(rows[:, :4], rows[:, 4], outputs["labels"].reshape(-1).astype(np.int64))
+    masks = outputs.get("masks")
+    if masks is not None:
+        masks = masks.reshape(len(rows), *masks.shape[-2:]).astype(np.float32)
+        if masks.max(initial=0) > 1:  # exported as bytes, 0 and 255
+            masks = masks / 255
+    return Candidates(
+        rows[:, :4],
+        rows[:, 4],
+        outputs["labels"].reshape(-1).astype(np.int64),
+        masks=masks,
+        # MMDeploy pastes them into the picture, or leaves them as the head makes them: of a box.
+        masks_in_boxes=masks is not None and masks.shape[2:0:-1] != tuple(info.input_size),
+    )
 
 
 def _is_torchvision(layout: Layout) -> bool:
@@ -98,6 +110,7 @@ FAMILIES = (
         "boxes (n, 4), scores (n) and labels (n): Faster R-CNN, SSD, RetinaNet, Mask R-CNN",
         _is_torchvision,
         _torchvision,
+        reads=("boxes", "scores", "labels", "masks"),
     ),
     Family(
         "tensorflow",
@@ -105,12 +118,17 @@ FAMILIES = (
         lambda layout: layout.names >= set(_TENSORFLOW),
         _tensorflow,
         *("rgb", "0..255", False),
+        finite=True,
+        reads=_TENSORFLOW,
     ),
     Family(
         "mmdet",
-        "dets (n, k, 5) and labels (n, k)",
+        "dets (n, k, 5) and labels (n, k), with or without masks",
         _is_mmdet,
         _mmdet,
         *("rgb", "imagenet", "corner"),
+        finite=True,
+        antialias=False,
+        reads=("dets", "labels", "masks"),
     ),
 )

@@ -117,6 +117,7 @@ FAMILIES = (
         _fastestdet,
         *("bgr", "0..1", False),
         suppresses=True,
+        antialias=False,
     ),
     Family(
         "nanodet",
@@ -125,6 +126,7 @@ FAMILIES = (
         _nanodet,
         *("bgr", "imagenet", False),
         suppresses=True,
+        antialias=False,
     ),
     Family(
         "yunet",
@@ -133,5 +135,6 @@ FAMILIES = (
         _yunet,
         *("bgr", "0..255", True),
         suppresses=True,
+        antialias=False,
     ),
 )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import count
+from tilevision.adapters.onnx.graph import Node, maker_of
 from tilevision.adapters.onnx.ports import Facts, Port
 from tilevision.errors import ModelError
 
@@ -63,7 +64,12 @@ class Candidates:
     prototypes : array (k, h, w), optional
         Over the whole input.
     masks : array (n, h, w), optional
-        Probability of each pixel of the input.
+        Over the whole input, or over each box, at any resolution.
+    mask_level : float
+        Value of `masks` from which a pixel belongs to the object: 0.5 of probabilities, 0 of
+        logits.
+    masks_in_boxes : bool
+        Whether each mask is one of its box instead of the whole input.
     tile_scores : array (classes,), optional
         Of the tile as a whole.
     """
@@ -75,6 +81,8 @@ class Candidates:
     coefficients: NDArray[Any] | None = None
     prototypes: NDArray[Any] | None = None
     masks: NDArray[Any] | None = None
+    mask_level: float = 0.5
+    masks_in_boxes: bool = False
     tile_scores: NDArray[Any] | None = None
 
 
@@ -91,12 +99,15 @@ class Layout:
         Where names are known.
     trial : callable
         Runs the model once, on noise, and returns its outputs by name.
+    nodes : tuple of Node
+        Its graph; empty where it is not known.
     """
 
     facts: Facts
     size: tuple[int, int]
     n_classes: int | None
     trial: Callable[[], Outputs]
+    nodes: tuple[Node, ...] = ()
 
     @cached_property
     def outputs(self) -> tuple[Port, ...]:
@@ -113,6 +124,11 @@ class Layout:
     def sample(self) -> Outputs:
         """The outputs for a picture of noise: some layouts differ in their values only."""
         return self.trial()
+
+    @property
+    def maker(self) -> str:
+        """The operator that makes the first output, as ``"Softmax"``; empty where unknown."""
+        return maker_of(self.nodes, self.facts.outputs[0].name)
 
     @property
     def names(self) -> set[str]:
@@ -159,6 +175,14 @@ class Family:
         What such models are fed, unless the user says otherwise.
     suppresses : bool
         Whether several detections of one object are usual, so that they must be suppressed.
+    finite : bool
+        Whether the rows of its outputs are all the objects that a tile can have: a tile that
+        fills them may have more.
+    antialias : bool
+        Whether a larger tile is averaged when it is shrunk, as Pillow and torchvision do it, or
+        sampled between neighbouring pixels, as OpenCV does it: what such models are trained with.
+    reads : tuple of str
+        The outputs that are read, where they go by their names; others are named in a warning.
     """
 
     name: str
@@ -169,6 +193,9 @@ class Family:
     normalize: str = "0..1"
     letterbox: bool | str = True
     suppresses: bool = False
+    finite: bool = False
+    antialias: bool = True
+    reads: tuple[str, ...] = ()
 
 
 def single(outputs: Outputs, axes: int, family: str) -> NDArray[Any]:

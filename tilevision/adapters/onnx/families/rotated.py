@@ -55,6 +55,8 @@ def _is_ended(layout: Layout) -> bool:
 
 
 FAMILIES = (
-    Family("yolo-obb", "(n, 4 + classes + 1, anchors)", _is_raw, _raw, suppresses=True),
-    Family("yolo-obb-end2end", "(n, 300, 7)", _is_ended, _ended),
+    Family(
+        "yolo-obb", "(n, 4 + classes + 1, anchors)", _is_raw, _raw, suppresses=True, antialias=False
+    ),
+    Family("yolo-obb-end2end", "(n, 300, 7)", _is_ended, _ended, finite=True, antialias=False),
 )

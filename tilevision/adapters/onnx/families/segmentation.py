@@ -109,6 +109,7 @@ FAMILIES = (
         _is_v8,
         _v8,
         suppresses=True,
+        antialias=False,
     ),
     Family(
         "yolov5-seg",
@@ -116,6 +117,14 @@ FAMILIES = (
         _is_v5,
         _v5,
         suppresses=True,
+        antialias=False,
     ),
-    Family("yolo-seg-end2end", "(n, 300, 6 + k) and (n, k, h, w)", _is_ended, _ended),
+    Family(
+        "yolo-seg-end2end",
+        "(n, 300, 6 + k) and (n, k, h, w)",
+        _is_ended,
+        _ended,
+        finite=True,
+        antialias=False,
+    ),
 )

@@ -28,6 +28,7 @@ __all__ = ["FAMILIES", "sigmoid", "softmax"]
 
 _PAIRS = (("pred_boxes", "logits"), ("pred_boxes", "pred_logits"), ("dets", "labels"))
 SIZES = "orig_target_sizes"
+MASKS = ("masks", "pred_masks")  # of RF-DETR-Seg, and of DETR for panoptic segmentation
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[Any]:
@@ -55,16 +56,32 @@ def _pair(outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
     )
 
 
-def _by_query(boxes: NDArray[Any], scores: NDArray[Any], info: DecodeInfo) -> Candidates:
-    """Return each query's best class; boxes are centre and size as shares of the input."""
+def _by_query(
+    boxes: NDArray[Any],
+    scores: NDArray[Any],
+    info: DecodeInfo,
+    masks: NDArray[Any] | None = None,
+) -> Candidates:
+    """Return each query's best class; boxes are centre and size as shares of the input.
+
+    Masks are logits, one for each query, over the whole input.
+    """
     inside = from_centres(boxes) * np.tile(info.input_size, 2)
     best = scores.argmax(axis=1)
-    return Candidates(inside, scores.max(axis=1), best)
+    return Candidates(inside, scores.max(axis=1), best, masks=masks, mask_level=0.0)
+
+
+def _masks(outputs: Outputs, queries: int) -> NDArray[Any] | None:
+    """Return the masks ``(queries, h, w)`` of one tile, where the model gives them."""
+    for name in MASKS:
+        if name in outputs and outputs[name].ndim == 4 and outputs[name].shape[1] == queries:
+            return np.asarray(outputs[name][0])
+    return None
 
 
 def _detr(outputs: Outputs, info: DecodeInfo) -> Candidates:
     boxes, logits = _pair(outputs)
-    return _by_query(boxes, softmax(logits)[:, :-1], info)
+    return _by_query(boxes, softmax(logits)[:, :-1], info, _masks(outputs, len(boxes)))
 
 
 def _rtdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
@@ -75,15 +92,28 @@ def _rtdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
             outputs["labels"].reshape(-1),
         )
     boxes, logits = _pair(outputs)
-    return _by_query(boxes, sigmoid(logits), info)
+    return _by_query(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
+
+
+def _rfdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    boxes, logits = _pair(outputs)
+    if info.n_classes is not None and logits.shape[1] == info.n_classes + 1:
+        logits = logits[:, :-1]  # the last means "nothing"
+    return _by_query(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
 
 
 def _ultralytics(outputs: Outputs, info: DecodeInfo) -> Candidates:
     out = single(outputs, 2, "rtdetr-ultralytics")
-    if out.shape[1] == 6 and info.n_classes != 2:  # chosen in the graph: box, score, class
-        boxes = from_centres(out) * np.tile(info.input_size, 2)
-        return Candidates(boxes, out[:, 4], out[:, 5].astype(np.int64))
+    if out.shape[1] == 6 and info.n_classes != 2:
+        return _chosen(outputs, info)
     return _by_query(out[:, :4], out[:, 4:], info)
+
+
+def _chosen(outputs: Outputs, info: DecodeInfo) -> Candidates:
+    """Read what was chosen in the graph: box, score, class."""
+    out = single(outputs, 2, "rtdetr-ultralytics-end2end")
+    boxes = from_centres(out) * np.tile(info.input_size, 2)
+    return Candidates(boxes, out[:, 4], out[:, 5].astype(np.int64))
 
 
 def _logits(layout: Layout, pairs: tuple[tuple[str, str], ...]) -> int | None:
@@ -117,9 +147,21 @@ def _is_ultralytics(layout: Layout) -> bool:
     shape = layout.alone(2)
     if shape is None or layout.task not in (None, "detect") or layout.n_classes is None:
         return False
-    ended = layout.transformer and shape[1] == 6
+    ended = layout.transformer and shape[1] == 6 and not _is_chosen(layout)
     queries = shape[1] == 4 + layout.n_classes and not stride_sets(layout.size, shape[0])
-    return ended or (queries and layout.transformer)
+    return ended or (queries and layout.transformer and not _is_chosen(layout))
+
+
+def _is_chosen(layout: Layout) -> bool:
+    """Return True if six columns are box, score and class of a model of two classes.
+
+    By their number alone they may be the scores of both: but scores are no whole numbers.
+    """
+    shape = layout.alone(2)
+    if shape is None or shape[1] != 6 or layout.n_classes != 2 or not layout.transformer:
+        return False
+    last = next(iter(layout.sample.values()))[..., 5]
+    return bool((last == np.floor(last)).all())
 
 
 FAMILIES = (
@@ -129,6 +171,8 @@ FAMILIES = (
         _is_detr,
         _detr,
         *("rgb", "imagenet", False),
+        finite=True,
+        reads=("logits", "pred_logits", "pred_boxes", *MASKS),
     ),
     Family(
         "rtdetr",
@@ -137,13 +181,17 @@ FAMILIES = (
         _is_rtdetr,
         _rtdetr,
         *("rgb", "0..1", False),
+        finite=True,
+        reads=("logits", "pred_logits", "pred_boxes", "labels", "boxes", "scores", *MASKS),
     ),
     Family(
         "rfdetr",
-        "dets (n, queries, 4) and labels (n, queries, classes)",
+        "dets (n, queries, 4) and labels (n, queries, classes), with or without masks",
         _is_rfdetr,
-        _rtdetr,
+        _rfdetr,
         *("rgb", "imagenet", False),
+        finite=True,
+        reads=("dets", "labels", *MASKS),
     ),
     Family(
         "rtdetr-ultralytics",
@@ -151,5 +199,16 @@ FAMILIES = (
         _is_ultralytics,
         _ultralytics,
         *("rgb", "0..1", False),
+        finite=True,
+        antialias=False,
+    ),
+    Family(
+        "rtdetr-ultralytics-end2end",
+        "(n, queries, 6) of two classes: box, score, class",
+        _is_chosen,
+        _chosen,
+        *("rgb", "0..1", False),
+        finite=True,
+        antialias=False,
     ),
 )

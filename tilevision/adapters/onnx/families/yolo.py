@@ -135,9 +135,28 @@ def _in_pixels(layout: Layout, rows: int) -> bool:
 
 
 FAMILIES = (
-    Family("yolov5", "(n, 3·anchors, 5 + classes): YOLOv5, v7", _is_v5, _v5, suppresses=True),
     Family(
-        "yolov8", "(n, 4 + classes, anchors): YOLOv8, v9, v11, v12", _is_v8, _v8, suppresses=True
+        "yolov5",
+        "(n, 3·anchors, 5 + classes): YOLOv5, v7",
+        _is_v5,
+        _v5,
+        suppresses=True,
+        antialias=False,
     ),
-    Family("yolov10", "(n, 300, 6): YOLOv10, v26, or exported with nms=True", _is_v10, _v10),
+    Family(
+        "yolov8",
+        "(n, 4 + classes, anchors): YOLOv8, v9, v11, v12",
+        _is_v8,
+        _v8,
+        suppresses=True,
+        antialias=False,
+    ),
+    Family(
+        "yolov10",
+        "(n, 300, 6): YOLOv10, v26, or exported with nms=True",
+        _is_v10,
+        _v10,
+        finite=True,
+        antialias=False,
+    ),
 )

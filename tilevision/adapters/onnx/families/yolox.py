@@ -76,6 +76,7 @@ FAMILIES = (
         _raw,
         *("bgr", "0..255", "corner"),
         suppresses=True,
+        antialias=False,
     ),
     Family(
         "yolox-decoded",
@@ -84,5 +85,6 @@ FAMILIES = (
         _decoded,
         *("bgr", "0..255", "corner"),
         suppresses=True,
+        antialias=False,
     ),
 )
