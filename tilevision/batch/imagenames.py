@@ -16,7 +16,7 @@ from tilevision.files import check_folder, refusing
 from tilevision.pipeline.planning import image_name
 from tilevision.sources import ALL_PAGES, ImageSource, images_in, pages
 from tilevision.sources.addresses import address_of, is_address
-from tilevision.sources.formats.zarrstore import is_zarr
+from tilevision.sources.formats.arrays.zarrstore import is_zarr
 from tilevision.sources.remote.stores import addresses_like, is_pattern
 
 __all__ = ["SUMMARY", "export_name", "label_of", "named_images", "stands_for_many", "targets"]

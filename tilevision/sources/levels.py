@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -15,10 +15,32 @@ from tilevision.geometry import Box
 from tilevision.sources.resample import Axis, resample
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
-__all__ = ["Level", "LevelReader"]
+__all__ = ["Level", "LevelPlacement", "LevelReader"]
 
 # A level that is a hair coarser than asked (2667 px halved to 1333) is still the right one.
 _TOLERANCE = 1.01
+
+
+@dataclass(frozen=True, slots=True)
+class LevelPlacement:
+    """Where a level lies on the full resolution, as its file declares it.
+
+    Parameters
+    ----------
+    scale : (float, float)
+        Full-resolution pixels per pixel of the level, in x and y.
+    offset : (float, float)
+        Full-resolution position of the level's left and upper edge.
+    """
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+
+    def axis(self, number: int, start: int, stop: int, outputs: int, level: Level) -> Axis:
+        """Return how an edge to edge range of full-resolution pixels maps onto an output."""
+        scale, offset = self.scale[number], self.offset[number]
+        edges = (start - offset) / scale, (stop - offset) / scale
+        return Axis(*edges, outputs, level.size[number], level.chunk[number])
 
 
 class Level(Protocol):
@@ -146,10 +168,7 @@ class LevelReader(ABC):
         outputs: tuple[int, int],
         bands: list[int] | None,
     ) -> Pixels:
-        x0, y0, x1, y1 = box
-        fx, fy = level.size[0] / self.size[0], level.size[1] / self.size[1]
-        x = Axis(x0 * fx, x1 * fx, outputs[0], level.size[0], level.chunk[0])
-        y = Axis(y0 * fy, y1 * fy, outputs[1], level.size[1], level.chunk[1])
+        x, y = self._axes(level, box, outputs)
         if x.exact and y.exact:
             edges = round(x.start), round(y.start), round(x.stop), round(y.stop)
             return level.window(*edges, bands)
@@ -163,10 +182,29 @@ class LevelReader(ABC):
 
         return resample(block, x, y, count, self.dtype, nodata)
 
+    def _axes(
+        self, level: Level, box: tuple[int, int, int, int], outputs: tuple[int, int]
+    ) -> tuple[Axis, Axis]:
+        """Return how both axes of a window onto a level map onto the output."""
+        x0, y0, x1, y1 = box
+        declared: LevelPlacement | None = getattr(level, "placement", None)
+        if declared is not None:
+            return (
+                declared.axis(0, x0, x1, outputs[0], level),
+                declared.axis(1, y0, y1, outputs[1], level),
+            )
+        fx, fy = level.size[0] / self.size[0], level.size[1] / self.size[1]
+        return (
+            Axis(x0 * fx, x1 * fx, outputs[0], level.size[0], level.chunk[0]),
+            Axis(y0 * fy, y1 * fy, outputs[1], level.size[1], level.chunk[1]),
+        )
+
     def _level_for(self, scale: float) -> Level:
         best = self._levels[0]
         for level in self._levels[1:]:
-            shrink = max(self.size[0] / level.size[0], self.size[1] / level.size[1])
+            declared: LevelPlacement | None = getattr(level, "placement", None)
+            ratios = self.size[0] / level.size[0], self.size[1] / level.size[1]
+            shrink = max(declared.scale if declared is not None else ratios)
             if shrink * scale <= _TOLERANCE:
                 best = level
         return best

@@ -49,7 +49,7 @@ def open_local(
     name, page = split_page(at_home(local_path(whole)))
     path = str(Path(name).absolute())
     file = ImageFile(path, b"")
-    kind = format_of(file) if page is None else None
+    kind = format_of(file, page=page is not None)
     if kind is None:
         file = ImageFile(path, _first_bytes(name))
         kind = format_of(file, page=page is not None)
@@ -57,7 +57,8 @@ def open_local(
         raise SourceError(f"{name} is not a PDF document; dpi= only applies to those.")
     if kind is None:
         raise SourceError(
-            f"{name} has no pages that can be read one by one; only TIFF, PDF and video files have."
+            f"{name} has no pages that can be read one by one; only TIFF, PDF, video and Zarr "
+            "files have."
         )
     options: dict[str, Any] = {"mpp": mpp}
     if kind.pages:

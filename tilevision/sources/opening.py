@@ -12,7 +12,7 @@ import numpy as np
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address
 from tilevision.sources.filetree import FileWatch
-from tilevision.sources.formats.daskarray import is_dask_array, open_dask
+from tilevision.sources.formats.arrays.daskarray import is_dask_array, open_dask
 from tilevision.sources.formats.flat import open_pillow
 from tilevision.sources.handles import Handles
 from tilevision.sources.identity import known_fingerprint

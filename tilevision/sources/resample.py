@@ -60,15 +60,20 @@ class Axis:
     @property
     def exact(self) -> bool:
         """Whether output samples are stored samples, one to one."""
-        return abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
+        whole = abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
+        return whole and round(self.start) >= 0 and round(self.stop) <= self.extent
 
     @property
     def needed(self) -> tuple[int, int]:
-        """First and past-the-last stored sample that the output depends on."""
+        """First and past-the-last stored sample that the output depends on.
+
+        Beyond the first and last stored sample, which a window may reach, it depends on those.
+        """
         margin = 1 if self.enlarges else 0
         low = int(np.floor(self.start)) - margin
         high = int(np.ceil(self.stop)) + margin
-        return max(0, low), min(self.extent, high)
+        low = min(max(0, low), self.extent - 1)
+        return low, max(min(self.extent, high), low + 1)
 
     def blocks(self, size: int) -> list[tuple[int, int]]:
         """Cut what is needed into runs of about `size` samples that end at chunk borders."""
@@ -102,11 +107,13 @@ class Axis:
         )
 
     def _area(self, low: int, high: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        first = max(0, int((low - self.start) / self.step) - 1)
+        first = max(0, int((low - self.start) / self.step) - 1) if low > 0 else 0
         last = min(self.outputs, int((high - self.start) / self.step) + 2)
-        outputs = np.arange(first, last)
+        outputs = np.arange(first, last if high < self.extent else self.outputs)
         begin = self.start + outputs * self.step
         end = np.minimum(self.start + (outputs + 1) * self.step, self.extent)
+        begin = np.where(begin < self.extent, np.maximum(begin, 0), self.extent - 1)
+        end = np.where(end > 0, end, 1)
         start = np.maximum(np.floor(begin).astype(np.int64), low)
         count = np.maximum(np.minimum(np.ceil(end).astype(np.int64), high) - start, 0)
         rows = np.repeat(np.arange(len(outputs)), count)

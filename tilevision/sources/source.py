@@ -45,6 +45,11 @@ class ImageMetadata:
         Width and height of each stored resolution, full resolution first.
     notes : tuple of str
         What a user should be told about the file, one line each.
+    planes : tuple of (str, int)
+        The axes along which the pages of a file of several planes lie and their lengths, as
+        ``(("t", 3), ("z", 20))``; the last changes from page to page.
+    channels : tuple of str
+        What the file calls its bands; empty where it names none.
     """
 
     format: str = ""
@@ -58,6 +63,8 @@ class ImageMetadata:
     bounds: Box | None = None
     levels: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    planes: tuple[tuple[str, int], ...] = ()
+    channels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,19 @@ from __future__ import annotations
 from tilevision.sources.formats import (
     flat,
     georasters,
-    numpyfile,
     pdf,
     slides,
     tiff,
     video,
-    zarrstore,
 )
+from tilevision.sources.formats.arrays import numpyfile, zarrstore
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 
 __all__ = ["FORMATS", "SUFFIXES", "format_of"]
 
 FORMATS: tuple[ImageFormat, ...] = (
     zarrstore.FORMAT,
+    zarrstore.PACKED,
     pdf.FORMAT,
     slides.FORMAT,  # before TIFF, which some scanners' files are as well
     tiff.FORMAT,

@@ -46,13 +46,15 @@ def open_remote(
     address = replace(address, page=None)
     try:
         if ".zarr" in address.name and patiently(lambda: is_remote_zarr(address)):
-            return open_remote_zarr(address.shown, address=address, mpp=mpp)
+            return open_remote_zarr(address.shown, address=address, frame=(page or 1) - 1, mpp=mpp)
         remote = remote_file(address)
         try:
             look = patiently(remote.look)
         except SourceError:
             if _is_folder_of_zarr(address):
-                return open_remote_zarr(address.shown, address=address, mpp=mpp)
+                return open_remote_zarr(
+                    address.shown, address=address, frame=(page or 1) - 1, mpp=mpp
+                )
             raise
         if look.size == 0 or not look.start:
             raise SourceError(f"{address} is empty (0 bytes): the upload did not finish")

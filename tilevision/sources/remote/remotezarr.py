@@ -10,8 +10,9 @@ from typing import Any
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.addresses import Address
-from tilevision.sources.formats.zarrlevels import ZarrLevel, lay_out, opened
-from tilevision.sources.formats.zarrstore import MARKERS
+from tilevision.sources.formats.arrays.zarrlayout import lay_out
+from tilevision.sources.formats.arrays.zarrlevels import ZarrLevel
+from tilevision.sources.formats.arrays.zarrstore import MARKERS, opened
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.remote.protocols import remote_file
 from tilevision.sources.remote.remotefile import changed, patiently
@@ -65,6 +66,7 @@ def open_remote_zarr(
     path: str,
     *,
     address: Address,
+    frame: int = 0,
     mpp: tuple[float, float] | None = None,
     described: str = "",
     fingerprint: str = "",
@@ -79,6 +81,8 @@ def open_remote_zarr(
     path : str
         The address without its secrets, for errors.
     address : Address
+    frame : int
+        Which plane of the axes beside x, y and bands, from 0.
     mpp : tuple of float, optional
         Microns per pixel in x and y; overrides what the store says.
     described, fingerprint : str
@@ -94,24 +98,25 @@ def open_remote_zarr(
         private = ": what is in memory:// no other process sees" * (address.scheme == "memory")
         raise SourceError(f"{address} is not there{private}; copy it to where all workers read")
     keys = _keys(address, path)
-    levels, metadata = lay_out(opened(keys, path), path, mpp)
+    layout = lay_out(opened(keys, path), path, mpp, frame)
     if fingerprint and keys.described != described:
         raise changed(address)
     if not fingerprint:
-        arrays = [level.array for level in levels]
+        arrays = [level.array for level in layout.levels]
         fingerprint = patiently(lambda: _fingerprint(address, keys.described, arrays))
     reference = SourceRef(
         opener="tilevision.sources.remote.remotezarr:open_remote_zarr",
         path=path,
         options={
             "address": address,
+            "frame": frame,
             "mpp": mpp,
             "described": keys.described,
             "fingerprint": fingerprint,
         },
-        fingerprint=fingerprint,
+        fingerprint=layout.fingerprint(fingerprint, frame),
     )
-    return RemoteZarr(levels, metadata, reference)
+    return RemoteZarr(layout.levels, layout.metadata, reference)
 
 
 def _keys(address: Address, path: str) -> Any:

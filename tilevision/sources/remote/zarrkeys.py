@@ -20,7 +20,7 @@ from zarr.core.buffer.core import default_buffer_prototype
 
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import Address
-from tilevision.sources.formats.zarrchunks import DOCUMENTS
+from tilevision.sources.formats.arrays.zarrchunks import DOCUMENTS
 from tilevision.sources.remote.protocols import remote_file
 
 __all__ = ["RemoteKeys", "chunk_keys"]

@@ -57,7 +57,7 @@ class NumpySource(LevelReader):
         """What a worker opens this array again from."""
         path = self._file.path
         return SourceRef(
-            opener="tilevision.sources.formats.numpyfile:open_npy",
+            opener="tilevision.sources.formats.arrays.numpyfile:open_npy",
             path=path,
             options={"mpp": self._mpp, **file_options(path, self._fingerprint)},
             fingerprint=self._fingerprint,

@@ -1,0 +1,1 @@
+"""Arrays: Zarr stores, NumPy files, Dask arrays."""
