@@ -102,9 +102,9 @@ SIBLINGS = 20
 CROWDED = {"formats"}
 SAME_CLASSES = {"Batch", "Preparation", "Picture"}
 WORDS_LEFT = {
-    *("adapters", "analysis", "batch", "catalogue", "checkpoint", "cli", "cluster", "codec"),
+    *("adapters", "analysis", "catalogue", "cluster", "codec"),
     *("errors", "evaluation", "exporting", "fanout", "files", "findings", "geometry", "grid"),
-    *("history", "infer", "modelspec", "moderation", "pipeline", "regions", "routing", "samples"),
+    *("infer", "modelspec", "moderation", "pipeline", "regions", "routing", "samples"),
     *("schedule", "seams", "sources", "synthesis", "view"),
 }
 

@@ -111,7 +111,7 @@ Checkpoint.open(sys.argv[1] + "-second").close()
 def test_a_file_that_may_not_grow_loses_nothing(tmp_path):
     """Refused writes raise, what was acknowledged reads back, and it goes on when it may."""
     printed = run(LIMITED, tmp_path / "ck")
-    assert printed.count("nothing that was stored is lost") == 3
+    assert printed.count("Nothing that was stored is lost") == 3
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def small_disk():
 def test_a_full_disk_loses_nothing(small_disk):
     """Typed errors naming folder and space, all that was stored readable, and on it goes."""
     printed = run(SMALL_DISK, small_disk / "ck", small_disk / "ballast")
-    assert printed.count("nothing that was stored is lost") == 3
+    assert printed.count("Nothing that was stored is lost") == 3
 
 
 UNPRIVILEGED = """
@@ -212,7 +212,7 @@ def test_a_file_in_the_way_is_named(tmp_path):
     """The folder, or one above it, is a file."""
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "deep" / "ck"):
-        with pytest.raises(CheckpointError, match=r"file is not a folder; give another"):
+        with pytest.raises(CheckpointError, match=r"file is not a folder. Use a local"):
             Checkpoint.open(folder)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -297,7 +297,7 @@ def test_a_writer_that_never_ends_is_reported_and_waited_for_next_time(tmp_path,
         database = tmp_path / "ck" / "cache" / "cache.db"
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(CheckpointError, match=r"ck was in use by another process.*wait"):
+            with pytest.raises(CheckpointError, match=r"ck was in use by another process.*Wait"):
                 checkpoint.commit({"b": SMALL})
             assert checkpoint.done(["a", "b"]) == {"a"}
             other.execute("ROLLBACK")

@@ -102,7 +102,7 @@ def test_keys_of_many_tiles_are_those_of_each():
 @pytest.mark.parametrize("odd", [{1, 2}, object(), b"bytes", {1: 2}, "\ud800"])
 def test_what_has_no_one_spelling_makes_no_key(odd):
     """Sets, objects and bytes are refused rather than spelled by chance."""
-    with pytest.raises(CheckpointError, match="no key"):
+    with pytest.raises(CheckpointError, match=r"key (cannot hold|can be made)"):
         tile_key("source", {"odd": odd}, TILE, "model")
-    with pytest.raises(CheckpointError, match="no key"):
+    with pytest.raises(CheckpointError, match=r"key (cannot hold|can be made)"):
         stage_key("s", {"odd": odd})

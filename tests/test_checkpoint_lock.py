@@ -119,7 +119,7 @@ def test_taking_a_run_first_makes_the_folder_as_opening_does(tmp_path):
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden", "a" * 200, "a\x00", "a b", "-x"])
 def test_an_id_that_is_no_file_name_is_refused(tmp_path, run_id):
     """An id leads nowhere but into the folder of runs."""
-    with pytest.raises(RunError, match="cannot be a run's id"):
+    with pytest.raises(RunError, match="cannot be the id of a run"):
         RunLock(tmp_path, run_id)
     with pytest.raises(RunError):
         run_owner(tmp_path, run_id)

@@ -106,7 +106,7 @@ def test_help_lists_the_commands():
         (["scans/*.tif", "--model", "blobs"], "no image in 'scans/*.tif'"),
         (["text.png", "--model", "blobs"], "text.png"),
         (["empty.png", "--model", "blobs"], "empty.png is empty"),
-        (["spots.png", "--model", "blbos"], "did you mean 'blobs'"),
+        (["spots.png", "--model", "blbos"], "Did you mean 'blobs'"),
         (["spots.png", "--model", "blobs", "--grid", "0x4"], "rows is 0"),
         (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "1"], "overlap 1.0"),
         (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "9mm"], "overlap '9mm'"),
@@ -170,7 +170,7 @@ def test_models_lists_the_built_in_ones():
 def test_runs_of_an_empty_folder(elsewhere):
     """`runs` where nothing has run says so."""
     done = _call("runs")
-    assert (done.exit_code, done.output) == (0, "no runs in .tilevision\n")
+    assert (done.exit_code, done.output) == (0, "There are no runs in .tilevision.\n")
 
 
 def test_functions_are_found_beside_what_they_import(elsewhere):
@@ -230,7 +230,7 @@ def test_lab_leaves_an_edited_copy_alone(elsewhere, launched):
     Path(notebook.COPY).write_text("edited")
     done = _call("lab")
     assert Path(notebook.COPY).read_text() == "edited"
-    assert "there already" in done.output
+    assert "already exists" in done.output
     assert len(launched) == 1
 
 
@@ -241,7 +241,7 @@ def test_run_writes_what_was_asked_for(folder):
     done = _shell(*words, "--out", "a.json", "--out", "a.geojson", "--out", "a.csv")
     assert done.returncode == 0, done.stderr
     assert "squares found 12 detections (12 square)" in done.stdout
-    assert "wrote a.geojson" in done.stdout
+    assert "Wrote a.geojson" in done.stdout
     boxes = [tuple(row["box"]) for row in json.loads(Path("a.json").read_text())["detections"]]
     expected = {(x, y, x + 10, y + 10) for x in (30, 95, 195, 320) for y in (20, 145, 260)}
     assert len(boxes) == 12
@@ -337,9 +337,9 @@ def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "interrupted" in told
+    assert "Interrupted" in told
     assert "Traceback" not in told
-    line = told.strip().splitlines()[-1].partition("run the same again: ")[2]
+    line = told.strip().splitlines()[-1].partition("run the same command again: ")[2]
     assert not Path("a.json").exists()
 
     again = shlex.split(line)

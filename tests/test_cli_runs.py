@@ -105,8 +105,8 @@ def test_follow_ends_as_the_run_ended(status, code) -> None:
     assert said.exit_code == code
     shown = "interrupted" if status == "running" else status
     lines = said.stdout.splitlines()
-    assert lines[0].startswith("run r1: a.png with m")
-    assert f"tile {TILES[0].id} failed after 3 attempts: ValueError: dark" in said.stdout
+    assert lines[0].startswith("Run r1: a.png with m")
+    assert f"Tile {TILES[0].id} failed after 3 attempts: ValueError: dark" in said.stdout
     assert lines[-1] == f"{shown}: 1 failed, 5 done"
     assert "\x1b" not in said.stdout
 
@@ -154,8 +154,8 @@ def test_follow_in_a_terminal_and_leave_with_ctrl_c(elsewhere) -> None:
         assert process.wait(PATIENCE) == 130
         os.close(ours)
     assert "\r\x1b[Krunning: 5 pending, 1 failed" in seen
-    assert "\x1b[Ktile" in seen
-    assert "no longer following run r1" in process.stderr.read()
+    assert "\x1b[KTile" in seen
+    assert "Stopped following run r1" in process.stderr.read()
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_prune_keeps_a_run_at_work_and_every_tile_meanwhile() -> None:
     """However long it has been silent, it may rely on what is stored."""
     with RunLock(".tilevision", "old"):
         said = _call("runs", "--prune", "0", "--yes")
-    assert "1 run removed; stored tiles are kept while old is at work" in said.stdout
+    assert "1 run removed; stored tiles are kept while old is running" in said.stdout
     assert (_runs(), _stored()) == ({"old"}, 2)
 
 
@@ -248,7 +248,7 @@ def test_prune_leaves_files_that_are_no_run_alone() -> None:
 def test_prune_creates_nothing() -> None:
     """Where there is no checkpoint there will be none."""
     assert (
-        "nothing to prune in nowhere"
+        "nothing to remove in nowhere"
         in _call("runs", "--prune", "3", "--yes", "--checkpoint", "nowhere").stdout
     )
     assert not Path("nowhere").exists()
@@ -265,7 +265,7 @@ def test_days_that_are_none(text) -> None:
     """One line that says what is understood."""
     said = _call("runs", f"--prune={text}")
     assert said.exit_code == 2
-    assert "give days, as 30 or 30d" in said.stderr
+    assert "Give 30 or 30d" in said.stderr
 
 
 def test_follow_and_prune_exclude_each_other() -> None:

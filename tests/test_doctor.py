@@ -91,7 +91,7 @@ def test_workers_are_of_the_local_cluster(elsewhere: Path) -> None:
     """`--workers` beside `--scheduler` is a mistake, and is called one."""
     done = doctor("--scheduler", NOBODY, "--workers", 2)
     assert done.exit_code == 2
-    assert "leave it out with --scheduler" in done.output
+    assert "Leave it out with --scheduler" in done.output
 
 
 @pytest.mark.slow

@@ -135,9 +135,11 @@ def test_the_shell_says_how_to_go_on_from_a_full_disk(project: Path) -> None:
         words += ["--checkpoint", str(disk / "kept"), "--out", "out.json"]
         full = shell(*words, cwd=project)
         assert full.returncode == 1, full.stderr
-        assert f"error: the checkpoint {disk / 'kept'} cannot be written" in full.stderr
+        assert f"error: The checkpoint {disk / 'kept'} cannot be written" in full.stderr
         assert "free on its disk" in full.stderr and "Traceback" not in full.stderr
-        assert "every finished tile is kept; to go on, run the same again: " in full.stderr
+        assert (
+            "Every finished tile is kept. To continue, run the same command again: " in full.stderr
+        )
         listed = shell("runs", "--checkpoint", str(disk / "kept"), cwd=project)
         assert listed.returncode == 0 and "numbered.tif" in listed.stdout, listed.stderr
         (disk / "ballast").unlink()

@@ -357,7 +357,7 @@ def test_a_replay_of_a_killed_run_ends_interrupted(written) -> None:
 def test_replays_that_cannot_be_are_one_clear_line(written) -> None:
     """At work: watch it instead. Seconds: what they are."""
     written.begin()
-    with pytest.raises(RunError, match=f"still at work; tv.watch.'{written.id}'"):
+    with pytest.raises(RunError, match=f"still running. Follow it with tv.watch.'{written.id}'"):
         replay(written.id, written.folder)
     written.let_go()
     for bad in (-1, "ten", float("nan"), float("inf")):

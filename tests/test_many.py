@@ -49,9 +49,9 @@ def test_what_stands_for_images(elsewhere: Path) -> None:
     [
         ([], "no image in"),
         ("none/*.tif", "no image in"),
-        (["x/a.png", "y/a.png"], "two images are named a.png"),
-        (np.zeros((4, 4, 3), np.uint8), r"give a list of images"),
-        (7, "images is one int"),
+        (["x/a.png", "y/a.png"], "Two images are named a.png"),
+        (np.zeros((4, 4, 3), np.uint8), r"Give a list of images"),
+        (7, "single int"),
     ],
 )
 def test_what_is_no_list_of_images_is_refused(elsewhere: Path, images: Any, told: str) -> None:
@@ -130,7 +130,7 @@ def test_the_budget_is_for_all_images(elsewhere: Path, cluster: None) -> None:
     model = tv.model(bright, price=1.0)
     batch = tv.analyze_many(".", model, grid="1x2", budget=3.0, progress=False)
     assert [row.status for row in batch.rows] == ["complete", "stopped", "error"]
-    assert "of the budget of 3, 3 is spent" in batch.rows[2].error
+    assert "3 of the budget of 3 is spent" in batch.rows[2].error
     assert not batch.complete
     again = tv.analyze_many(".", model, grid="1x2", budget=3.0, progress=False)
     assert again.complete

@@ -130,7 +130,7 @@ def test_who_interrupts_many_images_goes_on_with_the_same_line(elsewhere: Path) 
     assert process.returncode == 130
     assert "Traceback" not in told
     assert "of 12 images complete" in told
-    assert "run the same again: python -m tilevision run scans" in told
+    assert "run the same command again: python -m tilevision run scans" in told
     whole = [row["image"] for row in _summary() if row["status"] == "complete"]
     written = {f"{path.stem}.png" for path in Path("out").glob("*.geojson")}
     assert 3 <= len(whole) < 12

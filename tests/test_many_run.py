@@ -163,9 +163,9 @@ def test_the_shell_lists_follows_and_refuses() -> None:
     followed = _call("runs", "--follow", "many")
     assert followed.exit_code == 0
     assert "complete: 2 of 2 images done" in followed.stdout
-    assert "is of one image" in _call("runs", "--images", "lone").stderr
+    assert "has a single image" in _call("runs", "--images", "lone").stderr
     assert "one of them" in _call("runs", "--images", "many", "--prune", "3").stderr
-    with pytest.raises(tv.RunError, match=r"is of 2 images.*images='many'"):
+    with pytest.raises(tv.RunError, match=r"has 2 images.*images='many'"):
         tv.FollowedRun("many")
 
 
@@ -187,7 +187,7 @@ def test_two_do_not_write_into_one_folder(elsewhere: Path) -> None:
     told = {"id": "one", "started": 1.0, "image": "", "images": [], "model": "", "out_dir": "/x"}
     with Logbook(CHECKPOINT, told, {}):
         with (
-            pytest.raises(tv.RunBusy, match=f"run one is writing to /x, by process {os.getpid()}"),
+            pytest.raises(tv.RunBusy, match=f"Run one is writing to /x, in process {os.getpid()}"),
             Logbook(CHECKPOINT, told | {"id": "two"}, {}),
         ):
             pass
@@ -317,11 +317,11 @@ def test_what_cannot_be_begun_again_says_so(elsewhere: Path, cluster: None) -> N
     """Images in memory, and a region that is no plain value."""
     array = np.full((16, 16, 3), 99, np.uint8)
     batch = tv.analyze_many([array], "blobs", grid="1x1", progress=False)
-    with pytest.raises(tv.RunError, match=r"in memory.*same images again"):
+    with pytest.raises(tv.RunError, match=r"in memory.*the same images"):
         tv.resume(batch.run_id)
     _pictures("a.png")
     mask = np.ones((4, 4), bool)
     batch = tv.analyze_many(["a.png"], "blobs", grid="1x1", region=mask, progress=False)
-    with pytest.raises(tv.RunError, match="pass region="):
+    with pytest.raises(tv.RunError, match="Give region="):
         tv.resume(batch.run_id)
     assert tv.resume(batch.run_id, region=mask, progress=False).complete

@@ -62,7 +62,7 @@ def test_urls_have_names_and_collisions_are_told(tmp_path: Path) -> None:
     named = named_images([*urls, "s3://bucket/z.tif#page=2"])
     assert list(named) == ["x.tif", "y z.tif", "z.tif#page=2"]
     assert [export_name(name) for name in named] == ["x", "y z", "z-page2"]
-    with pytest.raises(RunError, match=r"two images are named x\.tif") as error:
+    with pytest.raises(RunError, match=r"Two images are named x\.tif") as error:
         named_images([urls[0], "https://other/x.tif"])
     assert SECRET not in str(error.value)
     assert not stands_for_many(urls[0])

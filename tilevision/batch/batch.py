@@ -1,4 +1,4 @@
-"""What became of many images: a row for each, and their results when they are asked for."""
+"""The results of many images: a row for each, and the result when it is asked for."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class ImageRow:
     image : str
         Its name.
     status : str
-        As `Result.status`; ``blocked`` by moderation, ``error`` where there is no result, and
-        ``pending`` until its turn has come.
+        As `Result.status`; ``blocked`` by moderation, ``error`` if there is no result, and
+        ``pending`` until it is started.
     detections, tiles, failed : int
         Detections after the merge; all tiles; those that failed.
     seconds : float
-        That it took this time.
+        Time it took in this call.
     error : str
-        Why something is missing, in one line; empty where nothing is.
+        Why something is missing, in one line; empty if nothing is.
     """
 
     image: str
@@ -59,7 +59,7 @@ class ImageRow:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile was analysed."""
+        """Return True if every tile was analysed."""
         return self.status == ImageStatus.COMPLETE and not self.error
 
     @classmethod
@@ -67,7 +67,7 @@ class ImageRow:
         """Return the row of an image that was analysed, fully or in part."""
         failed = sum(row.status == TileStatus.FAILED for row in result.rows)
         whole = result.complete and result.status == RunStatus.COMPLETE
-        told = "" if whole else " ".join(filter(None, [result.coverage, _why(result)]))
+        why = "" if whole else " ".join(filter(None, [result.coverage, _why(result)]))
         return cls(
             image=name,
             status=result.status,
@@ -75,7 +75,7 @@ class ImageRow:
             tiles=len(result.rows),
             failed=failed,
             seconds=round(seconds, 2),
-            error=told,
+            error=why,
         )
 
     @classmethod
@@ -91,10 +91,10 @@ class ImageRow:
 
 
 class Batch(Mapping[str, Result]):
-    """The results of many images by name, and what went wrong with the others.
+    """The results of many images by name, and the errors of those without one.
 
-    A result is read from the checkpoint when it is asked for, and only the latest is held:
-    results can be large, and images many.
+    A result is read from the checkpoint when it is asked for, and only the latest is kept in
+    memory: results can be large, and images many.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class Batch(Mapping[str, Result]):
     Attributes
     ----------
     run_id : str
-        Of the run of all images, as `tilevision.runs` lists it.
+        Id of the multi-image run, as `tilevision.runs` lists it.
     rows : tuple of ImageRow
     errors : dict of str to TilevisionError
         Images that could not be analysed.
@@ -129,7 +129,7 @@ class Batch(Mapping[str, Result]):
 
     @property
     def results(self) -> Mapping[str, Result]:
-        """Images that were analysed, fully or in part, by name: this mapping itself."""
+        """Results of the images analysed fully or in part, by name: this mapping itself."""
         return self
 
     def __getitem__(self, name: str) -> Result:
@@ -150,7 +150,7 @@ class Batch(Mapping[str, Result]):
 
     @property
     def complete(self) -> bool:
-        """Whether every tile of every image was analysed."""
+        """Return True if every tile of every image was analysed."""
         return all(row.complete for row in self.rows)
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -166,7 +166,7 @@ class Batch(Mapping[str, Result]):
 
     @property
     def statement(self) -> str:
-        """How many images are complete, and what became of the others, by name."""
+        """Return one line: how many images are complete, and what became of the others."""
         return statement(self.rows)
 
     def _repr_html_(self) -> str:
@@ -174,7 +174,7 @@ class Batch(Mapping[str, Result]):
         alarm = "" if self.complete else "⚠ "
         # A notebook keeps what it shows: those that lack something come first.
         rows = self.to_dataframe().sort_values("error", key=lambda e: e == "", kind="stable")
-        more = f"<p>… and {len(rows) - SHOWN_ROWS} more: .to_dataframe() has all</p>"
+        more = f"<p>… and {len(rows) - SHOWN_ROWS} more; .to_dataframe() lists all</p>"
         return (
             f"<p><strong>{len(self.rows):,} images, {found:,} detections</strong> "
             f"{escape(self.run_id)}</p><p>{alarm}{escape(self.statement)}</p>"
@@ -184,7 +184,7 @@ class Batch(Mapping[str, Result]):
 
 
 def statement(rows: Iterable[ImageRow]) -> str:
-    """Return one line: how many images are complete, and what became of the others, by name."""
+    """Return one line: how many images are complete, and what became of the others."""
     rows = list(rows)
     whole = sum(row.complete for row in rows)
     parts = [f"{whole:,} of {len(rows):,} images complete"]
@@ -206,7 +206,7 @@ def status_of(rows: Iterable[ImageRow]) -> tuple[str, str]:
 
 
 def write_summary(rows: Iterable[ImageRow], path: Path) -> None:
-    """Write the table of all images as CSV, in place of the one that is there.
+    """Write the table of all images as CSV; an existing file is replaced.
 
     Raises
     ------

@@ -44,13 +44,13 @@ def describe_many(
     stages: Stages,
     out: tuple[str | os.PathLike[str] | None, str],
 ) -> dict[str, Any]:
-    """Return what another process needs to list, follow or go on with a run of many images.
+    """Return what another process needs to list, follow or resume a multi-image run.
 
     Parameters
     ----------
     run_id : str
     label : str
-        What people call all of them.
+        What users call all of them.
     images : mapping of str to image
         By name, in order.
     settings : Settings
@@ -76,7 +76,7 @@ def describe_many(
 def recall_many(
     manifest: Mapping[str, Any], model: Any, overrides: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the images by name, and the arguments they were begun with.
+    """Return the images by name, and the arguments of the first call.
 
     Raises
     ------
@@ -85,18 +85,18 @@ def recall_many(
     SourceError
         If an image's address lacks its secrets, which are not stored.
     """
-    who = f"run {manifest['id']}"
+    who = f"Run {manifest['id']}"
     images = dict(zip(manifest["images"], manifest["paths"], strict=True))
     in_memory = [name for name, path in images.items() if path is None]
     if in_memory:
         raise RunError(
-            f"{who} analysed images that were in memory ({in_memory[0]}); give "
-            "tv.analyze_many the same images again, which goes on from what is stored"
+            f"{who} analysed images that were in memory ({in_memory[0]}). Call tv.analyze_many "
+            "with the same images: it restores what is stored."
         )
     for path in images.values():
         check_kept(path, who)
     if manifest["region_lost"] and "region" not in overrides:
-        raise RunError(f"{who} had a region that is not stored; pass region=")
+        raise RunError(f"{who} had a region that is not stored. Give region=.")
     arguments = work_again(manifest, who, model, overrides) | manifest["asked"]
     grid = manifest["grid"]
     arguments["grid"] = None if grid is None else Grid.from_dict(grid)
@@ -116,9 +116,9 @@ def _region(region: Any) -> Any:
 
 
 class Logbook:
-    """Writes down how far many images are, and keeps others from the same work meanwhile.
+    """Writes what becomes of each image, and keeps other processes from the same run meanwhile.
 
-    A context manager around the work; what is raised inside is written down as its end.
+    A context manager around the work; an exception inside is written as the end of the run.
 
     Parameters
     ----------
@@ -151,11 +151,11 @@ class Logbook:
         self._stack = ExitStack()
 
     def begun(self, image: str, run_id: str) -> None:
-        """Write down that an image's run has begun."""
+        """Write that the run of an image has started."""
         self._write(ImageChanged(time.time(), image, ImageStatus.RUNNING, run_id))
 
     def ended(self, row: ImageRow, run_id: str) -> None:
-        """Write down what became of an image."""
+        """Write what became of an image."""
         self._write(ImageChanged(time=time.time(), run=run_id, **asdict(row)))
 
     def _write(self, event: ImageChanged) -> None:
@@ -198,7 +198,7 @@ class Logbook:
     def _refuse_a_second(self) -> None:
         """Refuse to write files into a folder that another process is writing to.
 
-        The same line, typed a second time while it is at work, would be that.
+        The same command, entered a second time while the first is running, would do that.
         """
         mine, out = self._manifest["id"], self._manifest["out_dir"]
         for path in sorted(journal_path(self._folder or "", "*").parent.glob("*.jsonl")):
@@ -212,6 +212,6 @@ class Logbook:
                 continue
             if owner is not None:
                 raise RunBusy(
-                    f"run {path.stem} is writing to {out}, by process {owner.pid} on "
-                    f"{owner.host}; wait for it, end that process, or give another out_dir"
+                    f"Run {path.stem} is writing to {out}, in process {owner.pid} on "
+                    f"{owner.host}. Wait for it, end that process, or give another out_dir."
                 )

@@ -1,4 +1,4 @@
-"""The progress of many images: one bar over all, and a line for each that is not whole."""
+"""The progress of many images: one bar for all, and a line for each that is not complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAYOUT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class Headway:
-    """Draws on standard error how far many images are.
+    """Draws the progress of many images on standard error.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Headway:
             self._draw()
 
     def end(self, row: ImageRow) -> None:
-        """Take notice that an image is done with."""
+        """Count an image that has ended."""
         with self._lock:
             self._ended += 1
             self._shares.pop(row.image, None)
@@ -84,7 +84,7 @@ class Headway:
         self._bar.update(self._ended + sum(self._shares.values()) - self._bar.n)
 
     def tell(self, message: str) -> None:
-        """Write what a run says of its cluster or its model, once for all images."""
+        """Write what a run says about its cluster or its model, once for all images."""
         self._note(message, message)
 
     def close(self) -> None:

@@ -30,9 +30,9 @@ def analyze_many(
 ) -> Batch:
     """Analyse many images with the same settings: one run, one cluster, one checkpoint.
 
-    While the last tiles of an image are worked on, the next is begun, unless a budget, a quota,
-    a concurrency or a hosted model asks for one at a time. The same call again goes on where
-    the last one ended, however it ended: what is done is restored from the checkpoint.
+    While the last tiles of an image are analysed, the next image starts, unless a budget, a
+    quota, a concurrency or a hosted model requires one at a time. The same call again continues
+    where the last one ended, however it ended: finished work is restored from the checkpoint.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def analyze_many(
         A folder stands for the images in it, ``"scan.tif#pages"`` for the pages of a file
         (`tilevision.pages` lists them), in an iterable as well.
     model
-        As for `tilevision.start`, and so all other arguments; the budget is for all images.
+        As for `tilevision.start`, like all other arguments; the budget is for all images.
     out_dir : path-like, optional
-        Folder for a file per image, written as soon as that is done, and for ``summary.csv``,
-        the table of all images, which is renewed as they are done.
+        Folder for a file per image, written as soon as the image is done, and for
+        ``summary.csv``, the table of all images, which is updated on the way.
     out_format : str
-        Name of the files' format, as `Result.save` knows it.
+        Format of the files, as for `Result.save`.
 
     Returns
     -------
@@ -61,11 +61,11 @@ def analyze_many(
         the format or the folder cannot be used; `RunBusy` if another process is writing to
         that folder.
     ModelError, GridError
-        If the model is unknown, or the grid not understood: that would fail for every image.
+        If the model is unknown, or the grid is invalid: that would fail for every image.
     ClusterError, CheckpointError
-        If the cluster is lost, or the checkpoint cannot be written: so would these.
+        If the cluster is lost, or the checkpoint cannot be written: so would this.
     KeyboardInterrupt
-        What is done is kept; the same call goes on.
+        Finished work is kept; the same call continues.
     """
     return collect(Many(images, Settings(model=model, **arguments), out_dir, out_format))
 
@@ -92,7 +92,7 @@ def resume(
     client: Any = None,
     **overrides: Any,
 ) -> Run | Batch:
-    """Go on with a run that was stopped, under its own id.
+    """Resume a run that was stopped, under its own id.
 
     Finished tiles are restored; failed ones get fresh attempts.
 
@@ -103,24 +103,24 @@ def resume(
     checkpoint : path-like
         Its folder.
     image, model : optional
-        Where the run cannot know them: an image that was in memory, a file that has moved, a
+        What the run cannot know: an image that was in memory, a file that has moved, a
         function.
     client : distributed.Client, optional
     **overrides
-        Arguments of `tilevision.start` that shall differ from the first time.
+        Arguments of `tilevision.start` that replace those of the first call.
 
     Returns
     -------
     Run or Batch
-        Of one image: its `Run`, at once. Of many: their `Batch`, when all are done.
+        For a single image its `Run`, immediately; for many their `Batch`, when all are done.
 
     Raises
     ------
     RunError
-        If there is no such run, another process is at work on it (`RunBusy`), or something
-        has to be passed again.
+        If there is no such run, another process is working on it (`RunBusy`), or something
+        has to be given again.
     SourceError, ModelError
-        If image or model are not what the run was begun with.
+        If image or model are not those of the run.
     """
     if "images" in find_manifest(run_id, checkpoint) and image is None:
         return _resume_many(run_id, checkpoint, model, client, overrides)
@@ -130,7 +130,7 @@ def resume(
 def resume_run(
     run_id: str, checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT, **given: Any
 ) -> Run:
-    """Go on with a run of one image; as `resume`."""
+    """Resume a run of a single image; as `resume`."""
     manifest = find_manifest(run_id, checkpoint)
     image, settings = recall(
         manifest, checkpoint, given.pop("image", None), given.pop("model", None), **given

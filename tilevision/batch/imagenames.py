@@ -1,4 +1,4 @@
-"""Many images: what they are called, and the file that each is written to."""
+"""The images of a multi-image run: their names, and the file that each is saved to."""
 
 from __future__ import annotations
 
@@ -40,19 +40,20 @@ def named_images(images: Any) -> dict[str, Any]:
         name = image_name(image) if is_path else f"{position:04d}-{image_name(image)}"
         if name in named:
             raise RunError(
-                f"two images are named {name}: {_shown(named[name])} and {_shown(image)}; rename "
-                "one, or analyse them apart"
+                f"Two images are named {name}: {_shown(named[name])} and {_shown(image)}. Rename "
+                "one, or analyse them in separate calls."
             )
         named[name] = image
     if not named:
         raise RunError(
-            f"no image in {images!r}; give a folder, a pattern as 'scans/*.tif', or a list"
+            f"There is no image in {images!r}. Give a folder, a pattern like 'scans/*.tif', or a "
+            "list."
         )
     return named
 
 
 def label_of(images: Any) -> str:
-    """Return what people call `images` together: the folder's name, or the pattern."""
+    """Return the name of `images` together: that of the folder, or the pattern."""
     if not isinstance(images, (str, os.PathLike)):
         return "a list"
     text = os.fspath(images)
@@ -62,7 +63,7 @@ def label_of(images: Any) -> str:
 
 
 def stands_for_many(image: str) -> bool:
-    """Say whether `image` is a folder of images, a pattern, or every page of a file."""
+    """Return True if `image` is a folder of images, a pattern, or every page of a file."""
     if is_address(image):
         return image.endswith(ALL_PAGES) or is_pattern(image)
     if not glob.has_magic(image) and not image.endswith(ALL_PAGES) and not os.path.isdir(image):  # noqa: PTH112 - any text
@@ -87,8 +88,8 @@ def targets(folder: str | os.PathLike[str], names: Iterable[str], form: str) -> 
         other = taken.setdefault(_alike(file.name), name)
         if other != name:
             raise RunError(
-                f"{other} and {name} would both be written to {file.name}; rename one, or "
-                "analyse them apart"
+                f"{other} and {name} would both be written to {file.name}. Rename one, or "
+                "analyse them in separate calls."
             )
     with refusing(place):
         place.mkdir(parents=True, exist_ok=True)
@@ -108,7 +109,8 @@ def _several(images: Any) -> Iterable[Any]:
     single = hasattr(images, "shape") or hasattr(images, "mode") or isinstance(images, ImageSource)
     if single or not isinstance(images, Iterable):
         raise RunError(
-            f"images is one {type(images).__name__}; give a list of images, as [image], or a folder"
+            f"A single {type(images).__name__} was given. Give a list of images, like [image], or "
+            "a folder."
         )
     return images
 
@@ -117,7 +119,7 @@ def _listed(images: Iterable[Any]) -> Iterator[Any]:
     several = list(images)
     for image in several:
         found = _expanded(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else [image]
-        # One of several that stands for nothing is told as a bad image is.
+        # One of several that matches no file is reported like a bad image.
         yield from found or (several[1:] and [image])
 
 
@@ -134,7 +136,7 @@ def _expanded(text: str) -> list[Any]:
         try:
             return list(pages(text.removesuffix(ALL_PAGES)))
         except SourceError:
-            return [text.removesuffix(ALL_PAGES)]  # told when its turn comes: it stops nothing
+            return [text.removesuffix(ALL_PAGES)]  # reported when its turn comes: it stops nothing
     return [text]
 
 

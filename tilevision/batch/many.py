@@ -1,4 +1,4 @@
-"""Many images as one run: a bad one is reported and stops nothing."""
+"""Many images as one run: a bad image is reported and stops nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CLOSING_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class UnderWay:
-    """An image that was begun.
+    """An image that was started.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class UnderWay:
 
     @property
     def settled(self) -> bool:
-        """Whether waiting for its result takes no time, but for what a run ends with."""
+        """Return True if its result is there, or needs no more tiles."""
         if self.run is None:
             return True
         status = RunStatus(self.run.status)
@@ -85,14 +85,14 @@ class UnderWay:
 
     @property
     def runs_out(self) -> bool:
-        """Whether it has next to no tile left that waits for a worker."""
+        """Return True if nearly no tile of it waits for a worker any more."""
         if self.run is None or RunStatus(self.run.status).ended:
             return True
         return self.run.counts.get(TileStatus.PENDING, 0) <= FEW_TILES
 
 
 class Relay:
-    """Begins images in their order, and gives each when its turn has come.
+    """Starts images in their order, and yields each when its turn has come.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Relay:
         began = time.perf_counter()
         try:
             run = self._begin(name, image)
-        except Exception as error:  # noqa: BLE001 - told when its turn has come
+        except Exception as error:  # noqa: BLE001 - reported when its turn has come
             return UnderWay(name, image, began, error=error)
         run.subscribe(self._hear)
         return UnderWay(name, image, began, run)
@@ -157,7 +157,7 @@ class Relay:
 
 @dataclass(slots=True)
 class Analysed:
-    """One image of many, done with.
+    """One image of many that has ended.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class Analysed:
 
 
 class Many:
-    """Many images, to be analysed with the same settings; whatever is wrong with all is told now.
+    """Many images to analyse with the same settings; errors that concern all are raised at once.
 
     Parameters
     ----------
@@ -190,14 +190,14 @@ class Many:
     out_dir : path-like or None
     out_format : str
     manifest : mapping, optional
-        Of the run to go on with; None: a new one.
+        Of the run to resume; None: a new one.
 
     Attributes
     ----------
     id : str
         Of the run.
     label : str
-        What people call all images together.
+        The name of all images together.
     stages : Stages
     rows : dict of str to ImageRow
         What became of each image so far.
@@ -220,7 +220,7 @@ class Many:
         manifest: Mapping[str, Any] | None = None,
     ) -> None:
         if settings.report is not None:
-            raise RunError("report is of one image's run; leave it out for many")
+            raise RunError("report= only works for a single image. Leave it out for many.")
         self.stages = resolve_stages(settings)
         self._images: Mapping[str, Any] = images if manifest else named_images(images)
         self._files: Mapping[str, Path] = {}
@@ -245,20 +245,20 @@ class Many:
 
     @property
     def complete(self) -> bool:
-        """Whether every tile of every image was analysed."""
+        """Return True if every tile of every image was analysed."""
         return all(row.complete for row in self.rows.values())
 
     def __iter__(self) -> Generator[Analysed, None, None]:
-        """Analyse the images, and give one after the other, in their order.
+        """Analyse the images, and yield one after the other, in their order.
 
         Raises
         ------
         RunBusy
-            If another process is at work on this run, or writes to the same folder.
+            If another process is working on this run, or writes to the same folder.
         ClusterError, CheckpointError
-            What no other image would fare better with.
+            What would fail for every other image, too.
         KeyboardInterrupt
-            Everything that is done is kept.
+            Finished work is kept.
         """
         with ExitStack() as stack:
             logbook = stack.enter_context(
@@ -267,7 +267,7 @@ class Many:
             stack.callback(lambda: self._renew(last=True))
             headway = Headway(len(self._images), shown=self._settings.progress is not False)
             stack.callback(headway.close)
-            headway.say(f"run {self.id}: {len(self.rows):,} images of {self.label}")
+            headway.say(f"Run {self.id}: {len(self.rows):,} images from {self.label}")
             relay = Relay(self._images, partial(self._begin, headway, logbook), self._ahead)
             stack.callback(relay.close)
             try:
@@ -279,7 +279,8 @@ class Many:
                     "",
                 )
                 raise KeyboardInterrupt(
-                    f"interrupted at {at}; what is done is kept, and the same call goes on"
+                    f"Interrupted at {at}. Finished work is kept; the same call continues from "
+                    "there."
                 ) from None
 
     @property
@@ -301,7 +302,7 @@ class Many:
             left = settings.budget - self._spent
             if left <= 0:
                 raise RunError(
-                    f"not begun: of the budget of {settings.budget:g}, {self._spent:.4g} is spent"
+                    f"Not started: {self._spent:.4g} of the budget of {settings.budget:g} is spent."
                 )
             settings = replace(settings, budget=left)
         show = partial(headway.show, name)
@@ -310,7 +311,7 @@ class Many:
         return run
 
     def _turn(self, under_way: UnderWay, headway: Headway, logbook: Logbook) -> Iterator[Analysed]:
-        """Give an image once it is done with, and let go of it afterwards."""
+        """Yield an image once it has ended, and release it afterwards."""
         one = self._one(under_way)
         self.rows[under_way.name] = one.row
         logbook.ended(one.row, "" if under_way.run is None else under_way.run.id)
@@ -331,7 +332,7 @@ class Many:
         except TilevisionError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a defect in one image costs that image
-            failure = RunError(f"stopped over a defect: {type(error).__name__}: {error}")
+            failure = RunError(f"Stopped by a defect: {type(error).__name__}: {error}.")
         else:
             row = ImageRow.of(name, result, time.perf_counter() - began)
             again = keep(result, under_way.image, self._settings)
@@ -360,7 +361,7 @@ class Many:
             self._spent += run.so_far().cost or 0.0
 
     def _renew(self, *, last: bool = False) -> None:
-        """Write the table of all images; that it cannot be written stops nothing."""
+        """Write the table of all images; if it cannot be written, that stops nothing."""
         now = time.monotonic()
         if self.summary is None or (now - self._written < RENEWAL_SECONDS and not last):
             return
@@ -369,4 +370,4 @@ class Many:
             write_summary(self.rows.values(), self.summary)
         except RunError as error:
             if last:
-                warnings.warn(f"the table of all images is missing: {error}", stacklevel=3)
+                warnings.warn(f"The table of all images is missing. {error}", stacklevel=3)

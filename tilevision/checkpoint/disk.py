@@ -44,13 +44,13 @@ class RecordDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     def put(self, key: Any) -> tuple[str, bool]:
         """Refuse keys that diskcache would pickle."""
         if type(key) is not str:
-            raise CheckpointError(f"a key must be text, not {type(key).__name__}")
+            raise CheckpointError(f"A key must be text, not {type(key).__name__}.")
         return key, True
 
     def get(self, key: Any, raw: Any) -> str:
         """Refuse keys that diskcache would unpickle."""
         if raw != 1 or type(key) is not str:
-            raise CheckpointCorrupt("the database holds a key that tilevision never wrote")
+            raise CheckpointCorrupt("The database holds a key that tilevision did not write.")
         return key
 
     def store(
@@ -58,18 +58,18 @@ class RecordDisk(Disk):  # type: ignore[misc]  # diskcache ships no types
     ) -> tuple[int, int, None, memoryview]:
         """Refuse values that are no records; see `check_record`."""
         if read:
-            raise CheckpointError(f"a record must be canonical JSON bytes, not a file ({key})")
+            raise CheckpointError(f"A record must be canonical JSON bytes, not a file ({key}).")
         check_record(str(key), value)
         return 0, MODE_RAW, None, sqlite3.Binary(value)
 
     def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> bytes:
         """Refuse values that diskcache would unpickle, or read from a file."""
         if mode != MODE_RAW or filename is not None or read:
-            raise CheckpointCorrupt("the database holds a value that tilevision never wrote")
+            raise CheckpointCorrupt("The database holds a value that tilevision did not write.")
         try:
             check_record("", value)
         except CheckpointError as error:
-            raise CheckpointCorrupt(f"the database holds a bad value: {error}") from None
+            raise CheckpointCorrupt(f"The database holds a bad value. {error}") from None
         return bytes(value)
 
     def remove(self, file_path: str) -> None:

@@ -24,7 +24,7 @@ _OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "runs"}
 
 @contextmanager
 def opened(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give the directory of a database that is safe to open, and hold others off meanwhile.
+    """Yield the directory of a database that is safe to open, while no other process opens it.
 
     Creates folder and database where they are missing.
 
@@ -33,7 +33,7 @@ def opened(folder: str | os.PathLike[str]) -> Iterator[Path]:
     CheckpointError
         If the folder cannot be used, or a later version wrote it.
     CheckpointCorrupt
-        If what lies there is damaged or not ours.
+        If the folder is damaged or was not written by tilevision.
     """
     path = prepare(folder)
     with explained(path), locked(path / "open.lock", PATIENCE):
@@ -52,7 +52,7 @@ def _check_version(path: Path) -> None:
         text = meta.read_bytes()[:65536]
     except FileNotFoundError:
         if os.path.lexists(path / "cache"):
-            raise CheckpointCorrupt("it holds a cache but no meta.json") from None
+            raise CheckpointCorrupt("It holds a cache but no meta.json.") from None
         _hide_from_git(path)
         _write_version(meta)
         return
@@ -62,11 +62,11 @@ def _check_version(path: Path) -> None:
     except (ValueError, KeyError, TypeError, RecursionError):
         schema = None
     if type(schema) is not int or schema < 1:
-        raise CheckpointCorrupt("its meta.json was not written by tilevision")
+        raise CheckpointCorrupt("Its meta.json was not written by tilevision.")
     if schema > CHECKPOINT_SCHEMA:
         raise CheckpointError(
-            f"the checkpoint {path} was written by a later tilevision (schema {schema}, this one "
-            f"knows {CHECKPOINT_SCHEMA}); update tilevision, or give another folder"
+            f"The checkpoint {path} was written by a later tilevision (schema {schema}, this one "
+            f"knows {CHECKPOINT_SCHEMA}). Update tilevision, or use another folder."
         )
 
 

@@ -79,7 +79,7 @@ def _digest(value: dict[str, Any]) -> hashlib._Hash:
     try:
         text = canonical_json(_canonical({"schema": SCHEMA_VERSION, **value}))
     except ModelError as error:
-        raise CheckpointError(f"no key can be made of this: {error}") from None
+        raise CheckpointError(f"No key can be made from these values: {error}") from None
     return hashlib.sha256(text)
 
 
@@ -90,7 +90,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
         odd = [name for name in value if not isinstance(name, str)]
         if odd:
-            raise CheckpointError(f"no key can be made of {odd[0]!r}: names must be text")
+            raise CheckpointError(f"A key cannot hold the name {odd[0]!r}: names must be text.")
         return {name: _canonical(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_canonical(item) for item in value]
@@ -99,7 +99,7 @@ def _canonical(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool)):
         return value
     raise CheckpointError(
-        f"no key can be made of a {type(value).__name__}; use text, numbers, lists and dicts"
+        f"A key cannot hold a {type(value).__name__}. Use text, numbers, lists and dicts."
     )
 
 

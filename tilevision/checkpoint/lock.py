@@ -104,8 +104,8 @@ class RunLock:
         owner = _read_owner(self._path)
         who = f"process {owner.pid} on {owner.host}" if owner else "another process"
         return (
-            f"run {self._run_id} is being worked on by {who}; follow it with "
-            f"tv.watch({self._run_id!r}), or end that process and resume"
+            f"Run {self._run_id} is in progress in {who}. Follow it with "
+            f"tv.watch({self._run_id!r}), or end that process and resume the run."
         )
 
 
@@ -149,7 +149,9 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 
 def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     if not _RUN_ID.fullmatch(run_id):
-        raise RunError(f"{run_id!r} cannot be a run's id; use letters, digits, '-', '_' and '.'")
+        raise RunError(
+            f"{run_id!r} cannot be the id of a run. Use letters, digits, '-', '_' and '.'."
+        )
     return absolute(folder) / "runs" / f"{run_id}.lock"
 
 
@@ -212,7 +214,7 @@ else:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise CheckpointError(f"files cannot be locked there ({error.strerror})") from error
+            raise CheckpointError(f"Files cannot be locked there ({error.strerror}).") from error
         return True
 
     def _forget_held() -> None:

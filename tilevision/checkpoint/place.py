@@ -32,21 +32,21 @@ def absolute(folder: str | os.PathLike[str]) -> Path:
     """Return the absolute path of `folder`; `CheckpointError` if it cannot be one."""
     text = os.fspath(folder) if isinstance(folder, (str, os.PathLike)) else ""
     if not text or "://" in text or "\0" in text:
-        raise CheckpointError(f"checkpoint={folder!r} is not a local folder; {elsewhere()}")
+        raise CheckpointError(f"checkpoint={folder!r} is not a local folder. {elsewhere()}")
     try:
         return Path(text).expanduser().absolute()
     except (RuntimeError, OSError) as error:  # no such user; the working folder is gone
-        raise CheckpointError(f"checkpoint={folder!r} leads nowhere: {error}") from error
+        raise CheckpointError(f"checkpoint={folder!r} cannot be found ({error}).") from error
 
 
 def _check_place(path: Path) -> None:
     place = nearest_existing(path)
     if not place.is_dir():
         raise CheckpointError(
-            f"the checkpoint {path} cannot be made: {place} is not a folder; {elsewhere()}"
+            f"The checkpoint {path} cannot be created: {place} is not a folder. {elsewhere()}"
         )
     if is_network(place):
         raise CheckpointError(
-            f"the checkpoint {path} lies on a network file system ({filesystem_type(place)}), "
-            f"where a database loses data; {elsewhere()}"
+            f"The checkpoint {path} is on a network file system ({filesystem_type(place)}), "
+            f"where a database loses data. {elsewhere()}"
         )

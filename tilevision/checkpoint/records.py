@@ -25,7 +25,9 @@ def check_records(key: str, records: Sequence[bytes]) -> tuple[bytes, ...]:
         If there is none, or one is not canonical JSON.
     """
     if not records:
-        raise CheckpointError(f"nothing to store for {key}; an empty result is a record too")
+        raise CheckpointError(
+            f"There is nothing to store for {key}; an empty result is a record too."
+        )
     for record in records:
         check_record(key, record)
     return tuple(records)
@@ -35,16 +37,16 @@ def check_record(key: str, record: object) -> None:
     """Raise as `check_records` does; a look at every byte, without parsing."""
     if type(record) is not bytes:
         raise CheckpointError(
-            f"a record must be canonical JSON bytes, not {type(record).__name__} ({key})"
+            f"A record must be canonical JSON bytes, not {type(record).__name__} ({key})."
         )
     if len(record) > RECORD_LIMIT:
         raise CheckpointTooLarge(
-            f"a record of {len(record):,} bytes passes the limit of {RECORD_LIMIT:,} ({key}); "
-            "use smaller tiles, or return fewer or simpler detections"
+            f"A record of {len(record):,} bytes exceeds the limit of {RECORD_LIMIT:,} ({key}). "
+            "Use smaller tiles, or return fewer or simpler detections."
         )
     closing = _CLOSING.get(record[0]) if record else None
     if closing is None or record[-1] != closing or not _is_plain_text(record):
-        raise CheckpointError(f"a record must be canonical JSON, this is not ({key})")
+        raise CheckpointError(f"A record must be canonical JSON, and this one is not ({key}).")
 
 
 def label(records: Sequence[bytes]) -> str:

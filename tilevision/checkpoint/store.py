@@ -1,4 +1,4 @@
-"""The checkpoint: what is done, restored by key, committed before anybody is told."""
+"""The checkpoint: finished work by key, committed before it is published."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _OLD = "SELECT key FROM Cache WHERE raw = 1 AND store_time < ? AND tag IS NOT NU
 class Checkpoint:
     """A folder of finished work: a tile's findings, a stage's record, by key.
 
-    What `commit` has returned for survives the process, the machine's power and a full
+    What `commit` has stored when it returns survives the process, the machine's power and a full
     disk. Safe to use from any thread; commit from one, since writers wait for each other.
 
     Attributes
@@ -71,7 +71,7 @@ class Checkpoint:
             If the folder cannot be written, is a file, lies on a network file system, is
             held by another process, or was written by a later version.
         CheckpointCorrupt
-            If what lies there is damaged, or not exactly what tilevision writes.
+            If the folder is damaged, or not exactly what tilevision writes.
         """
         with opened(folder) as directory:
             cache = open_cache(directory)
@@ -154,13 +154,13 @@ class Checkpoint:
                 return json.loads(record)
             except (ValueError, RecursionError):
                 with explained(self.folder):
-                    raise CheckpointCorrupt(f"the record {key} is damaged") from None
+                    raise CheckpointCorrupt(f"The record {key} is damaged.") from None
         return None
 
     def file_fingerprint(self, path: str, compute: Callable[[str], str]) -> str:
         """Return the fingerprint of a file, computed only if the file has changed.
 
-        Told by path, size, modification time and inode.
+        A file is the same if its path, size, modification time and inode are.
 
         Parameters
         ----------
@@ -239,9 +239,9 @@ class Checkpoint:
                 found = [_value(rows[name]) for name in _numbered(key, max(1, _count(tag)))]
                 records = check_records(key, found)
             except (KeyError, CheckpointError) as error:
-                raise CheckpointCorrupt(f"the record {key} is damaged ({error})") from None
+                raise CheckpointCorrupt(f"The record {key} is damaged. {error}") from None
             if not matches(tag, records):
-                raise CheckpointCorrupt(f"the record {key} is damaged (its checksum differs)")
+                raise CheckpointCorrupt(f"The record {key} is damaged (its checksum differs).")
             return records
 
     def _check_in_place(self) -> None:
@@ -249,13 +249,13 @@ class Checkpoint:
         path = self._directory / DBNAME
         if not path.exists() or not os.path.samestat(path.stat(), self._database):
             raise CheckpointError(
-                f"the checkpoint {self.folder} was removed or replaced while in use; put it back, "
-                "or start again"
+                f"The checkpoint {self.folder} was removed or replaced while in use. Put it back, "
+                "or start again."
             )
 
     def _check_open(self) -> None:
         if self._closed:
-            raise CheckpointError(f"the checkpoint {self.folder} was closed; open it again")
+            raise CheckpointError(f"The checkpoint {self.folder} was closed. Open it again.")
 
 
 def _numbered(key: str, count: int) -> list[str]:
@@ -276,7 +276,7 @@ def _count(tag: object) -> int:
 def _value(row: Sequence[Any]) -> bytes:
     mode, filename, _, value = row
     if mode != 1 or filename is not None or type(value) is not bytes:
-        raise CheckpointError("not written by tilevision")
+        raise CheckpointError("It was not written by tilevision.")
     return value
 
 

@@ -47,17 +47,17 @@ def verify(directory: Path) -> None:
     try:
         kind = database.lstat().st_mode
     except FileNotFoundError:
-        raise CheckpointCorrupt(f"{database.name} is missing") from None
+        raise CheckpointCorrupt(f"{database.name} is missing.") from None
     if not stat.S_ISREG(kind):
-        raise CheckpointCorrupt(f"{database.name} is not a plain file")
+        raise CheckpointCorrupt(f"{database.name} is not a plain file.")
     schema, settings = _expected(_scratch(directory))
     with closing(connect(directory)) as connection:
-        _compare("the schema", _schema(connection), schema)
+        _compare("schema", _schema(connection), schema)
         found = _settings(connection)
     for name in METADATA:  # counters may hold any number: nothing acts on them
         if found.get(name, ("", 0))[0] == "int":
             found[name] = settings[name]
-    _compare("the settings", found, settings)
+    _compare("settings", found, settings)
 
 
 def connect(directory: Path) -> sqlite3.Connection:
@@ -108,4 +108,4 @@ def _compare(what: str, found: Rows, expected: Rows) -> None:
     for name in [*expected, *found]:
         if name not in found or name not in expected or found[name] != expected[name]:
             wrong = "missing" if name not in found else "not ours"
-            raise CheckpointCorrupt(f"{what} of the database differ: {name!r:.80} is {wrong}")
+            raise CheckpointCorrupt(f"The {what} of the database differ: {name!r:.80} is {wrong}.")

@@ -1,4 +1,4 @@
-"""The shell command: one file per group of commands."""
+"""The shell command, with one file for each group of commands."""
 
 from __future__ import annotations
 

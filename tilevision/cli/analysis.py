@@ -32,16 +32,18 @@ CLOSING_SECONDS = 15.0
     "--out",
     "outs",
     multiple=True,
-    help="File to write, by its suffix: .geojson, .csv, .json, .coco.json, .gpkg, .parquet, "
-    ".cvat.xml, .voc.xml, .label-studio.json, .yolo (a folder), …; may be repeated.",
+    help="File to write; its suffix is the format: .geojson, .csv, .json, .coco.json, .gpkg, "
+    ".parquet, .cvat.xml, .voc.xml, .label-studio.json, .yolo (a folder), … Can be repeated.",
 )
-@click.option("--out-dir", help="Folder for a file per image, and for the table of many.")
+@click.option(
+    "--out-dir", help="Folder for one file per image; for many images also a summary table."
+)
 @click.option(
     "--format",
     "out_format",
-    help="Of the files in --out-dir: csv, coco, qupath, parquet, … [default: geojson]",
+    help="Format of the files in --out-dir: csv, coco, qupath, parquet, … [default: geojson]",
 )
-@click.option("--report", help="HTML file for Dask's performance report; for one image.")
+@click.option("--report", help="HTML file for the Dask performance report (single image only).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 @click.pass_context
 def run(
@@ -57,15 +59,15 @@ def run(
 ) -> None:
     """Analyse one image or many.
 
-    An IMAGE may be a folder, a pattern in quotes, a page as scan.tif#page=3, or all of them as
-    scan.tif#pages. Running the same command again goes on where the last one stopped.
+    An IMAGE can be a folder, a pattern in quotes, one page (scan.tif#page=3) or all pages
+    (scan.tif#pages) of a file. The same command again continues where the last one stopped.
     """
     from tilevision.batch.imagenames import stands_for_many
     from tilevision.batch.many import Many
     from tilevision.pipeline.settings import Settings
 
     if out_format is not None and out_dir is None:
-        raise click.UsageError("--format is of the files in --out-dir; give that, too")
+        raise click.UsageError("--format only applies together with --out-dir.")
     form = out_format or "geojson"
     printed = Printer(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
@@ -74,9 +76,9 @@ def run(
         given = arguments(options) | {"report": report}
         ctx.exit(_one(ctx, images[0], targets, given, printed))
     if outs:
-        raise click.UsageError("--out names one file; for many images give --out-dir")
+        raise click.UsageError("--out names a single file. Give --out-dir for many images.")
     if report is not None:
-        raise click.UsageError("--report is of one image's run; leave it out for many")
+        raise click.UsageError("--report only works for a single image. Leave it out for many.")
     keeps = not options["no_checkpoint"]
     several = images[0] if len(images) == 1 else images
     many = Many(several, Settings(**arguments(options)), folder, form)
@@ -84,12 +86,12 @@ def run(
 
 
 def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
-    """Return the result of `run`; whatever ends it early leaves with the line that resumes it."""
+    """Return the result of `run`; if it ends early, exit with the line that resumes it."""
     with resumable(ctx, keeps=keeps):
         try:
             return run.result()
         except BaseException:
-            run.cancel()  # what is in flight is still kept, and the cluster is left in order
+            run.cancel()  # tiles in flight are still kept, and the cluster stays in order
             run.wait(CLOSING_SECONDS)
             raise
 
@@ -109,13 +111,13 @@ def _one(
     _refuse_nothing(result)
     printer.result(result, [result.save(target) for target in targets])
     if given["report"] and result.facts.restored == len(result.rows):
-        warn("every tile was stored already, so there is no performance report")
+        warn("Every tile was stored already, so there is no performance report.")
     whole = result.complete and result.status == RunStatus.COMPLETE
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
 
 
 def _check_formats(run: Run, targets: Sequence[Path]) -> None:
-    """End a run whose image cannot be saved in a format asked for: hours are not to end so."""
+    """End a run now whose image cannot be saved in a requested format, not after hours of work."""
     from tilevision.exporting import destination
 
     try:
@@ -128,7 +130,7 @@ def _check_formats(run: Run, targets: Sequence[Path]) -> None:
 
 
 def _refuse_nothing(result: Result) -> None:
-    """Take a run in which no tile at all could be analysed for what it is: a bad model or image.
+    """Raise if no tile at all could be analysed: then the model or the image is bad.
 
     Raises
     ------
@@ -169,7 +171,7 @@ def _folder(out_dir: str | None) -> Path | None:
 
 
 def _targets(image: str, outs: Sequence[str], folder: Path | None, form: str) -> list[Path]:
-    """Return the files to write; hours of work are not to end at a misspelt suffix."""
+    """Return the files to write; a misspelt suffix fails here, not after hours of work."""
     from tilevision.batch.imagenames import targets
     from tilevision.exporting import destination
     from tilevision.sources.addresses import file_name

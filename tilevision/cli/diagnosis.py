@@ -54,9 +54,9 @@ class Check:
     ----------
     subject, finding : str
     fine : bool or None
-        None where it is neither: something optional that is not there.
+        None for neither: something optional is not there.
     given : bool
-        Whether it is about what the user named: an image, a model.
+        True if it is about something the user named: an image, a model.
     """
 
     subject: str
@@ -91,10 +91,10 @@ def check_temporary(subject: str, folder: str, free: int) -> Check:
         Bytes; negative where the folder cannot be used.
     """
     if free < 0:
-        return Check(subject, f"{folder} cannot be used; set TMPDIR to a folder that can", False)
+        return Check(subject, f"{folder} cannot be used. Set TMPDIR to a folder that can.", False)
     note = f"{folder} ({free / GIB:.1f} GiB free)"
     if free < LITTLE_SPACE:
-        note += ": too little to stage a big JPEG or PNG; set TMPDIR to a larger disk"
+        note += ": too little to decode a big JPEG or PNG. Set TMPDIR to a larger disk."
     return Check(subject, note, fine=free >= LITTLE_SPACE)
 
 
@@ -114,12 +114,12 @@ def _packages() -> Iterator[Check]:
             extras.setdefault(extra, []).append(name)
             continue
         found = _version(name)
-        yield Check(name, found or f"missing; pip install {name}", fine=found is not None)
+        yield Check(name, found or f"Missing. Run: pip install {name}", fine=found is not None)
     for extra, names in sorted(extras.items()):
         missing = [name for name in names if _version(name) is None]
         note = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         if missing:
-            note = f"not installed: {', '.join(missing)}; pip install 'tilevision[{extra}]'"
+            note = f"Not installed: {', '.join(missing)}. Run: pip install 'tilevision[{extra}]'"
         yield Check(f"extra {extra}", note, fine=None if missing else True)
 
 
@@ -139,10 +139,10 @@ def _checkpoint(folder: Path) -> Check:
     where = f"{folder} ({kind}, {shutil.disk_usage(place).free / GIB:.1f} GiB free)"
     if filesystem.is_network(place):
         fallback = filesystem.fallback_folder()
-        return Check("checkpoint", f"{where}: a network share; use --checkpoint {fallback}", False)
+        return Check("checkpoint", f"{where}: a network share. Use --checkpoint {fallback}.", False)
     if not os.access(place, os.W_OK):
         return Check(
-            "checkpoint", f"{where}: not writable; choose another with --checkpoint", False
+            "checkpoint", f"{where}: not writable. Choose another with --checkpoint.", False
         )
     return Check("checkpoint", where)
 
@@ -217,7 +217,7 @@ def check_cluster(address: str, subject: Probed) -> Iterator[Check]:
         return
     yield from _member("scheduler", found.scheduler, found.scheduler.address)
     if not found.hosts and not found.scheduler.troubles:
-        yield Check("workers", "there are none yet", fine=None)
+        yield Check("workers", "There are none yet.", fine=None)
     for host in found.hosts:
         yield from _host(host, subject)
 
@@ -265,12 +265,16 @@ def _counted(count: int, noun: str) -> str:
 
 @click.command()
 @click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
 )
-@click.option("--workers", type=int, help="Local processes to try. [default: one per processor]")
-@click.option("--scheduler", help="Ask this Dask cluster, as tcp://10.0.0.1:8786, host by host.")
-@click.option("--image", help="Open this image, here and on the cluster's hosts.")
-@click.option("--model", help="See whether this model can run, here and on the cluster's hosts.")
+@click.option(
+    "--workers", type=int, help="Number of local processes to start. [default: one per processor]"
+)
+@click.option(
+    "--scheduler", help="Check this Dask cluster host by host, for example tcp://10.0.0.1:8786."
+)
+@click.option("--image", help="Open this image here and on the hosts of the cluster.")
+@click.option("--model", help="Check if this model can run here and on the hosts of the cluster.")
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -280,15 +284,19 @@ def doctor(
     image: str | None,
     model: str | None,
 ) -> None:
-    """Check this installation, and a cluster: a local one is started to see that it works.
+    """Check this installation and a cluster; by default a local one is started as a test.
 
-    Exit codes: 0 all is well; 1 a problem with the installation or the cluster; 2 only the image
-    or the model is the problem.
+    Exit codes: 0 no problem; 1 a problem with the installation or the cluster; 2 a problem with
+    the image or the model only.
     """
     if scheduler is not None and workers is not None:
-        raise click.UsageError("--workers is of the local cluster; leave it out with --scheduler")
+        raise click.UsageError(
+            "--workers only applies to a local cluster. Leave it out with --scheduler."
+        )
     ctx.exit(
-        _told(_checks(Path(checkpoint).expanduser().absolute(), workers, scheduler, image, model))
+        _print_checks(
+            _checks(Path(checkpoint).expanduser().absolute(), workers, scheduler, image, model)
+        )
     )
 
 
@@ -308,7 +316,7 @@ def _checks(
         yield from check_cluster(scheduler, subject)
 
 
-def _told(checks: Iterator[Check]) -> ExitCode:
+def _print_checks(checks: Iterator[Check]) -> ExitCode:
     """Print the checks as they come; return how the command ends."""
     code = ExitCode.COMPLETE
     for check in checks:

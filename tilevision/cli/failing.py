@@ -1,4 +1,4 @@
-"""What the shell sees of errors: one line on standard error, and an exit code."""
+"""How commands report errors: one line on standard error, and an exit code."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ class CommandGroup(click.Group):
         except TilevisionError as error:
             _fail(error, _code(error))
         except (KeyboardInterrupt, click.Abort):
-            warn("interrupted")
+            warn("Interrupted.")
             raise SystemExit(ExitCode.INTERRUPTED) from None
 
 
 @contextmanager
 def interruptible(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
-    """Around work in progress: Ctrl-C leaves with the line that resumes it.
+    """Around work in progress: Ctrl-C prints the line that resumes it, and exits.
 
     Parameters
     ----------
     ctx : click.Context
         Of the command.
     keeps : bool
-        Whether finished tiles are in a checkpoint.
+        True if finished tiles are in a checkpoint.
     """
     try:
         yield
     except KeyboardInterrupt:
-        warn("interrupted")
+        warn("Interrupted.")
         _say_resume(ctx, keeps)
         raise SystemExit(ExitCode.INTERRUPTED) from None
 
 
 @contextmanager
 def resumable(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
-    """As `interruptible`; an error that is not the input's leaves with that line, too."""
+    """Like `interruptible`; an error that is not about the input prints that line, too."""
     with interruptible(ctx, keeps=keeps):
         try:
             yield
@@ -117,11 +117,11 @@ def _say_error(error: TilevisionError) -> None:
 
 def _say_resume(ctx: click.Context, keeps: bool) -> None:
     if not keeps:
-        warn("nothing was kept, since --no-checkpoint was given")
+        warn("Nothing was kept, because of --no-checkpoint.")
         return
     from tilevision.sources.addresses import address_of, is_address
 
     root = ctx.find_root()
     words = [address_of(word).shown if is_address(word) else word for word in root.obj]
     command = shlex.join([*(root.info_name or "tilevision").split(), *words])
-    warn(f"every finished tile is kept; to go on, run the same again: {command}")
+    warn(f"Every finished tile is kept. To continue, run the same command again: {command}")

@@ -35,12 +35,12 @@ _CODES: dict[str, ExitCode] = {
 
 
 def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
-    """Print what happens in a run, from its beginning until it is over.
+    """Print what happens in a run, from its beginning until it ends.
 
     Returns
     -------
     ExitCode
-        As the run ended; ``INTERRUPTED`` if Ctrl-C ended the following.
+        How the run ended; ``INTERRUPTED`` if Ctrl-C stopped following it.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def follow_run(run_id: str, checkpoint: str, *, as_json: bool) -> ExitCode:
 
 def _left(run_id: str) -> ExitCode:
     click.echo("", err=True)
-    warn(f"no longer following run {run_id}; the run itself is not touched")
+    warn(f"Stopped following run {run_id}. The run continues.")
     return ExitCode.INTERRUPTED
 
 
@@ -90,7 +90,7 @@ def _print_events(run: FollowedRun, told: SimpleQueue[Event]) -> None:
 
 
 class _Screen:
-    """Lines of what is worth telling; below them, in a terminal, the counts as they change."""
+    """Prints a line for each notable event; in a terminal also the counts as they change."""
 
     def __init__(self, run: FollowedRun) -> None:
         self._run = run
@@ -103,7 +103,7 @@ class _Screen:
         run = self._run
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         self._line(
-            f"run {run.id}: {run.name} with {run.model.name}, {len(run.tiles):,} tiles, "
+            f"Run {run.id}: {run.name} with {run.model.name}, {len(run.tiles):,} tiles, "
             f"started {when}"
         )
         over = False
@@ -117,7 +117,7 @@ class _Screen:
     def _news(self, told: SimpleQueue[Event]) -> None:
         while True:
             try:
-                line = _worth_telling(told.get_nowait())
+                line = _notable(told.get_nowait())
             except Empty:
                 return
             if line:
@@ -139,7 +139,7 @@ class _Screen:
         click.echo(CLEAR_LINE + text if self._terminal else text, nl=not self._terminal)
 
 
-def _worth_telling(event: Event) -> str:
+def _notable(event: Event) -> str:
     """Return a line about a failure, a wait, or the run as a whole; empty for anything else."""
     from tilevision.events import RunChanged, TileChanged
 
@@ -148,18 +148,18 @@ def _worth_telling(event: Event) -> str:
     if isinstance(event, TileChanged):
         if event.status != TileStatus.FAILED:
             return ""
-        return f"tile {event.tile.id} failed after {event.attempt} attempts: {event.error}"
+        return f"Tile {event.tile.id} failed after {event.attempt} attempts: {event.error}"
     return event.message if event.stage in ("cluster", "model", "waiting") else ""
 
 
 def follow_images(run: FollowedMany, *, as_json: bool) -> None:
-    """Print what becomes of each image, from the beginning until the run is over."""
+    """Print what becomes of each image, from the beginning until the run ends."""
     terminal = sys.stdout.isatty() and not as_json
     if not as_json:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started))
         click.echo(
             printable(
-                f"run {run.id}: {len(run.names):,} images of {run.name} with {run.model}, "
+                f"Run {run.id}: {len(run.names):,} images from {run.name} with {run.model}, "
                 f"started {when}"
             )
         )

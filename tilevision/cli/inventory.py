@@ -28,25 +28,27 @@ def days(text: str) -> float:
     """Return the number that ``30`` or ``30d`` stands for."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*d?\s*", text)
     if match is None:
-        raise click.UsageError(f"--prune {text!r} is not understood; give days, as 30 or 30d")
+        raise click.UsageError(
+            f"--prune {text!r} is not a number of days. Give 30 or 30d, for example."
+        )
     return float(match[1])
 
 
 def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     """Remove runs and stored tiles older than `age` days, and say what was removed.
 
-    While a run is at work in the folder, stored tiles are kept: it may rely on any of them.
+    While a run is in progress in the folder, stored tiles are kept: it may need any of them.
 
     Raises
     ------
     CheckpointError
-        If what lies in the folder cannot be opened.
+        If the checkpoint in the folder cannot be opened.
     """
     from tilevision.checkpoint import Checkpoint, prune_runs
     from tilevision.events import list_runs, together
 
     if not (Path(folder).expanduser() / "meta.json").is_file():
-        click.echo(f"there is nothing to prune in {folder}")
+        click.echo(f"There is nothing to remove in {folder}.")
         return
     before = max(0.0, time.time() - age * DAY)
     runs = list_runs(folder)
@@ -58,17 +60,17 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(before))
     question = f"Remove {_runs(len(old))} and every stored tile from before {day} in {folder}?"
     if ask and not click.confirm(question):
-        click.echo("nothing was removed")
+        click.echo("Nothing was removed.")
         return
     removed = set(prune_runs(folder, before, parts))
     gone = sum(run.id in removed for run in together(runs))
     if at_work:
         busy = ", ".join(run_id for run_id in at_work if run_id not in parts)
-        tiles = f"stored tiles are kept while {busy} is at work"
+        tiles = f"stored tiles are kept while {busy} is running"
     else:
         with Checkpoint.open(folder) as checkpoint:
             tiles = f"{checkpoint.prune(before):,} stored tiles and stages removed"
-    click.echo(f"{_runs(gone)} removed; {tiles}")
+    click.echo(f"{_runs(gone)} removed; {tiles}.")
 
 
 def _is_at_work(folder: str, run_id: str) -> bool:
@@ -86,16 +88,22 @@ def _runs(n: int) -> str:
 
 @click.command()
 @click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
 )
-@click.option("--follow", metavar="ID", help="Follow a run until it is over; Ctrl-C leaves it be.")
-@click.option("--images", "of", metavar="ID", help="List the images of a run of many.")
 @click.option(
-    "--prune", metavar="DAYS", help="Remove runs and stored tiles older than that, as 30 or 30d."
+    "--follow",
+    metavar="ID",
+    help="Follow a run until it ends. Ctrl-C stops following; the run continues.",
 )
-@click.option("--yes", is_flag=True, help="Prune without asking.")
+@click.option("--images", "of", metavar="ID", help="List the images in a multi-image run.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object per run, or event followed."
+    "--prune",
+    metavar="DAYS",
+    help="Remove runs and stored tiles older than this many days (30 or 30d).",
+)
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per run, image or event."
 )
 @click.pass_context
 def runs(
@@ -108,9 +116,11 @@ def runs(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """List the runs of a checkpoint folder, the latest first; follow one, or prune old ones."""
+    """List the runs in a checkpoint folder, the latest first; follow one, or remove old ones."""
     if sum(asked is not None for asked in (follow, of, prune)) > 1:
-        raise click.UsageError("--follow, --images and --prune are three things; give one of them")
+        raise click.UsageError(
+            "--follow, --images and --prune exclude each other. Give only one of them."
+        )
     if follow is not None:
         ctx.exit(follow_run(follow, checkpoint, as_json=as_json))
     elif prune is not None:
@@ -140,7 +150,7 @@ def _list(checkpoint: str, *, as_json: bool) -> None:
     found = tv.runs(checkpoint)
     found["started"] = [f"{when:%Y-%m-%d %H:%M:%S%z}" for when in found["started"]]
     if found.empty:
-        click.echo(f"no runs in {checkpoint}", err=as_json)
+        click.echo(f"There are no runs in {checkpoint}.", err=as_json)
     else:
         _print(found.to_dict("records"), as_json=as_json)
 
@@ -148,14 +158,14 @@ def _list(checkpoint: str, *, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
 def models(as_json: bool) -> None:
-    """List the models that can be named, and the extra each needs."""
+    """List the models that --model knows by name, and the extra each one needs."""
     import tilevision as tv
 
     _print([_model_row(known) for known in tv.models()], as_json=as_json)
     if not as_json:
         click.echo(
-            "\nAlso weights.onnx, a .pt of Ultralytics or PyTorch, a folder saved by transformers, "
-            "and FILE.py:FUNCTION."
+            "\nA model can also be weights.onnx, a .pt file of Ultralytics or PyTorch, a folder "
+            "saved by transformers, or FILE.py:FUNCTION."
         )
 
 

@@ -21,16 +21,16 @@ COPY = "tilevision-quickstart.ipynb"
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    epilog="Further options go to JupyterLab: --no-browser, --port 8890, …",
+    epilog="Other options are passed to JupyterLab: --no-browser, --port 8890, …",
 )
 @click.pass_context
 def lab(ctx: click.Context) -> None:
-    """Open JupyterLab at a copy of the quick-start notebook.
+    """Open JupyterLab with a copy of the quick-start notebook.
 
-    The copy is made in the current folder once; an edited one is opened as it is.
+    The copy is made in the current folder; if it already exists, it is opened as it is.
     """
     if importlib.util.find_spec("jupyterlab") is None:
-        raise RunError("JupyterLab is not installed; pip install jupyterlab")
+        raise RunError("JupyterLab is not installed. Run: pip install jupyterlab")
     copy = _copied(Path(COPY))
     # Not as an argument: then the address it prints, for those whose browser is elsewhere, would
     # not lead to the notebook.
@@ -57,14 +57,14 @@ def quickstart() -> Path:
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if (folder / NOTEBOOK).is_file():
             return folder / NOTEBOOK
-    raise RunError(f"{NOTEBOOK} is missing from this installation; install tilevision again")
+    raise RunError(f"{NOTEBOOK} is missing from this installation. Install tilevision again.")
 
 
 def _copied(copy: Path) -> Path:
     from tilevision.files import refusing
 
     if copy.exists():
-        click.echo(f"opening {copy}, which is there already")
+        click.echo(f"Opening {copy}, which already exists.")
         return copy
     notebook = quickstart()
     with refusing(copy.absolute()):

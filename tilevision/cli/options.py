@@ -23,37 +23,62 @@ _OPTIONS = (
         required=True,
         help="A name (`tilevision models` lists them), weights.onnx, or FILE.py:FUNCTION.",
     ),
-    click.option("--grid", help="ROWSxCOLS as 8x8, tile pixels as 640, adaptive. [default: auto]"),
-    click.option("--overlap", help="What neighbouring tiles share: 0.2 or 64px. Needs --grid."),
-    click.option("--resolution", help="0.5mpp, 20x, a level of the file as 1, a scale as 0.5."),
-    click.option("--full-image", is_flag=True, help="The whole image, shrunk, as one tile more."),
-    click.option("--mpp", type=float, help="Microns per pixel, where the file does not say."),
-    click.option("--region", help="Only this: x0,y0,x1,y1, a GeoJSON or mask file, or tissue."),
-    click.option("--moderation", help="Model that is asked before any tile."),
-    click.option("--synthesis", default="summary", show_default=True, help="Writes the summary."),
-    click.option("--merge", default="seam", show_default=True, help="seam, nms, nmm, wbf or none."),
-    click.option("--min-score", type=float, help="Drop detections scored below this, 0 to 1."),
-    click.option("--class", "classes", multiple=True, help="Keep this class; may be repeated."),
     click.option(
-        "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+        "--grid",
+        help="Rows and columns (8x8), tile size in pixels (640), or adaptive. [default: auto]",
     ),
-    click.option("--no-checkpoint", is_flag=True, help="Keep nothing: what is stopped is lost."),
-    click.option("--workers", type=int, help="Local processes. [default: one per processor]"),
-    click.option("--concurrency", type=int, help="Tiles in flight. [default: automatic]"),
-    click.option("--batch-size", type=int, help="Tiles to a task. [default: automatic]"),
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda:0, mps, …"),
-    click.option("--timeout", type=float, help="Seconds a tile may take before it is given up."),
-    click.option("--retries", type=int, help="Times a failed tile is tried again. [default: 2]"),
+    click.option("--overlap", help="Overlap of neighbouring tiles: 0.2 or 64px. Needs --grid."),
+    click.option("--resolution", help="0.5mpp, 20x, a level of the file (1), or a scale (0.5)."),
+    click.option(
+        "--full-image", is_flag=True, help="Add the whole image, shrunk, as one more tile."
+    ),
+    click.option("--mpp", type=float, help="Microns per pixel, if the file does not say."),
+    click.option("--region", help="Analyse only x0,y0,x1,y1, a GeoJSON or mask file, or tissue."),
+    click.option("--moderation", help="Model that checks the image before any tile."),
+    click.option(
+        "--synthesis", default="summary", show_default=True, help="Model that writes the summary."
+    ),
+    click.option(
+        "--merge",
+        default="seam",
+        show_default=True,
+        help="How overlapping detections are joined: seam, nms, nmm, wbf or none.",
+    ),
+    click.option("--min-score", type=float, help="Drop detections with a lower score, 0 to 1."),
+    click.option(
+        "--class", "classes", multiple=True, help="Keep only this class. Can be repeated."
+    ),
+    click.option(
+        "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
+    ),
+    click.option(
+        "--no-checkpoint", is_flag=True, help="Store nothing: a stopped run starts again from zero."
+    ),
+    click.option(
+        "--workers", type=int, help="Number of local processes. [default: one per processor]"
+    ),
+    click.option("--concurrency", type=int, help="Number of tiles in flight. [default: automatic]"),
+    click.option("--batch-size", type=int, help="Number of tiles per task. [default: automatic]"),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        help="Where the model runs: cpu, cuda:0, mps, …",
+    ),
+    click.option("--timeout", type=float, help="Seconds until a tile is given up."),
+    click.option(
+        "--retries", type=int, help="How often a failed tile is tried again. [default: 2]"
+    ),
     click.option(
         "--max-failures",
         type=float,
-        help="Failed tiles that stop the run: 10, or a share of all as 0.1.",
+        help="Number of failed tiles that stops the run: 10, or a share of all tiles (0.1).",
     ),
     click.option(
-        "--budget", type=float, help="Most that the calls may cost, at the models' prices."
+        "--budget", type=float, help="Maximum cost of all calls, at the prices of the models."
     ),
-    click.option("--no-reuse", is_flag=True, help="Compute again, and replace what is stored."),
-    click.option("--strict", is_flag=True, help="Fail, and write nothing, where tiles failed."),
+    click.option("--no-reuse", is_flag=True, help="Compute again, and replace stored tiles."),
+    click.option("--strict", is_flag=True, help="Fail, and write nothing, if tiles failed."),
     click.option("--quiet", is_flag=True, help="Print nothing but errors."),
 )
 
@@ -74,18 +99,18 @@ def model_argument(text: str | None) -> Any:
         return text
     path = Path(match["file"]).expanduser().resolve()
     if not path.is_file():
-        raise ModelError(f"model {text}: there is no file {path}")
+        raise ModelError(f"Model {text}: there is no file {path}.")
     if not path.stem.isidentifier():
         raise ModelError(
-            f"model {text}: {path.name} is not a name Python can import; "
-            "use letters, digits and underscores"
+            f"Model {text}: Python cannot import a file named {path.name}. "
+            "Use letters, digits and underscores."
         )
     from tilevision.modelspec import ModelSpec
     from tilevision.routing import Cascade, Route
 
     function = getattr(_imported(path, str(text)), match["name"], None)
     if not callable(function) and not isinstance(function, (ModelSpec, Route, Cascade)):
-        raise ModelError(f"model {text}: {path.name} has no function {match['name']}")
+        raise ModelError(f"Model {text}: {path.name} has no function {match['name']}.")
     return function
 
 
@@ -95,12 +120,12 @@ def _imported(path: Path, text: str) -> Any:
         module = importlib.import_module(path.stem)
     except Exception as error:
         raise ModelError(
-            f"model {text}: {path.name} does not import: {type(error).__name__}: {error}"
+            f"Model {text}: importing {path.name} failed: {type(error).__name__}: {error}."
         ) from error
     found = Path(getattr(module, "__file__", None) or "")
     if found.resolve() != path:
         raise ModelError(
-            f"model {text}: another module is named {path.stem} ({found}); rename the file"
+            f"Model {text}: another module is named {path.stem} ({found}). Rename the file."
         )
     return module
 
@@ -143,7 +168,7 @@ def _grid(grid: str | None, overlap: str | None) -> Any:
     if overlap is None:
         return grid
     if grid is None:
-        raise click.UsageError("--overlap needs --grid, as in --grid 8x8 --overlap 0.1")
+        raise click.UsageError("--overlap needs --grid, for example --grid 8x8 --overlap 0.1.")
     number = re.fullmatch(r"-?[\d.]+", overlap)
     try:
         share: float | str = float(overlap) if number else overlap
@@ -156,7 +181,7 @@ def _retry(retries: int) -> Any:
     from tilevision.schedule import Retry
 
     if retries < 0:
-        raise click.UsageError(f"--retries is {retries}; give 0 or more")
+        raise click.UsageError(f"--retries is {retries}. Give 0 or more.")
     return Retry(attempts=retries + 1)
 
 

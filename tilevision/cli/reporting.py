@@ -1,4 +1,4 @@
-"""What ``tilevision run`` prints of results: words for people, or a line of JSON an image."""
+"""How ``tilevision run`` prints results: text for people, or one line of JSON per image."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Printer:
         elif not self._quiet:
             self._say(f"{result.name}: {result.status}. {result.summary}")
             for path in saved:
-                self._say(f"wrote {path}")
+                self._say(f"Wrote {path}.")
         _warn_of_failures(result)
 
     def one(self, one: Analysed) -> None:
@@ -58,7 +58,7 @@ class Printer:
             self._line({"image": row.image, "status": row.status, "error": row.error})
 
     def many(self, many: Many) -> None:
-        """Print a table with a row per image, and of each that is not whole why."""
+        """Print a table with a row per image, and for each that is not complete the reason."""
         from tilevision.batch.batch import statement
 
         rows = list(many.rows.values())
@@ -70,19 +70,19 @@ class Printer:
         for row in rows:
             if row.error:
                 warn(f"{row.image}: {row.status}. {row.error}")
-        line = f"run {many.id}: {statement(rows)}"
+        line = f"Run {many.id}: {statement(rows)}"
         if not many.complete:
             warn(f"{line} The same command tries the others again.")
         elif not self._as_json and not self._quiet:
             self._say(line)
         if many.summary is not None and not self._as_json and not self._quiet:
-            self._say(f"wrote {many.summary.parent} ({many.summary.name} is this table)")
+            self._say(f"Wrote {many.summary.parent} ({many.summary.name} is this table).")
 
     def cut_short(self, many: Many) -> None:
-        """Say how far many images came that do not come to an end."""
+        """Print how many images were finished when the command was cut short."""
         from tilevision.batch.batch import statement
 
-        warn(f"run {many.id}: {statement(many.rows.values())}")
+        warn(f"Run {many.id}: {statement(many.rows.values())}")
 
     def _line(self, facts: dict[str, Any]) -> None:
         click.echo(json.dumps(facts))
@@ -92,7 +92,7 @@ class Printer:
 
 
 def facts(result: Result) -> dict[str, Any]:
-    """Return what a script wants to know of a result, as plain JSON types."""
+    """Return the facts of a result that scripts need, as plain JSON types."""
     digest = result.digest
     return {
         "image": result.name,

@@ -44,16 +44,18 @@ SCENES = (
 
 
 @click.command()
-@click.option("--out-dir", default=".", help="Folder for the pictures. [default: this one]")
 @click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder of finished tiles."
+    "--out-dir", default=".", help="Folder for the pictures. [default: the current folder]"
 )
-@click.option("--workers", type=int, help="Local processes. [default: one per processor]")
+@click.option(
+    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
+)
+@click.option("--workers", type=int, help="Number of local processes. [default: one per processor]")
 @click.pass_context
 def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None) -> None:
     """Analyse a deep-field sky, a tissue section and a document page.
 
-    Leaves each picture, an overlay of what was found on it and a GeoJSON in the folder.
+    Writes each picture, an overlay of the detections and a GeoJSON into the folder.
     """
     from tilevision.cluster import shared_cluster
 
@@ -61,7 +63,7 @@ def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None)
     began = time.perf_counter()
     with shared_cluster(workers) as cluster:
         ready = time.perf_counter() - began
-        click.echo(f"local cluster up in {ready:.1f} s; dashboard: {cluster.dashboard_link}")
+        click.echo(f"Local cluster started in {ready:.1f} s; dashboard: {cluster.dashboard_link}")
         results = [
             _analyse(ctx, scene, folder, checkpoint=checkpoint, workers=workers) for scene in SCENES
         ]
@@ -69,7 +71,7 @@ def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None)
     for result in results:
         click.echo(f"\n{printable(f'{result.name}: {result.summary}')}")
     click.echo(
-        f"\nthe pictures are in {folder.resolve()}; {time.perf_counter() - began:.1f} s in all"
+        f"\nThe pictures are in {folder.resolve()}; {time.perf_counter() - began:.1f} s in all."
     )
     whole = all(result.complete for result in results)
     ctx.exit(ExitCode.COMPLETE if whole else ExitCode.MISSING)

@@ -1,4 +1,4 @@
-"""A run of many images that another process carries out, followed through its journal."""
+"""A multi-image run in another process, followed through its journal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["FollowedMany", "is_of_many"]
 
 
 class FollowedMany:
-    """A run of many images seen from elsewhere: what happened so far, then what happens.
+    """A multi-image run in another process: what has happened so far, then what happens.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class FollowedMany:
     Attributes
     ----------
     id, name, model : str
-        The run's, and what people call all images and the model.
+        Id of the run, name of all images together, name of the model.
     names : tuple of str
         Of the images, in order.
     images : dict of str to ImageChanged
-        What was told of each image last, of those that were begun.
+        The latest event of each image that was started.
     status : str
         As a run's, or ``interrupted``; as of the last `news`.
     started : float
@@ -61,8 +61,8 @@ class FollowedMany:
             self.started = float(manifest["started"])
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(
-                f"the journal of run {run_id} does not say which images it is of ({error!r}); it "
-                "was written by another version, or is damaged"
+                f"The journal of run {run_id} does not say which images it analysed ({error!r}). "
+                "It was written by another version, or is damaged."
             ) from error
         self.id = run_id
         self.images: dict[str, ImageChanged] = {}
@@ -72,11 +72,11 @@ class FollowedMany:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will come, as of the last `news`."""
+        """Return True if nothing more will come, as of the last `news`."""
         return self.status in OVER
 
     def news(self) -> list[RunChanged | ImageChanged]:
-        """Return what was told since the last call."""
+        """Return what has happened since the last call."""
         held = run_owner(self._checkpoint, self.id) is not None
         told = self._read()  # what was told before it was let go of
         if not held and not self.over:
@@ -84,13 +84,13 @@ class FollowedMany:
         return told
 
     def in_turn(self, run_id: str = "") -> ImageChanged | None:
-        """Return the image to look at, as of the last `news`; None while none has been begun.
+        """Return the image to look at, as of the last `news`; None until one has started.
 
         Parameters
         ----------
         run_id : str
-            Of the image that is looked at; it stays while it is at work. Then it is the first
-            that is at work, or the one that was told of last.
+            The run of the image that is looked at: it stays while that is running. Then it is
+            the first image that is running, or the one with the latest event.
         """
         begun = [image for image in self.images.values() if image.run]
         working = [image for image in begun if image.status == ImageStatus.RUNNING]
@@ -115,7 +115,7 @@ class FollowedMany:
 
 
 def is_of_many(run_id: str, checkpoint: str | os.PathLike[str]) -> bool:
-    """Say whether a run is of many images.
+    """Return True if a run has many images.
 
     Raises
     ------

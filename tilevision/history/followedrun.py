@@ -44,10 +44,10 @@ class JournaledRun(ABC):
     Attributes
     ----------
     id, name : str
-        The run's, and what people call its image.
+        Id of the run, name of its image.
     tiles : tuple of Tile
     region : Region or None
-        The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
+        The part of the image that is analysed, its ``geometry`` in pixels; None: all of it.
     model : ModelName
     started : float
         Seconds since the epoch.
@@ -75,7 +75,7 @@ class JournaledRun(ABC):
 
     @property
     def source(self) -> ImageSource:
-        """The image; one without pixels, that says why, where it cannot be opened here.
+        """The image; if it cannot be opened here, one without pixels that says why.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class JournaledRun(ABC):
 
     @property
     def status(self) -> str:
-        """As a run's, or ``interrupted``: its process ended and nobody goes on with it."""
+        """As for `Run`; or ``interrupted``: its process has ended and no other has resumed it."""
         return self._status
 
     @property
@@ -96,14 +96,14 @@ class JournaledRun(ABC):
 
     @property
     def dashboard_link(self) -> str | None:
-        """Address of the Dask dashboard of a run at work, as its journal has it.
+        """Address of the Dask dashboard while the run is working, as its journal has it.
 
-        It is the one that its own process sees, and may lead nowhere on another machine.
+        It is the address in its own process, and may not be reachable from another machine.
         """
         return None if self._status in OVER else self._link or None
 
     def events(self) -> list[Event]:
-        """Return what a late listener needs: the run's status, its stages, each tile's latest."""
+        """Return the latest event of the run and of each tile, and all stages, in order."""
         return self._bus.snapshot()
 
     def subscribe(
@@ -111,7 +111,7 @@ class JournaledRun(ABC):
     ) -> Callable[[], None]:
         """Call `listener` with every event from now on; returns the function that ends it.
 
-        The listener is called on a thread that lives while anybody listens and the run is
+        The listener is called on a thread that lives while there are listeners and the run is
         not over; it must be quick, and its errors are logged.
 
         Parameters
@@ -187,15 +187,15 @@ class JournaledRun(ABC):
         return self._status not in OVER and run_owner(self._recording.checkpoint, self.id) is None
 
     def _tell_interrupted(self) -> None:
-        reason = f"its process has ended; tv.resume({self.id!r}) goes on"
+        reason = f"its process has ended; tv.resume({self.id!r}) continues it"
         self._tell(RunChanged(self._latest, RunStatus.INTERRUPTED, reason))
 
 
 class FollowedRun(JournaledRun):
-    """A run seen from elsewhere: all that happened so far, then what happens, nothing missed.
+    """A run in another process: all that has happened so far, then what happens, nothing missed.
 
-    It can be watched and waited for, not steered. What is asked of it is read from the journal
-    at that moment; a thread reads on only while somebody listens.
+    It can be watched and waited for, not controlled. Its properties are read from the journal
+    when they are asked for; a thread reads the journal only while there are listeners.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ class FollowedRun(JournaledRun):
     checkpoint : path-like
         Its folder.
     image : optional
-        Where the run's image is now, if it is not where it was.
+        The image of the run, if it is not where it was.
 
     Raises
     ------
@@ -226,7 +226,7 @@ class FollowedRun(JournaledRun):
 
     @property
     def status(self) -> str:
-        """As a run's, or ``interrupted``: its process ended and nobody goes on with it."""
+        """As for `Run`; or ``interrupted``: its process has ended and no other has resumed it."""
         self._catch_up()
         return super().status
 
@@ -238,21 +238,21 @@ class FollowedRun(JournaledRun):
 
     @property
     def dashboard_link(self) -> str | None:
-        """Address of the Dask dashboard while the run is at work, as its journal has it."""
+        """Address of the Dask dashboard while the run is working, as its journal has it."""
         self._hear_if_alone()
         return super().dashboard_link
 
     def events(self) -> list[Event]:
-        """Return what a late listener needs: the run's status, its stages, each tile's latest.
+        """Return the latest event of the run and of each tile, and all stages, in order.
 
-        While somebody listens, as far as they were told: whoever subscribes and then asks has
-        all, and is not kept waiting while a long history is read.
+        While there are listeners, these are the events they were given: a caller that
+        subscribes first misses nothing, and does not wait while a long history is read.
         """
         self._hear_if_alone()
         return super().events()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run is over (ended or interrupted); say whether it is."""
+        """Wait until the run is over (ended or interrupted); return True if it is."""
         over = threading.Event()
 
         def look(event: Event) -> None:
@@ -300,10 +300,10 @@ class FollowedRun(JournaledRun):
 
 
 class ReplayedRun(JournaledRun):
-    """A run as it happened, squeezed into a few seconds; it begins with the first listener.
+    """A run as it happened, in a few seconds; it starts with the first listener.
 
-    Events keep their own times; `clock` tells the time that the replay is at. The time between
-    a stop or a pause and the moment the run went on is left out.
+    Events keep their own times; `clock` returns the time that the replay is at. The time
+    between a stop or a pause and the moment the run was resumed is left out.
 
     Parameters
     ----------
@@ -311,14 +311,14 @@ class ReplayedRun(JournaledRun):
     checkpoint : path-like
         Its folder.
     seconds : float
-        That the whole takes; 0: at once.
+        Length of the replay; 0: everything at once.
     image : optional
-        Where the run's image is now, if it is not where it was.
+        The image of the run, if it is not where it was.
 
     Raises
     ------
     RunError
-        If there is no such run, or it is still at work.
+        If there is no such run, or it is still running.
     """
 
     def __init__(
@@ -330,10 +330,10 @@ class ReplayedRun(JournaledRun):
         image: Any = None,
     ) -> None:
         if not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
-            raise RunError(f"seconds is {seconds!r}; give how long the replay shall take")
+            raise RunError(f"A replay cannot take {seconds!r} seconds. Give 0 or more.")
         super().__init__(Recording(run_id, checkpoint, image))
         if run_owner(checkpoint, run_id) is not None:
-            raise RunError(f"run {run_id} is still at work; tv.watch({run_id!r}) follows it")
+            raise RunError(f"Run {run_id} is still running. Follow it with tv.watch({run_id!r}).")
         self._seconds = seconds
         self._playing = self._play()
 

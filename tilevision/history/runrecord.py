@@ -1,4 +1,4 @@
-"""What a journal says a run is about: its image, its tiles, its model."""
+"""What the journal of a run says about its image, its tiles and its model."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class AbsentSource:
 
 
 class Recording:
-    """A run as its manifest describes it. The image is opened when it is first asked for.
+    """A run as its manifest describes it. The image is opened when it is first needed.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Recording:
     Attributes
     ----------
     id, name : str
-        The run's, and what people call its image.
+        Id of the run, name of its image.
     model : ModelName
     tiles : tuple of Tile
     region : Region or None
@@ -97,15 +97,15 @@ class Recording:
     Raises
     ------
     RunError
-        If there is no such run, or its journal does not say what it was about.
+        If there is no such run, or its journal does not say what it analysed.
     """
 
     def __init__(self, run_id: str, checkpoint: str | os.PathLike[str], image: Any = None) -> None:
         manifest = find_manifest(run_id, checkpoint)
         if "images" in manifest:
             raise RunError(
-                f"run {run_id} is of {len(manifest['images'])} images, each with a run of its "
-                f"own; tv.runs(images={run_id!r}) lists those"
+                f"Run {run_id} has {len(manifest['images'])} images, each with a run of its own. "
+                f"tv.runs(images={run_id!r}) lists them."
             )
         self.id = run_id
         self.checkpoint = checkpoint
@@ -124,8 +124,8 @@ class Recording:
             self._path, self._fingerprint = manifest["path"], str(manifest["source"])
         except (KeyError, TypeError, ValueError, AttributeError, GridError) as error:
             raise RunError(
-                f"the journal of run {run_id} does not say what it analysed ({error!r}); it was "
-                "written by another version, or is damaged"
+                f"The journal of run {run_id} does not say what it analysed ({error!r}). It was "
+                "written by another version, or is damaged."
             ) from error
         self._image = image
 
@@ -141,7 +141,7 @@ class Recording:
         if self._image is not None:
             return self._opened(self._image, sure=True)
         if self._path is None:
-            reason = "it was in memory where the run was started; image= shows it here"
+            reason = "The image was in memory where the run was started. Give image= here."
             return AbsentSource(self.size, reason)
         try:
             return self._opened(self._path, sure=False)
@@ -158,6 +158,6 @@ class Recording:
             source.close()
             raise SourceError(
                 f"{lasting(image) or type(image).__name__} is not the image that run {self.id} "
-                "analysed, or it has changed since; give image="
+                "analysed, or it has changed since. Give image=."
             )
         return source

@@ -1,4 +1,4 @@
-"""Runs that were, as a table. Reads journals, never the cache."""
+"""Past runs, and those in progress, as a table. Reads journals, never the cache."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _IMAGE_COLUMNS = ["image", "status", "detections", "tiles", "failed", "seconds",
 
 
 def runs(checkpoint: Folder = DEFAULT_CHECKPOINT, *, images: str | None = None) -> pd.DataFrame:
-    """List the runs of a checkpoint folder, the latest first; many images are one run.
+    """List the runs of a checkpoint folder, the latest first; a multi-image run is one row.
 
     Parameters
     ----------
     checkpoint : path-like
     images : str, optional
-        Id of a run of many images: list those, in their order.
+        Id of a multi-image run: list its images instead, in their order.
 
     Returns
     -------
     DataFrame
-        id, started, image, images (``"28/30"``: so many complete; empty for a run of one),
-        model, status, tiles, done (restored ones included), failed. The tiles of many images
-        are counted as far as those are begun. A run that was killed is ``interrupted``;
-        `tilevision.resume` goes on with it. With `images`: image, status, detections, tiles,
-        failed, seconds, error, and id, that of the image's own run.
+        id, started, image, images (``"28/30"``: complete and all; empty for a single image),
+        model, status, tiles, done (restored ones included), failed. In a multi-image run, the
+        tiles of the images started so far are counted. A run that was killed is
+        ``interrupted``; `tilevision.resume` continues it. With `images`: image, status,
+        detections, tiles, failed, seconds, error, and id, that of the image's own run.
 
     Raises
     ------
     RunError
-        If `images` is no id of a run of many images.
+        If `images` is not the id of a multi-image run.
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def runs(checkpoint: Folder = DEFAULT_CHECKPOINT, *, images: str | None = None) 
 
 
 def image_runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
-    """Return as `runs` does the run of every image, those of many images too."""
+    """Return the run of every image as `runs` does, also those of multi-image runs."""
     import pandas as pd
 
     single = [run for run in list_runs(checkpoint) if run.images is None]
@@ -83,7 +83,7 @@ def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
 
 
 def run_status(checkpoint: Folder, run: RunSummary) -> str:
-    """Return the run's status; one that nobody holds though it says it goes on was cut off."""
+    """Return the status of a run; one that no process holds, yet has not ended, was cut off."""
     if run.status not in (RunStatus.RUNNING, RunStatus.PAUSED):
         return run.status
     try:
@@ -98,7 +98,7 @@ def _images(checkpoint: Folder, run_id: str) -> pd.DataFrame:
 
     manifest = find_manifest(run_id, checkpoint)
     if "images" not in manifest:
-        raise RunError(f"run {run_id} is of one image, {manifest['image']}; tv.runs() lists it")
+        raise RunError(f"Run {run_id} has a single image, {manifest['image']}. tv.runs() lists it.")
     told = next(run.images for run in list_runs(checkpoint) if run.id == run_id) or {}
     cut_off = run_owner(checkpoint, run_id) is None
     rows = []

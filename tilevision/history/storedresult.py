@@ -41,12 +41,12 @@ def stored_result(
     checkpoint : path-like
         Its folder.
     model : optional
-        Where the run cannot know it: a function.
+        The model, if the run cannot know it: a function.
 
     Raises
     ------
     RunError
-        If its model has to be passed.
+        If its model has to be given.
     SourceError, ModelError
         If image or model are not those of the run.
     """
@@ -65,7 +65,7 @@ def stored_result(
 
 
 def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:
-    """Return what is stored of each tile by the model that decides on it."""
+    """Return what is stored for each tile by the model that decides on it."""
     found: dict[Tile, TileFindings] = {}
     for one in plan.passes:
         tiles = one.stored
@@ -81,7 +81,7 @@ def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:
 def _rows(
     plan: Plan, found: dict[Tile, TileFindings], events: Iterable[TileChanged]
 ) -> list[TileRow]:
-    """Return the account of each tile as the journal has it; what is not stored is not done."""
+    """Return the row of each tile as the journal has it; what is not stored is not done."""
     told = {event.tile: event for event in events}
     rows = []
     for tile in plan.tiles:
