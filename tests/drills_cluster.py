@@ -21,7 +21,7 @@ import numbered
 import psutil
 
 import tilevision as tv
-from tilevision.cluster import local_cluster, shared
+from tilevision.cluster import choosing, local_cluster
 
 KINDS = ("segfault", "exit", "sys.exit", "memory", "hang")
 MEMORY_LIMIT = "600 MB"
@@ -124,7 +124,7 @@ def scheduler_drill(folder: Path, *, rows: int, cols: int) -> dict[str, Any]:
     )
     half = rows * cols // 2
     numbered.wait_until(lambda: run.counts.get("done", 0) >= half, "half of the tiles are done")
-    cluster = shared._shelf.cluster
+    cluster = choosing._shelf.cluster
     assert cluster is not None
     began = time.monotonic()
     psutil.Process(cluster._processes.scheduler.process.pid).kill()
@@ -152,10 +152,10 @@ def poison_drill(
     """Tiles of every bad kind fail alone; the cluster serves the next run as if nothing was."""
     faults = faults_of(rows * cols, KINDS * each, seed)
     image = numbered.write_numbered(folder / "numbered.tif", rows, cols)
-    if shared._shelf.cluster is not None:
-        shared._shelf.cluster.close()  # an earlier one has other limits
-    small, shared.local_cluster = (
-        shared.local_cluster,
+    if choosing._shelf.cluster is not None:
+        choosing._shelf.cluster.close()  # an earlier one has other limits
+    small, choosing.local_cluster = (
+        choosing.local_cluster,
         partial(  # type: ignore[assignment]
             local_cluster, memory_limit=MEMORY_LIMIT
         ),
@@ -165,7 +165,7 @@ def poison_drill(
         result = _poisoned(image, faults, rows, cols, timeout, folder / "kept", workers=2)
         seconds = time.monotonic() - began
         check_poisoned(result, faults, rows * cols, cols)
-        cluster = shared._shelf.cluster
+        cluster = choosing._shelf.cluster
         assert cluster is not None
         numbered.wait_until(lambda: len(cluster.workers()) == 2, "both workers are back")
         again = tv.analyze(
@@ -176,11 +176,11 @@ def poison_drill(
             checkpoint=None,
             progress=False,
         )
-        assert shared._shelf.cluster is cluster, "the cluster was not fit for another run"
+        assert choosing._shelf.cluster is cluster, "the cluster was not fit for another run"
         _check_whole(again, rows * cols)
         cluster.close()
     finally:
-        shared.local_cluster = small
+        choosing.local_cluster = small
     return {
         "tiles": rows * cols,
         "poison tiles": len(faults),

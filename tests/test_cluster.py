@@ -24,7 +24,7 @@ from tilevision.cluster import (
     processes,
     shared_cluster,
 )
-from tilevision.cluster import shared as shelf
+from tilevision.cluster import choosing as shelf
 from tilevision.errors import ClusterError, RunError
 
 MARK = "TILEVISION_TEST_MARK"

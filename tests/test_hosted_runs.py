@@ -17,7 +17,7 @@ from openai_server import OpenAIServer, Reply, stats
 from PIL import Image
 
 import tilevision as tv
-from tilevision.cluster import shared
+from tilevision.cluster import choosing
 
 pytestmark = pytest.mark.slow
 
@@ -204,7 +204,7 @@ def test_the_key_is_nowhere(server, spots, tmp_path, capfd, caplog, monkeypatch)
     for suffix in ("json", "csv", "geojson", "coco.json"):
         result.save(tmp_path / f"out.{suffix}")
     print(result, result.summary, result.tiles.to_string(), repr(run), repr(model))
-    log_folder = shared._shelf.cluster._folder
+    log_folder = choosing._shelf.cluster._folder
     written = list(everything_written([tmp_path, log_folder]))
     names = {path.name for path, _ in written}
     assert {"out.json", "out.coco.json", "scheduler.log"} <= names

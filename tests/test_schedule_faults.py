@@ -5,7 +5,7 @@ from __future__ import annotations
 from schedule_driver import DEAD, Driver
 
 from tilevision.schedule import Retry
-from tilevision.schedule.deadlines import LOADING_SECONDS
+from tilevision.schedule.limits import LOADING_SECONDS
 from tilevision.schedule.messages import (
     Abandon,
     ClusterChanged,

@@ -1,11 +1,10 @@
 """The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
 
-from tilevision.cluster.choosing import find_cluster
+from tilevision.cluster.choosing import BorrowedCluster, find_cluster, shared_cluster
 from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
 from tilevision.cluster.performancereport import reported
-from tilevision.cluster.shared import BorrowedCluster, shared_cluster
 
 __all__ = [
     "BorrowedCluster",

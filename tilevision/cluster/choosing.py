@@ -1,16 +1,167 @@
-"""Which cluster a run goes to: the one given, the one there is, or one of ours."""
+"""Which cluster a run goes to: the one given, the current one, or the process's own.
+
+Starting a local cluster takes two seconds, so all runs of a process share one.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import sysconfig
+import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import default_client
 
 from tilevision.cluster.handle import Cluster, attach
-from tilevision.cluster.shared import shared_cluster
+from tilevision.cluster.local import LocalCluster, default_workers, local_cluster
 
-__all__ = ["find_cluster"]
+__all__ = ["BorrowedCluster", "find_cluster", "shared_cluster"]
+
+# These change from one moment to the next, and no model depends on them.
+VOLATILE = frozenset({"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "_"})
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The process's one cluster, who is using it, and the surroundings it was started in."""
+
+    cluster: LocalCluster | None = None
+    users: int = 0
+    process: int = 0
+    surroundings: tuple[Any, ...] = ()
+    modules: dict[str, int] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_shelf = _Shelf()
+
+
+class BorrowedCluster(Cluster):
+    """A share in a local cluster; closing it gives the share back and leaves the cluster up.
+
+    Parameters
+    ----------
+    cluster : LocalCluster
+    kept : bool
+        Whether the cluster stays up for the next run.
+    """
+
+    owned = True
+
+    def __init__(self, cluster: LocalCluster, *, kept: bool) -> None:
+        super().__init__(cluster.client)
+        self._cluster = cluster
+        self._kept = kept
+        self._returned = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the scheduler is there and can be reached.
+
+        Not after another run has rebuilt the cluster: what this one had there is lost.
+        """
+        return self._cluster.alive and self.client is self._cluster.client
+
+    def restart_worker(self, address: str) -> None:
+        """Have a worker replaced by a fresh one; returns at once."""
+        self._cluster.restart_worker(address)
+
+    def rebuild(self) -> None:
+        """Start anew, with the same settings, after the scheduler was lost."""
+        self._cluster.rebuild()
+        self.client = self._cluster.client
+
+    def close(self) -> None:
+        """Give the share back; again is harmless."""
+        if self._returned:
+            return
+        self._returned = True
+        if not self._kept:
+            self._cluster.close()
+            return
+        with _shelf.lock:
+            _shelf.users -= 1
+
+    def __repr__(self) -> str:
+        return repr(self._cluster)
+
+
+def shared_cluster(workers: int | None = None) -> BorrowedCluster:
+    """Borrow this process's local cluster, which is started on the first call.
+
+    A cluster that nobody uses is started anew if it died, if another number of workers is asked
+    for, or if what its workers took over from this process is stale: the working folder, the
+    environment, `sys.path`, Dask's configuration, or a module of the user's that was edited.
+    One that is in use is shared as it is, unless another number of workers is asked for: then
+    that run gets a cluster of its own.
+
+    Parameters
+    ----------
+    workers : int, optional
+        As in `local_cluster`.
+
+    Returns
+    -------
+    BorrowedCluster
+        A context manager; leaving it gives the cluster back.
+
+    Raises
+    ------
+    RunError, ClusterError
+        As `local_cluster`.
+    """
+    with _shelf.lock:
+        if _shelf.process != os.getpid():  # the parent's cluster, after a fork, is not ours
+            _shelf.cluster, _shelf.users, _shelf.process = None, 0, os.getpid()
+        current = _shelf.cluster
+        if current is not None and _shelf.users and not current.closed:
+            if workers not in (None, current.size):
+                return BorrowedCluster(local_cluster(workers), kept=False)
+        elif current is None or _is_stale(current, workers):
+            if current is not None:
+                current.close()
+            _shelf.cluster = None
+            current = local_cluster(workers)
+            _shelf.cluster, _shelf.users = current, 0
+            _shelf.surroundings = _surroundings()
+            _shelf.modules = {}
+        _shelf.modules.update(_user_modules())
+        _shelf.users += 1
+        return BorrowedCluster(current, kept=True)
+
+
+def _is_stale(cluster: LocalCluster, workers: int | None) -> bool:
+    modules = _user_modules()
+    return (
+        not cluster.alive
+        or cluster.size != (default_workers() if workers is None else workers)
+        or _shelf.surroundings != _surroundings()
+        or any(modules.get(path, changed) != changed for path, changed in _shelf.modules.items())
+    )
+
+
+def _surroundings() -> tuple[Any, ...]:
+    environment = {name: value for name, value in os.environ.items() if name not in VOLATILE}
+    return (str(Path.cwd()), tuple(sys.path), environment, repr(dask.config.config))
+
+
+def _user_modules() -> dict[str, int]:
+    """Return the files of imported modules that a user may be editing, with their change times."""
+    installed = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platlib", "purelib"))
+    found = {}
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if isinstance(path, str) and not path.startswith(installed):
+            try:
+                found[path] = os.stat(path).st_mtime_ns  # noqa: PTH116 a thousand of them, quickly
+            except OSError:
+                continue
+    return found
 
 
 def find_cluster(

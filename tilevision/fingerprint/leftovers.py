@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from tilevision.fingerprint.bytecode import names
-from tilevision.fingerprint.instances import state, wrapped
 from tilevision.fingerprint.provenance import installed
+from tilevision.fingerprint.values import state, wrapped
 
 __all__ = ["Leftovers", "leftovers"]
 

@@ -1,4 +1,7 @@
-"""Whose code it is: the user's, which is read, or an installed library's, which has a version."""
+"""Whose code it is: the user's, which is read, or a library's, which has a version.
+
+tilevision's own classes and functions have identities of their own, wherever their files lie.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tilevision.fingerprint.ownnames import IDENTITY_VERSION, own_identity
+__all__ = ["IDENTITY_VERSION", "by_name", "importable", "installed", "own_identity", "version"]
 
-__all__ = ["by_name", "importable", "installed", "version"]
+# Stands for the release number in every identity. Changing it re-runs all tiles of all functions
+# that name something of tilevision: change it only where their answers change.
+IDENTITY_VERSION = "0.1.0"
+
+# Modules that public names were recorded under, where they lie elsewhere today.
+_RECORDED_MODULES = {
+    f"tilevision.analysis.{name}": f"tilevision.{name}"
+    for name in ("account", "digest", "heatmap", "units")
+} | {
+    f"tilevision.catalogue.{name}": f"tilevision.modelspec.{name}"
+    for name in ("registry", "resolve")
+}
+
+
+def own_identity(module: str, name: str) -> tuple[str, str]:
+    """Return the module and name that stand for something of tilevision in identities."""
+    return _RECORDED_MODULES.get(module, module), name
+
 
 _MAIN = ("__main__", "__mp_main__")
 # Modules that models often use: looking through all that is installed takes half a second.
@@ -44,7 +64,7 @@ def version(module: str) -> str:
     """Return the version of the distribution that `module` comes from, or ``""``.
 
     The same whether the module has been imported or not: an identity must not hang on that.
-    For tilevision itself it is a constant, see `tilevision.fingerprint.ownnames`.
+    For tilevision itself it is a constant, see `tilevision.fingerprint.provenance`.
     """
     root = module.partition(".")[0]
     if root == "tilevision":

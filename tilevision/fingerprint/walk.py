@@ -23,10 +23,9 @@ import numpy as np
 
 from tilevision.errors import ModelError
 from tilevision.fingerprint.bytecode import Names, names, used_constants
-from tilevision.fingerprint.instances import CONTAINERS, PLAIN, readable, state, wrapped
-from tilevision.fingerprint.leaves import frame, leaf
 from tilevision.fingerprint.leftovers import Leftovers, leftovers
 from tilevision.fingerprint.provenance import by_name, importable, installed, version
+from tilevision.fingerprint.values import CONTAINERS, PLAIN, frame, leaf, readable, state, wrapped
 
 __all__ = ["Walk"]
 

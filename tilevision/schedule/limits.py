@@ -1,12 +1,15 @@
-"""How much may be on its way: tiles in flight, requests a minute, tiles to a task."""
+"""What bounds a run: tiles in flight, their rate, their batches, their time, failures in a row."""
 
 from __future__ import annotations
 
+import heapq
 import math
 
-from tilevision.schedule.policy import Policy
+from tilevision.errors import Failure
+from tilevision.schedule.policy import Backoff, Policy, asked_for
+from tilevision.schedule.tilestates import Task, TileState
 
-__all__ = ["HOSTED_CAP", "Batches", "Bucket", "Window"]
+__all__ = ["HOSTED_CAP", "LOADING_SECONDS", "Batches", "Bucket", "Circuit", "Deadlines", "Window"]
 
 HOSTED_CAP = 32  # requests at once where neither a quota nor a number was given
 MINUTE = 60.0
@@ -206,3 +209,205 @@ class Batches:
 def _above(threads: int) -> int:
     """Return a little more than `threads`, so that each finds its next task waiting."""
     return threads + min(threads, max(2, threads // 4))
+
+
+LOADING_SECONDS = 120.0  # for a model to load, until it is known how long that takes
+SLOWER = 3.0  # than it was so far, on a worker that is busier
+AT_LEAST = 5.0
+
+
+class Deadlines:
+    """Deadlines of the tasks in flight, the earliest first.
+
+    The clock of a task starts anew with each tile that begins, since its tiles run one
+    after the other (as many at once as the model takes). A task that never reports a
+    beginning may be queued behind others: it gets the time that all of them may take.
+
+    A process that is new has libraries and the model to load before its first answer. That
+    takes more than any tile, so the tasks it begins with get as much on top: or every tile
+    would be late, and the next process have it all to do again.
+
+    Parameters
+    ----------
+    timeout : float, optional
+        Seconds a tile may run; None: no deadlines.
+    model_batch : int
+        Tiles that the model takes at once.
+    """
+
+    def __init__(self, timeout: float | None, model_batch: int) -> None:
+        self._timeout = timeout
+        self._model_batch = model_batch
+        self._heap: list[tuple[float, str]] = []
+        self._loading: float | None = None
+        self._loading_until = -math.inf
+
+    def loaded(self, seconds: float) -> None:
+        """Learn from the first task of a process, which took `seconds`."""
+        self._loading = max(AT_LEAST, SLOWER * seconds, self._loading or 0.0)
+
+    def submitted(self, task: Task, in_flight: int, threads: int) -> None:
+        """Start the clock of a task that may have to wait for `in_flight` tiles."""
+        if self._timeout is not None:
+            turns = math.ceil(in_flight / max(1, threads)) + task.size
+            self._push(task, task.submitted + turns * self._timeout)
+
+    def started(self, task: Task, now: float) -> None:
+        """Start the clock anew, since a tile has begun."""
+        if self._timeout is None:
+            return
+        deadline = now + self._timeout * min(self._model_batch, task.size)
+        if task.cold:
+            deadline += LOADING_SECONDS if self._loading is None else self._loading
+            self._loading_until = max(self._loading_until, deadline)
+        if len(task.started) <= 1:
+            self._push(task, deadline)
+        else:
+            task.deadline = deadline  # later than its entry, which is put right when it is met
+
+    def next(self, open_tasks: dict[str, Task]) -> float | None:
+        """Return the earliest deadline of the tasks in flight."""
+        self._compact(open_tasks)
+        while self._heap:
+            entry, key = self._heap[0]
+            task = open_tasks.get(key)
+            if task is not None and entry >= task.deadline:
+                return entry
+            heapq.heappop(self._heap)
+            if task is not None:
+                heapq.heappush(self._heap, (task.deadline, key))
+        return None
+
+    def due(self, open_tasks: dict[str, Task], now: float) -> list[Task]:
+        """Take the tasks whose deadline has passed."""
+        late: dict[str, Task] = {}
+        while (deadline := self.next(open_tasks)) is not None and deadline <= now:
+            key = heapq.heappop(self._heap)[1]
+            task = open_tasks[key]
+            if not task.started and now < self._loading_until:
+                self._push(task, self._loading_until)  # it may be queued behind one that loads
+            else:
+                late[key] = task
+        return list(late.values())
+
+    def _push(self, task: Task, deadline: float) -> None:
+        task.deadline = deadline
+        heapq.heappush(self._heap, (deadline, task.key))
+
+    def _compact(self, open_tasks: dict[str, Task]) -> None:
+        """Drop what is over before it outweighs what is open."""
+        if len(self._heap) > 64 + 4 * len(open_tasks):
+            live = {key for _, key in self._heap if key in open_tasks}
+            self._heap = [(open_tasks[key].deadline, key) for key in live]
+            heapq.heapify(self._heap)
+
+
+IN_A_ROW = 10  # failed tiles that make an outage, or a window's worth where that is more
+BRAKE = 3  # busy or unreachable so often in a row: one tile at a time, with waits between
+DIED = ("workers",)
+PROBES = 8  # single tiles that fail before it is an outage: a minute and a half by default
+
+
+class Circuit:
+    """Counts failures in a row.
+
+    A backend that is busy, or hosted and unreachable, is first probed with single tiles
+    at growing intervals, since most such outages pass.
+
+    Parameters
+    ----------
+    backoff : Backoff
+    hosted : bool
+    """
+
+    def __init__(self, backoff: Backoff, *, hosted: bool) -> None:
+        self._backoff = backoff
+        self._hosted = hosted
+        self._proven = False
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all failures: the user has resumed the run."""
+        self._row: set[int] = set()
+        self._kind: tuple[str, ...] = ()
+        self._last: Failure | None = None
+        self._trouble = 0
+        self._rounds = 0
+        self._probe: Task | None = None
+        self.shut = False
+        self.shut_until = 0.0
+
+    @property
+    def probing(self) -> bool:
+        """Return True if a single tile is on its way to see if the backend is back."""
+        return self._probe is not None
+
+    @property
+    def trouble(self) -> str:
+        """The last failure, for people."""
+        return str(self._last) if self._last else ""
+
+    def succeeded(self) -> None:
+        """Note a tile that came back well."""
+        self._proven = True
+        if self._last is not None:
+            self.reset()
+
+    def failed(self, state: TileState, failure: Failure, task: Task, now: float) -> None:
+        """Count a tile that failed in `task`.
+
+        Refusals, errors and timeouts add up; permanent errors only where they are the same.
+        """
+        permanent = failure.kind == "permanent"
+        self._count((failure.error, failure.message) if permanent else (), state.order, failure)
+        if failure.kind == "throttled" or (self._hosted and not permanent):
+            self._trouble += 1
+            if self._trouble >= BRAKE:
+                self._brake(failure, task, now)
+
+    def died(self, failure: Failure, now: float) -> None:
+        """Count a worker's death, until something has succeeded: few bad tiles can kill many."""
+        if not self._proven:
+            self._count(DIED, int(now), failure)  # what is lost in the same second died together
+
+    def _count(self, kind: tuple[str, ...], item: int, failure: Failure) -> None:
+        if kind != self._kind:
+            self.reset()
+        self._kind, self._last = kind, failure
+        self._row.add(item)
+
+    def sent(self, task: Task) -> None:
+        """Note a task; the first one after the circuit shut is its probe."""
+        if self.shut and self._probe is None:
+            self._probe = task
+
+    def closed(self, task: Task) -> None:
+        """Note that a task is over, whatever became of it."""
+        if self._probe is task:
+            self._probe = None
+
+    def protects(self, untried: int) -> bool:
+        """Return True if slowing down spares enough tiles to be worth it."""
+        return self.shut and untried >= IN_A_ROW
+
+    def outage(self, window: int, untried: int) -> str:
+        """Return why the run should pause; empty while it should not."""
+        died = self._kind == DIED
+        enough = IN_A_ROW if died else max(IN_A_ROW, window)
+        if len(self._row) < enough or untried < enough:
+            return ""
+        if self.shut and self._rounds < PROBES:
+            return ""
+        what = "workers died before any tile was done" if died else "tiles in a row failed"
+        return (
+            f"{len(self._row)} {what} (last error: {self.trouble}). Fix the cause, then "
+            "call run.resume()."
+        )
+
+    def _brake(self, failure: Failure, task: Task, now: float) -> None:
+        wait = asked_for(failure)
+        if not self.shut or task is self._probe:  # not one sent before the circuit shut
+            self._rounds += 1
+            wait = max(self._backoff.bound(self._rounds), wait)
+        self.shut = True
+        self.shut_until = max(self.shut_until, now + wait)
