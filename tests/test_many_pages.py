@@ -10,7 +10,7 @@ import tifffile
 
 import tilevision as tv
 from tilevision.sources import file_of, images_in, open_reference
-from tilevision.sources.formats.catalogue import SUFFIXES
+from tilevision.sources.formats.formatlist import SUFFIXES
 
 
 @pytest.fixture

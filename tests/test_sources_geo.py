@@ -14,7 +14,7 @@ import tifffile
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, read_options, read_pixels
-from tilevision.sources.formats.tiffframes import frame_pages
+from tilevision.sources.formats.tiffframes import find_frame
 from tilevision.sources.formats.tifflevels import TiffLevel
 from tilevision.sources.staging.rows import OpenFile
 
@@ -56,7 +56,8 @@ def test_a_cog_is_what_rasterio_reads(shared_data: Path) -> None:
         assert source.metadata.transform == pytest.approx(tuple(dataset.transform)[:6])
         assert source.metadata.nodata == dataset.nodata
         assert len(source.metadata.levels) == 1 + len(dataset.overviews(1))
-        levels = [TiffLevel(OpenFile(path), pages) for pages in frame_pages(tif, 0, str(path))]
+        found = find_frame(tif, 0, str(path))
+        levels = [TiffLevel(OpenFile(path), pages) for pages in found.levels]
         for x0, y0, x1, y1 in _windows(source.size, 15):
             expected = dataset.read(window=((y0, y1), (x0, x1)))
             read = source.read(Box(x0, y0, x1, y1))

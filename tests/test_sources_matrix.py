@@ -30,7 +30,8 @@ def picture(bands: int, dtype: str, size: tuple[int, int] = SIZE) -> np.ndarray:
     values = (np.stack(waves, axis=-1) + noise + 2) / 4.2
     if dtype == "float32":
         return values.astype(dtype)
-    return (values * np.iinfo(dtype).max).astype(dtype)
+    # Never 0, which as an alpha would be no data.
+    return np.maximum((values * np.iinfo(dtype).max).astype(dtype), 1)
 
 
 def windows(size: tuple[int, int], name: str) -> list[tuple[int, int, int, int]]:

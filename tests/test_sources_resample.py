@@ -8,15 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilevision.sources import resample as module
+from tilevision.sources.nodata import Nodata
 from tilevision.sources.resample import Axis, resample
 
 
 def shrink(pixels: np.ndarray, x: Axis, y: Axis, nodata: float | None = None) -> np.ndarray:
-    def read(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-        assert 0 <= x0 < x1 <= pixels.shape[1] and 0 <= y0 < y1 <= pixels.shape[0]
-        return pixels[y0:y1, x0:x1]
+    values = Nodata((0,), () if nodata is None else (nodata,))
 
-    return resample(read, x, y, pixels.shape[2], pixels.dtype, nodata)
+    def read(x0: int, y0: int, x1: int, y1: int) -> tuple[np.ndarray, np.ndarray | None]:
+        assert 0 <= x0 < x1 <= pixels.shape[1] and 0 <= y0 < y1 <= pixels.shape[0]
+        block = pixels[y0:y1, x0:x1]
+        return block, values.there(block)
+
+    holes = nodata is not None or pixels.dtype.kind == "f"
+    empty = values.empty(pixels.dtype) * pixels.shape[2] if holes else None
+    return resample(read, x, y, pixels.shape[2], pixels.dtype, empty)[0]
 
 
 def weights(axis: Axis) -> np.ndarray:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Georeference"]
 
 WGS84 = "EPSG:4326"
+FARTHEST_LATITUDE = 91.0
 
 Points = NDArray[np.float64]
 
@@ -98,7 +99,10 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
             "pixels with format='qupath'"
         ) from error
     out = np.column_stack([x, y]).astype(np.float64).reshape(-1, 2)
-    if not np.isfinite(out).all():
+    # Pixels around the poles may reach half a cell beyond them.
+    degrees = out if target == WGS84 else points if source == WGS84 else None
+    beyond = degrees is not None and bool((np.abs(degrees[:, 1]) > FARTHEST_LATITUDE).any())
+    if beyond or not np.isfinite(out).all():
         raise RunError(
             f"positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
             "its transform is wrong; save pixels with format='qupath'"

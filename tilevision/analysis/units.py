@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.georeference import FARTHEST_LATITUDE
 from tilevision.errors import SourceError
 from tilevision.sources import ImageMetadata
 
@@ -64,17 +65,27 @@ class Units:
 def units_of(metadata: ImageMetadata) -> Units:
     """Return the units of an image: microns before metres before pixels.
 
-    Where the image has a coordinate reference system and rasterio is missing, they are
-    pixels, and the note says what to install.
+    Where the image has a coordinate reference system and rasterio is missing, or its place makes
+    no sense, they are pixels, and the note says why.
     """
     if metadata.mpp is not None:
         return _even("µm²", "mm²", _SQUARE_MICRONS, metadata.mpp[0] * metadata.mpp[1])
     if metadata.crs is None or metadata.transform is None:
         return _even("px²", "megapixel", _MEGAPIXEL, 1.0)
     try:
-        return ground_units(metadata.crs, metadata.transform)
+        found = ground_units(metadata.crs, metadata.transform)
+        width, height = metadata.levels[0] if metadata.levels else (1, 1)
+        inside = np.array([(width * x, height * y) for x in (0.25, 0.75) for y in (0.25, 0.75)])
+        areas = found.pixel_areas(inside)
     except SourceError as error:
         return _even("px²", "megapixel", _MEGAPIXEL, 1.0, str(error))
+    if not (np.isfinite(areas).all() and (areas > 0).all()):
+        note = (
+            f"the image has no place on Earth by its reference system {metadata.crs:.60} and its "
+            "transform, one of which is wrong; areas are in pixels"
+        )
+        return _even("px²", "megapixel", _MEGAPIXEL, 1.0, note)
+    return found
 
 
 def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
@@ -171,14 +182,23 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
         ) from None
     try:
         origin = rasterio.crs.CRS.from_user_input(crs)
-    except rasterio.errors.CRSError as error:
+        rasterio.warp.transform(origin, _WGS84, [0.0], [0.0])
+    except rasterio.errors.RasterioError as error:
+        reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"the image's reference system {crs:.60} is not known here ({error}); areas are in "
+            f"the image's reference system {crs:.60} is not known here ({reason}); areas are in "
             "pixels"
+        ) from error
+    except Exception as error:  # GDAL's own errors come through, unnamed
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"the image's reference system {crs:.60} has no place on Earth ({reason}); areas "
+            "are in pixels"
         ) from error
 
     def to_degrees(x: Place, y: Place) -> tuple[Place, Place]:
         found = rasterio.warp.transform(origin, _WGS84, x, y)
-        return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+        longitude, latitude = (np.asarray(one, np.float64) for one in found)
+        return longitude, np.where(np.abs(latitude) > FARTHEST_LATITUDE, np.nan, latitude)
 
     return to_degrees

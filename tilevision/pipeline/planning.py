@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -479,8 +479,7 @@ class _Maker:
         if how not in self._options:
             self._options[how] = read_options(self._source, spec.bands, spec.dtype)
         options = self._options[how]
-        reading = asdict(options) | {"polygon_tolerance": POLYGON_TOLERANCE}
-        keys = self._keys(spec, reading, tiles)
+        keys = self._keys(spec, options, tiles)
         names = list(keys.values())
         known = self._checkpoint.done(names) if self._checkpoint is not None else set()
         stored = frozenset(tile for tile, key in keys.items() if key in known)
@@ -488,13 +487,17 @@ class _Maker:
         return Pass(spec, label, options, keys, stored, after, cascade)
 
     def _keys(
-        self, spec: ModelSpec, reading: Mapping[str, Any], tiles: Sequence[Tile]
+        self, spec: ModelSpec, options: ReadOptions, tiles: Sequence[Tile]
     ) -> dict[Tile, str]:
-        """Return the key of each tile, in order; a model may be another for tiles of some sizes."""
-        prints = [spec.fingerprint_for(tile.output_size) for tile in tiles]
+        """Return the key of each tile, in order.
+
+        A model may be another for tiles of some sizes, and their pixels for those of some scales.
+        """
+        kinds = [(spec.fingerprint_for(tile.output_size), tile.scale) for tile in tiles]
         found: dict[Tile, str] = dict.fromkeys(tiles, "")
-        for known in dict.fromkeys(prints):
-            mine = [tile for tile, one in zip(tiles, prints, strict=True) if one == known]
-            names = tile_keys(self._source.fingerprint, reading, mine, known)
+        for kind in dict.fromkeys(kinds):
+            mine = [tile for tile, one in zip(tiles, kinds, strict=True) if one == kind]
+            reading = options.identity(kind[1]) | {"polygon_tolerance": POLYGON_TOLERANCE}
+            names = tile_keys(self._source.fingerprint, reading, mine, kind[0])
             found.update(zip(mine, names, strict=True))
         return found

@@ -8,6 +8,7 @@ the same rule.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
+from tilevision.sources.nodata import Nodata, same_in_all, with_data
 from tilevision.sources.source import ImageSource, Pixels, ReadOptions
 
 __all__ = ["declared_scaling", "display_options", "read_options", "read_pixels", "to_uint8"]
@@ -53,19 +55,12 @@ def read_options(
     """
     if dtype not in ("uint8", "raw", "scaled"):
         raise SourceError(f"dtype {dtype!r} is not known; give 'uint8', 'raw' or 'scaled'")
-    chosen = _chosen_bands(source, bands, dtype)
-    if dtype == "raw":
-        return ReadOptions(bands=chosen, dtype="raw")
-    if dtype == "scaled":
-        scaling = _scaling(source, chosen)
-        return ReadOptions(chosen, dtype, nodata=source.metadata.nodata, scaling=scaling)
-    assert chosen is not None
-    if source.dtype == np.uint8:
-        return ReadOptions(bands=chosen)
-    if source.dtype == np.bool_:
-        return ReadOptions(bands=chosen, stretch=((0.0, 1.0),) * len(chosen))
-    nodata = source.metadata.nodata
-    return ReadOptions(bands=chosen, stretch=_stretch(source, chosen, nodata), nodata=nodata)
+    source = _as_asked(source, dtype)
+    return replace(
+        _options(source, _chosen_bands(source, bands, dtype), dtype),
+        revision=getattr(source, "revision", ""),
+        resampled=getattr(source, "resampled", ""),
+    )
 
 
 def display_options(source: ImageSource) -> ReadOptions:
@@ -97,7 +92,10 @@ def read_pixels(source: ImageSource, box: Box, scale: float, options: ReadOption
     SourceError
         If the box is not inside the image, or its pixels cannot be read.
     """
-    return _turned(source.read(box, scale, options.bands), options)
+    source = _as_asked(source, options.dtype)
+    if options.stretch is None and options.scaling is None:
+        return _turned(source.read(box, scale, options.bands), None, options)
+    return _turned(*_read(source, box, scale, options.bands), options)
 
 
 def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
@@ -116,24 +114,60 @@ def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
     """
     if options.bands is not None:
         pixels = np.take(pixels, options.bands, axis=2)
-    return _turned(pixels, options)
+    return _turned(pixels, None, options)
 
 
-def _turned(pixels: Pixels, options: ReadOptions) -> Pixels:
+def _options(
+    source: ImageSource,
+    bands: tuple[int, ...] | None,
+    dtype: Literal["uint8", "raw", "scaled"],
+) -> ReadOptions:
+    if dtype == "raw":
+        return ReadOptions(bands, dtype)
+    nodata = _nodata(source, bands)
+    if dtype == "scaled":
+        return ReadOptions(bands, dtype, nodata=nodata, scaling=_scaling(source, bands))
+    assert bands is not None
+    if source.dtype == np.uint8:
+        return ReadOptions(bands)
+    if source.dtype == np.bool_:
+        return ReadOptions(bands, stretch=((0.0, 1.0),) * len(bands))
+    return ReadOptions(bands, stretch=_stretch(source, bands, nodata), nodata=nodata)
+
+
+def _as_asked(source: ImageSource, dtype: str) -> ImageSource:
+    """Return `source` with the values that `dtype` is of: those stored, or those shown."""
+    return source if dtype == "uint8" else getattr(source, "stored", source)
+
+
+def _read(
+    source: ImageSource, box: Box, scale: float, bands: Sequence[int] | None
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return pixels, and which of them a mask says have data; None where there is no mask."""
+    if not getattr(source, "masked", False):
+        return source.read(box, scale, bands), None
+    found: tuple[Pixels, NDArray[np.bool_] | None] = source.read_masked(box, scale, bands)  # type: ignore[attr-defined]  # as `masked` says
+    return found
+
+
+def _turned(pixels: Pixels, mask: NDArray[np.bool_] | None, options: ReadOptions) -> Pixels:
     if options.dtype == "uint8":
-        return _to_rgb(pixels, options)
+        return _to_rgb(pixels, mask, options)
     if options.scaling is None:
         return pixels
     scale, offset = np.array(options.scaling).T
-    there = _there(pixels, options.nodata)
+    there = _there(pixels, mask, options.nodata)
     return np.where(there, pixels * scale + offset, np.nan).astype(np.float32)
 
 
-def _to_rgb(pixels: Pixels, options: ReadOptions) -> NDArray[np.uint8]:
+def _to_rgb(
+    pixels: Pixels, mask: NDArray[np.bool_] | None, options: ReadOptions
+) -> NDArray[np.uint8]:
     if options.stretch is not None:
         shown = np.empty(pixels.shape, np.uint8)
+        there = _there(pixels, mask, options.nodata)
         for band, (low, high) in enumerate(options.stretch):
-            shown[..., band] = _stretched(pixels[..., band], low, high, options.nodata)
+            shown[..., band] = _stretched(pixels[..., band], low, high, there[..., band])
         pixels = shown
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -146,7 +180,8 @@ def _chosen_bands(
     if bands is None:
         if dtype != "uint8":
             return None
-        return (0, 1, 2) if source.bands >= 3 else (0,)
+        colours: tuple[int, ...] | None = getattr(source, "colours", None)
+        return colours or ((0, 1, 2) if source.bands >= 3 else (0,))
     chosen = tuple(int(band) for band in bands)
     missing = [band for band in chosen if not 0 <= band < source.bands]
     if missing:
@@ -172,14 +207,27 @@ def _scaling(source: ImageSource, bands: tuple[int, ...] | None) -> tuple[tuple[
     return every if bands is None else tuple(every[band] for band in bands)
 
 
+def _nodata(
+    source: ImageSource, bands: tuple[int, ...] | None
+) -> float | tuple[float | None, ...] | None:
+    values = Nodata.of(source.metadata, source.bands if bands is None else bands).values
+    return same_in_all(values) if values else None
+
+
 def _stretch(
-    source: ImageSource, bands: tuple[int, ...], nodata: float | None
+    source: ImageSource, bands: tuple[int, ...], nodata: float | tuple[float | None, ...] | None
 ) -> tuple[tuple[float, float], ...]:
-    sample = np.concatenate([window.reshape(-1, len(bands)) for window in _sample(source, bands)])
-    return tuple(_range(sample[:, place], nodata) for place in range(len(bands)))
+    values: list[list[Pixels]] = [[] for _ in bands]
+    for pixels, mask in _sample(source, bands):
+        there = _there(pixels, mask, nodata)
+        for place, kept in enumerate(values):
+            kept.append(pixels[..., place][there[..., place]])
+    return tuple(_range(np.concatenate(kept)) for kept in values)
 
 
-def _sample(source: ImageSource, bands: tuple[int, ...]) -> Iterator[Pixels]:
+def _sample(
+    source: ImageSource, bands: tuple[int, ...]
+) -> Iterator[tuple[Pixels, NDArray[np.bool_] | None]]:
     """Yield windows that stand for the whole image, at most some millions of pixels."""
     width, height = source.size
     scale = 1.0
@@ -187,12 +235,12 @@ def _sample(source: ImageSource, bands: tuple[int, ...]) -> Iterator[Pixels]:
         if max(level_width, level_height) >= _SAMPLE_SIDE:
             scale = min(1.0, level_width / width)
     if width * height * scale * scale <= _SAMPLE_PIXELS:
-        yield source.read(Box(0, 0, width, height), scale, bands)
+        yield _read(source, Box(0, 0, width, height), scale, bands)
         return
     side = int(_WINDOW / scale)
     for y0, y1 in _lattice(height, side):
         for x0, x1 in _lattice(width, side):
-            yield source.read(Box(x0, y0, x1, y1), scale, bands)
+            yield _read(source, Box(x0, y0, x1, y1), scale, bands)
 
 
 def _lattice(extent: int, side: int) -> list[tuple[int, int]]:
@@ -202,8 +250,7 @@ def _lattice(extent: int, side: int) -> list[tuple[int, int]]:
     return [(int(start), int(start) + side) for start in starts]
 
 
-def _range(values: Pixels, nodata: float | None) -> tuple[float, float]:
-    values = values[_there(values, nodata)]
+def _range(values: Pixels) -> tuple[float, float]:
     if not values.size:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
@@ -212,16 +259,17 @@ def _range(values: Pixels, nodata: float | None) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def _stretched(values: Pixels, low: float, high: float, nodata: float | None) -> Pixels:
-    there = _there(values, nodata)
+def _stretched(values: Pixels, low: float, high: float, there: NDArray[np.bool_]) -> Pixels:
     shown = (np.where(there, values, low).astype(np.float64) - low) * (255.0 / (high - low))
     return np.where(there, np.rint(np.clip(shown, 0, 255)), 0).astype(np.uint8)
 
 
-def _there(values: Pixels, nodata: float | None) -> NDArray[np.bool_]:
-    there = np.ones(values.shape, np.bool_)
-    if values.dtype.kind == "f":
-        there &= np.isfinite(values)
-    if nodata is not None and not np.isnan(nodata):
-        there &= values != nodata
-    return there
+def _there(
+    pixels: Pixels,
+    mask: NDArray[np.bool_] | None,
+    nodata: float | tuple[float | None, ...] | None,
+) -> NDArray[np.bool_]:
+    found = with_data(pixels, nodata)
+    if pixels.dtype.kind == "f":
+        found &= np.isfinite(pixels)
+    return found if mask is None else found & mask

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.catalogue import FORMATS, SUFFIXES, format_of
+from tilevision.sources.formats.formatlist import FORMATS, SUFFIXES, format_of
 from tilevision.sources.formats.imageformat import ImageFile
 from tilevision.sources.opening import open_source
 from tilevision.sources.pagenames import page_name

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources.resample import Axis, resample
+from tilevision.sources.nodata import Nodata
+from tilevision.sources.resample import Axis, nearest, resample
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
 __all__ = ["Level", "LevelPlacement", "LevelReader"]
@@ -77,13 +79,27 @@ class LevelReader(ABC):
     bands : int
     dtype : numpy.dtype
     metadata : ImageMetadata
+    masks : sequence of (Level or None), optional
+        For each level, one band that is 0 where the image has no data.
+    alpha : int, optional
+        The band that says itself where the image has no data, so that no mask is for it.
 
     Attributes
     ----------
     fingerprint : str
     reference : SourceRef
         See `ImageSource`.
+    revision : str
+        Names in what the values differ from those that earlier releases read; else empty.
+    classes : bool
+        Whether values are numbers of classes, which have no average.
+    colours : tuple of int, optional
+        The bands that are red, green and blue, where they are not the first three in order.
     """
+
+    revision = ""
+    classes = False
+    colours: tuple[int, int, int] | None = None
 
     def __init__(
         self,
@@ -92,9 +108,13 @@ class LevelReader(ABC):
         bands: int,
         dtype: np.dtype[Any],
         metadata: ImageMetadata,
+        masks: Sequence[Level | None] = (),
+        alpha: int | None = None,
     ) -> None:
         self._name = name
         self._levels = tuple(levels)
+        self._masks = dict(zip(self._levels, masks, strict=False))
+        self._alpha = alpha
         self.size = self._levels[0].size
         self.bands = bands
         self.dtype = dtype
@@ -107,8 +127,26 @@ class LevelReader(ABC):
 
     @property
     def is_staged(self) -> bool:
-        """Whether it holds a file in the temp folder: all its pixels, or what was downloaded."""
+        """Return True if a file in the temp folder holds its pixels, or what was downloaded."""
         return False
+
+    @property
+    def stored(self) -> LevelReader:
+        """The same image with the values that the file stores: class numbers, not their colours."""
+        return self
+
+    @property
+    def masked(self) -> bool:
+        """Return True if a mask or an alpha band says where the image has no data."""
+        return any(mask is not None for mask in self._masks.values())
+
+    @property
+    def resampled(self) -> str:
+        """Names in what enlarged and shrunk values differ from those of earlier releases."""
+        if self.classes:
+            return "nearest"
+        by_band = self.metadata.band_nodata is not None and self.dtype != np.uint8
+        return "no data" if self.masked or by_band else ""
 
     @property
     @abstractmethod
@@ -135,10 +173,13 @@ class LevelReader(ABC):
             If the box is not of whole pixels inside the image, the scale is not positive,
             a band does not exist, or the stored pixels are damaged.
         """
-        x0, y0, x1, y1 = self._checked(box, scale)
-        outputs = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-        chosen = None if bands is None else self._band_numbers(bands)
-        return self._resized(self._level_for(scale), (x0, y0, x1, y1), outputs, chosen)
+        return self._read(box, scale, bands)[0]
+
+    def read_masked(
+        self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None
+    ) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        """Return what `read` does, and which of it has data ``(h, w, c)``; None where all has."""
+        return self._read(box, scale, bands, masked=True)
 
     def thumbnail(self, max_side: int) -> Pixels:
         """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`.
@@ -153,7 +194,39 @@ class LevelReader(ABC):
         level = self._level_for(scale)
         if max(level.size) == max(outputs):
             outputs = level.size  # stored as it is; its other side may be rounded otherwise
-        return self._resized(level, (0, 0, width, height), outputs, None)
+        found, there = self._resized(level, (0, 0, width, height), outputs, None, masked=True)
+        if there is not None and self.dtype != np.uint8:
+            there = np.broadcast_to(there, found.shape)
+            for band, value in enumerate(self._nodata(None).empty(self.dtype, lowest=True)):
+                if not there[..., band].all():
+                    found[..., band][~there[..., band]] = value
+        return found
+
+    def data_share(self, max_side: int) -> NDArray[np.float32] | None:
+        """Return the share of each cell that has data in any band, ``(h, w)``.
+
+        The cells are the pixels of `thumbnail`. None where the image declares no missing data.
+        """
+        nodata = self._nodata(None)
+        told = bool(nodata.values) or self.dtype.kind == "f"
+        if not self.masked and not told:
+            return None
+        width, height = self.size
+        scale = min(1.0, max_side / max(width, height))
+        level = self._level_for(scale)
+        bands = [band for band in range(self.bands) if band != self._alpha] or None
+
+        def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, None]:
+            pixels = level.window(x0, y0, x1, y1, bands) if told else None
+            there = self._there(level, pixels, (x0, y0, x1, y1), self._nodata(bands))
+            share = np.any(np.asarray(there), axis=2, keepdims=True)
+            return share.astype(np.float32), None
+
+        outputs = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+        x = Axis(0, level.size[0], outputs[0], level.size[0], level.chunk[0])
+        y = Axis(0, level.size[1], outputs[1], level.size[1], level.chunk[1])
+        share: NDArray[np.float32] = resample(block, x, y, 1, np.dtype(np.float32))[0][..., 0]
+        return np.clip(share, 0, 1)
 
     def at_resolution(self, mpp: tuple[float, float]) -> Self:
         """Return the same image, sharing its files, with other microns per pixel (x, y)."""
@@ -161,26 +234,61 @@ class LevelReader(ABC):
         other.metadata = replace(self.metadata, mpp=mpp)
         return other
 
+    def _read(
+        self, box: Box, scale: float, bands: Sequence[int] | None, *, masked: bool = False
+    ) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        x0, y0, x1, y1 = self._checked(box, scale)
+        outputs = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
+        chosen = None if bands is None else self._band_numbers(bands)
+        level = self._level_for(scale)
+        return self._resized(level, (x0, y0, x1, y1), outputs, chosen, masked=masked)
+
     def _resized(
         self,
         level: Level,
         box: tuple[int, int, int, int],
         outputs: tuple[int, int],
         bands: list[int] | None,
-    ) -> Pixels:
+        *,
+        masked: bool = False,
+    ) -> tuple[Pixels, NDArray[np.bool_] | None]:
         x, y = self._axes(level, box, outputs)
+        nodata = self._nodata(bands)
         if x.exact and y.exact:
             edges = round(x.start), round(y.start), round(x.stop), round(y.stop)
-            return level.window(*edges, bands)
+            pixels = level.window(*edges, bands)
+            return pixels, self._there(level, pixels, edges, nodata) if masked else None
         # 8-bit pictures often declare white or black as no-data in every band alone, which
         # would bias the averages of ordinary pixels.
-        nodata = None if self.dtype == np.uint8 else self.metadata.nodata
+        averaged = nodata if self.dtype != np.uint8 or self.classes else Nodata(nodata.bands)
+
+        def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, NDArray[np.bool_] | None]:
+            pixels = level.window(x0, y0, x1, y1, bands)
+            return pixels, self._there(level, pixels, (x0, y0, x1, y1), averaged)
+
         count = self.bands if bands is None else len(bands)
+        if self.classes:
+            return nearest(block, x, y, count, self.dtype)
+        holes = self.masked or averaged.values or self.dtype.kind == "f"
+        return resample(
+            block, x, y, count, self.dtype, averaged.empty(self.dtype, count) if holes else None
+        )
 
-        def block(x0: int, y0: int, x1: int, y1: int) -> Pixels:
-            return level.window(x0, y0, x1, y1, bands)
+    def _nodata(self, bands: Sequence[int] | None) -> Nodata:
+        return Nodata.of(self.metadata, self.bands if bands is None else bands)
 
-        return resample(block, x, y, count, self.dtype, nodata)
+    def _there(
+        self, level: Level, pixels: Pixels | None, box: tuple[int, int, int, int], nodata: Nodata
+    ) -> NDArray[np.bool_] | None:
+        """Return which pixels of a window of `level` have data; None where all have."""
+        there = None if pixels is None else nodata.there(pixels)
+        mask = self._masks.get(level)
+        if mask is None:
+            return there
+        valid = mask.window(*box, nodata.bands) != 0
+        if self._alpha is not None:
+            valid = valid | nodata.is_band(self._alpha)
+        return np.asarray(valid if there is None else there & valid, np.bool_)
 
     def _axes(
         self, level: Level, box: tuple[int, int, int, int], outputs: tuple[int, int]

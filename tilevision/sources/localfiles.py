@@ -12,7 +12,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import local_path
-from tilevision.sources.formats.catalogue import format_of
+from tilevision.sources.formats.formatlist import format_of
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFile
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.pagenames import at_home, page_name, pages_note, split_page

@@ -7,7 +7,7 @@ whatever it overlaps, and adds its share to the output.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from tilevision.sources.source import Pixels
 
-__all__ = ["Axis", "resample"]
+__all__ = ["Axis", "nearest", "resample"]
 
 # Samples of one block while reducing; 4 bytes each while in work.
 _BLOCK_SAMPLES = 1 << 22
 
-ReadBlock = Callable[[int, int, int, int], Pixels]
+ReadBlock = Callable[[int, int, int, int], tuple[Pixels, NDArray[np.bool_] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +54,12 @@ class Axis:
 
     @property
     def enlarges(self) -> bool:
-        """Whether there are more output samples than stored ones."""
+        """Return True if there are more output samples than stored ones."""
         return self.step < 1
 
     @property
     def exact(self) -> bool:
-        """Whether output samples are stored samples, one to one."""
+        """Return True if output samples are stored samples, one to one."""
         whole = abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
         return whole and round(self.start) >= 0 and round(self.stop) <= self.extent
 
@@ -92,6 +92,11 @@ class Axis:
         outputs, samples, values = self._bilinear() if self.enlarges else self._area(low, high)
         inside = (samples >= low) & (samples < high) & (values > 0)
         return _sparse(outputs[inside], samples[inside] - low, values[inside], high - low)
+
+    def middles(self) -> NDArray[np.int64]:
+        """Return the stored sample in the middle of each output."""
+        centre = self.start + (np.arange(self.outputs) + 0.5) * self.step
+        return np.asarray(np.clip(np.floor(centre), 0, self.extent - 1), np.int64)
 
     def _bilinear(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         outputs = np.arange(self.outputs)
@@ -136,45 +141,81 @@ def _sparse(
 
 
 def resample(
-    read: ReadBlock, x: Axis, y: Axis, bands: int, dtype: np.dtype[Any], nodata: float | None
-) -> Pixels:
-    """Return ``(y.outputs, x.outputs, bands)`` of `dtype` from stored pixels.
+    read: ReadBlock,
+    x: Axis,
+    y: Axis,
+    bands: int,
+    dtype: np.dtype[Any],
+    empty: Sequence[float] | None = None,
+) -> tuple[Pixels, NDArray[np.bool_] | None]:
+    """Return ``(y.outputs, x.outputs, bands)`` of `dtype` from stored pixels, and what has data.
 
     Parameters
     ----------
     read : callable
-        ``read(x0, y0, x1, y1)`` returns the stored ``(h, w, bands)``, whole samples.
+        ``read(x0, y0, x1, y1)`` returns the stored ``(h, w, bands)``, whole samples, and which
+        of them have data, `None` where all have. What has none is left out of the averages.
     x, y : Axis
     bands : int
     dtype : numpy.dtype
         Integers are rounded to the nearest.
-    nodata : float, optional
-        Stored value (NaN always, for floats) that is left out of the averages; an output
-        with nothing else is `nodata` again.
+    empty : sequence of float, optional
+        The value of each band for outputs with no data at all; None where all samples have data.
     """
     work = np.dtype(
         np.float64
         if dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize > 2)
         else np.float32
     )
-    holes = dtype.kind == "f" or nodata is not None
     total = np.zeros((y.outputs, x.outputs, bands), work)
-    valid = np.zeros_like(total) if holes else None
-    columns = x.blocks(max(x.chunk, _BLOCK_SAMPLES // bands // max(y.chunk, 256)))
-    for x0, x1 in columns:
+    valid = np.zeros_like(total) if empty is not None else None
+    for block, there, across, down in _blocks(read, x, y, bands):
+        if valid is None:
+            _add(total, block.astype(work), across, down)
+            continue
+        known = np.bool_(True) if there is None else there
+        _add(total, np.where(known, block, 0).astype(work), across, down)
+        _add(valid, np.broadcast_to(known, block.shape).astype(work), across, down)
+    if valid is None or empty is None:
+        return _cast(total, dtype), None
+    # Rounding leaves crumbs of weight where nothing was valid.
+    seen = valid > 1e-4
+    shared = np.divide(total, valid, out=np.zeros_like(total), where=seen)
+    return _cast(np.where(seen, shared, np.asarray(empty, work)), dtype), seen
+
+
+def nearest(
+    read: ReadBlock, x: Axis, y: Axis, bands: int, dtype: np.dtype[Any]
+) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Return for each output the stored sample in its middle: class numbers have no average.
+
+    Parameters and results are those of `resample`.
+    """
+    out = np.zeros((y.outputs, x.outputs, bands), dtype)
+    seen = np.ones(out.shape, np.bool_)
+    columns, rows = x.middles(), y.middles()
+    for x0, x1 in x.blocks(max(x.chunk, _BLOCK_SAMPLES // bands // max(y.chunk, 256))):
+        for y0, y1 in y.blocks(max(y.chunk, _BLOCK_SAMPLES // bands // (x1 - x0))):
+            left, right = np.searchsorted(columns, (x0, x1))
+            top, bottom = np.searchsorted(rows, (y0, y1))
+            if left == right or top == bottom:
+                continue
+            block, there = read(x0, y0, x1, y1)
+            picked = np.ix_(rows[top:bottom] - y0, columns[left:right] - x0)
+            out[top:bottom, left:right] = block[picked]
+            if there is not None:
+                seen[top:bottom, left:right] = np.broadcast_to(there, block.shape)[picked]
+    return out, seen
+
+
+def _blocks(
+    read: ReadBlock, x: Axis, y: Axis, bands: int
+) -> Iterator[tuple[Pixels, NDArray[np.bool_] | None, tuple[int, Any], tuple[int, Any]]]:
+    """Yield each stored block with what has data in it, and its weights across and down."""
+    for x0, x1 in x.blocks(max(x.chunk, _BLOCK_SAMPLES // bands // max(y.chunk, 256))):
         across = x.weights(x0, x1)
         for y0, y1 in y.blocks(max(y.chunk, _BLOCK_SAMPLES // bands // (x1 - x0))):
-            down = y.weights(y0, y1)
-            block = read(x0, y0, x1, y1)
-            if valid is None:
-                _add(total, block.astype(work), across, down)
-                continue
-            there = _valid(block, nodata)
-            _add(total, np.where(there, block, 0).astype(work), across, down)
-            _add(valid, there.astype(work), across, down)
-    if valid is not None:
-        total = _fill(total, valid, nodata)
-    return _cast(total, dtype)
+            yield *read(x0, y0, x1, y1), across, y.weights(y0, y1)
 
 
 def _add(total: Pixels, block: Pixels, across: tuple[int, Any], down: tuple[int, Any]) -> None:
@@ -185,20 +226,6 @@ def _add(total: Pixels, block: Pixels, across: tuple[int, Any], down: tuple[int,
     part = columns.astype(block.dtype) @ part
     part = part.reshape(columns.shape[0], rows.shape[0], bands).transpose(1, 0, 2)
     total[top : top + rows.shape[0], left : left + columns.shape[0]] += part
-
-
-def _valid(block: Pixels, nodata: float | None) -> NDArray[np.bool_]:
-    there = ~np.isnan(block) if block.dtype.kind == "f" else np.ones(block.shape, np.bool_)
-    if nodata is not None and not np.isnan(nodata):
-        there &= block != nodata
-    return there
-
-
-def _fill(total: Pixels, valid: Pixels, nodata: float | None) -> Pixels:
-    # Rounding leaves crumbs of weight where nothing was valid.
-    seen = valid > 1e-4
-    empty = np.nan if nodata is None else nodata
-    return np.where(seen, np.divide(total, valid, out=np.zeros_like(total), where=seen), empty)
 
 
 def _cast(total: Pixels, dtype: np.dtype[Any]) -> Pixels:

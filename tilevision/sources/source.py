@@ -31,7 +31,7 @@ class ImageMetadata:
     transform : tuple of float, optional
         Affine ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
     nodata : float, optional
-        Value that means no data.
+        Value that means no data, in every band; in each band another: see `band_nodata`.
     scaling : tuple of (float, float), optional
         Scale and offset of each band, where the file declares any (GDAL): what is meant is
         stored · scale + offset.
@@ -44,12 +44,14 @@ class ImageMetadata:
     levels : tuple of (int, int)
         Width and height of each stored resolution, full resolution first.
     notes : tuple of str
-        What a user should be told about the file, one line each.
+        What a user should know about the file, one line each.
     planes : tuple of (str, int)
         The axes along which the pages of a file of several planes lie and their lengths, as
         ``(("t", 3), ("z", 20))``; the last changes from page to page.
     channels : tuple of str
         What the file calls its bands; empty where it names none.
+    band_nodata : tuple of (float or None), optional
+        Value that means no data in each band, where the bands differ.
     """
 
     format: str = ""
@@ -65,6 +67,7 @@ class ImageMetadata:
     notes: tuple[str, ...] = ()
     planes: tuple[tuple[str, int], ...] = ()
     channels: tuple[str, ...] = ()
+    band_nodata: tuple[float | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,17 +106,43 @@ class ReadOptions:
     stretch : tuple of (float, float), optional
         Low and high stored value per band that become 0 and 255; one rule for the whole
         image. None where the values are 8-bit already, or raw.
-    nodata : float, optional
-        Stored value shown as 0, or scaled to NaN.
+    nodata : float or tuple of (float or None), optional
+        Stored value shown as 0, or scaled to NaN; of each band read where they differ.
     scaling : tuple of (float, float), optional
         Scale and offset of each band read, for ``"scaled"``.
+    revision : str
+        Names in what the values differ from those that earlier releases read of such a file;
+        empty where they are the same.
+    resampled : str
+        The same for tiles that are enlarged or shrunk.
     """
 
     bands: tuple[int, ...] | None = None
     dtype: Literal["uint8", "raw", "scaled"] = "uint8"
     stretch: tuple[tuple[float, float], ...] | None = None
-    nodata: float | None = None
+    nodata: float | tuple[float | None, ...] | None = None
     scaling: tuple[tuple[float, float], ...] | None = None
+    revision: str = ""
+    resampled: str = ""
+
+    def identity(self, scale: float = 1.0) -> dict[str, Any]:
+        """Return what the key of a tile at `scale` holds of these options, as plain types.
+
+        The revisions are left out where they are empty, so that what was read rightly all
+        along keeps its key.
+        """
+        facts: dict[str, Any] = {
+            "bands": self.bands,
+            "dtype": self.dtype,
+            "stretch": self.stretch,
+            "nodata": self.nodata,
+            "scaling": self.scaling,
+        }
+        if self.revision:
+            facts["revision"] = self.revision
+        if self.resampled and scale != 1:
+            facts["resampled"] = self.resampled
+        return facts
 
 
 @runtime_checkable

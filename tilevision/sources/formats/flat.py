@@ -11,6 +11,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
+from tilevision.sources.formats.georeferencing import place_beside, with_place
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.identity import file_options, known_fingerprint
@@ -68,6 +69,9 @@ def open_flat(
             orientation=layout.orientation,
             notes=(staged_note(staged),),
         )
+        beside = place_beside(path)
+        if beside is not None:
+            metadata = with_place(metadata, beside, image.size)
     reference = SourceRef(
         opener="tilevision.sources.formats.flat:open_flat",
         path=path,

@@ -6,27 +6,31 @@ and pictures that Pillow knows with Pillow.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.depth import declared_scaling
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
+from tilevision.sources.formats.georeferencing import place_of
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
+from tilevision.sources.nodata import same_in_all
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import check_image_shape
 
@@ -42,6 +46,7 @@ _DRIVERS = (
 )
 _SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
+_LONGEST_HEADER = 1 << 20  # of what comes before the codestream of JPEG 2000
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
 
@@ -52,8 +57,7 @@ class GeoSource(LevelReader):
     ----------
     path : str
     levels : sequence of RasterLevel
-    bands : int
-    dtype : numpy.dtype
+    content : RasterContent
     metadata : ImageMetadata
     options : dict
         What `open_raster` was asked for, beyond the path, and what tells the raster's files.
@@ -66,14 +70,28 @@ class GeoSource(LevelReader):
         self,
         path: str,
         levels: Sequence[RasterLevel],
-        bands: int,
-        dtype: np.dtype[Any],
+        content: RasterContent,
         metadata: ImageMetadata,
         options: dict[str, Any],
         fingerprint: str,
         files: Sequence[Path],
     ) -> None:
-        super().__init__(path, levels, bands, dtype, metadata)
+        dtype = levels[0].dtype
+        kept = [RasterMask(level) for level in levels] if content.masked else []
+        super().__init__(path, levels, content.bands, dtype, metadata, kept, content.alpha)
+        self.revision = content.revision
+        self._as_stored: GeoSource | None = None
+        if content.table is None:
+            self.colours = content.colours
+        else:
+            self.classes = True
+            self._as_stored = copy.copy(self)
+            shown = [ClassColours(level, content.table) for level in levels]
+            if kept or metadata.nodata is not None:
+                kept = [RasterMask(level, 0) for level in levels]
+            metadata = replace(metadata, nodata=None)
+            super().__init__(path, shown, 3, np.dtype(np.uint8), metadata, kept)
+            self.classes, self.revision = False, "colour table"
         self.watch = FileWatch(path, lambda: files, options["tree"])
         self._path = path
         self._rasters = tuple(levels)
@@ -90,10 +108,65 @@ class GeoSource(LevelReader):
             fingerprint=self._fingerprint,
         )
 
+    @property
+    def stored(self) -> LevelReader:
+        """The same raster with the values that the file stores: class numbers."""
+        return self if self._as_stored is None else self._as_stored
+
     def close(self) -> None:
         """Close the files."""
         for level in self._rasters:
             level.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RasterContent:
+    """What the bands of a raster are.
+
+    Parameters
+    ----------
+    bands : int
+    masked : bool
+        Whether a mask or an alpha band says where they have data.
+    alpha : int, optional
+        The alpha band.
+    colours : tuple of int, optional
+        The bands that are red, green and blue, where the file names them.
+    table : ndarray, ``(n, 3)`` uint8, optional
+        The colour of each class, where the one band is of class numbers.
+    revision : str
+        Names in what the values differ from those that earlier releases read; else empty.
+    """
+
+    bands: int
+    masked: bool = False
+    alpha: int | None = None
+    colours: tuple[int, int, int] | None = None
+    table: NDArray[np.uint8] | None = None
+    revision: str = ""
+
+    @classmethod
+    def of(cls, path: str, dataset: DatasetReader) -> RasterContent:
+        """Read it from an open dataset."""
+        kinds = [kind.name for kind in dataset.colorinterp]
+        place = {
+            kind: kinds.index(kind) for kind in ("red", "green", "blue", "alpha") if kind in kinds
+        }
+        flags = [flag.name for flag in dataset.mask_flag_enums[0]]
+        masked = "all_valid" not in flags and flags != ["nodata"]
+        colours = None
+        if {"red", "green", "blue"} <= place.keys():
+            colours = place["red"], place["green"], place["blue"]
+        deep = dataset.driver.startswith("JP2") and _pillow_changes(path)
+        before = deep and not (dataset.crs or _is_large(dataset) or _colourless(dataset))
+        return cls(
+            int(dataset.count),
+            masked,
+            place.get("alpha"),
+            colours,
+            _colour_table(dataset),
+            "depth" if before else "",
+        )
 
 
 class RasterLevel:
@@ -147,6 +220,17 @@ class RasterLevel:
                 ) from error
         return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
+    def valid(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return where the bands have data ``(y1 - y0, x1 - x0, bands)``: not 0."""
+        from rasterio.windows import Window
+
+        with self._dataset() as dataset:
+            wanted = dataset.indexes if bands is None else [band + 1 for band in bands]
+            shared = "per_dataset" in [flag.name for flag in dataset.mask_flag_enums[0]]
+            window = Window(x0, y0, x1 - x0, y1 - y0)
+            found = dataset.read_masks(wanted[:1] if shared else wanted, window=window)
+        return np.moveaxis(found, 0, -1)
+
     def close(self) -> None:
         """Close every dataset that nobody reads; reads after this are errors."""
         with self._lock:
@@ -171,27 +255,115 @@ class RasterLevel:
                     self._idle.append(dataset)
 
 
+class RasterMask:
+    """Where a level of a raster has data, as a level of its own.
+
+    Parameters
+    ----------
+    level : RasterLevel
+    only : int, optional
+        The band that speaks for all.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: RasterLevel, only: int | None = None) -> None:
+        self._level = level
+        self._only = only
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return what is 0 where there is no data, for all bands alike or each."""
+        return self._level.valid(x0, y0, x1, y1, bands if self._only is None else [self._only])
+
+
+class ClassColours:
+    """A level of class numbers, shown in the colours of its table.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: RasterLevel, table: NDArray[np.uint8]) -> None:
+        self._level = level
+        self._table = table
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the colours ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        classes = self._level.window(x0, y0, x1, y1, None)[..., 0]
+        pixels = self._table[np.minimum(classes, len(self._table) - 1)]
+        return pixels if bands is None else np.take(pixels, bands, axis=2)
+
+
 def is_raster(path: str, *, picture: str) -> bool:
-    """Say whether a file is one for GDAL.
+    """Return True if a file is one for GDAL.
 
     Parameters
     ----------
     path : str
     picture : str
         What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
-        map or large, which has windows here, or of bands that have no colour.
+        map or large, which has windows here, of bands that have no colour, or of more than the
+        8 bits that Pillow keeps.
     """
     known = not picture and Path(path).suffix.lower() in _SUFFIXES
     if picture not in ("", "JPEG2000"):
         return False
+    deep = bool(picture) and _pillow_changes(path)
+    known = known or deep  # without rasterio it is refused, not read otherwise than it is stored
     try:
         import rasterio  # noqa: F401  only whether it is there
     except ImportError:
         return known
     with suppress(SourceError), _opened(path) as dataset:
-        large = dataset.width * dataset.height > _LARGE
-        return not picture or bool(dataset.crs) or large or _colourless(dataset)
+        large = _is_large(dataset)
+        return not picture or bool(dataset.crs) or large or _colourless(dataset) or deep
     return known
+
+
+def _is_large(dataset: DatasetReader) -> bool:
+    return bool(dataset.width * dataset.height > _LARGE)
+
+
+def _pillow_changes(path: str) -> bool:
+    """Return True if the values of a JPEG 2000 file are other ones when Pillow decodes it.
+
+    It keeps 8 bits of each colour, spreads grey to 16, and moves signed values (Pillow 12.0). What
+    is stored stands in the marker SIZ (ISO/IEC 15444-1, A.5.1).
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(_LONGEST_HEADER)
+    except OSError:
+        return False
+    place = start.find(b"\xff\x4f\xff\x51")
+    header = start[place + 4 :] if place >= 0 else b""
+    count = int.from_bytes(header[36:38], "big")
+    kinds = header[38 : 38 + 3 * count : 3]
+    signed, depths = any(kind & 0x80 for kind in kinds), [(kind & 0x7F) + 1 for kind in kinds]
+    return signed or (max(depths, default=8) > 8 and depths != [16])
+
+
+def _colour_table(dataset: DatasetReader) -> NDArray[np.uint8] | None:
+    """Return the colours of classes ``(n, 3)``; None where the raster is no map of classes."""
+    if dataset.count != 1 or np.dtype(dataset.dtypes[0]).kind != "u":
+        return None
+    try:
+        listed = dataset.colormap(1)
+    except ValueError:
+        return None
+    table = np.zeros((max(listed) + 1, 3), np.uint8)
+    for number, colour in listed.items():
+        table[number] = colour[:3]
+    return table
 
 
 def _colourless(dataset: DatasetReader) -> bool:
@@ -232,6 +404,7 @@ def open_raster(
         try:
             overviews = dataset.overviews(1)
             metadata = _metadata(dataset, mpp)
+            content = RasterContent.of(path, dataset)
         except Exception as error:
             raise _damaged(path, error) from error
         files = _files(path, dataset)
@@ -241,13 +414,13 @@ def open_raster(
             check_plausible(path, dataset.width, dataset.height, found[1])
     levels = [RasterLevel(path)]
     levels += [RasterLevel(path, number) for number in range(len(overviews))]
-    size, dtype = levels[0].size, levels[0].dtype
-    check_image_shape((size[1], size[0], bands), dtype, path)
+    size = levels[0].size
+    check_image_shape((size[1], size[0], bands), levels[0].dtype, path)
     metadata = replace(metadata, levels=tuple(level.size for level in levels))
     if not fingerprint or tree is None or tuple(tree) != found:
         fingerprint = _fingerprint(files)
     options = {"mpp": mpp, "tree": found}
-    return GeoSource(path, levels, bands, dtype, metadata, options, fingerprint, files)
+    return GeoSource(path, levels, content, metadata, options, fingerprint, files)
 
 
 def _opened(path: str, overview: int | None = None) -> DatasetReader:
@@ -268,15 +441,18 @@ def _opened(path: str, overview: int | None = None) -> DatasetReader:
 
 
 def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageMetadata:
-    crs, transform = dataset.crs, dataset.transform
-    code = crs.to_epsg() if crs else None
+    place = place_of(dataset)
+    values = [None if value is None else float(value) for value in dataset.nodatavals]
+    nodata = same_in_all(values)
     return ImageMetadata(
         format="JPEG2000" if dataset.driver.startswith("JP2") else dataset.driver,
         mpp=mpp,
-        crs=f"EPSG:{code}" if code else crs.to_wkt() if crs else None,
-        transform=None if transform.is_identity else tuple(float(v) for v in transform[:6]),
-        nodata=None if dataset.nodata is None else float(dataset.nodata),
+        crs=place.crs,
+        transform=place.transform,
+        nodata=None if isinstance(nodata, tuple) else nodata,
         scaling=declared_scaling(dataset.scales, dataset.offsets),
+        notes=(place.note,) if place.note else (),
+        band_nodata=nodata if isinstance(nodata, tuple) else None,
     )
 
 

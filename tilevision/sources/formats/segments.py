@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.formats.aperiocolours import AperioColours
+from tilevision.sources.formats.lerctiles import LercTiles
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile, RowFile
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["SegmentCache", "SegmentedPage"]
 
 _JPEG = (6, 7, 33007, 34892)
+_GREY = 1
+_MOST_LOOKED_AT = 20_000
 _MOST_THREADS = 4
 _WORTH_SHARING = 4  # segments: fewer are decoded sooner than threads are woken
 # What neighbouring windows of 1024 px share many times over, and most of what two rows of them
@@ -96,6 +99,8 @@ class SegmentedPage:
     samples : int
     dtype : numpy.dtype
         In native byte order.
+    photometric : int
+        What its samples stand for, as the file says.
     revision : str
         Names what earlier releases read wrongly in it; empty if nothing.
 
@@ -105,9 +110,10 @@ class SegmentedPage:
         If the page has no samples that can be read, or points past the end of the file.
     """
 
-    def __init__(self, file: OpenFile, page: TiffPage) -> None:
+    def __init__(self, file: OpenFile, page: TiffPage, plane: int = 0) -> None:
         key = page.keyframe
         self._file = file
+        self._plane = plane
         self._page = key
         self.size = (int(key.imagewidth), int(key.imagelength))
         self.samples = int(key.samplesperpixel)
@@ -127,6 +133,12 @@ class SegmentedPage:
         self._check_extent()
         self._colours = AperioColours.of(file, key)
         self.revision = self._colours.revision if self._colours else ""
+        self.photometric = int(key.photometric)
+        if key.compression in _JPEG and self._planes > 1:
+            key.photometric = _GREY  # each band is a grey JPEG of its own
+        self._lerc = LercTiles.of(key)
+        if self._lerc is not None and self._has_holes(self._lerc):
+            self.revision = "LERC mask"
         key.init_decode()
         self._number = _recent.new_page()
 
@@ -240,7 +252,7 @@ class SegmentedPage:
             return kept
         data = self._file.read(offset, count)
         try:
-            pixels, _, _ = self._page.decode(data, index, _fullsize=True, **self._decode_options)
+            pixels = self._decoded(data, index)
         except MemoryError as error:
             raise SourceError(f"{self._file.path} does not fit in memory") from error
         except Exception as error:
@@ -252,11 +264,27 @@ class SegmentedPage:
             ) from error
         if pixels is None:
             return None
-        segment: Pixels = pixels[0]
+        segment: Pixels = pixels
         if self._colours is not None:
             segment = self._colours.rgb(segment, data)
         _recent.keep(self._number, index, segment)
         return segment
+
+    def _has_holes(self, lerc: LercTiles) -> bool:
+        """Return True if floats were read as 0 where LERC's mask says that there are none."""
+        if self.dtype.kind != "f":
+            return False
+        if self._file.expects or len(self._offsets) > _MOST_LOOKED_AT:
+            return True  # nobody knows without reading all of it
+        tiles = zip(self._offsets.tolist(), self._counts.tolist(), strict=False)
+        return any(lerc.has_holes(self._file.read(*tile)) for tile in tiles if all(tile))
+
+    def _decoded(self, data: bytes, index: int) -> Pixels | None:
+        if self._lerc is not None:
+            share = self.samples // self._planes
+            return self._lerc.decoded(data, (self.segment[1], self.segment[0], share))
+        pixels = self._page.decode(data, index, _fullsize=True, **self._decode_options)[0]
+        return None if pixels is None else pixels[0]
 
     def _raw_planes(self) -> list[RowFile]:
         key = self._page
@@ -266,7 +294,7 @@ class SegmentedPage:
         share = self.samples // self._planes
         shape = (self.size[1], self.size[0], share)
         plane_bytes = self.size[0] * self.size[1] * share * stored.itemsize
-        start = int(self._offsets[0])
+        start = int(self._offsets[0]) + self._plane * plane_bytes * self._planes
         return [
             RowFile(self._file, start + plane * plane_bytes, shape, stored)
             for plane in range(self._planes)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.capacity import check_decodes
+from tilevision.sources.formats.georeferencing import place_beside, with_place
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
-from tilevision.sources.formats.tiffframes import check_chain, count_frames, frame_pages
+from tilevision.sources.formats.tiffcolours import Interpretation
+from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame
 from tilevision.sources.formats.tiffgaps import FilledLevel, find_gaps
-from tilevision.sources.formats.tifflevels import TiffLevel, TurnedLevel
+from tilevision.sources.formats.tifflevels import (
+    BandMask,
+    FinerMask,
+    ShownLevel,
+    TiffLevel,
+    TurnedLevel,
+    ValueMask,
+)
 from tilevision.sources.formats.tiffmetadata import (
+    colour_bands,
     geo_reference,
     microns_per_pixel,
     no_data,
@@ -32,7 +46,7 @@ from tilevision.sources.staging.stagingfile import StagedPixels, stage
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["FORMAT", "TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
+__all__ = ["FORMAT", "TiffPicture", "TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
 
 _ORIENTATION = 274
 # The window that is typical of a model; strips that make it this much dearer are staged.
@@ -40,7 +54,31 @@ _TYPICAL_SIDE = 1024
 _DEAREST = 4.0
 # Levels of one picture differ in shape by rounding only.
 _SAME_SHAPE = 0.02
-_DECODER = "tiff1"
+_DECODER, _STORED = "tiff1", "tiff2"
+
+
+@dataclass(frozen=True, slots=True)
+class TiffPicture:
+    """The resolutions of one picture as they are stored, finest first.
+
+    Parameters
+    ----------
+    levels : list of TiffLevel
+    masks : list of (TiffLevel or None)
+        Of each, where it has data.
+    colours : tuple of int, optional
+        The bands that are red, green and blue, where the file names them.
+    renumbered : bool
+        Whether earlier releases gave the number of this picture to another.
+    beside : str
+        Names the content of files beside it that belong to the picture; empty without any.
+    """
+
+    levels: list[TiffLevel]
+    masks: list[TiffLevel | None]
+    colours: tuple[int, int, int] | None = None
+    renumbered: bool = False
+    beside: str = ""
 
 
 class TiffSource(LevelReader):
@@ -49,8 +87,8 @@ class TiffSource(LevelReader):
     Parameters
     ----------
     file : OpenFile
-    levels : sequence of TiffLevel
-        Full resolution first, as stored.
+    picture : TiffPicture
+        Its resolutions, as stored.
     metadata : ImageMetadata
     options : dict
         What `open_tiff` was asked for, beyond the path.
@@ -63,29 +101,39 @@ class TiffSource(LevelReader):
     def __init__(
         self,
         file: OpenFile,
-        levels: Sequence[TiffLevel],
+        picture: TiffPicture,
         metadata: ImageMetadata,
         options: dict[str, object],
         fingerprint: str = "",
         staged: StagedPixels | None = None,
     ) -> None:
-        first = levels[0]
-        shown: list[Level] = list(levels)
-        if staged is not None:
-            shown[0] = MappedLevel(file.path, staged)
+        first = picture.levels[0]
+        stored = _stored_levels(file, picture, metadata.orientation, staged)
+        metadata = replace(metadata, levels=tuple(level.size for level in stored))
+        masks = _masks(picture, stored, metadata.orientation)
+        self._how = first.interpretation
+        self._as_stored = _Layout(stored, first.bands, first.dtype, metadata, masks, first.alpha)
+        shown = self._as_stored if self._how is None else _shown(self._as_stored, self._how, first)
+        super().__init__(file.path, *shown)
+        if self._how is not None:
+            self.revision = self._how.revision
         else:
-            first.window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
-        for number, gaps in find_gaps(levels).items():
-            shown[number] = FilledLevel(levels[number], gaps, shown[number - 1])
-        if metadata.orientation != 1:
-            shown = [TurnedLevel(level, metadata.orientation) for level in shown]
-        metadata = replace(metadata, levels=tuple(level.size for level in shown))
-        super().__init__(file.path, shown, first.bands, first.dtype, metadata)
+            self.colours = picture.colours
         self._file = file
         self._options = options
         self._fingerprint = fingerprint
         self._staged = staged
-        self._revision = _revision(levels)
+        self._revision = _revision(picture)
+
+    @property
+    def stored(self) -> LevelReader:
+        """The same picture with the values that the file stores."""
+        if self._how is None:
+            return self
+        other = copy.copy(self)
+        LevelReader.__init__(other, self._file.path, *self._as_stored)
+        vars(other).update(revision="stored", classes=self._how.classes, _how=None)
+        return other
 
     @property
     def fingerprint(self) -> str:
@@ -102,7 +150,7 @@ class TiffSource(LevelReader):
 
     @property
     def is_staged(self) -> bool:
-        """Whether the full resolution was decoded into the temp folder."""
+        """Return True if the full resolution was decoded into the temp folder."""
         return self._staged is not None
 
     @property
@@ -153,20 +201,25 @@ def open_tiff(
         fingerprint = known_fingerprint(path, stamp, fingerprint)
     file = OpenFile(path)
     with parsed(path) as tif:
-        levels, metadata = lay_out(tif, file, frame, mpp)
-    first, staged = levels[0], None
+        picture, metadata = lay_out(tif, file, frame, mpp)
+    picture = picture if frame else _with_mask_beside(path, picture)
+    first, staged = picture.levels[0], None
+    beside = place_beside(path) if not frame else None
+    if beside is not None:
+        metadata = with_place(metadata, beside, first.size)
     if is_dear(first.pages[0]):
         fingerprint = fingerprint or fingerprint_of_file(path)
-        revised = _revision(levels).replace(" ", "-").replace(":", "")
-        staged = _stage(path, first, f"{fingerprint}-{_DECODER}-{frame}{revised}")
+        revised = _revision(picture).replace(" ", "-").replace(":", "")
+        decoder = _DECODER if first.interpretation is None else _STORED
+        staged = _stage(path, first, f"{fingerprint}-{decoder}-{frame}{revised}")
         metadata = replace(metadata, notes=(*metadata.notes, staged_note(staged)))
     options: dict[str, object] = {"frame": frame, "mpp": mpp}
-    return TiffSource(file, levels, metadata, options, fingerprint, staged)
+    return TiffSource(file, picture, metadata, options, fingerprint, staged)
 
 
 def lay_out(
     tif: TiffFile, file: OpenFile, frame: int, mpp: tuple[float, float] | None
-) -> tuple[list[TiffLevel], ImageMetadata]:
+) -> tuple[TiffPicture, ImageMetadata]:
     """Return the resolutions of one picture, finest first, and what the file says of it.
 
     Parameters
@@ -180,12 +233,20 @@ def lay_out(
         Microns per pixel in x and y; overrides what the file says.
     """
     check_chain(tif, file.path)
-    pages = frame_pages(tif, frame, file.path)
-    metadata = _metadata(tif, pages[0][0], mpp)
-    levels = [TiffLevel(file, level) for level in pages]
-    first = levels[0]
-    metadata = replace(metadata, scaling=scaling(pages[0][0], first.bands))
-    return [first, *(level for level in levels[1:] if _belongs(level, first))], metadata
+    found = find_frame(tif, frame, file.path)
+    page = found.levels[0][0]
+    every = [TiffLevel(file, pages, found.planes) for pages in found.levels]
+    masks = [None if page is None else TiffLevel(file, [page]) for page in found.masks]
+    first = every[0]
+    kept = [n for n, level in enumerate(every) if not n or _belongs(level, first)]
+    metadata = replace(_metadata(tif, page, mpp), scaling=scaling(page, first.bands))
+    picture = TiffPicture(
+        [every[n] for n in kept],
+        [masks[n] for n in kept],
+        colour_bands(page, first.bands),
+        renumbered=found.renumbered,
+    )
+    return picture, metadata
 
 
 @contextmanager
@@ -221,29 +282,102 @@ def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
 
 
 def _metadata(tif: TiffFile, page: TiffPage, mpp: tuple[float, float] | None) -> ImageMetadata:
-    crs, transform = geo_reference(page)
+    place = geo_reference(page)
     declared, note = (mpp, "") if mpp else microns_per_pixel(tif, page)
     slide = bool(tif.is_svs)
-    kind = "SVS" if slide else "OME-TIFF" if tif.is_ome else "GeoTIFF" if transform else "TIFF"
+    kind = (
+        "SVS" if slide else "OME-TIFF" if tif.is_ome else "GeoTIFF" if place.transform else "TIFF"
+    )
     # Slides and maps are placed by their own coordinates: turning them would break those.
-    orientation = 1 if slide or transform else page.tags.valueof(_ORIENTATION, 1)
+    orientation = 1 if slide or place.transform else page.tags.valueof(_ORIENTATION, 1)
     return ImageMetadata(
         format=kind,
         mpp=declared,
-        crs=crs,
-        transform=transform,
+        crs=place.crs,
+        transform=place.transform,
         nodata=no_data(page),
         frames=count_frames(tif),
         orientation=int(orientation) if orientation in range(1, 9) else 1,
-        notes=(note,) if note else (),
+        notes=tuple(one for one in (note, place.note) if one),
     )
 
 
-def _revision(levels: Sequence[TiffLevel]) -> str:
+def _revision(picture: TiffPicture) -> str:
     """Return what sets a picture's identity apart from that under which it was read wrongly."""
-    facts = sorted(set[str]().union(*(level.revisions for level in levels)))
-    facts += ["tiles left out"] * bool(find_gaps(levels))
+    facts = sorted(set[str]().union(*(level.revisions for level in picture.levels)))
+    facts += ["tiles left out"] * bool(find_gaps(picture.levels))
+    facts += ["pages by their kind"] * picture.renumbered + [picture.beside] * bool(picture.beside)
     return "".join(f" revised: {fact}" for fact in facts)
+
+
+class _Layout(NamedTuple):
+    """What `LevelReader` is made of, beyond the name."""
+
+    levels: Sequence[Level]
+    bands: int
+    dtype: np.dtype[Any]
+    metadata: ImageMetadata
+    masks: Sequence[Level | None]
+    alpha: int | None
+
+
+def _stored_levels(
+    file: OpenFile, picture: TiffPicture, orientation: int, staged: StagedPixels | None
+) -> list[Level]:
+    levels: list[Level] = list(picture.levels)
+    if staged is not None:
+        levels[0] = MappedLevel(file.path, staged)
+    else:
+        levels[0].window(0, 0, 1, 1, None)  # an unknown compression shows now, not on a worker
+    for number, gaps in find_gaps(picture.levels).items():
+        levels[number] = FilledLevel(picture.levels[number], gaps, levels[number - 1])
+    return levels if orientation == 1 else [TurnedLevel(level, orientation) for level in levels]
+
+
+def _shown(stored: _Layout, how: Interpretation, first: TiffLevel) -> _Layout:
+    levels = [ShownLevel(level, how, first) for level in stored.levels]
+    metadata, masks = stored.metadata, stored.masks
+    value = metadata.nodata
+    if how.classes and value is not None:
+        masks = [ValueMask(level, value) for level in stored.levels]
+    shown = None if value is None or how.value is None else how.value(value)
+    return _Layout(
+        levels,
+        levels[0].bands,
+        levels[0].dtype,
+        replace(metadata, nodata=shown),
+        masks,
+        None if how.mixed else stored.alpha,
+    )
+
+
+def _masks(picture: TiffPicture, stored: Sequence[Level], orientation: int) -> list[Level | None]:
+    """Return for each level what says where it has data: a page of the file, or its alpha."""
+    found: list[Level | None] = []
+    alpha = picture.levels[0].alpha
+    for level, mask in zip(stored, picture.masks, strict=True):
+        if mask is not None:
+            only = BandMask(mask, 0)
+            found.append(only if orientation == 1 else TurnedLevel(only, orientation))
+        elif found and found[0] is not None and alpha is None:
+            found.append(FinerMask(found[0], level))
+        else:
+            found.append(None if alpha is None else BandMask(level, alpha))
+    return found
+
+
+def _with_mask_beside(path: str, picture: TiffPicture) -> TiffPicture:
+    """Return `picture` with the mask that GDAL keeps in a file beside it, where it has none."""
+    name = f"{path}.msk"
+    if any(picture.masks) or not Path(name).is_file():
+        return picture
+    file = OpenFile(name)
+    with parsed(name) as tif:
+        found = find_frame(tif, 0, name)
+        levels = [TiffLevel(file, pages) for pages in found.levels]
+    by_size = {level.size: level for level in levels}
+    masks = [by_size.get(level.size) for level in picture.levels]
+    return replace(picture, masks=masks, beside=f"mask {fingerprint_of_file(name)}")
 
 
 def _belongs(level: TiffLevel, first: TiffLevel) -> bool:

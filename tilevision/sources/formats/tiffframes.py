@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tilevision.errors import SourceError
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPage, TiffPageSeries
+    from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-__all__ = ["check_chain", "count_frames", "frame_pages"]
+__all__ = ["FramePages", "check_chain", "count_frames", "find_frame"]
 
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_PHOTOMETRIC_MASK = 4
 # Only these are lists of equal pictures. In the others, what follows the first series are
 # labels, macro photos (patient names!) and thumbnails, which are never read.
 _PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej")
@@ -48,44 +51,153 @@ def check_chain(tif: TiffFile, name: str) -> None:
             return  # cut off: tifffile stops there as well
 
 
+@dataclass(frozen=True, slots=True)
+class FramePages:
+    """The pages of one picture.
+
+    Parameters
+    ----------
+    levels : list of list of TiffPage
+        For each resolution, finest first, its channels in order.
+    masks : list of (TiffPage or None)
+        For each resolution the page that says where it has data.
+    planes : tuple of int
+        For each channel, which of those that follow one another under one directory, from 0.
+    renumbered : bool
+        Whether earlier releases gave this number to other pages.
+    """
+
+    levels: list[list[TiffPage]]
+    masks: list[TiffPage | None]
+    planes: tuple[int, ...]
+    renumbered: bool
+
+
+class _Place(NamedTuple):
+    """Where the channels of a picture are: in which series, pages, and planes under a page."""
+
+    series: int
+    pages: tuple[int, ...]
+    planes: tuple[int, ...]
+
+
 def count_frames(tif: TiffFile) -> int:
     """Return how many pictures the file holds."""
-    return sum(len(_planes(series)) for series in _picture_series(tif))
+    return len(_places(tif))
 
 
-def frame_pages(tif: TiffFile, frame: int, name: str) -> list[list[TiffPage]]:
-    """Return the pages of one picture: a list per resolution, finest first.
-
-    The pages of one resolution are its channels, in order.
+def find_frame(tif: TiffFile, frame: int, name: str) -> FramePages:
+    """Return the pages of one picture.
 
     Raises
     ------
     SourceError
         If there is no such frame, or its pages are missing or in other files.
     """
-    wanted = frame
-    for series in _picture_series(tif):
-        planes = _planes(series)
-        if wanted < len(planes):
-            return _resolutions(series, planes[wanted], name)
-        wanted -= len(planes)
-    if not tif.series:
-        raise SourceError(f"{name} holds no image; it is damaged or incomplete")
-    raise SourceError(
-        f"{name} has {count_frames(tif)} pages, counted from 1; there is no page {frame + 1}"
+    places = _places(tif)
+    if not places:
+        raise SourceError(f"{name} holds no image that can be read.")
+    if frame >= len(places):
+        raise SourceError(
+            f"{name} has {len(places)} pages, counted from 1; there is no page {frame + 1}."
+        )
+    place = places[frame]
+    before = _former_places(tif)
+    levels = _resolutions(tif.series[place.series], place.pages, name)
+    return FramePages(
+        levels,
+        _masks(tif, levels),
+        place.planes,
+        renumbered=frame < len(before) and before[frame] != place,
     )
 
 
-def _picture_series(tif: TiffFile) -> Sequence[TiffPageSeries]:
-    series = tif.series
-    return series if series and series[0].kind in _PLAIN_KINDS else series[:1]
+def _places(tif: TiffFile) -> list[_Place]:
+    """Return where the pictures are: masks, thumbnails and previews are none of them."""
+    every = [
+        (place, kind)
+        for number, series in _picture_series(tif)
+        for place, kind in _places_in(number, series)
+    ]
+    pictures = [place for place, kind in every if not kind & (_MASK | _REDUCED)]
+    return pictures or [place for place, kind in every if not kind & _MASK]
 
 
-def _planes(series: TiffPageSeries) -> list[list[int]]:
-    """Return the numbers of the pages that make up each frame of a series."""
+def _former_places(tif: TiffFile) -> list[_Place]:
+    """Return the same by the rule of releases up to 0.1.0: every page of every size."""
+    return [
+        _Place(number, tuple(pages), (0,) * len(pages))
+        for number, series in _picture_series(tif)
+        for pages in _grouped(series)
+    ]
+
+
+def _picture_series(tif: TiffFile) -> list[tuple[int, TiffPageSeries]]:
+    numbered = list(enumerate(tif.series))
+    return numbered if numbered and numbered[0][1].kind in _PLAIN_KINDS else numbered[:1]
+
+
+def _places_in(number: int, series: TiffPageSeries) -> Iterator[tuple[_Place, int]]:
+    """Yield each picture of a series, and what kind its first page says that it is."""
+    page, count = series.keyframe, len(series.pages)
+    planes = math.prod(series.shape) // max(1, math.prod(page.shape))
+    if count == 1 and planes > 1 and page.is_final:
+        # As ImageJ writes beyond 4 GB: one directory, and all planes after one another. Each is a
+        # picture, channels too: the first was one all along.
+        for plane in range(planes):
+            yield _Place(number, (0,), (plane,)), 0
+        return
+    listed = series.kind in ("generic", "uniform")
+    for pages in _grouped(series):
+        kind = _kind(series.pages[pages[0]]) if listed else 0
+        yield _Place(number, tuple(pages), (0,) * len(pages)), kind
+
+
+def _kind(page: TiffPage | TiffFrame | None) -> int:
+    """Return what a page says it is, as NewSubfileType (TIFF 6.0, section 8) numbers it."""
+    if not isinstance(page, _with_tags()):
+        return 0
+    mask = _MASK if int(page.photometric) == _PHOTOMETRIC_MASK else 0
+    return int(page.subfiletype) | mask
+
+
+def _masks(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage | None]:
+    """Return for each resolution the mask that follows it, before the next page of its size."""
+    found: dict[int, TiffPage] = {}
+    owner: dict[tuple[int, int], int] = {}
+    for page in _every_page(tif) if any(_is_mask(s.keyframe) for s in tif.series) else ():
+        size = int(page.imagewidth), int(page.imagelength)
+        if not _is_mask(page):
+            owner[size] = int(page.offset)
+        elif size in owner:
+            found.setdefault(owner[size], page)
+    return [found.get(int(level[0].offset)) for level in levels]
+
+
+def _is_mask(page: TiffPage) -> bool:
+    return bool(_kind(page) & _MASK)
+
+
+def _every_page(tif: TiffFile) -> Iterator[TiffPage]:
+    seen: dict[int, TiffPage] = {}
+    for series in tif.series:
+        for level in series.levels:
+            seen |= {int(page.offset): page.aspage() for page in level.pages if page is not None}
+    # Those of the main list come in the order of their numbers, whatever their place in the file.
+    yield from sorted(seen.values(), key=lambda page: page.treeindex)
+
+
+def _with_tags() -> type[TiffPage]:
+    from tifffile import TiffPage
+
+    return TiffPage
+
+
+def _grouped(series: TiffPageSeries) -> list[list[int]]:
+    """Return which of the pages of a series make up each frame."""
+    count = len(series.pages)
     axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
     leading = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in "YXS"]
-    count = len(series.pages)
     channels = [place for place, (axis, _) in enumerate(leading) if axis == "C"]
     single = series.keyframe.samplesperpixel == 1
     if math.prod(n for _, n in leading) != count or not channels or not single:
@@ -96,7 +208,7 @@ def _planes(series: TiffPageSeries) -> list[list[int]]:
     return frames
 
 
-def _resolutions(series: TiffPageSeries, planes: list[int], name: str) -> list[list[TiffPage]]:
+def _resolutions(series: TiffPageSeries, planes: Sequence[int], name: str) -> list[list[TiffPage]]:
     levels = []
     for level in series.levels:
         if len(level.pages) != len(series.pages):

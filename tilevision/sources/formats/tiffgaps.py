@@ -129,7 +129,7 @@ class FilledLevel:
             for axis in (0, 1)
         )
 
-        def block(x0: int, y0: int, x1: int, y1: int) -> Pixels:
-            return finer.window(x0, y0, x1, y1, bands)
+        def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, None]:
+            return finer.window(x0, y0, x1, y1, bands), None
 
-        return resample(block, x, y, like.shape[2], like.dtype, None)
+        return resample(block, x, y, like.shape[2], like.dtype)[0]

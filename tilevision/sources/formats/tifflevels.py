@@ -1,16 +1,18 @@
-"""One resolution of a TIFF image as `Level`: pages put together, colours made plain."""
+"""One resolution of a TIFF image as `Level`: pages put together, shown in their colours, turned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.pictures import to_rgb, upright
+from tilevision.sources.formats.pictures import upright
 from tilevision.sources.formats.segments import SegmentedPage
+from tilevision.sources.formats.tiffcolours import Interpretation, interpretation
 from tilevision.sources.levels import Level
+from tilevision.sources.resample import Axis, nearest
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile
 from tilevision.sources.staging.staged import check_image_shape
@@ -18,17 +20,21 @@ from tilevision.sources.staging.staged import check_image_shape
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-__all__ = ["TiffLevel", "TurnedLevel"]
+__all__ = ["BandMask", "FinerMask", "ShownLevel", "TiffLevel", "TurnedLevel", "ValueMask"]
 
-_MIN_IS_WHITE, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
-_JPEG = (6, 7, 33007, 34892)
+_ALPHA = (1, 2)  # associated and unassociated, among what extra samples are
 
 
 class TiffLevel:
-    """Pages that together are the bands of one resolution.
+    """Pages that together are the bands of one resolution, as they are stored.
 
-    Palettes become RGB, inverted greys are turned round, CMYK and YCbCr (8 bit) become RGB;
-    other samples are as stored.
+    Parameters
+    ----------
+    file : OpenFile
+    pages : sequence of TiffPage
+        The bands, in order; several where each is a page of its own.
+    planes : sequence of int, optional
+        Which of the planes that follow one another under each page's directory; the first ones.
 
     Attributes
     ----------
@@ -36,25 +42,36 @@ class TiffLevel:
         See `Level`.
     bands : int
     dtype : numpy.dtype
+    interpretation : Interpretation or None
+        How the values are shown; None where as they are stored.
+    alpha : int or None
+        The band that says where the picture is transparent.
     revisions : set of str
         What earlier releases read wrongly in it: part of the fingerprint, so that what they
         stored is not taken for this.
     """
 
-    def __init__(self, file: OpenFile, pages: Sequence[TiffPage]) -> None:
-        self.pages = tuple(SegmentedPage(file, page) for page in pages)
+    def __init__(
+        self, file: OpenFile, pages: Sequence[TiffPage], planes: Sequence[int] = ()
+    ) -> None:
+        numbered = zip(pages, planes or (0,) * len(pages), strict=True)
+        self.pages = tuple(SegmentedPage(file, page, plane) for page, plane in numbered)
         first = self.pages[0]
         if any((page.size, page.dtype) != (first.size, first.dtype) for page in self.pages):
-            raise SourceError(f"{file.path} is damaged: its channels differ in size or kind")
-        samples = sum(page.samples for page in self.pages)
-        check_image_shape((first.size[1], first.size[0], samples), first.dtype, file.path)
+            raise SourceError(f"{file.path} has channels that differ in size or kind.")
+        self.bands: int = sum(page.samples for page in self.pages)
+        self.dtype: np.dtype[Any] = first.dtype
+        check_image_shape((first.size[1], first.size[0], self.bands), first.dtype, file.path)
         self.size = first.size
         self.chunk = (1, 1) if first.free_rows else first.segment
-        self._plain = _interpretation(pages[0].keyframe, first)
-        self._places = self._separate_bands(int(pages[0].keyframe.photometric))
-        probe = self._plain(np.zeros((1, 1, samples), first.dtype))
-        self.bands: int = probe.shape[2]
-        self.dtype: np.dtype[Any] = probe.dtype
+        key = pages[0].keyframe
+        self.interpretation = interpretation(
+            key, first.photometric, first.dtype, self.bands, file.path
+        )
+        self.alpha = _alpha(key) if len(pages) == 1 else None
+        self._places: list[tuple[SegmentedPage, int]] = []
+        if all(page.separate for page in self.pages):
+            self._places = [(page, n) for page in self.pages for n in range(page.samples)]
         self.revisions = {page.revision for page in self.pages} - {""}
 
     def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
@@ -62,17 +79,116 @@ class TiffLevel:
         if bands is not None and self._places:
             wanted = [self._places[band] for band in bands]
             parts = [page.window(x0, y0, x1, y1, [sample]) for page, sample in wanted]
-            return self._plain(np.concatenate(parts, axis=2))
+            return np.concatenate(parts, axis=2)
         parts = [page.window(x0, y0, x1, y1) for page in self.pages]
-        pixels = self._plain(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2))
+        pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         return pixels if bands is None else np.take(pixels, bands, axis=2)
 
-    def _separate_bands(self, photometric: int) -> list[tuple[SegmentedPage, int]]:
-        """Return where each band lies, where any can be read without the others."""
-        mixed = photometric in (_PALETTE, _CMYK, _YCBCR)
-        if mixed or not all(page.separate for page in self.pages):
-            return []
-        return [(page, sample) for page in self.pages for sample in range(page.samples)]
+
+class ShownLevel:
+    """A level as it is shown: classes in their colours, inverted greys turned round.
+
+    Parameters
+    ----------
+    level : Level
+        As stored.
+    how : Interpretation
+    like : TiffLevel
+        Whose bands and kind of values `level` has.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    bands : int
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, level: Level, how: Interpretation, like: TiffLevel) -> None:
+        self._level = level
+        self._how = how
+        self.size = level.size
+        self.chunk = level.chunk
+        try:
+            probe = how.show(np.zeros((1, 1, like.bands), like.dtype))
+        except SourceError:  # it is said where somebody wants to see it
+            probe = np.zeros((1, 1, like.bands), like.dtype)
+        self.bands: int = probe.shape[2]
+        self.dtype: np.dtype[Any] = probe.dtype
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        if not self._how.mixed:
+            return self._how.show(self._level.window(x0, y0, x1, y1, bands))
+        pixels = self._how.show(self._level.window(x0, y0, x1, y1, None))
+        return pixels if bands is None else np.take(pixels, bands, axis=2)
+
+
+class BandMask:
+    """A band of a level that says where the others have data: not where it is 0.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: Level, band: int) -> None:
+        self._level = level
+        self._band = band
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:  # noqa: ARG002 - a `Level`
+        """Return the band ``(y1 - y0, x1 - x0, 1)``."""
+        return self._level.window(x0, y0, x1, y1, [self._band])
+
+
+class ValueMask:
+    """Where the first band of a level has another value than the one for no data.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: Level, value: float) -> None:
+        self._level = level
+        self._value = value
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:  # noqa: ARG002 - a `Level`
+        """Return booleans ``(y1 - y0, x1 - x0, 1)``."""
+        return np.asarray(self._level.window(x0, y0, x1, y1, [0]) != self._value)
+
+
+class FinerMask:
+    """The mask of a level that has none of its own: that of the full resolution, at its middles.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, mask: Level, like: Level) -> None:
+        self._mask = mask
+        self.size = like.size
+        self.chunk = like.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the mask ``(y1 - y0, x1 - x0, 1)`` of a window."""
+        finer = self._mask
+        fx, fy = finer.size[0] / self.size[0], finer.size[1] / self.size[1]
+        x = Axis(x0 * fx, x1 * fx, x1 - x0, finer.size[0], finer.chunk[0])
+        y = Axis(y0 * fy, y1 * fy, y1 - y0, finer.size[1], finer.chunk[1])
+
+        def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, None]:
+            return finer.window(x0, y0, x1, y1, bands) != 0, None
+
+        return nearest(block, x, y, 1, np.dtype(np.bool_))[0]
 
 
 class TurnedLevel:
@@ -104,35 +220,7 @@ class TurnedLevel:
         return out
 
 
-def _interpretation(page: TiffPage, stored: SegmentedPage) -> Callable[[Pixels], Pixels]:
-    photometric, dtype, samples = int(page.photometric), stored.dtype, stored.samples
-    if photometric == _PALETTE and samples == 1 and page.colormap is not None:
-        colours = np.asarray(page.colormap)
-        table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
-        return lambda pixels: table[np.minimum(pixels[..., 0], len(table) - 1)]
-    if dtype == np.uint8 and photometric == _CMYK and samples == 4:
-        return lambda pixels: to_rgb(pixels, "CMYK")
-    if (
-        dtype == np.uint8
-        and photometric == _YCBCR
-        and samples == 3
-        and page.compression not in _JPEG
-    ):
-        return lambda pixels: to_rgb(pixels, "YCbCr")
-    return _grey(photometric, dtype, page.bitspersample)
-
-
-def _grey(photometric: int, dtype: np.dtype[Any], bits: int) -> Callable[[Pixels], Pixels]:
-    invert = photometric == _MIN_IS_WHITE and dtype.kind in "bu"
-    if dtype.kind == "b":
-        return np.logical_not if invert else lambda pixels: pixels
-    highest = 2**bits - 1
-    # 2 and 4 bits are spread to 8, as every viewer does; other odd depths are stretched for
-    # display like all that is not 8-bit.
-    spread = 255 // highest if dtype == np.uint8 and bits in (2, 4) else 1
-    if invert:
-        top = dtype.type(highest)
-        return lambda pixels: (top - pixels) * dtype.type(spread)
-    if spread > 1:
-        return lambda pixels: pixels * dtype.type(spread)
-    return lambda pixels: pixels
+def _alpha(page: TiffPage) -> int | None:
+    extra = [int(one) for one in page.extrasamples]
+    first = int(page.samplesperpixel) - len(extra)
+    return next((first + n for n, kind in enumerate(extra) if kind in _ALPHA), None)

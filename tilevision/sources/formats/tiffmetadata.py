@@ -7,16 +7,17 @@ writers leave 72 dpi or a printer's resolution there.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from tilevision.sources.depth import declared_scaling
+from tilevision.sources.formats.georeferencing import EarthPlace, place_by_tags
 from tilevision.sources.formats.microns import in_microns, microns_per_unit, number, pixel_size
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["geo_reference", "microns_per_pixel", "no_data", "scaling"]
+__all__ = ["colour_bands", "geo_reference", "microns_per_pixel", "no_data", "scaling"]
 
 _GDAL_METADATA = 42112
 _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113
@@ -25,6 +26,18 @@ _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 # Microns per pixel; above it are printers and scanners for paper (2,540 pixels per inch).
 _COARSEST_MICROSCOPE = 10.0
 _USER_DEFINED = 32767
+_GEOGRAPHIC, _DEGREES, _METRES = 2, 9102, 9001
+_RPC, _ORIENTATION = 50844, 274
+_PLACING = {
+    _PIXEL_SCALE: "d",
+    _TIEPOINT: "d",
+    _TRANSFORMATION: "d",
+    _KEYS: "H",
+    34736: "d",
+    34737: "s",
+    _RPC: "d",
+}
+_DEFINING = {"GTModelTypeGeoKey", "ProjectedCSTypeGeoKey", "GeographicTypeGeoKey"}
 _PIXEL_IS_POINT = 2
 
 
@@ -116,6 +129,19 @@ def scaling(page: TiffPage, bands: int) -> tuple[tuple[float, float], ...] | Non
     return declared_scaling(found["scale"], found["offset"])
 
 
+def colour_bands(page: TiffPage, bands: int) -> tuple[int, int, int] | None:
+    """Return which bands GDAL's tag calls red, green and blue; None where not all are named."""
+    text = page.tags.valueof(_GDAL_METADATA)
+    named: dict[str, int] = {}
+    for item in _elements(text if isinstance(text, str) else "", "Item"):
+        band = item.get("sample", "")
+        if item.get("role") == "colorinterp" and band.isdecimal() and int(band) < bands:
+            named[(item.text or "").strip().lower()] = int(band)
+    if not {"red", "green", "blue"} <= named.keys():
+        return None
+    return named["red"], named["green"], named["blue"]
+
+
 def _elements(text: str, name: str) -> list[ElementTree.Element]:
     """Return the elements called `name` of an XML document; none where it is damaged."""
     try:
@@ -125,30 +151,60 @@ def _elements(text: str, name: str) -> list[ElementTree.Element]:
         return []
 
 
-def geo_reference(page: TiffPage) -> tuple[str | None, tuple[float, ...] | None]:
-    """Return CRS and affine transform from the GeoTIFF tags, each None where missing.
+def geo_reference(page: TiffPage) -> EarthPlace:
+    """Return where the tags of a GeoTIFF place it.
 
     The transform maps pixel corners (GDAL's convention), also where the file counts from
-    pixel centres.
+    pixel centres. A CRS that is one EPSG code is read here, all others by PROJ.
     """
-    listed = page.tags.valueof(_KEYS)
-    if not isinstance(listed, tuple) or len(listed) < 4 or 4 * listed[3] + 4 > len(listed):
-        return None, None  # none, or damaged: tifffile would count up to any number
-    try:
-        tags = page.geotiff_tags or {}
-    except Exception:  # noqa: BLE001  malformed keys must not cost the picture
-        tags = {}
-    if not tags:
-        return None, None
+    keys = _geo_keys(page)
     transform = _transform(page)
-    if transform is not None and int(tags.get("GTRasterTypeGeoKey", 1)) == _PIXEL_IS_POINT:
+    if not keys and (transform is None or page.tags.valueof(_ORIENTATION, 1) != 1):
+        transform = None  # what is turned by its orientation is no map
+    if transform is not None and int(keys.get("GTRasterTypeGeoKey", 1)) == _PIXEL_IS_POINT:
         a, b, c, d, e, f = transform
         transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
-    for key in ("ProjectedCSTypeGeoKey", "GeographicTypeGeoKey"):
-        code = tags.get(key)
-        if code is not None and int(code) not in (0, _USER_DEFINED):
-            return f"EPSG:{int(code)}", transform
-    return None, transform
+    code = _epsg(keys)
+    points = page.tags.valueof(_TIEPOINT)
+    defined = bool(keys.keys() & _DEFINING)
+    placed = transform is not None or not (
+        (isinstance(points, tuple) and len(points) > 6) or page.tags.valueof(_RPC) is not None
+    )
+    if placed and (code is not None or not defined):
+        return EarthPlace(code, transform)
+    kinds = {code: kind for code, kind in _PLACING.items() if page.tags.valueof(code) is not None}
+    values = {code: page.tags.valueof(code) for code in kinds}
+    tags = {
+        code: (kinds[code], value if isinstance(value, (tuple, str)) else (value,))
+        for code, value in values.items()
+    }
+    found = place_by_tags(tags)
+    return EarthPlace(found.crs or code, transform or found.transform, found.note)
+
+
+def _geo_keys(page: TiffPage) -> dict[str, Any]:
+    listed = page.tags.valueof(_KEYS)
+    if not isinstance(listed, tuple) or len(listed) < 4 or 4 * listed[3] + 4 > len(listed):
+        return {}  # none, or damaged: tifffile would count up to any number
+    try:
+        return dict(page.geotiff_tags or {})
+    except Exception:  # noqa: BLE001  malformed keys must not cost the picture
+        return {}
+
+
+def _epsg(keys: dict[str, Any]) -> str | None:
+    """Return the EPSG code of the CRS; None where it is not that code and nothing else."""
+    model = int(keys.get("GTModelTypeGeoKey", 0))
+    projected, geographic = (
+        int(keys.get(name, 0)) for name in ("ProjectedCSTypeGeoKey", "GeographicTypeGeoKey")
+    )
+    if model == _GEOGRAPHIC or (not model and not projected):
+        code, unit = geographic, keys.get("GeogAngularUnitsGeoKey", _DEGREES)
+        plain = int(unit) == _DEGREES
+    else:
+        code, unit = projected, keys.get("ProjLinearUnitsGeoKey", _METRES)
+        plain = int(unit) == _METRES
+    return f"EPSG:{code}" if plain and code not in (0, _USER_DEFINED) else None
 
 
 def _transform(page: TiffPage) -> tuple[float, ...] | None:

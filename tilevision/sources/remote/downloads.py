@@ -17,6 +17,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilevision.errors import SourceError, TransientError
 from tilevision.geometry import Box
 from tilevision.sources.addresses import Address
@@ -73,6 +76,9 @@ class DownloadedSource(LevelReader):
         self._image = image
         self._file = file
         self._reference = reference
+        self.revision = image.revision
+        self.classes = image.classes
+        self.colours = image.colours
         self._name = reference.path
         self.size = image.size
         self.bands = image.bands
@@ -91,10 +97,40 @@ class DownloadedSource(LevelReader):
         """What a worker opens this image again from."""
         return self._reference
 
+    @property
+    def stored(self) -> LevelReader:
+        """The same image with the values that the file stores."""
+        stored = self._image.stored
+        if stored is self._image:
+            return self
+        return DownloadedSource(stored, self._file, self._reference)
+
+    @property
+    def masked(self) -> bool:
+        """Return True if a mask or an alpha band says where the image has no data."""
+        return self._image.masked
+
+    @property
+    def resampled(self) -> str:
+        """Names in what resampled values differ from those of earlier releases."""
+        return self._image.resampled
+
     def read(self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None) -> Pixels:
         """Return the pixels of `box` as ``(h, w, c)``; see `ImageSource.read`."""
         with _named(self._file.path, self._name):
             return self._image.read(box, scale, bands)
+
+    def read_masked(
+        self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None
+    ) -> tuple[Pixels, NDArray[np.bool_] | None]:
+        """Return what `read` does, and which of it has data; None where all has."""
+        with _named(self._file.path, self._name):
+            return self._image.read_masked(box, scale, bands)
+
+    def data_share(self, max_side: int) -> NDArray[np.float32] | None:
+        """Return the share of each cell that has data; see `LevelReader.data_share`."""
+        with _named(self._file.path, self._name):
+            return self._image.data_share(max_side)
 
     def thumbnail(self, max_side: int) -> Pixels:
         """Return the whole image as ``(h, w, c)``, its longer side at most `max_side`."""

@@ -112,13 +112,13 @@ def ranged_tiff(
     with _parsed(file) as tif:
         if any(getattr(tif, kind, False) for kind in _SCANNERS):
             return None
-        levels, metadata = lay_out(tif, file, frame, mpp)
-    page = levels[0].pages[0]
+        picture, metadata = lay_out(tif, file, frame, mpp)
+    page = picture.levels[0].pages[0]
     # Rows that lie one after the other are at hand on a disk; elsewhere each costs a request.
     if page.free_rows or is_dear(page):
         return None
     options: dict[str, object] = {"frame": frame, "mpp": mpp}
-    return RangedTiff(file, levels, metadata, options, look.fingerprint(remote.address))
+    return RangedTiff(file, picture, metadata, options, look.fingerprint(remote.address))
 
 
 @contextmanager

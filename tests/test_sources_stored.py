@@ -1,0 +1,254 @@
+"""The same picture through every container and reader: values and colours beside GDAL and Pillow.
+
+GDAL 3.10 (rasterio 1.4), tifffile 2026.3 and Pillow 12 say what is stored; the photometric tags are
+those of TIFF 6.0.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+import tilevision as tv
+from tilevision.geometry import Box
+from tilevision.sources import open_reference, open_source, read_options, read_pixels
+
+rasterio = pytest.importorskip("rasterio")
+copy = pytest.importorskip("rasterio.shutil").copy
+
+WIDTH, HEIGHT = 200, 140
+WHOLE = Box(0, 0, WIDTH, HEIGHT)
+TILES = {"tiled": True, "blockxsize": 64, "blockysize": 48}
+LOSSLESS = {"QUALITY": 100, "REVERSIBLE": "YES"}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+
+CONTAINERS = {
+    "tiles.tif": ("GTiff", {**TILES, "compress": "deflate"}),
+    "strips.tif": ("GTiff", {"compress": "lzw"}),
+    "rows.tif": ("GTiff", {}),
+    "bands.tif": ("GTiff", {**TILES, "interleave": "band", "compress": "zstd"}),
+    "lerc.tif": ("GTiff", {**TILES, "compress": "lerc"}),
+    "lerc-zstd.tif": ("GTiff", {"compress": "lerc_zstd"}),
+    "cloud.tif": ("COG", {"blocksize": 128}),
+    "a.img": ("HFA", {}),
+    "a.dat": ("ENVI", {}),
+    "a.vrt": ("VRT", {}),
+    "a.jp2": ("JP2OpenJPEG", LOSSLESS),
+}
+
+
+def values(dtype: str, bands: int = 1) -> np.ndarray:
+    """Return waves over most of the range of a type, ``(bands, h, w)``."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    waves = [np.sin(x / (9 + 4 * band)) + np.cos(y / (7 + 5 * band)) + 2 for band in range(bands)]
+    spread = np.stack(waves) / 4
+    if dtype.startswith("float"):
+        return ((spread - 0.5) * 1e4).astype(dtype)
+    info = np.iinfo(dtype)
+    return (info.min + spread * (int(info.max) - int(info.min))).astype(dtype)
+
+
+def save(path: Path, pixels: np.ndarray, driver: str = "GTiff", **options: Any) -> Path:
+    bands, height, width = pixels.shape
+    colours = options.pop("colours", None)
+    table = options.pop("table", None)
+    if driver in ("VRT", "COG"):
+        below = save(path.with_suffix(".below.tif"), pixels, colours=colours, table=table)
+        copy(below, path, driver=driver, **options)
+        return path
+    profile = {"width": width, "height": height, "count": bands, "dtype": pixels.dtype.name}
+    with rasterio.open(path, "w", driver=driver, **profile, **options) as dataset:
+        if table is not None:
+            dataset.write_colormap(1, table)
+        dataset.write(pixels)
+        if colours is not None:
+            dataset.colorinterp = [getattr(rasterio.enums.ColorInterp, name) for name in colours]
+    return path
+
+
+def raw(path: Path | str, scale: float = 1.0) -> np.ndarray:
+    """Return what a model with ``dtype="raw"`` is given, on a worker, ``(h, w, bands)``."""
+    source = open_source(path)
+    options = read_options(source, dtype="raw")
+    return read_pixels(open_reference(source.reference), WHOLE, scale, options)
+
+
+def shown(path: Path | str) -> np.ndarray:
+    """Return what a model of pictures is given."""
+    source = open_source(path)
+    return read_pixels(open_reference(source.reference), WHOLE, 1.0, read_options(source))
+
+
+def by_gdal(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        return np.moveaxis(dataset.read(), 0, -1)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        (name, dtype)
+        for name in sorted(CONTAINERS)
+        for dtype in ("uint8", "uint16", "int16", "int32", "float32")
+        if not (name == "a.jp2" and dtype in ("int32", "float32"))  # which the format has not
+    ],
+)
+def test_raw_values_are_those_stored(tmp_path: Path, name: str, dtype: str, bands: int) -> None:
+    """Every type in every container: raw values are what was written, and what GDAL reads."""
+    driver, options = CONTAINERS[name]
+    pixels = values(dtype, bands)
+    colours = ("red", "green", "blue") if bands == 3 and driver == "JP2OpenJPEG" else None
+    path = save(tmp_path / name, pixels, driver, colours=colours, **options)
+    found = raw(path)
+    np.testing.assert_array_equal(found, np.moveaxis(pixels, 0, -1))
+    np.testing.assert_array_equal(found, by_gdal(path))
+    assert found.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 7, 10, 12])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_raw_values_of_few_bits_are_those_stored(
+    tmp_path: Path, bits: int, photometric: str
+) -> None:
+    """Neither spread to 8 bits nor turned round, as the picture is (TIFF 6.0, section 4)."""
+    pixels = values("uint8" if bits <= 8 else "uint16") % 2**bits
+    options = {"nbits": bits, "photometric": photometric, "compress": "deflate"}
+    path = save(tmp_path / "a.tif", pixels, **options)
+    np.testing.assert_array_equal(raw(path).astype(pixels.dtype), by_gdal(path))
+    np.testing.assert_array_equal(by_gdal(path), np.moveaxis(pixels, 0, -1))
+    if bits in (2, 4):
+        grey = shown(path)[..., 0].astype(int)
+        full = pixels[0].astype(int) * (255 // (2**bits - 1))
+        np.testing.assert_array_equal(grey, 255 - full if photometric == "miniswhite" else full)
+
+
+def test_raw_inks_are_those_stored(tmp_path: Path) -> None:
+    """CMYK is four numbers a pixel, as tifffile reads it (GDAL shows it as RGBA)."""
+    inks = np.moveaxis(values("uint8", 4), 0, -1)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, inks, photometric="separated", metadata=None)
+    np.testing.assert_array_equal(raw(path), inks)
+    with Image.open(path) as picture:
+        np.testing.assert_array_equal(shown(path), np.asarray(picture.convert("RGB")))
+
+
+def test_jpeg_of_each_band_is_what_gdal_decodes(tmp_path: Path) -> None:
+    """A band in a JPEG of its own is grey there, whatever the bands are together."""
+    pixels = values("uint8", 3)
+    for photometric in ("rgb", "minisblack"):
+        how = {"compress": "jpeg", "interleave": "band", "photometric": photometric, **TILES}
+        path = save(tmp_path / f"{photometric}.tif", pixels, **how)
+        difference = raw(path).astype(int) - by_gdal(path)
+        assert np.abs(difference).max() <= 1  # two decoders round in their own way
+
+
+TABLE = {0: (230, 230, 230, 255), 5: (255, 0, 0, 255), 200: (12, 34, 56, 255)}
+
+
+@pytest.mark.parametrize(
+    "name", ["tiles.tif", "strips.tif", "rows.tif", "cloud.tif", "a.img", "a.vrt"]
+)
+def test_class_maps_are_colours_or_numbers(tmp_path: Path, name: str) -> None:
+    """A colour table is shown by every reader alike; raw are the numbers, never averaged."""
+    driver, options = CONTAINERS[name]
+    classes = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    classes[0, 30:70, 40:100], classes[0, 71:90, 41:77] = 5, 200
+    path = save(tmp_path / name, classes, driver, table=TABLE, **options)
+    colours = np.zeros((256, 3), np.uint8)
+    for number, colour in TABLE.items():
+        colours[number] = colour[:3]
+    np.testing.assert_array_equal(shown(path), colours[classes[0]])
+    np.testing.assert_array_equal(raw(path), np.moveaxis(classes, 0, -1))
+    small = raw(path, 0.25)
+    assert small.shape == (35, 50, 1)
+    assert set(np.unique(small)) == set(TABLE)
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "VRT"])
+def test_declared_band_order_is_shown(tmp_path: Path, driver: str) -> None:
+    """Blue, green, red, near infrared: GDAL names the colours, and red is shown red."""
+    pixels = values("uint8", 4)
+    order = ("blue", "green", "red", "undefined")
+    path = save(tmp_path / "a.tif", pixels, colours=order)
+    if driver == "VRT":
+        copy(path, tmp_path / "a.vrt", driver="VRT")
+        path = tmp_path / "a.vrt"
+    np.testing.assert_array_equal(shown(path), np.moveaxis(pixels[[2, 1, 0]], 0, -1))
+    np.testing.assert_array_equal(raw(path), np.moveaxis(pixels, 0, -1))
+
+
+def _lab(tmp_path: Path, pixels: np.ndarray) -> Path:
+    rgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(Image.fromarray(pixels), rgb, lab, outputMode="LAB")
+    image.save(tmp_path / "lab.tif")
+    return tmp_path / "lab.tif"
+
+
+@pytest.mark.parametrize("kind", ["CIELab", "CIELab of 16 bits", "ICCLab", "ICCLab of 16 bits"])
+def test_lab_is_shown_in_its_colours(tmp_path: Path, kind: str) -> None:
+    """L*a*b* as littleCMS makes it becomes the sRGB it came from; raw is what is stored."""
+    blocks = np.random.default_rng(0).integers(20, 236, (7, 10, 3), np.uint8)
+    pixels = blocks.repeat(20, axis=0).repeat(20, axis=1)
+    path = _lab(tmp_path, pixels)
+    stored = tifffile.imread(path)
+    if kind != "CIELab":
+        lightness = stored[..., 0].astype(int)
+        chroma = stored[..., 1:].view(np.int8).astype(int)
+        deep = kind.endswith("bits")
+        lightness, chroma = (lightness * 257, chroma * 256) if deep else (lightness, chroma)
+        chroma = chroma + (32768 if deep else 128) * kind.startswith("ICC")
+        stored = np.dstack([lightness, chroma]).astype(np.uint16 if deep else np.uint8)
+        photometric = "icclab" if kind.startswith("ICC") else "cielab"
+        tifffile.imwrite(path, stored, photometric=photometric, metadata=None)
+    assert np.abs(shown(path).astype(int) - pixels).max() <= 6  # a step of a* or b* is as much
+    np.testing.assert_array_equal(raw(path), stored)
+
+
+@pytest.mark.parametrize("photometric", ["cfa", "linear_raw", "itulab"])
+def test_what_is_no_picture_yet_is_refused_by_name(tmp_path: Path, photometric: str) -> None:
+    """A sensor's mosaic and the like are never shown as they lie; their values can be had."""
+    stored = values("uint16", 1 if photometric == "cfa" else 3)
+    stored = stored[0] if photometric == "cfa" else np.moveaxis(stored, 0, -1)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stored, photometric=photometric, metadata=None)
+    with pytest.raises(tv.SourceError, match=r"sensor|ITU .*dtype='raw'"):
+        shown(path)
+    np.testing.assert_array_equal(raw(path), stored.reshape(HEIGHT, WIDTH, -1))
+
+
+def test_deep_jpeg_2000_needs_gdal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without rasterio values that Pillow would change are refused, not changed."""
+    path = save(tmp_path / "a.jp2", values("int16"), "JP2OpenJPEG", **LOSSLESS)
+    monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
+    with pytest.raises(tv.SourceError, match=r"tilevision\[geo\]"):
+        open_source(path)
+
+
+def _key(path: Path, dtype: str, scale: float) -> dict[str, Any]:
+    source = open_source(path)
+    return read_options(source, dtype=dtype).identity(scale) | {"image": source.fingerprint}
+
+
+def test_only_what_was_read_otherwise_has_other_keys(tmp_path: Path) -> None:
+    """Values that earlier releases read as today keep what their keys are made of."""
+    same = {"bands", "dtype", "stretch", "nodata", "scaling", "image"}
+    classes = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    plain = save(tmp_path / "plain.tif", values("uint8", 3))
+    table = save(tmp_path / "table.tif", classes, table=TABLE)
+    through_gdal = save(tmp_path / "table.img", classes, "HFA", table=TABLE)
+    for path, dtype, scale in (
+        *((plain, dtype, scale) for dtype in ("uint8", "raw") for scale in (1.0, 0.5)),
+        *((table, "uint8", scale) for scale in (1.0, 0.5)),
+        (through_gdal, "raw", 1.0),
+    ):
+        assert set(_key(path, dtype, scale)) == same
+    assert set(_key(table, "raw", 1.0)) == {*same, "revision"}
+    assert set(_key(through_gdal, "uint8", 1.0)) == {*same, "revision"}
+    assert set(_key(through_gdal, "raw", 0.5)) == {*same, "resampled"}
