@@ -41,12 +41,15 @@ def found():
 
 
 def result_of(findings=None, rows=None, metadata=None, **facts):
-    rows = rows or [TileRow(TILE, "done", 1, 0.1, 0.2, worker="tcp://x"), TileRow(OTHER, "done")]
+    rows = rows or [
+        TileRow(0.0, TILE, "done", 1, "tcp://x", read_seconds=0.1, infer_seconds=0.2),
+        TileRow(0.0, OTHER, "done"),
+    ]
     seen = [TileFindings(TILE, found() if findings is None else findings)]
     about = RunFacts(**({"run_id": "run-77", "status": "complete", "model": "m"} | facts))
     return Result(Picture(**(metadata or {})), rows, seen, MergeSettings(), about, "scan.tif")
 
 
 def partial(findings=None, metadata=None):
-    rows = [TileRow(TILE, "done"), TileRow(OTHER, "failed", 3, error="ModelError: broke")]
+    rows = [TileRow(0.0, TILE, "done"), TileRow(0.0, OTHER, "failed", 3, error="ModelError: broke")]
     return result_of(findings, rows=rows, metadata=metadata, status="partial")

@@ -39,7 +39,9 @@ TABLE = {
     "checkpoint": {"codec", "findings", "grid"},
     "events": {"status", "grid"},
     "seams": {"findings", "geometry", "grid"},
-    "analysis": {"status", "findings", "grid", "geometry", "sources", "regions", "seams"},
+    "analysis": {
+        *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
+    },
     "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},

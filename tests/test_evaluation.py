@@ -124,7 +124,7 @@ def result_of(found: Findings, size: tuple[int, int] = (200, 100)) -> Result:
     source = open_source(np.zeros((size[1], size[0], 3), np.uint8))
     facts = RunFacts("r1", "complete")
     rows = [
-        TileRow(tile, "done", n_findings=len(one.findings))
+        TileRow(0.0, tile, "done", n_findings=len(one.findings))
         for tile, one in zip(tiles, seen, strict=True)
     ]
     return Result(source, rows, seen, MergeSettings("none"), facts, "scene0.png")

@@ -39,7 +39,7 @@ def _result(source=None, statuses=("done", "restored", "done", "failed"), **sett
     seen = [SURE, UNSURE, HALF_SURE]
     return Result(
         open_source(PIXELS) if source is None else source,
-        [TileRow(tile, status) for tile, status in zip(TILES, statuses, strict=True)],
+        [TileRow(0.0, tile, status) for tile, status in zip(TILES, statuses, strict=True)],
         [TileFindings(tile, found) for tile, found in zip(TILES, seen, strict=False)],
         MergeSettings(**settings),
         RunFacts(run_id="run-77", status="partial", model="m"),

@@ -193,7 +193,7 @@ def test_missing_tiles_are_named_with_their_region(tmp_path, suffix):
 def test_a_resumed_run_leaves_the_same_bytes(tmp_path, suffix):
     """Nothing in a file depends on when, where, by which run or in how many tries it was made."""
     clean = result_of(seconds=9.0, metadata=_placed(suffix))
-    rows = [TileRow(OTHER, "restored"), TileRow(TILE, "done", 3, 7.0, 8.0, worker="tcp://y")]
+    rows = [TileRow(0.0, OTHER, "restored"), TileRow(0.0, TILE, "done", 3, "tcp://y", 7.0, 8.0)]
     facts = {"run_id": "run-78", "restored": 1, "restored_at": 1.7e9, "seconds": 1.0}
     resumed = result_of(rows=rows, metadata=_placed(suffix), **facts)
     a = _bytes(_saved(clean, tmp_path, "a", suffix))

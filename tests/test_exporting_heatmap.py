@@ -23,7 +23,7 @@ def _classified(metadata=None):
         TileFindings(TILE, Findings(tile_scores={"tumour": 0.9, "other": 0.1})),
         TileFindings(OTHER, Findings(tile_scores={"tumour": 0.3, "other": 0.7})),
     ]
-    rows = [TileRow(TILE, "done"), TileRow(OTHER, "done")]
+    rows = [TileRow(0.0, TILE, "done"), TileRow(0.0, OTHER, "done")]
     facts = RunFacts("r", "complete", model="grader")
     return Result(source, rows, seen, MergeSettings(), facts, "scan.tif")
 

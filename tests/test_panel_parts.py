@@ -281,7 +281,7 @@ def _result(labels: list[str], scores: list[float]) -> Result:
     tile = Grid(1, 1).tiles((100, 100))[0]
     corners = [(10 * i, 0, 10 * i + 8, 8) for i in range(len(labels))]
     found = TileFindings(tile, Findings(corners, scores=scores, labels=labels))
-    rows = [TileRow(tile, "done", n_findings=len(labels))]
+    rows = [TileRow(0.0, tile, "done", n_findings=len(labels))]
     facts = RunFacts(run_id="r", status="running")
     return Result(source, rows, [found], MergeSettings(), facts, "x")
 

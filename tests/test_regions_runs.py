@@ -47,7 +47,7 @@ class Picture:
 def _result(statuses: tuple[str, ...], region: Any) -> Result:
     """Return a result of 4 columns of tiles, each with a detection at its centre."""
     tiles = tv.Grid(rows=1, cols=4, overlap=0).tiles(Picture.size)
-    rows = [TileRow(tile, status) for tile, status in zip(tiles, statuses, strict=True)]
+    rows = [TileRow(0.0, tile, status) for tile, status in zip(tiles, statuses, strict=True)]
     found = Findings([[20, 40, 30, 60]], [0.9], ["cell"])
     seen = [TileFindings(row.tile, found) for row in rows if row.status in ("done", "restored")]
     facts = RunFacts("r1", "complete", model="cells", region=Region(region, "box"))

@@ -31,7 +31,10 @@ def _seen(tile, boxes, scores, labels, **columns):
 
 
 def _result(rows=None, seen=None, settings=None, mpp=None, **facts):
-    rows = rows or [TileRow(LEFT, "done", 1, 0.1, 0.2, 2), TileRow(RIGHT, "done", 1, 0.1, 0.3, 1)]
+    rows = rows or [
+        TileRow(0.0, LEFT, "done", 1, "", 0.1, 0.2, 2),
+        TileRow(0.0, RIGHT, "done", 1, "", 0.1, 0.3, 1),
+    ]
     if seen is None:
         seen = [
             _seen(LEFT, [[10, 10, 20, 30], [90, 40, 110, 60]], [0.9, 0.4], ["cell", "dust"]),
@@ -43,8 +46,8 @@ def _result(rows=None, seen=None, settings=None, mpp=None, **facts):
 
 def _partial():
     rows = [
-        TileRow(LEFT, "done", 1),
-        TileRow(RIGHT, "failed", 3, worker="w", error="ModelError: x"),
+        TileRow(0.0, LEFT, "done", 1),
+        TileRow(0.0, RIGHT, "failed", 3, worker="w", error="ModelError: x"),
     ]
     return _result(rows=rows, seen=[_seen(LEFT, [[1, 1, 5, 5]], [0.9], ["cell"])], status="partial")
 
@@ -57,7 +60,7 @@ def test_findings_are_merged_across_tiles():
 
 def test_result_does_not_depend_on_the_order_of_tiles():
     """Tiles that finished in another order give the same findings and the same table."""
-    rows = [TileRow(LEFT, "done"), TileRow(RIGHT, "done")]
+    rows = [TileRow(0.0, LEFT, "done"), TileRow(0.0, RIGHT, "done")]
     seen = _result().tile_findings
     a, b = _result(rows, seen), _result(rows[::-1], seen[::-1])
     assert a.findings == b.findings
@@ -127,7 +130,9 @@ def test_tiles_table_has_a_row_a_tile():
 
 def test_restored_tiles_have_no_times():
     """Times of a tile that was not run now are NaN, whatever its row says."""
-    tiles = _result(rows=[TileRow(LEFT, "restored", 0, 0.1, 0.2), TileRow(RIGHT, "done", 1)]).tiles
+    tiles = _result(
+        rows=[TileRow(0.0, LEFT, "restored", 0, "", 0.1, 0.2), TileRow(0.0, RIGHT, "done", 1)]
+    ).tiles
     assert tiles[["seconds", "read_seconds", "infer_seconds"]].isna().all(axis=None)
 
 
@@ -154,7 +159,7 @@ def test_a_synthesis_model_cannot_hide_what_is_missing():
 @pytest.mark.parametrize("status", ["pending", "running", "retrying", "throttled", "failed"])
 def test_a_run_that_ended_early_is_incomplete(status):
     """Whatever state a tile was left in, it counts as not analysed."""
-    result = _result(rows=[TileRow(LEFT, "done"), TileRow(RIGHT, status)])
+    result = _result(rows=[TileRow(0.0, LEFT, "done"), TileRow(0.0, RIGHT, status)])
     assert not result.complete
     assert "1 of 2 tiles" in result.coverage
 
@@ -245,7 +250,9 @@ def test_class_numbers_are_filled_in():
 def test_saturated_tiles_are_counted_from_the_findings():
     """A restored tile that was full is pointed out like a fresh one."""
     full = TileFindings(LEFT, Findings([[1, 1, 2, 2]]), saturated=True)
-    result = _result(seen=[full], rows=[TileRow(LEFT, "restored"), TileRow(RIGHT, "done")])
+    result = _result(
+        seen=[full], rows=[TileRow(0.0, LEFT, "restored"), TileRow(0.0, RIGHT, "done")]
+    )
     assert "1 tiles are saturated" in result.summary
 
 
@@ -257,6 +264,6 @@ def test_errors_are_of_the_tree():
 def test_many_tiles_are_sorted_by_row_and_column():
     """The table stands row by row however large the grid."""
     tiles = Grid.parse("12x12").tiles((1000, 1000))
-    rows = [TileRow(tile, "done") for tile in reversed(tiles)]
+    rows = [TileRow(0.0, tile, "done") for tile in reversed(tiles)]
     table = Result(Picture(), rows, [], MergeSettings(), RunFacts("r", "complete"), "a").tiles
     assert table["id"].tolist() == [tile.id for tile in tiles]

@@ -31,7 +31,7 @@ def _classified(scores: list[float | None]) -> tuple[list[TileFindings], ViewSta
     done = [TileChanged(1.0, found.tile, "done") for found in seen]
     state = fold(initial(tiles), [RunChanged(0.0, "complete"), *done])
     source = open_source(np.zeros((40, 40 * len(scores), 3), np.uint8))
-    rows = [TileRow(found.tile, "done", n_findings=0) for found in seen]
+    rows = [TileRow(0.0, found.tile, "done", n_findings=0) for found in seen]
     facts = RunFacts(run_id="r", status="complete")
     return seen, state, Result(source, rows, seen, MergeSettings(), facts, "x")
 

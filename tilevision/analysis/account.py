@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tilevision.checks import names, share
-from tilevision.grid import Tile
+from tilevision.events import TileChanged
 from tilevision.seams import merge
 
 if TYPE_CHECKING:
@@ -19,38 +19,7 @@ __all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
 ANALYSED = ("done", "restored")
 
 
-@dataclass(frozen=True, slots=True)
-class TileRow:
-    """What became of one tile.
-
-    Parameters
-    ----------
-    tile : Tile
-    status : str
-        ``done``, ``restored``, ``failed``, ``skipped``, or where the run ended early
-        ``pending``, ``running``, ``retrying``, ``throttled``.
-    attempts : int
-        0 where the tile was restored or never tried.
-    read_seconds, infer_seconds : float, optional
-        None where nothing ran.
-    n_findings : int
-        Detections in the tile before the merge.
-    saturated : bool
-        Whether the model returned as many as it can, so some may be missing.
-    model, worker, error : str
-        Error is one line, empty unless the tile failed.
-    """
-
-    tile: Tile
-    status: str
-    attempts: int = 0
-    read_seconds: float | None = None
-    infer_seconds: float | None = None
-    n_findings: int = 0
-    saturated: bool = False
-    model: str = ""
-    worker: str = ""
-    error: str = ""
+TileRow = TileChanged  # what is published about a tile is what its row holds, without the boxes
 
 
 @dataclass(frozen=True, slots=True)

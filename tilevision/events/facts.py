@@ -66,7 +66,7 @@ class StageDone:
 
 @dataclass(frozen=True, slots=True)
 class TileChanged:
-    """One tile has a new status.
+    """One tile has a new status; also the row of a tile in a `Result`, which has no boxes.
 
     Parameters
     ----------
@@ -113,6 +113,11 @@ class TileChanged:
     cost: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that were made; 0 where the tile was restored or never tried."""
+        return self.attempt
 
     def __post_init__(self) -> None:
         for name in ("boxes", "scores"):

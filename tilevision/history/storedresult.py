@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +90,13 @@ def _rows(
         done = event.status in (TileStatus.DONE, TileStatus.RESTORED)
         status = event.status if tile in found or not done else TileStatus.PENDING
         status = TileStatus.SKIPPED if tile in plan.skipped else status
-        row = TileRow(
-            tile,
-            TileStatus.RESTORED if tile in found and not done else status,
-            attempts=event.attempt,
-            read_seconds=event.read_seconds,
-            infer_seconds=event.infer_seconds,
+        row = replace(
+            event,
+            status=TileStatus.RESTORED if tile in found and not done else status,
             n_findings=len(found[tile].findings) if tile in found else 0,
             saturated=tile in found and found[tile].saturated,
-            model=event.model,
-            worker=event.worker,
-            error=event.error,
+            boxes=(),
+            scores=(),
         )
         rows.append(row)
     return rows

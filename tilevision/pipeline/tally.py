@@ -50,8 +50,11 @@ class Tally:
     """
 
     def __init__(self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings) -> None:
+        now = time.time()
         self.rows = {
-            tile: TileRow(tile, TileStatus.SKIPPED if tile in plan.skipped else TileStatus.PENDING)
+            tile: TileRow(
+                now, tile, TileStatus.SKIPPED if tile in plan.skipped else TileStatus.PENDING
+            )
             for tile in plan.tiles
         }
         self.found: dict[Tile, TileFindings] = {}
@@ -62,8 +65,8 @@ class Tally:
 
     def publish_skipped(self) -> None:
         """Publish which tiles lie outside the region."""
-        for tile in [tile for tile, row in self.rows.items() if row.status == TileStatus.SKIPPED]:
-            self._bus.emit(TileChanged(time=time.time(), tile=tile, status=TileStatus.SKIPPED))
+        for row in [row for row in self.rows.values() if row.status == TileStatus.SKIPPED]:
+            self._bus.emit(row)
 
     def restore(self, one: Pass, tiles: Collection[Tile], checkpoint: Store) -> int:
         """Take over what a pass has stored for `tiles`; return how many tiles that were.
@@ -78,9 +81,7 @@ class Tally:
         count = 0
         for tile, seen in stored_findings(one, tiles, checkpoint):
             self.found[tile] = seen
-            n, full = len(seen.findings), seen.saturated
-            row = TileRow(tile, TileStatus.RESTORED, n_findings=n, saturated=full, model=one.label)
-            self._enter(one, row, seen)
+            self._enter(one, tile, TileStatus.RESTORED, seen, saturated=seen.saturated)
             count += 1
         stored = checkpoint.stored_at([one.keys[tile] for tile in tiles]).values()
         times = [*stored, *filter(None, [self.restored_at])]
@@ -91,7 +92,7 @@ class Tally:
         """Take back what was seen in `tiles`: the model of another pass decides on them."""
         for tile in tiles:
             del self.found[tile]
-            self._enter(one, TileRow(tile, TileStatus.PENDING, model=one.label))
+            self._enter(one, tile, TileStatus.PENDING)
 
     def back(self, one: Pass, outcome: TileOutcome) -> None:
         """Charge what an attempt used, whether it succeeded or not."""
@@ -101,61 +102,73 @@ class Tally:
         """Take over what a committed tile saw."""
         tile = self.rows[outcome.tile].tile  # ours: the outcome's has travelled, it is a copy
         self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated)
-        row = TileRow(
+        self._enter(
+            one,
             tile,
             TileStatus.DONE,
-            attempts=attempt,
+            self.found[tile],
+            attempt=attempt,
+            worker=worker,
             read_seconds=outcome.read_seconds,
             infer_seconds=outcome.infer_seconds,
-            n_findings=outcome.n_findings,
             saturated=outcome.saturated,
-            model=one.label,
-            worker=worker,
         )
-        self._enter(one, row, self.found[tile])
 
     def announce(self, one: Pass, change: Announce) -> None:
         """Enter a tile's new status."""
         if change.failure is not None and change.failure.kind in _NEVER_BACK:
             self.spending.charge(one.model, one.label, Usage(calls=1), change.tile)
-        row = TileRow(
+        self._enter(
+            one,
             change.tile,
             change.status,
-            attempts=change.attempt,
-            model=one.label,
+            attempt=change.attempt,
             worker=change.worker,
             error=str(change.failure) if change.failure else "",
         )
-        self._enter(one, row)
 
-    def _enter(self, one: Pass, row: TileRow, seen: TileFindings | None = None) -> None:
-        if seen is not None:
-            wanted = seen.findings.filter(self._shown.min_score, self._shown.classes)
-            seen = replace(seen, findings=wanted)
-            row = replace(row, n_findings=len(wanted))
-        self.rows[row.tile] = row
-        used = self.spending.tokens(one.label, row.tile)
-        boxes, scores = ((), ()) if seen is None else _strongest(seen)
-        self._bus.emit(
-            TileChanged(
-                time=time.time(),
-                tile=row.tile,
-                status=row.status,
-                attempt=row.attempts,
-                worker=row.worker,
-                read_seconds=row.read_seconds,
-                infer_seconds=row.infer_seconds,
-                n_findings=row.n_findings,
-                saturated=row.saturated,
-                model=row.model,
-                error=row.error,
-                boxes=boxes,
-                scores=scores,
-                cost=self.spending.of(row.tile),
-                input_tokens=used.input_tokens,
-                output_tokens=used.output_tokens,
-            )
+    def _enter(
+        self,
+        one: Pass,
+        tile: Tile,
+        status: TileStatus,
+        seen: TileFindings | None = None,
+        *,
+        attempt: int = 0,
+        worker: str = "",
+        read_seconds: float | None = None,
+        infer_seconds: float | None = None,
+        saturated: bool = False,
+        error: str = "",
+    ) -> None:
+        """Make the record of a tile, publish it, and keep it as the tile's row."""
+        boxes, scores = ((), ()) if seen is None else _strongest(seen := self._shown_of(seen))
+        used = self.spending.tokens(one.label, tile)
+        change = TileChanged(
+            time=time.time(),
+            tile=tile,
+            status=status,
+            attempt=attempt,
+            worker=worker,
+            read_seconds=read_seconds,
+            infer_seconds=infer_seconds,
+            n_findings=0 if seen is None else len(seen.findings),
+            saturated=saturated,
+            model=one.label,
+            error=error,
+            boxes=boxes,
+            scores=scores,
+            cost=self.spending.of(tile),
+            input_tokens=used.input_tokens,
+            output_tokens=used.output_tokens,
         )
+        # The boxes are for drawing; a million rows must not hold them.
+        self.rows[tile] = replace(change, boxes=(), scores=()) if boxes else change
+        self._bus.emit(change)
+
+    def _shown_of(self, seen: TileFindings) -> TileFindings:
+        wanted = seen.findings.filter(self._shown.min_score, self._shown.classes)
+        return replace(seen, findings=wanted)
 
 
 def _strongest(
