@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from hypothesis import settings
-from labs import lab, page  # noqa: F401 - fixtures
+from labs import jupyter, lab, page  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from tilevision.cluster import LocalCluster

@@ -58,6 +58,14 @@ def module(path: Path) -> str:
 
 MODULES = {module(path): path for path in FILES}
 PARTS = {part(path) for path in FILES}
+# What users give by name, and what a message about it may begin with.
+ARGUMENTS = {
+    argument.arg
+    for path in FILES
+    for node in nodes(path)
+    if isinstance(node, ast.arguments)
+    for argument in (*node.args, *node.kwonlyargs)
+}
 
 
 # What is imported ---------------------------------------------------------------------------

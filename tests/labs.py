@@ -14,7 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,16 @@ READY = """() => {
 
 @dataclass(frozen=True)
 class Lab:
-    """A JupyterLab server of this test's own."""
+    """A folder of a test's own in a Jupyter server, which is started once for all tests."""
 
     url: str
     token: str
     folder: Path
-    app: str = "jupyterlab"
+    app: str = "lab/tree"
 
     def page_of(self, notebook: str) -> str:
         """Address of a notebook in `folder`."""
-        place = "lab/tree" if self.app == "jupyterlab" else "notebooks"
-        return f"{self.url}/{place}/{notebook}?token={self.token}&reset"
+        return f"{self.url}/{self.app}/{self.folder.name}/{notebook}?token={self.token}&reset"
 
     def call(self, path: str, method: str = "GET") -> Any:
         """Answer of the server's own interface."""
@@ -72,8 +71,8 @@ def _unavailable(reason: str) -> None:
 
 
 @contextmanager
-def serving(base: Path, theme: str, app: str = "jupyterlab") -> Iterator[Lab]:
-    """A server with settings of its own under `base`, on a free port, in that theme."""
+def serving(base: Path) -> Iterator[Lab]:
+    """A server with settings of its own under `base`, on a free port."""
     places = {
         name: str(base / name.lower())
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
@@ -82,27 +81,23 @@ def serving(base: Path, theme: str, app: str = "jupyterlab") -> Iterator[Lab]:
     folder = base / "notebooks"
     for place in (*map(Path, places.values()), folder):
         place.mkdir()
-    settings = Path(places["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
     quiet = {"fetchNews": "false", "checkForUpdates": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    _settings(base, "notification", quiet)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder, app)
+    lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
     options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
                "--LabApp.expose_app_in_browser=True"]  # fmt: skip
     log = (base / "server.log").open("w")
     server = subprocess.Popen(
-        [sys.executable, "-m", app, *options], env=os.environ | places,
+        [sys.executable, "-m", "jupyterlab", *options], env=os.environ | places,
         stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
         _await_server(lab, server, Path(log.name))
         yield lab
-        lab.end_kernels()
     finally:
         server.terminate()
         try:
@@ -112,16 +107,34 @@ def serving(base: Path, theme: str, app: str = "jupyterlab") -> Iterator[Lab]:
         log.close()
 
 
-@pytest.fixture
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A JupyterLab in the theme that the test names; of ``"notebook"``, a Notebook 7."""
+def _settings(base: Path, name: str, values: dict[str, Any]) -> None:
+    """Write settings of JupyterLab, which are read when a page is opened."""
+    folder = base / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The Jupyter server of all tests; `lab` is a test's own folder in it."""
     if not shutil.which(CHROMIUM):
         _unavailable(f"no browser at {CHROMIUM}; install Chromium, or set CHROMIUM to its path")
-    app = "notebook" if request.param == "notebook" else "jupyterlab"
-    theme = "JupyterLab Light" if app == "notebook" else request.param
-    with serving(tmp_path_factory.mktemp("lab"), theme, app) as lab:
-        shutil.copy(QUICK_START, lab.folder)
-        yield lab
+    with serving(tmp_path_factory.mktemp("lab")) as server:
+        yield server
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, jupyter: Lab) -> Iterator[Lab]:
+    """A JupyterLab in the theme that the test names; of ``"notebook"``, a Notebook 7."""
+    notebook = request.param == "notebook"
+    theme = "JupyterLab Light" if notebook else request.param
+    _settings(jupyter.folder.parent, "themes", {"theme": theme})
+    folder = jupyter.folder / request.node.originalname
+    folder.mkdir()
+    shutil.copy(QUICK_START, folder)
+    lab = replace(jupyter, folder=folder, app="notebooks" if notebook else jupyter.app)
+    yield lab
+    lab.end_kernels()
 
 
 def _await_server(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:

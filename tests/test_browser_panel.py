@@ -201,7 +201,7 @@ def _check_past_runs(page: Any) -> None:
     _press(page, "Runs")
     listed = page.locator(".tilevision-past select")
     assert "complete" in listed.inner_text()
-    page.get_by_text("Cannot go on: all its tiles are done").wait_for()
+    page.get_by_text("Cannot be resumed: all its tiles are done").wait_for()
     _press(page, "Open")
     page.get_by_text("Opened from its journal").wait_for()
     _await_label(page, "complete: .*72 detections merged by seam")
