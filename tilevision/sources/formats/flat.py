@@ -1,4 +1,7 @@
-"""PNG, JPEG, WebP, BMP, GIF and the like: decoded once, by Pillow, into a staging file."""
+"""PNG, JPEG, WebP, AVIF, HEIC and the like: decoded once into a staging file.
+
+By Pillow, HEIC by pillow-heif; both turn upright what the file says is turned.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.formats.georeferencing import place_beside, with_place
-from tilevision.sources.formats.imageformat import ImageFormat
+from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.identity import file_options, known_fingerprint
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "FORMATS", "open_flat", "open_pillow", "picture_format"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+# Kinds of files in boxes (ISO/IEC 14496-12), by the brands that such a file names first.
+_BOXED = {
+    "AVIF": (b"avif", b"avis"),
+    "HEIF": (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
+}
+_AVIF_START = b"\0\0\0\x20ftypavif\0\0\0\0"
+_BOXED_GENERAL = (b"mif1", b"msf1", b"miaf")
 # Part of the staging file's name: another way of decoding must not find the old pixels.
 _DECODER = "flat1"
 
@@ -103,9 +113,12 @@ def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> Stag
 
 
 def picture_format(prefix: bytes) -> str:
-    """Return which of `FORMATS` a file that begins with these 16 bytes is, or nothing."""
+    """Return which of `FORMATS`, or AVIF or HEIF, a file is by its first bytes, or nothing."""
     from PIL import Image as Pillow
 
+    boxed = _boxed_format(prefix)
+    if boxed:
+        return boxed
     Pillow.init()
     padded = prefix[:16].ljust(16, b"\0")
     for name in FORMATS:
@@ -113,6 +126,42 @@ def picture_format(prefix: bytes) -> str:
         if accepts is not None and accepts(padded) is True:
             return name
     return ""
+
+
+def _boxed_format(prefix: bytes) -> str:
+    """Return "AVIF" or "HEIF" if a file that begins with this names their brands, or nothing."""
+    if prefix[4:8] != b"ftyp":
+        return ""
+    brands = [prefix[8:12], *(prefix[n : n + 4] for n in range(16, int.from_bytes(prefix[:4]), 4))]
+    for kind, own in _BOXED.items():
+        if brands[0] in own:
+            return kind
+    if brands[0] not in _BOXED_GENERAL:
+        return ""
+    return next((kind for kind, own in _BOXED.items() if set(brands) & set(own)), "")
+
+
+def _boxed_image(path: str, kind: str, file: BinaryIO) -> Image:
+    from PIL import Image as Pillow
+
+    if kind == "AVIF":
+        Pillow.init()
+        opener, accepts = Pillow.OPEN.get("AVIF", (None, None))
+        if opener is None or accepts is None or accepts(_AVIF_START) is not True:
+            raise SourceError(
+                f"{path} is an AVIF picture, which needs Pillow 11.3 or later with AVIF; Pillow "
+                "here has none: pip install -U pillow."
+            )
+        avif: Image = opener(file, path)
+        return avif
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError:
+        raise SourceError(
+            f"{path} is a HEIC picture, which needs pillow-heif: pip install 'tilevision[heif]'"
+        ) from None
+    heic: Image = HeifImageFile(file, path)
+    return heic
 
 
 @contextmanager
@@ -130,16 +179,21 @@ def _identified(path: str, file: BinaryIO) -> Image:
     # here the memory there is decides what can be decoded.
     from PIL import Image as Pillow
 
-    prefix = file.read(16)
+    prefix = file.read(PREFIX_BYTES)
     name = picture_format(prefix)
     if not name:
         raise SourceError(
-            f"{path} is not an image that tilevision reads (TIFF, SVS, {', '.join(FORMATS)})"
+            f"{path} is not an image that tilevision reads (TIFF, SVS, {', '.join(FORMATS)}, "
+            "AVIF, HEIC, JPEG XL)"
             f"{_looks_like(prefix)}"
         )
     file.seek(0)
     try:
+        if name in _BOXED:
+            return _boxed_image(path, name, file)
         image: Image = Pillow.OPEN[name][0](file, path)
+    except SourceError:
+        raise
     except Exception as error:
         raise damaged(path, error) from error
     return image
@@ -165,6 +219,7 @@ FORMAT = ImageFormat(
     suffixes=frozenset(
         {
             *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"),
+            *(".avif", ".heic", ".heif", ".hif"),
             *(".j2k", ".jp2", ".pbm", ".pgm", ".pnm", ".ppm"),
         }
     ),

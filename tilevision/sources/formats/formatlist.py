@@ -8,6 +8,7 @@ from __future__ import annotations
 from tilevision.sources.formats import (
     flat,
     georasters,
+    jpegxl,
     pdf,
     slides,
     tiff,
@@ -26,6 +27,7 @@ FORMATS: tuple[ImageFormat, ...] = (
     tiff.FORMAT,
     video.FORMAT,
     numpyfile.FORMAT,
+    jpegxl.FORMAT,
     georasters.FORMAT,
     flat.FORMAT,  # accepts any file, and says what is wrong with it
 )

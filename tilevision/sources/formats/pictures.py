@@ -25,7 +25,7 @@ from tilevision.sources.staging.pngrows import PngRows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PictureLayout", "damaged", "decode_picture", "to_rgb", "upright"]
+__all__ = ["PictureLayout", "damaged", "decode_picture", "over_white", "to_rgb", "upright"]
 
 _ORIENTATION_TAG = 0x0112
 _TURNED = 5  # EXIF orientations from here on swap width and height
@@ -230,7 +230,7 @@ def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> I
     _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
     for rows in decoder.rows(path, step):
         if layout.deep_colour and isinstance(decoder, PngRows):
-            yield _over_white(decoder.deep(rows))
+            yield over_white(decoder.deep(rows))
         else:
             yield _opaque(decoder.picture(rows), layout)
 
@@ -240,14 +240,17 @@ def _deep(path: str) -> Iterator[Pixels]:
 
     stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
     for start, stop in row_blocks(stored.shape[0], stored.nbytes * 4):
-        yield _over_white(stored[start:stop])
+        yield over_white(stored[start:stop])
 
 
-def _over_white(rows: NDArray[np.uint16]) -> Pixels:
-    if rows.shape[2] not in (2, 4):
-        return rows
-    alpha = rows[..., -1:] / 65535.0
-    return np.rint(rows[..., :-1] * alpha + 65535 * (1 - alpha)).astype(np.uint16)
+def over_white(pixels: Pixels) -> Pixels:
+    """Return grey or RGB of pixels whose last band is their opacity; others as they are."""
+    if pixels.shape[2] not in (2, 4):
+        return pixels
+    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
+    alpha = pixels[..., -1:] / white
+    shown = pixels[..., :-1] * alpha + white * (1 - alpha)
+    return (np.rint(shown) if pixels.dtype.kind == "u" else shown).astype(pixels.dtype)
 
 
 def _deep_bands(image: Image) -> int:
