@@ -150,6 +150,55 @@ def test_tokens_are_paid_for(server, spots, tmp_path):
     assert not analyze(spots, model, tmp_path / "ck").cost
 
 
+def test_tokens_that_nobody_counts_keep_the_budget(server, spots, tmp_path):
+    """They are charged at the most there can be, and the summary says so."""
+    message = {"role": "assistant", "content": '{"detections": []}'}
+    server.meets([Reply(body={"choices": [{"message": message}]}) for _ in range(7)])
+    model = spotter(server, price={"input": 1000.0, "output": 1000.0})
+    with pytest.warns(UserWarning, match="budget"):
+        result = analyze(spots, model, tmp_path / "ck", budget=5.0)
+    assert len(server.seen) < 3 and result.cost > 4
+    assert "at most" in result.summary and "did not count the tokens of 1 of them" in result.summary
+
+
+def _said(run):
+    return [event.message for event in run.events() if getattr(event, "message", "")]
+
+
+def test_what_a_server_does_not_take_is_said_once(server, spots, tmp_path):
+    """Each worker learns it for itself; the user is told once a run."""
+    refused = {"error": {"message": "temperature is not supported", "param": "temperature"}}
+    server.meets([Reply(400, body=refused)])
+    model = spotter(server, "0-1 xyxy")
+    given = {"grid": GRID, "workers": 1, "retry": RETRY, "checkpoint": tmp_path / "ck"}
+    run = tv.start(spots, model, **given)
+    assert run.result(60).complete
+    (line,) = [line for line in _said(run) if "temperature" in line]
+    assert line.endswith("temperature is not supported, so it is left out.")
+
+
+def test_a_long_wait_is_said_with_its_length(server, spots, tmp_path):
+    """A bar that stands still for an hour must not look like one that hangs."""
+    server.meets([Reply(429, {"Retry-After": "3600"})] * 6)
+    run = tv.start(spots, spotter(server), grid=GRID, workers=1, checkpoint=tmp_path / "ck")
+    deadline = time.monotonic() + 60
+    while not (lines := [line for line in _said(run) if "60 min" in line]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.cancel()
+    assert run.wait(30) and len(lines) == 1
+
+
+def test_the_runs_timeout_bounds_a_request(server, spots, tmp_path):
+    """A server that is silent is given up after the run's seconds, not its own 120."""
+    server.meets([Reply(seconds=60)] * 6)
+    given = {"timeout": 0.5, "retry": tv.Retry(attempts=1), "workers": 1}
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="within 0.5 s"):
+        result = analyze(spots, spotter(server), tmp_path / "ck", **given)
+    assert len(result.failed) == 6 and time.monotonic() - began < 50
+
+
 def test_the_other_stages_are_paid_for_by_the_token_too(server, spots, tmp_path):
     """A scene and a chat that moderates, and what was asked twice, twice."""
     price = {"input": 1.0, "output": 10.0}

@@ -65,6 +65,8 @@ class TileOutcome:
         Whether the failure hit a call with several tiles, so no single tile is to blame.
     usage : Usage
         What the model was made to do for it; a request's is shared among its tiles.
+    remarks : tuple of str
+        What the user should be shown about the model.
     """
 
     tile: Tile
@@ -76,6 +78,7 @@ class TileOutcome:
     infer_seconds: float = 0.0
     batched: bool = False
     usage: Usage = Usage(calls=1)  # noqa: RUF009 - frozen
+    remarks: tuple[str, ...] = ()
 
 
 def _nothing(_: str) -> None:
@@ -193,6 +196,7 @@ class _Task:
         self._pixels: dict[int, NDArray[Any]] = {}
         self._read_seconds: dict[int, float] = {}
         self._usage: dict[int, Usage] = {}
+        self._remarks: tuple[str, ...] = ()
         self._built: Any = None
 
     def read(self, rows: Sequence[int]) -> list[int]:
@@ -263,6 +267,7 @@ class _Task:
         """Turn a batch's answers into outcomes, tile by tile."""
         if isinstance(answers, Answers):
             self._used(rows, answers.usage)
+            self._remarks = answers.remarks
         _check(self._work.model, answers, len(rows))
         share = seconds / len(rows)
         for row, findings in zip(rows, answers, strict=True):
@@ -287,6 +292,7 @@ class _Task:
             read_seconds=self._read_seconds[row],
             infer_seconds=seconds,
             usage=self._usage[row],
+            remarks=self._remarks,
         )
 
     @contextmanager

@@ -100,6 +100,8 @@ class RunFacts:
         Of all calls made, failed ones included; None where no model has a price.
     costs : mapping of str to float
         The same for each model that has a price and was asked.
+    uncounted : int
+        Requests whose tokens the server did not count; `cost` has the most they can have cost.
     synthesis : str, optional
         Text of a synthesis model other than the built-in summary.
     seconds : float
@@ -123,6 +125,7 @@ class RunFacts:
     verdict: Any = None
     cost: float | None = None
     costs: Mapping[str, float] = field(default_factory=dict)
+    uncounted: int = 0
     synthesis: str | None = None
     seconds: float = 0.0
     region: Region | None = None

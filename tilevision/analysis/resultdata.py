@@ -207,6 +207,11 @@ class ResultData:
     def summary(self) -> str:
         """The description, how much of it was restored and from when, and what it cost."""
         cost = f"The calls cost {self.cost:.4g}." if self.cost else ""
+        if self.cost and self.facts.uncounted:
+            cost = (
+                f"The calls cost at most {self.cost:.4g}: the server did not count the tokens of "
+                f"{self.facts.uncounted:,} of them."
+            )
         notes = remarks(self.tile_findings)
         told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
         return " ".join(filter(None, told))

@@ -5,7 +5,7 @@ Named `modelspec` because `model` and `models` are public functions, and a packa
 cannot be both a function and a submodule.
 """
 
-from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap
+from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap, within
 from tilevision.modelspec.price import Answers, Price, Usage, count, counting
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
@@ -24,4 +24,5 @@ __all__ = [
     "processes",
     "runtime",
     "unwrap",
+    "within",
 ]

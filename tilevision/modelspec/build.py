@@ -13,7 +13,7 @@ from typing import Any
 from tilevision.errors import ModelError, Throttled, TransientError
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
-__all__ = ["attribute", "build", "on_device", "processes", "runtime", "unwrap"]
+__all__ = ["attribute", "build", "on_device", "processes", "runtime", "unwrap", "within"]
 
 KEPT = 8  # models a process keeps; the one used longest ago goes first
 
@@ -125,6 +125,18 @@ def on_device(spec: ModelSpec, device: str) -> ModelSpec:
             "leave device out (beside others, declare it of one: tv.model(…, device=…))."
         )
     return replace(spec, device=device)
+
+
+def within(spec: ModelSpec, seconds: float | None) -> ModelSpec:
+    """Return the spec of a hosted model that gives up a request after `seconds`, or sooner.
+
+    A worker that waits for a server cannot be restarted without losing hundreds of requests, so
+    the limit is one of the request itself. It is part of no identity.
+    """
+    own = spec.params.get("timeout")
+    if seconds is None or not spec.hosted or not isinstance(own, (int, float)) or own <= seconds:
+        return spec
+    return replace(spec, params={**spec.params, "timeout": seconds})
 
 
 def _adapter(spec: ModelSpec, name: str) -> Any:

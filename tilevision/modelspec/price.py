@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import astuple, dataclass
@@ -102,11 +102,16 @@ class Answers(list[Findings]):
         One for each tile.
     usage : Usage
         Of all of them together.
+    remarks : sequence of str
+        What the user should be shown about the model, one sentence each; each is shown once.
     """
 
-    def __init__(self, findings: Iterable[Findings], usage: Usage) -> None:
+    def __init__(
+        self, findings: Iterable[Findings], usage: Usage, remarks: Sequence[str] = ()
+    ) -> None:
         super().__init__(findings)
         self.usage = usage
+        self.remarks = tuple(remarks)
 
 
 _counted: ContextVar[list[Usage] | None] = ContextVar("tilevision_usage", default=None)

@@ -142,6 +142,7 @@ class Conductor:
             verdict=self._verdict,
             cost=self._spending.total if self._plan.stages.priced else None,
             costs=self._spending.costs,
+            uncounted=self._spending.uncounted,
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )

@@ -21,7 +21,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.schedule.limits import HOSTED_CAP
 from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["Estimate", "Meter", "Pace", "Part", "add_up", "earlier_paces", "slots"]
+__all__ = ["Estimate", "Meter", "Pace", "Part", "add_up", "duration", "earlier_paces", "slots"]
 
 JOURNALS = 10  # of the latest runs
 TILES = 500  # of each: enough for a median, and read in no time
@@ -50,7 +50,7 @@ class Estimate:
     basis: str
 
     def __str__(self) -> str:
-        time = "time not known" if self.seconds is None else f"about {_duration(self.seconds)}"
+        time = "time not known" if self.seconds is None else f"about {duration(self.seconds)}"
         cost = "" if self.cost is None else f", cost about {self.cost:.3g}"
         return f"{time}{cost} ({self.basis})" if self.tiles else "nothing left to run"
 
@@ -240,7 +240,8 @@ def _price(spec: ModelSpec, pace: Pace | None, basis: list[str]) -> float | None
     return calls
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds in the unit that people would use."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{max(seconds, 0.1):.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

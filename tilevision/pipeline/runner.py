@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from tilevision.checkpoint import check_records
@@ -21,19 +21,22 @@ from tilevision.errors import (
 from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.modelspec import ModelSpec, processes
+from tilevision.modelspec import ModelSpec, processes, within
 from tilevision.pipeline.control import Control
+from tilevision.pipeline.estimate import duration
 from tilevision.pipeline.planning import Pass, Plan, Store
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.spending import Budgeted
 from tilevision.pipeline.tally import Tally
 from tilevision.schedule import Policy, Quota, Scheduler
 from tilevision.schedule.messages import Announce, End, Happening, Paused, RetryFailed
+from tilevision.schedule.policy import asked_for
 from tilevision.status import RunStatus, TileStatus
 
 __all__ = ["Runner", "commit"]
 
 COMMIT_AGAIN_SECONDS = 1.0
+LONG_WAIT_SECONDS = 10.0  # a wait that people would take for a run that hangs
 
 
 @dataclass(slots=True, eq=False)
@@ -208,7 +211,7 @@ class Runner:
             first.append(Paused())
         leg.end = run_tiles(
             cluster.found(),
-            Work(self._reference, one.options, one.model),
+            Work(self._reference, one.options, within(one.model, self._settings.timeout)),
             self._within_budget(leg.scheduler, one),
             _PassSink(one, tally, control, checkpoint),
             run_id=self._run_id,
@@ -269,7 +272,7 @@ class Runner:
         return limit is not None and failed >= limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _PassSink:
     """Takes what `run_tiles` reports about a pass to the tally, the checkpoint and the user."""
 
@@ -277,18 +280,33 @@ class _PassSink:
     tally: Tally
     control: Control
     checkpoint: Store
+    remarks: set[str] = field(default_factory=set)
+    asked_until: float = 0.0
 
     def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Store what arrived."""
         return commit(outcomes, self.one.keys, self.checkpoint, self.control)
 
     def announce(self, change: Announce) -> None:
-        """Enter a tile's new status."""
+        """Enter a tile's new status; say how long a backend asks to wait, where that is long."""
         self.tally.announce(self.one, change)
+        wait = 0.0 if change.failure is None else asked_for(change.failure)
+        until = time.monotonic() + wait
+        # Once, not for each of the tiles that meet the same answer.
+        if wait >= LONG_WAIT_SECONDS and until > self.asked_until + LONG_WAIT_SECONDS:
+            self.asked_until = until
+            self.control.waiting(
+                f"The backend of {self.one.label} asks to wait {duration(wait)} before the next "
+                "request; run.cancel() ends the run, and what is done is kept."
+            )
 
     def back(self, outcome: TileOutcome) -> None:
-        """Charge what an attempt used."""
+        """Charge what an attempt used, and show what its model has to say."""
         self.tally.back(self.one, outcome)
+        for line in outcome.remarks:
+            if line not in self.remarks:
+                self.remarks.add(line)
+                self.control.stage("model", time.perf_counter(), line)
 
     def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Enter what a committed tile saw."""

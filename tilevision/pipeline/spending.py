@@ -47,6 +47,11 @@ class Spending:
         """Cost of all attempts."""
         return sum(self._costs.values())
 
+    @property
+    def uncounted(self) -> int:
+        """Requests to models with a price whose tokens nobody counted: they cost at most that."""
+        return sum(self._used[label][1].uncounted for label in self._costs)
+
     def of(self, tile: Tile) -> float | None:
         """Return what a tile has cost so far; None where it was never charged."""
         return self._tiles.get(tile)

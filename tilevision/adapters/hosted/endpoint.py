@@ -29,7 +29,7 @@ from tilevision.adapters.hosted.parameters import OPENAI_URL, Parameters
 from tilevision.errors import ModelError, PermanentError, TilevisionError
 from tilevision.modelspec import Usage, count
 
-__all__ = ["Reply", "chat", "check_library", "moderate"]
+__all__ = ["Reply", "chat", "check_library", "moderate", "remarks"]
 
 # No model reads more: a token has at least one character, and the smallest patch of a picture
 # that is one token is 14 by 14 pixels.
@@ -84,6 +84,12 @@ def chat(
         body["response_format"] = _form(parameters.response_format, schema)
     answer = _send(parameters, "/chat/completions", {**body, **parameters.extra})
     return _reply(answer, parameters, messages)
+
+
+def remarks(parameters: Parameters) -> list[str]:
+    """Return what was learnt of the server, a sentence each."""
+    changes = dialect_of(parameters).changes
+    return [f"{parameters.host}, model {parameters.model}: {change}." for change in changes]
 
 
 def moderate(parameters: Parameters, url: str) -> dict[str, Any]:

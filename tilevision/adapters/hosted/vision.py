@@ -53,7 +53,7 @@ class HostedVision:
             found, used = self._tile(picture)
             findings.append(found)
             usage += used
-        return Answers(findings, usage)
+        return Answers(findings, usage, endpoint.remarks(self._parameters))
 
     def moderation(self, thumbnail: NDArray[Any]) -> dict[str, Any]:
         """Return True if an image may be analysed: ``allowed``, ``reason``, ``scores``.
