@@ -13,7 +13,7 @@ from tiny_onnx import FLOAT, saying, write
 
 import tilevision as tv
 from tilevision.adapters.onnx.graph import maker_of, mixes_pictures, nodes_of
-from tilevision.adapters.onnx.preparation import resized
+from tilevision.adapters.resizing import resized
 from tilevision.catalogue import model
 from tilevision.modelspec import build
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["outline", "ring", "rounded_with_areas", "with_areas"]
+__all__ = ["outline", "ring", "rounded_with_areas", "traced", "with_areas"]
 
 
 _CUT = 0.5  # pixels² that a ring through the middles of pixels' edges lacks, whatever its shape
@@ -42,6 +42,39 @@ def ring(mask: NDArray[np.bool_], offset: tuple[float, float] = (0.0, 0.0)) -> N
     It goes through the middles of pixels' edges, which leaves it half a pixel² smaller.
     """
     return np.asarray(_rings(mask)[0] + np.asarray(offset))
+
+
+def traced(
+    field: NDArray[Any],
+    box: NDArray[np.float64],
+    tile: tuple[int, int],
+    scale: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    level: float,
+) -> Any:
+    """Return the outline of where `field` passes `level` within a box, at pixels of the tile.
+
+    Parameters
+    ----------
+    field : array (h, w)
+        Of probabilities or logits; field = tile × scale + offset, in x and y.
+    box : array (4,)
+        In pixels of the tile.
+    tile : tuple of int
+        Width and height.
+    scale, offset : array (2,)
+    level : float
+    """
+    low = np.clip(np.floor(box[:2]), 0, tile).astype(int)
+    high = np.clip(np.ceil(box[2:]), 0, tile).astype(int)
+    if (high <= low).any():
+        return None
+    axes = [
+        (np.arange(low[axis], high[axis]) + 0.5) * scale[axis] + offset[axis] - 0.5
+        for axis in (0, 1)
+    ]
+    inside = _between(_between(field, axes[1], 0), axes[0], 1) > level
+    return outline(inside, (float(low[0]), float(low[1])))
 
 
 def with_areas(
@@ -147,3 +180,12 @@ def _signed_area(ring: NDArray[Any]) -> float:
 
 def _cross(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+
+
+def _between(field: NDArray[Any], at: NDArray[np.float64], axis: int) -> NDArray[Any]:
+    """Interpolate linearly along one axis, at fractional positions."""
+    at = np.clip(at, 0, field.shape[axis] - 1)
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, field.shape[axis] - 1)
+    share = (at - below).reshape((-1, 1) if axis == 0 else (1, -1))
+    return np.asarray(field.take(below, axis) * (1 - share) + field.take(above, axis) * share)

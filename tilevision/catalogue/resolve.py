@@ -12,7 +12,7 @@ from tilevision.adapters import ADAPTERS
 from tilevision.catalogue.registry import models, named
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
-from tilevision.modelspec import HostedModel, Model, ModelSpec, Stage
+from tilevision.modelspec import HostedModel, Model, ModelSpec, Stage, on_device
 from tilevision.modelspec.declarations import DECLARABLE, split
 
 __all__ = ["model", "resolve"]
@@ -99,6 +99,12 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
     """
     if fingerprint is not None and (not isinstance(fingerprint, str) or not fingerprint):
         raise ModelError(f"fingerprint is {fingerprint!r:.80}; give a text such as 'v1'.")
+    spec = _spec_of(f, fingerprint, declarations)
+    # What was declared holds, or is refused, as where a run asks for a device.
+    return on_device(spec, spec.device)
+
+
+def _spec_of(f: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
     if isinstance(f, ModelSpec):
         return _redeclared(f, fingerprint, declarations)
     if isinstance(f, (str, PathLike)):

@@ -118,7 +118,7 @@ def on_device(spec: ModelSpec, device: str) -> ModelSpec:
     """
     if device == "auto":
         return spec
-    if device != "cpu" and _adapter(spec, "runtime") is None:
+    if device != "cpu" and (spec.hosted or _adapter(spec, "runtime") is None):
         adapter = spec.factory.partition(":")[0]
         raise ModelError(
             f"Device is {device!r}, but model {spec.name} ({adapter}) has no choice of device; "

@@ -11,6 +11,7 @@ from typing import Any
 from tilevision.adapters import ADAPTERS, adapter_of
 from tilevision.adapters.classnames import class_names
 from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
+from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED
 from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_value, version
@@ -91,13 +92,19 @@ def declare_object(value: Any, fingerprint: str | None, given: Mapping[str, Any]
     if kind == "sahi":
         spec: ModelSpec = adapter.declare(value, name, fingerprint, wanted)
         return spec
-    wanted = {**adapter.stated_by(value), **wanted}
+    stated = adapter.stated_by(value)
+    limit = stated.pop(LIMIT, None)
     path = keep(name, lambda folder: adapter.save(value, folder))
-    return _declared(kind, name, path, fingerprint, wanted)
+    return _declared(kind, name, path, fingerprint, {**stated, **wanted}, limit)
 
 
 def _declared(
-    kind: str, name: str, path: Path, fingerprint: str | None, given: Mapping[str, Any]
+    kind: str,
+    name: str,
+    path: Path,
+    fingerprint: str | None,
+    given: Mapping[str, Any],
+    limit: int | None = None,
 ) -> ModelSpec:
     adapter = _adapter(kind)
     declared, asked = split(name, given)
@@ -112,14 +119,21 @@ def _declared(
     _check_share(name, "score_floor", params["score_floor"])
     _check_pictures(name, declared, adapter.ANY_BANDS)
     found = adapter.examine(name, kind, path, params)
+    uncounted, further = found.pop(UNCOUNTED, False), found.pop(REVISION, None)
+    limit = found.pop(LIMIT, None) or limit
     fields = {"batch_size": BATCH, "max_detections": MOST, "min_score": MIN_SCORE, **found}
     fields.update(declared)
+    most = fields["max_detections"]
+    if limit is not None and most is not None and "max_detections" not in declared:
+        fields["max_detections"] = min(most, limit)
     params |= {"framework": kind, "path": str(path), "content": content_of(path)}
     counted = sorted((key, value) for key, value in params.items() if key != "path")
     size = list(fields["input_size"]) if fields.get("input_size") else None
+    size = None if uncounted and "input_size" not in declared else size
     identity = (
-        *(adapter.VERSION, counted, fingerprint, size, fields["max_detections"]),
+        *(adapter.VERSION, counted, fingerprint, size, most),
         *(fields.get("nms"), version(adapter.LIBRARY)),
+        *(() if further is None else (further,)),
     )
     return ModelSpec(
         name=name,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.tiles import in_tile, picture
+from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
 from tilevision.adapters.modelfiles import check_unchanged, content_of
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
@@ -26,6 +26,7 @@ __all__ = ["SahiDetector", "declare", "load", "processes", "runtime"]
 
 VERSION = 1
 LIBRARY = "sahi"
+_ULTRALYTICS = {"UltralyticsDetectionModel", "Yolov8DetectionModel", "YOLOE11DetectionModel"}
 _PATHS = ("model_path", "config_path")
 _SKIPPED = {"self", "args", "kwargs", "model", "device", "load_at_init", *_PATHS}
 
@@ -55,7 +56,7 @@ class SahiDetector:
         shape = list(shown.shape[:2])
         self._model.convert_original_predictions(shift_amount=[[0, 0]], full_shape=[shape])
         found = self._model.object_prediction_list
-        polygons = [_polygon(one) for one in found]
+        polygons = [_polygon(one, tile) for one in found]
         return in_tile(
             tile,
             [one.bbox.to_xyxy() for one in found],
@@ -107,6 +108,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
     identity = (
         *(VERSION, home, own, sorted(counted.items()), sorted(content.items()), fingerprint),
         *(version("sahi"), declared.get("nms"), declared.get("max_detections")),
+        *(("masks by pixels",) if _has_masks(value) else ()),
     )
     return ModelSpec(
         name=name,
@@ -114,7 +116,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
         fingerprint=fingerprint_value(identity),
         params={"arguments": arguments, "content": content},
         payload=pack(type(value), name),
-        **declared,
+        **({"max_detections": limit} if (limit := _limit(value)) else {}) | declared,
     )
 
 
@@ -160,8 +162,21 @@ def _arguments(value: Any) -> dict[str, Any]:
     return {name: item for name, item in kept.items() if isinstance(item, plain)}
 
 
-def _polygon(found: Any) -> Any:
+def _polygon(found: Any, tile: NDArray[Any]) -> Any:
+    """Return the outline of a mask, holes cut out: SAHI's own rings do not say which are holes."""
     if found.mask is None:
         return None
-    rings = [np.reshape(part, (-1, 2)) for part in found.mask.segmentation if len(part) >= 6]
-    return [[ring] for ring in rings] or None
+    return traced(np.asarray(found.mask.bool_mask, dtype=bool), tile)[1]
+
+
+def _limit(value: Any) -> int | None:
+    """Return how many objects the library behind a model gives at most, by its default."""
+    bases = {base.__name__ for base in type(value).__mro__}
+    return 300 if bases & _ULTRALYTICS else None  # max_det of its predict()
+
+
+def _has_masks(value: Any) -> bool:
+    try:
+        return bool(value.has_mask)
+    except Exception:  # noqa: BLE001 - a model that is not loaded yet cannot say
+        return False

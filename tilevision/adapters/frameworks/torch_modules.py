@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
-from tilevision.adapters.frameworks.tiles import in_tile, padded, traced
+from tilevision.adapters.frameworks.tiles import LIMIT, UNCOUNTED, in_tile, padded, traced
 from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.outlines import traced as field_traced
+from tilevision.adapters.resizing import resized
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
@@ -31,6 +33,9 @@ VERSION = 1
 LIBRARY = "torch"
 ANY_BANDS = True
 PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
+# Least and most height and width of pictures.
+Sizes = tuple[tuple[int, int], tuple[int, int]]
+LARGEST = 4096  # pixels a side; what a file allows beyond is no size that it was made for
 _CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")}
 
 
@@ -42,14 +47,14 @@ class TorchDetector:
     call : callable
         Takes one picture ``(c, h, w)``, returns what the network does.
     spec : ModelSpec
-    fixed : tuple of int, optional
-        Height and width of the only pictures it takes.
+    sizes : tuple of tuple of int, optional
+        Least and most height and width of the pictures it takes.
     """
 
-    def __init__(self, call: Any, spec: ModelSpec, fixed: tuple[int, int] | None = None) -> None:
+    def __init__(self, call: Any, spec: ModelSpec, sizes: Sizes | None = None) -> None:
         self._call = call
         self._spec = spec
-        self._fixed = fixed
+        self._sizes = sizes
         self._device = torch_device(spec.device)
         self._lock = threading.Lock()
 
@@ -81,19 +86,14 @@ class TorchDetector:
 
     def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return the tile at a size that the network takes, and by how much it was shrunk."""
-        if self._fixed is None:
+        if self._sizes is None:
             return padded(tile), 1.0
-        height, width = self._fixed
+        least, (height, width) = self._sizes
         ratio = min(1.0, height / tile.shape[0], width / tile.shape[1])
         if ratio < 1:
-            from skimage.transform import resize
-
-            shape = [
-                max(1, min(m, round(s * ratio)))
-                for s, m in zip(tile.shape, self._fixed, strict=False)
-            ]
-            tile = resize(tile, shape, preserve_range=True, anti_aliasing=True).astype(tile.dtype)
-        return padded(tile, self._fixed), ratio
+            high, wide = (max(1, round(side * ratio)) for side in tile.shape[:2])
+            tile = resized(tile, (min(width, wide), min(height, high)))
+        return padded(tile, least), ratio
 
     def _scaled(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         if self._spec.params["channels"] == "bgr":
@@ -111,9 +111,16 @@ class TorchDetector:
         params = self._spec.params
         keep = np.flatnonzero(~(scores < params["score_floor"]))
         polygons = None
-        if "masks" in columns and ratio == 1:
+        if "masks" in columns:
             masks = columns["masks"].reshape(len(boxes), *columns["masks"].shape[-2:])
-            polygons = [traced(masks[row] > 0.5, tile)[1] for row in keep]
+            size, scale = (tile.shape[1], tile.shape[0]), np.full(2, ratio)
+            whole = np.array([0.0, 0.0, *size])
+            polygons = [
+                traced(masks[row] > 0.5, tile)[1]
+                if ratio == 1
+                else field_traced(masks[row], whole, size, scale, np.zeros(2), 0.5)
+                for row in keep
+            ]
         return in_tile(
             tile,
             boxes[keep],
@@ -125,9 +132,11 @@ class TorchDetector:
         )
 
 
-def stated_by(value: Any) -> dict[str, Any]:  # noqa: ARG001 - a network says nothing of itself
-    """Return what an object says of itself."""
-    return {}
+def stated_by(value: Any) -> dict[str, Any]:
+    """Return what an object says of itself: how many objects torchvision's detectors keep."""
+    head = getattr(value, "roi_heads", value)
+    most = getattr(head, "detections_per_img", None)
+    return {LIMIT: most} if isinstance(most, int) else {}
 
 
 def save(value: Any, folder: Path) -> Path:
@@ -170,8 +179,13 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             raise ModelError(
                 f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
             )
-    fixed = _fixed_size(_opened(kind, path, name)) if kind == "export" else None
-    return {} if fixed is None else {"input_size": (fixed[1], fixed[0])}
+    sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
+    if sizes is None:
+        return {}
+    least, most = sizes
+    return {"input_size": (most[1], most[0]), "shrinks": "rounded, with masks"} | (
+        {} if least == most else {UNCOUNTED: True}
+    )
 
 
 def load(spec: ModelSpec) -> TorchDetector:
@@ -189,7 +203,7 @@ def load(spec: ModelSpec) -> TorchDetector:
     if params["framework"] == "export":
         example = opened.example_inputs[0][0] if opened.example_inputs else None
         network = opened.module().to(device)
-        return TorchDetector(_called(network, _form(example)), spec, _fixed_size(opened))
+        return TorchDetector(_called(network, _form(example)), spec, _sizes(opened))
     network = opened.to(device).eval()
     if params["framework"] == "torch":
         return TorchDetector(_called(network, "list"), spec)
@@ -236,12 +250,30 @@ def _form(example: Any) -> str:
     return "picture" if example is not None and example.ndim == 3 else "batch"
 
 
-def _fixed_size(program: Any) -> tuple[int, int] | None:
-    """Return height and width of the only pictures that an exported program takes."""
+def _sizes(program: Any) -> Sizes | None:
+    """Return the least and the most height and width of the pictures that a program takes.
+
+    None where it takes any: both sides are free, as far as its file says.
+    """
     inputs = set(program.graph_signature.user_inputs)
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
-    sides = [side for side in shapes[0][-2:] if isinstance(side, int)] if shapes else []
-    return (sides[0], sides[1]) if len(sides) == 2 else None
+    if not shapes or len(shapes[0]) < 2:
+        return None
+    height, width = (_range(side, program) for side in shapes[0][-2:])
+    if max(height[1], width[1]) > LARGEST:
+        return None
+    return (height[0], width[0]), (height[1], width[1])
+
+
+def _range(side: Any, program: Any) -> tuple[int, int]:
+    """Return the least and the most of a side: a number, or a symbol that the file bounds."""
+    if isinstance(side, int):
+        return side, side
+    known = program.range_constraints.get(side.node.expr)
+    try:
+        return max(1, int(known.lower)), int(known.upper)
+    except (AttributeError, OverflowError, TypeError, ValueError):  # unbounded, or worked out
+        return 1, LARGEST + 1
 
 
 def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
-from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, in_tile, picture, traced
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -38,6 +38,8 @@ _ENDINGS = {
     "ForUniversalSegmentation": "image-segmentation",
     "DetrForSegmentation": "image-segmentation",
 }
+# Networks of which the best pairs of query and class are kept, by default so many.
+_TOP_ONLY, _TOP = ("deformable_detr", "conditional_detr", "deta"), 100
 _ZERO_SHOT = ("OwlViT", "Owlv2", "GroundingDino", "MMGroundingDino", "OmDet")
 
 
@@ -173,7 +175,10 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
         )
     if params["task"] == "image-classification":
         return {"max_detections": None, "input_size": _size(path)}
-    return {"input_size": _size(path)}
+    found: dict[str, Any] = {"input_size": _size(path), LIMIT: _limit(config)}
+    if "object-detection" in params["task"]:
+        found[REVISION] = "boxes in fractions of pixels"
+    return found
 
 
 def runtime(spec: ModelSpec) -> str:
@@ -204,7 +209,14 @@ def load(spec: ModelSpec) -> TransformersDetector:
             "processor together with pipeline.save_pretrained."
         ) from error
     _check_instances(made, spec)
+    if hasattr(made, "_get_bounding_box"):
+        made._get_bounding_box = _exact  # noqa: SLF001 - its own cuts boxes to whole pixels
     return TransformersDetector(made, spec)
+
+
+def _exact(box: Any) -> dict[str, float]:
+    """Return a box as pipelines give them, in fractions of pixels as the network gives it."""
+    return dict(zip(("xmin", "ymin", "xmax", "ymax"), box.tolist(), strict=True))
 
 
 def _check_instances(pipeline: Any, spec: ModelSpec) -> None:
@@ -219,6 +231,14 @@ def _task_of(architecture: str) -> str | None:
     if architecture.startswith(_ZERO_SHOT):
         return "zero-shot-object-detection"
     return next((task for end, task in _ENDINGS.items() if architecture.endswith(end)), None)
+
+
+def _limit(config: Mapping[str, Any]) -> int | None:
+    """Return how many objects a picture can have: one for each query, or what is kept of them."""
+    places = config.get("num_queries") or config.get("num_detection_tokens")
+    if not isinstance(places, int):
+        return None
+    return min(places, _TOP) if config.get("model_type") in _TOP_ONLY else places
 
 
 def _size(path: Path) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ from tilevision.adapters.classnames import class_name
 from tilevision.adapters.compaction import suppress
 from tilevision.adapters.onnx.families import Candidates
 from tilevision.adapters.onnx.preparation import Placement
-from tilevision.adapters.outlines import outline
+from tilevision.adapters.outlines import traced
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
@@ -170,7 +170,7 @@ def _from_boxes(
     for mask, box in zip(masks, boxes, strict=True):
         extent = np.maximum(box[2:] - box[:2], 1e-9)
         ratio = np.array(mask.shape[::-1]) / extent
-        found.append(_sampled(mask, box, place.tile, ratio, -box[:2] * ratio, level))
+        found.append(traced(mask, box, place.tile, ratio, -box[:2] * ratio, level))
     return found
 
 
@@ -178,34 +178,4 @@ def _traced(field: NDArray[Any], box: NDArray[np.float64], place: Placement, lev
     """Outline where `field`, laid over the input, passes `level`, at pixels of the tile."""
     ratio = np.array(field.shape[::-1]) / np.array(place.input)
     scale, offset = np.array(place.scale) * ratio, np.array(place.offset) * ratio
-    return _sampled(field, box, place.tile, scale, offset, level)
-
-
-def _sampled(
-    field: NDArray[Any],
-    box: NDArray[np.float64],
-    tile: tuple[int, int],
-    scale: NDArray[np.float64],
-    offset: NDArray[np.float64],
-    level: float,
-) -> Any:
-    """Outline `field` within a box of the tile; field = tile × scale + offset, in x and y."""
-    low = np.clip(np.floor(box[:2]), 0, tile).astype(int)
-    high = np.clip(np.ceil(box[2:]), 0, tile).astype(int)
-    if (high <= low).any():
-        return None
-    axes = [
-        (np.arange(low[axis], high[axis]) + 0.5) * scale[axis] + offset[axis] - 0.5
-        for axis in (0, 1)
-    ]
-    inside = _between(_between(field, axes[1], 0), axes[0], 1) > level
-    return outline(inside, (float(low[0]), float(low[1])))
-
-
-def _between(field: NDArray[Any], at: NDArray[np.float64], axis: int) -> NDArray[Any]:
-    """Interpolate linearly along one axis, at fractional positions."""
-    at = np.clip(at, 0, field.shape[axis] - 1)
-    below = np.floor(at).astype(int)
-    above = np.minimum(below + 1, field.shape[axis] - 1)
-    share = (at - below).reshape((-1, 1) if axis == 0 else (1, -1))
-    return np.asarray(field.take(below, axis) * (1 - share) + field.take(above, axis) * share)
+    return traced(field, box, place.tile, scale, offset, level)

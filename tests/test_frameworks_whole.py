@@ -1,0 +1,179 @@
+"""Models of PyTorch, transformers and SAHI: nothing cut off, limits known, devices kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from framework_models import needs
+
+from tilevision.catalogue import model
+from tilevision.errors import ModelError
+from tilevision.modelspec import build
+
+
+@pytest.fixture(autouse=True)
+def saved_here(tmp_path, monkeypatch):
+    """Objects are saved under the test's own folder."""
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+def exported(path: Path, network, example, **more) -> str:
+    """Save a network as torch.export writes it."""
+    (torch,) = needs("torch")
+    torch.export.save(torch.export.export(network.eval(), (example,), **more), str(path))
+    return str(path)
+
+
+def area(parts):
+    return sum(shapely.Polygon(part[0], part[1:]).area for part in parts)
+
+
+def test_masks_of_shrunk_tiles_are_scaled_back(tmp_path):
+    """A .pt2 of 160 px gives the same square on tiles of 160 and of 320 px, outline and all."""
+    (torch,) = needs("torch")
+
+    class Square(torch.nn.Module):
+        def forward(self, x):
+            zero = x.mean() * 0
+            mask = torch.zeros(1, 1, 160, 160)
+            mask[:, :, 20:60, 20:60] = 1
+            boxes = torch.tensor([[20.0, 20.0, 60.0, 60.0]]) + zero
+            found = {"boxes": boxes, "scores": torch.tensor([0.9]) + zero}
+            return found | {"labels": torch.tensor([1]), "masks": mask + zero}
+
+    path = exported(tmp_path / "m.pt2", Square(), torch.zeros(1, 3, 160, 160))
+    spec = model(path)
+    detector = build(spec)
+    for times in (1, 2):
+        tile = np.zeros((160 * times, 160 * times, 3), np.uint8)
+        found = detector.predict([tile])[0]
+        assert found.boxes[0].tolist() == [20 * times, 20 * times, 60 * times, 60 * times]
+        assert area(found.polygons[0]) == pytest.approx((40 * times) ** 2, rel=0.03)
+    assert spec.fingerprint_for((160, 160)) == spec.fingerprint != spec.fingerprint_for((320, 320))
+
+
+def test_a_shrunk_tile_keeps_its_mean(tmp_path):
+    """Resizing rounds: the mean brightness that the network sees is the tile's."""
+    (torch,) = needs("torch")
+
+    class Mean(torch.nn.Module):
+        def forward(self, x):
+            mean = x.mean()
+            boxes = torch.tensor([[10.0, 10.0, 60.0, 60.0]]) + mean * 0
+            return {"boxes": boxes, "scores": mean[None], "labels": torch.tensor([1])}
+
+    detector = build(model(exported(tmp_path / "m.pt2", Mean(), torch.zeros(1, 3, 80, 80))))
+    pixels = np.random.default_rng(0).integers(60, 200, (320, 320, 3)).astype(np.uint8)
+    seen = detector.predict([pixels])[0].scores[0] * 255
+    assert seen == pytest.approx(pixels.mean(), abs=0.15)
+
+
+def test_a_range_of_sizes_is_kept_to(tmp_path):
+    """A .pt2 that takes 64 to 320 px plans tiles of 320; larger and smaller ones are fitted.
+
+    torch.export writes the range with the file (Dim(min=…, max=…)).
+    """
+    (torch,) = needs("torch")
+
+    class Frame(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            y = self.layer(x).amax(dim=(2, 3)) * 0
+            high, wide = x.shape[-2], x.shape[-1]
+            sides = (y[0, 0] + 2, y[0, 1] + 2, y[0, 2] + wide - 2, y[0, 3] + high - 2)
+            return torch.stack(sides)[None], torch.sigmoid(y[0, :1] + 2), torch.zeros(1).long()
+
+    dim = torch.export.Dim
+    sides = {"x": {2: dim("h", min=64, max=320), 3: dim("w", min=64, max=320)}}
+    example = torch.zeros(1, 3, 128, 128)
+    spec = model(exported(tmp_path / "m.pt2", Frame(), example, dynamic_shapes=sides))
+    assert spec.input_size == (320, 320)
+    detector = build(spec)
+    for side, right in ((320, 318), (500, 496.9), (40, 40)):
+        found = detector.predict([np.zeros((side, side, 3), np.uint8)])[0]
+        assert found.boxes[0, 2] == pytest.approx(right, abs=0.1)
+
+
+def test_boxes_of_transformers_keep_their_fractions(tmp_path):
+    """The pipeline cuts boxes to whole pixels; they arrive as the image processor gives them.
+
+    Oracle: post_process_object_detection of the same processor.
+    """
+    torch, transformers = needs("torch", "transformers")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small |= {"intermediate_size": 16, "image_size": [64, 64], "patch_size": 16}
+    config = transformers.YolosConfig(num_detection_tokens=3, num_labels=2, **small)
+    network = transformers.YolosForObjectDetection(config).eval()
+    with torch.no_grad():
+        wanted = torch.tensor([0.2055, 0.3065, 0.199, 0.205])
+        for layer, bias in (
+            (network.bbox_predictor.layers[-1], torch.log(wanted / (1 - wanted))),
+            (network.class_labels_classifier.layers[-1], torch.tensor([5.0, 0.0, 0.0])),
+        ):
+            layer.weight.zero_()
+            layer.bias.copy_(bias)
+    network.save_pretrained(tmp_path / "yolos")
+    size = {"height": 64, "width": 64}
+    processor = transformers.YolosImageProcessor(size=size)
+    processor.save_pretrained(tmp_path / "yolos")
+    spec = model(str(tmp_path / "yolos"), task="object-detection")
+    found = build(spec).predict([np.full((100, 100, 3), 90, np.uint8)])[0]
+    with torch.no_grad():
+        out = network(torch.zeros(1, 3, 64, 64))
+    right = processor.post_process_object_detection(out, 0.05, target_sizes=[(100, 100)])[0]
+    assert found.boxes[0] == pytest.approx(right["boxes"][0].tolist(), abs=1e-3)
+    assert found.boxes[0, 0] % 1 > 0.05
+    assert spec.max_detections == 3  # one for each of its detection tokens
+
+
+def test_a_hole_in_a_mask_of_sahi_is_cut_out(tmp_path):
+    """SAHI lists the rings of a mask without a word which are holes; the mask itself tells."""
+    needs("torch", "sahi")
+    from sahi.prediction import ObjectPrediction
+    from sahi.utils.cv import get_coco_segmentation_from_bool_mask
+
+    from tilevision.adapters.frameworks.sahi_models import _polygon
+
+    mask = np.zeros((100, 100), bool)
+    mask[20:60, 20:60] = True
+    mask[30:50, 30:50] = False
+    found = ObjectPrediction(
+        segmentation=get_coco_segmentation_from_bool_mask(mask),
+        category_id=0,
+        category_name="ring",
+        score=0.9,
+        full_shape=[100, 100],
+        shift_amount=[0, 0],
+    )
+    parts = _polygon(found, np.zeros((100, 100, 3)))
+    assert [len(part) for part in parts] == [2]
+    assert area(parts) == pytest.approx(1200, rel=0.03)
+
+
+def test_what_torchvision_keeps_of_a_picture_is_the_limit():
+    """detections_per_img is a network's own limit, and no part of its identity."""
+    torch, torchvision = needs("torch", "torchvision")
+    torch.manual_seed(0)
+    network = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, detections_per_img=30
+    )
+    assert model(network).max_detections == 30
+    assert model(network, max_detections=50).max_detections == 50
+    declared = model(network, max_detections=1000)
+    assert declared.fingerprint == model(network).fingerprint
+
+
+@pytest.mark.parametrize("value", ["blobs", lambda pixels: None, "openai:m"])
+def test_a_device_is_kept_or_refused(value, monkeypatch):
+    """`tv.model(f, device=…)` refuses a device where the model cannot choose one."""
+    monkeypatch.setenv("OPENAI_API_KEY", "unused")
+    assert model(value, device="cpu").device == "cpu"
+    for device in ("cuda:0", "mps"):
+        with pytest.raises(ModelError, match="has no choice of device"):
+            model(value, device=device)
