@@ -21,10 +21,10 @@ from tilevision.cluster import (
     attach,
     find_cluster,
     local_cluster,
-    processes,
     shared_cluster,
 )
 from tilevision.cluster import choosing as shelf
+from tilevision.cluster import local as starting
 from tilevision.errors import ClusterError, RunError
 
 MARK = "TILEVISION_TEST_MARK"
@@ -232,7 +232,7 @@ def test_a_lost_scheduler_is_noticed_and_rebuilt() -> None:
 @pytest.mark.slow
 def test_a_cluster_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the first process died of is in the error, in one line, and nothing is left over."""
-    monkeypatch.setattr(processes, "BOOTSTRAP", "raise SystemExit('no luck today')")
+    monkeypatch.setattr(starting, "BOOTSTRAP", "raise SystemExit('no luck today')")
     before = set(Path(tempfile.gettempdir()).glob("tilevision-cluster-*"))
     with pytest.raises(ClusterError, match=r"did not start \(no luck today\); try fewer workers"):
         local_cluster(1)
@@ -275,7 +275,7 @@ def test_a_current_client_is_used_and_said_so(cluster: LocalCluster) -> None:
     address = cluster.client.scheduler.address
     with Client(address) as client:
         found, note = find_cluster()
-        assert found.client is client and note == f"using the current Dask client: {address}"
+        assert found.client is client and note == f"Using the current Dask client: {address}"
         assert find_cluster(client)[1] == ""
 
 
@@ -285,7 +285,7 @@ def test_a_cluster_that_repeats_crashes_is_taken_as_it_is() -> None:
     with Client(processes=False, dashboard_address=":0", set_as_default=False) as client:
         found, note = find_cluster(client)
         assert found.client is client
-        assert note.startswith("this Dask cluster repeats a task on 4 workers")
+        assert note.startswith("This Dask cluster repeats a task on 4 workers")
 
 
 # The shared cluster ----------------------------------------------------------------------

@@ -433,7 +433,7 @@ def test_a_budget_covers_all_passes_and_stages(elsewhere: Path, numbered: np.nda
 
 def test_a_budget_without_a_price_is_refused():
     """It would hold nothing back; so is one that is no amount."""
-    with pytest.raises(tv.ModelError, match=r"a budget needs a price, and blobs has none.*price="):
+    with pytest.raises(tv.ModelError, match=r"A budget needs a price, and blobs has none.*price="):
         tv.plan("missing.png", "blobs", budget=1)
     for budget in (0, -1, "much", True):
         with pytest.raises(tv.RunError, match="budget is"):

@@ -120,4 +120,6 @@ def test_a_report_in_no_folder_costs_no_work(client: Client, tmp_path: Path) -> 
         assert len(told) == 1
         done = True
     assert done
-    assert told == [f"there will be no performance report: there is no folder {tmp_path / 'no'}"]
+    assert told == [
+        f"There will be no performance report: folder {tmp_path / 'no'} does not exist."
+    ]

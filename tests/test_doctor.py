@@ -64,7 +64,7 @@ def test_what_is_wrong_with_both_is_told(elsewhere: Path) -> None:
     problems = said(done, "PROBLEM")
     assert problems["image"].startswith("no.tif does not exist")
     assert "did you mean 'nuclei'" in problems["model"]
-    assert "no Dask scheduler answers at tcp://127.0.0.1" in problems["scheduler"]
+    assert "No Dask scheduler answers at tcp://127.0.0.1" in problems["scheduler"]
     assert done.exit_code == 1
 
 
@@ -73,7 +73,7 @@ def test_an_address_that_is_none_is_refused_at_once(elsewhere: Path, address: st
     """A misspelt address is one line, and nothing is waited for."""
     done = doctor("--scheduler", address)
     assert done.exit_code == 1
-    assert said(done, "PROBLEM")["scheduler"].startswith("no Dask scheduler answers at ")
+    assert said(done, "PROBLEM")["scheduler"].startswith("No Dask scheduler answers at ")
 
 
 def test_a_server_that_keeps_silent_is_given_up(
@@ -84,7 +84,7 @@ def test_a_server_that_keeps_silent_is_given_up(
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = doctor("--scheduler", f"tcp://127.0.0.1:{server.getsockname()[1]}")
     assert done.exit_code == 1
-    assert "no Dask scheduler answers at" in said(done, "PROBLEM")["scheduler"]
+    assert "No Dask scheduler answers at" in said(done, "PROBLEM")["scheduler"]
 
 
 def test_workers_are_of_the_local_cluster(elsewhere: Path) -> None:
@@ -140,4 +140,4 @@ def test_a_workers_address_is_told_from_a_schedulers(
     """Addresses are easily mixed up: what is there is said."""
     worker = next(iter(foreign.client.nthreads()))
     problem = said(doctor("--scheduler", worker), "PROBLEM")["scheduler"]
-    assert problem == f"there is a Dask worker at {worker}; give the scheduler's address"
+    assert problem == f"There is a Dask worker at {worker}; give the scheduler's address."

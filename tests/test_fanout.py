@@ -467,7 +467,7 @@ def test_a_users_lost_cluster_is_one_error(tmp_path: Path, image: Path) -> None:
     )
     first, second = out.splitlines()
     assert first == "ClusterError True", err
-    assert second.startswith("the Dask cluster was closed or lost its scheduler; ")
+    assert second.startswith("The Dask cluster was closed or lost its scheduler; ")
 
 
 @pytest.mark.slow

@@ -169,7 +169,7 @@ def test_answers_must_match_the_tiles(picture, monkeypatch, answers):
     monkeypatch.setattr("tilevision.infer.build", lambda spec: Wrong())
     outcomes = infer(work(picture(), ModelSpec("wrong", "x:y", "f", batch_size=2)), TILES[:2])
     for outcome in outcomes:
-        assert outcome.failure.error == "ModelError" and "model wrong" in outcome.failure.message
+        assert outcome.failure.error == "ModelError" and "Model wrong" in outcome.failure.message
 
 
 def test_one_tile_too_large_to_store_costs_its_mates_nothing(picture, monkeypatch):

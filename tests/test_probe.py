@@ -203,8 +203,8 @@ def test_hosts_with_the_same_trouble_are_told_together() -> None:
     hosts = tuple(Member(f"10.0.0.{n}", "", troubles=("has no tilevision",)) for n in range(9))
     line = complaint(Survey(SCHEDULER, hosts))
     assert line == (
-        "worker hosts 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
-        "and 3 more have no tilevision"
+        "Worker hosts 10.0.0.0, 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5 "
+        "and 3 more have no tilevision."
     )
 
 
@@ -213,7 +213,7 @@ def test_the_error_is_bounded() -> None:
     hosts = tuple(Member(f"10.0.0.{n}", "", troubles=("x" * 400 + str(n),)) for n in range(100))
     line = complaint(Survey(SCHEDULER, hosts))
     assert len(line) < 4000
-    assert line.endswith("94 more hosts have other troubles")
+    assert line.endswith("94 more hosts have other troubles.")
 
 
 def test_nothing_to_complain_about() -> None:
@@ -245,10 +245,10 @@ def test_each_host_that_cannot_work_is_named_once(
         tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
     line = str(caught.value)
     ours = tv.__version__
-    assert f"worker host 127.0.0.3 has no tilevision; install tilevision {ours} there" in line
-    assert f"worker host 127.0.0.4 has tilevision 0.0.9 and the client {ours}" in line
+    assert f"Worker host 127.0.0.3 has no tilevision; install tilevision {ours} there" in line
+    assert f"Worker host 127.0.0.4 has tilevision 0.0.9 and the client {ours}" in line
     assert f"127.0.0.5 and 127.0.0.6 cannot read {image}: No such file or directory; mount" in line
-    assert re.search(r"worker host 127\.0\.0\.7 does not answer within 6 s \(tcp://", line)
+    assert re.search(r"Worker host 127\.0\.0\.7 does not answer within 6 s \(tcp://", line)
     assert "127.0.0.2" not in line
     assert "\n" not in line
     for host in ("127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7"):
@@ -263,7 +263,7 @@ def test_a_scheduler_without_tilevision_is_named(tmp_path: Path, image: Path) ->
     """The scheduler opens the graph, which names our functions: without them the run would hang."""
     cluster = ForeignCluster(tmp_path, startup=WITHOUT_US)
     try:
-        with pytest.raises(ClusterError, match=r"^the scheduler tcp://\S+ has no tilevision; "):
+        with pytest.raises(ClusterError, match=r"^The scheduler tcp://\S+ has no tilevision; "):
             probe(attach(cluster.client), work_on(image), print)
     finally:
         cluster.close()
@@ -279,7 +279,7 @@ def test_an_image_in_memory_is_on_its_own_host_only(foreign: ForeignCluster) -> 
     foreign.add("127.0.0.2", within=hiding(staging_folder()))
     foreign.ready()
     work = Work(source.reference, read_options(source), resolve(tv.model(spots)))
-    with pytest.raises(ClusterError, match=r"^worker host 127\.0\.0\.2 cannot open the image: "):
+    with pytest.raises(ClusterError, match=r"^Worker host 127\.0\.0\.2 cannot open the image: "):
         probe(attach(foreign.client), work, print)
 
 
@@ -303,7 +303,7 @@ def test_a_lost_cluster_is_one_error_with_the_line_that_goes_on(
         run.result(30)
     assert time.monotonic() - began < 5
     assert str(caught.value) == (
-        "the Dask cluster was closed or lost its scheduler; start it again, make a new client. "
+        "The Dask cluster was closed or lost its scheduler; start it again, and make a new client. "
         f"What is done is kept; tv.resume({run.id!r}, client=client) resumes the run."
     )
     done = run.counts["done"]

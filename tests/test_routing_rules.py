@@ -208,7 +208,7 @@ def test_a_plan_counts_what_each_model_gets(elsewhere: Path):
     assert "blobs or nuclei" in repr(plan) and "nuclei: 1 tile, none stored" in repr(plan)
     plan = tv.plan(picture(elsewhere), tv.Cascade("blobs", "nuclei"), grid=GRID)
     assert [(one.label, one.after) for one in plan.passes] == [("blobs", None), ("nuclei", 0)]
-    assert "without nuclei: how many tiles need it shows" in repr(plan)
+    assert "without nuclei: how many tiles need it is not known yet" in repr(plan)
 
 
 def test_models_of_one_name_are_told_apart(elsewhere: Path):
@@ -233,7 +233,7 @@ def test_a_model_that_the_tiles_do_not_suit_is_told_of(elsewhere: Path):
     second = tv.model(lambda pixels: [], name="second", mpp=0.25, input_size=20, fingerprint="2")
     cascade = tv.Cascade("blobs", second)
     notes = tv.plan(picture(elsewhere), cascade, grid=GRID, mpp=0.5, resolution=1.0).notes
-    assert any("model second will shrink tiles of 100×50 px 5.0 times" in note for note in notes)
+    assert any("Model second will shrink tiles of 100×50 px 5.0 times" in note for note in notes)
     assert any("second was made for 0.25 µm per pixel and gets 0.5" in note for note in notes)
     fine = tv.plan(picture(elsewhere), cascade, grid=20, mpp=0.25, resolution=1.0)
     assert not any("second" in note for note in fine.notes)

@@ -57,8 +57,8 @@ def test_a_resolution_that_the_file_does_not_have_is_told() -> None:
     tiling, notes = _decide(mpp=0.5, resolution="0.25mpp")
     assert tiling.scales == (2.0,)
     assert notes == (
-        "pixels are enlarged 2.0 times: that takes more tiles and shows no more detail than the "
-        "file has",
+        "Pixels are enlarged 2.0 times: this takes more tiles and shows no more detail than the "
+        "file has.",
     )
     assert "enlarged 2.0 times" in _decide(mpp=0.5, spec={"mpp": 0.25})[1][0]
     assert _decide(mpp=0.5, resolution="0.45mpp")[1] == ()

@@ -321,13 +321,13 @@ def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:
     if not isinstance(answers, Sequence) or len(answers) != wanted:
         got = f"{len(answers)}" if hasattr(answers, "__len__") else f"a {type(answers).__name__}"
         raise ModelError(
-            f"model {spec.name} was given {wanted} tiles and returned {got} answers; "
-            "return a list with one Findings for each tile"
+            f"Model {spec.name} got {wanted} tiles and returned {got} answers; "
+            "return a list with one Findings for each tile."
         )
     for answer in answers:
         if not isinstance(answer, Findings):
             raise ModelError(
-                f"model {spec.name} returned a {type(answer).__name__} for a tile; return Findings"
+                f"Model {spec.name} returned a {type(answer).__name__} for a tile; return Findings."
             )
 
 

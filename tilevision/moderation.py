@@ -64,11 +64,11 @@ def check_limits(source: ImageSource) -> Verdict:
     """
     width, height = source.size
     if width < 1 or height < 1 or source.bands < 1:
-        raise SourceError(f"the image has {width}×{height} pixels in {source.bands} bands: nothing")
+        raise SourceError(f"The image is empty: {width}×{height} pixels in {source.bands} bands.")
     if max(width, height) > LARGEST_SIDE:
         raise SourceError(
-            f"the image claims {width:,}×{height:,} pixels, more than {LARGEST_SIDE:,} on a side; "
-            "the file is damaged or not an image"
+            f"The image claims {width:,}×{height:,} pixels, more than {LARGEST_SIDE:,} on a side; "
+            "the file is damaged, or not an image."
         )
     side_x, side_y = min(PROBE_SIDE, width), min(PROBE_SIDE, height)
     for x in {0, (width - side_x) // 2, width - side_x}:
@@ -101,12 +101,13 @@ def moderate(spec: ModelSpec, source: ImageSource) -> Verdict:
         answer = ask(thumbnail)
     except Exception as error:
         raise ModelError(
-            f"moderation model {spec.name} failed, so nothing was analysed: {Failure.of(error)}"
+            f"Moderation model {spec.name} failed, so nothing was analysed: "
+            f"{str(Failure.of(error)).rstrip('.')}."
         ) from error
     verdict = _verdict(answer)
     if verdict is None:
         raise ModelError(
-            f"moderation model {spec.name} returned {type(answer).__name__}; return {_ACCEPTED}"
+            f"Moderation model {spec.name} returned {type(answer).__name__}; return {_ACCEPTED}."
         )
     return Verdict(verdict.allowed, verdict.reason, spec.name, verdict.scores)
 

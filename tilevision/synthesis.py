@@ -40,6 +40,6 @@ def synthesise(spec: ModelSpec, facts: Digest, source: ImageSource) -> str:
     text: Any = unwrap(spec, "synthesis")(facts.to_dict(), thumbnail)
     if not isinstance(text, str):
         raise ModelError(
-            f"synthesis model {spec.name} returned {type(text).__name__}; return a str"
+            f"Synthesis model {spec.name} returned {type(text).__name__}; return a str."
         )
     return text

@@ -187,7 +187,7 @@ def find_cluster(
         return attach(client), _repeats(client)
     current = _current() if workers is None else None
     if current is not None:
-        note = f"using the current Dask client: {current.scheduler.address}"
+        note = f"Using the current Dask client: {current.scheduler.address}"
         return attach(current), "; ".join(filter(None, [note, _repeats(current)]))
     cluster = shared_cluster(usual if workers is None else workers)
     link = f", dashboard {cluster.dashboard_link}" if cluster.dashboard_link else ""
@@ -210,8 +210,8 @@ def _repeats(client: Any) -> str:
     if allowed == 0:
         return ""
     return (
-        f"this Dask cluster repeats a task on {allowed + 1} workers before it reports a crash; "
-        "with its allowed-failures at 0, tiles that crash are found sooner"
+        f"This Dask cluster repeats a task on {allowed + 1} workers before it reports a crash; "
+        "with its allowed-failures at 0, tiles that crash are found sooner."
     )
 
 

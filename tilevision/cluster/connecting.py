@@ -57,10 +57,12 @@ def _client(address: str) -> Client:
     except Exception as error:
         words = " ".join(str(error).split())[:200] or f"no answer in {CONNECT_SECONDS:g} s"
         raise ClusterError(
-            f"no Dask scheduler answers at {address or 'an empty address'} ({words}); check the "
-            "address, and that the scheduler runs and can be reached from here"
+            f"No Dask scheduler answers at {address or 'an empty address'} ({words}); check the "
+            "address, and that the scheduler runs and can be reached from here."
         ) from error
-    raise ClusterError(f"there is a Dask {kind.lower()} at {address}; give the scheduler's address")
+    raise ClusterError(
+        f"There is a Dask {kind.lower()} at {address}; give the scheduler's address."
+    )
 
 
 async def _kind(address: str) -> str:
@@ -74,7 +76,7 @@ async def _kind(address: str) -> str:
             except TypeError as error:
                 version = (await there.versions())["packages"]["distributed"]
                 raise ClusterError(
-                    f"the scheduler at {address} has distributed {version}, too far from the "
-                    f"{distributed.__version__} here; install the same"
+                    f"The scheduler at {address} has distributed {version}, too far from the "
+                    f"{distributed.__version__} here; install the same."
                 ) from error
         return kind

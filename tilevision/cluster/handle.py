@@ -64,7 +64,7 @@ class Cluster:
         try:
             return dict(self.client.nthreads())
         except Exception as error:
-            raise ClusterError(f"the Dask scheduler does not answer: {error}") from error
+            raise ClusterError(f"The Dask scheduler does not answer: {error}.") from error
 
     def restart_worker(self, address: str) -> None:
         """Have a worker replaced by a fresh one; returns at once.
@@ -122,7 +122,8 @@ class Cluster:
             Always, for a cluster that is not ours.
         """
         raise ClusterError(
-            "the Dask cluster was closed or lost its scheduler; start it again, make a new client"
+            "The Dask cluster was closed or lost its scheduler; start it again, and make a "
+            "new client."
         )
 
     def close(self) -> None:
@@ -167,12 +168,12 @@ def attach(client: Any) -> Cluster:
     if not isinstance(client, Client):
         raise ClusterError(
             f"client is a {type(client).__name__}; give a dask.distributed.Client, "
-            "as in tv.analyze(..., client=Client(cluster))"
+            "as in tv.analyze(..., client=Client(cluster))."
         )
     if client.asynchronous:
         raise ClusterError(
-            "the Dask client is asynchronous; give one made without asynchronous=True"
+            "The Dask client is asynchronous; give one made without asynchronous=True."
         )
     if client.status != "running":
-        raise ClusterError(f"the Dask client is {client.status}; make a new one")
+        raise ClusterError(f"The Dask client is {client.status}; make a new one.")
     return Cluster(client)

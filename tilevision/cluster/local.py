@@ -323,8 +323,8 @@ class LocalCluster(Cluster):
             words = self._last_words() or " ".join(str(error).split())[:300]
             self._discard()
             raise ClusterError(
-                f"the local cluster of {self.size} workers did not start ({words}); "
-                "try fewer workers, or give your own client="
+                f"The local cluster of {self.size} workers did not start ({words}); "
+                "try fewer workers, or give your own client=."
             ) from error
         super().__init__(client)
         _open.add(self)
@@ -387,7 +387,7 @@ class LocalCluster(Cluster):
         """
         with self._changing:
             if self.closed:
-                raise ClusterError("the local cluster was closed while a run was using it")
+                raise ClusterError("The local cluster was closed while a run was using it.")
             if not self.alive or not self.workers():
                 self._discard()
                 self._start()

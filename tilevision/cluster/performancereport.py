@@ -38,7 +38,7 @@ def reported(
         return
     folder = Path(path).absolute().parent
     if not folder.is_dir():
-        tell(f"there will be no performance report: there is no folder {folder}")
+        tell(f"There will be no performance report: folder {folder} does not exist.")
         yield
         return
     # Self-contained, so that it opens where there is no network, and asks no server for scripts.
@@ -47,7 +47,7 @@ def reported(
         with cluster.client.as_current():
             report.__enter__()
     except Exception as error:  # noqa: BLE001 - a report is never worth the work itself
-        tell(f"there will be no performance report: {error}")
+        tell(f"There will be no performance report: {error}.")
         yield
         return
     try:
@@ -58,10 +58,10 @@ def reported(
 
 def _write(cluster: Cluster, report: Any, tell: Callable[[str], None]) -> None:
     if not cluster.alive:  # it would be waited for in vain
-        tell("there is no performance report: the cluster was lost")
+        tell("There is no performance report: the cluster was lost.")
         return
     try:
         with cluster.client.as_current():
             cluster.client.sync(report.__aexit__, None, None, None, code=CALLING_CODE)
     except Exception as error:  # noqa: BLE001 - the work is done, and worth more
-        tell(f"the performance report could not be written: {error}")
+        tell(f"The performance report could not be written: {error}.")

@@ -53,9 +53,9 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
         if line:
             raise ClusterError(line)
         if found.scheduler.notes:
-            tell(f"the scheduler has {', '.join(found.scheduler.notes)}")
+            tell(f"The scheduler has {', '.join(found.scheduler.notes)}.")
         for notes, hosts in _grouped(found.hosts, lambda member: member.notes):
-            tell(f"{hosts}: {', '.join(notes)}; the client's versions would be safer")
+            tell(f"{_capital(hosts)}: {', '.join(notes)}. The client's versions are safer.")
         runtimes = [host.readiness.runtime for host in found.hosts if host.readiness]
     on = _summed_up([runtime for runtime in runtimes if runtime])
     return f"{work.model.name} runs on {on}" if on else ""
@@ -72,7 +72,7 @@ def complaint(found: Survey) -> str:
     if len(lines) > SHOWN_TROUBLES:
         more = len(lines) - SHOWN_TROUBLES
         lines[SHOWN_TROUBLES:] = [f"{more} more hosts have other troubles"]
-    return ". ".join(lines)
+    return " ".join(f"{_capital(line)}." for line in lines)
 
 
 def _ask_ours(cluster: Cluster, work: Work) -> str:
@@ -140,3 +140,7 @@ def _summed_up(runtimes: list[str]) -> str:
     if len(counted) < 2:
         return "".join(runtimes[:1])
     return "; ".join(f"{line} ({count} host{'s' * (count > 1)})" for line, count in counted)
+
+
+def _capital(line: str) -> str:
+    return line[:1].upper() + line[1:]

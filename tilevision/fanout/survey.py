@@ -226,7 +226,7 @@ class _Asking:
                     return asked.result()
                 waited += ANSWER_SECONDS
                 await self._versions(address)
-                self._tell(f"worker host {name} is still getting ready ({waited:.0f} s)")
+                self._tell(f"Worker host {name} is still getting ready ({waited:.0f} s).")
         finally:
             asked.cancel()
         raise _Stuck
@@ -277,7 +277,7 @@ class _Asking:
     def _silent(self, error: Exception) -> ClusterError:
         address = self._client.scheduler.address
         words = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
-        return ClusterError(f"the Dask scheduler {address} does not answer ({words}); restart it")
+        return ClusterError(f"The Dask scheduler {address} does not answer ({words}); restart it.")
 
 
 class _Stuck(Exception):

@@ -148,7 +148,7 @@ def _work(name: str) -> Work:
         deadline = time.monotonic() + BROUGHT_SECONDS
         while (blob := _blobs.get(name)) is None:
             if time.monotonic() > deadline:
-                raise ClusterError(f"the worker was never told of run {name}; restart the cluster")
+                raise ClusterError(f"The worker never got the work of {name}; restart the cluster.")
             time.sleep(0.02)
         work = _works[name] = pickle.loads(blob)  # noqa: S301 our own client wrote it
     return work

@@ -67,7 +67,7 @@ class Conductor:
         self._tally.publish_skipped()
         self._verdict = self._image_stages(checkpoint).moderation()
         if not self._verdict.allowed:
-            reason = f"{self._verdict.model} refused the image: {self._verdict.reason}"
+            reason = f"{self._verdict.model} refused the image: {self._verdict.reason.rstrip('.')}."
             blocked = self._result(RunStatus.BLOCKED, reason)
             self._control.finish(blocked, RunStatus.BLOCKED, reason, failed=False)
             return

@@ -144,7 +144,7 @@ def add_up(parts: Sequence[Part], extra: float | None = None) -> Estimate:
     known = [part for part in parts if part.tiles]
     basis = [line for part in known for line in part.basis]
     basis += [
-        f"without {part.label}: how many tiles need it shows"
+        f"without {part.label}: how many tiles need it is not known yet"
         for part in parts
         if part.tiles is None
     ]
@@ -158,7 +158,7 @@ def add_up(parts: Sequence[Part], extra: float | None = None) -> Estimate:
         tiles=round(sum(part.tiles or 0 for part in parts)),
         seconds=sum((part.tiles or 0) * (part.seconds or 0) for part in known) if timed else None,
         cost=sum(costs) if costs else None,
-        basis="; ".join(dict.fromkeys(basis)) or "nothing was run yet",
+        basis="; ".join(dict.fromkeys(basis)) or "nothing has run yet",
     )
 
 

@@ -251,7 +251,7 @@ def resolve_stages(settings: Settings) -> Stages:
         If one is unknown or cannot serve its stage, or a budget meets models without a price.
     """
     if settings.model is None:
-        raise ModelError("no model was given; pass model='nuclei' (tv.models() lists them)")
+        raise ModelError("No model was given; pass model='nuclei' (tv.models() lists the names).")
     moderation, synthesis = settings.moderation, settings.synthesis
     asked = settings.model
     routed = isinstance(asked, (Route, Cascade))
@@ -266,8 +266,8 @@ def resolve_stages(settings: Settings) -> Stages:
     )
     if settings.budget is not None and not stages.priced:
         raise ModelError(
-            f"a budget needs a price, and {stages.asked.name} has none; give it one, as "
-            "tv.model(model, price=0.002) for each call"
+            f"A budget needs a price, and {stages.asked.name} has none; give it one, as "
+            "tv.model(model, price=0.002) for each call."
         )
     return stages
 
@@ -336,8 +336,8 @@ def _floor_notes(settings: Settings, stages: Stages) -> list[str]:
     wanted = settings.min_score or 0.0
     floors = {spec.name: spec.params.get("score_floor") or 0.0 for spec in stages.models}
     return [
-        f"model {name} records detections from score {floor:g}, so min_score={wanted:g} shows no "
-        f"more; declare score_floor={wanted:g} with tv.model"
+        f"Model {name} records detections from score {floor:g}, so min_score={wanted:g} shows no "
+        f"more; declare score_floor={wanted:g} with tv.model."
         for name, floor in floors.items()
         if 0 < wanted < floor
     ]

@@ -154,7 +154,7 @@ class Run:
         result = control.result
         assert result is not None
         if control.status is RunStatus.BLOCKED:
-            raise Blocked(f"{self.name} was not analysed: {result.verdict.reason}.")
+            raise Blocked(f"{self.name} was not analysed: {result.verdict.reason.rstrip('.')}.")
         if self._strict and not result.complete:
             raise IncompleteRun(
                 f"{len(result.failed)} of {len(self.tiles)} tiles failed. {result.first_failure} "

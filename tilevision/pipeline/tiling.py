@@ -92,7 +92,7 @@ def decide(
     asked = settings.resolution
     values = asked if isinstance(asked, (list, tuple)) else [asked]
     if not values:
-        raise GridError("resolution is empty; give one or several, as [1.0, 0.25]")
+        raise GridError("resolution is empty; give one or several, as [1.0, 0.25].")
     told = [_scale(value, source, spec) for value in values]
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
     grid = _grid(settings.grid, spec).fitted(source)
@@ -100,8 +100,8 @@ def decide(
     notes = [note for _, notes in told for note in notes]
     if max(scales) > MPP_TOLERANCE:
         notes.append(
-            f"pixels are enlarged {max(scales):.1f} times: that takes more tiles and shows no "
-            "more detail than the file has"
+            f"Pixels are enlarged {max(scales):.1f} times: this takes more tiles and shows no "
+            "more detail than the file has."
         )
     return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
 
@@ -139,39 +139,39 @@ def _scale(value: Any, source: ImageSource, spec: ModelSpec) -> tuple[float, tup
     if value is None:
         if spec.mpp is None:
             return 1.0, ()
-        return _by_mpp(spec.mpp, mpp, f"model {spec.name} works at {spec.mpp} µm per pixel"), ()
+        return _by_mpp(spec.mpp, mpp, f"Model {spec.name} works at {spec.mpp} µm per pixel"), ()
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(mpp|x)\s*", value.lower())
         if match and float(match[1]) > 0:
-            number, who = float(match[1]), f"resolution {value!r}"
+            number, who = float(match[1]), f"resolution is {value!r}"
             if match[2] == "mpp":
                 return _by_mpp(number, mpp, who), ()
             target = MAGNIFICATION_MPP / number
-            note = f"resolution {value} is taken as {target:g} µm per pixel"
+            note = f"resolution={value} is taken as {target:g} µm per pixel."
             return _by_mpp(target, mpp, who), (note,)
     elif isinstance(value, int) and not isinstance(value, bool):
         levels = source.metadata.levels or (source.size,)
         if 0 <= value < len(levels):
             return levels[value][0] / source.size[0], ()
         raise GridError(
-            f"resolution level {value} is not in the file; it has 0 to {len(levels) - 1}"
+            f"resolution is level {value}, which is not in the file; it has 0 to {len(levels) - 1}."
         )
     elif isinstance(value, float) and 0 < value <= LARGEST_SCALE:
         return value, ()
     raise GridError(
-        f"resolution {value!r} is not understood; give '0.5mpp', '20x', a level as 0, 1, …, "
-        "a scale as 0.5, or a list of these"
+        f"resolution is {value!r:.80}; give '0.5mpp', '20x', a level as 0, 1, …, "
+        "a scale as 0.5, or a list of these."
     )
 
 
 def _by_mpp(target: float, mpp: tuple[float, float] | None, who: str) -> float:
     if mpp is None:
-        raise GridError(f"{who}, but the image does not say its own; pass mpp=")
+        raise GridError(f"{who}, but the image does not state its own; pass mpp=.")
     scale = (mpp[0] + mpp[1]) / 2 / target
     if scale > LARGEST_SCALE:
         raise GridError(
             f"{who}, but the image has {mpp[0]:g} µm per pixel: it would be enlarged "
-            f"{scale:.0f} times; give a coarser resolution"
+            f"{scale:.0f} times; give a coarser resolution."
         )
     return scale
 
@@ -187,8 +187,8 @@ def misfits(tiling: Tiling, source: ImageSource, spec: ModelSpec) -> tuple[str, 
         return notes
     return (
         *notes,
-        f"model {spec.name} was made for {spec.mpp:g} µm per pixel and gets {given:.3g}; give a "
-        "resolution= that suits all models",
+        f"Model {spec.name} was made for {spec.mpp:g} µm per pixel and gets {given:.3g}; give a "
+        "resolution= that suits all models.",
     )
 
 
@@ -202,6 +202,6 @@ def _shrink_note(
     if shrink <= SHRINK_LIMIT:
         return ()
     return (
-        f"model {spec.name} will shrink tiles of {width}×{height} px {shrink:.1f} times to "
-        f"{spec.input_size[0]}×{spec.input_size[1]}; small objects may be lost: use smaller tiles",
+        f"Model {spec.name} will shrink tiles of {width}×{height} px {shrink:.1f} times to "
+        f"{spec.input_size[0]}×{spec.input_size[1]}; small objects may be lost. Use smaller tiles.",
     )
