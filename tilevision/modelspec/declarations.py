@@ -85,10 +85,14 @@ def _size(what: str, value: Any) -> tuple[int, int]:
     return _whole(what, pair[0]), _whole(what, pair[1])
 
 
-def _bands(what: str, value: Any) -> tuple[int, ...]:
+def _bands(what: str, value: Any) -> tuple[int | str, ...]:
     items = tuple(value) if isinstance(value, (tuple, list, range)) else ()
-    if not items or not all(isinstance(b, int) and b >= 0 for b in items):
-        raise ModelError(f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1).")
+    known = (b >= 0 if isinstance(b, int) else isinstance(b, str) and bool(b) for b in items)
+    if not items or not all(known):
+        raise ModelError(
+            f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1), or names, as "
+            '("DAPI", "CD3").'
+        )
     return items
 
 

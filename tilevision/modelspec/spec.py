@@ -43,8 +43,8 @@ class ModelSpec:
         Width and height it was made for; decides the default grid.
     mpp : float, optional
         Microns per pixel it was made for; decides the default resolution.
-    bands : tuple of int, optional
-        Bands it reads, from 0; None is RGB.
+    bands : tuple of int or str, optional
+        Bands it reads, from 0, or by the names that images give them; None is RGB.
     dtype : str
         ``"uint8"``: RGB as displayed; ``"raw"``: values as stored; ``"scaled"``: float32, by
         the scale and offset that the file declares, no-data as NaN.
@@ -75,7 +75,7 @@ class ModelSpec:
     batch_size: int = 1
     input_size: tuple[int, int] | None = None
     mpp: float | None = None
-    bands: tuple[int, ...] | None = None
+    bands: tuple[int | str, ...] | None = None
     dtype: Literal["uint8", "raw", "scaled"] = "uint8"
     max_detections: int | None = None
     nms: float | None = None

@@ -30,7 +30,7 @@ _SAMPLE_SIDE = 512
 
 def read_options(
     source: ImageSource,
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
     dtype: Literal["uint8", "raw", "scaled"] = "uint8",
 ) -> ReadOptions:
     """Decide how the stored values of `source` become what a model sees.
@@ -38,10 +38,10 @@ def read_options(
     Parameters
     ----------
     source : ImageSource
-    bands : sequence of int, optional
-        Numbered from 0. For ``"uint8"`` one (grey) or three (red, green, blue). None: all
-        unless for ``"uint8"``; there the first three, or the first alone where there are one
-        or two.
+    bands : sequence of int or str, optional
+        Numbered from 0, or by the names that the file gives them, as ``"DAPI"``. For
+        ``"uint8"`` one (grey) or three (red, green, blue). None: all unless for ``"uint8"``;
+        there the first three, or the first alone where there are one or two.
     dtype : str
         ``"uint8"``: RGB; values that are not 8-bit are stretched between the 1st and 99th
         percentile of each band, NaN and no-data left out. ``"raw"``: as stored. ``"scaled"``:
@@ -175,14 +175,16 @@ def _to_rgb(
 
 
 def _chosen_bands(
-    source: ImageSource, bands: Sequence[int] | None, dtype: str
+    source: ImageSource, bands: Sequence[int | str] | None, dtype: str
 ) -> tuple[int, ...] | None:
     if bands is None:
         if dtype != "uint8":
             return None
         colours: tuple[int, ...] | None = getattr(source, "colours", None)
         return colours or ((0, 1, 2) if source.bands >= 3 else (0,))
-    chosen = tuple(int(band) for band in bands)
+    chosen = tuple(
+        _band_called(source, band) if isinstance(band, str) else int(band) for band in bands
+    )
     missing = [band for band in chosen if not 0 <= band < source.bands]
     if missing:
         raise SourceError(
@@ -194,6 +196,26 @@ def _chosen_bands(
             "(red, green, blue), or dtype='raw'"
         )
     return chosen
+
+
+def _band_called(source: ImageSource, name: str) -> int:
+    """Return the number of the band with a name; upper and lower case need not agree."""
+    names = source.metadata.channels
+    plain = [one.strip().casefold() for one in names]
+    wanted = [n for n, one in enumerate(names) if one == name] or [
+        n for n, one in enumerate(plain) if one == name.strip().casefold()
+    ]
+    if len(wanted) == 1:
+        return wanted[0]
+    if wanted:
+        raise SourceError(
+            f"The image has {len(wanted)} bands called {name!r}; give their numbers from 0."
+        )
+    called = ", ".join(names) if names else "none: the file gives them no names"
+    raise SourceError(
+        f"The image has no band called {name!r} (its bands are called {called}); give one of "
+        "these, or numbers from 0."
+    )
 
 
 def _scaling(source: ImageSource, bands: tuple[int, ...] | None) -> tuple[tuple[float, float], ...]:

@@ -33,6 +33,8 @@ def open_source(
     mpp: float | tuple[float, float] | None = None,
     page: int | None = None,
     dpi: float | None = None,
+    z: int | None = None,
+    t: int | None = None,
 ) -> ImageSource:
     """Open an image for reading by the window.
 
@@ -50,6 +52,9 @@ def open_source(
         Which page of a TIFF or PDF, or frame of a video, from 1; the same as ``"scan.pdf#page=3"``.
     dpi : float, optional
         Pixels per inch at which a page of a PDF is drawn; 200 where not given.
+    z, t : int, optional
+        Which plane and time of an image with such axes (OME-TIFF, OME-Zarr, ImageJ), from 0;
+        instead of `page`.
 
     Raises
     ------
@@ -59,11 +64,11 @@ def open_source(
     resolution = _checked_mpp(mpp)
     if isinstance(image, (str, os.PathLike)):
         name = os.fsdecode(image)
-        if is_address(name):
-            return open_remote(name, page=page, mpp=resolution, dpi=dpi)
-        return open_local(name, page=page, mpp=resolution, dpi=dpi)
-    if page is not None or dpi is not None:
-        raise SourceError(f"page= and dpi= are of files, not of a {type(image).__name__}")
+        return _open_named(name, {"z": z, "t": t}, page=page, mpp=resolution, dpi=dpi)
+    if (page, dpi, z, t) != (None,) * 4:
+        raise SourceError(
+            f"page=, dpi=, z= and t= only apply to files, not to a {type(image).__name__}."
+        )
     if isinstance(image, np.ndarray):
         return open_array(image, mpp=resolution)
     if is_dask_array(image):
@@ -83,6 +88,42 @@ def open_source(
         f"cannot open a {type(image).__name__} as an image; give a path, a PIL image, "
         "a numpy or Dask array (np.asarray(...) makes one of most things) or an ImageSource"
     )
+
+
+def _open_named(
+    name: str,
+    asked: dict[str, int | None],
+    *,
+    page: int | None,
+    mpp: tuple[float, float] | None,
+    dpi: float | None,
+) -> ImageSource:
+    """Open a file or address: one of its pages, or that at these places along its axes."""
+    opener = open_remote if is_address(name) else open_local
+    if all(place is None for place in asked.values()):
+        return opener(name, page=page, mpp=mpp, dpi=dpi)
+    first = opener(name, mpp=mpp)
+    number = 0
+    for axis, length in first.metadata.planes:
+        place = asked.pop(axis, None) or 0
+        if not 0 <= place < length:
+            raise SourceError(
+                f"{name} has {length} planes along {axis}, counted from 0; there is no {place}."
+            )
+        number = number * length + place
+    missing = [axis for axis, place in asked.items() if place]
+    if missing or page is not None:
+        there = ", ".join(axis for axis, _ in first.metadata.planes) or "none"
+        raise SourceError(
+            f"{name}: give either page= or the place along its axes ({there})."
+            if page is not None
+            else f"{name} has no axis {missing[0]} (its planes lie along: {there}); leave out "
+            f"{missing[0]}=."
+        )
+    if not number:
+        return first
+    first.close()
+    return opener(name, page=number + 1, mpp=mpp)
 
 
 def open_reference(ref: SourceRef) -> ImageSource:

@@ -19,7 +19,7 @@ from tilevision.sources.formats.georeferencing import place_beside, with_place
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
 from tilevision.sources.formats.tiffcolours import Interpretation
-from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame
+from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame, plane_axes
 from tilevision.sources.formats.tiffgaps import FilledLevel, find_gaps
 from tilevision.sources.formats.tifflevels import (
     BandMask,
@@ -30,6 +30,7 @@ from tilevision.sources.formats.tifflevels import (
     ValueMask,
 )
 from tilevision.sources.formats.tiffmetadata import (
+    channel_names,
     colour_bands,
     geo_reference,
     microns_per_pixel,
@@ -239,7 +240,12 @@ def lay_out(
     masks = [None if page is None else TiffLevel(file, [page]) for page in found.masks]
     first = every[0]
     kept = [n for n, level in enumerate(every) if not n or _belongs(level, first)]
-    metadata = replace(_metadata(tif, page, mpp), scaling=scaling(page, first.bands))
+    metadata = replace(
+        _metadata(tif, page, mpp),
+        scaling=scaling(page, first.bands),
+        planes=plane_axes(tif),
+        channels=channel_names(tif, found.levels[0], first.bands),
+    )
     picture = TiffPicture(
         [every[n] for n in kept],
         [masks[n] for n in kept],

@@ -15,7 +15,7 @@ from tilevision.errors import SourceError
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-__all__ = ["FramePages", "check_chain", "count_frames", "find_frame"]
+__all__ = ["FramePages", "check_chain", "count_frames", "find_frame", "plane_axes"]
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _PHOTOMETRIC_MASK = 4
@@ -110,6 +110,23 @@ def find_frame(tif: TiffFile, frame: int, name: str) -> FramePages:
         place.planes,
         renumbered=frame < len(before) and before[frame] != place,
     )
+
+
+def plane_axes(tif: TiffFile) -> tuple[tuple[str, int], ...]:
+    """Return the axes along which the pages lie, and their lengths; empty if they have no order.
+
+    The last changes from page to page.
+    """
+    picture = _picture_series(tif)
+    if len(picture) != 1:
+        return ()
+    series = picture[0][1]
+    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    grouped = len(_grouped(series)) < len(series.pages)
+    inside = "YXSC" if grouped else "YXS"
+    leading = [(axis.lower(), int(n)) for axis, n in zip(axes, shape, strict=True)]
+    found = tuple((axis, n) for axis, n in leading if axis.upper() not in inside and n > 1)
+    return found if found and math.prod(n for _, n in found) == count_frames(tif) else ()
 
 
 def _places(tif: TiffFile) -> list[_Place]:

@@ -7,8 +7,10 @@ writers leave 72 dpi or a printer's resolution there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
+from xml.sax.saxutils import unescape
 
 from tilevision.sources.depth import declared_scaling
 from tilevision.sources.formats.georeferencing import EarthPlace, place_by_tags
@@ -17,7 +19,14 @@ from tilevision.sources.formats.microns import in_microns, microns_per_unit, num
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["colour_bands", "geo_reference", "microns_per_pixel", "no_data", "scaling"]
+__all__ = [
+    "channel_names",
+    "colour_bands",
+    "geo_reference",
+    "microns_per_pixel",
+    "no_data",
+    "scaling",
+]
 
 _GDAL_METADATA = 42112
 _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _NO_DATA = 33550, 33922, 34264, 42113
@@ -140,6 +149,35 @@ def colour_bands(page: TiffPage, bands: int) -> tuple[int, int, int] | None:
     if not {"red", "green", "blue"} <= named.keys():
         return None
     return named["red"], named["green"], named["blue"]
+
+
+def channel_names(tif: TiffFile, pages: Sequence[TiffPage], bands: int) -> tuple[str, ...]:
+    """Return what the file calls its bands (OME-XML, QPTIFF, GDAL's tag); empty if it does not.
+
+    Parameters
+    ----------
+    tif : TiffFile
+    pages : sequence of TiffPage
+        Of the picture's full resolution.
+    bands : int
+    """
+    if tif.is_ome and tif.ome_metadata:
+        names = []
+        for pixels in _elements(tif.ome_metadata, "Pixels")[:1]:
+            for channel in pixels.iterfind("{*}Channel"):
+                samples = channel.get("SamplesPerPixel", "1")
+                names += [channel.get("Name", "")] * (int(samples) if samples.isdecimal() else 1)
+    elif len(pages) == bands > 1:  # a page each, as PerkinElmer's scanners write them
+        parts = (_elements(page.description, "Name") for page in pages)
+        names = [(part[0].text or "").strip() if part else "" for part in parts]
+    else:
+        text = pages[0].tags.valueof(_GDAL_METADATA)
+        names = [""] * bands
+        for item in _elements(text if isinstance(text, str) else "", "Item"):
+            band = item.get("sample", "")
+            if item.get("role") == "description" and band.isdecimal() and int(band) < bands:
+                names[int(band)] = unescape((item.text or "").strip())  # GDAL escapes twice
+    return tuple(names) if len(names) == bands and any(names) else ()
 
 
 def _elements(text: str, name: str) -> list[ElementTree.Element]:
