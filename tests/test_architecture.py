@@ -80,7 +80,7 @@ TABLE = {
     "view": {
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
-        "routing",
+        *("routing", "regions"),
     },
     "cli": ANY,
     "__init__": ANY,
@@ -106,7 +106,7 @@ SAME_CLASSES = {"Batch", "Preparation", "Picture"}
 WORDS_LEFT = {
     *("adapters", "analysis", "cluster", "codec", "errors", "evaluation", "exporting", "fanout"),
     *("files", "findings", "geometry", "grid", "infer", "moderation", "pipeline", "regions"),
-    *("routing", "samples", "seams", "sources", "synthesis", "view"),
+    *("routing", "samples", "seams", "sources", "synthesis"),
 }
 
 # A message begins like a sentence, or with what it is about: a value, a path, an option, an

@@ -18,16 +18,29 @@ from labs import (
     write_notebook,
 )
 
+from tilevision.plot import class_colours
+from tilevision.plot.palette import rgb
+
 pytestmark = pytest.mark.slow
 
-# Pixels of the live picture that are as yellow as only the boxes of the first class are.
-COUNT_YELLOW = """canvas => {
+# Pixels of the live picture that have about the colour of a class.
+COUNT = """canvas => {
   const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   let n = 0;
   for (let i = 0; i < data.length; i += 4)
-    n += data[i] > 180 && data[i + 1] > 170 && data[i + 2] < 120;
+    n += Math.abs(data[i] - RED) + Math.abs(data[i + 1] - GREEN)
+      + Math.abs(data[i + 2] - BLUE) < 120;
   return n;
 }"""
+
+
+def _count(label: str) -> str:
+    """Return the code that counts the pixels of the boxes of a class."""
+    code = COUNT
+    red, green, blue = rgb(class_colours([label])[label])
+    for name, value in (("RED", red), ("GREEN", green), ("BLUE", blue)):
+        code = code.replace(name, str(value))
+    return code
 
 
 def _words(cells: list[dict[str, Any]]) -> str:
@@ -51,7 +64,9 @@ def test_the_quick_start_runs_cell_by_cell(lab: Lab, page: Any, tmp_path: Path) 
     page.screenshot(path=tmp_path / "live.png")
     label = live.get_attribute("aria-label")
     assert "tissue.png, nuclei, complete: 16 tiles (16 done)" in label
-    assert live.evaluate(COUNT_YELLOW) > 2000
+    # The picture shows the result: the same number, and each nucleus once.
+    assert f"{found[1]} detections merged by seam" in label
+    assert live.evaluate(_count("nucleus")) > 2000
     plots = [o for c in cells for o in c["outputs"] if "image/jpeg" in o.get("data", {})]
     assert len(plots) == 4  # the last picture of the panel and of the run, and two of results
 
@@ -60,12 +75,13 @@ def test_the_quick_start_runs_cell_by_cell(lab: Lab, page: Any, tmp_path: Path) 
     page.wait_for_function(restored, arg=panel.element_handle())
     panel.scroll_into_view_if_needed()
     page.screenshot(path=tmp_path / "panel.png")
-    assert panel.evaluate(COUNT_YELLOW) > 2000
+    assert panel.evaluate(_count("nucleus")) > 2000
     for number, plot in enumerate(page.locator(".jp-RenderedImage img:visible").all()):
         plot.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path / f"plot-{number}.png")
 
 
+NAME = "<img src=x onerror='window.tricked=1'>" + "x" * 10_000
 WATCHED = """
 import time
 import numpy as np
@@ -95,10 +111,11 @@ def test_the_live_picture_goes_on_while_a_cell_blocks(lab: Lab, page: Any, tmp_p
     label = f"(document.querySelector('{PICTURE}')?.getAttribute('aria-label') ?? '')"
     page.wait_for_function(f"() => /running: .*[1-9] pending.*[1-9] done/.test({label})")
     assert page.evaluate(CELLS)[1]["execution_count"] is None  # the second cell still waits
-    half = page.eval_on_selector(PICTURE, COUNT_YELLOW)
+    seen = _count(NAME)
+    half = page.eval_on_selector(PICTURE, seen)
     page.screenshot(path=tmp_path / "half.png")
     page.wait_for_function(f"() => {label}.includes('complete: 40 tiles (40 done)')")
-    page.wait_for_function(f"() => ({COUNT_YELLOW})(document.querySelector('{PICTURE}')) > {half}")
+    page.wait_for_function(f"() => ({seen})(document.querySelector('{PICTURE}')) > {half}")
     assert errors(page.evaluate(CELLS)) == []
     _check_label_is_text(page)
     _check_zoom(page)
@@ -133,7 +150,7 @@ def _check_reload(lab: Lab, page: Any) -> None:
     page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
     page.reload()
     page.locator(PICTURE).wait_for()
-    page.wait_for_function(f"() => ({COUNT_YELLOW})(document.querySelector('{PICTURE}')) > 500")
+    page.wait_for_function(f"() => ({_count(NAME)})(document.querySelector('{PICTURE}')) > 500")
     assert page.locator(".jp-RenderedImage img:visible").count() == 0  # one picture is enough
     lab.end_kernels()
     page.reload()

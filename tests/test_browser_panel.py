@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import CELLS, PICTURE, Lab, errors, open_notebook, write_notebook
+from labs import CELLS, PICTURE, READY, Lab, errors, open_notebook, write_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,19 @@ panel = tv.explore("grey.png", strict, models=[other], grid=tv.Grid(4, 6, overla
                    workers=2, batch_size=1)
 """
 LABEL = f"(document.querySelector('{PICTURE}')?.getAttribute('aria-label') ?? '')"
+SCROLLED = "document.querySelector('.jp-WindowedPanel-outer').scrollTop"
+KINDS = """window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells
+  .map(cell => cell.cell_type).join()"""
+# Presses a key on the picture, and counts the points of it on which nothing is drawn then.
+DARK_AFTER = f"""key => {{
+  const canvas = document.querySelector("{PICTURE}");
+  canvas.dispatchEvent(new KeyboardEvent("keydown", {{key, bubbles: true}}));
+  const {{data}} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let n = 0;
+  for (let i = 0; i < data.length; i += 4)
+    n += data[i] === 0x2b && data[i + 1] === 0x2f && data[i + 2] === 0x36;
+  return n;
+}}"""
 SHOWN = f"document.querySelector('{PICTURE}').dataset.shown.split(' ').map(Number)"
 
 
@@ -81,7 +95,9 @@ def test_a_session_with_the_panel(lab: Lab, opened: Any) -> None:
     _check_failed_tile(lab, page)
     _check_labels_are_text(page)
     _check_pointing_and_zoom(page)
+    _check_keys_stay_in_the_picture(page)
     _check_filters(page)
+    _check_setup_keeps_the_result(page)
     _check_another_model(page)
     _check_past_runs(page)
     assert errors(page.evaluate(CELLS)) == []
@@ -163,34 +179,80 @@ def _check_pointing_and_zoom(page: Any) -> None:
     tip.wait_for()
     assert tip.inner_text() == "🔬 cell · 0.90"
     assert page.evaluate(f"document.querySelector('{PICTURE}').dataset.scale") == "50 µm"
+    scrolled = page.evaluate(SCROLLED)
     page.mouse.click(at["x"] + 225 * scale, at["y"] + 225 * scale)
     page.get_by_role("heading", name="Tile r001c001").wait_for()
+    assert page.evaluate(SCROLLED) == scrolled
     whole = page.evaluate(SHOWN)[2]
     picture.focus()
     for _ in range(4):
         page.keyboard.press("+")
     page.wait_for_function(f"() => {SHOWN}[2] < {whole} / 3")
     page.picture("6-zoomed")
-    page.keyboard.press("0")
+    # At once, before the kernel has drawn anything: the image is there, sharp or not.
+    assert page.evaluate(DARK_AFTER, "0") == 0
     page.wait_for_function(f"() => {SHOWN}[2] === {whole}")
+
+
+def _check_keys_stay_in_the_picture(page: Any) -> None:
+    """JupyterLab would insert cells, delete some, and turn this one into Markdown."""
+    before = page.evaluate(KINDS)
+    page.locator(PICTURE).focus()
+    for key in ("a", "b", "m", "x", "d", "d", "r", "y", "Shift+M", "1", "Enter", "j", "k", "f"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(300)
+    assert page.evaluate(KINDS) == before
+    assert page.evaluate(f"document.activeElement === document.querySelector('{PICTURE}')")
+    page.keyboard.press("Escape")
 
 
 def _check_filters(page: Any) -> None:
     _press(page, "Detections")
     words = page.locator(".tilevision-filters .tilevision-words")
-    assert words.inner_text().startswith("120 detections")
+    assert re.match(r"Run \S+: 120 detections", words.inner_text())
     slider = page.locator(".tilevision-filters .noUi-handle").first
     slider.focus()
     for _ in range(65):
         page.keyboard.press("ArrowRight")
     _await_label(page, "72 detections merged by seam")
-    assert words.inner_text().startswith("72 detections")
+    assert ": 72 detections" in words.inner_text()
     page.picture("7-filtered")
     _press(page, "Export")
-    page.get_by_text("Saved 72 detections to detections.geojson.").wait_for()
+    page.get_by_text(
+        re.compile(r"Saved 72 detections of run \S+ to detections.geojson.")
+    ).wait_for()
+
+
+def _check_setup_keeps_the_result(page: Any) -> None:
+    """A changed setup wipes no result; what is shown is counted, exported and named."""
+    _press(page, "Setup")
+    rows = page.get_by_role("spinbutton", name="Rows")
+    rows.fill("3")
+    rows.press("Enter")
+    page.get_by_text("New setup, 18 tiles: 18 to run").wait_for()
+    _await_label(page, "complete: .*72 detections merged by seam")
+    page.picture("7-new-setup")
+    _press(page, "New setup: 18 tiles")
+    _await_label(page, "planned: 18 tiles")
+    _press(page, "Detections")
+    page.get_by_text("No tile is stored for this setup yet. Press Run.").wait_for()
+    _press(page, "Export")
+    page.get_by_text("There is nothing to export yet. Press Run first.").wait_for()
+    page.get_by_role("button", name="Run 2").click()
+    _await_label(page, "complete: .*72 detections merged by seam")
+    _press(page, "Setup")
+    rows.fill("4")
+    rows.press("Enter")
+    page.get_by_text("New setup, 24 tiles: 0 to run, 24 stored already").wait_for()
+    _press(page, "Detections")
 
 
 def _check_another_model(page: Any) -> None:
+    picture = page.locator(PICTURE)
+    picture.scroll_into_view_if_needed()
+    at = picture.bounding_box()
+    page.mouse.click(at["x"] + at["width"] / 4, at["y"] + at["height"] * 3 / 8)
+    page.get_by_role("heading", name="Tile r001c001").wait_for()
     page.locator(".tilevision-select").select_option(label="other")
     _press(page, "Run with this model")
     page.get_by_text("other found 1 detection, shown dashed").wait_for()
@@ -225,6 +287,19 @@ def _check_reload_and_save(lab: Lab, page: Any) -> None:
     assert page.evaluate("image => image.naturalWidth", kept.element_handle()) > 500
     page.picture("11-saved")
     assert len((lab.folder / "panel.ipynb").read_text()) < 700_000
+    _check_a_new_kernel(page)
+
+
+def _check_a_new_kernel(page: Any) -> None:
+    """What is stored is drawn before anything runs, and it is that picture that is kept."""
+    page.wait_for_function(READY)
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Shift+Enter")
+    _await_label(page, r"planned: 24 tiles \(24 restored\), 120 detections merged by seam, stored")
+    page.picture("12-stored")
+    kept = f"({CELLS})()[0].outputs.map(o => o.data?.['text/plain'] ?? '').join(' ')"
+    page.wait_for_function("() => " + kept + ".includes('120 detections merged by seam')")
 
 
 NARROW = """() => {
@@ -240,7 +315,8 @@ NARROW = """() => {
 @pytest.mark.parametrize("lab", ["notebook"], indirect=True)
 def test_the_panel_in_notebook_7(lab: Lab, page: Any, tmp_path: Path) -> None:
     """It runs, zooms, inspects and survives a reload there; at any width nothing is cut."""
-    write_notebook(lab, "panel.ipynb", [SETUP])
+    region = SETUP.replace("workers=2", "workers=2, region=(0, 0, 400, 600)")
+    write_notebook(lab, "panel.ipynb", [region])
     (lab.folder / "go").touch()
     (lab.folder / "mended").touch()
     page.goto(lab.page_of("panel.ipynb"))
@@ -255,7 +331,11 @@ def test_the_panel_in_notebook_7(lab: Lab, page: Any, tmp_path: Path) -> None:
         page.wait_for_function(f"() => !({NARROW})().length")
         page.screenshot(path=tmp_path / f"wide-{width}.png")
     _press(page, "Run")
-    _await_label(page, "complete: 24 tiles")
+    _await_label(page, r"complete: 24 tiles \(12 done, 12 skipped\)")
+    bar = page.locator(".tilevision-bar")
+    assert bar.get_attribute("aria-valuenow") == "100"
+    legend = page.locator(".tilevision-legend").inner_text()
+    assert "region: box, 0.06 mm², 44% of the image" in legend
     picture = page.locator(PICTURE)
     whole = page.evaluate(SHOWN)[2]
     picture.focus()

@@ -166,13 +166,64 @@ def test_filters_count_while_the_run_goes_on(make, spots, tmp_path) -> None:
     panel._controls.run.click()
     _wait(lambda: panel._screen.state and panel._screen.state.counts.get("done", 0) > 1)
     panel._filters.score.value = 0.5
-    _wait(lambda: "merged by seam" in _headline(panel))
+    _wait(lambda: "merged so far" in _headline(panel))
     assert panel._going
     known = panel._screen.state.counts["done"]
     assert len(panel.result.findings) >= known
     assert all(panel.result.findings.scores >= 0.5)
     Path(gate).touch()
     _wait(lambda: "Complete" in _headline(panel) and "12 detections merged" in _headline(panel))
+
+
+def test_a_changed_setup_keeps_the_result(make, spots) -> None:
+    """What is shown is counted, exported and named, be it the run or the plan since."""
+    panel = make(spots)
+    _run(panel)
+    run_id = panel.run.id
+    panel._settings.rows.value = 4
+    _wait(lambda: "New setup, 16 tiles" in _said(panel))
+    assert "12 detections merged by seam" in _headline(panel)
+    assert f"Run {run_id}: <b>12</b> detections" in panel._filters.words.value
+    assert len(panel.result.findings) == 12
+
+    panel._subject.buttons.value = 1
+    _wait(lambda: "Planned · 16 tiles · nothing stored yet" in _headline(panel))
+    _wait(lambda: "No tile is stored for this setup yet" in panel._filters.words.value)
+    assert panel.result is None
+    panel._export.save.click()
+    _wait(lambda: "nothing to export yet" in _said(panel))
+    assert not Path("detections.geojson").exists()
+
+    panel._subject.buttons.value = 0
+    _wait(lambda: "12 detections merged by seam" in _headline(panel))
+    panel._export.save.click()
+    _wait(lambda: f"Saved 12 detections of run {run_id}" in panel._export.words.value)
+
+
+def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
+    """In a new kernel the same panel shows, filters and exports what the folder holds."""
+    _run(make(spots))
+    again = make(spots)
+    stored = "Planned · 12 tiles · 12 stored already · 12 detections merged by seam, stored before"
+    _wait(lambda: stored in _headline(again))
+    assert again.run is None and len(again.result.findings) == 12
+    again._screen.canvas.picked = [35.0, 25.0, 1.0]
+    _wait(lambda: again._inspector.widget.rows.get("total"))
+    again._export.save.click()
+    _wait(lambda: "Saved 12 detections of the tiles" in again._export.words.value)
+    assert again._screen.state.planned
+
+
+def test_runs_from_elsewhere_are_listed_while_the_tab_is_open(make, spots) -> None:
+    """A run that another panel or the shell begins appears by itself, and so does its end."""
+    panel = make(spots)
+    panel._tabs.buttons.value = "Runs"
+    run = tv.start(spots, bright, checkpoint=panel._checkpoint, grid=tv.Grid(3, 4))
+    _wait(lambda: any(run.id == value for _, value in panel._past_list.menu.options))
+    run.result(60)
+    _wait(lambda: any("complete" in words for words, _ in panel._past_list.menu.options))
+    panel._tabs.buttons.value = "Setup"
+    _wait(lambda: "tilevision-panel-runs" not in _mine())
 
 
 def test_nothing_that_takes_long_keeps_the_notebook_waiting(make, spots, monkeypatch) -> None:

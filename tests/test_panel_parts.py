@@ -14,20 +14,22 @@ import pytest
 
 import tilevision as tv
 from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
 from tilevision.sources import open_source
 from tilevision.status import RunStatus
 from tilevision.view import notebook
+from tilevision.view.jobs import JobQueue
 from tilevision.view.panel import panel as panel_module
 from tilevision.view.panel.controls import Tabs
 from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
-from tilevision.view.panel.jobs import JobQueue
 from tilevision.view.panel.modelmenu import ModelMenu
 from tilevision.view.panel.runcontrols import RunControls
 from tilevision.view.panel.settingsform import SettingsForm
+from tilevision.view.picture.viewstate import fold, initial
 
 
 def bright(pixels: np.ndarray) -> Any:
@@ -286,6 +288,10 @@ def _result(labels: list[str], scores: list[float]) -> Result:
     return Result(source, rows, [found], MergeSettings(), facts, "x")
 
 
+TILES = Grid(1, 1).tiles((100, 100))
+STATE = fold(initial(TILES), [TileChanged(1.0, TILES[0], "done"), RunChanged(2.0, "complete")])
+
+
 def _filters(**given: Any) -> Filters:
     return Filters(given.get("min_score"), given.get("classes"), "seam", lambda: None)
 
@@ -293,14 +299,14 @@ def _filters(**given: Any) -> Filters:
 def test_counts_follow_score_and_class() -> None:
     """What is left is counted and drawn; nothing picked means all classes."""
     filters, known = _filters(), _result(["a", "a", "b"], [0.9, 0.4, 0.6])
-    assert filters.apply(known, ()).counts == {"a": 2, "b": 1}
+    assert filters.apply(known, STATE).counts == {"a": 2, "b": 1}
     filters.score.value = 0.5
-    assert filters.apply(known, ()).counts == {"a": 1, "b": 1}
+    assert filters.apply(known, STATE).counts == {"a": 1, "b": 1}
     assert filters.touched
     filters.classes.value = ("b",)
-    counted = filters.apply(known, ())
+    counted = filters.apply(known, STATE)
     assert counted.counts == {"b": 1} and len(counted.layer) == 1
-    assert "<b>1</b> detections merged by seam, from 3" in filters.words.value
+    assert "<b>1</b> detection merged by seam, from 3" in filters.words.value
     filters.reset.click()
     assert not filters.touched
 
@@ -308,9 +314,9 @@ def test_counts_follow_score_and_class() -> None:
 def test_classes_keep_their_place_and_their_pick_as_counts_grow() -> None:
     """A list that jumps cannot be used; what is gone for now stays listed with 0."""
     filters = _filters()
-    filters.apply(_result(["a", "b"], [0.5, 0.5]), ())
+    filters.apply(_result(["a", "b"], [0.5, 0.5]), STATE)
     filters.classes.value = ("b",)
-    filters.apply(_result(["b", "b", "c", "a"], [0.5] * 4), ())
+    filters.apply(_result(["b", "b", "c", "a"], [0.5] * 4), STATE)
     names = [name for _, name in filters.classes.options]
     assert names == ["a", "b", "c"]
     assert filters.classes.value == ("b",)
@@ -320,7 +326,7 @@ def test_classes_keep_their_place_and_their_pick_as_counts_grow() -> None:
 def test_labels_from_models_are_cut_and_made_visible_in_the_list() -> None:
     """10,000 characters do not fill the page, and none turns the text around."""
     filters = _filters()
-    filters.apply(_result(["x" * 10_000, "\u202egnp", ""], [0.5] * 3), ())
+    filters.apply(_result(["x" * 10_000, "\u202egnp", ""], [0.5] * 3), STATE)
     words = [words for words, _ in filters.classes.options]
     assert max(map(len, words)) < 60
     assert "\u202e" not in "".join(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, shown
+from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, palette, shown
 from tilevision.plot.palette import CLASS_COLOURS, hatch_pattern, rgb
 from tilevision.plot.tile_map import status_codes
 
@@ -146,11 +147,91 @@ def test_shown_text_is_short_visible_and_on_one_line() -> None:
     assert shown("x" * 40) == "x" * 40
 
 
-def test_the_first_eight_classes_have_eight_colours() -> None:
-    """Classes are told apart as long as there are colours, and more of them do no harm."""
-    colours = class_colours(f"class {i}" for i in range(20))
-    assert len(set(list(colours.values())[:8])) == len(CLASS_COLOURS) == 8
-    assert len(colours) == 20
+@pytest.fixture
+def no_colours_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No class has been drawn yet in this process."""
+    monkeypatch.setattr(palette, "_slots", {})
+
+
+@pytest.mark.usefixtures("no_colours_yet")
+def test_no_colour_repeats_while_there_are_others() -> None:
+    """As many classes as there are colours all differ; more of them do no harm."""
+    names = [f"class {i}" for i in range(40)]
+    first = class_colours(names[: len(CLASS_COLOURS)])
+    assert len(set(first.values())) == len(CLASS_COLOURS)
+    assert len(class_colours(names)) == 40
+
+
+@given(st.lists(st.lists(st.text(max_size=3), max_size=8), min_size=1, max_size=6))
+def test_a_class_keeps_its_colour(legends: list[list[str]]) -> None:
+    """Whatever classes stand beside it, in whatever order, a name has one colour."""
+    known: dict[str, str] = {}
+    for labels in legends:
+        colours = class_colours(labels)
+        assert set(colours) == set(labels)
+        for name, colour in colours.items():
+            assert known.setdefault(name, colour) == colour
+
+
+def test_a_lone_class_has_the_same_colour_in_every_process() -> None:
+    """It follows from the name, so that a figure made tomorrow agrees with one made today."""
+    code = "from tilevision.plot import class_colours; print(class_colours(['nucleus', 'car']))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1
+
+
+# What the three deficiencies make of linear RGB, at severity 1.0, as published by Machado, Oliveira
+# and Fernandes in "A Physiologically-based Model for Simulation of Color Vision Deficiency", 2009.
+SIGHT = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+
+
+def _oklab(linear: np.ndarray) -> np.ndarray:
+    """Return Oklab, times 100, of linear sRGB (Ottosson, "A perceptual color space", 2020)."""
+    to_cones = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    to_lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return 100 * np.cbrt(np.clip(linear @ np.transpose(to_cones), 0, None)) @ np.transpose(to_lab)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_class_colours_are_told_apart_with_any_colour_vision(sight: str) -> None:
+    """Any two are 9 apart in Oklab, several times what can just be noticed; so are light ones."""
+    srgb = np.array([rgb(colour) for colour in CLASS_COLOURS]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = _oklab(np.clip(linear @ np.transpose(SIGHT[sight]), 0, 1))
+    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
+    assert apart[np.triu_indices(len(seen), 1)].min() >= 9
+    assert (_oklab(linear)[:, 0] > 60).all()  # bright on the dark edge that each box gets
 
 
 def test_polygons_are_drawn_with_their_holes() -> None:

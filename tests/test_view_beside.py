@@ -14,6 +14,7 @@ from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
+from tilevision.plot import class_colours
 from tilevision.view.panel.inspector import MOST_DETECTIONS, tile_at, tile_facts, tile_rows
 from tilevision.view.panel.throughput import BINS, throughput
 from tilevision.view.panel.tilelist import notable_tiles
@@ -77,6 +78,15 @@ def test_failed_throttled_saturated_and_slow_tiles_are_listed() -> None:
     assert said["rows"][0][6] == "ValueError: <b>no"
     assert said["counts"] == {"failed": 1, "throttled": 1, "saturated": 1, "slow": 1}
     json.dumps(said, allow_nan=False)
+
+
+def test_tiles_are_slow_only_where_somebody_would_notice() -> None:
+    """Of tiles of 2 ms, one of 19 ms is no news, though it took nine times as long."""
+    tiles = _tiles(100)
+    changes = [_done(tile, 101.0, 0.002 if i % 5 else 0.019) for i, tile in enumerate(tiles)]
+    assert notable_tiles(_state(100, changes))["rows"] == []
+    changes.append(_done(tiles[3], 102.0, 0.6))
+    assert [row[0] for row in notable_tiles(_state(100, changes))["rows"]] == [3]
 
 
 def test_the_list_is_bounded_and_its_counts_are_not() -> None:
@@ -181,12 +191,7 @@ def test_the_inspector_tells_what_is_known_as_text() -> None:
 
 
 def test_a_class_has_the_same_colour_in_the_inspector_as_in_the_picture() -> None:
-    """The order in which labels were drawn decides, there as here."""
+    """Whatever other classes there are in the tile or in the image."""
     tile = Tile(0, 0, Box(0, 0, 100, 100))
     seen = TileFindings(tile, Findings([(0, 0, 5, 5)], labels=["late"]))
-    drawn = tile_rows(seen, ["early", "late"])["colours"]
-    assert drawn != tile_rows(seen)["colours"]
-    both = TileFindings(
-        tile, Findings([(0, 0, 5, 5)] * 2, scores=[0.9, 0.1], labels=["early", "late"])
-    )
-    assert drawn[0] == tile_rows(both)["colours"][1]
+    assert tile_rows(seen)["colours"] == [class_colours(["early", "late"])["late"]]

@@ -65,7 +65,7 @@ def test_the_panel_shows_a_classification_as_heat() -> None:
     _, state, result = _classified([0.0, 1.0, None])
     filters = Filters(None, None, "seam", lambda: None)
     assert filters.heat.layout.display == "none"
-    counted = filters.apply(result, (), state.index)
+    counted = filters.apply(result, state)
     assert filters.heat.layout.display is None
     said = caption(state, "x", 2.0, counted)
     assert "2 tiles classified" in said["headline"]
@@ -80,4 +80,4 @@ def test_the_panel_shows_a_classification_as_heat() -> None:
 
     assert frame(counted.heat) != frame(None)
     filters.heat.value = OFF
-    assert filters.apply(result, (), state.index).heat is None
+    assert filters.apply(result, state).heat is None

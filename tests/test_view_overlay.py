@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tilevision.events import TileChanged
+from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.plot import STYLES
+from tilevision.plot import STYLES, class_colours
 from tilevision.plot.palette import rgb
+from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
@@ -42,6 +44,43 @@ def _state(*changes: tuple[int, str, tuple[tuple[int, int, int, int, str], ...]]
     return fold(initial(TILES), events)
 
 
+def test_an_outline_is_drawn_as_one() -> None:
+    """A triangle is a triangle: nothing is drawn at the corners of its box where it does not go."""
+    overlay = Overlay(SIZE, _read)
+    triangle = np.array([[20, 40], [220, 40], [20, 240]])
+    findings = Findings([[20, 40, 220, 240]], labels=["cell"], polygons=[[[triangle]]])
+    state = replace(_state(), boxes=BoxLayer.of(findings))
+    plain = _pixels(overlay.frame(_state())).astype(int)
+    change = abs(_pixels(overlay.frame(state)).astype(int) - plain).sum(axis=2)
+    scale = change.shape[1] / SIZE[0]
+
+    def drawn(x: int, y: int) -> bool:
+        x, y = round(x * scale), round(y * scale)
+        return bool(change[y - 4 : y + 5, x - 4 : x + 5].max() > 100)
+
+    assert drawn(120, 140) and drawn(20, 140) and drawn(120, 40)
+    assert not drawn(220, 140) and not drawn(120, 240) and not drawn(220, 240)
+
+
+def test_the_region_is_drawn_and_stays_where_it_is() -> None:
+    """Its outline is on the picture, of the whole image and of a part, and goes with the run."""
+    overlay = Overlay(SIZE, _read)
+    ring = np.array([[100, 100], [300, 100], [300, 200], [100, 200], [100, 100]], float)
+    plain = _pixels(overlay.frame(_state())).astype(int)
+    pixels = _pixels(overlay.frame(_state(), outline=(ring,))).astype(int)
+    scale = pixels.shape[1] / SIZE[0]
+    edge = abs(pixels - plain)[round(100 * scale), round(120 * scale) : round(280 * scale)]
+    assert (edge.sum(axis=1) > 100).mean() > 0.9
+    assert abs(pixels - plain)[round(150 * scale), round(200 * scale)].sum() < 30
+    assert (_pixels(overlay.frame(_state())) == plain).all()
+    view = overlay.settled(Box(50, 50, 250, 180))
+    part = _pixels(overlay.frame(_state(), view)).astype(int)
+    shown = abs(_pixels(overlay.frame(_state(), view, outline=(ring,))).astype(int) - part)
+    x = round((100 - view.x0) * pixels.shape[1] / view.width)
+    y = round((150 - view.y0) * pixels.shape[0] / view.height)
+    assert shown[y, x - 3 : x + 4].max() > 60
+
+
 def test_a_frame_shows_each_tile_by_its_status() -> None:
     """A failed tile turns towards its colour, a finished one is left clear."""
     overlay = Overlay(SIZE, _read)
@@ -65,7 +104,8 @@ def test_boxes_appear_where_they_are_and_go_when_the_tile_is_run_again() -> None
     done = overlay.frame(_state((0, "done", box)))
     scale = done.size[0] / SIZE[0]
     edge = _pixels(done)[round(90 * scale), round(20 * scale) - 3 : round(20 * scale) + 4]
-    assert (edge[:, 0] - edge[:, 2]).max() > 60  # yellow: much more red than blue
+    colour = rgb(class_colours(["cell"])["cell"])
+    assert abs(edge - colour).sum(axis=1).min() < 90 < abs(GREY - np.array(colour)).sum()
     gone = _pixels(overlay.frame(_state((0, "done", ()))))
     assert (
         abs(gone[round(90 * scale), round(20 * scale) - 3 : round(20 * scale) + 4] - GREY).max()

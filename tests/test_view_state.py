@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilevision.analysis.account import MergeSettings
 from tilevision.events import RunChanged, StageDone, TileChanged
+from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.plot import STATUSES
+from tilevision.plot.wording import OUTLINE
 from tilevision.view.picture import boxes as boxes_module
-from tilevision.view.picture.boxes import BoxLayer
-from tilevision.view.picture.caption import alt_text, caption
+from tilevision.view.picture.boxes import BoxLayer, LayerMix
+from tilevision.view.picture.caption import Counted, alt_text, caption
 from tilevision.view.picture.viewstate import ViewState, fold, initial
+from tilevision.view.results import result_of_events
 
 TILES = Grid(2, 3).tiles((90, 60))
 BOX = (1, 2, 3, 4, "star")
@@ -132,13 +137,89 @@ def test_stages_are_heard_once() -> None:
     assert (state.started, state.latest) == (3.0, 4.0)
 
 
+def test_boxes_of_tiles_that_end_after_a_count_are_drawn_beside_the_merged_ones() -> None:
+    """Each tile once: those that were counted merged, the others as they come, in their colours."""
+    state = fold(initial(TILES), [_changed(0, "done", n=2), _changed(1, "done", n=3)])
+    merged, mix = BoxLayer.of(Findings([[0, 0, 9, 9]], labels=["late"])), LayerMix()
+    assert mix.layer(merged, frozenset({0, 1}), state.boxes) is merged
+    later = fold(state, [_changed(2, "done", n=4)]).boxes
+    mixed = mix.layer(merged, frozenset({0, 1}), later)
+    assert mixed.counts == {"late": 1, "star": 4}
+    assert mixed.chunks[0] is merged.chunks[0]
+    more = mix.layer(merged, frozenset({0, 1}), fold(state, [_changed(2, "done", n=4)]).boxes)
+    assert more.counts == mixed.counts
+    grown = later.with_tiles({3: [(*BOX, 0.5)]})
+    assert mix.layer(merged, frozenset({0, 1}), grown).chunks[: len(mixed.chunks)] == mixed.chunks
+
+
+def test_what_events_tell_is_merged_as_the_result_is() -> None:
+    """One object in the overlap of two tiles counts once; where boxes are missing there is none."""
+    tiles = Grid(1, 2, overlap=0.5).tiles((90, 60))
+    shared = (40, 20, 50, 30, "cell")
+    assert all(t.box.x0 <= 40 and t.box.x1 >= 50 for t in tiles)
+    events = [
+        TileChanged(1.0, t, "done", n_findings=1, boxes=(shared,), scores=(0.5,)) for t in tiles
+    ]
+    state = fold(initial(tiles), events)
+    run = SimpleNamespace(
+        id="r", name="x", model=SimpleNamespace(name="m"), source=SimpleNamespace(size=(90, 60))
+    )
+    result = result_of_events(run, state, MergeSettings())
+    assert len(result.findings) == 1
+    assert result.findings.boxes.tolist() == [[40, 20, 50, 30]]
+    assert len(result_of_events(run, state, MergeSettings("none")).findings) == 2
+    assert len(result_of_events(run, state, MergeSettings(min_score=0.9)).findings) == 0
+    crowded = TileChanged(2.0, tiles[0], "done", n_findings=900, boxes=(shared,))
+    assert result_of_events(run, fold(state, [crowded]), MergeSettings()) is None
+
+
 def test_the_rate_counts_what_became_done_lately() -> None:
-    """Tiles a second over the last ten seconds; restored tiles tell nothing of the speed."""
-    history = [RunChanged(80.0, "running"), _changed(0, "done", 85.0)]
+    """Tiles per second since the first was done: neither the start nor restored tiles count."""
+    history = [RunChanged(20.0, "running"), _changed(0, "done", 85.0)]
     history += [_changed(i, "done", 95.0) for i in (1, 2, 3)]
     state = fold(initial(TILES), [*history, _changed(4, "restored", 95.0)])
-    assert state.rate(100.0) == pytest.approx(0.3)
-    assert state.rate(200.0) == 0
+    assert state.rate(95.0) == pytest.approx(0.3)
+    assert state.rate(115.0) == pytest.approx(0.1)  # nothing has come for a while
+    assert fold(initial(TILES), history[:2]).rate(90.0) is None
+    resumed = fold(state, [RunChanged(500.0, "paused"), RunChanged(900.0, "running")])
+    assert resumed.rate(901.0) is None  # not by how it went before the pause
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(30, 400), st.floats(0.01, 20), st.floats(0, 60), st.integers(1, 8), st.randoms())
+def test_an_estimate_is_right_within_half_or_is_not_given(n, seconds, start, batch, random) -> None:
+    """From a tenth of the tiles on, what is left is foretold within a factor of 1.5; before, not.
+
+    Tiles end in batches, after a start of the cluster that takes its own time, and each batch
+    takes up to a fifth more or less than the others.
+    """
+    tiles = Grid(1, n, overlap=0).tiles((10 * n, 10))
+    now, ends = 100 + start, []
+    for i in range(0, n, batch):
+        now += seconds * len(tiles[i : i + batch]) * random.uniform(0.8, 1.2)
+        ends += [now] * len(tiles[i : i + batch])
+    state = fold(initial(tiles), [RunChanged(100.0, "running")])
+    assert state.seconds_left(101.0) is None
+    for k, (tile, end) in enumerate(zip(tiles, ends, strict=True), start=1):
+        state = fold(state, [TileChanged(end, tile, "done")])
+        whole = k == n or ends[k] != end
+        left, truth = state.seconds_left(end), ends[-1] - end
+        if k < 0.1 * n:
+            assert left is None or k >= 100
+        elif whole and k > 4 * batch and n - k > 4 * batch:
+            assert truth / 1.5 <= left <= truth * 1.5
+
+
+def test_the_time_taken_leaves_out_pauses_and_idling() -> None:
+    """Neither a pause counts, nor the time until a run that had ended is resumed or retried."""
+    history = [RunChanged(10.0, "running"), _changed(0, "done", 14.0), RunChanged(15.0, "paused")]
+    history += [_changed(1, "done", 16.0), RunChanged(100.0, "running")]
+    history += [_changed(2, "failed", 104.0, error="x"), RunChanged(105.0, "partial")]
+    assert fold(initial(TILES), history).seconds_active == pytest.approx(6 + 5)
+    retried = [RunChanged(1000.0, "running"), _changed(2, "done", 1002.0)]
+    state = fold(fold(initial(TILES), history), [*retried, RunChanged(1003.0, "complete")])
+    assert state.seconds_active == pytest.approx(6 + 5 + 3)
+    assert "took 14 s" in caption(state, "x", now=5000.0, final=True)["detail"]
 
 
 @pytest.mark.slow
@@ -165,7 +246,7 @@ def test_the_caption_counts_in_words() -> None:
     history += [_changed(1, "failed", 2.0, error="x"), _changed(2, "running", 2.0)]
     state = fold(initial(TILES), history)
     said = caption(state, "tissue.png", now=3.0)
-    assert said["headline"] == "tissue.png · Running · 1 of 6 tiles · 2 detections before merging"
+    assert said["headline"] == "tissue.png · Running · 1 of 6 tiles · counting detections"
     assert said["alt"] == alt_text(state, "tissue.png")
     assert "3 pending, 1 running, 1 done, 1 failed" in said["alt"]
     words = [entry["words"] for entry in said["legend"]]
@@ -176,17 +257,46 @@ def test_the_caption_counts_in_words() -> None:
 def test_a_partial_run_is_not_captioned_as_complete() -> None:
     """The run's own status and its reason are shown as they are."""
     history = [_changed(0, "failed", error="x"), RunChanged(2.0, "partial", "1 tile failed")]
-    said = caption(fold(initial(TILES), history), "x", now=3.0)
+    said = caption(fold(initial(TILES), history), "x", now=3.0, final=True)
     assert "Partial · 0 of 6 tiles" in said["headline"]
     assert "1 tile failed" in said["detail"]
+
+
+@pytest.mark.parametrize("status", ["complete", "partial", "cancelled", "stopped"])
+def test_a_run_is_said_to_have_ended_once_its_result_is_drawn(status) -> None:
+    """Until the merged detections are counted, it is merging: the boxes are not the result's."""
+    state = fold(initial(TILES), [_changed(0, "done", n=2), RunChanged(2.0, status)])
+    merging = caption(state, "x", now=3.0)
+    assert "Merging" in merging["headline"] and ", merging: " in merging["alt"]
+    assert status not in merging["alt"] and merging["status"] == "merging"
+    layer = BoxLayer.of(Findings([[1, 2, 3, 4]], labels=["star"]))
+    counted = Counted(layer, {"star": 1}, "merged by seam")
+    ended = caption(state, "x", now=3.0, counted=counted, final=True)
+    assert f", {status}: " in ended["alt"] and "1 detection merged by seam" in ended["alt"]
+
+
+def test_tiles_outside_the_region_are_not_waited_for() -> None:
+    """Progress and counts are of the tiles that are wanted; the region is named with its size."""
+    history = [RunChanged(1.0, "running")]
+    history += [_changed(i, "skipped") for i in (0, 1)] + [
+        _changed(i, "done") for i in (2, 3, 4, 5)
+    ]
+    state = fold(initial(TILES), [*history, RunChanged(9.0, "complete")])
+    said = caption(state, "x", now=10.0, final=True, region="tissue, 1.2 mm²")
+    assert said["shares"] == [1.0, 0.0]
+    assert "4 of 4 tiles" in said["headline"]
+    assert "2 tiles outside the region skipped" in said["detail"]
+    assert {"words": "region: tissue, 1.2 mm²", "colour": OUTLINE, "dashed": True} in said["legend"]
 
 
 def test_class_counts_admit_when_boxes_were_left_out() -> None:
     """Where a tile has more detections than an event carries, its class counts end in a plus."""
     crowded = TileChanged(1.0, TILES[0], "done", n_findings=900, boxes=(BOX,) * 256)
-    said = caption(fold(initial(TILES), [crowded]), "x", now=2.0)
+    state = fold(initial(TILES), [crowded])
+    said = caption(state, "x", now=2.0)
     assert said["legend"][-1]["words"] == "256+ star"
-    assert "900 detections" in said["headline"]
+    assert "counting detections" in said["headline"]
+    assert "900 detections in tiles, not merged" in caption(state, "x", 2.0, final=True)["headline"]
 
 
 def test_labels_in_the_legend_are_cut_and_made_visible() -> None:

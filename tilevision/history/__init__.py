@@ -3,7 +3,7 @@
 from tilevision.history.followedbatch import FollowedMany, is_of_many
 from tilevision.history.followedrun import FollowedRun, ReplayedRun
 from tilevision.history.runtable import image_runs, runs
-from tilevision.history.storedresult import stored_result
+from tilevision.history.storedresult import planned_result, stored_result
 
 __all__ = [
     "FollowedMany",
@@ -11,6 +11,7 @@ __all__ = [
     "ReplayedRun",
     "image_runs",
     "is_of_many",
+    "planned_result",
     "runs",
     "stored_result",
 ]

@@ -17,18 +17,19 @@ from tilevision.pipeline.manifest import check_same_work, find_manifest, recall,
 from tilevision.pipeline.planning import (
     Plan,
     Store,
+    labels,
     make_plan,
     resolve_stages,
     stored_findings,
 )
 from tilevision.pipeline.run import open_checkpoint
 from tilevision.pipeline.settings import Settings
-from tilevision.result import Result, TileRow
+from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.sources import open_source
 from tilevision.sources.addresses import is_address
 from tilevision.status import TileStatus
 
-__all__ = ["keep", "stored_result"]
+__all__ = ["keep", "planned_result", "stored_result"]
 
 
 def stored_result(
@@ -63,6 +64,33 @@ def stored_result(
     events = (event for event in run.events() if isinstance(event, TileChanged))
     rows = _rows(plan, found, events)
     return Result(plan.source, rows, list(found.values()), settings.merging(), facts, run.name)
+
+
+def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Result:
+    """Return the result of the tiles of a plan that are stored already.
+
+    Parameters
+    ----------
+    plan : Plan
+    checkpoint : path-like or None
+        The folder that the plan was made with.
+    """
+    with open_checkpoint(checkpoint) as store:
+        found = _stored(plan, store) if plan.restored else {}
+    stages = plan.stages
+    facts = RunFacts(
+        run_id="",
+        status="planned",
+        model=stages.asked.name,
+        model_fingerprint=stages.tile.fingerprint,
+        models=tuple((label, mark) for mark, label in labels(stages.models).items()),
+        grid=str(plan.tiling),
+        scales=plan.tiling.scales,
+        region=plan.region,
+    )
+    settings = MergeSettings(min_score=plan.stages.min_score)
+    rows = _rows(plan, found, ())
+    return Result(plan.source, rows, list(found.values()), settings, facts, plan.name)
 
 
 def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:

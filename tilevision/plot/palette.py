@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from zlib import crc32
 
 import numpy as np
@@ -65,39 +66,55 @@ STYLES: Mapping[TileStatus, StatusStyle] = {
 }
 STATUSES = tuple(STYLES)
 
-# Bright on the dark edge that every box gets; none is a status colour.
+# Bright on the dark edge that every box gets, none a status colour, and any two at least 9 apart
+# in Oklab (times 100) as people with and without a colour vision deficiency see them.
 CLASS_COLOURS = (
-    "#F0E442",
-    "#33E6FF",
-    "#FF6FD8",
-    "#B6FF5C",
-    "#FFFFFF",
-    "#FFAE75",
-    "#C9B1FF",
-    "#7DF9C8",
+    "#EEDD22",
+    "#77FFFF",
+    "#EE1188",
+    "#88DD99",
+    "#FF99FF",
+    "#7788CC",
+    "#EE7777",
+    "#DDFFAA",
+    "#CC00FF",
+    "#44BBBB",
+    "#BBBB00",
+    "#998811",
 )
+MOST_REMEMBERED = 10_000
+_slots: dict[str, int] = {}
+_choosing = Lock()
 
 
 def class_colours(labels: Iterable[str]) -> dict[str, str]:
-    """Give each of `labels` a colour; the first eight differ, and a label tends to keep its own.
+    """Return the colour of each class. A name keeps its colour for as long as the process lives.
+
+    A name has a colour of its own by what it is called, the same in every process. Where that
+    is taken by another class that was drawn before, it gets the next free one; once all are
+    taken, colours repeat.
 
     Parameters
     ----------
     labels : iterable of str
-        In order of importance; a label has the same colour wherever that is still free.
+        In the order of the result.
     """
-    colours: dict[str, str] = {}
-    n = len(CLASS_COLOURS)
-    taken: set[int] = set()
-    for label in labels:
-        if label in colours:
-            continue
-        wanted = 0 if not taken else crc32(label.encode("utf-8", "surrogatepass")) % n
-        free = [slot for slot in range(wanted, wanted + n) if slot % n not in taken]
-        slot = (free[0] if free else wanted) % n
-        taken.add(slot)
-        colours[label] = CLASS_COLOURS[slot]
-    return colours
+    names = list(dict.fromkeys(labels))
+    with _choosing:
+        for name in sorted(set(names) - _slots.keys()):
+            if len(_slots) < MOST_REMEMBERED:
+                _slots[name] = _free_slot(name)
+        return {name: CLASS_COLOURS[_slots.get(name, _own_slot(name))] for name in names}
+
+
+def _own_slot(name: str) -> int:
+    return crc32(name.encode("utf-8", "surrogatepass")) % len(CLASS_COLOURS)
+
+
+def _free_slot(name: str) -> int:
+    n, own = len(CLASS_COLOURS), _own_slot(name)
+    taken = set(_slots.values())
+    return next((slot % n for slot in range(own, own + n) if slot % n not in taken), own)
 
 
 def hatch_pattern(hatch: str) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -9,12 +10,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError, TilevisionError
+from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
+from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.counting import Counting, count
 from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.snapshot import Snapshot
 from tilevision.view.picture.subject import Watched
 from tilevision.view.picture.viewstate import ViewState
+from tilevision.view.results import ResultLookup
 
 if TYPE_CHECKING:
     from tilevision.history.followedbatch import FollowedMany
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LiveView", "SeriesView", "watch"]
 
 LOOK_SECONDS = 0.5
+
+_log = logging.getLogger("tilevision.view")
 
 
 def watch(
@@ -82,7 +89,7 @@ def _view_of(run_id: str, checkpoint: str | os.PathLike[str], image: Any) -> Liv
     if not is_of_many(run_id, checkpoint):
         followed = FollowedRun(run_id, checkpoint, image=image)
         require_notebook("tv.watch", instead)
-        return LiveView(followed)
+        return LiveView(followed, checkpoint=checkpoint)
     if image is not None:
         raise RunError(
             f"Run {run_id} has several images, so image= does not apply. Watch the run of one "
@@ -101,11 +108,21 @@ class LiveView:
     run : Watched
     clock : callable
         Returns the time that the picture shows, seconds since the epoch.
+    checkpoint : path-like or None
+        Folder of a run that is read from its journal.
     """
 
-    def __init__(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        run: Watched,
+        clock: Callable[[], float] = time.time,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
         self._snapshot = Snapshot()
         self._screen = Screen(self._keep)
+        self._results = ResultLookup(checkpoint)
+        self._jobs = JobQueue("tilevision-view-count", _log.warning)
+        self._counting = Counting(self._screen, self._count, self._jobs)
         self._cell: int | None = None
         self.widget: Any = self._screen.canvas
         self._screen.show(run, clock)
@@ -131,12 +148,19 @@ class LiveView:
 
     def close(self) -> None:
         """Close the view; its last picture stays. The run continues."""
+        self._counting.close()
+        self._jobs.close()
         self._screen.close()
+
+    def _count(self, state: ViewState) -> Counted | None:
+        result = self._results.of(self._screen.run, state)
+        return None if result is None else count(result, state)
 
     def _keep(self, state: ViewState, frame: Frame, text: str) -> None:
         run = self._screen.run
         self.widget.link = safe_link(getattr(run, "dashboard_link", None))
         self._snapshot.update(frame, text, now=state.ended)
+        self._counting.follow(state)
 
     def _ipython_display_(self) -> None:
         # As the last value of the cell that displayed it, it is there already.
@@ -171,7 +195,7 @@ class SeriesView(LiveView):
             raise RunError(
                 f"Run {many.id} has not started its first image yet. Try again in a moment."
             )
-        super().__init__(first)
+        super().__init__(first, checkpoint=checkpoint)
         name = f"tilevision-view-images-{many.id}"
         self._mover = threading.Thread(target=self._move_on, args=(first.id,), name=name)
         self._mover.daemon = True

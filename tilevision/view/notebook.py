@@ -25,7 +25,7 @@ def require_notebook(name: str, instead: str) -> None:
     if getattr(_shell(), "kernel", None) is None:
         raise RunError(
             f"{name} draws in a notebook, but this is not a notebook. Use {instead} here, "
-            "or open a notebook with: tilevision lab"
+            "or run 'tilevision lab' to open a notebook."
         )
 
 

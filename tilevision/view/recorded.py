@@ -48,6 +48,6 @@ def replay(
 
     run = ReplayedRun(run_id, checkpoint, seconds=seconds, image=image)
     require_notebook("tv.replay", f"tilevision runs --follow {run_id}")
-    view = LiveView(run, clock=run.clock)
+    view = LiveView(run, clock=run.clock, checkpoint=checkpoint)
     view.display()
     return view

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets as widgets
 
 from tilevision.plot import shown
 
-__all__ = ["Tabs", "button", "close_all", "column", "control", "menu", "option", "visible"]
+__all__ = [
+    "SubjectSwitch",
+    "Tabs",
+    "button",
+    "close_all",
+    "column",
+    "control",
+    "menu",
+    "option",
+    "visible",
+]
 
-LABEL_WIDTH = "92px"
+LABEL_WIDTH = "104px"
 
 
 def control(kind: type[Any], label: str, tip: str = "", **traits: Any) -> Any:
@@ -69,6 +79,37 @@ def close_all(made: Any) -> None:
         if isinstance(part, widgets.Widget):
             part.close()
     made.close()
+
+
+class SubjectSwitch:
+    """Two buttons above the picture: the run, or the plan of settings changed since.
+
+    Parameters
+    ----------
+    on_switch : callable
+        Given True for the plan.
+    """
+
+    def __init__(self, on_switch: Callable[[bool], None]) -> None:
+        self._offering = False
+        self._on_switch = on_switch
+        self.buttons = widgets.ToggleButtons(options=[("Run", 0), ("New setup", 1)], value=0)
+        self.box = widgets.HBox([self.buttons])
+        self.box.add_class("tilevision-tabs")
+        visible(self.box, False)
+        self.buttons.observe(lambda change: self._clicked(change["new"]), names="value")
+
+    def offer(self, run: str, plan: str | None) -> None:
+        """Offer both, the run being shown; without a plan there is nothing to choose."""
+        self._offering = True
+        self.buttons.options = [(shown(run, 60), 0), (shown(plan or "", 60), 1)]
+        self.buttons.value = 0
+        self._offering = False
+        visible(self.box, plan is not None)
+
+    def _clicked(self, value: int | None) -> None:
+        if not self._offering and value is not None:
+            self._on_switch(value == 1)
 
 
 class Tabs:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.grid import Tile
 from tilevision.plot import shown
 from tilevision.result import Result
 from tilevision.view.panel.controls import button, column, control, menu, option, visible
-from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.counting import count
 from tilevision.view.picture.heatlayer import TileHeat, tile_heat
+from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Filters"]
 
@@ -136,36 +137,38 @@ class Filters:
             "match_threshold": round(self.threshold.value, 2),
         }
 
-    def apply(
-        self, known: Result, labels: Sequence[str], index: Mapping[Tile, int] | None = None
-    ) -> Counted:
+    def apply(self, known: Result, state: ViewState, subject: str = "") -> Counted:
         """Return the detections of `known` under these settings, as they are drawn.
 
         Parameters
         ----------
         known : Result
             All findings of the tiles so far.
-        labels : sequence of str
-            Classes drawn before, in their order.
-        index : mapping of Tile to int, optional
-            Positions of the run's tiles, for a heatmap.
+        state : ViewState
+            Of the run, as it was before `known` was looked up.
+        subject : str
+            What is shown, such as the name of the run.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
         result = known.with_(**self.read())
-        findings = result.findings
-        counts = Counter(map(str, findings.labels))
-        self._list({label: counts[label] for label, _ in seen.most_common(CLASSES_SHOWN)})
-        method = self.method.value
-        words = "not merged" if method == "none" else f"merged by {method}"
-        total = seen.total()
-        left = f"<b>{len(findings):,}</b> detections {words}, from {total:,} in the tiles"
-        if self.words.value != left:
-            self.words.value = left
-        order = dict(counts.most_common())
         label = self.heat.value
-        heat = None if label == OFF else tile_heat(known.tile_findings, index or {}, label)
+        heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
+        counted = count(result, state, heat=heat, filtered=self.touched)
+        n, counts = len(result.findings), counted.counts
+        self._list({label: counts.get(label, 0) for label, _ in seen.most_common(CLASSES_SHOWN)})
+        what = f"{escape(shown(subject, 80))}: " if subject else ""
+        noun = "detection" if n == 1 else "detections"
+        self._say(f"{what}<b>{n:,}</b> {noun} {counted.words}, from {seen.total():,} in the tiles.")
         self._offer_heat(heat)
-        return Counted(BoxLayer.of(findings, labels), order, words, heat)
+        return counted
+
+    def clear(self, line: str) -> None:
+        """Say why there is nothing to filter."""
+        self._say(escape(line))
+
+    def _say(self, html: str) -> None:
+        if self.words.value != html:
+            self.words.value = html
 
     def _offer_heat(self, heat: TileHeat | None) -> None:
         """Offer the classes of the heatmap if the tiles have probabilities."""

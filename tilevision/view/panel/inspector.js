@@ -1,6 +1,6 @@
-// The tile inspector: a tile's pixels, its detections, and what is known of it.
+// The tile inspector: a tile's pixels, its detections, and what is known about it.
 //
-// Labels, notes and errors come from models that nobody vouches for: textContent only.
+// Labels, notes and errors come from models, so they are untrusted: textContent only.
 
 const SVG = "http://www.w3.org/2000/svg";
 const LISTED = 200;
@@ -99,7 +99,7 @@ class View {
     if (this.url) URL.revokeObjectURL(this.url);
     const bytes = this.model.get("picture");
     this.url = bytes?.byteLength ? URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" })) : null;
-    if (!this.url) return element("p", "tilevision-empty", parent, "Its pixels could not be read.");
+    if (!this.url) return element("p", "tilevision-empty", parent, "The pixels of this tile could not be read.");
     const image = element("img", "tilevision-pixels", parent);
     const rows = this.model.get("rows");
     image.alt = `The tile with ${rows.total ?? 0} detections`;
@@ -142,7 +142,7 @@ class View {
 
   drawActions(parent, facts, chosen) {
     const row = element("div", "tilevision-actions", parent);
-    const retry = button("Retry this tile", "Give this tile fresh attempts", row, () => this.ask("retry"));
+    const retry = button("Retry this tile", "Try this tile again", row, () => this.ask("retry"));
     retry.disabled = !facts.can_retry;
     const models = this.model.get("models");
     if (facts.can_run && models.length) {
@@ -153,7 +153,7 @@ class View {
         option.value = i;
       });
       if (chosen !== undefined) this.menu.value = chosen;
-      button("Run with this model", "Run this tile alone with that model", row, () => this.ask("run", Number(this.menu.value)));
+      button("Run with this model", "Run only this tile with that model", row, () => this.ask("run", Number(this.menu.value)));
     }
     const other = this.model.get("other");
     if (other.words) {
@@ -167,7 +167,7 @@ class View {
     if (!rows.total) return;
     const details = element("details", "tilevision-detections", parent);
     details.open = rows.total <= 12;
-    element("summary", "", details, `${rows.total.toLocaleString("en")} detections, the strongest first`);
+    element("summary", "", details, `${rows.total.toLocaleString("en")} detections, highest score first`);
     const table = element("table", "tilevision-table", element("div", "tilevision-scroll", details));
     const body = element("tbody", "", table);
     rows.labels.slice(0, LISTED).forEach((label, i) => {
@@ -187,20 +187,13 @@ class View {
 function render({ model, el }) {
   const view = new View(model, el);
   const redraw = () => view.redraw();
-  const open = () => {
-    redraw();
-    if (model.get("facts").id) view.root.scrollIntoView({ block: "nearest", behavior: "smooth" });
-  };
-  let last = model.get("facts").id;
   let waiting = false;
   const changed = () => {
     if (waiting) return; // several things change with one message
     waiting = true;
     queueMicrotask(() => {
       waiting = false;
-      const id = model.get("facts").id;
-      (id && id !== last ? open : redraw)();
-      last = id;
+      redraw();
     });
   };
   for (const name of ["facts", "picture", "rows", "other", "models"]) model.on(`change:${name}`, changed);

@@ -20,7 +20,7 @@ from tilevision.pipeline import Run
 from tilevision.plot import STYLES, class_colours, shown
 from tilevision.sources import display_options, read_pixels
 from tilevision.status import TileStatus
-from tilevision.view.panel.jobs import JobQueue
+from tilevision.view.jobs import JobQueue
 from tilevision.view.panel.tiletrials import Trials
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.subject import Watched
@@ -139,7 +139,7 @@ class Inspector:
     def _compare(self, tile: Tile, name: str, seen: TileFindings | None, words: str) -> None:
         """Show what another model found in the tile, if that tile is still open."""
         if self._number is not None and self._run and self._run.tiles[self._number] == tile:
-            rows = {} if seen is None else tile_rows(seen, self._labels)
+            rows = {} if seen is None else tile_rows(seen)
             self.widget.other = rows | {"model": name, "words": words}
 
     def _open(self, run: Watched, number: int | None) -> None:
@@ -160,14 +160,9 @@ class Inspector:
         picture = self._pixels(run, tile) if fresh else None
         with self.widget.hold_sync():
             self.widget.facts = facts
-            self.widget.rows = {} if seen is None else tile_rows(seen, self._labels)
+            self.widget.rows = {} if seen is None else tile_rows(seen)
             if picture is not None:
                 self.widget.picture, self.widget.other = picture, {}
-
-    @property
-    def _labels(self) -> tuple[str, ...]:
-        state = self._screen.state
-        return () if state is None else state.boxes.labels
 
     def _pixels(self, run: Watched, tile: Tile) -> bytes:
         source = run.source
@@ -209,12 +204,8 @@ def tile_at(tiles: Sequence[Tile], x: float, y: float) -> int | None:
     return int(at[np.lexsort((away, sides.prod(axis=1)))[0]])
 
 
-def tile_rows(
-    seen: TileFindings, labels: Sequence[str] = (), limit: int = MOST_DETECTIONS
-) -> dict[str, Any]:
+def tile_rows(seen: TileFindings, limit: int = MOST_DETECTIONS) -> dict[str, Any]:
     """Return the strongest detections of a tile in its own frame, in plain JSON types.
-
-    `labels` are the classes drawn elsewhere, in their order: the colours are the same here.
 
     Returns
     -------
@@ -225,7 +216,7 @@ def tile_rows(
     """
     findings = seen.findings.take(range(min(limit, len(seen.findings))))
     width, height = seen.tile.output_size
-    colours = class_colours([*labels, *map(str, seen.findings.labels)])
+    colours = class_colours(map(str, seen.findings.labels))
     return {
         "boxes": _shares(findings.boxes.reshape(-1, 2), width, height).reshape(-1, 4).tolist(),
         "labels": [shown(label, 80) for label in findings.labels],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from inspect import signature
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tilevision.errors import RunError
+from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.history import ReplayedRun
 from tilevision.history.followedrun import JournaledRun
@@ -18,27 +18,27 @@ from tilevision.pipeline import Run, plan, start
 from tilevision.result import Result
 from tilevision.sources import following
 from tilevision.status import RunStatus, TileStatus
+from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import CellWatch, cell_number, display, require_notebook
-from tilevision.view.panel.controls import Tabs, close_all
+from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
 from tilevision.view.panel.inspector import Inspector
-from tilevision.view.panel.jobs import JobQueue
 from tilevision.view.panel.pastruns import PastRunList, PastRuns
-from tilevision.view.panel.results import ResultLookup
 from tilevision.view.panel.runcontrols import RunControls
 from tilevision.view.panel.settingsform import SettingsForm
 from tilevision.view.panel.tilelist import TileList
 from tilevision.view.panel.tiletrials import Trial, Trials, arguments_of_trial
+from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.counting import Counting
 from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.snapshot import Snapshot
 from tilevision.view.picture.subject import PlannedRun
 from tilevision.view.picture.viewstate import ViewState
+from tilevision.view.results import ResultLookup
 
 __all__ = ["Panel", "explore"]
-
-COUNT_SECONDS = 0.3  # the least time between two counts while a run is going
 
 
 def explore(
@@ -118,12 +118,13 @@ class Panel:
         arguments: dict[str, Any],
     ) -> None:
         self.run: Any = None
+        self._clock: dict[str, Any] = {}
         self._checkpoint = checkpoint
         self._ready = False
         self._cannot = ""  # why an opened past run cannot be resumed
         self._announced: tuple[Any, ...] = ()
-        self._counted: tuple[Any, ...] = ()
-        self._rest_until = 0.0
+        self._plan: PlannedRun | None = None  # of the settings as they are now
+        self._changed = False  # whether they were changed while a run was going
         self._cell: int | None = None
         self._snapshot = Snapshot()
         # A pause must not wait for a long job, nor a slider for a plan.
@@ -140,22 +141,29 @@ class Panel:
             self._recount,
         )
         self._controls = self._make_controls(arguments.get("concurrency"))
-        self._past_list = PastRunList(checkpoint, self._reopen, self._resume_past, self._describe)
+        self._past_list = PastRunList(
+            checkpoint, self._reopen, self._resume_past, self._describe, self._refresh_past
+        )
         self._export = ExportForm(self._save)
         self._tile_list: Any = TileList()
         self._screen = Screen(self._on_frame)
+        self._counting = Counting(self._screen, self._count, self._lookups)
+        self._subject = SubjectSwitch(self._switch)
         self._inspector = self._make_inspector()
         self.widget = self._laid_out()
         self._connect()
         self._cells = CellWatch(self._controls.show_busy_cell)
         self._replan()
-        self._work.put("past", self._list_past)
+        self._refresh_past()
 
     @property
     def result(self) -> Result | None:
-        """The result so far, as it is filtered in the panel; None if there is none yet."""
-        known = self._results.of(self.run)
-        return None if known is None else known.with_(**self._filters.read())
+        """The result of what is shown, as it is filtered in the panel; None if there is none."""
+        state = self._screen.state
+        known = None if state is None else self._results.of(self._screen.run, state)
+        if known is None or not known.tile_findings:
+            return None
+        return known.with_(**self._filters.read())
 
     def display(self) -> None:
         """Show the panel below the current cell; it may be shown several times."""
@@ -167,7 +175,8 @@ class Panel:
     def close(self) -> None:
         """Close the panel; its last picture stays. A run that is going continues."""
         self._cells.close()
-        for part in (self._inspector, self._commands, self._lookups, self._work):
+        self._counting.close()
+        for part in (self._past_list, self._inspector, self._commands, self._lookups, self._work):
             part.close()
         self._screen.close()
         self._tabs.link.close()
@@ -197,7 +206,7 @@ class Panel:
         inspector = Inspector(
             self._screen,
             self._lookups,
-            lambda tile: self._results.of_tile(self.run, tile),
+            self._findings_of,
             self._retry_tile,
             Trials(self._trial_of, self._alarm),
         )
@@ -209,6 +218,9 @@ class Panel:
         self._screen.canvas.observe(lambda change: self._pick(change["new"]), names="picked")
         self._settings.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._tile_list.observe(lambda change: self._pick_listed(change["new"]), names="picked")
+        self._tabs.buttons.observe(
+            lambda change: self._past_list.watch(change["new"] == "Runs"), names="value"
+        )
 
     def _laid_out(self) -> Any:
         self._tabs = Tabs(
@@ -221,7 +233,7 @@ class Panel:
         )
         side = widgets.VBox([self._controls.box, self._tabs.box])
         side.add_class("tilevision-side")
-        main = widgets.VBox([self._screen.canvas, self._inspector.widget])
+        main = widgets.VBox([self._subject.box, self._screen.canvas, self._inspector.widget])
         main.add_class("tilevision-main")
         columns = widgets.Box([side, main])
         columns.add_class("tilevision-columns")
@@ -256,14 +268,26 @@ class Panel:
         self._show(run)
 
     def _show(self, run: Any, **options: Any) -> None:
-        self.run, self._announced, self._counted = run, (), ()
+        self.run, self._announced, self._clock = run, (), options
+        self._subject.offer(_run_words(run), None)
         self._screen.show(run, **options)
 
-    def _replan(self) -> None:
-        if not self._going:
-            self._work.put("plan", self._plan)
+    def _switch(self, to_plan: bool) -> None:
+        """Show the plan of the settings as they are now, or the run again."""
+        self._announced = ()
+        plan, run = self._plan, self.run
+        if to_plan and plan is not None:
+            self._screen.show(plan)
+            self._controls.show_plan(plan.plan, self._settings.model.words)
+        elif run is not None:
+            self._screen.show(run, **self._clock)
 
-    def _plan(self) -> None:
+    def _replan(self) -> None:
+        self._changed = self._going
+        if not self._changed:
+            self._work.put("plan", self._make_plan)
+
+    def _make_plan(self) -> None:
         self._ready = False
         self._controls.say("Looking at the image…")
         image, arguments = self._settings.read()
@@ -274,8 +298,16 @@ class Panel:
         self._ready = True
         if arguments.get("min_score") is None:
             self._filters.offer(made.stages.min_score or 0.0)
-        self._screen.show(PlannedRun(made))
-        self._controls.show_plan(made, self._settings.model.words)
+        self._plan = PlannedRun(made)
+        if self.run is None:
+            self._screen.show(self._plan)
+        elif self._screen.run is self.run:
+            # What the run found stays on the screen until the user looks elsewhere.
+            self._subject.offer(_run_words(self.run), f"New setup: {len(made.tiles):,} tiles")
+        else:
+            self._screen.show(self._plan)
+        new = self._screen.run is not self._plan
+        self._controls.show_plan(made, self._settings.model.words, new=new)
 
     def _reopen(self, run_id: str) -> None:
         def opened() -> None:
@@ -290,6 +322,9 @@ class Panel:
 
     def _describe(self) -> None:
         self._lookups.put("describe", lambda: self._past_list.describe(self._past.why_not))
+
+    def _refresh_past(self) -> None:
+        self._work.put("past", self._list_past)
 
     def _list_past(self) -> None:
         self._past_list.refresh()
@@ -324,7 +359,9 @@ class Panel:
             result = self.result
             if result is None:
                 raise RunError("There is nothing to export yet. Press Run first.")
-            self._export.say(f"Saved {len(result.findings):,} detections to {result.save(path)}.")
+            n = len(result.findings)
+            detections = f"{n:,} {'detection' if n == 1 else 'detections'}"
+            self._export.say(f"Saved {detections} of {self._shown_words} to {result.save(path)}.")
 
         self._lookups.put("save", saved)
 
@@ -338,23 +375,37 @@ class Panel:
         """Whether a run of this panel has yet to end."""
         return isinstance(self.run, Run) and not RunStatus(self.run.status).over
 
-    def _recount(self) -> None:
-        self._lookups.put("count", self._count)
+    @property
+    def _shown_words(self) -> str:
+        """What is shown, counted and exported."""
+        shown = self._screen.run
+        if shown is None or isinstance(shown, PlannedRun):
+            return "the tiles that are stored for this setup"
+        return f"run {shown.id}"
 
-    def _count(self) -> None:
-        run, state, began = self.run, self._screen.state, time.monotonic()
-        known = self._results.of(run)
-        if known is None or state is None or self._screen.run is not run:
-            return
-        counted = self._filters.apply(known, state.boxes.labels, state.index)
-        wanted = self._filters.touched or state.ended or counted.heat is not None
-        self._screen.count(counted if wanted else None)
-        self._rest_until = time.monotonic() + 2 * (time.monotonic() - began) + COUNT_SECONDS
+    def _recount(self) -> None:
+        self._counting.again()
+
+    def _count(self, state: ViewState) -> Counted | None:
+        """Return what is shown, filtered; the words beside the filters say what that is."""
+        known = self._results.of(self._screen.run, state)
+        if known is None:
+            self._filters.clear(f"The result of {self._shown_words} is not available here.")
+            return None
+        if state.planned and not known.tile_findings:
+            self._filters.clear("No tile is stored for this setup yet. Press Run.")
+            return None
+        return self._filters.apply(known, state, self._shown_words.capitalize())
+
+    def _findings_of(self, tile: Tile) -> TileFindings | None:
+        state = self._screen.state
+        return None if state is None else self._results.of_tile(self._screen.run, state, tile)
 
     def _on_frame(self, state: ViewState, frame: Frame, text: str) -> None:
         """Update everything beside the picture; on the drawing thread."""
         self._snapshot.update(frame, text, now=state.at_rest)
         self._tile_list.update(state, now=state.at_rest)
+        self._counting.follow(state)
         run = self._screen.run
         past = isinstance(run, JournaledRun)
         self._controls.fit(
@@ -364,19 +415,18 @@ class Panel:
             past=past,
             resumable=state.ended and not self._cannot,
         )
+        if run is not None:
+            self._inspector.follow(run)
         if run is None or run is not self.run or state.run_status is None:
             return
-        self._inspector.follow(run)
         news = (state.run_status, state.reason, getattr(run, "dashboard_link", None))
         if news != self._announced:
             self._announced = news
             self._controls.show_run(run, state, cannot=self._cannot if past else None)
             if state.ended:
-                self._work.put("past", self._list_past)
-        count = (state.n_finished, state.run_status)
-        if count != self._counted and (state.ended or time.monotonic() > self._rest_until):
-            self._counted = count
-            self._recount()
+                self._refresh_past()
+                if self._changed:
+                    self._replan()
 
     def _pick(self, picked: list[float]) -> None:
         shown = self._screen.run
@@ -387,3 +437,7 @@ class Panel:
         shown = self._screen.run
         if len(picked) == 2 and shown is not None:
             self._inspector.open(shown, picked[0])
+
+
+def _run_words(run: Any) -> str:
+    return f"Run {run.id}"

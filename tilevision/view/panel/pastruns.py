@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
@@ -12,6 +14,7 @@ import ipywidgets as widgets
 
 from tilevision.batch import resume_run
 from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
+from tilevision.events import journal_path
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
 from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import find_manifest, recall
@@ -24,6 +27,7 @@ __all__ = ["PastRunList", "PastRuns"]
 
 MOST_LISTED = 50
 ROWS = 8
+LOOK_SECONDS = 1.0
 _NOTHING_LEFT = {
     RunStatus.COMPLETE: "all its tiles are done.",
     RunStatus.BLOCKED: "moderation refused its image.",
@@ -41,6 +45,8 @@ class PastRunList:
         Given the id of the chosen run.
     on_choose : callable
         Called when another run was chosen and `describe` is needed.
+    on_news : callable
+        Called on a thread when a run was begun, went on or ended somewhere, while `watch` is on.
     """
 
     def __init__(
@@ -49,8 +55,12 @@ class PastRunList:
         on_open: Callable[[str], None],
         on_resume: Callable[[str], None],
         on_choose: Callable[[], None],
+        on_news: Callable[[], None],
     ) -> None:
         self._checkpoint = checkpoint
+        self._on_news = on_news
+        self._watching = threading.Event()
+        self._watcher: threading.Thread | None = None
         self._rows: dict[str, Any] = {}
         empty = "No runs yet." if checkpoint is not None else "Nothing is kept: checkpoint=None."
         self.menu = widgets.Select(
@@ -71,6 +81,42 @@ class PastRunList:
         self.open.on_click(lambda _: on_open(self.menu.value))
         self.resume.on_click(lambda _: on_resume(self.menu.value))
         self.menu.observe(lambda _: on_choose(), names="value")
+
+    def watch(self, yes: bool) -> None:
+        """Look for runs of other panels, notebooks and shells from now on, or no longer."""
+        if yes is self._watching.is_set() or self._checkpoint is None:
+            return
+        if not yes:
+            self._watching.clear()
+            return
+        self._watching.set()
+        self._watcher = threading.Thread(target=self._look, name="tilevision-panel-runs")
+        self._watcher.daemon = True
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Look no longer."""
+        self.watch(False)
+        if self._watcher is not None:
+            self._watcher.join(timeout=10)
+
+    def _look(self) -> None:
+        mine = threading.current_thread()
+        seen: object = None
+        while self._watching.is_set() and self._watcher is mine:
+            now = self._journals()
+            if now != seen:
+                seen = now
+                self._on_news()
+            time.sleep(LOOK_SECONDS)
+
+    def _journals(self) -> frozenset[tuple[str, int]]:
+        """Return the journals of the folder and how long they are."""
+        try:
+            with os.scandir(journal_path(self._checkpoint, "any").parent) as entries:
+                return frozenset((entry.name, entry.stat().st_size) for entry in entries)
+        except OSError:  # there is no run yet, or one was just removed
+            return frozenset()
 
     def refresh(self) -> None:
         """Read the list again; the time it takes depends on the number of journals."""

@@ -112,10 +112,14 @@ class RunControls:
             if self.buttons[name].disabled is yes:
                 self.buttons[name].disabled = not yes
 
-    def show_plan(self, made: Plan, model: str) -> None:
-        """Say what Run would do with `model`, and what the user should know before."""
+    def show_plan(self, made: Plan, model: str, *, new: bool = False) -> None:
+        """Say what Run would do with `model`, and what the user should know before.
+
+        `new` says that it is for changed settings, while the picture shows an earlier run.
+        """
         width, height = made.source.size
-        tiles = f"{len(made.tiles):,} tiles: {len(made.to_run):,} to run, "
+        tiles = "New setup, " if new else ""
+        tiles += f"{len(made.tiles):,} tiles: {len(made.to_run):,} to run, "
         tiles += f"{len(made.restored):,} stored already"
         if made.skipped:
             tiles += f", {len(made.skipped):,} skipped"
@@ -130,7 +134,7 @@ class RunControls:
         """
         link = getattr(run, "dashboard_link", None)
         if state.ended and state.run_status is not None:
-            done = f"{state.n_finished:,} of {len(state.tiles):,} tiles"
+            done = f"{state.n_finished:,} of {state.n_wanted:,} tiles"
             line = f"{state.run_status.capitalize()}: {state.reason or done}"
             alarm = state.run_status in _ALARMING
             self.say(line, f"run {run.id}", *_past_notes(cannot), alarm=alarm, link=link)

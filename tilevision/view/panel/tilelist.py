@@ -20,7 +20,7 @@ __all__ = ["MOST_ROWS", "TileList", "notable_tiles"]
 _FOLDER = Path(__file__).parent
 EVERY_SECONDS = 1.0
 MOST_ROWS = 300
-SLOW = 3.0  # times the median
+SLOW, SLOWER_BY = 3.0, 0.5  # times the median, and seconds above it that anybody would notice
 ENOUGH_TIMED = 8  # fewer tiles do not show what is usual
 _LISTED = (TileStatus.FAILED, TileStatus.THROTTLED, TileStatus.RETRYING)
 
@@ -92,7 +92,8 @@ def _slow(state: ViewState) -> Any:
     timed = state.seconds[~np.isnan(state.seconds)]
     if len(timed) < ENOUGH_TIMED:
         return np.zeros(len(state.tiles), dtype=bool)
-    return np.nan_to_num(state.seconds) > SLOW * np.median(timed)
+    usual = np.median(timed)
+    return np.nan_to_num(state.seconds) > max(SLOW * usual, usual + SLOWER_BY)
 
 
 def _row(state: ViewState, i: int, kind: str) -> list[Any]:

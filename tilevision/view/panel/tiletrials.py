@@ -13,7 +13,7 @@ from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.pipeline import Run, start
 from tilevision.pipeline.settings import Execution
-from tilevision.view.panel.jobs import JobQueue
+from tilevision.view.jobs import JobQueue
 
 __all__ = ["Trial", "Trials", "arguments_of_trial"]
 

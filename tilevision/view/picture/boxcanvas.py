@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 from tilevision.geometry import Box
 from tilevision.plot import class_colours
 from tilevision.plot.palette import rgb
+from tilevision.plot.wording import OUTLINE
 from tilevision.view.picture.boxes import BoxChunk, BoxLayer
 
-__all__ = ["BoxCanvas"]
+__all__ = ["BoxCanvas", "dashed"]
 
 SMALLEST_OUTLINED = 5.0  # px: a smaller box becomes a dot
 LINE, HALO = 1.3, 2.9
-FEW = 2500  # boxes that get a dark edge, for contrast on bright images
+FEW = 2500  # lines that get a dark edge, for contrast on bright images
 # Share of the picture covered by boxes, and the opacity up to it, so that tiles stay visible.
 # Past the last step boxes cover each other, and each doubling halves the opacity.
 FADING = ((0.2, 0.95), (0.5, 0.6), (1.0, 0.35))
@@ -92,18 +94,28 @@ class BoxCanvas:
         seen = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
         small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SMALLEST_OUTLINED
         self._draw_dots(boxes[seen & small], colour[seen & small])
-        self._draw_outlines(boxes[seen & ~small], colour[seen & ~small])
+        lines = list(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2))
+        rings = [rings for c in chunks for rings in c.outlines or ((),) * len(c)]
+        shown = np.flatnonzero(seen & ~small)
+        drawn = [
+            (line, row)
+            for row in shown.tolist()
+            for line in ([self._moved(ring) for ring in rings[row]] or [lines[row]])
+        ]
+        self._draw_lines([line for line, _ in drawn], colour[[row for _, row in drawn]])
 
-    def _draw_outlines(self, boxes: NDArray[np.float64], colour: NDArray[np.uint8]) -> None:
-        if not len(boxes):
+    def _moved(self, ring: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self._on_picture(np.tile(ring, 2))[:, :2]
+
+    def _draw_lines(self, paths: list[NDArray[np.float64]], colour: NDArray[np.uint8]) -> None:
+        if not paths:
             return
-        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2)
         styles: list[tuple[Any, float]] = [(colour / 255, LINE)]
-        if len(boxes) <= FEW:
+        if len(paths) <= FEW:
             styles.insert(0, ("#000000", HALO))
         for colours, width in styles:
             alpha = self._alpha * (0.5 if width == HALO else 1)
-            lines = LineCollection(list(corners), colors=colours, linewidths=width, alpha=alpha)
+            lines = LineCollection(paths, colors=colours, linewidths=width, alpha=alpha)
             self._axes.add_collection(lines, autolim=False)
             self._axes.draw_artist(lines)
             lines.remove()
@@ -115,3 +127,30 @@ class BoxCanvas:
         rgba = np.column_stack([colour, np.full(len(colour), round(255 * self._alpha), np.uint8)])
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
             pixels[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)] = rgba
+
+
+def dashed(
+    rings: Sequence[NDArray[np.float64]], view: Box, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return RGBA (h, w, 4) of the outline of a region over `view`, dashed as nothing else is.
+
+    Parameters
+    ----------
+    rings : sequence of array (k, 2)
+        Closed, in image pixels.
+    view : Box
+    size : tuple of int
+        Width and height of the picture, pixels.
+    """
+    width, height = size
+    figure = Figure((width / 100, height / 100), dpi=100)
+    figure.patch.set_alpha(0)
+    canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
+    axes.set_axis_off()
+    for colour, line, style in (("#000000b0", 4.0, "solid"), (OUTLINE, 2.0, (0, (5, 3)))):
+        lines = LineCollection(list(rings), colors=colour, linewidths=line, linestyles=[style])
+        axes.add_collection(lines, autolim=False)
+    canvas.draw()
+    pixels: NDArray[np.uint8] = np.array(canvas.buffer_rgba())
+    return pixels

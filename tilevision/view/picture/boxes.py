@@ -14,7 +14,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.plot import shown
 
-__all__ = ["MOST_HITS", "BoxChunk", "BoxLayer", "hits", "seen_boxes"]
+__all__ = ["MOST_HITS", "BoxChunk", "BoxLayer", "LayerMix", "hits", "seen_boxes"]
 
 LIMIT = 200_000  # with more boxes, each tile keeps fewer: the picture is full by then
 PER_TILE = 256
@@ -37,6 +37,8 @@ class BoxChunk:
         Number of the label and of the tile; rank within the tile, strongest first.
     scores : array (n,)
         NaN if the model gives none.
+    outlines : tuple of tuple of array, optional
+        Closed rings (k, 2) of each row, in image pixels; none for a row that is just a box.
     """
 
     boxes: NDArray[np.float64]
@@ -44,15 +46,20 @@ class BoxChunk:
     tiles: NDArray[np.int32]
     ranks: NDArray[np.int32]
     scores: NDArray[np.float32]
+    outlines: tuple[tuple[NDArray[np.float64], ...], ...] | None = None
 
     def take(self, keep: NDArray[np.bool_]) -> BoxChunk:
-        """Return the rows marked in `keep`."""
+        """Return the rows marked in `keep`; the chunk itself if that is all of them."""
+        if keep.all():
+            return self
+        outlines = self.outlines
         return BoxChunk(
             self.boxes[keep],
             self.labels[keep],
             self.tiles[keep],
             self.ranks[keep],
             self.scores[keep],
+            None if outlines is None else tuple(outlines[i] for i in np.flatnonzero(keep)),
         )
 
     def __len__(self) -> int:
@@ -109,6 +116,7 @@ class BoxLayer:
             tiles=np.full(n, -1, dtype=np.int32),
             ranks=np.zeros(n, dtype=np.int32),
             scores=findings.scores[:n].astype(np.float32),
+            outlines=_outlines(findings, n),
         )
         return _counted(cls(chunks=(chunk,) if n else (), labels=tuple(numbers)))
 
@@ -151,6 +159,37 @@ class BoxLayer:
         return replace(kept, filled=self.filled - tiles)
 
 
+class LayerMix:
+    """Joins merged boxes with those of tiles that have ended since they were merged.
+
+    As long as the merged boxes stay the same, the chunks of the joined layer do, too.
+    """
+
+    def __init__(self) -> None:
+        self._merged: BoxLayer | None = None
+        self._labels: dict[str, int] = {}
+        self._rest: dict[BoxChunk, BoxChunk] = {}
+
+    def layer(self, merged: BoxLayer, tiles: frozenset[int], boxes: BoxLayer) -> BoxLayer:
+        """Return `merged` and the boxes in `boxes` of tiles that are not in `tiles`."""
+        if merged is not self._merged:
+            self._merged, self._rest = merged, {}
+            self._labels = {label: i for i, label in enumerate(merged.labels)}
+        if boxes.filled <= tiles:
+            return merged
+        for label in boxes.labels:
+            self._labels.setdefault(label, len(self._labels))
+        numbers = np.array([self._labels[label] for label in boxes.labels], dtype=np.int32)
+        known = np.fromiter(tiles, np.int32, len(tiles))
+        for chunk in boxes.chunks:
+            if chunk not in self._rest:
+                rest = chunk.take(~np.isin(chunk.tiles, known))
+                self._rest[chunk] = replace(rest, labels=numbers[rest.labels])
+        more = [rest for chunk in boxes.chunks if len(rest := self._rest[chunk])]
+        mixed = replace(merged, chunks=(*merged.chunks, *more), labels=tuple(self._labels))
+        return _counted(mixed)
+
+
 def hits(layer: BoxLayer, view: Box, limit: int = MOST_HITS) -> tuple[bytes, list[str]]:
     """Return the boxes of `layer` in `view`, for the tooltip, and the names of their classes.
 
@@ -187,6 +226,15 @@ def seen_boxes(event: TileChanged) -> list[SeenBox]:
         (*box, math.nan if score is None else score)
         for box, score in zip(event.boxes, scores, strict=False)
     ]
+
+
+def _outlines(findings: Findings, n: int) -> tuple[tuple[NDArray[np.float64], ...], ...] | None:
+    if findings.polygons is None:
+        return None
+    return tuple(
+        tuple(np.concatenate([ring, ring[:1]]) for part in shape or () for ring in part)
+        for shape in findings.polygons[:n]
+    )
 
 
 def _thinned(layer: BoxLayer) -> BoxLayer:

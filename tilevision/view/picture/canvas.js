@@ -1,13 +1,14 @@
 // Shows the frames of a run and lets the user zoom and pan.
 //
-// A frame is stretched at once to where the user looks; the sharp one follows when the
-// kernel has drawn it, which may take until a running cell has ended. Text from the kernel
-// holds labels nobody vouches for: it only ever becomes textContent.
+// A frame is stretched immediately to the region that the user wants; the sharp frame follows
+// when the kernel has drawn it, which may be after a running cell has ended. Text from the
+// kernel holds untrusted labels: it only ever becomes textContent.
 
 const SEND_EVERY = 120; // ms between two requests while the user moves
 const MOST_ZOOM = 1 / 4000;
 const PATIENCE = 3000; // ms after which the user is told why the picture is not sharp yet
 const CLICK = 4; // px that a pointer may move between press and release
+const DOUBLE = 250; // ms within which a second click makes a double-click of the first
 
 const HATCHES = {
   "/": (c) => `repeating-linear-gradient(135deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
@@ -40,8 +41,9 @@ function legendEntry(entry) {
     swatch.style.borderColor = entry.colour;
     swatch.textContent = entry.glyph;
   } else {
-    if (!entry.wide) swatch.classList.add("tilevision-class");
-    swatch.style.background = entry.colour;
+    if (entry.dashed) swatch.classList.add("tilevision-outline");
+    else if (!entry.wide) swatch.classList.add("tilevision-class");
+    swatch.style.background = entry.dashed ? "" : entry.colour;
   }
   const words = element("bdi", "", item);
   words.textContent = entry.words;
@@ -76,7 +78,7 @@ function roundLength(most) {
   return [length, `${Number((length / size).toPrecision(3))} ${unit}`];
 }
 
-// The smallest box under a point; `rows` as the kernel's hits.py packs them.
+// The smallest box under a point; `rows` as hits() in boxes.py packs them.
 function boxAt(rows, x, y) {
   let found = null;
   let least = Infinity;
@@ -124,7 +126,12 @@ class Picture {
     const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
     if (order < this.latest) return bitmap.close();
     this.latest = order;
-    this.bitmap?.close();
+    // The last picture of the whole image stays underneath where no sharper one has come yet.
+    if (this.bitmap !== this.overview) this.bitmap?.close();
+    if (same(shown, this.model.get("whole"))) {
+      this.overview?.close();
+      this.overview = bitmap;
+    }
     this.bitmap = bitmap;
     this.shown = shown;
     this.rows = floats(this.model.get("hits"));
@@ -150,13 +157,16 @@ class Picture {
     const scale = canvas.width / view[2];
     context.fillStyle = "#2b2f36";
     context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(
-      bitmap,
-      (shown[0] - view[0]) * scale,
-      (shown[1] - view[1]) * scale,
-      shown[2] * scale,
-      shown[3] * scale,
-    );
+    const place = (picture, region) =>
+      context.drawImage(
+        picture,
+        (region[0] - view[0]) * scale,
+        (region[1] - view[1]) * scale,
+        region[2] * scale,
+        region[3] * scale,
+      );
+    if (this.overview && this.overview !== bitmap) place(this.overview, this.model.get("whole"));
+    place(bitmap, shown);
     this.drawOutline(context, scale);
     this.drawScaleBar(context, scale);
     // What is sharp by now, and how far the run is told, for those who look from outside.
@@ -283,20 +293,32 @@ class Picture {
       this.grip = at;
     });
     canvas.addEventListener("pointerup", (event) => {
-      if (this.grip && this.pressed && this.view.length) this.pick(event);
+      if (this.grip && this.pressed && this.view.length) {
+        // A double-click zooms, so a click waits to see that it is not the first half of one.
+        const { offsetX, offsetY } = event;
+        clearTimeout(this.click);
+        this.click = setTimeout(() => this.pick({ offsetX, offsetY }), DOUBLE);
+      }
       this.grip = this.pressed = null;
     });
     canvas.addEventListener("pointercancel", () => (this.grip = this.pressed = null));
     canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
-    canvas.addEventListener("dblclick", (event) => this.zoom(0.5, ...fraction(event)));
-    // The notebook takes its shortcuts at the document, on their way down: be there before it.
+    canvas.addEventListener("dblclick", (event) => {
+      clearTimeout(this.click);
+      this.zoom(0.5, ...fraction(event));
+    });
+    // The notebook takes its shortcuts at the document, on their way down: come before it.
     this.press = (event) => this.steer(event);
     canvas.addEventListener("focus", () => window.addEventListener("keydown", this.press, true));
     canvas.addEventListener("blur", () => window.removeEventListener("keydown", this.press, true));
   }
 
+  // Keys on the picture are the picture's: a plain letter would insert or delete a cell. What
+  // is pressed with Ctrl, Alt or Meta, Shift+Enter, Escape and Tab stay the notebook's.
   steer(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape" || event.key === "Tab" || (event.key === "Enter" && event.shiftKey)) return;
+    event.stopImmediatePropagation();
     const actions = {
       "+": () => this.zoom(0.7),
       "=": () => this.zoom(0.7),
@@ -309,17 +331,18 @@ class Picture {
     };
     if (!actions[event.key]) return;
     event.preventDefault();
-    event.stopImmediatePropagation();
     actions[event.key]();
   }
 
   close() {
     clearTimeout(this.timer);
     clearTimeout(this.patience);
+    clearTimeout(this.click);
     window.removeEventListener("keydown", this.press, true);
     this.latest = Infinity;
     this.bitmap?.close();
-    this.bitmap = null;
+    this.overview?.close();
+    this.bitmap = this.overview = null;
   }
 }
 
@@ -347,7 +370,7 @@ function render({ model, el }) {
   reset.addEventListener("click", () => picture.whole());
   const waiting = element("div", "tilevision-waiting");
   waiting.setAttribute("role", "status");
-  waiting.textContent = "The kernel is busy; the sharp picture follows when it answers.";
+  waiting.textContent = "The kernel is busy. The sharp picture follows when it answers.";
   waiting.hidden = true;
   picture.frame.append(waiting);
   picture.onwait = (yes) => (waiting.hidden = !yes);

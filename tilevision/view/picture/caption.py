@@ -7,6 +7,7 @@ from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.heat import heat_keys
+from tilevision.plot.wording import OUTLINE
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileHeat
@@ -30,16 +31,29 @@ class Counted:
         What they are, such as ``"merged"``.
     heat : TileHeat or None
         A classifier's probabilities of the tiles.
+    tiles : frozenset of int or None
+        Tiles whose detections are among them: those of other tiles are drawn as they come.
+        None: no others are drawn.
+    of : tuple
+        `ViewState.version` of the run when they were counted.
     """
 
     layer: BoxLayer
     counts: dict[str, int]
     words: str
     heat: TileHeat | None = None
+    tiles: frozenset[int] | None = None
+    of: tuple[RunStatus | None, float] | None = None
 
 
 def caption(
-    state: ViewState, name: str, now: float, counted: Counted | None = None
+    state: ViewState,
+    name: str,
+    now: float,
+    counted: Counted | None = None,
+    *,
+    final: bool = False,
+    region: str = "",
 ) -> dict[str, Any]:
     """Return headline, detail, alternative text, legend and progress, in plain JSON types.
 
@@ -52,57 +66,68 @@ def caption(
         Seconds since the epoch.
     counted : Counted, optional
         Default: all detections of the tiles, before merging.
+    final : bool
+        Whether nothing more will be counted. A run that has ended is said to have done so
+        only then: before, the picture does not show its result.
+    region : str
+        What the region is called, and how large it is; empty for none.
 
     Returns
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
         ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: the share of
-        tiles that are done and that failed, 0 to 1. ``status``: of the run. ``latest``: time of
-        the latest event, seconds since the epoch.
+        wanted tiles that are done and that failed, 0 to 1. ``status``: of the run. ``latest``:
+        time of the latest event, seconds since the epoch.
     """
-    n = max(len(state.tiles), 1)
+    n = max(state.n_wanted, 1)
     counts = state.counts
     return {
-        "headline": _headline(state, name, _found(state, counted)),
-        "detail": _detail(state, now),
-        "alt": alt_text(state, name, counted),
-        "legend": _statuses(counts) + _heat(counted) + _classes(state, counted),
+        "headline": _headline(state, name, _found(state, counted, final), final=final),
+        "detail": _detail(state, now, region),
+        "alt": alt_text(state, name, counted, final=final),
+        "legend": _statuses(counts) + _region(region) + _heat(counted) + _classes(state, counted),
         "shares": [state.n_finished / n, counts.get(TileStatus.FAILED, 0) / n],
-        "status": _status(state),
+        "status": _status(state, final),
         "latest": state.latest,
     }
 
 
-def alt_text(state: ViewState, name: str, counted: Counted | None = None) -> str:
+def alt_text(
+    state: ViewState, name: str, counted: Counted | None = None, *, final: bool = False
+) -> str:
     """Return the picture in one sentence, for screen readers."""
     tiles = ", ".join(f"{count:,} {status}" for status, count in state.counts.items())
-    found = _found(state, counted)
-    return f"{shown(name, 80)}, {_status(state)}: {_tiles(len(state.tiles))} ({tiles}), {found}."
+    status, found = _status(state, final), _found(state, counted, final)
+    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {found}."
 
 
-def _headline(state: ViewState, name: str, found: str) -> str:
-    status = _status(state).capitalize()
+def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
+    status = _status(state, final).capitalize()
     if state.planned:
         stored = (
             f"{state.n_finished:,} stored already" if state.n_finished else "nothing stored yet"
         )
-        return f"{shown(name, 60)} · {status} · {_tiles(len(state.tiles))} · {stored}"
-    done = f"{state.n_finished:,} of {_tiles(len(state.tiles))}"
+        if state.n_finished:
+            stored += f" · {found}"
+        return f"{shown(name, 60)} · {status} · {_tiles(state.n_wanted)} · {stored}"
+    done = f"{state.n_finished:,} of {_tiles(state.n_wanted)}"
     return f"{shown(name, 60)} · {status} · {done} · {found}"
 
 
-def _detail(state: ViewState, now: float) -> str:
+def _detail(state: ViewState, now: float, region: str) -> str:
+    outside = [f"{_tiles(state.n_skipped)} outside the region skipped"] if region else []
     if state.planned:
-        return "Press Run to analyse the image with this grid."
+        return " · ".join(["Press Run to analyse the image with this grid", *outside])
     if state.ended or state.run_status is RunStatus.PAUSED:
-        seconds = state.latest - state.started
-        parts = [f"{'took' if state.ended else 'after'} {duration(seconds)}"]
+        took = "took" if state.ended else "after"
+        parts = [f"{took} {duration(state.seconds_active)}"]
     else:
-        rate = state.rate(now)
+        rate, left = state.rate(now), state.seconds_left(now)
         parts = [f"{rate:,.1f} tiles per second" if rate else _waiting(state)]
-        if rate and state.n_open:
-            parts.append(f"about {duration(state.n_open / rate)} left")
+        if left:
+            parts.append(f"about {duration(left)} left")
+    parts += outside
     if saturated := int(state.saturated.sum()):
         parts.append(f"{_tiles(saturated)} saturated")
     if state.reason:
@@ -110,8 +135,12 @@ def _detail(state: ViewState, now: float) -> str:
     return " · ".join(parts)
 
 
-def _status(state: ViewState) -> str:
-    return "planned" if state.planned else str(state.run_status or "starting")
+def _status(state: ViewState, final: bool) -> str:
+    if state.planned:
+        return "planned"
+    if state.ended and not final:
+        return "merging"
+    return str(state.run_status or "starting")
 
 
 def _waiting(state: ViewState) -> str:
@@ -120,11 +149,13 @@ def _waiting(state: ViewState) -> str:
     return "getting ready"
 
 
-def _found(state: ViewState, counted: Counted | None) -> str:
+def _found(state: ViewState, counted: Counted | None, final: bool) -> str:
     n = state.n_detections if counted is None else sum(counted.counts.values())
+    if counted is None and n and not final:  # a number would drop when they are merged
+        return "counting detections"
     if counted is not None and counted.heat is not None and not n:
         return f"{_tiles(counted.heat.n_known)} classified"
-    words = "before merging" if counted is None else counted.words
+    words = "in tiles, not merged" if counted is None else counted.words
     return f"{n:,} {'detection' if n == 1 else 'detections'} {words}"
 
 
@@ -139,6 +170,10 @@ def _statuses(counts: dict[TileStatus, int]) -> list[dict[str, Any]]:
         look = {"glyph": style.glyph, "hatch": style.hatch, "fill": style.fill}
         entries.append({"words": f"{counts[status]:,} {status}", "colour": style.colour, **look})
     return entries
+
+
+def _region(region: str) -> list[dict[str, Any]]:
+    return [{"words": f"region: {region}", "colour": OUTLINE, "dashed": True}] if region else []
 
 
 def _heat(counted: Counted | None) -> list[dict[str, Any]]:

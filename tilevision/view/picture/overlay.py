@@ -21,7 +21,7 @@ from tilevision.grid import Tile
 from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
 from tilevision.status import TileStatus
-from tilevision.view.picture.boxcanvas import BoxCanvas
+from tilevision.view.picture.boxcanvas import BoxCanvas, dashed
 from tilevision.view.picture.heatlayer import TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
@@ -33,6 +33,8 @@ QUALITY = 80
 BACKGROUND = "#2B2F36"
 PLANNED_FILL, PLANNED_EDGE = 20, (255, 255, 255, 200)
 
+# Closed rings (k, 2) of x and y.
+Rings = tuple[NDArray[np.float64], ...]
 # Returns a box's pixels (h, w, 3) of uint8, at that many pixels per image pixel.
 Reader = Callable[[Box, float], NDArray[np.uint8]]
 
@@ -81,14 +83,20 @@ class Overlay:
         self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
         self._heat: tuple[TileHeat, NDArray[np.uint8]] | None = None
+        self._outline: tuple[Rings, NDArray[np.uint8]] | None = None
         self._planned = False
 
     def frame(
-        self, state: ViewState, view: Box | None = None, heat: TileHeat | None = None
+        self,
+        state: ViewState,
+        view: Box | None = None,
+        heat: TileHeat | None = None,
+        outline: Rings = (),
     ) -> Frame:
-        """Draw `state`: the whole image or its region `view`, with `heat` if given.
+        """Draw `state`: the whole image or its part `view`, with `heat` if given.
 
-        `view` is fitted to the shape of the frame and to the image.
+        `view` is fitted to the shape of the frame and to the image. `outline` holds the closed
+        rings of the analysed region, in image pixels.
         """
         view = self.whole if view is None else self.settled(view)
         if view != self._view:
@@ -107,6 +115,10 @@ class Overlay:
         renderer = self._canvas.get_renderer()
         context = renderer.new_gc()
         layers = [self._status, self._boxes.picture(state.boxes)]
+        if outline:
+            if self._outline is None or self._outline[0] is not outline:
+                self._outline = (outline, dashed(outline, self._view or view, self.size))
+            layers.insert(1, self._outline[1])
         if heat is not None:
             if self._heat is None or self._heat[0] is not heat:
                 self._heat = (heat, heat.paint(self._map.index))
@@ -148,7 +160,7 @@ class Overlay:
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._axes.bbox)
         self._boxes = BoxCanvas(view, (self.size[1], self.size[0]))
-        self._view, self._tiles = view, None
+        self._view, self._tiles, self._outline = view, None, None
 
     def _encode(self) -> bytes:
         picture = Image.frombuffer(

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.analysis.units import pixel_width
+from tilevision.analysis.units import pixel_width, units_of
 from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
+from tilevision.regions import Region
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
+from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption
 from tilevision.view.picture.overlay import Frame, Overlay
@@ -40,6 +42,8 @@ class _Scene:
     run: Watched
     name: str
     overlay: Overlay
+    outline: tuple[Any, ...]  # of the region
+    region: str
     state: ViewState
     clock: Callable[[], float]
     events: deque[Event] = field(default_factory=deque)
@@ -64,6 +68,8 @@ class Screen:
         self._on_frame = on_frame
         self._scene: _Scene | None = None
         self._counted: Counted | None = None
+        self._counted_for: Any = None
+        self._mix = LayerMix()
         self._source: ImageSource | None = None
         self._options: tuple[ImageSource, ReadOptions] | None = None
         self._width: tuple[ImageSource, Callable[[float, float], float] | None] | None = None
@@ -88,7 +94,10 @@ class Screen:
     def text(self) -> str:
         """The picture in one sentence."""
         scene = self._scene
-        return "no run yet" if scene is None else alt_text(scene.state, scene.name)
+        if scene is None:
+            return "no run yet"
+        final = self._counted_for == scene.state.version
+        return alt_text(scene.state, scene.name, self._counted, final=final)
 
     def show(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
         """Show `run` from now on.
@@ -100,12 +109,14 @@ class Screen:
             Returns the time that the picture shows, seconds since the epoch.
         """
         before = self._scene
-        size = run.source.size
+        size, region = run.source.size, getattr(run, "region", None)
         overlay = before.overlay if before and before.overlay.image_size == size else None
         scene = _Scene(
             run=run,
             name=f"{run.name}, {run.model.name}",
             overlay=overlay or Overlay(size, self._read),
+            outline=() if region is None else region.outline(),
+            region="" if region is None else _region_words(region, run.source),
             state=initial(run.tiles, planned=isinstance(run, PlannedRun)),
             clock=clock,
         )
@@ -113,7 +124,7 @@ class Screen:
             before.leave()
             if overlay and before.run.source.fingerprint != run.source.fingerprint:
                 overlay.forget()
-        self._counted = None
+        self._counted, self._counted_for = None, None
 
         def listen(event: Event) -> None:
             scene.events.append(event)
@@ -125,9 +136,12 @@ class Screen:
         self._scene = scene
         self.poke()
 
-    def count(self, counted: Counted | None) -> None:
-        """Draw these detections instead of those of the single tiles; None: those of the tiles."""
-        self._counted = counted
+    def count(self, counted: Counted | None, version: Any) -> None:
+        """Draw these detections instead of those of the single tiles; None: those of the tiles.
+
+        `version` is `ViewState.version` of the run as it was when they were counted.
+        """
+        self._counted, self._counted_for = counted, version
         self.poke()
 
     def poke(self) -> None:
@@ -176,11 +190,11 @@ class Screen:
         events = [scene.events.popleft() for _ in range(len(scene.events))]
         self._source = scene.run.source
         scene.state = state = fold(scene.state, events)
-        counted = self._counted
-        drawn = state if counted is None else replace(state, boxes=counted.layer)
+        counted, final = self._counted, self._counted_for == state.version
+        drawn = replace(state, boxes=self._boxes(state))
         heat = None if counted is None else counted.heat
-        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat)
-        words = caption(state, scene.name, scene.clock(), counted)
+        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, scene.outline)
+        words = caption(state, scene.name, scene.clock(), counted, final=final, region=scene.region)
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"
         if not self._open:
@@ -189,6 +203,15 @@ class Screen:
         self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
         self.frames += 1
         self._on_frame(state, frame, words["alt"])
+
+    def _boxes(self, state: ViewState) -> BoxLayer:
+        """Return the boxes to draw: the merged ones, and those of tiles that ended since."""
+        counted = self._counted
+        if counted is None:
+            return state.boxes
+        if counted.tiles is None or (state.at_rest and self._counted_for == state.version):
+            return counted.layer
+        return self._mix.layer(counted.layer, counted.tiles, state.boxes)
 
     def _mpp(self, source: ImageSource, view: Box) -> float:
         """Return the width of a pixel in the middle of `view`, µm; 0 if it is unknown."""
@@ -213,3 +236,14 @@ class Screen:
             return np.full((1, 1, 3), BLANK, dtype=np.uint8)
         self._fault = ""
         return pixels
+
+
+def _region_words(region: Region, source: ImageSource) -> str:
+    """Return what a region is called and how large it is."""
+    width, height = source.size
+    units = units_of(source.metadata)
+    middle = region.geometry.representative_point()
+    area = units.of(np.array([[middle.x, middle.y]]), np.array([region.area]))[0]
+    share = region.area / (width * height)
+    size = f"{area / units.areas_per:,.3g} {units.per}"
+    return f"{shown(region.name, 40)}, {size}, {share:.0%} of the image"

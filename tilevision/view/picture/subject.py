@@ -53,15 +53,23 @@ class PlannedRun:
     Parameters
     ----------
     plan : Plan
+
+    Attributes
+    ----------
+    plan : Plan
+    region : Region or None
+        The part of the image that is to be analysed; None: all of it.
     """
 
     id = "plan"
 
     def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.name = plan.name
         self.tiles = plan.tiles
         self.model: Named = plan.stages.asked
         self.source = plan.source
+        self.region = plan.region
         self._settled = [
             *((tile, TileStatus.RESTORED) for tile in plan.restored),
             *((tile, TileStatus.SKIPPED) for tile in plan.skipped),

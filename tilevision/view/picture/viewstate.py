@@ -17,7 +17,9 @@ from tilevision.view.picture.boxes import BoxLayer, seen_boxes
 
 __all__ = ["ViewState", "fold", "initial"]
 
-RATE_WINDOW = 10.0  # s
+RATE_TILES = 32
+# Tiles that have to be timed before an estimate is shown: this share, between these numbers.
+ENOUGH_SHARE, ENOUGH_LEAST, ENOUGH_TILES = 0.1, 3, 100
 
 _T = TypeVar("_T", bound=np.generic)
 _CODES = {status: code for code, status in enumerate(STATUSES)}
@@ -52,6 +54,10 @@ class ViewState:
     stages : tuple of StageDone
     started, latest : float
         Time of the first and of the latest event; 0 for none.
+    changed : float
+        Time of the latest event of the run as a whole; 0 for none.
+    idle : float
+        Seconds between `started` and `latest` in which the run was paused or had ended.
     """
 
     tiles: tuple[Tile, ...]
@@ -70,6 +76,28 @@ class ViewState:
     stages: tuple[StageDone, ...] = ()
     started: float = 0.0
     latest: float = 0.0
+    changed: float = 0.0
+    idle: float = 0.0
+
+    @property
+    def version(self) -> tuple[RunStatus | None, float]:
+        """Changes whenever the run as a whole changes."""
+        return self.run_status, self.changed
+
+    @property
+    def seconds_active(self) -> float:
+        """Seconds that the run has been going, without pauses and without idling after an end."""
+        return max(self.latest - self.started - self.idle, 0.0)
+
+    @property
+    def n_skipped(self) -> int:
+        """Number of tiles that lie outside the region."""
+        return int((self.status == _CODES[TileStatus.SKIPPED]).sum())
+
+    @property
+    def n_wanted(self) -> int:
+        """Number of tiles that are to be analysed: all but the skipped ones."""
+        return len(self.tiles) - self.n_skipped
 
     @property
     def counts(self) -> dict[TileStatus, int]:
@@ -102,12 +130,28 @@ class ViewState:
         """Whether nothing will change unless the user does something."""
         return self.ended or self.planned
 
-    def rate(self, now: float, window: float = RATE_WINDOW) -> float:
-        """Return the tiles per second that became done within the last `window` seconds."""
+    def rate(self, now: float) -> float | None:
+        """Return the tiles per second that become done; None until that can be known.
+
+        Counted from the first tile that was done on, so that the start of the cluster does not
+        count, over the latest half of the tiles done, at least `RATE_TILES` of them.
+        """
         done = self.status == _CODES[TileStatus.DONE]
-        recent = int((done & (self.times > now - window)).sum())
-        span = min(window, now - self.started) if self.started else window
-        return recent / max(span, 0.5)
+        done = np.sort(self.times[done & (self.times > self.changed)])  # since it was resumed
+        n = len(done)
+        if n < 2:
+            return None
+        first = done[max(0, n - max(RATE_TILES, n // 2) - 1)]
+        counted = int((done > first).sum())
+        span = max(now, done[-1]) - first
+        return counted / span if counted and span > 0 else None
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds until all tiles have ended; None while too few are timed to tell."""
+        done = int((self.status == _CODES[TileStatus.DONE]).sum())
+        enough = min(max(ENOUGH_SHARE * (done + self.n_open), ENOUGH_LEAST), ENOUGH_TILES)
+        rate = self.rate(now)
+        return self.n_open / rate if rate and done >= enough else None
 
 
 def initial(tiles: Sequence[Tile], *, planned: bool = False) -> ViewState:
@@ -136,21 +180,31 @@ def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
     and the events after it may overlap. Tiles that are not the run's are ignored.
     """
     tiles: list[tuple[int, TileChanged]] = []
-    run: RunChanged | None = None
     stages = list(state.stages)
-    started, latest = state.started, state.latest
+    run_status, reason, changed = state.run_status, state.reason, state.changed
+    started, latest, idle = state.started, state.latest, state.idle
     for event in events:
-        started, latest = started or event.time, max(latest, event.time)
         if isinstance(event, RunChanged):
-            run = event
+            begins = event.status == RunStatus.RUNNING and run_status is not None
+            if begins and event.time > latest:  # after a pause, an end, or a kill
+                idle += event.time - latest
+            run_status, reason, changed = RunStatus(event.status), event.reason, event.time
         elif isinstance(event, StageDone):
             if event not in stages:
                 stages.append(event)
         elif (i := state.index.get(event.tile)) is not None:
             tiles.append((i, event))
-    state = replace(state, stages=tuple(stages), started=started, latest=latest)
-    if run is not None:
-        state = replace(state, run_status=RunStatus(run.status), reason=run.reason)
+        started, latest = started or event.time, max(latest, event.time)
+    state = replace(
+        state,
+        run_status=run_status,
+        reason=reason,
+        changed=changed,
+        stages=tuple(stages),
+        started=started,
+        latest=latest,
+        idle=idle,
+    )
     return _with_tiles(state, tiles) if tiles else state
 
 

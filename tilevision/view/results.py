@@ -1,0 +1,141 @@
+"""Results of what is on the screen, without waiting and without running anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.errors import TilevisionError
+from tilevision.findings import Findings, TileFindings
+from tilevision.grid import Tile
+from tilevision.history import planned_result, stored_result
+from tilevision.history.followedrun import JournaledRun
+from tilevision.pipeline import Run
+from tilevision.pipeline.manifest import find_manifest
+from tilevision.plot import STATUSES
+from tilevision.result import Result
+from tilevision.view.picture.subject import PlannedRun, Watched
+from tilevision.view.picture.viewstate import ViewState
+
+__all__ = ["ResultLookup", "result_of_events"]
+
+
+class ResultLookup:
+    """Finds results: what a run has so far, and what is stored of a past one or of a plan.
+
+    Parameters
+    ----------
+    checkpoint : path-like or None
+        Folder where tiles are stored.
+    model_of : callable, optional
+        Given a past run's id and its model's name, returns the model or None: the checkpoint
+        does not keep the code of a function.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str] | None,
+        model_of: Callable[[str, str], Any] = lambda *_: None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._model_of = model_of
+        self._stored: tuple[Any, Result | None] = (None, None)
+
+    def of(self, run: Watched | None, state: ViewState) -> Result | None:
+        """Return the result of `run` as of now; None if it cannot be known here.
+
+        Takes a while where much is stored.
+        """
+        if run is None or isinstance(run, Run):
+            return None if run is None else run.so_far()
+        if isinstance(run, PlannedRun) or (isinstance(run, JournaledRun) and state.ended):
+            key = (run, state.version)
+            if self._stored[0] != key:
+                self._stored = (key, self._read(run))
+            if self._stored[1] is not None:
+                return self._stored[1]
+        return result_of_events(run, state, self._merging(run))
+
+    def of_tile(self, run: Watched | None, state: ViewState, tile: Tile) -> TileFindings | None:
+        """Return the findings of one tile; None if they are not available."""
+        known = self.of(run, state)
+        found = () if known is None else known.tile_findings
+        return next((seen for seen in found if seen.tile == tile), None)
+
+    def _read(self, run: PlannedRun | JournaledRun) -> Result | None:
+        try:
+            if isinstance(run, PlannedRun):
+                return planned_result(run.plan, self._checkpoint)
+            if self._checkpoint is None:
+                return None
+            own = self._model_of(run.id, run.model.name)
+            return stored_result(run, self._checkpoint, model=own)
+        except (TilevisionError, OSError, KeyError):
+            # Its model is not here, or another version wrote its journal: that has the boxes.
+            return None
+
+    def _merging(self, run: Watched) -> MergeSettings:
+        """Return how a run that is read from its journal merges."""
+        if self._checkpoint is None or not isinstance(run, JournaledRun):
+            return MergeSettings()
+        kept = find_manifest(run.id, self._checkpoint).get("settings", {})
+        classes = kept.get("classes")
+        classes = (classes,) if isinstance(classes, str) else classes
+        return MergeSettings(
+            method=kept.get("merge", "seam"),
+            min_score=kept.get("min_score"),
+            classes=None if classes is None else tuple(classes),
+        )
+
+
+def result_of_events(run: Watched, state: ViewState, settings: MergeSettings) -> Result | None:
+    """Return the result as far as events tell it; None if they leave detections out.
+
+    Events carry boxes in whole pixels, and at most 256 of a tile.
+    """
+    analysed = np.array([status.analysed for status in STATUSES])[state.status]
+    seen = _by_tile(state)
+    if any(state.n_findings[i] > len(seen.get(i, ())) for i in np.flatnonzero(analysed).tolist()):
+        return None
+    found = [
+        TileFindings(state.tiles[i], _in_tile(seen.get(i, Findings()), state.tiles[i]))
+        for i in np.flatnonzero(analysed).tolist()
+    ]
+    rows = [
+        TileRow(float(when), tile, STATUSES[code], n_findings=int(n))
+        for when, tile, code, n in zip(
+            state.times, state.tiles, state.status, state.n_findings, strict=True
+        )
+    ]
+    region = getattr(run, "region", None)
+    status = str(state.run_status or "running")
+    facts = RunFacts(run_id=run.id, status=status, model=run.model.name, region=region)
+    return Result(run.source, rows, found, settings, facts, run.name)
+
+
+def _by_tile(state: ViewState) -> dict[int, Findings]:
+    """Return what events tell of each tile, in image pixels."""
+    chunks = state.boxes.chunks
+    if not chunks:
+        return {}
+    tiles = np.concatenate([chunk.tiles for chunk in chunks])
+    labels = np.array(state.boxes.labels)[np.concatenate([chunk.labels for chunk in chunks])]
+    boxes = np.concatenate([chunk.boxes for chunk in chunks])
+    scores = np.concatenate([chunk.scores for chunk in chunks])
+    whole = Findings(boxes, scores=scores, labels=labels.tolist())
+    order = np.argsort(tiles, kind="stable")
+    numbers, starts = np.unique(tiles[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    return {int(i): whole.take(rows) for i, rows in zip(numbers, parts, strict=True)}
+
+
+def _in_tile(findings: Findings, tile: Tile) -> Findings:
+    """Return findings in image pixels in the frame of a tile, as its model saw it."""
+    width, height = tile.output_size
+    factor = (width / tile.box.width, height / tile.box.height)
+    moved = findings.mapped((1.0, 1.0), (-tile.box.x0, -tile.box.y0))
+    return moved.mapped(factor, (0.0, 0.0))
