@@ -17,11 +17,10 @@ import pytest
 from tilevision.checkpoint import (
     Checkpoint,
     MemoryCheckpoint,
-    disk,
+    database,
     fallback_folder,
     filesystem,
 )
-from tilevision.checkpoint import diskfaults as faults
 from tilevision.errors import CheckpointError
 
 SMALL = (b'{"boxes":[]}',)
@@ -287,7 +286,7 @@ def test_a_checkpoint_on_a_network_file_system_is_refused_with_a_remedy(tmp_path
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait for other processes for a moment only."""
-    monkeypatch.setattr(disk, "PATIENCE", 0.1)
+    monkeypatch.setattr(database, "PATIENCE", 0.1)
 
 
 def test_a_writer_that_never_ends_is_reported_and_waited_for_next_time(tmp_path, impatient):
@@ -321,9 +320,9 @@ def test_the_cause_is_told_not_what_hid_it(tmp_path):
     with closing(sqlite3.connect(address, uri=True)) as read_only:
         with pytest.raises(diskcache.Timeout) as caught:
             hide_as_diskcache_does(read_only)
-        message = str(faults.explain(folder, caught.value))
+        message = str(database.explain(folder, caught.value))
     assert "readonly database" in message and "another process" not in message
-    assert "another process" in str(faults.explain(folder, diskcache.Timeout()))
+    assert "another process" in str(database.explain(folder, diskcache.Timeout()))
 
 
 TOGETHER = """

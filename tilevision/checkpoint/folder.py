@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tilevision.checkpoint import verify
-from tilevision.checkpoint.disk import PATIENCE
-from tilevision.checkpoint.diskfaults import explained
+from tilevision.checkpoint import database
+from tilevision.checkpoint.database import PATIENCE, explained
 from tilevision.checkpoint.lock import locked
 from tilevision.checkpoint.place import prepare
 from tilevision.errors import CheckpointCorrupt, CheckpointError
@@ -40,9 +39,9 @@ def opened(folder: str | os.PathLike[str]) -> Iterator[Path]:
         _check_version(path)
         cache = path / "cache"
         if os.path.lexists(cache):
-            verify.verify(cache)
+            database.verify(cache)
         else:
-            verify.create(cache)
+            database.create(cache)
         yield cache
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tilevision.checkpoint.diskfaults import explained
+from tilevision.checkpoint.database import explained
 from tilevision.checkpoint.place import absolute, prepare
 from tilevision.errors import CheckpointError, RunBusy, RunError
 

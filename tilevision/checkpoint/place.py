@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tilevision.checkpoint.diskfaults import elsewhere, explained
+from tilevision.checkpoint.database import elsewhere, explained
 from tilevision.checkpoint.filesystem import filesystem_type, is_network, nearest_existing
 from tilevision.errors import CheckpointError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
-from tilevision.checkpoint.diskfaults import explained
+from tilevision.checkpoint.database import explained
 from tilevision.checkpoint.lock import RunLock
 from tilevision.checkpoint.place import absolute
 from tilevision.errors import RunError

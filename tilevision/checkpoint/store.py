@@ -16,9 +16,8 @@ from typing import Any
 from diskcache import Cache
 from diskcache.core import DBNAME
 
-from tilevision.checkpoint import verify
-from tilevision.checkpoint.disk import open_cache
-from tilevision.checkpoint.diskfaults import explained
+from tilevision.checkpoint import database
+from tilevision.checkpoint.database import explained, open_cache
 from tilevision.checkpoint.folder import opened
 from tilevision.checkpoint.records import check_records, label, matches
 from tilevision.codec import RECORD_LIMIT, canonical_json
@@ -226,7 +225,7 @@ class Checkpoint:
     def _query(self, query: str, argument: str | float) -> list[Any]:
         """Fetch all rows: an open reader would keep the log of writes from being folded in."""
         self._check_open()
-        with explained(self.folder), closing(verify.connect(self._directory)) as connection:
+        with explained(self.folder), closing(database.connect(self._directory)) as connection:
             return connection.execute(query, (argument,)).fetchall()
 
     def _rows(self, keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:

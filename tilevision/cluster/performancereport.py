@@ -20,7 +20,7 @@ CALLING_CODE = "a run of tilevision; a task named tile-infer-… works on one ti
 
 @contextmanager
 def reported(
-    cluster: Cluster, path: str | os.PathLike[str] | None, tell: Callable[[str], None]
+    cluster: Cluster, path: str | os.PathLike[str], tell: Callable[[str], None]
 ) -> Iterator[None]:
     """Write to `path` what the cluster does within the block.
 
@@ -29,13 +29,10 @@ def reported(
     Parameters
     ----------
     cluster : Cluster
-    path : path-like or None
-        Of the HTML file; None: no report.
+    path : path-like
+        Of the HTML file.
     tell : callable
     """
-    if path is None:
-        yield
-        return
     folder = Path(path).absolute().parent
     if not folder.is_dir():
         tell(f"There will be no performance report: folder {folder} does not exist.")

@@ -13,15 +13,16 @@ from tilevision.errors import GridError
 from tilevision.geometry import Box
 from tilevision.grid.detail import DetailMap, Picture
 from tilevision.grid.quadtree import Quadtree
-from tilevision.grid.spans import (
+from tilevision.grid.tile import (
     Overlap,
+    Size,
+    Tile,
     check_overlap,
     check_whole,
     overlap_pixels,
     spans_by_count,
     spans_by_tile,
 )
-from tilevision.grid.tile import Size, Tile
 
 __all__ = ["DEFAULT_OVERLAP", "DEFAULT_TILE", "Grid"]
 

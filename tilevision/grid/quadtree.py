@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from tilevision.errors import GridError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
-from tilevision.grid.spans import Overlap, check_whole, overlap_pixels
-from tilevision.grid.tile import Size, Tile
+from tilevision.grid.tile import Overlap, Size, Tile, check_whole, overlap_pixels
 
 __all__ = ["Quadtree"]
 

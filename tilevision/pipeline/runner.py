@@ -358,7 +358,8 @@ class RunCluster:
             usual = min(wanted, default=None)
             cluster, note = find_cluster(settings.client, settings.workers, usual)
             self._stack.enter_context(cluster)
-            self._stack.enter_context(reported(cluster, settings.report, control.waiting))
+            if settings.report is not None:
+                self._stack.enter_context(reported(cluster, settings.report, control.waiting))
             self._cluster = cluster
             control.dashboard_link = cluster.dashboard_link or None
             # Followers of the run see this one: what comes after ? may be a key to the page.

@@ -8,8 +8,7 @@ from tilevision.errors import Failure
 from tilevision.grid import Tile
 from tilevision.schedule.messages import Abandon, TaskFinished
 from tilevision.schedule.state import Board
-from tilevision.schedule.suspects import DEATHS, LOSSES
-from tilevision.schedule.tilestates import Place, Task, TileState
+from tilevision.schedule.tilestates import DEATHS, LOSSES, Place, Task, TileState
 from tilevision.status import TileStatus
 
 __all__ = ["DIED", "Outcomes"]

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from tilevision.grid import Tile
 from tilevision.schedule.limits import Batches, Bucket, Circuit, Deadlines, Window
 from tilevision.schedule.policy import Backoff, Policy
-from tilevision.schedule.suspects import Suspects
-from tilevision.schedule.tilestates import Backlog, Flight, Ledger
+from tilevision.schedule.tilestates import Backlog, Flight, Ledger, Suspects
 
 __all__ = ["Board", "Workers"]
 

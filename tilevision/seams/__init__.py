@@ -14,11 +14,9 @@ from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
 from tilevision.seams.detections import gather
 from tilevision.seams.diagnostics import OverlapCheck, SeamBias, overlap_check, seam_bias
-from tilevision.seams.groups import group
-from tilevision.seams.joining import join
-from tilevision.seams.matching import match
+from tilevision.seams.joining import group, join
+from tilevision.seams.matching import enter, match
 from tilevision.seams.suppression import METRICS, fuse, suppress
-from tilevision.seams.zones import enter
 
 __all__ = ["METHODS", "OverlapCheck", "SeamBias", "merge", "overlap_check", "seam_bias"]
 

@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.seams.detections import gather
-from tilevision.seams.groups import group
-from tilevision.seams.joining import cut, views
-from tilevision.seams.matching import match
+from tilevision.seams.joining import cut, group, views
+from tilevision.seams.matching import enter, match
 from tilevision.seams.seamshapes import diagonals
-from tilevision.seams.zones import enter
 
 __all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tilevision.geometry import ios
 from tilevision.seams.detections import Detections
+from tilevision.seams.matching import Zones
 from tilevision.seams.seamshapes import diagonals
-from tilevision.seams.zones import Zones
 
 __all__ = ["Objects", "doubtful"]
 
