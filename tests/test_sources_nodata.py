@@ -13,7 +13,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from tilevision.analysis.digest import Digest, digest
+from tilevision.analysis.units import units_of
+from tilevision.findings import Findings
 from tilevision.geometry import Box
+from tilevision.grid import Tile
+from tilevision.regions import Region, read_region
 from tilevision.sources import open_reference, open_source, read_options, read_pixels, to_uint8
 
 rasterio = pytest.importorskip("rasterio")
@@ -251,3 +256,31 @@ def test_masked_images_have_other_keys_only_where_values_differ(tmp_path: Path) 
         options = read_options(source, dtype=dtype)
         assert set(options.identity(1.0)) == {"bands", "dtype", "stretch", "nodata", "scaling"}
         assert options.identity(0.5)["resampled"] == "no data"
+
+
+def _digest(source: Any, tiles: list[tuple[Tile, str]], region: Region | None) -> Digest:
+    units = units_of(source.metadata)
+    share = source.data_share(1024)
+    findings = Findings(np.array([[120, 10, 130, 20]] * 3), np.ones(3), ["spot"] * 3)
+    return digest(findings, tiles, size=source.size, units=units, region=region, data_share=share)
+
+
+def test_analysed_area_leaves_it_out(path: Path) -> None:
+    """Areas and densities are of what has data: of the image, of a region, of what was analysed."""
+    source = open_source(path)
+    left, right = Tile(0, 0, Box(0, 0, 160, 192), 1.0), Tile(0, 1, Box(160, 0, 320, 192), 1.0)
+    for statuses, seen in (
+        (("done", "done"), VALID),
+        (("failed", "restored"), VALID & (X >= 160)),
+    ):
+        tiles = list(zip((left, right), statuses, strict=True))
+        facts = _digest(source, tiles, None)
+        assert facts.analysed_area == pytest.approx(seen.sum(), rel=1e-9)
+        assert facts.analysed_share == pytest.approx(seen.sum() / VALID.sum())
+        assert facts.density is not None
+        assert facts.density[0] == pytest.approx(3e6 / seen.sum())
+    lower = read_region((0, 50, 320, 192), source)
+    facts = _digest(source, [(left, "done"), (right, "done")], lower)
+    assert facts.analysed_area == pytest.approx((VALID & (Y >= 50)).sum(), rel=1e-9)
+    assert facts.analysed_share == pytest.approx(1)
+    assert facts.region_share == pytest.approx(142 / 192)

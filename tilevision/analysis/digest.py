@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.analysis.units import Units
 from tilevision.findings import Findings, TileFindings
@@ -38,7 +39,7 @@ class Digest:
     analysed_share : float
         Share of the area of the image, or of the region, that was analysed, 0 to 1.
     analysed_area : float
-        Square pixels that were analysed, within the region where there is one.
+        Square pixels with data that were analysed, within the region where there is one.
     ground : tuple of (float, str)
         The same in µm² or m², where known; else in px².
     density : tuple of (float, str), optional
@@ -117,17 +118,16 @@ def digest(
     n_saturated: int = 0,
     region: Region | None = None,
     classified: Mapping[str, int] | None = None,
+    data_share: NDArray[np.float32] | None = None,
 ) -> Digest:
-    """Digest merged `findings` (image frame, within `region`) and the status of each tile."""
+    """Digest merged `findings` (image frame, within `region`) and the status of each tile.
+
+    `data_share` is the share that has data of each cell of the image, ``(h, w)``: what has none
+    counts as no area. None: all of it has.
+    """
     analysed = [tile for tile, status in tiles if status in ("done", "restored")]
     n_skipped = sum(status == "skipped" for _, status in tiles)
-    whole = size[0] * size[1] if region is None else region.area
-    if region is None:
-        area = covered_area(analysed)
-    else:
-        # All tiles together cover the image, so nothing has to be cut out where none is missing.
-        missing = len(tiles) - n_skipped - len(analysed)
-        area = region.area_within(analysed) if missing else region.area
+    whole, area = _areas(size, region, analysed, len(tiles) - n_skipped, data_share)
     ground = area * _mean_pixel(analysed, units)
     names, counts = np.unique(findings.labels.astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:CLASSES]
@@ -143,7 +143,7 @@ def digest(
         n_failed=sum(status == "failed" for _, status in tiles),
         n_skipped=n_skipped,
         n_saturated=n_saturated,
-        analysed_share=area / whole,
+        analysed_share=area / whole if whole else float(len(analysed) == len(tiles) - n_skipped),
         analysed_area=area,
         ground=(ground, units.area),
         density=(len(findings) * units.areas_per / ground, units.per) if ground else None,
@@ -163,8 +163,53 @@ def digest(
         ),
         classified=dict(classified or {}),
         region=None if region is None else region.name,
-        region_share=whole / (size[0] * size[1]),
+        region_share=1.0 if region is None else region.area / (size[0] * size[1]),
     )
+
+
+def _areas(
+    size: tuple[int, int],
+    region: Region | None,
+    analysed: Sequence[Tile],
+    n_asked: int,
+    data_share: NDArray[np.float32] | None,
+) -> tuple[float, float]:
+    """Return the area with data that was asked for, and that was analysed, in square pixels."""
+    whole = float(size[0] * size[1] if region is None else region.area)
+    if region is None:
+        area = covered_area(analysed)
+    else:
+        # All tiles together cover the image, so nothing has to be cut out where none is missing.
+        area = region.area_within(analysed) if n_asked > len(analysed) else region.area
+    if data_share is None:
+        return whole, area
+    with_data, of_analysed = _shares_with_data(data_share, size, region, analysed)
+    return whole * with_data, area * of_analysed
+
+
+def _shares_with_data(
+    share: NDArray[np.float32], size: tuple[int, int], region: Region | None, tiles: Sequence[Tile]
+) -> tuple[float, float]:
+    """Return the share with data of what was asked for, and of what of that lies in `tiles`.
+
+    By the cells whose middle is in them.
+    """
+    height, width = share.shape
+    x = (np.arange(width) + 0.5) * size[0] / width
+    y = (np.arange(height) + 0.5) * size[1] / height
+    asked = np.ones(share.shape, np.bool_)
+    if region is not None:
+        middles = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        asked = region.holds(middles).reshape(asked.shape)
+    count = np.zeros((height + 1, width + 1), np.int32)
+    boxes = np.array([tile.box.as_tuple() for tile in tiles]).reshape(-1, 4)
+    x0, x1 = np.searchsorted(x, boxes[:, 0]), np.searchsorted(x, boxes[:, 2])
+    y0, y1 = np.searchsorted(y, boxes[:, 1]), np.searchsorted(y, boxes[:, 3])
+    for row, column, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(count, (row, column), sign)
+    analysed = asked & (count.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
+    every = float(share[asked].mean(dtype=np.float64)) if asked.any() else 1.0
+    return every, float(share[analysed].mean(dtype=np.float64)) if analysed.any() else every
 
 
 def _mean_pixel(tiles: Sequence[Tile], units: Units) -> float:

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import MergeSettings, RunFacts, TileRow, tiles_by_model
 from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
+from tilevision.errors import SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from tilevision.analysis.heatmap import Heatmap
     from tilevision.analysis.units import Units
@@ -28,6 +31,7 @@ SHOWN_CLASSES = 8
 # Fewer objects than this vary more from place to place than any seam would make them.
 ENOUGH_FOR_BIAS = 500
 
+_CELLS = 1024  # along the longer side, to count where there is data
 _SAME: Any = object()  # None is an answer of its own: no lowest score, every class
 
 
@@ -177,7 +181,18 @@ class ResultData:
             n_saturated=sum(seen.saturated for seen in self.tile_findings),
             region=self.facts.region,
             classified=most_probable(self.tile_findings),
+            data_share=self._data_share,
         )
+
+    @property
+    def _data_share(self) -> NDArray[np.float32] | None:
+        """The share of each cell of the image that has data; None where all has, or none says."""
+        ask = getattr(self.source, "data_share", None)
+        try:
+            found: NDArray[np.float32] | None = None if ask is None else ask(_CELLS)
+        except SourceError:  # closed, or gone: then no area is known to be without
+            return None
+        return None if found is None or (found == 1).all() else found
 
     @property
     def coverage(self) -> str:

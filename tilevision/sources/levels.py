@@ -21,6 +21,7 @@ __all__ = ["Level", "LevelPlacement", "LevelReader"]
 
 # A level that is a hair coarser than asked (2667 px halved to 1333) is still the right one.
 _TOLERANCE = 1.01
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,14 @@ class LevelReader(ABC):
         Whether values are numbers of classes, which have no average.
     colours : tuple of int, optional
         The bands that are red, green and blue, where they are not the first three in order.
+    readable_pixels : int
+        As many as may be read to learn which part of the image has data.
     """
 
     revision = ""
     classes = False
     colours: tuple[int, int, int] | None = None
+    readable_pixels = 1 << 28
 
     def __init__(
         self,
@@ -205,7 +209,8 @@ class LevelReader(ABC):
     def data_share(self, max_side: int) -> NDArray[np.float32] | None:
         """Return the share of each cell that has data in any band, ``(h, w)``.
 
-        The cells are the pixels of `thumbnail`. None where the image declares no missing data.
+        The cells are the pixels of `thumbnail`. None where the image declares no missing data, or
+        has no level that is small enough to be read for it.
         """
         nodata = self._nodata(None)
         told = bool(nodata.values) or self.dtype.kind == "f"
@@ -214,6 +219,8 @@ class LevelReader(ABC):
         width, height = self.size
         scale = min(1.0, max_side / max(width, height))
         level = self._level_for(scale)
+        if level.size[0] * level.size[1] > self.readable_pixels:
+            return None
         bands = [band for band in range(self.bands) if band != self._alpha] or None
 
         def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, None]:
@@ -226,7 +233,7 @@ class LevelReader(ABC):
         x = Axis(0, level.size[0], outputs[0], level.size[0], level.chunk[0])
         y = Axis(0, level.size[1], outputs[1], level.size[1], level.chunk[1])
         share: NDArray[np.float32] = resample(block, x, y, 1, np.dtype(np.float32))[0][..., 0]
-        return np.clip(share, 0, 1)
+        return np.where(share > 1 - _ROUNDING, np.float32(1), np.maximum(share, 0))
 
     def at_resolution(self, mpp: tuple[float, float]) -> Self:
         """Return the same image, sharing its files, with other microns per pixel (x, y)."""

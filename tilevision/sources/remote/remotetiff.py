@@ -28,6 +28,7 @@ class RangedTiff(TiffSource):
     """A picture in a TIFF file elsewhere."""
 
     _file: RangedFile
+    readable_pixels = 1 << 24
 
     @property
     def reference(self) -> SourceRef:

@@ -35,6 +35,8 @@ class RemoteZarr(LevelReader):
     reference : SourceRef
     """
 
+    readable_pixels = 1 << 24
+
     def __init__(
         self, levels: Sequence[ZarrLevel], metadata: ImageMetadata, reference: SourceRef
     ) -> None:
