@@ -64,7 +64,7 @@ def test_a_copied_file_has_the_same_pages(scan: str) -> None:
         ("scan.tif#pages", "scan.tif#page=1"),
         ("scan.tif#page=x", "does not exist"),
         ("gone.tif#page=1", "gone.tif does not exist"),
-        ("flat.png#page=1", "only TIFF, PDF and video"),
+        ("flat.png#page=1", "only TIFF, PDF, video and Zarr"),
     ],
 )
 def test_a_page_that_is_not_there_is_one_line(scan: str, name: str, told: str) -> None:

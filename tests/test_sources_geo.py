@@ -193,10 +193,10 @@ def test_bands_of_several_types_share_one_that_holds_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.vrt", b"<VRTDataset", "no raster that GDAL reads"),
-        ("a.img", b"EHFA_HEADER_TAG\0" + bytes(50), "no raster that GDAL reads"),
+        ("a.vrt", b"<VRTDataset", "not a raster that GDAL can open"),
+        ("a.img", b"EHFA_HEADER_TAG\0" + bytes(50), "not a raster that GDAL can open"),
         ("a.bin", b"\1\2\3 nothing", "is not an image that tilevision reads"),
-        ("empty.vrt", b"<VRTDataset/>", "no raster that GDAL reads|holds no image"),
+        ("empty.vrt", b"<VRTDataset/>", "not a raster that GDAL can open|holds no image"),
     ],
 )
 def test_what_is_no_raster_says_so_in_a_line(

@@ -67,7 +67,7 @@ def test_text_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
         "paper.pdf": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3 and more", "PDF"),
         "noise.jpg": (bytes(range(128, 255)), "convert"),
         "short.tif": (b"II*\0", "damaged"),
-        "header.tif": (b"II*\0\x08\0\0\0\0\0", "damaged"),
+        "header.tif": (b"II*\0\x08\0\0\0\0\0", "0×0 px"),
         "svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "looks like text"),
     }
     for name, (content, word) in files.items():

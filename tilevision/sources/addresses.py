@@ -73,7 +73,7 @@ class Address:
 
     @property
     def secret(self) -> bool:
-        """Whether `shown` leaves something out, so that it cannot be opened again."""
+        """Return True if `shown` leaves something out, so that it cannot be opened again."""
         return bool(self._parts.query) or "@" in self._parts.netloc
 
     @property
@@ -123,7 +123,7 @@ class Address:
 
 
 def is_address(image: Any) -> bool:
-    """Say whether `image` is the address of something that is no local file."""
+    """Return True if `image` is the address of something that is no local file."""
     return isinstance(image, str) and bool(_ADDRESS.match(image)) and not image.startswith("file:")
 
 
@@ -139,16 +139,16 @@ def address_of(name: str) -> Address:
         parts = urlsplit(name)
         parts.port  # noqa: B018 - raises where it is no number
     except ValueError:
-        raise SourceError("the address of the image cannot be understood; check it") from None
+        raise SourceError("The address of the image cannot be understood; check it.") from None
     page = _PAGE.fullmatch(parts.fragment)
     address = Address(parts._replace(fragment="").geturl(), int(page[1]) if page else None)
     if parts.fragment == "pages":
         raise SourceError(
             f"{address} was given for each of its pages: give one as {address}#page=1, or all to "
-            "tv.analyze_many"
+            "tv.analyze_many."
         )
     if address.page == 0:
-        raise SourceError(f"{address}: pages are counted from 1")
+        raise SourceError(f"{address}: pages are counted from 1.")
     return address
 
 
@@ -165,11 +165,11 @@ def local_path(name: str) -> str:
     try:
         parts = urlsplit(name)
     except ValueError:
-        raise SourceError("the address of the image cannot be understood; check it") from None
+        raise SourceError("The address of the image cannot be understood; check it.") from None
     if parts.netloc not in ("", "localhost"):
         raise SourceError(
             f"file://{parts.netloc.rpartition('@')[2]}{parts.path} is on another machine; mount "
-            "its folder here, and pass the path of the file"
+            "its folder here, and pass the path of the file."
         )
     page = f"#{parts.fragment}" if parts.fragment else ""
     return unquote(parts.path) + page
@@ -209,7 +209,7 @@ def check_kept(image: Any, who: str) -> None:
     if is_address(image) and HIDDEN in image and _is_shown(address_of(image)):
         raise SourceError(
             f"{who} analysed {image}, whose credentials or query are never stored; pass image= "
-            "with the whole address"
+            "with the whole address."
         )
 
 

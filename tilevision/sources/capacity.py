@@ -45,7 +45,7 @@ def check_decodes(
         If it has no pixels, or needs more memory than there is.
     """
     if width < 1 or height < 1:
-        raise SourceError(f"{name} says it is {width}×{height} px: it is damaged or not an image")
+        raise SourceError(f"{name} says it is {width}×{height} px; get the file again.")
     needed = width * height * bytes_per_pixel
     free = available_memory()
     if needed > free * _SHARE:

@@ -54,7 +54,7 @@ def read_options(
         scaled, and the file does not say how.
     """
     if dtype not in ("uint8", "raw", "scaled"):
-        raise SourceError(f"dtype {dtype!r} is not known; give 'uint8', 'raw' or 'scaled'")
+        raise SourceError(f"dtype={dtype!r} is not known; give 'uint8', 'raw' or 'scaled'.")
     source = _as_asked(source, dtype)
     return replace(
         _options(source, _chosen_bands(source, bands, dtype), dtype),
@@ -188,12 +188,12 @@ def _chosen_bands(
     missing = [band for band in chosen if not 0 <= band < source.bands]
     if missing:
         raise SourceError(
-            f"the image has no band {missing[0]}; its {source.bands} bands are numbered from 0"
+            f"The image has no band {missing[0]}; its {source.bands} bands are numbered from 0."
         )
     if not chosen or (dtype == "uint8" and len(chosen) not in (1, 3)):
         raise SourceError(
             f"{len(chosen)} bands make no 8-bit picture; give one (grey) or three "
-            "(red, green, blue), or dtype='raw'"
+            "(red, green, blue), or dtype='raw'."
         )
     return chosen
 
@@ -222,8 +222,8 @@ def _scaling(source: ImageSource, bands: tuple[int, ...] | None) -> tuple[tuple[
     declared = source.metadata.scaling
     if declared is None and source.dtype.kind != "f":
         raise SourceError(
-            "the image declares no scale and offset for its values; take dtype='raw', and scale "
-            "them in the model"
+            "The image declares no scale and offset for its values; take dtype='raw', and scale "
+            "them in the model."
         )
     every = declared or ((1.0, 0.0),) * source.bands
     return every if bands is None else tuple(every[band] for band in bands)

@@ -30,7 +30,7 @@ def tree_of(path: str, files: Sequence[Path]) -> Tree:
         found = [file.stat() for file in files]
     except OSError as error:
         raise SourceError(
-            f"{path} cannot be read with its files: {error.strerror}; put them back"
+            f"{path} cannot be read with its files: {error.strerror}; put them back."
         ) from error
     latest = max((one.st_mtime_ns for one in found), default=0)
     return len(found), sum(one.st_size for one in found), latest
@@ -59,7 +59,7 @@ class FileWatch:
         self._unchanged = True
 
     def unchanged(self) -> bool:
-        """Say whether the files are the same, as far as the last look tells."""
+        """Return True if the files are the same, as far as the last look tells."""
         began = perf_counter()
         if self._unchanged and began >= self._next:
             try:

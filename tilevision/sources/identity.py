@@ -67,7 +67,7 @@ class FileStamp:
         except OSError as error:
             raise SourceError(
                 f"{path} cannot be opened any more ({error.strerror}): it was moved or removed "
-                "while in use; put it back and run again"
+                "while in use; put it back and run again."
             ) from error
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
@@ -110,7 +110,7 @@ def _digest(path: str) -> str:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
     if FileStamp.of(path) != stamp:
         raise SourceError(
-            f"{path} is being written: it changed while it was read; wait until it is complete"
+            f"{path} is being written: it changed while it was read; wait until it is complete."
         )
     return digest
 

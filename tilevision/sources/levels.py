@@ -191,7 +191,7 @@ class LevelReader(ABC):
         Read from the coarsest level that is large enough; never enlarged.
         """
         if max_side < 1:
-            raise SourceError(f"a thumbnail of {max_side} px makes no sense; ask for 1 px or more")
+            raise SourceError(f"A thumbnail has 1 px or more, not {max_side}.")
         width, height = self.size
         scale = min(1.0, max_side / max(width, height))
         outputs = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
@@ -329,7 +329,7 @@ class LevelReader(ABC):
         edges = box.as_tuple()
         whole = tuple(int(edge) for edge in edges) if np.isfinite(edges).all() else ()
         if whole != edges:
-            raise SourceError(f"{box} is not of whole pixels; round it before reading")
+            raise SourceError(f"{box} is not of whole pixels; round it before reading.")
         x0, y0, x1, y1 = whole
         if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
             raise SourceError(
@@ -337,7 +337,7 @@ class LevelReader(ABC):
                 f"keep 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height}"
             )
         if not (np.isfinite(scale) and scale > 0):
-            raise SourceError(f"scale {scale} makes no sense; give output pixels per image pixel")
+            raise SourceError(f"scale={scale} is not valid; give output pixels per image pixel.")
         return x0, y0, x1, y1
 
     def _band_numbers(self, bands: Sequence[int]) -> list[int]:
@@ -345,6 +345,6 @@ class LevelReader(ABC):
         if missing or not len(bands):
             raise SourceError(
                 f"{self._name} has no band {missing[0] if missing else 'in an empty list'}; "
-                f"its {self.bands} bands are numbered from 0"
+                f"its {self.bands} bands are numbered from 0."
             )
         return [int(band) for band in bands]

@@ -81,12 +81,12 @@ def open_source(
         if resolution is not None and resolution != image.metadata.mpp:
             raise SourceError(
                 f"mpp={mpp} cannot be given to a {type(image).__name__} that is open already; "
-                "set it in the metadata of your source"
+                "set it in the metadata of your source."
             )
         return image
     raise SourceError(
-        f"cannot open a {type(image).__name__} as an image; give a path, a PIL image, "
-        "a numpy or Dask array (np.asarray(...) makes one of most things) or an ImageSource"
+        f"A {type(image).__name__} cannot be opened as an image; give a path, a PIL image, "
+        "a numpy or Dask array (np.asarray(...) makes one of most things) or an ImageSource."
     )
 
 
@@ -163,7 +163,7 @@ def _checked_mpp(mpp: float | tuple[float, float] | None) -> tuple[float, float]
     except (TypeError, ValueError):
         both = np.zeros(2)
     if not (np.isfinite(both).all() and (both > 0).all()):
-        raise SourceError(f"mpp={mpp!r} makes no sense; give microns per pixel, or (x, y) of them")
+        raise SourceError(f"mpp={mpp!r} is not valid; give microns per pixel, or (x, y) of them.")
     return float(both[0]), float(both[1])
 
 
@@ -173,8 +173,8 @@ def _opener(name: str) -> Callable[..., ImageSource]:
         opener: Callable[..., ImageSource] = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise SourceError(
-            f"the opener {name!r} cannot be imported here ({error}); it has to be "
-            "'package.module:function', importable on every worker"
+            f"The opener {name!r} cannot be imported here ({error}); it has to be "
+            "'package.module:function', importable on every worker."
         ) from error
     return opener
 
@@ -193,7 +193,7 @@ def check_unchanged(ref: SourceRef) -> None:
 
 
 def _files_unchanged(source: ImageSource) -> bool:
-    """Say whether an image of several files is as it was opened; others have a stamp."""
+    """Return True if an image of several files is as it was opened; others have a stamp."""
     watch: FileWatch | None = getattr(source, "watch", None)
     return watch is None or watch.unchanged()
 
@@ -208,5 +208,5 @@ def _check_stamp(ref: SourceRef) -> None:
 def _changed(ref: SourceRef) -> SourceError:
     return SourceError(
         f"{ref.path} has changed since it was opened: its content is not the same any more; "
-        "open it again to analyse the new content"
+        "open it again to analyse the new content."
     )

@@ -30,13 +30,13 @@ def split_page(name: str) -> tuple[str, int | None]:
         path = name.removesuffix(ALL_PAGES)
         raise SourceError(
             f"{name} stands for every page of {path}: give one as {path}#page=1, or all to "
-            "tv.analyze_many"
+            "tv.analyze_many."
         )
     found = _PAGE.fullmatch(name)
     if found is None:
         return name, None
     if int(found[2]) == 0:
-        raise SourceError(f"{name}: pages are counted from 1")
+        raise SourceError(f"{name}: pages are counted from 1.")
     return found[1], int(found[2])
 
 

@@ -215,8 +215,8 @@ class RasterLevel:
                     found = np.stack(parts).astype(self.dtype)
             except Exception as error:
                 raise SourceError(
-                    f"{self._path} cannot be read at {x0}, {y0} ({_words(error)}); it is damaged: "
-                    "get it again, with the files that belong to it"
+                    f"{self._path} cannot be read at {x0}, {y0}: GDAL says {_words(error)}; get it "
+                    "again, with the files that belong to it."
                 ) from error
         return np.ascontiguousarray(np.moveaxis(found, 0, -1))
 
@@ -242,7 +242,7 @@ class RasterLevel:
     def _dataset(self) -> Iterator[DatasetReader]:
         with self._lock:
             if self._closed:
-                raise SourceError(f"{self._path} is closed; open it again to read it")
+                raise SourceError(f"{self._path} is closed; open it again to read it.")
             dataset = self._idle.pop() if self._idle else None
         dataset = dataset or _opened(self._path, self._overview)
         try:
@@ -367,7 +367,7 @@ def _colour_table(dataset: DatasetReader) -> NDArray[np.uint8] | None:
 
 
 def _colourless(dataset: DatasetReader) -> bool:
-    """Say whether no colour is told of several bands: Pillow takes such JPEG 2000 for damaged."""
+    """Return True if the bands have no colours: Pillow calls such JPEG 2000 damaged."""
     return dataset.count > 2 and dataset.colorinterp[0].name in ("undefined", "gray")
 
 
@@ -406,7 +406,7 @@ def open_raster(
             metadata = _metadata(dataset, mpp)
             content = RasterContent.of(path, dataset)
         except Exception as error:
-            raise _damaged(path, error) from error
+            raise _unopened(path, error) from error
         files = _files(path, dataset)
         found = tree_of(path, files)
         made_here = dataset.driver == "VRT" and len(files) == 1  # of no file, or of distant ones
@@ -437,7 +437,7 @@ def _opened(path: str, overview: int | None = None) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return DatasetReader(path, driver=list(_DRIVERS), sharing=False, **options)
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise _unopened(path, error) from error
 
 
 def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageMetadata:
@@ -470,7 +470,7 @@ def _check_named(vrt: Path) -> None:
     for name in re.findall(r"<SourceFilename[^>]*>([^<:]+)</SourceFilename>", text):
         named = vrt.parent / unescape(name.strip())
         if not str(named).startswith("/vsi") and not named.exists():
-            raise SourceError(f"{vrt} names {named}, which is missing; put it back")
+            raise SourceError(f"{vrt} names {named}, which is missing; put it back.")
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
@@ -481,10 +481,10 @@ def _fingerprint(files: Sequence[Path]) -> str:
     )
 
 
-def _damaged(path: str, error: Exception) -> SourceError:
+def _unopened(path: str, error: Exception) -> SourceError:
     return SourceError(
-        f"{path} is no raster that GDAL reads, or is damaged ({_words(error)}); "
-        "get it again, with the files that belong to it"
+        f"{path} is not a raster that GDAL can open ({_words(error)}); check that it is complete, "
+        "with the files that belong to it."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.formats.aperiocolours import AperioColours
-from tilevision.sources.formats.lerctiles import LercTiles
+from tilevision.sources.readerfaults import unreadable
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile, RowFile
 
@@ -27,6 +28,10 @@ __all__ = ["SegmentCache", "SegmentedPage"]
 
 _JPEG = (6, 7, 33007, 34892)
 _GREY = 1
+_LERC = 34887
+_PARAMETERS = 50674
+_DEFLATE, _ZSTD = 1, 2
+_HEADER_BYTES = 30
 _MOST_LOOKED_AT = 20_000
 _MOST_THREADS = 4
 _WORTH_SHARING = 4  # segments: fewer are decoded sooner than threads are woken
@@ -87,6 +92,92 @@ class SegmentCache:
 _recent = SegmentCache(_CAPACITY)
 
 
+class LercTiles:
+    """Decodes the LERC-compressed tiles or strips of one page, with LERC's mask.
+
+    As libtiff 4.6 has it (``tif_lerc.c``): holes of floats are NaN, and where the last sample is
+    an alpha of 0 and 255 alone it is not stored, but is the mask.
+
+    Parameters
+    ----------
+    packing : int
+        What compresses the LERC data again: 0 nothing, 1 deflate, 2 zstd.
+    hole : float
+        Stands where integers have no data.
+    dtype : numpy.dtype
+        Of the page's samples.
+
+    """
+
+    def __init__(self, packing: int, hole: float, dtype: np.dtype[np.generic]) -> None:
+        self._packing = packing
+        self._hole = np.nan if dtype.kind == "f" else hole
+
+    @classmethod
+    def of(cls, page: TiffPage) -> LercTiles | None:
+        """Return what decodes a page; None if it is not compressed so."""
+        if int(page.compression) != _LERC or page.dtype is None:
+            return None
+        parameters = page.tags.valueof(_PARAMETERS)
+        packing = int(parameters[1]) if isinstance(parameters, tuple) and len(parameters) > 1 else 0
+        return cls(packing, float(page.nodata), np.dtype(page.dtype))
+
+    def decoded(self, data: bytes, shape: tuple[int, int, int]) -> Pixels:
+        """Return a tile or strip ``(h, w, samples)``.
+
+        Parameters
+        ----------
+        data : bytes
+            As stored.
+        shape : tuple of int
+            Of a whole tile; the last strip of a page may be lower.
+
+        Raises
+        ------
+        ValueError, imagecodecs.LercError
+            If the data are damaged.
+        """
+        import imagecodecs
+
+        values, mask = imagecodecs.lerc_decode(self._unpacked(data), masks=True)
+        height, width, samples = values.shape[0], values.shape[1], shape[2]
+        values = values.reshape(height, width, -1)
+        if mask is not None:
+            mask = np.asarray(mask, np.bool_).reshape(height, width, -1)
+        if values.shape[2] == samples - 1:  # the alpha is the mask
+            alpha = np.full((height, width), 255, values.dtype)
+            if mask is not None:
+                alpha[~mask[..., 0]] = 0
+            values = np.concatenate([values, alpha[..., np.newaxis]], axis=2)
+        elif mask is not None and not mask.all():
+            values = np.where(mask, values, np.asarray(self._hole, values.dtype))
+        if width != shape[1] or height > shape[0] or values.shape[2] != samples:
+            raise ValueError(f"its LERC data are of shape {values.shape}, not {shape}")
+        if height == shape[0]:
+            return np.ascontiguousarray(values)
+        whole = np.full(shape, self._hole, values.dtype)
+        whole[:height] = values
+        return whole
+
+    def has_holes(self, data: bytes) -> bool:
+        """Return True unless the header of a tile says that all of its pixels are there."""
+        header = self._unpacked(data)[:_HEADER_BYTES]
+        if not header.startswith(b"Lerc2 ") or len(header) < _HEADER_BYTES:
+            return True
+        version = int.from_bytes(header[6:10], "little")
+        # Then from version 3 on a checksum, rows, columns, from version 4 on the depth, how many.
+        start = 14 if version >= 3 else 10
+        rows, columns, *more = struct.unpack_from("<4i", header, start)
+        return bool(more[version >= 4] < rows * columns)
+
+    def _unpacked(self, data: bytes) -> bytes:
+        import imagecodecs
+
+        if self._packing == _DEFLATE:
+            return bytes(imagecodecs.zlib_decode(data))
+        return bytes(imagecodecs.zstd_decode(data)) if self._packing == _ZSTD else data
+
+
 class SegmentedPage:
     """The stored samples of one TIFF page, read by the window.
 
@@ -144,7 +235,7 @@ class SegmentedPage:
 
     @property
     def separate(self) -> bool:
-        """Whether each sample is stored on its own, so that any can be read alone."""
+        """Return True if each sample is stored on its own, so that any can be read alone."""
         return self._planes == self.samples
 
     def window(
@@ -254,14 +345,11 @@ class SegmentedPage:
         try:
             pixels = self._decoded(data, index)
         except MemoryError as error:
-            raise SourceError(f"{self._file.path} does not fit in memory") from error
+            raise SourceError(f"{self._file.path} does not fit in memory.") from error
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             kind = "tile" if self._page.is_tiled else "strip"
-            raise SourceError(
-                f"{self._file.path}: {kind} {index} cannot be decoded ({reason}); "
-                "the file is damaged or its compression is not supported"
-            ) from error
+            what = f"{self._file.path}: {kind} {index}"
+            raise unreadable(what, error, "imagecodecs", "tifffile") from error
         if pixels is None:
             return None
         segment: Pixels = pixels
@@ -303,28 +391,30 @@ class SegmentedPage:
     def _check_kind(self) -> None:
         key, path = self._page, self._file.path
         if min(self.size) < 1:
-            raise SourceError(f"{path} says it is {self.size[0]}×{self.size[1]} px: it is damaged")
+            raise SourceError(
+                f"{path} says it is {self.size[0]}×{self.size[1]} px; get the file again."
+            )
         if self.samples < 1:
-            raise SourceError(f"{path} says its pixels have no samples: it is damaged")
+            raise SourceError(f"{path} says its pixels have no samples; get the file again.")
         if key.dtype is None or np.dtype(key.dtype).kind not in "biuf":
             kind = f"{str(key.bitspersample)[:30]} bit, {str(key.sampleformat)[:30]}"
             raise SourceError(
                 f"{path} stores samples of a kind tilevision does not read ({kind}); convert it "
-                "to integers or floats"
+                "to integers or floats."
             )
         if key.imagedepth > 1:
             raise SourceError(
-                f"{path} is a volume of {key.imagedepth} slices; save one as an image"
+                f"{path} is a volume of {key.imagedepth} slices; save one as an image."
             )
         if key.is_tiled and min(key.tilewidth, key.tilelength) < 1:
-            raise SourceError(f"{path} says its tiles are empty: it is damaged")
+            raise SourceError(f"{path} says its tiles are empty; get the file again.")
 
     def _check_extent(self) -> None:
         path, stored = self._file.path, len(self._offsets)
         needed = 1 if self._rows else self.across * self.down * self._planes
         if stored < needed or len(self._counts) < needed:
             raise SourceError(
-                f"{path} lists {stored} of its {needed} tiles or strips: it is damaged"
+                f"{path} lists {stored} of its {needed} tiles or strips; get the file again."
             )
         end = int((self._offsets[:needed] + self._counts[:needed]).max())
         if self._rows:
@@ -332,7 +422,7 @@ class SegmentedPage:
         if end > self._file.size or int(self._offsets.min()) < 0:
             raise SourceError(
                 f"{path} is incomplete: its pixels end at byte {end:,}, the file at "
-                f"{self._file.size:,}; get the file again"
+                f"{self._file.size:,}; get the file again."
             )
 
 

@@ -39,6 +39,7 @@ from tilevision.sources.formats.tiffmetadata import (
 )
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
+from tilevision.sources.readerfaults import unreadable
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.rows import OpenFile
 from tilevision.sources.staging.staged import MappedLevel, staged_note
@@ -277,12 +278,11 @@ def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
     except TilevisionError:
         raise
     except MemoryError as error:
-        raise SourceError(f"{path} describes more than fits in memory: it is damaged") from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
-            f"{path} is a damaged or incomplete TIFF file ({reason}); get the file again"
+            f"{path} describes more than fits in memory; get the file again."
         ) from error
+    except Exception as error:
+        raise unreadable(f"The TIFF file {path}", error, "tifffile", "imagecodecs") from error
     finally:
         logger.setLevel(level)
 
@@ -396,7 +396,7 @@ def _belongs(level: TiffLevel, first: TiffLevel) -> bool:
 
 
 def is_dear(page: SegmentedPage) -> bool:
-    """Say whether a window makes so much more be decoded that decoding once pays."""
+    """Return True if a window makes so much more be decoded that decoding once pays."""
     if page.free_rows or (page.across > 1 and page.segment_bytes < 1 << 26):
         return False
     wide, high = (min(_TYPICAL_SIDE, side) for side in page.size)

@@ -39,7 +39,7 @@ def check_chain(tif: TiffFile, name: str) -> None:
         if offset in seen:
             raise SourceError(
                 f"{name} is damaged: page {len(seen) + 1} of its list is one that came before; "
-                "get the file again"
+                "get the file again."
             )
         seen.add(offset)
         try:
@@ -232,11 +232,11 @@ def _resolutions(series: TiffPageSeries, planes: Sequence[int], name: str) -> li
             continue
         pages = [level.pages[plane] for plane in planes]
         if any(page is None for page in pages):
-            raise SourceError(f"{name} lacks some of the pages it lists; export it again")
+            raise SourceError(f"{name} lacks some of the pages it lists; export it again.")
         if series.is_multifile:
             raise SourceError(
                 f"{name} is one of several files that make up an image; "
-                "export it as a single OME-TIFF"
+                "export it as a single OME-TIFF."
             )
         levels.append([page.aspage() for page in pages if page is not None])
     return levels

@@ -111,7 +111,7 @@ class WebFile:
                     done += len(piece)
                     yield piece
         if look.size >= 0 and done != look.size:
-            raise TransientError(f"{self.address} broke off after {done:,} of {look.size:,} bytes")
+            raise TransientError(f"{self.address} broke off after {done:,} of {look.size:,} bytes.")
 
     def _piece(self, offset: int, count: int, look: Look) -> bytes:
         with self._answer(offset, offset + count) as answer:
@@ -119,12 +119,12 @@ class WebFile:
             if answer.status_code != HTTPStatus.PARTIAL_CONTENT:
                 raise SourceError(
                     f"{self.address} is not served by ranges of bytes any more; download it, and "
-                    "pass the path of the file"
+                    "pass the path of the file."
                 )
             with self._surviving():
                 data: bytes = answer.raw.read(count + 1, decode_content=False)
         if len(data) != count:
-            raise TransientError(f"{self.address} broke off: {len(data):,} of {count:,} bytes came")
+            raise TransientError(f"{self.address} broke off: {len(data):,} of {count:,} bytes.")
         return data
 
     def _check(self, answer: Response, look: Look, offset: int) -> None:
@@ -135,7 +135,7 @@ class WebFile:
         if gone or other or (partial and size not in (-1, look.size)):
             raise changed(self.address)
         if offset and (not partial or start != offset):
-            raise SourceError(f"{self.address} is served by a server that does not heed ranges")
+            raise SourceError(f"The server of {self.address} does not serve ranges of bytes.")
 
     @contextmanager
     def _answer(
@@ -175,19 +175,19 @@ class WebFile:
         wait = answer.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else None
         if code == HTTPStatus.TOO_MANY_REQUESTS:
-            raise Throttled(f"{said}: the server asks for fewer requests", seconds)
+            raise Throttled(f"{said}: the server asks for fewer requests.", seconds)
         if code in _BUSY:
-            error = TransientError(f"{said}: the server is in trouble; try again later")
+            error = TransientError(f"{said}: the server is in trouble; try again later.")
             error.retry_after = seconds
             raise error
         if code in _DENIED:
             raise SourceError(
                 f"{said}: the credentials are missing or wrong, or a signed address has expired; "
-                "give an address that may be read"
+                "give an address that may be read."
             )
         if code in _MISSING:
-            raise SourceError(f"{said}; check the address")
-        raise SourceError(f"{said}; give the address of the file itself")
+            raise SourceError(f"{said}; check the address.")
+        raise SourceError(f"{said}; give the address of the file itself.")
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -211,17 +211,17 @@ class WebFile:
         if isinstance(error, exceptions.SSLError):
             return SourceError(
                 f"{self.address}: the certificate of {host} is not trusted here; set "
-                "REQUESTS_CA_BUNDLE where your institution has its own"
+                "REQUESTS_CA_BUNDLE where your institution has its own."
             )
         if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema)):
-            return SourceError(f"{self.address} is no address that can be asked for; check it")
+            return SourceError(f"{self.address} is no address that can be asked for; check it.")
         if isinstance(error, exceptions.TooManyRedirects):
-            return SourceError(f"{self.address} redirects in a circle; give the file's own address")
+            return SourceError(f"{self.address} redirects in a circle; give the file's address.")
         if isinstance(error, (exceptions.Timeout, TimeoutError)) or "Timeout" in kind:
-            return TransientError(f"{self.address}: {host} does not answer in time; try again")
+            return TransientError(f"{self.address}: {host} does not answer in time; try again.")
         return TransientError(
             f"{self.address}: the connection to {host} failed ({kind}); check the address and the "
-            "network, and try again"
+            "network, and try again."
         )
 
 

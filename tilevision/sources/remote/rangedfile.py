@@ -65,7 +65,7 @@ class RangedFile(OpenFile):
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Return True if `close` was called."""
         return self._closed
 
     def close(self) -> None:
@@ -98,11 +98,11 @@ class RangedFile(OpenFile):
             If it may work on the next attempt.
         """
         if self._closed:
-            raise SourceError(f"{self.path} is closed; open it again to read it")
+            raise SourceError(f"{self.path} is closed; open it again to read it.")
         if offset + count > self.size:
             raise SourceError(
                 f"{self.path} is incomplete: {count} bytes at {offset:,} lie past its end; "
-                "get the file again"
+                "get the file again."
             )
         whole = self._found((offset, count))
         if whole is not None:

@@ -92,7 +92,7 @@ def changed(address: Address) -> SourceError:
     """Return the error for a file that is another by now."""
     return SourceError(
         f"{address} has changed since it was opened: its content is not the same any more; "
-        "open it again to analyse the new content"
+        "open it again to analyse the new content."
     )
 
 

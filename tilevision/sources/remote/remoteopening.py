@@ -57,7 +57,7 @@ def open_remote(
                 )
             raise
         if look.size == 0 or not look.start:
-            raise SourceError(f"{address} is empty (0 bytes): the upload did not finish")
+            raise SourceError(f"{address} is empty (0 bytes): the upload did not finish.")
         tiff = look.ranges and look.start.startswith(TIFF) and dpi is None
         if tiff and not is_slide(address.name, tiff=False):
             source = ranged_tiff(remote, look, (page or 1) - 1, mpp)
@@ -69,7 +69,7 @@ def open_remote(
 
 
 def _is_folder_of_zarr(address: Address) -> bool:
-    """Say whether what cannot be read itself, as folders cannot, is a store.
+    """Return True if what cannot be read itself, as folders cannot, is a store.
 
     Where that is refused as well, people shall read what was said of their own address.
     """

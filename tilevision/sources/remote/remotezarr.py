@@ -60,7 +60,7 @@ class RemoteZarr(LevelReader):
 
 
 def is_remote_zarr(address: Address) -> bool:
-    """Say whether there is a Zarr store at an address."""
+    """Return True if there is a Zarr store at an address."""
     return any(remote_file(address.inside(marker)).tag() is not None for marker in MARKERS)
 
 
@@ -98,7 +98,7 @@ def open_remote_zarr(
     """
     if fingerprint and not is_remote_zarr(address):
         private = ": what is in memory:// no other process sees" * (address.scheme == "memory")
-        raise SourceError(f"{address} is not there{private}; copy it to where all workers read")
+        raise SourceError(f"{address} is not there{private}; copy it to where all workers read.")
     keys = _keys(address, path)
     layout = lay_out(opened(keys, path), path, mpp, frame)
     if fingerprint and keys.described != described:
@@ -139,7 +139,7 @@ def _fingerprint(address: Address, described: str, arrays: list[Any]) -> str:
     if bare:
         raise SourceError(
             f"{address}: nothing tells whether {bare[0]} changes (no ETag, no settled date); copy "
-            "the store to a folder, and pass its path"
+            "the store to a folder, and pass its path."
         )
     told = f"remote zarr\n{address.identity}\n{described}\n{tags!r}"
     return sha256(told.encode()).hexdigest()
@@ -153,7 +153,7 @@ def _asked(address: Address, arrays: list[Any]) -> list[tuple[str, str]]:
     if len(keys) > _MOST_CHUNKS:
         raise SourceError(
             f"{address} has {len(keys):,} chunks, each of which a web server has to be asked for; "
-            "give the store's own address (s3://, gs://), which lists them, or copy it to a folder"
+            "give the store's own address (s3://, gs://), which lists them, or copy it to a folder."
         )
     with ThreadPoolExecutor(_AT_ONCE, "tilevision-ask") as threads:
         found = list(threads.map(lambda key: remote_file(address.inside(key)).tag(), keys))

@@ -76,7 +76,7 @@ class StoredFile:
         """Ask what it is, and for its beginning."""
         told = self._told()
         if told.get("type") == "directory":
-            raise SourceError(f"{self.address} is a folder and no Zarr store; give one image file")
+            raise SourceError(f"{self.address} is a folder and no Zarr store; give one image file.")
         size = -1 if told.get("size") is None else int(told["size"])
         tag = _tag(told)
         start = self._asked(lambda: self._files.cat_file(self._path, start=0, end=FIRST_BYTES))
@@ -90,7 +90,7 @@ class StoredFile:
         if len(data) != count:
             self.check(look)  # of a shorter file by now?
             raise TransientError(
-                f"{self.address} broke off: {len(data):,} of {count:,} bytes came; try again"
+                f"{self.address} broke off: {len(data):,} of {count:,} bytes came; try again."
             )
         return bytes(data)
 
@@ -174,7 +174,7 @@ def file_system(address: Address) -> tuple[Any, str]:
         if scheme not in fsspec.available_protocols():
             found = SourceError(
                 f"{address}: nothing here reads {scheme}://; give http, https, s3, gs, az or "
-                "another protocol of fsspec's, or the path of a file"
+                "another protocol of fsspec's, or the path of a file."
             )
         else:
             found = translated(error, address)
@@ -195,16 +195,16 @@ def translated(error: Exception, address: Address) -> TilevisionError:
     if isinstance(error, (PermissionError, ImportError)) or _names(error, _DENIED):
         return SourceError(
             f"{address} may not be read with the credentials of this environment ({said}); set "
-            "those of the store, as its package wants them"
+            "those of the store, as its package wants them."
         )
     busy = isinstance(error, (TimeoutError, ConnectionError)) or _names(error, _BUSY)
     if busy or "Timeout" in kind or "Connection" in kind:
-        return TransientError(f"{address} cannot be reached ({kind}: {said}); try again")
-    return SourceError(f"{address} cannot be read ({kind}: {said}); check the address")
+        return TransientError(f"{address} cannot be reached ({kind}: {said}); try again.")
+    return SourceError(f"{address} cannot be read ({kind}: {said}); check the address.")
 
 
 def is_pattern(name: str) -> bool:
-    """Say whether an address stands for many; those of web servers, which list nothing, do not."""
+    """Return True if an address stands for many; web servers list nothing, so theirs do not."""
     address = address_of(name.partition("#")[0])
     web = address.scheme in ("http", "https")
     return not web and any(sign in name for sign in _MAGIC)

@@ -87,7 +87,7 @@ class RemoteKeys(Store):
         )
 
     async def exists(self, key: str) -> bool:
-        """Say whether there is a key."""
+        """Return True if there is a key."""
         return await asyncio.to_thread(remote_file(self._address.inside(key)).tag) is not None
 
     async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002 - zarr's signature
@@ -123,7 +123,7 @@ class RemoteKeys(Store):
         return file.part(None, None)
 
     def _refuse(self) -> NoReturn:
-        raise SourceError(f"{self._address} is only read")
+        raise SourceError(f"{self._address} is only read.")
 
 
 def chunk_keys(array: Any) -> list[str]:

@@ -76,7 +76,7 @@ class JpegRows:
 
 
 def has_decoder() -> bool:
-    """Say whether pyvips and its library are there."""
+    """Return True if pyvips and its library are there."""
     try:
         import pyvips  # noqa: F401
     except (ImportError, OSError):
@@ -85,7 +85,7 @@ def has_decoder() -> bool:
 
 
 def in_one_pass(path: str) -> bool:
-    """Say whether the rows of a JPEG file follow each other.
+    """Return True if the rows of a JPEG file follow each other.
 
     In a progressive one, or one with its colours apart, they do not: every decoder keeps the
     whole picture.

@@ -71,13 +71,13 @@ class OpenFile:
                     break
                 data += more
         except ValueError as error:
-            raise SourceError(f"{self.path} is closed; open it again to read it") from error
+            raise SourceError(f"{self.path} is closed; open it again to read it.") from error
         except OSError as error:
             raise SourceError(f"{self.path} cannot be read: {error.strerror}") from error
         if len(data) != count:
             raise SourceError(
                 f"{self.path} is incomplete: {count} bytes at {offset:,} lie past its end; "
-                "get the file again"
+                "get the file again."
             )
         return data
 
@@ -86,7 +86,7 @@ class OpenFile:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Return True if `close` was called."""
         return not self._close.alive
 
     def close(self) -> None:

@@ -41,13 +41,13 @@ def staging_folder() -> Path:
         found = folder.lstat()
     except OSError as error:
         raise SourceError(
-            f"no temp folder can be used for decoded images ({error}); set TMPDIR to a folder "
-            "that you may write to"
+            f"No temp folder can be used for decoded images ({error}); set TMPDIR to a folder "
+            "that you may write to."
         ) from error
     private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
     if not private or found.st_uid != os.getuid():
         raise SourceError(
-            f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR"
+            f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR."
         )
     return folder
 
@@ -157,8 +157,8 @@ def unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
         free = shutil.disk_usage(path.parent).free
         space = f" ({needed / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free)"
     return SourceError(
-        f"cannot keep the image in {path.parent}{space}: {error.strerror or error}; "
-        "free some space, or set TMPDIR to a folder with more"
+        f"The image cannot be kept in {path.parent}{space}: {error.strerror or error}; "
+        "free some space, or set TMPDIR to a folder with more."
     )
 
 

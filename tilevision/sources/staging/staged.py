@@ -85,7 +85,7 @@ class MappedLevel:
     def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the image."""
         if self._staged.closed:
-            raise SourceError(f"{self._name} is closed; open it again to read it")
+            raise SourceError(f"{self._name} is closed; open it again to read it.")
         pixels = self._staged.window(x0, y0, x1, y1)
         return pixels if bands is None else np.take(pixels, bands, axis=2)
 
@@ -148,8 +148,8 @@ def open_staged_array(
     staged = open_staged(Path(path))
     if staged is None:
         raise SourceError(
-            f"the {file_format} image staged in {path} is not there: it was closed, or this worker "
-            "runs on another host; save it as a tiled TIFF that all workers see, pass the path"
+            f"The {file_format} image staged in {path} is not there: it was closed, or this worker "
+            "runs on another host; save it as a tiled TIFF that all workers see, pass the path."
         )
     options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
     return staged_source(staged, fingerprint, options)
@@ -213,17 +213,17 @@ def check_image_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -
     """
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise SourceError(
-            f"{name} is of {dtype}; an image is of booleans, integers or floats up to 64 bit"
+            f"{name} is of {dtype}; an image is of booleans, integers or floats up to 64 bit."
         )
     if len(shape) != 3:
         raise SourceError(
-            f"{name} has shape {shape}; give (height, width) or (height, width, bands)"
+            f"{name} has shape {shape}; give (height, width) or (height, width, bands)."
         )
     if not all(shape):
-        raise SourceError(f"{name} is empty (shape {shape}); give at least one pixel")
+        raise SourceError(f"{name} is empty (shape {shape}); give at least one pixel.")
     bands = shape[2]
     if bands > _MAX_BANDS or (shape[0] <= _USUAL_BANDS < bands and shape[1] > 1):
         raise SourceError(
             f"{name} has shape {shape}, so {bands} bands; if bands come first, "
-            "pass np.moveaxis(array, 0, -1)"
+            "pass np.moveaxis(array, 0, -1)."
         )

@@ -66,7 +66,7 @@ def following(listener: Listener) -> Iterator[None]:
 
 
 def is_followed() -> bool:
-    """Say whether there is a listener."""
+    """Return True if there is a listener."""
     return _listener.get() is not None
 
 
@@ -101,7 +101,7 @@ class StagedPixels:
         except (OSError, ValueError, EOFError, SourceError) as error:
             self._leave()
             raise SourceError(
-                f"staging file {path} is damaged ({error}); remove it and open the image again"
+                f"Staging file {path} is damaged ({error}); remove it and open the image again."
             ) from error
         self._touched = 0, 0  # rows, since the map was let go
         self.shape = self._pixels.shape
@@ -114,16 +114,16 @@ class StagedPixels:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Return True if `close` was called."""
         return not self._leave.alive
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> Pixels:
         """Return the pixels ``(y1 - y0, x1 - x0, c)`` of a window inside the image."""
         pixels = self._pixels
         if pixels is None:
-            raise SourceError(f"{self.path} is closed; open the image again to read it")
+            raise SourceError(f"{self.path} is closed; open the image again to read it.")
         if self._mapped.size() < len(self._mapped):  # to read on would end the process
-            raise SourceError(f"staging file {self.path} was cut short; open the image again")
+            raise SourceError(f"Staging file {self.path} was cut short; open the image again.")
         out = np.empty((y1 - y0, x1 - x0, self.shape[2]), self.dtype)
         most = max(1, _MAPPED_BYTES // pixels[:1].nbytes)
         for start in range(y0, y1, most):
