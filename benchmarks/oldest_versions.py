@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ("geo", "heif", "huge", "pdf", "slides", "video", "zarr")
 # What the tests themselves need; their versions are no promise to users.
 TOOLS = ("pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "nbval>=0.11")
-# The test server that ranges are read from, beside the sources.
+# Runs on clusters, which the other tests of the same files do without.
 SKIPPED = ("test_sources_remote_runs.py",)
 
 

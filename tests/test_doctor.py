@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from foreign import WITHOUT_US, ForeignCluster
 
 import tilevision as tv
-from tilevision.cli import main
+from tilevision.cli import diagnosis, main
 from tilevision.cluster import connecting
 
 NOBODY = "tcp://127.0.0.1"  # without a port: refused at once
@@ -49,6 +49,22 @@ def test_what_is_given_is_looked_at_here(image: Path) -> None:
     lines = said(doctor("--image", image, "--model", "nuclei", "--scheduler", NOBODY), "ok")
     assert lines["image"] == f"{image}: 128 × 96 px, 3 bands of uint8, TIFF"
     assert lines["model"].startswith("nuclei ")
+
+
+def test_versions_below_the_lower_bound_are_a_problem(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package or extra that is older than what is allowed is a problem, with the remedy."""
+    found = diagnosis.version
+    old = {"tifffile": "2024.1.30", "av": "12.0.0", "numpy": "1.26.0rc1"}
+    asked = ["tifffile>=2026.2.24", "numpy>=1.26", "av>=17; extra == 'video'"]
+    monkeypatch.setattr(diagnosis, "version", lambda name: old.get(name) or found(name))
+    monkeypatch.setattr(diagnosis, "requires", lambda _: asked)
+    done = doctor("--scheduler", NOBODY)
+    problems = said(done, "PROBLEM")
+    assert problems["tifffile"].startswith("2024.1.30 is older than 2026.2.24. Run: pip install -U")
+    assert "av 12.0.0 is older than 17" in problems["extra video"]
+    assert "numpy" not in problems
 
 
 def test_functions_in_files_are_models_too(elsewhere: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import struct
 import sys
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_bands_of_rows_make_the_page_pdfium_draws(
     """
     monkeypatch.setattr(identity, "_BLOCK_BYTES", 7 * 300 * 4)
     drawn = _whole(open_source(document, page=2, dpi=150))
-    with pdfium.PdfDocument(document) as opened:
+    with closing(pdfium.PdfDocument(document)) as opened:
         page = opened[1].render(scale=150 / 72, rev_byteorder=True, prefer_bgrx=True)
         expected = page.to_numpy()[..., :3].copy()
     assert drawn.std() > 10

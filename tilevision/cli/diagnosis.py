@@ -44,6 +44,7 @@ MARKS = {True: "ok", None: "–", False: "PROBLEM"}
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[\w-]+)['\"])?")
+_LOWEST = re.compile(r">=\s*([\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +105,43 @@ def _processors() -> int:
 
 def _packages() -> Iterator[Check]:
     """Look for each core package, then for each extra as a whole."""
-    extras: dict[str, list[str]] = {}
+    extras: dict[str, dict[str, str]] = {}
     yield Check("tilevision", version("tilevision"))
     for requirement in requires("tilevision") or ():
         match = _REQUIREMENT.match(requirement)
         assert match is not None  # every requirement begins with a name
         name, extra = match["name"], match["extra"]
         if extra is not None:
-            extras.setdefault(extra, []).append(name)
+            extras.setdefault(extra, {})[name] = requirement
             continue
-        found = _version(name)
-        yield Check(name, found or f"Missing. Run: pip install {name}", fine=found is not None)
+        found, old = _version(name), _too_old(name, requirement)
+        note = f"{found}{old}" if found else f"Missing. Run: pip install {name}"
+        yield Check(name, note, fine=found is not None and not old)
     for extra, names in sorted(extras.items()):
         missing = [name for name in names if _version(name) is None]
-        note = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        there = [name for name in names if name not in missing]
+        outdated = any(_too_old(name, names[name]) for name in there)
+        note = ", ".join(f"{name} {_version(name)}{_too_old(name, names[name])}" for name in there)
         if missing:
             note = f"Not installed: {', '.join(missing)}. Run: pip install 'tilevision[{extra}]'"
-        yield Check(f"extra {extra}", note, fine=None if missing else True)
+        yield Check(f"extra {extra}", note, fine=False if outdated else None if missing else True)
+
+
+def _too_old(name: str, requirement: str) -> str:
+    """Return what is wrong with a version below the lower bound of a requirement, or nothing."""
+    lowest, found = _LOWEST.search(requirement), _version(name)
+    if lowest is None or found is None or _numbers(found) >= _numbers(lowest[1]):
+        return ""
+    return f" is older than {lowest[1]}. Run: pip install -U '{name}>={lowest[1]}'"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of a release, without zeros at the end: 1.2.0 is 1.2."""
+    release = re.match(r"[\d.]*", text)
+    numbers = [int(one) for one in (release[0] if release else "").split(".") if one]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _version(name: str) -> str | None:

@@ -220,8 +220,18 @@ def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
 
 
 def _whole(image: Image, layout: PictureLayout) -> Iterator[Pixels]:
+    from PIL import Image as Pillow
+
     _load(image)
-    for start, stop in row_blocks(layout.height, layout.width * layout.height * 4):
+    _, step = next(row_blocks(layout.height, layout.width * layout.height * 4))
+    # The limit of the process is for what Pillow loads; here it would refuse parts of it.
+    if Pillow.MAX_IMAGE_PIXELS is not None:
+        step = max(1, min(step, Pillow.MAX_IMAGE_PIXELS // layout.width))
+    if step >= layout.height:
+        yield _opaque(image, layout)
+        return
+    for start in range(0, layout.height, step):
+        stop = min(start + step, layout.height)
         yield _opaque(image.crop((0, start, layout.width, stop)), layout)
 
 
