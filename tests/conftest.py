@@ -25,10 +25,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about what else the machine does than about the code.
-settings.register_profile("suite", deadline=None)
-settings.load_profile("suite")
+settings.register_profile("suite", deadline=None, max_examples=60)
+settings.register_profile("quick", deadline=None, max_examples=20)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Try fewer examples of each property in the quick subset."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "suite")
 
 
 @pytest.fixture(autouse=True)

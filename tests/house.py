@@ -65,6 +65,11 @@ ARGUMENTS = {
     for node in nodes(path)
     if isinstance(node, ast.arguments)
     for argument in (*node.args, *node.kwonlyargs)
+} | {
+    node.target.id  # fields of dataclasses
+    for path in FILES
+    for node in nodes(path)
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
 }
 
 

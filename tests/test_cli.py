@@ -116,7 +116,7 @@ def test_help_lists_the_commands():
         (["spots.png", "--model", "blobs", "--out", "a.xml"], "the suffix decides the format"),
         (["spots.png", "--model", "blobs", "--out", "no/a.json"], "no such folder"),
         (["spots.png", "--model", "blobs", "--checkpoint", "spots.png"], "is not a folder"),
-        (["spots.png", "--model", "blobs", "--out-dir", "spots.png"], "cannot write spots.png"),
+        (["spots.png", "--model", "blobs", "--out-dir", "spots.png"], "Cannot write spots.png"),
         (["spots.png", "--model", "seen.py:gone"], "seen.py has no function gone"),
         (["spots.png", "--model", "gone.py:slow"], "there is no file"),
         (["spots.png", "--model", "blobs", "--moderation", "blobs"], "not moderation"),

@@ -79,7 +79,7 @@ def test_what_is_wrong_with_both_is_told(elsewhere: Path) -> None:
     done = doctor("--image", "no.tif", "--model", "nuclie", "--scheduler", NOBODY)
     problems = said(done, "PROBLEM")
     assert problems["image"].startswith("no.tif does not exist")
-    assert "did you mean 'nuclei'" in problems["model"]
+    assert "Did you mean 'nuclei'" in problems["model"]
     assert "No Dask scheduler answers at tcp://127.0.0.1" in problems["scheduler"]
     assert done.exit_code == 1
 

@@ -290,7 +290,7 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path):
             (draft / "half").write_text("half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match=r"cannot write .*a\.yolo: No space left on device"):
+    with pytest.raises(RunError, match=r"Cannot write .*a\.yolo: No space left on device"):
         break_off()
     assert (folder / "labels" / "scan.txt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.yolo"]

@@ -301,7 +301,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path):
 
 def test_a_system_error_while_writing_is_one_clear_line(tmp_path):
     """What the system refuses (here a name too long) is a RunError, and leaves nothing."""
-    with pytest.raises(RunError, match=r"cannot write .*name too long"):
+    with pytest.raises(RunError, match=r"Cannot write .*name too long"):
         result_of().save(tmp_path / f"{'x' * 300}.json")
     assert list(tmp_path.iterdir()) == []
 
@@ -316,7 +316,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path = result_of().save(tmp_path / "out.csv")
     before = path.read_bytes()
     monkeypatch.setitem(exporting.FORMATS, "csv", Format(".csv", break_off))
-    with pytest.raises(RunError, match=r"cannot write .*out\.csv: No space left on device"):
+    with pytest.raises(RunError, match=r"Cannot write .*out\.csv: No space left on device"):
         result_of().save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -331,8 +331,8 @@ def test_files_get_the_permissions_of_any_other(tmp_path):
 
 @pytest.mark.parametrize("suffix", HOLDING)
 def test_detections_are_written_one_by_one(tmp_path, suffix):
-    """Writing 2,000 detections takes a fraction of the memory that they take as objects."""
-    n = 2_000
+    """Writing 3,000 detections takes a fraction of the memory that they take as objects."""
+    n = 3_000
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, 190, (n, 2))
     crowd = Findings(np.hstack([corner, corner + 4]), rng.random(n), ["a"] * n)
@@ -343,7 +343,7 @@ def test_detections_are_written_one_by_one(tmp_path, suffix):
     _saved(result, tmp_path, "out", suffix)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 1e6
+    assert peak < 1.4e6
 
 
 _MEASURE = """

@@ -180,13 +180,13 @@ def test_boxes_outside_are_clipped_and_counted():
         "in": [0, 0, 200, 100],
         "cut": [180, 80, 200, 100],
     }
-    assert found.note == "2 of 3 boxes reached outside the tile (1 wholly)"
+    assert found.note == "2 of 3 boxes reached outside the tile (1 wholly)."
 
 
 def test_boxes_that_are_all_outside_question_the_format():
     """A wrong box_format is not silently wrong."""
     found = read('[{"label": "a", "box": [400, 300, 500, 450]}]')
-    assert len(found) == 0 and found.note.endswith("is box_format right?")
+    assert len(found) == 0 and found.note.endswith("Is box_format right?")
 
 
 def test_labels_not_asked_for_are_kept_and_named():
@@ -195,7 +195,7 @@ def test_labels_not_asked_for_are_kept_and_named():
     rows = [{"label": name, "box": [i, 1, 9, 9]} for i, name in enumerate(names)]
     found = read(json.dumps(rows), labels=["ship"])
     assert sorted(found.labels) == ["ship", "ship", "van"]
-    assert found.note == "labels not asked for: van"
+    assert found.note == "Labels not asked for: van."
 
 
 def test_repeated_rows_are_one_detection():
@@ -204,7 +204,7 @@ def test_repeated_rows_are_one_detection():
     other = {"label": "boat", "box": [1, 1, 9, 9]}
     found = read(json.dumps([row] * 40 + [other]))
     assert sorted(found.labels) == ["boat", "ship"]
-    assert found.note == "39 repeated detections dropped"
+    assert found.note == "39 repeated detections dropped."
 
 
 def test_one_class_needs_no_label():

@@ -217,7 +217,7 @@ def test_a_wrong_box_format_is_pointed_out(server, spots, tmp_path):
     """The model counts pixels of a large picture and is read as if it wrote shares."""
     model = spotter(server, box_format="0-1")
     summary = analyze(spots, model, tmp_path / "ck").summary
-    assert "6 tiles have remarks; r000c000: " in summary and "is box_format right?" in summary
+    assert "6 tiles have remarks; r000c000: " in summary and "Is box_format right?" in summary
 
 
 def everything_written(folders):

@@ -38,7 +38,7 @@ def encode(findings: Findings) -> tuple[bytes, ...]:
     if len(records) > RECORDS_PER_TILE:
         raise CheckpointTooLarge(
             f"{len(findings)} detections need {len(records)} records of 256 KiB, more than "
-            f"{RECORDS_PER_TILE}; use smaller tiles, or return fewer or simpler detections"
+            f"{RECORDS_PER_TILE}; use smaller tiles, or return fewer or simpler detections."
         )
     return records
 
@@ -64,8 +64,8 @@ def _encode(findings: Findings) -> tuple[bytes, ...]:
         return (record,)
     if len(findings) < 2:
         raise CheckpointTooLarge(
-            f"one detection takes {len(record):,} bytes, the limit of a record is "
-            f"{RECORD_LIMIT:,}; shorten its polygon, text or attributes"
+            f"One detection takes {len(record):,} bytes, the limit of a record is "
+            f"{RECORD_LIMIT:,}; shorten its polygon, text or attributes."
         )
     half = len(findings) // 2
     rows = np.arange(len(findings))
@@ -107,8 +107,8 @@ def canonical_json(value: Any) -> bytes:
         return text.encode()
     except (TypeError, ValueError) as error:
         raise ModelError(
-            f"a record cannot hold this ({error}); give text, finite numbers, true or false, "
-            "lists and dicts"
+            f"A record cannot hold this ({error}); give text, finite numbers, true or false, "
+            "lists and dicts."
         ) from None
 
 

@@ -77,7 +77,7 @@ class ClusterError(TilevisionError):
 
 
 class RunError(TilevisionError):
-    """A run cannot start, go on or be found; also an argument that makes no sense."""
+    """A run cannot start, continue or be found; also an argument that makes no sense."""
 
 
 class RunArgumentError(RunError, ValueError):

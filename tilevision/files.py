@@ -68,7 +68,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+        raise RunError(f"Cannot write {path}: {error.strerror or error}") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -80,8 +80,8 @@ def check_folder(folder: Path) -> None:
         If it is missing, not a folder, or not writable.
     """
     if not folder.exists():
-        raise RunError(f"cannot write to {folder}: there is no such folder; create it first")
+        raise RunError(f"Cannot write to {folder}: there is no such folder; create it first.")
     if not folder.is_dir():
-        raise RunError(f"cannot write to {folder}: it is a file, not a folder")
+        raise RunError(f"Cannot write to {folder}: it is a file, not a folder.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise RunError(f"cannot write to {folder}: permission denied; choose another folder")
+        raise RunError(f"Cannot write to {folder}: permission denied; choose another folder.")

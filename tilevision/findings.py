@@ -268,13 +268,13 @@ def _clipped(scores: ArrayLike) -> NDArray[np.float64]:
 def _integers(values: ArrayLike) -> NDArray[np.int64]:
     array = np.array(values)
     if array.size and array.dtype.kind not in "iuf":
-        raise ModelError("class_ids must be whole numbers; names go in labels")
+        raise ModelError("class_ids must be whole numbers; names go in labels.")
     return array.astype(np.int64).reshape(-1)
 
 
 def _sized(name: str, column: Sequence[Any], n: int) -> Sequence[Any]:
     if len(column) != n:
-        raise ModelError(f"{name} has {len(column)} rows, boxes has {n}; give one for each box")
+        raise ModelError(f"{name} has {len(column)} rows, boxes has {n}; give one for each box.")
     return column
 
 
@@ -284,16 +284,16 @@ def _check(columns: dict[str, Any], n: int) -> None:
             _sized(name, column, n)
     boxes, scores = columns["boxes"], columns["scores"]
     if not np.isfinite(boxes).all():
-        raise ModelError("a box is not finite (NaN or infinite); drop it in the model")
+        raise ModelError("A box is not finite (NaN or infinite); drop it in the model.")
     inverted = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if len(inverted):
         raise ModelError(
-            f"box {boxes[inverted[0]].tolist()} is inverted; give xmin, ymin, xmax, ymax"
+            f"box {boxes[inverted[0]].tolist()} is inverted; give xmin, ymin, xmax, ymax."
         )
     bad = scores[(scores < 0) | (scores > 1)]
     if len(bad):
         raise ModelError(
-            f"score {bad[0]:g} lies outside 0 to 1; scale the scores, or leave them out"
+            f"score {bad[0]:g} lies outside 0 to 1; scale the scores, or leave them out."
         )
 
 

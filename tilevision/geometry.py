@@ -126,7 +126,7 @@ def polygon(value: Any) -> MultiPolygon | None:
         return tuple(tuple(_ring(ring) for ring in part) for part in value)
     except (TypeError, IndexError, ValueError):
         raise ModelError(
-            "a polygon is not understood; give a ring (k, 2) of x, y, or parts of rings"
+            "A polygon is not understood; give a ring (k, 2) of x, y, or parts of rings."
         ) from None
 
 
@@ -143,7 +143,7 @@ def _ring(value: Any) -> NDArray[np.float64]:
     ring = np.array(value, dtype=np.float64)
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
         raise ModelError(
-            f"a polygon ring has shape {ring.shape}; give (k, 2) finite x, y of 3 points or more"
+            f"A polygon ring has shape {ring.shape}; give (k, 2) finite x, y of 3 points or more."
         )
     return ring
 

@@ -71,7 +71,7 @@ def write_big(path: str | os.PathLike[str], side: int, kind: Kind = "cells", see
     import tifffile
 
     if side < 1:
-        raise SourceError(f"an image of {side} px makes no sense; give 1 px or more")
+        raise SourceError(f"An image of {side} px makes no sense; give 1 px or more.")
     if kind not in _COLOURS:
         raise SourceError(f"kind {kind!r} is not known; give one of {', '.join(_COLOURS)}")
     target = Path(path)

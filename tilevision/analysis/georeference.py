@@ -87,16 +87,16 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
         from rasterio.warp import transform
     except ImportError:
         raise RunError(
-            "longitude and latitude need rasterio, which is not installed: "
-            "pip install 'tilevision[geo]'; or save pixels with format='qupath'"
+            "Longitude and latitude need rasterio, which is not installed: "
+            "pip install 'tilevision[geo]'; or save pixels with format='qupath'."
         ) from None
     try:
         x, y = transform(source, target, points[:, 0], points[:, 1])
     except Exception as error:  # GDAL's own errors come through, unnamed
         reason = " ".join(str(error).split())[:200]
         raise RunError(
-            f"the image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "
-            "pixels with format='qupath'"
+            f"The image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "
+            "pixels with format='qupath'."
         ) from error
     out = np.column_stack([x, y]).astype(np.float64).reshape(-1, 2)
     # Pixels around the poles may reach half a cell beyond them.
@@ -104,7 +104,7 @@ def _reprojected(points: Points, source: str, target: str) -> Points:
     beyond = degrees is not None and bool((np.abs(degrees[:, 1]) > FARTHEST_LATITUDE).any())
     if beyond or not np.isfinite(out).all():
         raise RunError(
-            f"positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
-            "its transform is wrong; save pixels with format='qupath'"
+            f"Positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
+            "its transform is wrong; save pixels with format='qupath'."
         )
     return out

@@ -88,19 +88,19 @@ def heatmap(
     seen = [found for found in tile_findings if found.findings.tile_scores]
     if not seen:
         raise RunError(
-            "there is no heatmap: the model gives no probabilities for whole tiles (tile_scores)"
+            "there is no heatmap: the model gives no probabilities for whole tiles (tile_scores)."
         )
     boxes = np.array([found.tile.box.as_tuple() for found in seen], np.float64)
     if cell is None:
         cell = max(1.0, float((boxes[:, 2:] - boxes[:, :2]).min()) / _CELLS_A_TILE)
     if not 0 < cell < np.inf:
-        raise RunError(f"the cell of a heatmap is {cell!r}; give its side in image pixels")
+        raise RunError(f"The cell of a heatmap is {cell!r}; give its side in image pixels.")
     labels = tuple(sorted({name for found in seen for name in found.findings.tile_scores}))
     columns, rows = (max(1, int(np.ceil(side))) for side in _in_cells(np.array(size), cell))
     if columns * rows * len(labels) > _LARGEST:
         raise RunError(
-            f"a heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
-            "give a larger cell"
+            f"A heatmap of {columns:,} × {rows:,} cells and {len(labels)} classes is too large; "
+            "give a larger cell."
         )
     across = _coverage(_in_cells(boxes[:, [0, 2]], cell), columns)
     down = _coverage(_in_cells(boxes[:, [1, 3]], cell), rows)

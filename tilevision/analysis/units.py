@@ -178,7 +178,7 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
         import rasterio.warp
     except ImportError:
         raise SourceError(
-            "areas in m² need rasterio: pip install 'tilevision[geo]'; they are in pixels"
+            "Areas in m² need rasterio: pip install 'tilevision[geo]'; they are in pixels."
         ) from None
     try:
         origin = rasterio.crs.CRS.from_user_input(crs)
@@ -186,14 +186,14 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
     except rasterio.errors.RasterioError as error:
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"the image's reference system {crs:.60} is not known here ({reason}); areas are in "
-            "pixels"
+            f"The image's reference system {crs:.60} is not known here ({reason}); areas are in "
+            "pixels."
         ) from error
     except Exception as error:  # GDAL's own errors come through, unnamed
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
-            f"the image's reference system {crs:.60} has no place on Earth ({reason}); areas "
-            "are in pixels"
+            f"The image's reference system {crs:.60} has no place on Earth ({reason}); areas "
+            "are in pixels."
         ) from error
 
     def to_degrees(x: Place, y: Place) -> tuple[Place, Place]:

@@ -43,13 +43,13 @@ def load_geojson(path: Path) -> Mapping[str, Any] | None:
     except OSError as error:
         raise SourceError(f"region {path}: {error.strerror}") from None
     if len(text) > _LARGEST:
-        raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead")
+        raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead.")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"region {path} is not whole JSON: {error}") from None
     if not isinstance(value, dict):
-        raise SourceError(f"region {path} holds a {type(value).__name__}, not a GeoJSON object")
+        raise SourceError(f"region {path} holds a {type(value).__name__}, not a GeoJSON object.")
     return value
 
 
@@ -84,7 +84,7 @@ def geojson_polygons(
         else:
             found.append(_shape(geometry))
     if not found:
-        raise GridError("region is GeoJSON without a polygon; draw one around what to analyse")
+        raise GridError("region is GeoJSON without a polygon; draw one around what to analyse.")
     note = (f"region: {dropped:,} points and lines were left out; they have no area",)
     frame = str(value.get("coordinates_in", ""))
     placed = metadata.crs is not None and metadata.transform is not None
@@ -93,7 +93,7 @@ def geojson_polygons(
     elif frame.startswith("degrees"):
         raise GridError(
             "region is GeoJSON in degrees, and the image does not say where on Earth it is; give "
-            "the region in pixels"
+            "the region in pixels."
         )
     elif "origin" in value:
         found = _moved(found, value["origin"])
@@ -104,20 +104,20 @@ def _geometries(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
     """Yield the geometries in an object, however it nests them."""
     kind = value.get("type") if isinstance(value, Mapping) else None
     if depth > _MOST_NESTED:
-        raise GridError("region is GeoJSON that is nested too deeply")
+        raise GridError("region is GeoJSON that is nested too deeply.")
     if kind == "Feature":
         if value.get("geometry") is not None:
             yield from _geometries(value["geometry"], depth + 1)
     elif kind in ("FeatureCollection", "GeometryCollection"):
         parts = value.get("features" if kind == "FeatureCollection" else "geometries")
         if not isinstance(parts, (list, tuple)):
-            raise GridError(f"region is a GeoJSON {kind} without its list")
+            raise GridError(f"region is a GeoJSON {kind} without its list.")
         for part in parts:
             yield from _geometries(part, depth + 1)
     elif kind in (*_GEOMETRIES, *_WITHOUT_AREA):
         yield value
     else:
-        raise GridError(f"region is GeoJSON of type {kind!r:.40}; give polygons or features")
+        raise GridError(f"region is GeoJSON of type {kind!r:.40}; give polygons or features.")
 
 
 def _shape(geometry: Mapping[str, Any]) -> Any:
@@ -127,10 +127,10 @@ def _shape(geometry: Mapping[str, Any]) -> Any:
         shape = shapely.force_2d(shape)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, shapely.GEOSException):
         raise GridError(
-            f"region is GeoJSON whose {geometry['type']} has no proper rings of x, y"
+            f"region is GeoJSON whose {geometry['type']} has no proper rings of x, y."
         ) from None
     if not np.isfinite(shapely.get_coordinates(shape)).all():
-        raise GridError("region is GeoJSON with a coordinate that is not finite")
+        raise GridError("region is GeoJSON with a coordinate that is not finite.")
     return shape
 
 
@@ -139,7 +139,7 @@ def _moved(found: list[Any], origin: Any) -> list[Any]:
     try:
         move = np.array([float(number) for number in origin]).reshape(2)
     except (TypeError, ValueError):
-        raise GridError(f"region is GeoJSON with origin {origin!r:.40}; it is x, y") from None
+        raise GridError(f"region is GeoJSON with origin {origin!r:.40}; it is x, y.") from None
     return [shapely.transform(shape, lambda points: points + move) for shape in found]
 
 
@@ -158,7 +158,7 @@ def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]
         from rasterio.warp import transform
     except ImportError:
         raise SourceError(
-            "a GeoJSON region on an image with map coordinates needs rasterio: "
+            "A GeoJSON region on an image with map coordinates needs rasterio: "
             "pip install 'tilevision[geo]'"
         ) from None
     a, b, c, d, e, f = metadata.transform
@@ -174,11 +174,11 @@ def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]
         warped = [shapely.transform(shape, warp) for shape in found]
     except Exception as error:  # noqa: BLE001 - GDAL's own errors have no public base
         raise GridError(
-            f"region cannot be brought from {crs} to {metadata.crs} of the image: "
+            f"Region cannot be brought from {crs} to {metadata.crs} of the image: "
             f"{' '.join(str(error).split())}"
         ) from None
     if not all(np.isfinite(shapely.get_coordinates(shape)).all() for shape in warped):
-        raise GridError(f"region reaches outside what {metadata.crs} of the image can describe")
+        raise GridError(f"Region reaches outside what {metadata.crs} of the image can describe.")
     return warped
 
 
@@ -186,8 +186,8 @@ def _along_degrees(shape: Any) -> Any:
     x0, y0, x1, y1 = shapely.bounds(shape)
     if x0 < -540 or x1 > 540 or y0 < -90 or y1 > 90:
         raise GridError(
-            f"region reaches from {x0:g}, {y0:g} to {x1:g}, {y1:g}, which is not longitude and "
-            'latitude; if it is in pixels, give it the member "coordinates_in": "pixels"'
+            f"Region reaches from {x0:g}, {y0:g} to {x1:g}, {y1:g}, which is not longitude and "
+            'latitude; if it is in pixels, give it the member "coordinates_in": "pixels".'
         )
     step = max(_STEP_DEGREES, max(x1 - x0, y1 - y0) / _STEPS)
     return polygonal(shape) if not shape.is_valid else shapely.segmentize(shape, step)

@@ -72,7 +72,7 @@ class Mask:
             If nothing is wanted.
         """
         if not self.wanted.any():
-            raise GridError("region is a mask in which nothing is marked: all of it is 0")
+            raise GridError("region is a mask in which nothing is marked: all of it is 0.")
         pieces = _pieces(self.wanted)
         if len(pieces) > _MOST_PIECES:
             return self.reduced(2).polygons(size)
@@ -94,13 +94,13 @@ class Mask:
         # A mask of few pixels may be rounded to another proportion.
         if abs(width - height * image_width / image_height) > 1 + 0.02 * width:
             notes.append(
-                f"the mask of {width:,} × {height:,} px is stretched over the image of "
-                f"{image_width:,} × {image_height:,} px, which has other proportions"
+                f"The mask of {width:,} × {height:,} px is stretched over the image of "
+                f"{image_width:,} × {image_height:,} px, which has other proportions."
             )
         if self.factor > 1:
             rows, cols = self.wanted.shape
             notes.append(
-                f"the mask of {width:,} × {height:,} px is taken at {cols:,} × {rows:,} px"
+                f"The mask of {width:,} × {height:,} px is taken at {cols:,} × {rows:,} px."
             )
         return tuple(notes)
 

@@ -90,9 +90,9 @@ class Region:
             geometry = shapely.geometry.shape(raw["geometry"])
             name = str(raw["name"])
         except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
-            raise GridError(f"the stored region is damaged ({error!r})") from None
+            raise GridError(f"The stored region is damaged ({error!r})") from None
         if geometry.is_empty or not geometry.is_valid or "Polygon" not in geometry.geom_type:
-            raise GridError("the stored region is damaged: it is no polygon")
+            raise GridError("The stored region is damaged: it is no polygon.")
         return cls(geometry, name)
 
     def __repr__(self) -> str:

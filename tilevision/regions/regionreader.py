@@ -140,13 +140,13 @@ def _clipped(
         notes = (*notes, f"region: {which}, and was made valid; look at the outline")
     whole = shapely.union_all([polygon for polygon, _ in made])
     if whole.is_empty:
-        raise GridError(f"region ({name}) has no area; give a polygon of 3 points or more")
+        raise GridError(f"Region ({name}) has no area; give a polygon of 3 points or more.")
     inside = polygonal(shapely.intersection(whole, _whole(size)))
     if inside.is_empty:
         (x0, y0, x1, y1), (width, height) = whole.bounds, size
         raise GridError(
-            f"region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
-            f"the image of {width:,} × {height:,} px"
+            f"Region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
+            f"the image of {width:,} × {height:,} px."
         )
     return Region(inside, name, notes)
 

@@ -43,7 +43,7 @@ def box_in(value: Any) -> Any | None:
     x0, y0, x1, y1 = _finite(corners, value).tolist()
     if not (x0 < x1 and y0 < y1):
         raise GridError(
-            f"region {value!r:.80} is empty; give x0, y0, x1, y1 with x0 < x1 and y0 < y1, pixels"
+            f"region {value!r:.80} is empty; give x0, y0, x1, y1 with x0 < x1 and y0 < y1, pixels."
         )
     return shapely.box(x0, y0, x1, y1)
 
@@ -59,7 +59,7 @@ def ring_of(points: Any) -> Any:
     ring = _finite(points, points)
     if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3:
         raise GridError(
-            f"region has points of shape {ring.shape}; a polygon is (k, 2) x, y of 3 points or more"
+            f"region has points of shape {ring.shape}; a polygon is (k, 2) x, y, at least 3 points."
         )
     return shapely.Polygon(ring)
 
@@ -88,5 +88,5 @@ def _finite(values: Any, shown: Any) -> Any:
     except (TypeError, ValueError):
         raise GridError(f"region {shown!r:.80} is not understood; {UNDERSTOOD}") from None
     if not np.isfinite(numbers).all():
-        raise GridError(f"region {shown!r:.80} holds a number that is not finite")
+        raise GridError(f"region {shown!r:.80} holds a number that is not finite.")
     return numbers

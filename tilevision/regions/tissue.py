@@ -51,8 +51,8 @@ def tissue_polygons(source: ImageSource) -> Any:
     wanted = _tissue(to_uint8(source.thumbnail(LONGEST_SIDE), display_options(source)))
     if not wanted.any():
         raise GridError(
-            "region 'tissue': there is no tissue in the image; it is found by its stain, so give "
-            "a polygon or a mask for pictures without colour"
+            "Region 'tissue': there is no tissue in the image; it is found by its stain, so give "
+            "a polygon or a mask for pictures without colour."
         )
     outline, _ = Mask.of(wanted).polygons(source.size)
     # The steps from pixel to pixel say nothing about the tissue.

@@ -138,8 +138,8 @@ def gather(
     for item in tile_findings:
         if not isinstance(item, TileFindings):
             raise RunError(
-                f"merge takes the TileFindings of each tile, not {type(item).__name__}; "
-                "give tv.TileFindings(tile, findings)"
+                f"Merge takes the TileFindings of each tile, not {type(item).__name__}; "
+                "give tv.TileFindings(tile, findings)."
             )
     ordered = sorted(tile_findings, key=lambda item: item.tile.region)
     _check_distinct(ordered)
@@ -182,7 +182,7 @@ def _check_distinct(ordered: Sequence[TileFindings]) -> None:
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise GridError(
             f"tile {', '.join(twice[:5])}{more} is there twice (same box and scale); "
-            "give each tile once"
+            "give each tile once."
         )
 
 
@@ -202,7 +202,7 @@ def _frame(
         item = ordered[int(np.argmax(outside))]
         raise GridError(
             f"tile {item.tile.id} {item.tile.box.as_tuple()} leaves the image of "
-            f"{width}×{height} px; give the size of the image the tiles were cut from"
+            f"{width}×{height} px; give the size of the image the tiles were cut from."
         )
     return frame
 

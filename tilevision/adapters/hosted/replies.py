@@ -49,11 +49,11 @@ def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
         columns["texts"] = [_text(row) for _, row in numbered]
     notes = [note] if note else []
     if len(kept) < inside.sum():
-        notes.append(f"{inside.sum() - len(kept)} repeated detections dropped")
+        notes.append(f"{inside.sum() - len(kept)} repeated detections dropped.")
     odd = sorted(set(labels) - set(parameters.labels or labels))
     if odd:
-        notes.append(f"labels not asked for: {', '.join(odd)[:200]}")
-    return Findings(clipped[kept], labels=labels, note="; ".join(notes), **columns)
+        notes.append(f"Labels not asked for: {', '.join(odd)[:200]}.")
+    return Findings(clipped[kept], labels=labels, note=" ".join(notes), **columns)
 
 
 def _once(
@@ -170,5 +170,5 @@ def _clip(
     inside = np.asarray(~(out & beside))
     if not out.any():
         return clipped, inside, ""
-    note = f"{out.sum()} of {len(boxes)} boxes reached outside the tile ({(~inside).sum()} wholly)"
-    return clipped, inside, note + ("; is box_format right?" if out.all() else "")
+    note = f"{out.sum()} of {len(boxes)} boxes reached outside the tile ({(~inside).sum()} wholly)."
+    return clipped, inside, note + (" Is box_format right?" if out.all() else "")
