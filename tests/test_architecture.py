@@ -18,6 +18,8 @@ ANY = {"*"}
 TABLE = {
     "errors": set(),
     "checks": set(),
+    "plaintext": set(),
+    "display": set(),
     "status": set(),
     "files": set(),
     "geometry": set(),
@@ -53,7 +55,17 @@ TABLE = {
         *("result", "exporting", "files"),
     },
     "pipeline": {
-        *("status", "files", "geometry", "grid", "findings", "codec", "sources", "fingerprint"),
+        *(
+            "display",
+            "status",
+            "files",
+            "geometry",
+            "grid",
+            "findings",
+            "codec",
+            "sources",
+            "fingerprint",
+        ),
         *(
             "modelspec",
             "catalogue",
@@ -86,7 +98,7 @@ TABLE = {
     "__init__": ANY,
     "__main__": ANY,
 }
-OPEN = {"errors", "checks"}
+OPEN = {"errors", "checks", "plaintext", "display"}
 DISTRIBUTED = {"cluster", "fanout"}
 PUBLIC_FUNCTIONS = {
     *("analyze", "analyze_many", "plan", "start", "explore", "watch", "runs", "replay", "resume"),

@@ -6,9 +6,13 @@ run prints that line and nothing else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from traceback import format_exception
+from pathlib import Path
+from traceback import StackSummary, TracebackException
 from typing import Any
+
+from tilevision.plaintext import readable
 
 __all__ = [
     "Blocked",
@@ -31,6 +35,13 @@ __all__ = [
     "TilevisionError",
     "TransientError",
 ]
+
+_FRAMES = 6
+_PLACE_LIMIT = 2000
+_FOREIGN = re.compile(
+    rf"^{re.escape(str(Path(__file__).parent))}[/\\\\]"
+    r"|[/\\](site|dist)-packages[/\\](dask|distributed|cloudpickle)[/\\]"
+)
 
 
 class TilevisionError(Exception):
@@ -160,7 +171,8 @@ class Failure:
     retry_after : float, optional
         Seconds the backend asked to be left alone.
     traceback : str
-        Where it came from, for the tile inspector; bounded.
+        Where it came from: the last frames outside of tilevision and Dask, the chain of causes
+        and the notes; at most 2,000 characters.
     """
 
     kind: str
@@ -177,14 +189,36 @@ class Failure:
             kind = "throttled"
         elif isinstance(error, (PermanentError, ModelError, SourceError, CheckpointError)):
             kind = "permanent"
-        lines = format_exception(error, limit=-8)
         return cls(
             kind=kind,
             error=type(error).__name__,
-            message=" ".join(str(error).split())[:500],
+            message=readable(" ".join(str(error).split())[:500]),
             retry_after=getattr(error, "retry_after", None),
-            traceback="".join(lines)[-4000:],
+            traceback=_where(error),
         )
 
     def __str__(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error
+
+
+def _where(error: BaseException) -> str:
+    """Return the traceback of `error` with the frames that its author can do something about."""
+    told = TracebackException.from_exception(error, limit=-50)
+    _keep_own_frames(told, set())
+    text = readable("".join(told.format()).rstrip())
+    if len(text) <= _PLACE_LIMIT:
+        return text
+    half = _PLACE_LIMIT // 2 - 3  # the first cause stands first, what came of it last
+    return f"{text[:half]}\n...\n{text[-half:]}"
+
+
+def _keep_own_frames(told: TracebackException, seen: set[int]) -> None:
+    """Drop frames of tilevision and Dask, of the whole chain, where any other is left."""
+    if id(told) in seen:
+        return
+    seen.add(id(told))
+    own = [frame for frame in told.stack if not _FOREIGN.search(frame.filename)]
+    told.stack = StackSummary.from_list((own or list(told.stack))[-_FRAMES:])
+    for cause in (told.__cause__, told.__context__):
+        if cause is not None:
+            _keep_own_frames(cause, seen)

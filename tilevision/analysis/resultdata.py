@@ -240,10 +240,15 @@ class ResultData:
 
     @property
     def failed(self) -> pd.DataFrame:
-        """The failed tiles: where they lie, and why, after how many attempts, on what worker."""
+        """The failed tiles: where they lie, and why, after how many attempts, on what worker.
+
+        ``details`` says where the error came from: the last lines of the model's own code, the
+        causes and notes; empty where the tile failed without an exception.
+        """
         columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
         tiles = self.tiles
-        return tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
+        failed = tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
+        return failed.assign(details=[r.details for r in self.rows if r.status == "failed"])
 
     @property
     def first_failure(self) -> str:

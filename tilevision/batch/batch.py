@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tilevision.errors import Blocked, IncompleteRun, TilevisionError
 from tilevision.files import writing
+from tilevision.plaintext import readable
 from tilevision.result import Result
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 
@@ -82,7 +83,7 @@ class ImageRow:
     def without(cls, name: str, error: TilevisionError, seconds: float) -> ImageRow:
         """Return the row of an image that could not be analysed."""
         status = ImageStatus.BLOCKED if isinstance(error, Blocked) else ImageStatus.ERROR
-        line = " ".join(str(error).split())
+        line = readable(" ".join(str(error).split()))
         row = cls(image=name, status=status, seconds=round(seconds, 2), error=line)
         if isinstance(error, IncompleteRun) and error.result is not None:
             known = cls.of(name, error.result, seconds)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 import threading
-from typing import Any
 
 from tilevision.batch.batch import ImageRow
 from tilevision.events import Bus, Event, StageDone, TileChanged, TileCounts
 from tilevision.pipeline.planning import Plan
+from tilevision.pipeline.progress import Bar
 from tilevision.status import ImageStatus, TileStatus
 
 __all__ = ["Headway"]
@@ -34,16 +33,7 @@ class Headway:
     """
 
     def __init__(self, total: int, *, shown: bool) -> None:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(
-            total=total,
-            file=sys.stderr,
-            bar_format=_LAYOUT,
-            dynamic_ncols=True,
-            disable=not shown,
-        )
-        self._shown = shown
+        self._bar = Bar(total, shown=shown, bar_format=_LAYOUT)
         self._total = total
         self._ended = 0
         self._shares: dict[str, float] = {}  # of images under way, the first one's turn it is
@@ -68,7 +58,7 @@ class Headway:
                 parts = [f"{counts[status]} {status}" for status in _SHOWN if counts[status]]
                 head = f"image {self._ended + 1} of {self._total}, {name[-30:]}"
                 words = ", ".join([f"{head}: {counts.ended}/{total} tiles", *parts])
-                self._bar.set_description_str(words, refresh=False)
+                self._bar.describe(words)
             self._draw()
 
     def end(self, row: ImageRow) -> None:
@@ -81,7 +71,7 @@ class Headway:
                 self.say(f"{row.image}: {row.status}. {row.error}".rstrip())
 
     def _draw(self) -> None:
-        self._bar.update(self._ended + sum(self._shares.values()) - self._bar.n)
+        self._bar.move(self._ended + sum(self._shares.values()))
 
     def tell(self, message: str) -> None:
         """Write what a run says about its cluster or its model, once for all images."""
@@ -100,8 +90,7 @@ class Headway:
 
     def say(self, line: str) -> None:
         """Write a line above the bar."""
-        if self._shown:
-            self._bar.write(line, file=sys.stderr)
+        self._bar.note(line)
 
 
 class _Tiles:

@@ -14,6 +14,7 @@ from tilevision.exporting import destination
 from tilevision.exporting.formats import find_format
 from tilevision.files import check_folder, refusing
 from tilevision.pipeline.planning import image_name
+from tilevision.plaintext import readable
 from tilevision.sources import ALL_PAGES, ImageSource, images_in, pages
 from tilevision.sources.addresses import address_of, is_address
 from tilevision.sources.formats.arrays.zarrstore import is_zarr
@@ -59,7 +60,7 @@ def label_of(images: Any) -> str:
     text = os.fspath(images)
     if is_address(text):
         return _shown(text)
-    return Path(text).absolute().name if Path(text).is_dir() else text
+    return readable(Path(text).absolute().name if Path(text).is_dir() else text)
 
 
 def stands_for_many(image: str) -> bool:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from tilevision.display import ErrorStream
 from tilevision.errors import (
     Blocked,
     ClusterError,
@@ -89,8 +90,10 @@ def resumable(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
 
 
 def warn(line: str) -> None:
-    """Write a line on standard error."""
-    click.echo(f"tilevision: {printable(line)}", err=True)
+    """Write a line on standard error; that nobody can read it stops nothing."""
+    stream = ErrorStream()
+    stream.write(f"tilevision: {printable(line)}\n")
+    stream.flush()
 
 
 def printable(text: str) -> str:

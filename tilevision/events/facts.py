@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tilevision.grid import Tile
+from tilevision.plaintext import readable
 
 __all__ = ["BOXES_PER_EVENT", "Event", "RunChanged", "StageDone", "TileChanged"]
 
@@ -85,6 +86,9 @@ class TileChanged:
     model : str
     error : str
         One line; empty unless an attempt failed.
+    details : str
+        Where the error came from: the last lines of the user's code, the causes, notes. Bounded,
+        secrets replaced; empty where nothing of that is known.
     boxes : tuple of (x0, y0, x1, y1, label)
         Up to 256 of the strongest detections, whole image pixels: for drawing, not for
         counting. Further ones are dropped, so the strongest come first.
@@ -113,6 +117,7 @@ class TileChanged:
     cost: float | None = None
     input_tokens: int = 0
     output_tokens: int = 0
+    details: str = ""
 
     @property
     def attempts(self) -> int:
@@ -125,7 +130,8 @@ class TileChanged:
             if len(values) > BOXES_PER_EVENT:
                 object.__setattr__(self, name, tuple(values[:BOXES_PER_EVENT]))
         if self.error:
-            object.__setattr__(self, "error", " ".join(self.error.split())[:LINE_LIMIT])
+            line = readable(" ".join(self.error.split())[:LINE_LIMIT])
+            object.__setattr__(self, "error", line)
 
 
 Event = RunChanged | StageDone | TileChanged

@@ -32,7 +32,7 @@ _FIELDS = {
     )
     for cls in _NAMES
 }
-_TEXTS = {"reason", "message", "error", "link"}
+_TEXTS = {"reason", "message", "error", "link", "details"}
 
 
 def to_line(event: Event) -> bytes:

@@ -12,6 +12,7 @@ from tilevision.errors import RunError
 from tilevision.events import ImageChanged, RunSummary, list_runs, together
 from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
+from tilevision.plaintext import readable
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
     return (
         run.id,
         datetime.fromtimestamp(run.started).astimezone(),
-        run.image,
+        readable(run.image),
         whole,
-        run.model,
+        readable(run.model),
         run_status(checkpoint, run),
         sum(run.counts.values()),
         sum(run.counts.get(status, 0) for status in TileStatus if status.analysed),
@@ -104,7 +105,8 @@ def _images(checkpoint: Folder, run_id: str) -> pd.DataFrame:
     rows = []
     for name in manifest["images"]:
         image = told.get(name, ImageChanged(0.0, name, ImageStatus.PENDING))
-        row = asdict(image) | {"id": image.run}
+        words = {"image": readable(name), "error": readable(image.error)}
+        row = asdict(image) | words | {"id": image.run}
         if image.status == ImageStatus.RUNNING and cut_off:
             row["status"] = RunStatus.INTERRUPTED
         rows.append(row)

@@ -1,24 +1,132 @@
-"""Progress bars for scripts and terminals: of a run, and of an image that is being prepared."""
+"""Progress bars for scripts and terminals: of a run, and of an image that is being prepared.
+
+Drawing them never stops the work, and leaves a handful of lines where lines stay.
+"""
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tilevision.display import ErrorStream, is_live
 from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
 from tilevision.sources import Preparation, following, is_followed
 from tilevision.status import TileStatus
 
-__all__ = ["ProgressBar", "preparing"]
+__all__ = ["Bar", "ProgressBar", "preparing"]
 
 _SHOWN = (
     *(TileStatus.RESTORED, TileStatus.RETRYING),
     *(TileStatus.THROTTLED, TileStatus.FAILED),
 )
 _SAID = ("cluster", "model", "waiting")
+# Where lines stay, the next is written after so many seconds and half as long as all took.
+_FIRST_LINES = 3.0
+_LATER_LINES = 300.0
 _PATIENCE = 1.0  # seconds: what is over sooner is not worth a bar
+
+
+class Bar:
+    """One line of progress on standard error, drawn over itself where somebody can see that.
+
+    Elsewhere (a log, a pipe, a notebook without a browser) every drawing stays: there it is
+    written as a line, more and more seldom, and once at its end.
+
+    Parameters
+    ----------
+    total : float
+    shown : bool
+        False: nothing is drawn.
+    delay : float
+        Seconds before the first drawing: what is over sooner is not worth one.
+    **look
+        As `tqdm.tqdm` takes it: ``desc``, ``unit``, ``bar_format``, ….
+    """
+
+    def __init__(
+        self, total: float, *, shown: bool = True, delay: float = 0.0, **look: Any
+    ) -> None:
+        from tqdm import tqdm
+
+        self._stream = ErrorStream()
+        self._shown = shown
+        self._live = is_live(self._stream)
+        self._began = time.monotonic()
+        self._due = self._began + delay
+        self._bar: Any = tqdm(
+            total=total,
+            file=self._stream if self._live else _Nowhere(self._stream),
+            dynamic_ncols=True,
+            disable=not shown,
+            delay=delay,
+            **look,
+        )
+
+    @property
+    def done(self) -> float:
+        """How far it is."""
+        return float(self._bar.n)
+
+    def move(self, done: float) -> None:
+        """Draw how far it is now."""
+        if done != self._bar.n:
+            self._bar.update(done - self._bar.n)
+        self._line()
+
+    def describe(self, words: str) -> None:
+        """Put `words` before the bar, from its next drawing on."""
+        self._bar.set_description_str(words, refresh=False)
+
+    def mention(self, counts: dict[TileStatus, int]) -> None:
+        """Put `counts` behind the bar, from its next drawing on."""
+        self._bar.set_postfix(counts, refresh=False)
+
+    def note(self, line: str) -> None:
+        """Write a line above the bar."""
+        if not self._shown:
+            return
+        if self._live:
+            self._bar.write(line, file=self._stream)
+        else:
+            self._say(line)
+
+    def close(self) -> None:
+        """Draw the bar a last time."""
+        if self._bar.disable:
+            return
+        if self._live:
+            self._bar.refresh()
+        elif self._bar.leave or time.monotonic() >= self._due:
+            self._say(str(self._bar))
+        self._bar.close()
+
+    def _line(self) -> None:
+        """Write the bar as a line where lines stay, if that is due."""
+        now = time.monotonic()
+        if self._shown and not self._live and now >= self._due:
+            self._due = now + min(_FIRST_LINES + (now - self._began) / 2, _LATER_LINES)
+            self._say(str(self._bar))
+
+    def _say(self, line: str) -> None:
+        self._stream.write(f"{line.strip()}\n")
+        self._stream.flush()
+
+
+class _Nowhere:
+    """Takes what tqdm draws where `Bar` writes lines instead."""
+
+    def __init__(self, stream: ErrorStream) -> None:
+        self.encoding = stream.encoding
+        self.fileno = stream.fileno  # by which tqdm finds the width
+
+    def write(self, text: str) -> int:
+        """Take a drawing."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing."""
 
 
 class ProgressBar:
@@ -33,16 +141,7 @@ class ProgressBar:
     """
 
     def __init__(self, name: str, total: int) -> None:
-        from tqdm import tqdm
-
-        self._bar: Any = tqdm(
-            total=total,
-            desc=name[:30],
-            unit="tile",
-            file=sys.stderr,
-            dynamic_ncols=True,
-            leave=True,
-        )
+        self._bar = Bar(total, desc=name[:30], unit="tile")
         self._counts = TileCounts()
 
     def __call__(self, event: Event) -> None:
@@ -56,21 +155,17 @@ class ProgressBar:
 
     def note(self, line: str) -> None:
         """Write a line above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        self._bar.note(line)
 
     def close(self) -> None:
         """Draw the bar a last time."""
-        self._bar.refresh()
         self._bar.close()
 
     def _tile(self, event: TileChanged) -> None:
         before = self._counts.change(event.tile.id, event.status)
         if event.status in _SHOWN or before in _SHOWN:
-            shown = {status: self._counts[status] for status in _SHOWN if self._counts[status]}
-            self._bar.set_postfix(shown, refresh=False)
-        step = self._counts.ended - self._counts[TileStatus.SKIPPED] - self._bar.n
-        if step:
-            self._bar.update(step)
+            self._bar.mention({s: self._counts[s] for s in _SHOWN if self._counts[s]})
+        self._bar.move(self._counts.ended - self._counts[TileStatus.SKIPPED])
 
 
 @contextmanager
@@ -100,24 +195,20 @@ class _PreparationBar:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._bar: Any = None
+        self._bar: Bar | None = None
 
     def __call__(self, preparation: Preparation) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None or preparation.done < self._bar.n:
+        if self._bar is None or preparation.done < self._bar.done:
             self.close()
-            self._bar = tqdm(
-                total=preparation.total,
+            self._bar = Bar(
+                preparation.total,
                 desc=f"preparing {self._name[-30:]} in {preparation.folder}",
                 unit="B",
                 unit_scale=True,
-                file=sys.stderr,
-                dynamic_ncols=True,
                 leave=False,
                 delay=_PATIENCE,
             )
-        self._bar.update(preparation.done - self._bar.n)
+        self._bar.move(preparation.done)
 
     def close(self) -> None:
         """Remove the bar."""

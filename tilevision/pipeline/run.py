@@ -156,12 +156,16 @@ class Run:
         if control.status is RunStatus.BLOCKED:
             raise Blocked(f"{self.name} was not analysed: {result.verdict.reason.rstrip('.')}.")
         if self._strict and not result.complete:
-            raise IncompleteRun(
+            incomplete = IncompleteRun(
                 f"{len(result.failed)} of {len(self.tiles)} tiles failed. {result.first_failure} "
                 "The error's .result has the others; the same call again tries only the failed "
                 "tiles.",
                 result,
             )
+            details = next((row.details for row in result.rows if row.details), "")
+            if details:
+                incomplete.add_note(f"The first failed tile:\n{details}")
+            raise incomplete
         return result
 
     def _analysed(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from tilevision.codec import decode
 from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
+from tilevision.events.secrets import redact
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
@@ -125,6 +126,7 @@ class Tally:
             attempt=change.attempt,
             worker=change.worker,
             error=str(change.failure) if change.failure else "",
+            details=redact(change.failure.traceback) if change.failure else "",
         )
 
     def _enter(
@@ -140,6 +142,7 @@ class Tally:
         infer_seconds: float | None = None,
         saturated: bool = False,
         error: str = "",
+        details: str = "",
     ) -> None:
         """Make the record of a tile, publish it, and keep it as the tile's row."""
         boxes, scores = ((), ()) if seen is None else _strongest(seen := self._shown_of(seen))
@@ -161,6 +164,7 @@ class Tally:
             cost=self.spending.of(tile),
             input_tokens=used.input_tokens,
             output_tokens=used.output_tokens,
+            details=details,
         )
         # The boxes are for drawing; a million rows must not hold them.
         self.rows[tile] = replace(change, boxes=(), scores=()) if boxes else change

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from tilevision.errors import SourceError
+from tilevision.plaintext import readable
 
 __all__ = [
     "HIDDEN",
@@ -178,7 +179,7 @@ def local_path(name: str) -> str:
 def file_name(image: str | os.PathLike[str]) -> str:
     """Return what people call an image: the last part of its path or address, no secret."""
     text = os.fspath(image)
-    return address_of(text).name if is_address(text) else Path(text).name
+    return readable(address_of(text).name if is_address(text) else Path(text).name)
 
 
 def lasting(image: Any) -> str | None:

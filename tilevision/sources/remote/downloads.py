@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.display import ErrorStream
 from tilevision.errors import SourceError, TransientError
 from tilevision.geometry import Box
 from tilevision.sources.addresses import Address
@@ -240,7 +240,7 @@ def _fetch(remote: Remote, look: Look, path: Path) -> None:
     size = max(0, look.size)
     if shutil.disk_usage(part.parent).free < size + _SPARE_BYTES:
         raise unusable(path, OSError("not enough space"), size)
-    shown = size >= _WORTH_TELLING and sys.stderr.isatty()
+    shown = size >= _WORTH_TELLING and ErrorStream().isatty()
     with _progress(remote.address, size, shown=shown) as tell, part.open("wb") as out:
         part.chmod(0o600)
         for attempt in range(_ATTEMPTS):
@@ -269,7 +269,13 @@ def _progress(address: Address, size: int, *, shown: bool) -> Iterator[Callable[
         return
     from tqdm import tqdm
 
-    with tqdm(total=size, desc=f"downloading {address.name}", unit="B", unit_scale=True) as bar:
+    with tqdm(
+        total=size,
+        desc=f"downloading {address.name}",
+        unit="B",
+        unit_scale=True,
+        file=ErrorStream(),
+    ) as bar:
         yield bar.update
 
 

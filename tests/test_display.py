@@ -1,0 +1,181 @@
+"""A display never stops the work, and never fills what keeps it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tilevision import display
+from tilevision.batch.batch import ImageRow
+from tilevision.batch.batchprogress import Headway
+from tilevision.cli.failing import warn
+from tilevision.events import StageDone, TileChanged
+from tilevision.grid import Grid
+from tilevision.pipeline import progress
+from tilevision.pipeline.progress import Bar, ProgressBar
+
+TILES = tuple(Grid.parse("10x20").tiles((400, 200)))
+
+WORK = """
+import sys
+from tilevision import display
+from tilevision.pipeline import progress
+from tilevision.cli.failing import warn
+from tilevision.events import StageDone, TileChanged
+from tilevision.grid import Grid
+progress.is_live = lambda stream: sys.argv[1] == "live"
+{before}
+bar = progress.ProgressBar("a.tif", 200)
+for number, tile in enumerate(Grid.parse("10x20").tiles((400, 200))):
+    bar(TileChanged(1.0, tile, "done"))
+    if number == 100:
+        bar(StageDone(1.0, "cluster", 1.0, "it is up"))
+        warn("something")
+        {amid}
+bar.close()
+warn("the end")
+open(sys.argv[2], "w").write("worked")
+"""
+
+GONE = {
+    "a closed pipe": ("", ""),
+    "a full disk": ("", ""),
+    "none": ("sys.stderr = None", ""),
+    "none half way": ("", "sys.stderr = None"),
+    "a closed stream": ("sys.stderr.close()", ""),
+    "closed half way": ("", "sys.stderr.close()"),
+}
+
+
+@pytest.mark.parametrize("mode", ["live", "lines"])
+@pytest.mark.parametrize("gone", GONE)
+def test_work_ends_well_whatever_becomes_of_standard_error(tmp_path, gone, mode):
+    """No reader, no space, no stream: the work is done, and the process exits with 0 in time."""
+    if gone == "a full disk" and not os.path.exists("/dev/full"):  # noqa: PTH110 - a device
+        pytest.skip("this system has no /dev/full; the closed pipe is tried everywhere")
+    before, amid = GONE[gone]
+    command = [sys.executable, "-c", WORK.format(before=before, amid=amid), mode, "said"]
+    if gone == "a full disk":
+        with open("/dev/full", "w") as target:  # noqa: PTH123 - a device
+            process = subprocess.Popen(command, cwd=tmp_path, stderr=target)
+    else:
+        reader, writer = os.pipe()
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=writer)
+        os.close(writer)
+        if gone != "a closed pipe":  # somebody reads, as far as anything comes
+            drain = threading.Thread(target=Path(f"/dev/fd/{reader}").read_bytes, daemon=True)
+            drain.start()
+        else:
+            os.close(reader)
+    assert process.wait(60) == 0
+    assert (tmp_path / "said").read_text() == "worked"
+
+
+def _log(monkeypatch):
+    """A stream that keeps what is written, in place of standard error; and a clock."""
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return stream, now
+
+
+@pytest.mark.parametrize("seconds", [20, 600, 36_000])
+def test_where_lines_stay_a_handful_is_written(monkeypatch, seconds):
+    """Few for a minute's work; at most one in five minutes after an hour, and the end is there."""
+    stream, now = _log(monkeypatch)
+    bar = ProgressBar("a.tif", 1000)
+    for number in range(1000):
+        now[0] = seconds * number / 1000
+        bar._bar.move(number)
+    bar._bar.move(1000)
+    bar.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 12 + seconds / 300
+    assert "\r" not in stream.getvalue()
+    assert "1000/1000" in lines[-1]
+
+
+def test_notes_are_lines_of_their_own_and_come_at_once(monkeypatch):
+    """A log has the note where it was made."""
+    stream, _ = _log(monkeypatch)
+    bar = ProgressBar("a.tif", len(TILES))
+    bar(StageDone(1.0, "cluster", 1.0, "local cluster of 2 workers"))
+    assert stream.getvalue().splitlines()[-1] == "local cluster of 2 workers"
+    for tile in TILES:
+        bar(TileChanged(1.0, tile, "failed"))
+    bar.close()
+    assert "200/200" in stream.getvalue().splitlines()[-1]
+    assert "failed=200" in stream.getvalue()
+
+
+def test_many_images_are_a_handful_of_lines_too(monkeypatch):
+    """One bar over all of them, and a line for each that is not complete."""
+    stream, now = _log(monkeypatch)
+    headway = Headway(100, shown=True)
+    for number in range(100):
+        now[0] += 1.0
+        status = "error" if number == 50 else "complete"
+        headway.end(ImageRow(f"{number}.png", status, error="It is damaged." * (number == 50)))
+    headway.close()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) <= 14
+    assert "50.png: error. It is damaged." in lines
+    assert "100%" in lines[-1]
+
+
+def test_what_is_over_soon_is_not_drawn(monkeypatch):
+    """A preparation of half a second leaves no trace; a long one does."""
+    stream, now = _log(monkeypatch)
+    for seconds, drawn in ((0.5, False), (5.0, True)):
+        bar = Bar(100, delay=1.0, leave=False, desc="preparing")
+        now[0] += seconds
+        bar.move(50)
+        bar.close()
+        assert ("50/100" in stream.getvalue()) is drawn
+
+
+def test_nothing_is_drawn_where_nothing_is_wanted(monkeypatch):
+    """`progress=False` means it."""
+    stream, now = _log(monkeypatch)
+    headway = Headway(3, shown=False)
+    headway.say("a line")
+    now[0] = 60.0
+    headway.end(ImageRow("a.png", "complete"))
+    headway.close()
+    assert stream.getvalue() == ""
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_only_where_somebody_sees_it_a_line_is_drawn_over_itself(monkeypatch):
+    """A terminal; a notebook of a server or an editor, which name themselves to their kernels."""
+    stream = display.ErrorStream()
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not display.is_live(stream)
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    assert display.is_live(stream)
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+    monkeypatch.setattr(sys, "stderr", notebook())
+    assert not display.is_live(stream)
+    monkeypatch.setenv("JPY_SESSION_NAME", "/work/a.ipynb")
+    assert display.is_live(stream)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not display.is_live(stream)
+
+
+def test_the_shell_says_its_lines_on_whatever_standard_error_there_is(monkeypatch):
+    """`sys.stderr` is looked up when something is written, not when it was imported."""
+    stream, _ = _log(monkeypatch)
+    warn("one")
+    assert stream.getvalue() == "tilevision: one\n"
