@@ -274,7 +274,7 @@ def test_a_file_that_is_no_model_is_one_clear_line(tmp_path):
         (("cut.pt", {}), "no file that PyTorch writes"),
         (("folder/", {}), "no config.json"),
         (("absent.pt2", {}), "There is no file"),
-        ((script, {"nmaes": ["a"]}), "no parameter 'nmaes'; did you mean 'names'"),
+        ((script, {"nmaes": ["a"]}), "no parameter 'nmaes'. Did you mean 'names'"),
         ((script, {"normalize": "often"}), "normalize of model .* give one of 0..1, 0..255"),
         ((script, {"framework": "caffe"}), "framework of model .* give torch"),
     ):

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from tilevision.adapters import ADAPTERS
 from tilevision.catalogue.registry import models, named
-from tilevision.errors import ModelError
+from tilevision.checks import flag
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
 from tilevision.modelspec import HostedModel, Model, ModelSpec, Stage, on_device
 from tilevision.modelspec.declarations import DECLARABLE, split
@@ -221,9 +222,10 @@ def _check_calling(name: str, params: dict[str, Any]) -> None:
     """Check how a model is to be called; defaults are left out, for they are no part of it."""
     on_bad = params.get("on_bad", "raise")
     if on_bad not in ("raise", "drop"):
-        raise ModelError(f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'.")
-    if not isinstance(params.get("thread_safe", False), bool):
-        raise ModelError(f"thread_safe of model {name} is no bool; give True or False.")
+        raise ModelArgumentError(
+            f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'."
+        )
+    flag(f"thread_safe of model {name}", params.get("thread_safe", False), ModelArgumentError)
     for key, default in _CALLING.items():
         if params.get(key) == default:
             del params[key]

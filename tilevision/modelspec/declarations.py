@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from tilevision.errors import ModelError
+from tilevision.checks import flag, positive, share, whole
+from tilevision.errors import ModelArgumentError
 from tilevision.modelspec.price import Price
 from tilevision.modelspec.spec import Stage
 
@@ -43,15 +43,13 @@ def _json(what: str, value: Any) -> Any:
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
-        raise ModelError(
+        raise ModelArgumentError(
             f"{what} is {value!r:.80}; give text, numbers, true or false, lists and dicts of them."
         ) from None
 
 
 def _whole(what: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ModelError(f"{what} is {value!r:.80}; give a whole number of 1 or more.")
-    return value
+    return whole(what, value, ModelArgumentError)
 
 
 def _maybe(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
@@ -59,29 +57,24 @@ def _maybe(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
 
 
 def _positive(what: str, value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise ModelError(f"{what} is {value!r:.80}; give a number above 0.")
-    return float(value)
+    return float(positive(what, value, ModelArgumentError, what="a number"))
 
 
 def _overlap(what: str, value: Any) -> float:
-    if _positive(what, value) > 1:
-        raise ModelError(f"{what} is {value!r}; give an IoU above 0 and up to 1, as 0.5.")
-    return float(value)
+    advice = "give an IoU above 0 and up to 1, as 0.5"
+    return float(share(what, value, ModelArgumentError, zero=False, advice=advice))
 
 
 def _share(what: str, value: Any) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ModelError(f"{what} is {value!r:.80}; give a number from 0 to 1.")
-    return float(value)
+    return float(share(what, value, ModelArgumentError))
 
 
 def _size(what: str, value: Any) -> tuple[int, int]:
     pair = (value, value) if isinstance(value, int) else value
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise ModelError(f"{what} is {value!r:.80}; give (width, height) in pixels, or one side.")
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give (width, height) in pixels, or one side."
+        )
     return _whole(what, pair[0]), _whole(what, pair[1])
 
 
@@ -89,7 +82,7 @@ def _bands(what: str, value: Any) -> tuple[int | str, ...]:
     items = tuple(value) if isinstance(value, (tuple, list, range)) else ()
     known = (b >= 0 if isinstance(b, int) else isinstance(b, str) and bool(b) for b in items)
     if not items or not all(known):
-        raise ModelError(
+        raise ModelArgumentError(
             f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1), or names, as "
             '("DAPI", "CD3").'
         )
@@ -98,7 +91,7 @@ def _bands(what: str, value: Any) -> tuple[int | str, ...]:
 
 def _dtype(what: str, value: Any) -> str:
     if value not in ("uint8", "raw", "scaled"):
-        raise ModelError(
+        raise ModelArgumentError(
             f"{what} is {value!r:.80}; give 'uint8' (as displayed), 'raw' (as stored) or 'scaled' "
             "(by the scale and offset of the file)."
         )
@@ -106,14 +99,12 @@ def _dtype(what: str, value: Any) -> str:
 
 
 def _flag(what: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ModelError(f"{what} is {value!r:.80}; give True or False.")
-    return value
+    return flag(what, value, ModelArgumentError)
 
 
 def _device(what: str, value: Any) -> str:
     if not isinstance(value, str) or not DEVICES.fullmatch(value):
-        raise ModelError(
+        raise ModelArgumentError(
             f"{what} is {value!r:.80}; give 'auto', 'cpu', 'cuda:0', 'mps', 'openvino' or "
             "'tensorrt:0'."
         )
@@ -125,7 +116,9 @@ def stages(what: str, value: Any) -> tuple[Stage, ...]:
     items = (value,) if isinstance(value, str) else tuple(value)
     wrong = [item for item in items if item not in get_args(Stage)]
     if wrong or not items:
-        raise ModelError(f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}.")
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}."
+        )
     return items
 
 

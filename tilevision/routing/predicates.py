@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tilevision.errors import ModelError
+from tilevision.checks import is_number, share
+from tilevision.errors import ModelArgumentError
 from tilevision.routing.tilefacts import TileFacts
 
 __all__ = ["Detailed", "Predicate", "Within", "from_list", "to_list"]
@@ -27,10 +28,7 @@ class Detailed:
     min_edge_density: float = 0.05
 
     def __post_init__(self) -> None:
-        if not _number(self.min_edge_density) or not 0 <= self.min_edge_density <= 1:
-            raise ModelError(
-                f"min_edge_density is {self.min_edge_density!r}; give a share from 0 to 1."
-            )
+        share("min_edge_density", self.min_edge_density, ModelArgumentError)
 
     def __call__(self, facts: TileFacts) -> bool:
         """Return True if the tile has that many edges."""
@@ -54,8 +52,10 @@ class Within:
 
     def __post_init__(self) -> None:
         given = (self.x0, self.y0, self.x1, self.y1)
-        if not all(map(_number, given)) or not (self.x0 < self.x1 and self.y0 < self.y1):
-            raise ModelError(f"Within{given} is no box; give x0, y0, x1, y1 with x0 < x1, y0 < y1.")
+        if not all(map(is_number, given)) or not (self.x0 < self.x1 and self.y0 < self.y1):
+            raise ModelArgumentError(
+                f"Within{given} is no box; give x0, y0, x1, y1 with x0 < x1, y0 < y1."
+            )
 
     def __call__(self, facts: TileFacts) -> bool:
         """Return True if the tile shares some area with the box."""
@@ -79,7 +79,3 @@ def to_list(predicate: Predicate) -> list[Any] | None:
 def from_list(raw: list[Any]) -> Predicate:
     """Read what `to_list` wrote."""
     return _KINDS[raw[0]](*raw[1:])
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

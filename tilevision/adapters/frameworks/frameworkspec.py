@@ -13,7 +13,8 @@ from tilevision.adapters.classnames import class_names
 from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
 from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED
 from tilevision.adapters.modelfiles import content_of, find, keep
-from tilevision.errors import ModelError
+from tilevision.checks import share
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
 from tilevision.modelspec.declarations import DECLARABLE, split
@@ -116,7 +117,7 @@ def _declared(
             raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
     params = {**known, **asked}
     params["names"] = class_names(name, params["names"], None)
-    _check_share(name, "score_floor", params["score_floor"])
+    share(f"score_floor of model {name}", params["score_floor"], ModelArgumentError)
     _check_pictures(name, declared, adapter.ANY_BANDS)
     found = adapter.examine(name, kind, path, params)
     uncounted, further = found.pop(UNCOUNTED, False), found.pop(REVISION, None)
@@ -149,12 +150,6 @@ def _adapter(kind: str) -> Any:
     if importlib.util.find_spec(known.library) is None:
         raise ModelError(f"This model needs {known.library}: {known.remedy}.")
     return known.module
-
-
-def _check_share(name: str, what: str, value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ModelError(f"{what} of model {name} is {value!r:.80}; give a number from 0 to 1.")
 
 
 def _check_pictures(name: str, declared: Mapping[str, Any], any_bands: bool) -> None:
