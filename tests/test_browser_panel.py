@@ -57,6 +57,12 @@ DARK_AFTER = f"""key => {{
     n += data[i] === 0x2b && data[i + 1] === 0x2f && data[i + 2] === 0x36;
   return n;
 }}"""
+KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+# What stands before the widgets of the panel that have lost their kernel.
+MARKS = """() => [...document.querySelectorAll(".jupyter-widgets-disconnected")]
+  .map(node => getComputedStyle(node, "::before").content.replaceAll('"', ""))
+  .filter(content => !["none", "normal", ""].includes(content))
+  .map(content => content.slice(0, 39))"""
 SHOWN = f"document.querySelector('{PICTURE}').dataset.shown.split(' ').map(Number)"
 
 
@@ -296,10 +302,15 @@ def _check_a_new_kernel(page: Any) -> None:
     page.locator(".jp-Notebook .jp-Cell").first.click()
     page.keyboard.press("Escape")
     page.keyboard.press("Shift+Enter")
-    _await_label(page, r"planned: 24 tiles \(24 restored\), 120 detections merged by seam, stored")
+    _await_label(page, r"planned: 24 tiles \(24 restored\), 120 detections merged by seam")
     page.picture("12-stored")
     kept = f"({CELLS})()[0].outputs.map(o => o.data?.['text/plain'] ?? '').join(' ')"
     page.wait_for_function("() => " + kept + ".includes('120 detections merged by seam')")
+    page.evaluate(f"{KERNEL}.restart()")
+    page.wait_for_function(f"() => ({MARKS})().includes('The kernel has ended. Run this cell')")
+    page.picture("13-restarted")
+    assert len(page.evaluate(MARKS)) == 1
+    assert page.locator(".tilevision-detail").is_hidden()  # it told how it went then
 
 
 NARROW = """() => {

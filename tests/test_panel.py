@@ -204,7 +204,7 @@ def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
     """In a new kernel the same panel shows, filters and exports what the folder holds."""
     _run(make(spots))
     again = make(spots)
-    stored = "Planned · 12 tiles · 12 stored already · 12 detections merged by seam, stored before"
+    stored = "Planned · 12 of 12 tiles stored · 12 detections merged by seam"
     _wait(lambda: stored in _headline(again))
     assert again.run is None and len(again.result.findings) == 12
     again._screen.canvas.picked = [35.0, 25.0, 1.0]

@@ -105,12 +105,11 @@ def alt_text(
 def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
     status = _status(state, final).capitalize()
     if state.planned:
-        stored = (
-            f"{state.n_finished:,} stored already" if state.n_finished else "nothing stored yet"
-        )
-        if state.n_finished:
-            stored += f" · {found}"
-        return f"{shown(name, 60)} · {status} · {_tiles(state.n_wanted)} · {stored}"
+        if not state.n_finished:
+            tiles = f"{_tiles(state.n_wanted)} · nothing stored yet"
+        else:
+            tiles = f"{state.n_finished:,} of {_tiles(state.n_wanted)} stored · {found}"
+        return f"{shown(name, 60)} · {status} · {tiles}"
     done = f"{state.n_finished:,} of {_tiles(state.n_wanted)}"
     return f"{shown(name, 60)} · {status} · {done} · {found}"
 
@@ -118,7 +117,9 @@ def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
 def _detail(state: ViewState, now: float, region: str) -> str:
     outside = [f"{_tiles(state.n_skipped)} outside the region skipped"] if region else []
     if state.planned:
-        return " · ".join(["Press Run to analyse the image with this grid", *outside])
+        press = "Press Run to analyse the image with this grid"
+        done = "Every tile is stored already; Run costs nothing"
+        return " · ".join([press if state.n_open else done, *outside])
     if state.ended or state.run_status is RunStatus.PAUSED:
         took = "took" if state.ended else "after"
         parts = [f"{took} {duration(state.seconds_active)}"]

@@ -42,10 +42,8 @@ def count(
     findings = result.findings
     method = result.settings.method
     merged = "not merged" if method == "none" else f"merged by {method}"
-    if state.planned:
-        merged += ", stored before"
-    elif not state.ended:
-        merged = f"{merged.split(' by ')[0]} so far"
+    if not state.at_rest:
+        merged = f"{merged.split(' by ', maxsplit=1)[0]} so far"
     known = (state.index.get(found.tile) for found in result.tile_findings)
     return Counted(
         BoxLayer.of(findings, state.boxes.labels),
