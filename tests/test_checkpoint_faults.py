@@ -439,3 +439,50 @@ def test_memory_stands_in_for_no_checkpoint():
         assert checkpoint.folder is None
         assert checkpoint.file_fingerprint("x", lambda path: path + "!") == "x!"
     assert checkpoint.done(["a"]) == set()
+
+
+def _sqlite_error(name):
+    """Return an error as Python's sqlite3 raises it, with SQLite's extended code."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = name
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    return error
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_SHMMAP", "SQLITE_IOERR_SHMOPEN"])
+def test_a_mount_without_shared_memory_is_not_called_full(tmp_path, monkeypatch, name):
+    """FUSE drives without shared maps fail so (sqlite.org/rescode.html): another folder helps."""
+    monkeypatch.setattr(database, "free_space", lambda _: 54 * 10**9)
+    said = str(database.explain(tmp_path, _sqlite_error(name)))
+    assert "shared memory" in said and "local folder" in said and "space" not in said
+    assert name in said
+
+
+@pytest.mark.parametrize("name", ["SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_READ"])
+@pytest.mark.parametrize(("free", "full"), [(54 * 10**9, False), (0, True)])
+def test_an_io_error_is_a_full_disk_only_where_the_disk_is_full(
+    tmp_path, monkeypatch, name, free, full
+):
+    """With room to spare the error says what SQLite said, and where else a checkpoint can go."""
+    monkeypatch.setattr(database, "free_space", lambda _: free)
+    said = str(database.explain(tmp_path, _sqlite_error(name)))
+    assert ("Free some space" in said) is full
+    assert ("local folder" in said and name in said) is not full
+
+
+def test_the_doctor_tries_what_a_folder_can_do(tmp_path, monkeypatch):
+    """A label is no promise: a record is kept there for a moment, and nothing stays behind."""
+    from tilevision.checkpoint import store
+    from tilevision.cli.diagnosis import _checkpoint
+
+    assert _checkpoint(tmp_path / "new").fine is True
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(directory):
+        raise _sqlite_error("SQLITE_IOERR_SHMMAP")
+
+    monkeypatch.setattr(store, "open_cache", refuse)
+    check = _checkpoint(tmp_path / "new")
+    assert check.fine is False
+    assert "shared memory" in check.finding and ".tilevision-doctor" not in check.finding
+    assert list(tmp_path.iterdir()) == []

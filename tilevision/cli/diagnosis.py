@@ -152,7 +152,7 @@ def _version(name: str) -> str | None:
 
 
 def _checkpoint(folder: Path) -> Check:
-    """Look where the checkpoint is or would be, without making it."""
+    """Look where the checkpoint is or would be, and whether one works there."""
     from tilevision.checkpoint import filesystem
 
     place = filesystem.nearest_existing(folder)
@@ -165,7 +165,28 @@ def _checkpoint(folder: Path) -> Check:
         return Check(
             "checkpoint", f"{where}: not writable. Choose another with --checkpoint.", False
         )
-    return Check("checkpoint", where)
+    trouble = _tried(folder, place)
+    return Check("checkpoint", f"{where}: {trouble}" if trouble else where, fine=not trouble)
+
+
+def _tried(folder: Path, place: Path) -> str:
+    """Keep a record beside or in `folder` for a moment; return why that is not possible there.
+
+    What a file system calls itself says little: drives that are mounted have every name.
+    """
+    from tilevision.checkpoint import Checkpoint
+
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tilevision-doctor-", dir=place) as scratch:
+            tried = Path(scratch) / "checkpoint"
+            try:
+                with Checkpoint.open(tried) as checkpoint:
+                    checkpoint.commit({"tried": (b"{}",)})
+            except TilevisionError as error:
+                return str(error).replace(str(tried), str(folder))
+    except OSError as error:
+        return f"{error.strerror}. Choose another with --checkpoint."
+    return ""
 
 
 @dataclass(slots=True)
