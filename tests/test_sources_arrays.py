@@ -52,7 +52,7 @@ def test_npy_without_its_end_or_with_objects_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([[object()]], dtype=object), allow_pickle=True)
     np.save(tmp_path / "line.npy", np.zeros(10))
     for name in ("cut.npy", "objects.npy"):
-        with pytest.raises(SourceError, match=rf"{name} is a damaged .npy file, or holds no plain"):
+        with pytest.raises(SourceError, match=rf"NumPy cannot read a plain array from .*{name}"):
             open_source(tmp_path / name)
     with pytest.raises(SourceError, match=r"line\.npy has shape"):
         open_source(tmp_path / "line.npy")
@@ -89,7 +89,7 @@ def test_a_dask_array_that_fails_says_where() -> None:
         raise ValueError("no such band")
 
     array = da.zeros((20, 20), chunks=10).map_blocks(fail, dtype=float, meta=np.zeros((0, 0)))
-    with pytest.raises(SourceError, match=r"rows 0 to 20 of the Dask array .*no such band"):
+    with pytest.raises(SourceError, match=r"Rows 0 to 20 of the Dask array .*no such band"):
         open_source(array)
 
 

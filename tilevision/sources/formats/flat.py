@@ -102,7 +102,9 @@ def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> Stag
     name = f"the {image.format or image.mode} image"
     layout = PictureLayout.of(image)
     if 0 in image.size:
-        raise SourceError(f"{name} is empty ({image.width}×{image.height} px); give one pixel")
+        raise SourceError(
+            f"{name} is empty ({image.width}×{image.height} px); give an image with pixels."
+        )
     layout.check(name)
     out = np.empty(layout.shape, layout.dtype)
     for _ in decode_picture(name, image, layout, out):
@@ -158,7 +160,7 @@ def _boxed_image(path: str, kind: str, file: BinaryIO) -> Image:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise SourceError(
-            f"{path} is a HEIC picture, which needs pillow-heif: pip install 'tilevision[heif]'"
+            f"{path} is a HEIC picture, which needs pillow-heif: pip install 'tilevision[heif]'."
         ) from None
     heic: Image = HeifImageFile(file, path)
     return heic
@@ -200,9 +202,9 @@ def _identified(path: str, file: BinaryIO) -> Image:
 
 
 def _looks_like(prefix: bytes) -> str:
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in prefix):
-        return ": it looks like text"
-    return "; convert it to one of these"
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in prefix[:16]):
+        return ": it looks like text."
+    return "; convert it to one of these."
 
 
 def _frames(image: Image) -> int:

@@ -178,8 +178,8 @@ def upright(array: Pixels, orientation: int) -> Pixels:
 
 def damaged(name: str, error: BaseException) -> SourceError:
     """Return the error for a file whose content cannot be decoded."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again")
+    reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again.")
 
 
 def to_rgb(pixels: Pixels, mode: str) -> Pixels:

@@ -40,7 +40,9 @@ def open_dask(array: Any, *, mpp: tuple[float, float] | None = None) -> StagedSo
         If it is no image, its shape is not known, or it cannot be computed.
     """
     if any(side != side for side in array.shape):  # NaN: known only once it is computed
-        raise SourceError("the Dask array has an unknown shape; call compute_chunk_sizes() on it")
+        raise SourceError(
+            "The Dask array has an unknown shape; call its compute_chunk_sizes() first."
+        )
     if array.ndim == 2:
         array = array[..., None]
     check_image_shape(array.shape, array.dtype, "the Dask array")
@@ -52,7 +54,7 @@ def open_dask(array: Any, *, mpp: tuple[float, float] | None = None) -> StagedSo
                 out[start:stop] = array[start:stop].compute(scheduler="threads")
             except Exception as error:
                 raise SourceError(
-                    f"rows {start} to {stop} of the Dask array cannot be computed: "
+                    f"Rows {start} to {stop} of the Dask array cannot be computed: "
                     f"{Failure.of(error)}"
                 ) from error
             yield stop

@@ -102,8 +102,8 @@ def open_npy(
     except Exception as error:  # its header is a Python literal, parsed as one
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SourceError(
-            f"{path} is a damaged .npy file, or holds no plain array ({reason}); save it again "
-            "with np.save(path, array)"
+            f"NumPy cannot read a plain array from {path} ({reason}); save it again with "
+            "np.save(path, array)."
         ) from error
     image = as_image(array, Path(path).name)
     if not image.flags.c_contiguous:
