@@ -62,7 +62,7 @@ KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 MARKS = """() => [...document.querySelectorAll(".jupyter-widgets-disconnected")]
   .map(node => getComputedStyle(node, "::before").content.replaceAll('"', ""))
   .filter(content => !["none", "normal", ""].includes(content))
-  .map(content => content.slice(0, 39))"""
+  .map(content => content.slice(0, 35))"""
 SHOWN = f"document.querySelector('{PICTURE}').dataset.shown.split(' ').map(Number)"
 
 
