@@ -214,7 +214,7 @@ class TileFindings:
     findings : Findings
         In pixels of the tile as the model saw it (``tile.output_size``).
     saturated : bool
-        Whether the model returned as many detections as it can, so some may be missing.
+        True if the model returned as many detections as it can, so some may be missing.
     """
 
     tile: Tile
@@ -255,7 +255,7 @@ def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.f
         return array.reshape(-1, *shape) if array.size == 0 else array.reshape(len(array), *shape)
     except (TypeError, ValueError):
         expected = ", ".join(["n", *map(str, shape)])
-        raise ModelError(f"{name} must be numbers of shape ({expected})") from None
+        raise ModelError(f"{name} must be numbers of shape ({expected}).") from None
 
 
 def _clipped(scores: ArrayLike) -> NDArray[np.float64]:

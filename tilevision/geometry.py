@@ -71,7 +71,7 @@ class Box:
         return shared if shared.width > 0 and shared.height > 0 else None
 
     def contains(self, other: Box) -> bool:
-        """Say whether `other` lies within this box, edges included."""
+        """Return True if `other` lies within this box, edges included."""
         return (
             self.x0 <= other.x0
             and self.y0 <= other.y0

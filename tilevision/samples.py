@@ -73,7 +73,7 @@ def write_big(path: str | os.PathLike[str], side: int, kind: Kind = "cells", see
     if side < 1:
         raise SourceError(f"An image of {side} px makes no sense; give 1 px or more.")
     if kind not in _COLOURS:
-        raise SourceError(f"kind {kind!r} is not known; give one of {', '.join(_COLOURS)}")
+        raise SourceError(f"There is no kind {kind!r}; give one of {', '.join(_COLOURS)}.")
     target = Path(path)
     try:
         tifffile.imwrite(
@@ -90,7 +90,7 @@ def write_big(path: str | os.PathLike[str], side: int, kind: Kind = "cells", see
             software=False,
         )
     except OSError as error:
-        raise SourceError(f"{target} cannot be written: {error.strerror}") from error
+        raise SourceError(f"{target} cannot be written: {error.strerror}.") from error
     return target
 
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tilevision.checks import names, share
 from tilevision.events import TileChanged
 from tilevision.seams import merge
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["ANALYSED", "MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
-
-ANALYSED = ("done", "restored")
+__all__ = ["MergeSettings", "RunFacts", "TileRow", "tiles_by_model"]
 
 
 TileRow = TileChanged  # what is published about a tile is what its row holds, without the boxes
@@ -31,7 +30,7 @@ class MergeSettings:
     method : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     class_agnostic : bool
-        Whether detections of different classes may be one object.
+        True if detections of different classes may be one object.
     match_metric : str
         ``"iou"`` or ``"ios"``.
     match_threshold : float
@@ -134,5 +133,5 @@ class RunFacts:
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:
     """Return of how many tiles each model's findings are, in the order of ``facts.models``."""
-    counts = Counter(row.model for row in rows if row.status in ANALYSED)
+    counts = Counter(row.model for row in rows if TileStatus(row.status).analysed)
     return {name: counts[name] for name, _ in facts.models if counts[name]}

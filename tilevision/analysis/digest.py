@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilevision.analysis.units import Units
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
@@ -140,7 +141,7 @@ def digest(
         model=model,
         n_tiles=len(tiles),
         n_analysed=len(analysed),
-        n_failed=sum(status == "failed" for _, status in tiles),
+        n_failed=sum(status == TileStatus.FAILED for _, status in tiles),
         n_skipped=n_skipped,
         n_saturated=n_saturated,
         analysed_share=area / whole if whole else float(len(analysed) == len(tiles) - n_skipped),
@@ -267,7 +268,7 @@ def _found(facts: Digest) -> str:
 
 
 def coverage(facts: Digest) -> str:
-    """Say in one sentence how much was analysed; what is missing comes first."""
+    """Return in one sentence how much was analysed; what is missing comes first."""
     asked = facts.n_tiles - facts.n_skipped
     missing = asked - facts.n_analysed
     if missing:
@@ -300,7 +301,7 @@ def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:
 
 
 def remarks(found: Sequence[TileFindings]) -> str:
-    """Say how many tiles have a note of their own, and quote the first; empty where none has."""
+    """Return how many tiles have a note, and the first note; empty if none has one."""
     noted = [one for one in found if one.findings.note]
     if not noted:
         return ""

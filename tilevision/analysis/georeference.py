@@ -44,7 +44,7 @@ class Georeference:
         return cls(metadata.crs, metadata.transform)
 
     def check(self) -> None:
-        """Make sure that longitude and latitude can be told.
+        """Make sure that longitude and latitude can be computed.
 
         Raises
         ------

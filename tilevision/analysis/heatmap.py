@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 
 __all__ = ["Heatmap", "heatmap"]
@@ -55,8 +55,8 @@ class Heatmap:
             If there is no such class.
         """
         if label not in self.labels:
-            raise RunError(
-                f"there is no class {label!r:.60}; there are {', '.join(self.labels[:20])}"
+            raise RunArgumentError(
+                f"There is no class {label!r:.60}; there are {', '.join(self.labels[:20])}."
             )
         chosen: NDArray[np.float32] = self.values[self.labels.index(label)]
         return chosen

@@ -162,7 +162,7 @@ class ResultData:
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
-        """Whether the tiles overlap enough for what was found in them."""
+        """True if the tiles overlap enough for what was found in them."""
         from tilevision.seams import overlap_check
 
         agnostic = self.settings.class_agnostic
@@ -253,7 +253,7 @@ class ResultData:
     @property
     def first_failure(self) -> str:
         """One sentence: why the first of the failed tiles failed; empty where none did."""
-        row = next((row for row in self.rows if row.status == "failed"), None)
+        row = next((row for row in self.rows if row.status == TileStatus.FAILED), None)
         return "" if row is None else f"Tile {row.tile.id}: {row.error.rstrip('.')}."
 
     def to_dataframe(self) -> pd.DataFrame:

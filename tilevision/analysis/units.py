@@ -34,7 +34,7 @@ Place = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """In which units areas and densities of one image are told.
+    """In which units areas and densities of one image are given.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
 
 
 def pixel_width(metadata: ImageMetadata) -> Callable[[float, float], float] | None:
-    """Return what tells how wide a pixel at x, y is, in µm along the image's rows.
+    """Return a function that gives the width of a pixel at x, y in µm along the image's rows.
 
     On a map, metres on the ground at that place: no projection keeps all lengths. None where
     the image does not say, or rasterio is missing.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision.checks import share
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.findings import Findings
@@ -106,7 +107,7 @@ class Comparison:
 
 
 def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:
-    """Say what one result found and the other did not.
+    """Return what one result found and the other did not.
 
     Parameters
     ----------
@@ -120,12 +121,11 @@ def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:
     RunError
         If the images differ in size, or `iou` is not above 0 and at most 1.
     """
-    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise RunError(f"iou {iou!r} is not above 0 and at most 1; give 0.5")
+    share("iou", iou, zero=False)
     if a.source.size != b.source.size:
         raise RunError(
-            f"the images differ in size, {a.source.size} and {b.source.size}; "
-            "compare results of the same image"
+            f"The images differ in size, {a.source.size} and {b.source.size}; "
+            "compare results of the same image."
         )
     rows_a, rows_b = matched(a.findings, b.findings, iou)
     return Comparison(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.georeference import Georeference
+from tilevision.checks import share
 from tilevision.errors import RunError
 from tilevision.evaluation.matches import matched
 from tilevision.evaluation.truth import read_truth
@@ -85,7 +86,7 @@ def evaluate(
     iou : float
         Overlap from which a detection counts as right, above 0, up to 1.
     class_agnostic : bool
-        Whether the classes' names do not matter.
+        True if the classes' names do not matter.
 
     Raises
     ------
@@ -94,8 +95,7 @@ def evaluate(
     RunError
         If `iou` is out of range, or pycocotools is missing.
     """
-    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise RunError(f"iou {iou!r} is not above 0 and at most 1; give 0.5")
+    share("iou", iou, zero=False)
     place = Georeference.of(result.source.metadata)
     true, found = read_truth(truth, result.name, place), result.findings
     if class_agnostic:
@@ -206,7 +206,7 @@ def _average_precision(true: Findings, found: Findings) -> tuple[float, float]:
         from pycocotools.cocoeval import COCOeval  # type: ignore[import, unused-ignore]
     except ImportError:
         raise RunError(
-            "average precision needs pycocotools, which is not installed; pip install pycocotools"
+            "Average precision needs pycocotools, which is not installed; pip install pycocotools."
         ) from None
     names = sorted({*true.labels.tolist(), *found.labels.tolist()})
     with contextlib.redirect_stdout(io.StringIO()):

@@ -53,8 +53,8 @@ def read_truth(truth: Any, image: str | None = None, place: Georeference | None 
         return _table(truth, "the truth")
     if not isinstance(truth, (str, PathLike)):
         raise SourceError(
-            f"truth of type {type(truth).__name__} is not understood; give a file (COCO .json, "
-            ".geojson, VOC .xml, .csv), a DataFrame or Findings"
+            f"Truth of type {type(truth).__name__} is not understood; give a file (COCO .json, "
+            ".geojson, VOC .xml, .csv), a DataFrame or Findings."
         )
     return _file(Path(truth), image, place)
 
@@ -63,18 +63,16 @@ def _file(path: Path, image: str | None, place: Georeference | None) -> Findings
     readers = {".json": _json_file, ".geojson": _json_file, ".xml": _voc, ".csv": _csv}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise SourceError(
-            f"{path} is of no kind of truth that is known; give {', '.join(sorted(readers))}"
-        )
+        raise SourceError(f"{path} is no known kind of truth; give {', '.join(sorted(readers))}.")
     try:
         return reader(path, image, place)
     except TilevisionError:
         raise
     except FileNotFoundError:
-        raise SourceError(f"there is no file {path}; check the path of the truth") from None
+        raise SourceError(f"There is no file {path}; check the path of the truth.") from None
     except (OSError, ValueError, KeyError, TypeError, ElementTree.ParseError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SourceError(f"{path} cannot be read as truth: {reason}; check the file") from error
+        raise SourceError(f"{path} cannot be read as truth: {reason}; check the file.") from error
 
 
 def _json_file(path: Path, image: str | None, place: Georeference | None) -> Findings:
@@ -93,7 +91,7 @@ def _table(table: Any, where: str) -> Findings:
     if missing:
         raise SourceError(
             f"{where} lacks the column {', '.join(missing)}; name the columns "
-            "xmin, ymin, xmax, ymax and label"
+            "xmin, ymin, xmax, ymax and label."
         )
     boxes = table[[names[name] for name in _CORNERS]].to_numpy(dtype=np.float64)
     label = next((names[name] for name in _NAMES if name in names), None)
@@ -106,7 +104,7 @@ def _table(table: Any, where: str) -> Findings:
 def _voc(path: Path, _image: str | None, _place: Georeference | None) -> Findings:
     text = path.read_text("utf-8")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise SourceError(f"{path} declares XML entities, which VOC never does; remove them")
+        raise SourceError(f"{path} declares XML entities, which VOC never does; remove them.")
     objects = ElementTree.fromstring(text).findall("object")  # noqa: S314  # no entities
     boxes = [[float(one.findtext(f"bndbox/{name}", "")) for name in _CORNERS] for one in objects]
     return Findings(boxes, labels=[one.findtext("name", "object") for one in objects])
@@ -117,7 +115,7 @@ def _json(data: Any, image: str | None, place: Georeference | None, where: str) 
         return _coco(data, image, where)
     if isinstance(data, Mapping) and data.get("type") == "FeatureCollection":
         return _geojson(data, place, where)
-    raise SourceError(f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection)")
+    raise SourceError(f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection).")
 
 
 def _coco(data: Mapping[str, Any], image: str | None, where: str) -> Findings:
@@ -142,7 +140,7 @@ def _coco_image(images: list[Mapping[str, Any]], image: str | None, where: str) 
     if len(fit) != 1:
         raise SourceError(
             f"{where} describes {len(images)} images and {len(fit)} of them are named "
-            f"{image!r}; give the annotations of one image"
+            f"{image!r}; give the annotations of one image."
         )
     return fit[0]
 
@@ -160,13 +158,13 @@ def _geojson(data: Mapping[str, Any], place: Georeference | None, where: str) ->
         if min(x0, 2 * y0) < -180 or max(x1, 2 * y1) > 180:
             raise SourceError(
                 f"{where} is not in longitude and latitude, which GeoJSON of an image with a CRS "
-                'is; if it is in pixels, give it the member "coordinates_in": "pixels"'
+                'is; if it is in pixels, give it the member "coordinates_in": "pixels".'
             )
         shapes = shapely.transform(shapes, place.from_degrees)
     elif frame.startswith("degrees"):
         raise SourceError(
             f"{where} is in degrees, and the image has no CRS and transform to find them by; give "
-            "the truth in pixels"
+            "the truth in pixels."
         )
     origin = np.tile(np.asarray(data.get("origin", (0, 0)), dtype=np.float64), 2)
     boxes = np.reshape(shapely.bounds(shapes), (-1, 4)) + origin

@@ -107,6 +107,6 @@ def destination(
         return target
     with refusing(target):
         if target.is_dir():
-            raise RunError(f"cannot save to {target}: it is a folder; give the name of a file")
+            raise RunError(f"Cannot save to {target}: it is a folder; give the name of a file.")
         check_folder(target.parent)
     return target

@@ -82,13 +82,13 @@ def write_results(
     if unknown:
         raise RunError(
             f"category_ids lacks the class {unknown[0]!r}; add its number, or leave the class "
-            "out with result.with_(classes=...)"
+            "out with result.with_(classes=...)."
         )
     unscored = int(np.isnan(result.findings.scores).sum())
     if unscored and score is None:
         raise RunError(
             f"{unscored} detections have no score, and COCO results need one; give score= for "
-            "them, or save a dataset (.coco.json)"
+            "them, or save a dataset (.coco.json)."
         )
     missing = {} if result.complete else {"incomplete": result.coverage}
     rows = (

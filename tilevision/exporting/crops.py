@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tilevision.analysis.account import ANALYSED, TileRow
+from tilevision.analysis.account import TileRow
 from tilevision.analysis.categories import category_numbers, positions
 from tilevision.analysis.tables import class_numbers
-from tilevision.errors import Failure, RunError, SourceError
+from tilevision.checks import whole
+from tilevision.errors import Failure, RunArgumentError, SourceError
 from tilevision.exporting.coco import annotation
 from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
@@ -24,6 +25,7 @@ from tilevision.exporting.textstreams import stream_json
 from tilevision.exporting.yolofolder import box_line, write_names
 from tilevision.findings import Findings
 from tilevision.sources import ReadOptions, display_options, read_pixels
+from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -63,7 +65,7 @@ def export_tiles(
     limit : int, optional
         At most so many, the most uncertain first.
     yolo : bool
-        Whether ``labels/TILE.txt`` and ``data.yaml`` stand beside, as Ultralytics reads them.
+        True if ``labels/TILE.txt`` and ``data.yaml`` stand beside, as Ultralytics reads them.
 
     Raises
     ------
@@ -112,8 +114,8 @@ def uncertainty(findings: Findings) -> float:
 def _chosen(result: ResultData, which: Choice, limit: int | None) -> list[tuple[TileRow, Findings]]:
     """Return the tiles to write, by place, with their findings in the tile's frame."""
     wanted = _rule(which)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise RunError(f"limit is {limit!r}; give a whole number of 1 or more, or leave it out")
+    if limit is not None:
+        limit = whole("limit", limit)
     kept = [(row, found) for row, found in _tiles(result) if wanted(row, found)]
     if limit is not None:
         kept.sort(key=lambda pair: (-uncertainty(pair[1]), pair[0].tile))
@@ -125,13 +127,13 @@ def _rule(which: Choice) -> Callable[[TileRow, Findings], bool]:
         return partial(_asked, which)
     rules: dict[str, Callable[[TileRow, Findings], bool]] = {
         "uncertain": lambda _, found: uncertainty(found) >= UNCERTAIN,
-        "failed": lambda row, _: row.status == "failed",
-        "all": lambda row, _: row.status != "skipped",
+        "failed": lambda row, _: row.status == TileStatus.FAILED,
+        "all": lambda row, _: row.status != TileStatus.SKIPPED,
     }
     if which not in rules:
-        raise RunError(
+        raise RunArgumentError(
             f"which={which!r} is not understood; give {', '.join(map(repr, rules))} or a function "
-            "of a tile's row and findings"
+            "of a tile's row and findings."
         )
     return rules[which]
 
@@ -140,9 +142,9 @@ def _asked(which: Callable[[TileRow, Findings], bool], row: TileRow, found: Find
     try:
         return bool(which(row, found))
     except Exception as error:
-        raise RunError(
+        raise RunArgumentError(
             f"which= failed for tile {row.tile.id}: {Failure.of(error)}; it is called as "
-            "which(row, findings) and says whether to take that tile"
+            "which(row, findings) and says whether to take that tile."
         ) from error
 
 
@@ -151,7 +153,7 @@ def _tiles(result: ResultData) -> Iterator[tuple[TileRow, Findings]]:
     seen = {found.tile: found.findings for found in result.tile_findings}
     how = result.settings
     for row in result.rows:
-        found = seen.get(row.tile) if row.status in ANALYSED else None
+        found = seen.get(row.tile) if TileStatus(row.status).analysed else None
         yield row, Findings() if found is None else found.filter(how.min_score, how.classes)
 
 
@@ -183,7 +185,7 @@ def _tell_unread(tiles: list[str]) -> None:
     if tiles:
         more = f" and {len(tiles) - 3} more" if len(tiles) > 3 else ""
         warnings.warn(
-            f"the pixels of {', '.join(tiles[:3])}{more} cannot be read, so they are left out",
+            f"The pixels of {', '.join(tiles[:3])}{more} cannot be read, so they are left out.",
             stacklevel=4,
         )
 
@@ -218,8 +220,13 @@ def _image(number: int, row: TileRow) -> dict[str, Any]:
         "tile": tile.id,
         "box": list(tile.box.as_tuple()),
         "scale": tile.scale,
-        "status": row.status.replace("restored", "done"),  # a resumed run leaves the same bytes
+        "status": _status(row),
     }
+
+
+def _status(row: TileRow) -> str:
+    """Return the tile's status; a resumed run leaves the same bytes as a clean one."""
+    return TileStatus.DONE.value if TileStatus(row.status).analysed else str(row.status)
 
 
 def _detections(

@@ -80,7 +80,7 @@ class Detection:
 
     @property
     def only_point(self) -> bool:
-        """Whether it is a point and nothing else: its box is empty."""
+        """True if it is a point and nothing else: its box is empty."""
         x0, y0, x1, y1 = self.box
         return self.point is not None and self.outline is None and (x0 == x1 or y0 == y1)
 

@@ -63,7 +63,7 @@ def check_replaceable(folder: Path, keeps: Collection[str] = ()) -> None:
     if foreign is not None:
         raise RunError(
             f"{folder} holds {foreign}, which no earlier export wrote; give a new folder, or move "
-            "that away"
+            "that away."
         )
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError, RunError
 from tilevision.exporting import (
     coco,
     cvat,
@@ -78,7 +78,7 @@ class Format:
         if self.needs and find_spec(self.needs) is None:
             raise RunError(
                 f"{self.suffix} needs {self.needs}, which is not installed: "
-                f"pip install 'tilevision[{self.extra}]'"
+                f"pip install 'tilevision[{self.extra}]'."
             )
         if self.suits is not None and metadata is not None:
             self.suits(metadata)
@@ -87,7 +87,7 @@ class Format:
         unknown = [name for name in options or () if name not in known]
         if unknown:
             allowed = f"it knows {', '.join(known)}" if known else "it has none"
-            raise RunError(f"{self.suffix} has no option {unknown[0]!r}; {allowed}")
+            raise RunArgumentError(f"{self.suffix} has no option {unknown[0]!r}; {allowed}.")
 
 
 FORMATS: dict[str, Format] = {
@@ -121,13 +121,15 @@ def find_format(path: Path, name: str | None = None) -> Format:
     """
     if name is not None:
         if name not in FORMATS:
-            raise RunError(f"format {name!r} is not known; give one of {', '.join(FORMATS)}")
+            raise RunArgumentError(
+                f"There is no format {name!r}; choose from {', '.join(FORMATS)}."
+            )
         return FORMATS[name]
     said = path.name.lower()
     fits = [f for f in FORMATS.values() if said.endswith(f.suffix) and said != f.suffix]
     if not fits:
         raise RunError(
-            f"cannot save to {path}: the suffix decides the format; give one of "
-            f"{', '.join(SUFFIXES)}, or format="
+            f"Cannot save to {path}: the suffix decides the format; give one of "
+            f"{', '.join(SUFFIXES)}, or format=."
         )
     return max(fits, key=lambda form: len(form.suffix))

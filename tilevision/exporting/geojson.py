@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.georeference import Georeference
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError
 from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
 from tilevision.exporting.statement import statement
 from tilevision.exporting.textstreams import stream_json
@@ -68,9 +68,9 @@ def write(
         write_qupath(result, stream, origin=origin, object_type=object_type, ids=ids)
         return
     if origin is not None or object_type != "detection" or ids:
-        raise RunError(
+        raise RunArgumentError(
             f"origin=, object_type= and ids= are for QuPath, and {result.name} is written in "
-            "degrees, since it has a CRS; give format='qupath'"
+            "degrees, since it has a CRS; give format='qupath'."
         )
     head = {"type": "FeatureCollection", "coordinates_in": DEGREES, **statement(result)}
     stream_json(stream, head, _features(result, place), "features")
@@ -165,7 +165,7 @@ def write_qupath(
     object_type : str
         ``"detection"`` (QuPath draws a million) or ``"annotation"`` (can be edited).
     ids : bool
-        Whether objects get an id that depends on what and where they are alone, so that a
+        True if objects get an id that depends on what and where they are alone, so that a
         second import replaces them; else QuPath draws its own.
 
     Raises
@@ -174,7 +174,7 @@ def write_qupath(
         If an option makes no sense.
     """
     if object_type not in _KINDS:
-        raise RunError(f"object_type {object_type!r} is not known; give {' or '.join(_KINDS)}")
+        raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
     corner = _corner(result) if origin is None else _checked(origin)
     named = "the top left corner" if corner == (0, 0) else f"{corner[0]:g}, {corner[1]:g}"
     head = {
@@ -197,7 +197,7 @@ def _checked(origin: Any) -> tuple[float, float]:
     try:
         x, y = (float(value) for value in origin)
     except (TypeError, ValueError):
-        raise RunError(f"origin {origin!r} is not understood; give x, y in pixels") from None
+        raise RunArgumentError(f"origin is {origin!r}; give x, y in pixels.") from None
     return x, y
 
 

@@ -73,8 +73,8 @@ def place_of(metadata: ImageMetadata) -> Georeference:
     place = Georeference.of(metadata)
     if place is None:
         raise RunError(
-            "the image has no CRS and transform, so a GeoPackage has no place for it on the map; "
-            "save .geojson (pixels) or .parquet"
+            "The image has no CRS and transform, so a GeoPackage has no place for it on the map; "
+            "save .geojson (pixels) or .parquet."
         )
     return place
 
@@ -158,10 +158,10 @@ def _gdal(crs: str) -> Iterator[None]:
         yield
     except CRSError as error:
         raise RunError(
-            f"the image's CRS {crs[:60]} is not understood by GDAL; save pixels with "
-            "format='qupath' or .parquet"
+            f"The image's CRS {crs[:60]} is not understood by GDAL; save pixels with "
+            "format='qupath' or .parquet."
         ) from error
     except (DataSourceError, DataLayerError) as error:
-        raise RunError(f"cannot write a GeoPackage: {' '.join(str(error).split())}") from error
+        raise RunError(f"Cannot write a GeoPackage: {' '.join(str(error).split())}.") from error
     finally:
         pyogrio.set_gdal_config_options(before)

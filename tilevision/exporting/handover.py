@@ -34,8 +34,8 @@ def to_supervision(result: ResultData) -> Any:
         import supervision
     except ImportError:
         raise RunError(
-            "supervision is not installed: pip install supervision; or save .coco.json, which it "
-            "reads"
+            "The package supervision is not installed: pip install supervision; or save "
+            ".coco.json, which it reads."
         ) from None
     found = result.findings
     data: dict[str, Any] = {"class_name": np.array(found.labels.tolist(), dtype=str)}
@@ -77,7 +77,8 @@ def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
         import fiftyone
     except ImportError:
         raise RunError(
-            "fiftyone is not installed: pip install fiftyone; or save .coco.json, which it reads"
+            "The package fiftyone is not installed: pip install fiftyone; or save .coco.json, "
+            "which it reads."
         ) from None
     size = result.source.size
     boxes, outlines = [], []

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tilevision.status import TileStatus
+
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
@@ -73,7 +75,7 @@ def _image(result: ResultData) -> str:
 
 
 def _identity(result: ResultData) -> str:
-    """Say what identifies the image; a SHA-256 is what `sha256sum` prints of its file."""
+    """Return what identifies the image; a SHA-256 is what `sha256sum` prints of its file."""
     mark = result.source.fingerprint
     reference = getattr(result.source, "reference", None)  # what cannot be read may have none
     options = {} if reference is None else reference.options
@@ -85,7 +87,7 @@ def _identity(result: ResultData) -> str:
 
 
 def _tiling(result: ResultData) -> str:
-    analysed = [row.tile for row in result.rows if row.status != "skipped"]
+    analysed = [row.tile for row in result.rows if row.status != TileStatus.SKIPPED]
     scales = result.facts.scales
     seen = "at its stored resolution"
     if scales != (1.0,):
@@ -116,7 +118,7 @@ def _models(result: ResultData) -> str:
 
 
 def _rule(routing: Mapping[str, Any] | None) -> str:
-    """Say which tiles a cascade or a route gives to which model; empty where neither is told."""
+    """Return which tiles a cascade or a route gives to which model; empty where neither is told."""
     if routing is None:
         return ""
     if "first" in routing:

@@ -33,6 +33,6 @@ def write(result: ResultData, stream: TextIO) -> None:
     """
     told = recipe(result)
     if told is None:
-        raise RunError("this result was not made by a run, so there is nothing to repeat")
+        raise RunError("This result was not made by a run, so there is nothing to repeat.")
     lines = ",\n".join(f"{dumps(name)}: {dumps(value)}" for name, value in told.items())
     stream.write(f"{{\n{lines}\n}}\n")

@@ -1,6 +1,6 @@
 """CSV: one row per detection, for spreadsheets and data frames.
 
-A comment line would break readers, so a partial result is told by its columns: the last
+A comment line would break readers, so a partial result shows in its columns: the last
 one is then ``incomplete``, and says in every row how much was not analysed. Outlines do
 not fit a row; they are in the JSON, GeoJSON and Parquet.
 
@@ -32,7 +32,7 @@ def write(result: ResultData, stream: TextIO, *, guard: bool = True) -> None:
     result : Result
     stream : text stream
     guard : bool
-        Whether labels and texts that a spreadsheet would run as a formula get an apostrophe
+        True if labels and texts that a spreadsheet would run as a formula get an apostrophe
         in front (OWASP, *CSV Injection*): they are a model's words, and an image can put
         them into its mouth.
     """

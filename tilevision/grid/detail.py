@@ -84,13 +84,13 @@ class DetailMap:
         array = np.asarray(values)
         if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf":
             raise GridError(
-                f"detail is {array.dtype} of shape {array.shape}; give an array (h, w) of numbers "
-                "or bool over the whole image"
+                f"Detail is {array.dtype} of shape {array.shape}; give an array (h, w) of numbers "
+                "or bool over the whole image."
             )
         if array.dtype == np.bool_:
             return cls.of(array)
         if not np.isfinite(array).all():
-            raise GridError("detail holds a value that is not finite")
+            raise GridError("Detail holds a value that is not finite.")
         if threshold is None:
             threshold = max(floor, _SHARE * float(np.percentile(array, _PERCENTILE)))
             return cls.of(array > threshold)
@@ -131,7 +131,7 @@ class DetailMap:
         except (ValueError, TypeError, zlib.error):
             bits = b""
         if min(rows, cols) < 1 or max(rows, cols) > _LONGEST_SIDE or len(bits) != expected:
-            raise GridError("the stored detail of an adaptive grid is damaged")
+            raise GridError("The stored detail of an adaptive grid is damaged.")
         return cls(rows, cols, bits)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.errors import GridError
+from tilevision.checks import whole
+from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 from tilevision.grid.detail import DetailMap, Picture
 from tilevision.grid.quadtree import Quadtree
@@ -18,7 +19,6 @@ from tilevision.grid.tile import (
     Size,
     Tile,
     check_overlap,
-    check_whole,
     overlap_pixels,
     spans_by_count,
     spans_by_tile,
@@ -52,7 +52,7 @@ class Grid:
 
     Raises
     ------
-    GridError
+    GridArgumentError
         If a number is out of range; the message says which and what is allowed.
     """
 
@@ -65,24 +65,24 @@ class Grid:
     def __post_init__(self) -> None:
         by_count = self.rows is not None or self.cols is not None
         if by_count + (self.tile is not None) + (self.quadtree is not None) != 1:
-            raise GridError(
-                "a grid is given by rows and cols or by a tile size, not both and not neither: "
-                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()"
+            raise GridArgumentError(
+                "A grid is given by rows and cols or by a tile size, not both and not neither: "
+                "tv.Grid(rows=8, cols=8), tv.Grid.by_tile(640) or tv.Grid.adaptive()."
             )
         check_overlap(self.overlap)
         if self.quadtree is not None:
             self.quadtree.check_overlap(self.overlap)
             return
         if self.tile is None:
-            check_whole("rows", self.rows)
-            check_whole("cols", self.cols)
+            whole("rows", self.rows, GridArgumentError)
+            whole("cols", self.cols, GridArgumentError)
             return
         for side in self.tile:
-            check_whole("tile size", side)
+            whole("tile size", side, GridArgumentError)
             if overlap_pixels(self.overlap, side) >= side:
-                raise GridError(
+                raise GridArgumentError(
                     f"overlap {self.overlap} is not smaller than the tile ({side} px); "
-                    "lower the overlap or raise the tile"
+                    "lower the overlap or raise the tile."
                 )
 
     @classmethod
@@ -128,7 +128,7 @@ class Grid:
 
         Raises
         ------
-        GridError
+        GridArgumentError
             If a value makes no sense.
         """
         if detail is None or callable(detail) or np.ndim(detail) == 0:
@@ -154,7 +154,7 @@ class Grid:
 
         Raises
         ------
-        GridError
+        GridArgumentError
             If `value` is none of these.
         """
         if isinstance(value, Grid):
@@ -171,9 +171,9 @@ class Grid:
                 return cls(rows=int(match[1]), cols=int(match[2]))
         if isinstance(value, (tuple, list)) and len(value) == 2:
             return cls(rows=value[0], cols=value[1])
-        raise GridError(
-            f"grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
-            "a tile size in pixels as 640, 'adaptive', or a tv.Grid"
+        raise GridArgumentError(
+            f"Grid {value!r} is not understood; give ROWSxCOLS as '8x8' or (8, 8), "
+            "a tile size in pixels as 640, 'adaptive', or a tv.Grid."
         )
 
     def tiles(self, size: Size, scale: float = 1.0) -> tuple[Tile, ...]:
@@ -194,15 +194,15 @@ class Grid:
 
         Raises
         ------
-        GridError
+        GridArgumentError
             If the image is empty or has fewer pixels than the grid has rows or columns, or an
             adaptive grid has not seen the picture (see `fitted`).
         """
         width, height = size
         if width < 1 or height < 1:
-            raise GridError(f"the image is {width}×{height} px; there is nothing to cut")
+            raise GridArgumentError(f"The image is {width}×{height} px; there is nothing to cut.")
         if not (scale > 0 and math.isfinite(scale)):
-            raise GridError(f"scale {scale} is not a positive number")
+            raise GridArgumentError(f"Scale {scale} is not a positive number.")
         if self.quadtree is not None:
             return self.quadtree.tiles(size, scale, self.overlap)
         if self.tile is not None:

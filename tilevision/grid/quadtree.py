@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import GridError
+from tilevision.checks import whole
+from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
 from tilevision.grid.tile import Overlap, Size, Tile, check_whole, overlap_pixels
@@ -41,27 +42,27 @@ class Quadtree:
     found: DetailMap | None = None
 
     def __post_init__(self) -> None:
-        check_whole("min_tile", self.min_tile)
-        check_whole("max_tile", self.max_tile)
+        whole("min_tile", self.min_tile, GridArgumentError)
+        whole("max_tile", self.max_tile, GridArgumentError)
         if self.min_tile > self.max_tile:
-            raise GridError(
-                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)"
+            raise GridArgumentError(
+                f"min_tile ({self.min_tile} px) is larger than max_tile ({self.max_tile} px)."
             )
         number = isinstance(self.detail, (int, float)) and not isinstance(self.detail, bool)
         if self.detail is None or callable(self.detail):
             return
         if not number or not 0 <= float(self.detail) < math.inf:
-            raise GridError(
-                f"detail is {self.detail!r:.60}; give the edge strength from which a place counts "
-                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail"
+            raise GridArgumentError(
+                f"Detail is {self.detail!r:.60}; give the edge strength from which a place counts "
+                "as detailed (0 to 1), an array (h, w), or a function of a thumbnail."
             )
 
     def check_overlap(self, overlap: Overlap) -> None:
         """Refuse an overlap that leaves nothing of the smallest tile."""
         if overlap_pixels(overlap, self.min_tile) >= self.min_tile:
-            raise GridError(
+            raise GridArgumentError(
                 f"overlap {overlap} is not smaller than min_tile ({self.min_tile} px); lower the "
-                "overlap or raise min_tile"
+                "overlap or raise min_tile."
             )
 
     def fitted(self, picture: Picture) -> Quadtree:
@@ -75,13 +76,13 @@ class Quadtree:
 
         Raises
         ------
-        GridError
+        GridArgumentError
             If no picture was seen yet.
         """
         if self.found is None:
-            raise GridError(
-                "an adaptive grid follows a picture and has seen none; call grid.fitted(source) "
-                "first, or give it detail as an array"
+            raise GridArgumentError(
+                "An adaptive grid follows a picture and has seen none; call grid.fitted(source) "
+                "first, or give it detail as an array."
             )
         cells = self._cells(size, scale, overlap, self.found.marked())
         order = np.lexsort((cells[:, 0], cells[:, 1]))
@@ -134,7 +135,7 @@ class Quadtree:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         if callable(self.detail):
-            raise GridError("a function cannot be stored; call grid.fitted(source) first")
+            raise GridArgumentError("A function cannot be stored; call grid.fitted(source) first.")
         return {
             "min_tile": self.min_tile,
             "max_tile": self.max_tile,
@@ -154,7 +155,7 @@ def _exact(overlap: Overlap, side: int) -> float:
 
 
 def _any_marked(cells: Index, size: Size, total: Index) -> Mask:
-    """Say ``(n,)`` which cells reach into a marked place; `total` sums the map from its corner."""
+    """Return a mask ``(n,)`` of cells with a marked place; `total` is the summed map."""
     shape = np.array([total.shape[1] - 1, total.shape[0] - 1])
     c0, r0 = (cells[:, :2] * shape // size).T
     c1, r1 = (-(-cells[:, 2:] * shape // size)).T

@@ -41,13 +41,13 @@ def load_geojson(path: Path) -> Mapping[str, Any] | None:
             file.seek(0)
             text = file.read(_LARGEST + 1)
     except OSError as error:
-        raise SourceError(f"region {path}: {error.strerror}") from None
+        raise SourceError(f"Region {path}: {error.strerror}.") from None
     if len(text) > _LARGEST:
         raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead.")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"region {path} is not whole JSON: {error}") from None
+        raise SourceError(f"Region {path} is not whole JSON: {error}.") from None
     if not isinstance(value, dict):
         raise SourceError(f"region {path} holds a {type(value).__name__}, not a GeoJSON object.")
     return value
@@ -56,7 +56,7 @@ def load_geojson(path: Path) -> Mapping[str, Any] | None:
 def geojson_polygons(
     value: Mapping[str, Any], metadata: ImageMetadata
 ) -> tuple[list[Any], tuple[str, ...]]:
-    """Return the polygons of a GeoJSON object in pixels of the image, and what should be told.
+    """Return the polygons of a GeoJSON object in pixels of the image, and notes for the user.
 
     On an image with a coordinate reference system they are longitude and latitude (WGS 84,
     RFC 7946) unless the object names another ``crs`` or says ``"coordinates_in": "pixels"``,

@@ -58,7 +58,7 @@ class Mask:
         return Mask(_reduced(self.wanted, times), self.stored, self.factor * times)
 
     def polygons(self, size: tuple[int, int]) -> tuple[Any, tuple[str, ...]]:
-        """Return the outline on an image of `size`, and what the user should be told.
+        """Return the outline on an image of `size`, and notes for the user.
 
         Returns
         -------

@@ -33,7 +33,7 @@ class Region:
     name : str
         For people: ``"tissue"``, ``"box"``, the name of a file.
     notes : tuple of str
-        What the user should be told about it, one line each.
+        Notes for the user, one line each.
     """
 
     geometry: Any
@@ -46,13 +46,13 @@ class Region:
         return float(self.geometry.area)
 
     def touches(self, tiles: Sequence[Tile]) -> Mask:
-        """Say ``(n,)`` which of `tiles` share area with the region."""
+        """Return a mask ``(n,)`` of which of `tiles` share area with the region."""
         boxes = _boxes(tiles) + np.array([_STRIP, _STRIP, -_STRIP, -_STRIP])
         shapely.prepare(self.geometry)
         return np.asarray(shapely.intersects(self.geometry, shapely.box(*boxes.T)))
 
     def holds(self, points: Floats) -> Mask:
-        """Say ``(n,)`` which points ``(n, 2)`` lie in the region.
+        """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in the region.
 
         Half-open: a point on the border of two regions lies in the right or lower one only.
         """

@@ -24,7 +24,7 @@ __all__ = ["read_region"]
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One thing that was given: its polygons, what it is, and what should be told."""
+    """One thing that was given: its polygons, what it is, and notes for the user."""
 
     polygons: list[Any]
     kind: str
@@ -76,7 +76,7 @@ def _given(value: Any, source: ImageSource) -> _Given:
         return _Given([box], "box")
     if isinstance(value, (str, os.PathLike)):
         return _file(Path(value).expanduser(), source)
-    raise GridError(f"region {value!r:.80} is not understood; {UNDERSTOOD}")
+    raise GridError(f"Region {value!r:.80} is not understood; {UNDERSTOOD}.")
 
 
 def _is_point(value: Any) -> bool:
@@ -103,20 +103,21 @@ def _array(value: np.ndarray[Any, Any], source: ImageSource) -> _Given:
         return _Given([box], "box")
     if value.dtype.kind in "iuf":
         return _Given([ring_of(value)], "polygon")
-    raise GridError(f"region is an array of {value.dtype}, which is not understood; {UNDERSTOOD}")
+    raise GridError(f"Region is an array of {value.dtype}, which is not understood; {UNDERSTOOD}.")
 
 
 def _file(path: Path, source: ImageSource) -> _Given:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
-        raise SourceError(f"region {str(path)!r:.200} is {what}; {UNDERSTOOD}")
+        raise SourceError(f"Region {str(path)!r:.200} is {what}; {UNDERSTOOD}.")
     value = load_geojson(path)
     if value is not None:
         return _geojson(value, source, path.name)
     try:
         mask = open_source(path)
     except SourceError as error:
-        raise SourceError(f"region {path} is neither GeoJSON nor a mask image: {error}") from None
+        why = str(error).rstrip(".")
+        raise SourceError(f"Region {path} is neither GeoJSON nor a mask image: {why}.") from None
     try:
         polygons, notes = read_mask(mask).polygons(source.size)
     finally:

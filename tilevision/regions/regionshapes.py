@@ -86,7 +86,7 @@ def _finite(values: Any, shown: Any) -> Any:
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
-        raise GridError(f"region {shown!r:.80} is not understood; {UNDERSTOOD}") from None
+        raise GridError(f"Region {shown!r:.80} is not understood; {UNDERSTOOD}.") from None
     if not np.isfinite(numbers).all():
         raise GridError(f"region {shown!r:.80} holds a number that is not finite.")
     return numbers

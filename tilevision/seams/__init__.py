@@ -47,7 +47,7 @@ def merge(
     method : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     class_agnostic : bool
-        Whether detections of different classes may be one object.
+        True if detections of different classes may be one object.
     match_metric : str
         ``"iou"`` or ``"ios"`` (of the smaller); for nms, nmm and wbf.
     match_threshold : float

@@ -78,7 +78,7 @@ class Detections:
 
     @property
     def has_shapes(self) -> bool:
-        """Whether any detection may have a polygon or a rotated box."""
+        """True if any detection may have a polygon or a rotated box."""
         return "polygons" in self.columns or "oriented" in self.columns
 
     def in_image(self, name: str, rows: Index) -> Any:
@@ -124,7 +124,7 @@ def gather(
     tile_findings : sequence of TileFindings
         In any order.
     class_agnostic : bool
-        Whether detections of different classes may merge.
+        True if detections of different classes may merge.
     size : tuple of int, optional
         Width and height of the image; None: what the tiles span.
 

@@ -54,7 +54,7 @@ class SeamBias:
 
     @property
     def visible(self) -> bool:
-        """Whether the interval leaves 0 out: the seams show in the counts."""
+        """True if the interval leaves 0 out: the seams show in the counts."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class SeamBias:
 
 @dataclass(frozen=True, slots=True)
 class OverlapCheck:
-    """Whether tiles overlap enough for the objects on the image.
+    """True if tiles overlap enough for the objects on the image.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class OverlapCheck:
 
     @property
     def enough(self) -> bool:
-        """Whether 95 % of the objects fit into the overlap."""
+        """True if 95 % of the objects fit into the overlap."""
         return self.overlap >= self.size_p95
 
     def __str__(self) -> str:
@@ -204,7 +204,7 @@ def _sizes(points: Floats, boxes: Floats) -> NDArray[np.int64]:
 
 
 def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
-    """Say which points ``(n, 2)`` lie in any of `boxes`."""
+    """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in any of `boxes`."""
     inside = np.zeros(len(points), dtype=bool)
     if len(boxes):
         hits = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))[0]
@@ -263,7 +263,7 @@ def overlap_check(
     size: tuple[int, int] | None = None,
     class_agnostic: bool = False,
 ) -> OverlapCheck:
-    """Say whether the tiles overlap enough for what was found in them.
+    """Return True if the tiles overlap enough for what was found in them.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def overlap_check(
     size : tuple of int, optional
         Width and height of the image. Default: what the tiles span.
     class_agnostic : bool
-        Whether detections of different classes may be one object.
+        True if detections of different classes may be one object.
 
     Raises
     ------
