@@ -114,7 +114,7 @@ def test_masks_of_supervision_become_outlines():
         ([None], "list of NoneType"),
         ((i for i in range(3)), "generator"),
         ([[0, 0, 1, float("nan")]], "not finite"),
-        ([[0, 0, 1, 1, 7]], "score 7 lies outside 0 to 1"),
+        ([[0, 0, 1, 1, 7]], "Score 7 lies outside 0 to 1"),
         ([[5, 5, 1, 1]], "inverted"),
         ([[0, 0, 1, 1, 0.5, 1.5]], "Class 1.5 is no whole number"),
         ([{"bx": BOX}], "Key 'bx' is not known. Did you mean 'box'"),

@@ -25,12 +25,13 @@ TABLE = {
     "geometry": set(),
     "grid": {"geometry"},
     "findings": {"geometry", "grid"},
+    "overlaps": {"findings", "geometry"},
     "codec": {"findings"},
     "sources": {"geometry"},
     "regions": {"geometry", "grid", "sources"},
     "fingerprint": set(),
     "modelspec": {"findings", "geometry", "fingerprint"},
-    "adapters": {"findings", "geometry", "fingerprint", "modelspec"},
+    "adapters": {"findings", "geometry", "overlaps", "fingerprint", "modelspec"},
     "infer": {"sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"},
     "schedule": {"status", "grid", "findings"},
     "cluster": set(),
@@ -40,7 +41,7 @@ TABLE = {
     "fanout": {"schedule", "infer", "cluster", "grid", "modelspec", "readiness"},
     "checkpoint": {"codec", "findings", "grid"},
     "events": {"status", "grid"},
-    "seams": {"findings", "geometry", "grid"},
+    "seams": {"findings", "geometry", "grid", "overlaps"},
     "analysis": {
         *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
     },
@@ -51,8 +52,8 @@ TABLE = {
     "exporting": {"status", "files", "geometry", "findings", "grid", "sources", "analysis"},
     "result": {"analysis", "exporting", "plot"},
     "evaluation": {
-        *("findings", "grid", "geometry", "analysis", "seams", "plot", "sources"),
-        *("result", "exporting", "files"),
+        *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),
+        *("result", "exporting", "files", "batch"),
     },
     "pipeline": {
         *(

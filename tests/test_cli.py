@@ -108,8 +108,11 @@ def test_help_lists_the_commands():
         (["empty.png", "--model", "blobs"], "empty.png is empty"),
         (["spots.png", "--model", "blbos"], "Did you mean 'blobs'"),
         (["spots.png", "--model", "blobs", "--grid", "0x4"], "rows is 0"),
-        (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "1"], "overlap 1.0"),
-        (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "9mm"], "overlap '9mm'"),
+        (["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "1"], "overlap is 1.0"),
+        (
+            ["spots.png", "--model", "blobs", "--grid", "4x4", "--overlap", "9mm"],
+            "overlap is '9mm'",
+        ),
         (["spots.png", "--model", "blobs", "--workers", "0"], "workers is 0"),
         (["spots.png", "--model", "blobs", "--merge", "glue"], "merge is 'glue'"),
         (["spots.png", "--model", "blobs", "--min-score", "7"], "min_score is 7"),

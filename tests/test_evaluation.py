@@ -93,8 +93,8 @@ def test_the_image_is_chosen_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("gone.csv", None, "there is no file"),
-        ("a.txt", "x", "no kind of truth"),
+        ("gone.csv", None, "There is no file"),
+        ("a.docx", "x", "no known kind of truth"),
         ("a.json", "{", "cannot be read as truth"),
         ("a.json", "{}", "neither COCO"),
         ("a.csv", "a,b\n1,2\n", "lacks the column xmin"),
@@ -196,9 +196,9 @@ def test_compare_says_what_only_one_found() -> None:
 def test_bad_arguments_are_one_line() -> None:
     """An IoU out of range, and images of different size, are refused."""
     one = result_of(FOUND)
-    with pytest.raises(RunError, match="above 0 and at most 1"):
+    with pytest.raises(RunError, match="above 0, up to 1"):
         evaluate(one, coco(), iou=0)
-    with pytest.raises(RunError, match="above 0 and at most 1"):
+    with pytest.raises(RunError, match="above 0, up to 1"):
         compare(one, one, iou=2)
     with pytest.raises(RunError, match="differ in size"):
         compare(one, result_of(FOUND, (300, 100)))

@@ -214,7 +214,7 @@ def test_what_makes_no_sense_is_one_line(arguments: dict[str, Any]) -> None:
 
 def test_a_function_that_returns_no_map_is_one_line() -> None:
     """What the user's function made of the thumbnail is checked as an array is."""
-    with pytest.raises(GridError, match=r"detail is .* of shape"):
+    with pytest.raises(GridError, match=r"Detail is .* of shape"):
         Grid.adaptive(detail=lambda pixels: pixels).fitted(Picture(_textured()))
 
 

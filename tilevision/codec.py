@@ -116,7 +116,7 @@ def _decode(record: bytes) -> Findings:
     raw = json.loads(record)
     classes = [sys.intern(str(name)) for name in raw.pop("classes")]  # the same in every tile
     labels = [classes[i] for i in raw.pop("labels")]
-    for name in ("scores", "oriented", "points"):
+    for name in ("scores", "oriented", "points", "keypoints"):
         if name in raw:
             raw[name] = np.array(raw[name], dtype=np.float64)  # null is NaN
     return Findings(labels=labels, **raw)

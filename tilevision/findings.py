@@ -22,7 +22,10 @@ __all__ = ["Findings", "TileFindings"]
 
 SCORE_SLACK = 1e-3  # by which a sigmoid in half precision passes 1
 _ROW_COLUMNS = ("polygons", "texts", "attributes")
-_COLUMNS = ("boxes", "scores", "labels", "class_ids", "oriented", "points", *_ROW_COLUMNS)
+_COLUMNS = (
+    *("boxes", "scores", "labels", "class_ids", "oriented", "points", *_ROW_COLUMNS),
+    "keypoints",
+)
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -57,6 +60,9 @@ class Findings:
         Class to probability for the tile as a whole.
     note : str
         A remark about the tile as a whole.
+    keypoints : array (n, k, 3), optional
+        x, y and confidence (or visibility, 0 for none) of each of a pose's key points; NaN in
+        rows that have none.
 
     Raises
     ------
@@ -76,6 +82,7 @@ class Findings:
     attributes: tuple[Mapping[str, Any] | None, ...] | None
     tile_scores: Mapping[str, float]
     note: str
+    keypoints: NDArray[np.float64] | None
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class Findings:
         attributes: Sequence[Mapping[str, Any] | None] | None = None,
         tile_scores: Mapping[str, float] | None = None,
         note: str = "",
+        keypoints: ArrayLike | None = None,
     ) -> None:
         box = _array("boxes", boxes, (4,))
         n = len(box)
@@ -105,6 +113,7 @@ class Findings:
             "polygons": None if polygons is None else tuple(map(polygon, polygons)),
             "texts": None if texts is None else tuple(texts),
             "attributes": None if attributes is None else tuple(attributes),
+            "keypoints": None if keypoints is None else _keypoints(keypoints),
         }
         _check(columns, n)
         _fill(self, _sort(columns), tile_scores or {}, note)
@@ -185,6 +194,9 @@ class Findings:
         for name in ("oriented", "points"):
             if name in columns:
                 columns[name] = columns[name] * f + o
+        if self.keypoints is not None:
+            columns["keypoints"] = self.keypoints.copy()
+            columns["keypoints"][..., :2] = self.keypoints[..., :2] * f + o
         if self.polygons is not None:
             columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
         return _build(_sort(columns), self.tile_scores, self.note)
@@ -195,6 +207,9 @@ class Findings:
         for name, digits in (("boxes", 2), ("oriented", 2), ("points", 2), ("scores", 5)):
             if name in columns:
                 columns[name] = np.round(columns[name], digits) + 0.0  # no -0.0
+        if self.keypoints is not None:
+            digits_of = np.array([100.0, 100.0, 1e5])
+            columns["keypoints"] = np.round(self.keypoints * digits_of) / digits_of + 0.0
         if self.polygons is not None:
             columns["polygons"] = tuple(
                 p and tuple(tuple(np.round(ring, 2) + 0.0 for ring in part) for part in p)
@@ -263,6 +278,18 @@ def _clipped(scores: ArrayLike) -> NDArray[np.float64]:
     array = _array("scores", scores, ())
     near = (array >= -SCORE_SLACK) & (array <= 1 + SCORE_SLACK)
     return np.where(near, np.clip(array, 0, 1), array)
+
+
+def _keypoints(values: ArrayLike) -> NDArray[np.float64]:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.ndim != 3 or array.shape[2] != 3 or not array.shape[1]:
+        raise ModelError(
+            f"keypoints have shape {array.shape}; give (n, k, 3): x, y, confidence of k key points."
+        )
+    return array
 
 
 def _integers(values: ArrayLike) -> NDArray[np.int64]:
@@ -334,10 +361,32 @@ def _join(name: str, parts: list[tuple[Any, int]]) -> Any:
     """Concatenate one column; parts that lack it get NaN or None rows."""
     if name in _ROW_COLUMNS:
         return tuple(value for column, n in parts for value in (column or (None,) * n))
-    shape = {"oriented": (4, 2), "points": (2,)}.get(name, ())
-    return np.concatenate(
-        [np.full((n, *shape), np.nan) if column is None else column for column, n in parts]
-    )
+    return stacked(name, parts)
+
+
+def stacked(name: str, parts: Sequence[tuple[NDArray[Any] | None, int]]) -> NDArray[Any]:
+    """Return one column of numbers; parts that lack it (or some key points) get NaN.
+
+    Parameters
+    ----------
+    name : str
+        Of the column.
+    parts : sequence of (array or None, int)
+        Each part's column, and its number of rows.
+    """
+    shape = {"oriented": (4, 2), "points": (2,), "boxes": (4,)}.get(name, ())
+    if name == "keypoints":
+        most = max((column.shape[1] for column, _ in parts if column is not None), default=1)
+        shape = (most, 3)
+    filled = []
+    for column, n in parts:
+        if column is None or column.shape[1:] != shape:
+            wide = np.full((n, *shape), np.nan)
+            if column is not None and column.ndim == 3:
+                wide[:, : column.shape[1]] = column
+            column = wide  # noqa: PLW2901  # as wide as the others
+        filled.append(column)
+    return np.concatenate(filled) if filled else np.empty((0, *shape))
 
 
 def plain(value: Any) -> Any:

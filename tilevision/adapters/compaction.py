@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,21 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.outlines import rounded_with_areas, with_areas
 from tilevision.findings import Findings
-from tilevision.geometry import MultiPolygon, iou
+from tilevision.geometry import MultiPolygon
+from tilevision.overlaps import Bodies, diagonals, keepers
 
 __all__ = ["POLYGON_TOLERANCE", "compact", "suppress"]
 
+_CHUNK = 10_000
 POLYGON_TOLERANCE = 0.5  # pixels that a stored outline may stray; part of each tile's key
 
 
-def compact(findings: Findings, size: tuple[int, int], nms: float | None = None) -> Findings:
+def compact(
+    findings: Findings,
+    size: tuple[int, int],
+    nms: float | None = None,
+    class_agnostic: bool = False,
+) -> Findings:
     """Return a tile's findings as they are stored.
 
     Parameters
@@ -28,6 +34,8 @@ def compact(findings: Findings, size: tuple[int, int], nms: float | None = None)
         Width and height of the tile as the model saw it.
     nms : float, optional
         IoU above which two detections of one label are the same; None keeps all.
+    class_agnostic : bool
+        True if detections of two labels may be the same as well.
 
     Returns
     -------
@@ -36,7 +44,7 @@ def compact(findings: Findings, size: tuple[int, int], nms: float | None = None)
         wholly outside is dropped; boxes without extent (points) stay where they lie inside.
     """
     if nms is not None:
-        findings = findings.take(suppress(findings, nms))
+        findings = findings.take(suppress(findings, nms, class_agnostic))
     edge = np.array([*size, *size], dtype=np.float64)
     boxes = np.clip(findings.boxes, 0, edge)
     inside = _inside(findings.boxes, boxes)
@@ -49,43 +57,39 @@ def compact(findings: Findings, size: tuple[int, int], nms: float | None = None)
     return Findings(**columns, tile_scores=findings.tile_scores, note=findings.note)
 
 
-def suppress(findings: Findings, threshold: float) -> NDArray[np.bool_]:
+def suppress(
+    findings: Findings, threshold: float, class_agnostic: bool = False
+) -> NDArray[np.bool_]:
     """Return which rows survive non-maximum suppression within each label: ``(n,)``.
 
-    The best score wins, then the row that stands first; rows without a score come last.
-    Rotated boxes overlap as they lie, not as the upright boxes around them do.
+    The best score wins, then the row that stands first; rows without a score come last. Overlap is
+    that of the shapes where there are shapes (outline, else rotated box, else box; points are
+    squares of 12 px). With `class_agnostic`, labels do not matter.
     """
-    overlap = _overlap(findings)
-    keep = np.zeros(len(findings), dtype=bool)
-    for label in set(findings.labels):
-        left = np.flatnonzero(findings.labels == label)  # findings are sorted, best first
-        while len(left):
-            best, left = left[0], left[1:]
-            keep[best] = True
-            left = left[overlap(best, left) <= threshold]
-    return keep
-
-
-def _overlap(
-    findings: Findings,
-) -> Callable[[np.int64, NDArray[np.int64]], NDArray[np.float64]]:
-    """Return a function of a row and others that gives their IoU."""
-    boxes, oriented = findings.boxes, findings.oriented
-    if oriented is None:
-        return lambda one, others: np.asarray(iou(boxes[one], boxes[others]), dtype=np.float64)
+    n = len(findings)
+    if not n:
+        return np.zeros(0, dtype=bool)
+    bodies = Bodies.of(findings)
+    labels = np.unique(findings.labels.astype(str), return_inverse=True)[1]
+    boxes = bodies.boxes
+    if not class_agnostic:
+        lift = boxes[:, 3].max() - boxes[:, 1].min() + 1
+        boxes = boxes + labels[:, None] * lift * np.array([0, 1, 0, 1])
     import shapely
 
-    upright = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-    bare: Any = np.isnan(oriented).any(axis=(1, 2))
-    shapes: Any = shapely.polygons(np.where(bare[:, None, None], upright, oriented))
-    areas: NDArray[np.float64] = np.asarray(shapely.area(shapes))
-
-    def turned(one: np.int64, others: NDArray[np.int64]) -> NDArray[np.float64]:
-        shared = shapely.area(shapely.intersection(shapes[one], shapes[others]))
-        union = areas[one] + areas[others] - shared
-        return np.asarray(shared / np.maximum(union, np.finfo(np.float64).tiny))
-
-    return turned
+    lines = diagonals(boxes)
+    tree = shapely.STRtree(lines)
+    better, worse = [], []
+    for start in range(0, n, _CHUNK):
+        here, there = tree.query(lines[start : start + _CHUNK])
+        here = here + start
+        once = there < here  # findings are sorted, best first
+        here, there = here[once], there[once]
+        enough = bodies.overlap(here, bodies, there) > threshold
+        better.append(there[enough])
+        worse.append(here[enough])
+    standing = keepers(n, np.concatenate(better), np.concatenate(worse))
+    return np.asarray(standing == np.arange(n))
 
 
 def _inside(boxes: NDArray[np.float64], clipped: NDArray[np.float64]) -> NDArray[np.bool_]:

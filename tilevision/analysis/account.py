@@ -107,6 +107,9 @@ class RunFacts:
         Wall time of the run.
     region : Region, optional
         The part of the image that was asked for; None: all of it.
+    classes : tuple of (str or None)
+        Class names of the models by class number, as the models state them; None for a number
+        without a name. Empty where no model states any.
     recipe : mapping
         What `tilevision.recipe` reads back as the arguments of the run; plain JSON types.
     """
@@ -129,6 +132,7 @@ class RunFacts:
     seconds: float = 0.0
     region: Region | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    classes: tuple[str | None, ...] = ()
 
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:

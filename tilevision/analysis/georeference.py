@@ -69,8 +69,14 @@ class Georeference:
         """
         return _reprojected(self.to_crs(points), self.crs, WGS84)
 
-    def from_degrees(self, points: Points) -> Points:
-        """Map longitude, latitude ``(n, 2)`` (WGS84) to pixels of the full-resolution image.
+    def from_crs(self, points: Points, crs: str | None = None) -> Points:
+        """Map x, y ``(n, 2)`` of a reference system to pixels of the full-resolution image.
+
+        Parameters
+        ----------
+        points : array (n, 2)
+        crs : str, optional
+            Default: longitude, latitude (WGS84).
 
         Raises
         ------
@@ -78,7 +84,7 @@ class Georeference:
             If rasterio is missing, or the CRS does not allow it.
         """
         a, b, c, d, e, f = self.transform
-        placed = _reprojected(points, WGS84, self.crs) - np.array([c, f])
+        placed = _reprojected(points, crs or WGS84, self.crs) - np.array([c, f])
         return cast("Points", placed @ np.linalg.inv(np.array([[a, d], [b, e]])))
 
 

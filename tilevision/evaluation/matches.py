@@ -7,28 +7,36 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
-from tilevision.geometry import iou
+from tilevision.overlaps import Bodies, diagonals
 from tilevision.seams.matching import assign
-from tilevision.seams.seamshapes import diagonals
 
-__all__ = ["matched"]
+__all__ = ["candidates", "matched"]
 
 Index = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 def matched(a: Findings, b: Findings, threshold: float) -> tuple[Index, Index]:
     """Return rows of `a` and of `b` that are the same: as many as can be, then the most alike.
 
-    Boxes of one label whose IoU is `threshold` or more.
+    Detections of one label whose IoU is `threshold` or more: of their shapes where both have one
+    (outline or rotated box), else of their boxes; points are squares of 12 px.
     """
-    if not len(a) or not len(b):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    here, there = shapely.STRtree(diagonals(b.boxes)).query(diagonals(a.boxes))
-    same = a.labels[here] == b.labels[there]
-    here, there = here[same], there[same]
-    alike = iou(a.boxes[here], b.boxes[there])
-    good = alike >= threshold
+    here, there, alike = candidates(a, b)
+    good = (alike >= threshold) & (alike > 0)
     here, there, alike = here[good], there[good], alike[good]
     # More than any gain in likeness, so that the number of pairs comes first.
     chosen = assign(here, there + len(a), np.asarray(1 + alike / (1 + len(a) + len(b))))
     return here[chosen], there[chosen]
+
+
+def candidates(a: Findings, b: Findings) -> tuple[Index, Index, Floats]:
+    """Return rows of `a` and of `b` of one label that meet, and their IoU, pair by pair."""
+    if not len(a) or not len(b):
+        none = np.empty(0, np.int64)
+        return none, none, np.empty(0)
+    mine, theirs = Bodies.of(a), Bodies.of(b)
+    here, there = shapely.STRtree(diagonals(theirs.boxes)).query(diagonals(mine.boxes))
+    same = a.labels[here] == b.labels[there]
+    here, there = here[same], there[same]
+    return here, there, mine.overlap(here, theirs, there, both=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,35 +14,42 @@ from numpy.typing import NDArray
 
 from tilevision.analysis.georeference import Georeference
 from tilevision.checks import share
-from tilevision.errors import RunError
+from tilevision.errors import RunError, SourceError
+from tilevision.evaluation.annotated import NoTruth, Pictured, Truth
 from tilevision.evaluation.matches import matched
-from tilevision.evaluation.truth import read_truth
+from tilevision.evaluation.truth import preloaded, truth_of
 from tilevision.findings import Findings
+from tilevision.overlaps import Bodies, diagonals
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tilevision.batch import Batch
     from tilevision.result import Result
 
 __all__ = ["Evaluation", "evaluate"]
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a result stands to ground truth.
+    """How a result, or the results of many images, compare with ground truth.
 
     Attributes
     ----------
     precision, recall, f1 : float
         At `iou`, one to one within a class; NaN where there is nothing to divide by.
     ap50, ap : float
-        Average precision at IoU 0.5, and over 0.5:0.95, by pycocotools; NaN without
-        scores.
+        Average precision at IoU 0.5, and over 0.5:0.95, by pycocotools; 0 if nothing was found,
+        NaN if there is no truth or no score.
     count_error : float
         Found minus true, as a share of the true: 0.05 is 5 % too many.
     n_true, n_found, n_matched : int
+        Detections in crowd regions that match no object count as neither right nor wrong.
     iou : float
         Overlap from which a detection counts as right.
     per_class : DataFrame
@@ -49,6 +58,8 @@ class Evaluation:
         The same by distance of the object's centre to the nearest inner tile edge, pixels.
     coverage : str
         How much of the image was analysed: what is missing there counts as missed.
+    per_image : DataFrame
+        The same as `per_class`, one row an image.
     """
 
     precision: float
@@ -64,6 +75,7 @@ class Evaluation:
     per_class: pd.DataFrame
     by_distance: pd.DataFrame
     coverage: str
+    per_image: pd.DataFrame | None = None
 
     def __str__(self) -> str:
         return (
@@ -74,15 +86,22 @@ class Evaluation:
 
 
 def evaluate(
-    result: Result, truth: Any, *, iou: float = 0.5, class_agnostic: bool = False
+    result: Result | Batch, truth: Any, *, iou: float = 0.5, class_agnostic: bool = False
 ) -> Evaluation:
-    """Compare a result with ground truth.
+    """Compare a result with ground truth, or the results of many images with theirs.
+
+    Overlap is that of the shapes (outline, else rotated box) where both sides have one, else of the
+    boxes. Of an image that was analysed in a region, only the truth whose box has its centre in
+    that region counts.
 
     Parameters
     ----------
-    result : Result
-    truth : Findings, DataFrame, mapping, str or PathLike
-        COCO JSON, VOC XML, CSV boxes, GeoJSON or a table; see `read_truth`.
+    result : Result or Batch
+    truth : Findings, DataFrame, mapping, list, array, str or PathLike
+        COCO, VOC, CVAT, YOLO, Label Studio, GeoJSON, GeoPackage, CSV, Parquet, a mask or a table;
+        see `tilevision.evaluation.read_truth`. For a batch: a file or table that names its images,
+        a folder with a file for each, or a mapping of image name to truth. Images without truth are
+        left out, and `coverage` names them.
     iou : float
         Overlap from which a detection counts as right, above 0, up to 1.
     class_agnostic : bool
@@ -96,15 +115,139 @@ def evaluate(
         If `iou` is out of range, or pycocotools is missing.
     """
     share("iou", iou, zero=False)
-    place = Georeference.of(result.source.metadata)
-    true, found = read_truth(truth, result.name, place), result.findings
+    if isinstance(result, Mapping):
+        scored, without = _of_batch(result, truth, iou, class_agnostic)
+        coverage = _coverage_of(scored, without)
+        return _evaluation(scored, float(iou), coverage)
+    one = _scored(result, truth_of(truth, _pictured(result)), iou, class_agnostic)
+    return _evaluation([one], float(iou), result.coverage)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """One image: what is true, what was found, and which of both match."""
+
+    name: str
+    coverage: str
+    true: Findings
+    crowd: Findings
+    found: Findings
+    hit_true: Mask
+    hit_found: Mask
+    excused: Mask
+    far_true: Floats
+    far_found: Floats
+
+    @property
+    def counted(self) -> Mask:
+        """Detections that count: all but those that a crowd region excuses."""
+        return ~self.excused
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Every class in it."""
+        return {*self.true.labels.tolist(), *self.found.labels.tolist()}
+
+
+def _pictured(result: Result, *, strict: bool = False) -> Pictured:
+    return Pictured(
+        name=result.name,
+        size=result.source.size,
+        place=Georeference.of(result.source.metadata),
+        names=result.facts.classes,
+        strict=strict,
+    )
+
+
+def _of_batch(
+    batch: Mapping[str, Result], truth: Any, iou: float, class_agnostic: bool
+) -> tuple[list[_Scored], list[str]]:
+    """Return the images of a batch that have truth, and the names of those without."""
+    by_name = isinstance(truth, Mapping) and set(truth) & set(batch)
+    shared = None if by_name else preloaded(truth)
+    if isinstance(shared, Findings):
+        raise RunError("Findings are the truth of one image; give a mapping of name to truth.")
+    scored, without = [], []
+    for name, result in batch.items():
+        if by_name and name not in truth:
+            without.append(name)
+            continue
+        given = truth[name] if by_name else shared
+        try:
+            known = truth_of(given, _pictured(result, strict=not by_name))
+        except NoTruth:
+            without.append(name)
+            continue
+        scored.append(_scored(result, known, iou, class_agnostic))
+    if not scored:
+        raise SourceError(
+            f"The truth names none of the {len(without):,} images ({', '.join(without[:_NAMED])})."
+        )
+    return scored, without
+
+
+def _coverage_of(scored: Sequence[_Scored], without: Sequence[str]) -> str:
+    lacking = [one.name for one in scored if one.coverage.startswith("INCOMPLETE")]
+    text = f"{len(scored):,} images were compared."
+    if lacking:
+        text += f" INCOMPLETE: {len(lacking):,} of them in part ({', '.join(lacking[:_NAMED])})."
+    if without:
+        text += f" No truth for {len(without):,} images: {', '.join(without[:_NAMED])}."
+    return text
+
+
+def _scored(result: Result, truth: Truth, iou: float, class_agnostic: bool) -> _Scored:
+    true, crowd, found = truth.objects, truth.crowd, result.findings
+    if result.facts.region is not None:
+        true = true.take(result.facts.region.holds((true.boxes[:, :2] + true.boxes[:, 2:]) / 2))
     if class_agnostic:
-        true, found = _one_class(true), _one_class(found)
+        true, crowd, found = _one_class(true), _one_class(crowd), _one_class(found)
     rows_true, rows_found = matched(true, found, iou)
     hit_true, hit_found = np.zeros(len(true), bool), np.zeros(len(found), bool)
     hit_true[rows_true] = hit_found[rows_found] = True
+    return _Scored(
+        name=result.name,
+        coverage=result.coverage,
+        true=true,
+        crowd=crowd,
+        found=found,
+        hit_true=hit_true,
+        hit_found=hit_found,
+        excused=_in_crowd(found, crowd, iou) & ~hit_found,
+        far_true=_to_seam(result, true.boxes),
+        far_found=_to_seam(result, found.boxes),
+    )
+
+
+def _one_class(findings: Findings) -> Findings:
+    columns = findings.columns | {"labels": ["object"] * len(findings)}
+    return Findings(**columns | {"class_ids": None})
+
+
+def _in_crowd(found: Findings, crowd: Findings, iou: float) -> Mask:
+    """Mark detections of which a share of `iou` or more lies in a crowd region of their class."""
+    import shapely
+
+    out = np.zeros(len(found), dtype=bool)
+    if len(found) and len(crowd):
+        mine, regions = Bodies.of(found), Bodies.of(crowd)
+        here, there = shapely.STRtree(diagonals(regions.boxes)).query(diagonals(mine.boxes))
+        same = found.labels[here] == crowd.labels[there]
+        here, there = here[same], there[same]
+        out[here[mine.share_within(here, regions, there) >= iou]] = True
+    return out
+
+
+def _evaluation(scored: Sequence[_Scored], iou: float, coverage: str) -> Evaluation:
+    import pandas as pd
+
+    def one(column: str) -> Any:
+        return np.concatenate([getattr(each, column) for each in scored])
+
+    hit_true, hit_found = one("hit_true"), one("hit_found")[one("counted")]
     whole = _row("all", hit_true, hit_found)
-    ap50, ap = _average_precision(true, found)
+    ap50, ap = _average_precision(scored)
+    images = [_row(each.name, each.hit_true, each.hit_found[each.counted]) for each in scored]
     return Evaluation(
         precision=whole["precision"],
         recall=whole["recall"],
@@ -112,70 +255,75 @@ def evaluate(
         ap50=ap50,
         ap=ap,
         count_error=whole["count_error"],
-        n_true=len(true),
-        n_found=len(found),
-        n_matched=len(rows_true),
-        iou=float(iou),
-        per_class=_per_class(true, found, hit_true, hit_found),
-        by_distance=_by_distance(result, true, found, hit_true, hit_found),
-        coverage=result.coverage,
+        n_true=len(hit_true),
+        n_found=len(hit_found),
+        n_matched=int(hit_true.sum()),
+        iou=iou,
+        per_class=_per_class(scored),
+        by_distance=_by_distance(scored),
+        coverage=coverage,
+        per_image=pd.DataFrame(images).rename(columns={"name": "image"}),
     )
 
 
-def _one_class(findings: Findings) -> Findings:
-    return Findings(findings.boxes, findings.scores)
-
-
-def _row(name: str, hit_true: NDArray[np.bool_], hit_found: NDArray[np.bool_]) -> dict[str, Any]:
-    def share(part: float, whole: float) -> float:
-        return float(part) / whole if whole else float("nan")
+def _row(name: str, hit_true: Mask, hit_found: Mask) -> dict[str, Any]:
+    def part(of: float, whole: float) -> float:
+        return float(of) / whole if whole else float("nan")
 
     n_true, n_found, hits = len(hit_true), len(hit_found), hit_true.sum()
     return {
         "name": name,
         "n_true": n_true,
         "n_found": n_found,
-        "precision": share(hit_found.sum(), n_found),
-        "recall": share(hits, n_true),
-        "f1": share(hits + hit_found.sum(), n_true + n_found),
-        "count_error": share(n_found - n_true, n_true),
+        "precision": part(hit_found.sum(), n_found),
+        "recall": part(hits, n_true),
+        "f1": part(hits + hit_found.sum(), n_true + n_found),
+        "count_error": part(n_found - n_true, n_true),
     }
 
 
-def _per_class(
-    true: Findings, found: Findings, hit_true: NDArray[np.bool_], hit_found: NDArray[np.bool_]
-) -> pd.DataFrame:
+def _per_class(scored: Sequence[_Scored]) -> pd.DataFrame:
+    def rows(name: str) -> Iterator[tuple[Mask, Mask]]:
+        for each in scored:
+            wanted = (each.found.labels == name) & each.counted
+            yield each.hit_true[each.true.labels == name], each.hit_found[wanted]
+
+    names = sorted(set().union(*(each.names for each in scored)))
+    return _table("label", [(name, *_concatenated(rows(name))) for name in names])
+
+
+def _concatenated(pairs: Iterator[tuple[Mask, Mask]]) -> tuple[Mask, Mask]:
+    true, found = zip(*pairs, strict=True)
+    return np.concatenate(true), np.concatenate(found)
+
+
+def _table(first: str, rows: Sequence[tuple[str, Mask, Mask]]) -> pd.DataFrame:
     import pandas as pd
 
-    names = sorted({*true.labels.tolist(), *found.labels.tolist()})
-    rows = [_row(n, hit_true[true.labels == n], hit_found[found.labels == n]) for n in names]
     columns = list(_row("", np.zeros(0, bool), np.zeros(0, bool)))
-    return pd.DataFrame(rows, columns=columns).rename(columns={"name": "label"})
+    made = pd.DataFrame([_row(*row) for row in rows], columns=columns)
+    return made.rename(columns={"name": first})
 
 
-def _by_distance(
-    result: Result,
-    true: Findings,
-    found: Findings,
-    hit_true: NDArray[np.bool_],
-    hit_found: NDArray[np.bool_],
-) -> pd.DataFrame:
+def _by_distance(scored: Sequence[_Scored]) -> pd.DataFrame:
     """Return the scores in four steps of distance to the nearest inner tile edge."""
-    import pandas as pd
-
-    far_true, far_found = (_to_seam(result, one.boxes) for one in (true, found))
+    far_true = np.concatenate([each.far_true for each in scored])
+    far_found = np.concatenate([each.far_found[each.counted] for each in scored])
+    hit_true = np.concatenate([each.hit_true for each in scored])
+    hit_found = np.concatenate([each.hit_found[each.counted] for each in scored])
     there = np.concatenate([far_true, far_found])
     there = there[np.isfinite(there)]
     steps = np.unique(np.quantile(there, [0.25, 0.5, 0.75]).round()) if len(there) else there
     names = [f"up to {step:.0f} px" for step in steps]
     names.append(f"beyond {steps[-1]:.0f} px" if len(steps) else "no seam")
     in_true, in_found = (np.searchsorted(steps, far) for far in (far_true, far_found))
-    rows = [
-        _row(name, hit_true[in_true == place], hit_found[in_found == place])
-        for place, name in enumerate(names)
-    ]
-    columns = list(_row("", np.zeros(0, bool), np.zeros(0, bool)))
-    return pd.DataFrame(rows, columns=columns).rename(columns={"name": "distance"})
+    return _table(
+        "distance",
+        [
+            (name, hit_true[in_true == place], hit_found[in_found == place])
+            for place, name in enumerate(names)
+        ],
+    )
 
 
 def _to_seam(result: Result, boxes: Floats) -> Floats:
@@ -196,9 +344,13 @@ def _to_seam(result: Result, boxes: Floats) -> Floats:
     return out
 
 
-def _average_precision(true: Findings, found: Findings) -> tuple[float, float]:
+def _average_precision(scored: Sequence[_Scored]) -> tuple[float, float]:
     """Return AP at IoU 0.5, and over 0.5:0.95, with no limit of detections an image."""
-    if not len(true) or not len(found) or np.isnan(found.scores).all():
+    if not any(len(each.true) for each in scored):
+        return float("nan"), float("nan")
+    if not any(len(each.found) for each in scored):
+        return 0.0, 0.0
+    if all(np.isnan(each.found.scores).all() for each in scored):
         return float("nan"), float("nan")
     try:
         # Ships no types, and may not be installed.
@@ -206,21 +358,33 @@ def _average_precision(true: Findings, found: Findings) -> tuple[float, float]:
         from pycocotools.cocoeval import COCOeval  # type: ignore[import, unused-ignore]
     except ImportError:
         raise RunError(
-            "Average precision needs pycocotools, which is not installed; pip install pycocotools."
+            "Average precision needs pycocotools, which is not installed: pip install "
+            "'tilevision[evaluation]'."
         ) from None
-    names = sorted({*true.labels.tolist(), *found.labels.tolist()})
+    names = sorted(set().union(*(each.names for each in scored)))
+    number = {name: place + 1 for place, name in enumerate(names)}
     with contextlib.redirect_stdout(io.StringIO()):
         ours = COCO()
         ours.dataset = {
             "info": {},
-            "images": [{"id": 1}],
-            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(names)],
-            "annotations": _annotations(true, names),
+            "images": [{"id": i} for i in range(len(scored))],
+            "categories": [{"id": i, "name": name} for name, i in number.items()],
+            "annotations": _numbered(
+                row
+                for i, each in enumerate(scored)
+                for crowd, rows in ((0, each.true), (1, each.crowd))
+                for row in _annotations(rows, number, i, crowd)
+            ),
         }
         ours.createIndex()
-        run = COCOeval(ours, ours.loadRes(_annotations(found, names)), "bbox")
-        run.params.maxDets = [len(found)]
+        found = _numbered(
+            row for i, each in enumerate(scored) for row in _annotations(each.found, number, i)
+        )
+        run = COCOeval(ours, ours.loadRes(found), "bbox")
+        run.params.maxDets = [max(1, *(len(each.found) for each in scored))]
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e12]], ["all"]
+        if any(_shaped(each) for each in scored):
+            run.computeIoU = _ShapeIoU(run, scored)
         run.evaluate()
         run.accumulate()
     # Precision is (IoU, recall, class, area, maxDets); -1 where a class has no truth.
@@ -229,19 +393,62 @@ def _average_precision(true: Findings, found: Findings) -> tuple[float, float]:
     return float(known[0].mean()), float(known.mean())
 
 
-def _annotations(findings: Findings, names: list[str]) -> list[dict[str, Any]]:
-    corner, side = findings.boxes[:, :2], findings.boxes[:, 2:] - findings.boxes[:, :2]
+def _shaped(each: _Scored) -> bool:
+    """Return True if any overlap in an image is of shapes."""
+    true, found = each.true, each.found
+    return (true.polygons is not None or true.oriented is not None) and (
+        found.polygons is not None or found.oriented is not None
+    )
+
+
+class _ShapeIoU:
+    """In place of pycocotools' own measure, which knows boxes: overlap of the shapes there are."""
+
+    def __init__(self, run: Any, scored: Sequence[_Scored]) -> None:
+        self._run = run
+        self._bodies = [
+            (Bodies.of(each.found), Bodies.of(each.true), Bodies.of(each.crowd)) for each in scored
+        ]
+
+    def __call__(self, image: int, category: int) -> Any:
+        """Return the overlaps ``(detections by score, truths)``, as pycocotools orders them."""
+        truths = self._run._gts[image, category]  # noqa: SLF001  # it has no other
+        detections = self._run._dts[image, category]  # noqa: SLF001
+        if not truths or not detections:
+            return []
+        order = np.argsort([-one["score"] for one in detections], kind="mergesort")
+        mine = np.array([detections[i]["row"] for i in order])
+        found, true, crowd = self._bodies[image]
+        out = np.zeros((len(mine), len(truths)))
+        for place, one in enumerate(truths):
+            theirs = np.full(len(mine), one["row"])
+            if one["iscrowd"]:
+                out[:, place] = found.share_within(mine, crowd, theirs)
+            else:
+                out[:, place] = found.overlap(mine, true, theirs, both=True)
+        return out
+
+
+def _numbered(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return annotations numbered from 1, since pycocotools takes number 0 for no match."""
+    return [row | {"id": number} for number, row in enumerate(rows, start=1)]
+
+
+def _annotations(
+    findings: Findings, number: Mapping[str, int], image: int, crowd: int = 0
+) -> Iterator[dict[str, Any]]:
+    boxes = Bodies.of(findings).boxes
+    sides = boxes[:, 2:] - boxes[:, :2]
     scores = np.nan_to_num(findings.scores, nan=0.0)
-    number = {name: place + 1 for place, name in enumerate(names)}
-    return [
-        {
-            "id": place + 1,
-            "image_id": 1,
-            "category_id": number[findings.labels[place]],
-            "bbox": [*corner[place].tolist(), *side[place].tolist()],
-            "area": float(side[place].prod()),
-            "iscrowd": 0,
-            "score": float(scores[place]),
+    for row in range(len(findings)):
+        if crowd and findings.labels[row] not in number:
+            continue
+        yield {
+            "row": row,
+            "image_id": image,
+            "category_id": number[findings.labels[row]],
+            "bbox": [*boxes[row, :2].tolist(), *sides[row].tolist()],
+            "area": float(sides[row].prod()),
+            "iscrowd": crowd,
+            "score": float(scores[row]),
         }
-        for place in range(len(findings))
-    ]

@@ -16,7 +16,7 @@ from tilevision.seams.detections import gather
 from tilevision.seams.diagnostics import OverlapCheck, SeamBias, overlap_check, seam_bias
 from tilevision.seams.joining import group, join
 from tilevision.seams.matching import enter, match
-from tilevision.seams.suppression import METRICS, fuse, suppress
+from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
 
 __all__ = ["METHODS", "OverlapCheck", "SeamBias", "merge", "overlap_check", "seam_bias"]
 
@@ -38,7 +38,9 @@ def merge(
     one; detections of one tile are never joined. An object that some tile saw whole
     keeps that tile's box (the best such), any other becomes the union of its views.
     ``"nms"``, ``"nmm"`` (greedy) and ``"wbf"`` suppress, unite or average whatever
-    overlaps enough, wherever it comes from. ``"none"`` joins nothing.
+    overlaps enough, wherever it comes from. ``"none"`` joins nothing. Box, outline, rotated
+    box and area of what is merged are of one object; where ``"wbf"`` averages, outlines are
+    left out.
 
     Parameters
     ----------
@@ -47,11 +49,14 @@ def merge(
     method : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     class_agnostic : bool
-        True if detections of different classes may be one object.
+        True if detections of different classes may be one object, within a tile as well: of what
+        one tile saw under several names the best is kept.
     match_metric : str
-        ``"iou"`` or ``"ios"`` (of the smaller); for nms, nmm and wbf.
+        ``"iou"`` or ``"ios"`` (of the smaller), for nms, nmm and wbf, and for several names of one
+        object. It is measured on outlines, else on rotated boxes, else on boxes; points are
+        squares of 12 pixels of the model.
     match_threshold : float
-        Overlap from which two are one, above 0, up to 1; for nms, nmm and wbf.
+        Overlap from which two are one, above 0, up to 1.
     size : tuple of int, optional
         Width and height of the image in pixels: tile edges inside it cut objects.
         Default: what the tiles span.
@@ -70,6 +75,8 @@ def merge(
     """
     _check(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
+    if method == "seam" and class_agnostic:
+        found = found.without(twice_named(found, match_metric, match_threshold))
     if method == "seam":
         zones = enter(found)
         a, b, alike = match(found, zones)

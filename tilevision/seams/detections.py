@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError, RunError
-from tilevision.findings import Findings, TileFindings
+from tilevision.findings import Findings, TileFindings, stacked
 from tilevision.geometry import MultiPolygon, map_polygon
+from tilevision.overlaps import bodies
 
 __all__ = ["EDGE_PIXELS", "Detections", "gather"]
 
@@ -23,9 +24,6 @@ Index = NDArray[np.int64]
 # boxes are off by a share of the object's side.
 EDGE_PIXELS = 3.0
 _OFF_BY = 0.1
-
-# A point has no size to compare; matching gives it a body of this side (model pixels).
-_POINT_SIDE = 12.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +93,28 @@ class Detections:
         if name in ("oriented", "points"):
             spread = factors[:, None] if name == "oriented" else factors
             return column[rows] * spread[..., :2] + spread[..., 2:]
+        if name == "keypoints":
+            placed = column[rows].copy()
+            placed[..., :2] = placed[..., :2] * factors[:, None, :2] + factors[:, None, 2:]
+            return placed
         if isinstance(column, np.ndarray):
             return column[rows]
         return [column[row] for row in rows.tolist()]
+
+    def without(self, dropped: NDArray[np.bool_]) -> Detections:
+        """Return the detections that are not marked in `dropped` ``(n,)``."""
+        if not dropped.any():
+            return self
+        kept = np.flatnonzero(~dropped)
+        rows = ("boxes", "ranks", "classes", "tile", "margins", "bodies")
+        taken = {name: getattr(self, name).take(kept, axis=0) for name in rows}
+        columns = {
+            name: column[kept]
+            if isinstance(column, np.ndarray)
+            else tuple(column[row] for row in kept.tolist())
+            for name, column in self.columns.items()
+        }
+        return replace(self, columns=columns, **taken)
 
     def findings(
         self,
@@ -160,7 +177,6 @@ def gather(
     sides = boxes[:, 2:] - boxes[:, :2]
     # Outlines slant: outside the zone itself they say nothing of what both tiles saw.
     shaped = bool({"polygons", "oriented"} & columns.keys())
-    body = np.where(sides == 0, _POINT_SIDE / 2 * pixel, 0)
     return Detections(
         boxes=boxes,
         ranks=np.where(np.isnan(scores), -1.0, scores),
@@ -172,7 +188,7 @@ def gather(
         factors=factors,
         reach=_reach(tile_boxes, frame),
         margins=np.maximum(EDGE_PIXELS * pixel, (0 if shaped else _OFF_BY) * sides),
-        bodies=boxes + np.hstack([-body, body]),
+        bodies=bodies(boxes, pixel),
     )
 
 
@@ -227,14 +243,10 @@ def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
                 for row in (value if value is not None else (None,) * len(part))
             ]
             continue
-        shape = {"oriented": (4, 2), "points": (2,)}.get(name, ())
-        columns[name] = np.concatenate(
-            [getattr(empty, name) if name in empty.columns else np.empty((0, *shape))]
-            + [
-                np.full((len(part), *shape), np.nan) if value is None else value
-                for value, part in zip(values, parts, strict=True)
-            ]
-        )
+        lengths = [len(part) for part in parts]
+        columns[name] = stacked(name, list(zip(values, lengths, strict=True)))
+        if not parts:
+            columns[name] = columns[name].astype(getattr(empty, name).dtype)
     return columns
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -17,7 +16,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import area
 from tilevision.seams.detections import EDGE_PIXELS, Detections
 from tilevision.seams.matching import Zones
-from tilevision.seams.seamshapes import geometries, parts
+from tilevision.seams.seamshapes import united
 from tilevision.seams.testimony import Objects, doubtful
 
 __all__ = ["cut", "group", "join", "views"]
@@ -113,7 +112,7 @@ def join(found: Detections, zones: Zones, number: Index) -> Findings:
     best, boxes, pieces, partial = views(found, number)
     objects = Objects(number, boxes, found.ranks[best], found.classes[best])
     kept = ~doubtful(found, zones, objects, partial)
-    shapes = _united(found, number, best, pieces) if found.has_shapes else {}
+    shapes = _shapes(found, number, best, pieces) if found.has_shapes else {}
     shapes = {
         name: shape[kept]
         if isinstance(shape, np.ndarray)
@@ -187,28 +186,11 @@ def _widen(span: Floats, boxes: Floats, number: Index) -> None:
     span[ordered[start], 2:] = np.maximum.reduceat(boxes[:, 2:], start)
 
 
-def _united(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:
+def _shapes(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:
     """Return the shape columns, with the union of all views where `pieces` says so."""
-    columns: dict[str, Any] = {
-        name: found.in_image(name, best)
-        for name in ("polygons", "oriented")
-        if name in found.columns
-    }
     order = np.argsort(number, kind="stable")
     start = np.searchsorted(number[order], np.arange(len(best) + 1))
-    for place in np.flatnonzero(pieces).tolist():
-        shapes = geometries(found, order[start[place] : start[place + 1]])
-        union = shapely.union_all(shapes[~shapely.is_missing(shapes)])
-        if union.is_empty:
-            continue
-        if "polygons" in columns and columns["polygons"][place] is not None:
-            columns["polygons"][place] = parts(union)
-        if "oriented" in columns and np.isfinite(columns["oriented"][place]).all():
-            columns["oriented"][place] = _tightest(union)
-    return columns
-
-
-def _tightest(shape: Any) -> Floats:
-    """Return the corners ``(4, 2)`` of the smallest rotated box around a geometry."""
-    around = shapely.minimum_rotated_rectangle(shape)
-    return np.asarray(around.exterior.coords, dtype=np.float64)[:4]
+    groups = (
+        (place, order[start[place] : start[place + 1]]) for place in np.flatnonzero(pieces).tolist()
+    )
+    return united(found, best, groups)

@@ -15,7 +15,8 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.seams.detections import EDGE_PIXELS, Detections
-from tilevision.seams.seamshapes import clipped_bounds, diagonals, shape_iou
+from tilevision.overlaps import diagonals
+from tilevision.seams.seamshapes import clipped_bounds, shape_iou
 
 __all__ = ["LIKENESS", "Zones", "assign", "enter", "match"]
 

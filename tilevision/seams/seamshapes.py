@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,59 +10,28 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.geometry import MultiPolygon
+from tilevision.overlaps import geometries, rectangles
 from tilevision.seams.detections import Detections
 
-__all__ = ["clipped_bounds", "diagonals", "geometries", "parts", "rectangles", "shape_iou"]
+__all__ = [
+    "clipped_bounds",
+    "mean_corners",
+    "parts",
+    "shape_iou",
+    "shapes_of",
+    "tightest",
+    "united",
+]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
 Geometries = NDArray[np.object_]
 
 
-def rectangles(boxes: Floats) -> Geometries:
-    """Return boxes ``(n, 4)`` as geometries ``(n,)``."""
-    x0, y0, x1, y1 = boxes.T
-    return np.asarray(shapely.box(x0, y0, x1, y1))
-
-
-def diagonals(boxes: Floats) -> Geometries:
-    """Return boxes ``(n, 4)`` as lines from corner to corner, for a search by extent.
-
-    A tree looks at extents only, and a line is made and freed in half the time of a box.
-    """
-    return np.asarray(shapely.linestrings(boxes.reshape(-1, 2, 2)))
-
-
-def geometries(found: Detections, rows: Index) -> Geometries:
+def shapes_of(found: Detections, rows: Index) -> Geometries:
     """Return the polygon, else the rotated box of each of `rows`; None where it has neither."""
-    out = np.full(len(rows), None, dtype=object)
-    corners = found.in_image("oriented", rows)
-    if corners is not None:
-        there = np.isfinite(corners).all(axis=(1, 2))
-        out[there] = shapely.polygons(corners[there])
-    polygons = found.in_image("polygons", rows)
-    if polygons is not None:
-        given = [place for place, shape in enumerate(polygons) if shape is not None]
-        out[given] = _polygons([polygons[place] for place in given])
-    bad = ~shapely.is_missing(out) & ~shapely.is_valid(out)
-    out[bad] = shapely.make_valid(out[bad], method="structure", keep_collapsed=False)
-    return out
-
-
-def _polygons(shapes: Sequence[MultiPolygon]) -> Geometries:
-    """Return shapes as geometries; the simple ones, which are most, all at once."""
-    out = np.full(len(shapes), None, dtype=object)
-    simple = [place for place, shape in enumerate(shapes) if len(shape) == 1 == len(shape[0])]
-    rings = [shapes[place][0][0] for place in simple]
-    if rings:
-        index = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
-        out[simple] = shapely.polygons(shapely.linearrings(np.concatenate(rings), indices=index))
-    for place, shape in enumerate(shapes):
-        if out[place] is None:
-            pieces = [shapely.Polygon(part[0], part[1:]) for part in shape]
-            valid = shapely.make_valid(pieces, method="structure", keep_collapsed=False)
-            out[place] = shapely.union_all(valid)
-    return out
+    corners, polygons = found.in_image("oriented", rows), found.in_image("polygons", rows)
+    return geometries(len(rows), corners, polygons)
 
 
 def parts(geometry: Any) -> MultiPolygon | None:
@@ -92,7 +61,7 @@ def clipped_bounds(found: Detections, rows: Index, boxes: Floats, room: Floats) 
     out = boxes.copy()
     across = (boxes[:, :2] < room[:, :2]).any(axis=1) | (boxes[:, 2:] > room[:, 2:]).any(axis=1)
     place = np.flatnonzero(across)
-    shapes = geometries(found, rows[place])
+    shapes = shapes_of(found, rows[place])
     shaped = ~shapely.is_missing(shapes)
     place, shapes = place[shaped], shapes[shaped]
     bounds = shapely.bounds(shapely.intersection(shapes, rectangles(room[place])))
@@ -112,7 +81,7 @@ def shape_iou(found: Detections, a: Index, b: Index, zone: Floats, default: Floa
     )
     pairs = np.flatnonzero(~thin)
     used, at = np.unique(np.concatenate([a[pairs], b[pairs]]), return_inverse=True)
-    shapes = geometries(found, used)
+    shapes = shapes_of(found, used)
     one, two = shapes[at[: len(pairs)]], shapes[at[len(pairs) :]]
     both = ~shapely.is_missing(one) & ~shapely.is_missing(two)
     pairs, one, two = pairs[both], one[both], two[both]
@@ -122,3 +91,56 @@ def shape_iou(found: Detections, a: Index, b: Index, zone: Floats, default: Floa
     whole = shapely.area(one) + shapely.area(two) - shared
     out[pairs] = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     return out
+
+
+def united(found: Detections, best: Index, groups: Iterable[tuple[int, Index]]) -> dict[str, Any]:
+    """Return the shape columns of rows `best`; those of `groups` (place, rows) are unions.
+
+    What has a shape in any view has one in the union, which holds the boxes of views without:
+    so it reaches as far as the box around all views.
+    """
+    columns: dict[str, Any] = {
+        name: found.in_image(name, best)
+        for name in ("polygons", "oriented")
+        if name in found.columns
+    }
+    if not columns:
+        return columns
+    for place, rows in groups:
+        shapes = shapes_of(found, rows)
+        bare = shapely.is_missing(shapes)
+        if bare.all():
+            continue
+        shapes[bare] = rectangles(found.boxes[rows[bare]])
+        union = shapely.union_all(shapes)
+        if union.is_empty:
+            continue
+        if "polygons" in columns and any(p is not None for p in found.in_image("polygons", rows)):
+            columns["polygons"][place] = parts(union)
+        if "oriented" in columns and np.isfinite(found.in_image("oriented", rows)).any():
+            columns["oriented"][place] = tightest(union)
+    return columns
+
+
+def tightest(shape: Any) -> Floats:
+    """Return the corners ``(4, 2)`` of the smallest rotated box around a geometry."""
+    around = shapely.minimum_rotated_rectangle(shape)
+    return np.asarray(around.exterior.coords, dtype=np.float64)[:4]
+
+
+def mean_corners(best: Floats, corners: Floats, weight: Floats) -> Floats:
+    """Return the mean ``(4, 2)`` of rotated boxes ``(k, 4, 2)``, NaN if `best` is none.
+
+    Corners are first named alike: box by box as they lie closest to those of `best`, whichever
+    corner a box begins with and whichever way it runs.
+    """
+    there = np.isfinite(corners).all(axis=(1, 2))
+    if not np.isfinite(best).all() or not there.any():
+        return np.full((4, 2), np.nan)
+    corners, weight = corners[there], weight[there]
+    turns = np.array([np.roll(way, -i) for way in ([0, 1, 2, 3], [3, 2, 1, 0]) for i in range(4)])
+    named = corners[:, turns]  # (k, 8, 4, 2)
+    apart = ((named - best) ** 2).sum(axis=(2, 3))
+    chosen = named[np.arange(len(named)), apart.argmin(axis=1)]
+    mean = np.average(chosen, axis=0, weights=weight)
+    return tightest(shapely.Polygon(mean))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
-from tilevision.geometry import ios, iou
+from tilevision.overlaps import METRICS, Bodies, diagonals, keepers
 from tilevision.seams.detections import Detections
-from tilevision.seams.seamshapes import diagonals
+from tilevision.seams.seamshapes import mean_corners, shapes_of, united
 
-__all__ = ["METRICS", "fuse", "suppress"]
+__all__ = ["METRICS", "fuse", "suppress", "twice_named"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-METRICS = {"iou": iou, "ios": ios}
+Mask = NDArray[np.bool_]
 
 _CHUNK = 100_000
 
@@ -26,41 +28,50 @@ def suppress(found: Detections, metric: str, threshold: float) -> Index:
 
     Greedy non-maximum suppression: the best ranked stays and takes all that overlap it
     by `threshold` or more, then the best of the rest, and so on. Equal scores stand in
-    canonical order.
+    canonical order. Overlap is that of the shapes, where there are shapes.
     """
+    order, place = _ranked(found)
+    better, worse = _pairs(found, place, found.classes, metric, threshold)
+    return _standing(order, better, worse)
+
+
+def twice_named(found: Detections, metric: str, threshold: float) -> Mask:
+    """Mark detections ``(n,)`` that their own tile saw better under the name of another class.
+
+    They overlap by `threshold` or more what stands for them, as `suppress` has it.
+    """
+    order, place = _ranked(found)
+    better, worse = _pairs(found, place, found.tile, metric, threshold)
+    labels = found.columns["labels"]
+    other = labels[order[better]] != labels[order[worse]]
+    standing = _standing(order, better[other], worse[other])
+    return np.asarray(standing != np.arange(len(found)))
+
+
+def _ranked(found: Detections) -> tuple[Index, Index]:
+    """Return the rows in order of rank, and each row's place in it."""
     n = len(found)
     order = np.lexsort((np.arange(n), -found.ranks))
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
-    better, worse = _pairs(found, place, metric, threshold)
-    # Work with places, so that a smaller number is a better rank.
-    by_worse = np.lexsort((better, worse))
-    better, worse = better[by_worse], worse[by_worse]
-    keeper = np.full(n, -1, dtype=np.int64)
-    undecided = np.ones(n, dtype=bool)
-    while undecided.any():
-        blocked = np.zeros(n, dtype=bool)
-        blocked[worse] = True
-        stay = undecided & ~blocked
-        keeper[stay] = np.flatnonzero(stay)
-        undecided &= ~stay
-        taken = stay[better]
-        # Edges stand by `better`, so written backwards the best keeper is written last.
-        keeper[worse[taken][::-1]] = better[taken][::-1]
-        undecided[worse[taken]] = False
-        left = undecided[better] & undecided[worse]
-        better, worse = better[left], worse[left]
-    standing = np.empty(n, dtype=np.int64)
-    standing[order] = order[keeper]
+    return order, place
+
+
+def _standing(order: Index, better: Index, worse: Index) -> Index:
+    standing = np.empty(len(order), dtype=np.int64)
+    standing[order] = order[keepers(len(order), better, worse)]
     return standing
 
 
-def _pairs(found: Detections, place: Index, metric: str, threshold: float) -> tuple[Index, Index]:
-    """Return the places of every two detections of a class that overlap enough."""
-    boxes = found.boxes
+def _pairs(
+    found: Detections, place: Index, apart: Index, metric: str, threshold: float
+) -> tuple[Index, Index]:
+    """Return the places of every two detections, equal in `apart`, that overlap enough."""
+    boxes = found.bodies
     if not len(boxes):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    lift = found.classes[:, None] * (boxes[:, 3].max() - boxes[:, 1].min() + 1) * (0, 1, 0, 1)
+    covered = Bodies(boxes, partial(shapes_of, found) if found.has_shapes else None)
+    lift = apart[:, None] * (boxes[:, 3].max() - boxes[:, 1].min() + 1) * (0, 1, 0, 1)
     geometry = diagonals(boxes + lift)
     tree = shapely.STRtree(geometry)
     better, worse = [], []
@@ -69,27 +80,89 @@ def _pairs(found: Detections, place: Index, metric: str, threshold: float) -> tu
         here = here + start
         once = place[there] < place[here]
         here, there = here[once], there[once]
-        enough = METRICS[metric](boxes[here], boxes[there]) >= threshold
+        enough = covered.overlap(here, covered, there, metric) >= threshold
         better.append(place[there[enough]])
         worse.append(place[here[enough]])
     return np.concatenate(better), np.concatenate(worse)
 
 
 def fuse(found: Detections, standing: Index, method: str) -> Findings:
-    """Return what stays; `method` ``"nmm"`` unites it with what it took, ``"wbf"`` averages."""
+    """Return what stays; `method` ``"nmm"`` unites it with what it took, ``"wbf"`` averages.
+
+    Box and shapes stay one object: ``"nmm"`` unites the shapes as well; ``"wbf"`` averages rotated
+    boxes and points, and leaves outlines out where it averaged, since their mean is none.
+    """
     keep = np.flatnonzero(standing == np.arange(len(found)))
     if method == "nms" or not len(keep):
         return found.findings(keep)
     order = np.argsort(standing, kind="stable")
     start = np.searchsorted(standing[order], keep)
-    boxes = found.boxes[order]
-    if method == "nmm":
-        low = np.minimum.reduceat(boxes[:, :2], start)
-        high = np.maximum.reduceat(boxes[:, 2:], start)
-        return found.findings(keep, boxes=np.hstack([low, high]))
-    ranks = found.ranks[order]
-    weight = np.where(ranks > 0, ranks, 1e-6)
-    mean = np.add.reduceat(boxes * weight[:, None], start) / np.add.reduceat(weight, start)[:, None]
-    count = np.add.reduceat(np.ones(len(order)), start)
-    scores = np.add.reduceat(ranks, start) / count
-    return found.findings(keep, boxes=mean, scores=np.where(scores < 0, np.nan, scores))
+    count = np.diff(start, append=len(order))
+    groups = _Groups(found, keep, order, start, count)
+    return groups.united() if method == "nmm" else groups.averaged()
+
+
+class _Groups:
+    """What stays, and the rows that each takes: ``order[start[i] : start[i] + count[i]]``."""
+
+    def __init__(
+        self, found: Detections, keep: Index, order: Index, start: Index, count: Index
+    ) -> None:
+        self._found, self._keep = found, keep
+        self._order, self._start, self._count = order, start, count
+
+    def united(self) -> Findings:
+        """Return each as the union of its group."""
+        boxes = self._found.boxes[self._order]
+        low = np.minimum.reduceat(boxes[:, :2], self._start)
+        high = np.maximum.reduceat(boxes[:, 2:], self._start)
+        shapes = united(self._found, self._keep, self._several())
+        return self._found.findings(self._keep, boxes=np.hstack([low, high]), **shapes)
+
+    def averaged(self) -> Findings:
+        """Return each as the mean of its group, weighted by score."""
+        ranks = self._found.ranks[self._order]
+        weight = np.where(ranks > 0, ranks, 1e-6)
+        boxes = self._mean(self._found.boxes[self._order], weight)
+        scores = np.add.reduceat(ranks, self._start) / self._count
+        shapes = self._averaged_shapes(weight)
+        if (corners := shapes.get("oriented")) is not None:
+            turned = np.isfinite(corners).all(axis=(1, 2)) & (self._count > 1)
+            low, high = corners[turned].min(axis=1), corners[turned].max(axis=1)
+            boxes[turned] = np.hstack([low, high])
+        scores = np.where(scores < 0, np.nan, scores)
+        return self._found.findings(self._keep, boxes=boxes, scores=scores, **shapes)
+
+    def _mean(self, values: Floats, weight: Floats) -> Floats:
+        shape = (-1,) + (1,) * (values.ndim - 1)
+        total = np.add.reduceat(values * weight.reshape(shape), self._start)
+        return np.asarray(total / np.add.reduceat(weight, self._start).reshape(shape))
+
+    def _averaged_shapes(self, weight: Floats) -> dict[str, Any]:
+        found, keep, several = self._found, self._keep, self._count > 1
+        columns: dict[str, Any] = {}
+        if "polygons" in found.columns:
+            kept = found.in_image("polygons", keep)
+            columns["polygons"] = [None if s else p for p, s in zip(kept, several, strict=True)]
+        for name in ("points", "keypoints"):
+            if name in found.columns:
+                column = found.in_image(name, keep)
+                mean = self._mean(found.in_image(name, self._order), weight)  # NaN if one has none
+                column[several] = mean[several]
+                columns[name] = column
+        if "oriented" in found.columns:
+            columns["oriented"] = found.in_image("oriented", keep)
+            for place, rows in self._several():
+                corners = found.in_image("oriented", rows)
+                best = columns["oriented"][place]
+                at = self._start[place]
+                weights = weight[at : at + len(rows)]
+                columns["oriented"][place] = mean_corners(best, corners, weights)
+        return columns
+
+    def _several(self) -> list[tuple[int, Index]]:
+        """Return the places of groups of two rows or more, with their rows."""
+        return [
+            (place, self._order[self._start[place] : self._start[place] + self._count[place]])
+            for place in np.flatnonzero(self._count > 1).tolist()
+        ]

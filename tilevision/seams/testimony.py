@@ -17,9 +17,9 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.geometry import ios
+from tilevision.overlaps import diagonals
 from tilevision.seams.detections import Detections
 from tilevision.seams.matching import Zones
-from tilevision.seams.seamshapes import diagonals
 
 __all__ = ["Objects", "doubtful"]
 

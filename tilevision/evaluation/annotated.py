@@ -1,0 +1,97 @@
+"""What is true of an image, and what is known of the image that a truth is wanted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tilevision.errors import SourceError
+from tilevision.findings import Findings
+
+if TYPE_CHECKING:
+    from tilevision.analysis.georeference import Georeference
+
+__all__ = ["NoTruth", "Pictured", "Truth"]
+
+
+class NoTruth(SourceError):
+    """A file of several images names none of them like the image in question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is true of one image.
+
+    Attributes
+    ----------
+    objects : Findings
+    crowd : Findings
+        Regions with objects that nobody counted (COCO's ``iscrowd``): a detection in one of them is
+        neither right nor wrong.
+    """
+
+    objects: Findings
+    crowd: Findings = field(default_factory=Findings)
+
+    @classmethod
+    def of(cls, findings: Findings, crowd: Iterable[bool] = ()) -> Truth:
+        """Return the truth of rows in the order given; `crowd` marks regions."""
+        marks = np.array(list(crowd), dtype=bool)
+        if not marks.any():
+            return cls(findings)
+        return cls(findings.take(~marks), findings.take(marks))
+
+
+@dataclass(frozen=True, slots=True)
+class Pictured:
+    """What is known of the image that a truth is wanted for.
+
+    Parameters
+    ----------
+    name : str, optional
+        Chooses among the images of a file.
+    size : tuple of int, optional
+        Width and height, for formats in shares of them.
+    place : Georeference, optional
+        Where it lies on Earth.
+    names : sequence of (str or None), optional
+        Names of classes by number, for formats that hold numbers alone.
+    strict : bool
+        True if a file of a single image must name this one.
+    """
+
+    name: str | None = None
+    size: tuple[int, int] | None = None
+    place: Georeference | None = None
+    names: tuple[str | None, ...] = ()
+    strict: bool = False
+
+    def chosen(self, images: Iterable[object], where: str) -> set[object]:
+        """Return which of the `images` that `where` names is this one, in all its spellings.
+
+        Raises
+        ------
+        SourceError
+            If none is, or images in two folders are.
+        """
+        known = list(dict.fromkeys(images))
+        if len(known) <= 1 and not self.strict:
+            return set(known)
+        exact = {one for one in known if str(one) == self.name}
+        stem = None if self.name is None else PurePath(self.name).stem
+        fit = exact or {one for one in known if PurePath(str(one)).stem == stem}
+        if len({str(one) for one in fit}) != 1:
+            raise NoTruth(
+                f"{where} describes {len(known)} images and {len(fit)} of them are named "
+                f"{self.name!r}; give the annotations of one image."
+            )
+        return fit
+
+    def class_name(self, number: int) -> str:
+        """Return the name of a class number."""
+        known = self.names[number] if 0 <= number < len(self.names) else None
+        return f"class_{number}" if known is None else known
