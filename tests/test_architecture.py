@@ -53,7 +53,7 @@ TABLE = {
     "result": {"analysis", "exporting", "plot"},
     "evaluation": {
         *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),
-        *("result", "exporting", "files", "batch"),
+        *("result", "exporting", "files", "batch", "regions"),
     },
     "pipeline": {
         *(

@@ -34,7 +34,7 @@ def crossing(column: str, labels: tuple[str, str] = ("ship", "ship")) -> Finding
 
 
 def result_of(findings: Findings, **settings) -> Result:
-    rows, facts = [TileRow(TILE, "done")], RunFacts("r", "complete")
+    rows, facts = [TileRow(0.0, TILE, "done")], RunFacts("r", "complete")
     seen = [TileFindings(TILE, findings)]
     return Result(Picture(), rows, seen, MergeSettings(**settings), facts, "a.tif")
 

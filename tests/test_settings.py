@@ -169,6 +169,7 @@ def test_no_argument_of_start_is_lost_on_its_way(monkeypatch: pytest.MonkeyPatch
         "moderation": "limits",
         "synthesis": None,
         "merge": "nms",
+        "class_agnostic": True,
         "checkpoint": "elsewhere",
         "client": None,
         "workers": 3,

@@ -27,7 +27,7 @@ BOXES = [(10.0, 10.0, 40.0, 40.0), (100.0, 50.0, 140.0, 90.0)]
 
 
 def result_of(findings: Findings, name: str = "plot_1.png", **facts) -> Result:
-    rows, about = [TileRow(TILE, "done")], RunFacts("r", "complete", **facts)
+    rows, about = [TileRow(0.0, TILE, "done")], RunFacts("r", "complete", **facts)
     seen = [TileFindings(TILE, findings)]
     return Result(Picture(), rows, seen, MergeSettings("none"), about, name)
 

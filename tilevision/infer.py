@@ -281,7 +281,7 @@ class _Task:
     def _compacted(self, row: int, findings: Findings, seconds: float) -> TileOutcome:
         tile, model = self._tiles[row], self._work.model
         with self._hooks.span("encode"):
-            kept = compact(findings, tile.output_size, model.nms)
+            kept = compact(findings, tile.output_size, model.nms, model.class_agnostic)
             records = codec.encode(kept)
         most = model.max_detections
         return TileOutcome(

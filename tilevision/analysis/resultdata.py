@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import MergeSettings, RunFacts, TileRow, tiles_by_model
+from tilevision.analysis.categories import class_numbers, class_table
 from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
 from tilevision.errors import SourceError
 from tilevision.findings import Findings, TileFindings
@@ -116,6 +117,16 @@ class ResultData:
     def complete(self) -> bool:
         """True if every tile of the region was analysed."""
         return bool(self.rows) and all(TileStatus(row.status).finished for row in self.rows)
+
+    @cached_property
+    def classes(self) -> dict[str, int]:
+        """Class names and their numbers: the model's, whatever was found, filtered or merged."""
+        return class_table(self.facts.classes, self.tile_findings)
+
+    @property
+    def class_numbers(self) -> NDArray[np.int64]:
+        """The class number ``(n,)`` of each of `findings`."""
+        return class_numbers(self.findings, self.classes)
 
     @cached_property
     def _chosen(self) -> list[TileFindings]:
@@ -269,9 +280,8 @@ class ResultData:
         """
         from tilevision.analysis.tables import detection_table
 
-        return detection_table(
-            self.findings, self.units, {"complete": self.complete, "coverage": self.coverage}
-        )
+        said = {"complete": self.complete, "coverage": self.coverage}
+        return detection_table(self.findings, self.class_numbers, self.units, said)
 
     @property
     def tile_scores(self) -> pd.DataFrame:

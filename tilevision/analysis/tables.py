@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "AREA_COLUMNS",
     "areas",
-    "class_numbers",
     "detection_table",
     "tile_score_table",
     "tile_table",
@@ -36,13 +35,15 @@ _TILE_COLUMNS = [
 ]
 
 
-def detection_table(found: Findings, ground: Units, said: Mapping[str, Any]) -> pd.DataFrame:
+def detection_table(
+    found: Findings, numbers: NDArray[np.int64], ground: Units, said: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return one row per detection, with `said` among its ``attrs``; see `Result.to_dataframe`."""
     import pandas as pd
 
     columns: dict[str, Any] = dict(zip(_BOX, found.boxes.T, strict=True))
     columns["label"] = found.labels
-    columns["class_id"] = class_numbers(found)
+    columns["class_id"] = numbers
     columns["score"] = found.scores
     columns["area"] = areas(found)
     units = dict.fromkeys(_BOX, "px") | {"area": "px²"}
@@ -76,23 +77,6 @@ def tile_score_table(tile_findings: Sequence[TileFindings]) -> pd.DataFrame:
         if seen.findings.tile_scores
     ]
     return pd.DataFrame(rows, columns=None if rows else ["id", *_BOX])
-
-
-def class_numbers(findings: Findings) -> NDArray[np.int64]:
-    """Return a class number ``(n,)`` for each row.
-
-    The model's own where it gave one; rows without get the number of their label's other
-    rows, else those of a model without numbers are the positions of the labels in sorted
-    order (behind the model's highest number, where other labels have one).
-    """
-    numbers = np.array(findings.class_ids)
-    known = {label: int(n) for label, n in zip(findings.labels, numbers, strict=True) if n != -1}
-    first = max(known.values(), default=-1) + 1
-    unknown = sorted({label for label in findings.labels if label not in known})
-    known |= {label: first + i for i, label in enumerate(unknown)}
-    missing = np.flatnonzero(numbers == -1)
-    numbers[missing] = [known[findings.labels[i]] for i in missing]
-    return numbers
 
 
 def areas(findings: Findings) -> NDArray[np.float64]:

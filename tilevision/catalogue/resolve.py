@@ -76,7 +76,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         whenever the answers would change. None: worked out from the code.
     **declarations
         Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
-        ``max_detections``, ``nms``, ``min_score``, ``device``, ``price``, ``stages``, ``name``.
+        ``max_detections``, ``nms``, ``class_agnostic`` (of `nms`), ``min_score``, ``device``,
+        ``price``, ``stages``, ``name``.
         ``bands=(3, 2), dtype="raw"`` gives ``(h, w, 2)`` of the fourth and the third band as
         stored, no-data included; with ``dtype="scaled"`` they are float32, by the scale and
         offset that the file declares, and no-data is NaN. For functions also ``batched=True``
@@ -108,6 +109,10 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
 def _spec_of(f: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
     if isinstance(f, ModelSpec):
         return _redeclared(f, fingerprint, declarations)
+    return _agnostic(_declared(f, fingerprint, declarations))
+
+
+def _declared(f: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
     if isinstance(f, (str, PathLike)):
         return _by_text(fspath(f), fingerprint, declarations)
     if isinstance(f, type):
@@ -126,6 +131,15 @@ def _spec_of(f: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -
         f"Model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
         "a path to an .onnx or .pt file, a function of one tile, or an object with predict."
     )
+
+
+def _agnostic(spec: ModelSpec) -> ModelSpec:
+    """Return the spec; what suppresses across classes answers otherwise, and is another model."""
+    if not spec.class_agnostic:
+        return spec
+    if spec.nms is None:
+        raise ModelError(f"Model {spec.name} is class_agnostic without nms; give nms=0.5 as well.")
+    return replace(spec, fingerprint=fingerprint_value((spec.fingerprint, "class_agnostic")))
 
 
 def _of_a_library(f: Any) -> bool:
@@ -171,7 +185,8 @@ def _redeclared(
     for key in ("nms", "max_detections"):
         if key in declared and declared[key] != getattr(spec, key):
             identity = fingerprint_value((identity, declared[key]))
-    return replace(spec, fingerprint=identity, **declared)
+    made = replace(spec, fingerprint=identity, **declared)
+    return made if made.class_agnostic == spec.class_agnostic else _agnostic(made)
 
 
 def _of_function(

@@ -44,6 +44,9 @@ _OPTIONS = (
         show_default=True,
         help="How overlapping detections are joined: seam, nms, nmm, wbf or none.",
     ),
+    click.option(
+        "--class-agnostic", is_flag=True, help="Merge detections of different classes as well."
+    ),
     click.option("--min-score", type=float, help="Drop detections with a lower score, 0 to 1."),
     click.option(
         "--class", "classes", multiple=True, help="Keep only this class. Can be repeated."

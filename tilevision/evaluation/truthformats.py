@@ -15,6 +15,13 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.truthshapes import (
+    findings_of_shapes,
+    mask_outline,
+    mask_shape,
+    moved,
+    valid,
+)
 from tilevision.findings import Findings
 
 __all__ = ["READERS", "folder", "mask", "parsed", "table"]
@@ -110,7 +117,7 @@ def mask(values: NDArray[Any], where: str, _pictured: Pictured) -> Truth:
             continue
         y, x = place
         boxes.append((x.start, y.start, x.stop, y.stop))
-        polygons.append(_outlined(numbers[place] == number, x.start, y.start))
+        polygons.append(mask_outline(numbers[place] == number, x.start, y.start))
     return Truth(Findings(boxes, polygons=polygons if boxes else None))
 
 
@@ -162,7 +169,7 @@ def _parquet(path: Path, pictured: Pictured) -> Truth:
         return Truth(read)
     shapes = shapely.from_wkb(rows["geometry"].to_numpy(dtype=object))
     label = next((name for name in _NAMES if name in rows.columns), None)
-    return Truth(_of_shapes(shapes, None if label is None else list(map(str, rows[label]))))
+    return Truth(findings_of_shapes(shapes, None if label is None else list(map(str, rows[label]))))
 
 
 def _xml(path: Path, pictured: Pictured) -> Truth:
@@ -211,7 +218,7 @@ def _cvat(root: ElementTree.Element, pictured: Pictured, where: str) -> Truth:
         together.setdefault(key, []).append(shape)
     found = [shapely.union_all([_cvat_shape(one) for one in many]) for many in together.values()]
     labels = [many[0].get("label", "object") for many in together.values()]
-    return Truth(_of_shapes(np.array(found, dtype=object), labels))
+    return Truth(findings_of_shapes(np.array(found, dtype=object), labels))
 
 
 def _cvat_shape(shape: ElementTree.Element) -> Any:
@@ -232,10 +239,10 @@ def _cvat_shape(shape: ElementTree.Element) -> Any:
         width, height = int(number("width")), int(number("height"))
         counts = [int(one) for one in shape.attrib["rle"].split(",")]
         flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        return _outline_of(flat.reshape(height, width), left, top)
+        return mask_shape(flat.reshape(height, width), left, top)
     points = [tuple(map(float, pair.split(","))) for pair in shape.attrib["points"].split(";")]
     if shape.tag == "polygon":
-        return _valid(shapely.Polygon(points))
+        return valid(shapely.Polygon(points))
     return shapely.MultiPoint(points) if len(points) > 1 else shapely.Point(points[0])
 
 
@@ -316,7 +323,7 @@ def _segmentation(given: Any) -> list[list[Floats]] | None:
         if isinstance(given["counts"], list):
             coded = masks.frPyObjects(given, height, width)
         wanted = np.asarray(masks.decode(coded), dtype=bool)
-        return _outlined(wanted, 0, 0) if wanted.any() else None
+        return mask_outline(wanted, 0, 0) if wanted.any() else None
     rings = [np.reshape(np.asarray(ring, np.float64), (-1, 2)) for ring in given]
     return [[ring] for ring in rings if len(ring) > 2] or None
 
@@ -332,15 +339,15 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     if place is not None and not frame.startswith("pixels"):
         if crs is None:
             _check_degrees(shapes, where)
-        shapes = _moved(shapes, lambda points: place.from_crs(points, crs))
+        shapes = moved(shapes, lambda points: place.from_crs(points, crs))
     elif frame.startswith("degrees") or crs is not None:
         raise SourceError(
             f"{where} is in {crs or 'degrees'}, and the image has no CRS and transform to find it "
             "by; give the truth in pixels."
         )
     origin = np.asarray(data.get("origin", (0, 0)), dtype=np.float64)
-    shapes = _moved(shapes, lambda points: points + origin)
-    return Truth(_of_shapes(shapes, [_name(row) for row in rows]))
+    shapes = moved(shapes, lambda points: points + origin)
+    return Truth(findings_of_shapes(shapes, [_name(row) for row in rows]))
 
 
 def _check_degrees(shapes: NDArray[np.object_], where: str) -> None:
@@ -380,11 +387,11 @@ def _geopackage(path: Path, pictured: Pictured) -> Truth:
         raise SourceError(
             f"{path} lies on a map, and the image or the file has no CRS; give the truth in pixels."
         )
-    shapes = _moved(shapely.from_wkb(wkb), lambda points: place.from_crs(points, meta["crs"]))
+    shapes = moved(shapely.from_wkb(wkb), lambda points: place.from_crs(points, meta["crs"]))
     names = [str(name).lower() for name in meta["fields"]]
     fields = dict(zip(names, columns, strict=True))
     label = next((fields[name] for name in _NAMES if name in fields), None)
-    return Truth(_of_shapes(shapes, None if label is None else list(map(str, label))))
+    return Truth(findings_of_shapes(shapes, None if label is None else list(map(str, label))))
 
 
 def _kind(feature: Mapping[str, Any]) -> object:
@@ -418,7 +425,7 @@ def _label_studio(tasks: Sequence[Any], pictured: Pictured, where: str) -> Truth
             shapes.append(_studio_shape(row, kind, pictured, where))
             names = row["value"].get(kind) or ["object"]
             labels.append((row.get("id"), str(names[0])))
-    return Truth(_of_shapes(*_joined(shapes, labels)))
+    return Truth(findings_of_shapes(*_joined(shapes, labels)))
 
 
 def _joined(shapes: list[Any], labels: list[Any]) -> tuple[NDArray[np.object_], list[str]]:
@@ -439,7 +446,7 @@ def _studio_shape(row: Mapping[str, Any], kind: str, pictured: Pictured, where: 
         raise SourceError(f"{where} does not say how large the image is; export it with sizes.")
     sides = np.array([width, height]) / 100
     if kind == "polygonlabels":
-        return _valid(shapely.Polygon(np.array(value["points"]) * sides))
+        return valid(shapely.Polygon(np.array(value["points"]) * sides))
     if kind == "keypointlabels":
         return shapely.Point(np.array([value["x"], value["y"]]) * sides)
     if kind in ("rectanglelabels", "ellipselabels"):
@@ -465,7 +472,7 @@ def _yolo(path: Path, pictured: Pictured) -> Truth:
     known = Pictured(names=tuple(names))
     shapes = [_yolo_shape(path, row, np.array(pictured.size)) for row in rows]
     labels = [known.class_name(int(row[0])) for row in rows]
-    return Truth(_of_shapes(np.array(shapes, dtype=object), labels))
+    return Truth(findings_of_shapes(np.array(shapes, dtype=object), labels))
 
 
 def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any]) -> Any:
@@ -475,7 +482,7 @@ def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any]) -> Any:
         centre, sides = values[:2] * size, values[2:4] * size / 2
         return shapely.box(*(centre - sides), *(centre + sides))
     if len(values) >= 6 and len(values) % 2 == 0:
-        return _valid(shapely.Polygon(np.reshape(values, (-1, 2)) * size))
+        return valid(shapely.Polygon(np.reshape(values, (-1, 2)) * size))
     raise SourceError(
         f"{path} has a line of {len(row)} numbers; YOLO has class, x, y, width and height, or "
         "class and corners."
@@ -543,56 +550,6 @@ def _picture(path: Path, pictured: Pictured) -> Truth:
     if pixels.shape[2] != 1:
         raise SourceError(f"{path} has {pixels.shape[2]} bands; a mask of objects has one.")
     return mask(pixels[..., 0], str(path), pictured)
-
-
-def _of_shapes(shapes: NDArray[np.object_], labels: Sequence[str] | None) -> Findings:
-    """Return shapes as findings: outlines where they are more than upright boxes."""
-    boxes = np.reshape(shapely.bounds(shapes), (-1, 4))
-    polygons = [_parts(shape) for shape in shapes]
-    area = np.reshape(shapely.area(shapes), -1)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    upright = np.isclose(area, sides.prod(axis=1), rtol=1e-6, atol=1e-6)
-    outlines = [None if flat else p for flat, p in zip(upright, polygons, strict=True)]
-    points = [
-        shapely.get_coordinates(shape)[0] if shape.geom_type == "Point" else (np.nan, np.nan)
-        for shape in shapes
-    ]
-    return Findings(
-        boxes,
-        labels=labels,
-        polygons=outlines if any(p is not None for p in outlines) else None,
-        points=points if np.isfinite(np.array(points)).any() else None,
-    )
-
-
-def _parts(shape: Any) -> list[list[Floats]] | None:
-    pieces = [p for p in shapely.get_parts(shapely.get_parts([shape])) if p.geom_type == "Polygon"]
-    return [
-        [shapely.get_coordinates(ring)[:-1] for ring in (piece.exterior, *piece.interiors)]
-        for piece in pieces
-        if not piece.is_empty
-    ] or None
-
-
-def _valid(shape: Any) -> Any:
-    return shape if shape.is_valid else shapely.make_valid(shape)
-
-
-def _outlined(wanted: NDArray[np.bool_], left: float, top: float) -> list[list[Floats]] | None:
-    return _parts(_outline_of(wanted, left, top))
-
-
-def _outline_of(wanted: NDArray[np.bool_], left: float, top: float) -> Any:
-    """Return the outline of a mask along the edges of its pixels."""
-    from tilevision.regions.maskregion import Mask
-
-    height, width = wanted.shape
-    shape, _ = Mask.of(wanted).polygons((width, height))
-    return shapely.affinity.translate(shapely.union_all(shape), left, top)
-
-
-def _moved(shapes: NDArray[np.object_], move: Callable[[Floats], Floats]) -> NDArray[np.object_]:
-    return np.asarray(shapely.transform(shapes, move))
 
 
 READERS: dict[str, Callable[[Path, Pictured], Truth]] = {

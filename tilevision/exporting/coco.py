@@ -35,7 +35,7 @@ def write(result: ResultData, stream: TextIO) -> None:
     stream : text stream
     """
     width, height = result.source.size
-    numbers = categories(result.findings)
+    numbers = categories(result.classes)
     head = {
         "info": {"description": result.coverage, "tilevision": statement(result)},
         "images": [{"id": IMAGE_ID, "file_name": result.name, "width": width, "height": height}],
@@ -77,7 +77,7 @@ def write_results(
     RunError
         If a class has no number, or a detection no score.
     """
-    numbers = categories(result.findings) if category_ids is None else category_ids
+    numbers = categories(result.classes) if category_ids is None else category_ids
     unknown = sorted(set(map(str, result.findings.labels)) - set(numbers))
     if unknown:
         raise RunError(

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from tilevision.analysis.account import TileRow
-from tilevision.analysis.categories import category_numbers, positions
-from tilevision.analysis.tables import class_numbers
+from tilevision.analysis.categories import categories, positions
 from tilevision.checks import whole
 from tilevision.errors import Failure, RunArgumentError, SourceError
 from tilevision.exporting.coco import annotation
@@ -79,7 +78,7 @@ def export_tiles(
     """
     target = Path(folder).expanduser()
     chosen = _chosen(result, which, limit)
-    numbers, options = _categories(result), display_options(result.source)
+    numbers, options = categories(result.classes), display_options(result.source)
     with filling(target, statement(result)) as draft:
         pictures = draft / "images"
         pictures.mkdir()
@@ -155,18 +154,6 @@ def _tiles(result: ResultData) -> Iterator[tuple[TileRow, Findings]]:
     for row in result.rows:
         found = seen.get(row.tile) if TileStatus(row.status).analysed else None
         yield row, Findings() if found is None else found.filter(how.min_score, how.classes)
-
-
-def _categories(result: ResultData) -> dict[str, int]:
-    """Return label to number of every class seen in any tile, so that exports agree."""
-    pairs = {
-        (str(label), int(number))
-        for found in result.tile_findings
-        for label, number in zip(found.findings.labels, found.findings.class_ids, strict=True)
-    }
-    labels, numbers = zip(*sorted(pairs), strict=True) if pairs else ((), ())
-    classes = Findings(np.zeros((len(pairs), 4)), labels=labels, class_ids=numbers)
-    return category_numbers(classes.labels, class_numbers(classes))
 
 
 def _draw(result: ResultData, row: TileRow, options: ReadOptions, path: Path) -> bool:

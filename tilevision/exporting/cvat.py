@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.analysis.categories import categories
 from tilevision.exporting.coco import bridged
 from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
 from tilevision.exporting.textstreams import element, opening
@@ -33,7 +32,7 @@ def write(result: ResultData, stream: TextIO) -> None:
     stream.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n')
     stream.write(element("version", "1.1") + "\n")
     stream.write(f"<meta><task>{element('name', result.coverage)}<labels>\n")
-    stream.writelines(_label(name) + "\n" for name in categories(result.findings))
+    stream.writelines(_label(name) + "\n" for name in result.classes)
     stream.write("</labels></task></meta>\n")
     image = {"id": 0, "name": result.name, "width": width, "height": height}
     stream.write(opening("image", image) + "\n")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.tables import AREA_COLUMNS, areas, class_numbers
+from tilevision.analysis.tables import AREA_COLUMNS, areas
 from tilevision.findings import Findings, plain
 from tilevision.geometry import MultiPolygon
 
@@ -101,7 +101,7 @@ def detections(result: ResultData, origin: tuple[float, float] = HERE) -> Iterat
     """
     found = result.findings
     units = result.units if result.units.area in AREA_COLUMNS else None
-    yield from unpacked(found, class_numbers(found), origin, units)
+    yield from unpacked(found, result.class_numbers, origin, units)
 
 
 def unpacked(

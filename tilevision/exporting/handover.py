@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilevision.analysis.tables import class_numbers
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
@@ -50,7 +49,7 @@ def to_supervision(result: ResultData) -> Any:
     return supervision.Detections(
         xyxy=np.array(found.boxes),
         confidence=None if np.isnan(found.scores).all() else np.array(found.scores),
-        class_id=class_numbers(found).astype(int),
+        class_id=result.class_numbers.astype(int),
         data=data,
         metadata={"coverage": result.coverage, "complete": result.complete},
     )

@@ -20,6 +20,8 @@ def recipe(result: ResultData) -> dict[str, Any] | None:
         return None
     how = result.settings.to_dict()
     changed = {"min_score": how["min_score"], "classes": how["classes"], "merge": how["method"]}
+    if how["class_agnostic"]:
+        changed["class_agnostic"] = True
     return told | {"settings": told["settings"] | changed}
 
 

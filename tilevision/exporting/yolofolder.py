@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tilevision.analysis.categories import categories, positions
+from tilevision.analysis.categories import positions
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
@@ -84,7 +84,7 @@ def write_names(folder: Path, names: Iterable[str], said: str) -> None:
 
 
 def _write(result: ResultData, folder: Path, line: Line) -> None:
-    numbers = positions(categories(result.findings))
+    numbers = positions(result.classes)
     with filling(folder, statement(result), KEEPS) as draft:
         write_names(draft, numbers, result.coverage)
         labels = draft / "labels"

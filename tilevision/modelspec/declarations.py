@@ -131,6 +131,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dtype": _dtype,
     "max_detections": _maybe(_whole),
     "nms": _maybe(_overlap),
+    "class_agnostic": _flag,
     "min_score": _maybe(_share),
     "hosted": _flag,
     "device": _device,

@@ -61,6 +61,11 @@ class ModelSpec:
         Per call and per token.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda:0"``, ``"mps"``: where it runs. Not part of its identity.
+    names : tuple of (str or None), optional
+        Class names by class number, for exports; None: those among its parameters. Not part of its
+        identity.
+    class_agnostic : bool
+        True if `nms` takes detections of different classes for duplicates as well.
     shrinks : str
         How tiles larger than `input_size` are made smaller, where earlier versions did it
         otherwise; part of the identity for such tiles alone.
@@ -84,6 +89,19 @@ class ModelSpec:
     price: Price | None = None
     device: str = "auto"
     shrinks: str = ""
+    names: tuple[str | None, ...] | None = None
+    class_agnostic: bool = False
+
+    @property
+    def classes(self) -> tuple[str | None, ...]:
+        """Class names by number, as far as the model states them; None for a number without one.
+
+        `names`, else the parameter ``names`` (or, for models that are given what to look for,
+        ``labels``).
+        """
+        if self.names is not None:
+            return self.names
+        return _by_number(self.params.get("names") or self.params.get("labels"))
 
     def fingerprint_for(self, size: tuple[int, int]) -> str:
         """Return what the answers for a tile of `size` (width, height) depend on."""
@@ -96,6 +114,16 @@ class ModelSpec:
 @lru_cache(maxsize=256)
 def _shrunk(fingerprint: str, how: str) -> str:
     return fingerprint_value((fingerprint, "shrunk", how))
+
+
+def _by_number(given: Any) -> tuple[str | None, ...]:
+    """Return names by number, of a list or of a mapping of number to name."""
+    if isinstance(given, Mapping):
+        numbered = {int(number): str(name) for number, name in given.items()}
+        return tuple(numbered.get(i) for i in range(max(numbered, default=-1) + 1))
+    if isinstance(given, (list, tuple)):
+        return tuple(None if name is None else str(name) for name in given)
+    return ()
 
 
 @runtime_checkable

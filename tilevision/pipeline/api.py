@@ -42,6 +42,7 @@ def start(
     moderation: Any = None,
     synthesis: Any = "summary",
     merge: str = "seam",
+    class_agnostic: bool = False,
     checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT,
     client: Any = None,
     workers: int | None = None,
@@ -97,6 +98,8 @@ def start(
         Model that is asked with a digest and a thumbnail after the merge.
     merge : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
+    class_agnostic : bool
+        True if detections of different classes may be one object, across tiles and within one.
     checkpoint : path-like or None
         Folder where each tile's findings are kept; None keeps nothing.
     client : distributed.Client, optional
@@ -142,33 +145,14 @@ def start(
         about an argument's value are `ValueError` as well.
     """
     settings = Settings(
-        model=model,
-        grid=grid,
-        resolution=resolution,
-        full_image=full_image,
-        mpp=mpp,
-        region=region,
-        min_score=min_score,
-        classes=classes,
-        moderation=moderation,
-        synthesis=synthesis,
-        merge=merge,
-        checkpoint=checkpoint,
-        client=client,
-        workers=workers,
-        concurrency=concurrency,
-        batch_size=batch_size,
-        device=device,
-        retry=retry,
-        quota=quota,
-        timeout=timeout,
-        max_failures=max_failures,
-        budget=budget,
-        reuse=reuse,
-        strict=strict,
-        progress=progress,
-        report=report,
-    )
+        model=model, grid=grid, resolution=resolution, full_image=full_image, mpp=mpp,
+        region=region, min_score=min_score, classes=classes, moderation=moderation,
+        synthesis=synthesis, merge=merge, class_agnostic=class_agnostic,
+        checkpoint=checkpoint, client=client, workers=workers, concurrency=concurrency,
+        batch_size=batch_size, device=device, retry=retry, quota=quota, timeout=timeout,
+        max_failures=max_failures, budget=budget, reuse=reuse, strict=strict,
+        progress=progress, report=report,
+    )  # fmt: skip
     return launch(image, settings)
 
 

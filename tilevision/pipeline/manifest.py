@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -141,7 +141,17 @@ def run_facts(run_id: str, status: str, plan: Plan, manifest: Mapping[str, Any])
         grid=str(plan.tiling),
         scales=plan.tiling.scales,
         region=plan.region,
+        classes=_classes(stages.models),
     )
+
+
+def _classes(models: Sequence[ModelSpec]) -> tuple[str | None, ...]:
+    """Return class names by number: the first model's, then those that only others have."""
+    names: list[str | None] = []
+    for spec in models:
+        own = list(spec.classes)
+        names += own if not names else [name for name in own if name not in names]
+    return tuple(names)
 
 
 def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:
@@ -305,7 +315,11 @@ def recipe_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "format": "tilevision recipe",
         "version": FORMAT_VERSION,
         **{name: manifest.get(name) for name in _RECIPE},
-        "settings": {name: manifest["settings"][name] for name in Subject.RECORDED},
+        "settings": {
+            name: manifest["settings"][name]
+            for name in Subject.RECORDED
+            if name in manifest["settings"]  # earlier versions recorded fewer
+        },
     }
 
 

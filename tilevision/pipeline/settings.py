@@ -30,7 +30,9 @@ DEFAULT_CHECKPOINT = ".tilevision"
 class Subject:
     """What is analysed, and what the result depends on."""
 
-    RECORDED: ClassVar[tuple[str, ...]] = ("mpp", "min_score", "classes", "merge")
+    RECORDED: ClassVar[tuple[str, ...]] = (
+        *("mpp", "min_score", "classes", "merge", "class_agnostic"),
+    )
 
     model: Any
     _: KW_ONLY
@@ -44,9 +46,11 @@ class Subject:
     moderation: Any = None
     synthesis: Any = "summary"
     merge: str = "seam"
+    class_agnostic: bool = False
 
     def _check_subject(self) -> None:
         checks.flag("full_image", self.full_image)
+        checks.flag("class_agnostic", self.class_agnostic)
         if self.min_score is not None:
             checks.share("min_score", self.min_score)
         if self.classes is not None:
@@ -59,6 +63,7 @@ class Subject:
         """Return what decides the merge, and nothing a tile's record depends on."""
         return MergeSettings(
             method=self.merge,
+            class_agnostic=self.class_agnostic,
             min_score=self.min_score,
             classes=None if self.classes is None else checks.names("classes", self.classes),
         )

@@ -1,0 +1,102 @@
+"""Classes are the model's: one number a class in every file, whatever was found."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from exported import SIZE, Picture
+
+import tilevision as tv
+from tilevision.analysis.categories import categories, class_table
+from tilevision.errors import ModelError
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Tile
+from tilevision.result import MergeSettings, Result, RunFacts, TileRow
+
+TILE = Tile(0, 0, Box(0, 0, *SIZE))
+NAMES = ("car", "ship", "tank")
+
+
+def result_of(*labels: str, classes: tuple[str | None, ...] = NAMES, numbers=None) -> Result:
+    boxes = [(10 * i, 10, 10 * i + 8, 18) for i in range(len(labels))]
+    scores = np.linspace(0.9, 0.8, len(labels))
+    seen = [TileFindings(TILE, Findings(boxes, scores, labels, numbers))]
+    facts = RunFacts("r", "complete", classes=classes)
+    return Result(Picture(), [TileRow(0.0, TILE, "done")], seen, MergeSettings(), facts, "a.tif")
+
+
+def numbers_in_coco(result: Result, path) -> dict[str, int]:
+    result.save(path / "a.coco.json")
+    listed = json.loads((path / "a.coco.json").read_text())["categories"]
+    return {one["name"]: one["id"] for one in listed}
+
+
+@pytest.mark.parametrize("labels", [("car", "ship"), ("ship",), ("ship", "tank"), ()])
+def test_numbers_are_the_models_whatever_was_found(tmp_path, labels) -> None:
+    """COCO from 1 on, YOLO and CVAT with all classes of the model, in its order."""
+    result = result_of(*labels)
+    assert numbers_in_coco(result, tmp_path) == {"car": 1, "ship": 2, "tank": 3}
+    folder = result.save(tmp_path / "a.yolo")
+    listed = yaml.safe_load((folder / "data.yaml").read_text())["names"]
+    assert listed == dict(enumerate(NAMES))
+    first = [line.split()[0] for line in (folder / "labels" / "a.txt").read_text().splitlines()]
+    assert first == [str(NAMES.index(label)) for label in labels]
+    cvat = result.save(tmp_path / "a.cvat.xml").read_text()
+    assert [cvat.index(f"<name>{name}</name>") for name in NAMES] == sorted(
+        cvat.index(f"<name>{name}</name>") for name in NAMES
+    )
+
+
+@pytest.mark.parametrize("classes", [NAMES, ()])
+def test_numbers_do_not_depend_on_filters(tmp_path, classes) -> None:
+    """Of one image, with or without a table of the model."""
+    result = result_of("car", "ship", classes=classes)
+    before = numbers_in_coco(result, tmp_path)
+    assert numbers_in_coco(result.with_(classes=["ship"]), tmp_path) == before
+    assert result.with_(classes=["ship"]).to_dataframe()["class_id"].tolist() == [1]
+
+
+def test_labels_that_the_model_does_not_list_follow_behind() -> None:
+    """A function may name more than it declared."""
+    assert result_of("zebra", "ant", "ship").classes == {
+        "car": 0,
+        "ship": 1,
+        "tank": 2,
+        "ant": 3,
+        "zebra": 4,
+    }
+
+
+def test_numbers_may_have_gaps() -> None:
+    """A table may begin with 1, as COCO's do, and leave numbers out."""
+    table = class_table((None, "car", None, "ship"), [])
+    assert table == {"car": 1, "ship": 3} == categories(table)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({"names": ["car", "ship"]}, ("car", "ship")),
+        ({"names": {1: "car", 3: "ship"}}, (None, "car", None, "ship")),
+        ({}, ()),
+    ],
+)
+def test_a_spec_knows_the_classes_that_were_declared(declared, expected) -> None:
+    """From `names=`, as a list or by number."""
+    assert tv.model(lambda pixels: [], **declared).classes == expected
+
+
+def test_class_agnostic_suppression_is_another_model() -> None:
+    """What a model with `class_agnostic` answers is stored apart, and it needs `nms`."""
+
+    def find(pixels):
+        return []
+
+    plain, agnostic = tv.model(find, nms=0.5), tv.model(find, nms=0.5, class_agnostic=True)
+    assert plain.fingerprint != agnostic.fingerprint
+    assert tv.model(plain, class_agnostic=True).fingerprint == agnostic.fingerprint
+    assert tv.model(find, nms=0.5, class_agnostic=False).fingerprint == plain.fingerprint
+    with pytest.raises(ModelError, match=r"give nms=0\.5"):
+        tv.model(find, class_agnostic=True)
