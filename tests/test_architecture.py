@@ -44,6 +44,7 @@ TABLE = {
     "seams": {"findings", "geometry", "grid", "overlaps"},
     "analysis": {
         *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
+        "overlaps",
     },
     "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},

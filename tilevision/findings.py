@@ -287,7 +287,7 @@ def _keypoints(values: ArrayLike) -> NDArray[np.float64]:
         array = np.empty(0)
     if array.ndim != 3 or array.shape[2] != 3 or not array.shape[1]:
         raise ModelError(
-            f"keypoints have shape {array.shape}; give (n, k, 3): x, y, confidence of k key points."
+            f"Key points have shape {array.shape}; give (n, k, 3): x, y, confidence of k points."
         )
     return array
 

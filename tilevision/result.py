@@ -110,6 +110,21 @@ class Result(ResultData):
 
         return methods(self)
 
+    def to_geodataframe(self) -> Any:
+        """Return `to_dataframe` as a `geopandas.GeoDataFrame`.
+
+        Geometries are in the image's reference system where it has one, else in pixels (x right,
+        y down) without one.
+
+        Raises
+        ------
+        RunError
+            If geopandas is not installed.
+        """
+        from tilevision.exporting.handover import to_geodataframe
+
+        return to_geodataframe(self)
+
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`. See `tilevision.exporting.handover`."""
         from tilevision.exporting.handover import to_supervision

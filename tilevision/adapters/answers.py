@@ -44,6 +44,7 @@ KEYS = {
     "oriented": "oriented",
     "point": "point",
     "points": "point",
+    "keypoints": "keypoints",
     "text": "text",
     "attributes": "attributes",
 }
@@ -57,6 +58,10 @@ _ACCEPTED = (
     "supervision.Detections."
 )
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
+_OPTIONAL = (
+    *("score", "label", "class_id", "polygon", "oriented", "point", "text"),
+    "keypoints",
+)
 _MASK = 0.5  # probability from which a pixel belongs to a mask
 
 # Columns by name: boxes, scores, labels, class_ids, oriented, points, polygons, texts, attributes.
@@ -213,6 +218,7 @@ def _of_supervision(answer: Any) -> Columns:
     data = dict(getattr(answer, "data", None) or {})
     labels = data.pop("class_name", None)
     corners = data.pop("xyxyxyxy", None)
+    poses = data.pop("keypoints", None)
     columns: Columns = {
         "boxes": answer.xyxy,
         "scores": answer.confidence,
@@ -220,6 +226,8 @@ def _of_supervision(answer: Any) -> Columns:
         "labels": None if labels is None else list(labels),
         "oriented": None if corners is None or not len(corners) else np.asarray(corners, float),
     }
+    if poses is not None and len(poses):
+        columns["keypoints"] = _poses(list(poses))
     if getattr(answer, "mask", None) is not None:
         columns["polygons"] = _outlines(answer.mask)
     if getattr(answer, "tracker_id", None) is not None:
@@ -260,7 +268,16 @@ def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
     """Return rows as columns; a column that no row has is none."""
     found = {
         name: [row.get(name) for row in read]
-        for name in ("score", "label", "class_id", "polygon", "oriented", "point", "text")
+        for name in (
+            "score",
+            "label",
+            "class_id",
+            "polygon",
+            "oriented",
+            "point",
+            "text",
+            "keypoints",
+        )
         if any(name in row for row in read)
     }
     if not read:
@@ -274,11 +291,33 @@ def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
         if name in found:
             column_of = [np.full(shape, np.nan) if v is None else v for v in found[name]]
             columns[column] = column_of
+    if "keypoints" in found:
+        columns["keypoints"] = _poses(found["keypoints"])
     plural = {"label": "labels", "polygon": "polygons", "text": "texts"}
     columns |= {plural[name]: found[name] for name in plural if name in found}
     if any("attributes" in row for row in read):
         columns["attributes"] = [row.get("attributes") for row in read]
     return columns
+
+
+def _poses(rows: Sequence[Any]) -> NDArray[np.float64]:
+    """Return key points ``(n, k, 3)``, of x, y and where it is given confidence; NaN for none."""
+    read = [None if row is None else _pose(row) for row in rows]
+    most = max(len(pose) for pose in read if pose is not None)
+    out = np.full((len(read), most, 3), np.nan)
+    for place, pose in enumerate(read):
+        if pose is not None:
+            out[place, : len(pose)] = pose
+    return out
+
+
+def _pose(given: Any) -> NDArray[np.float64]:
+    pose = np.asarray(given, dtype=np.float64)
+    if pose.ndim == 1 and len(pose) % 3 == 0:  # x, y, v, x, y, v, … as COCO has them
+        pose = pose.reshape(-1, 3)
+    if pose.ndim != 2 or pose.shape[1] not in (2, 3) or not len(pose):
+        raise ModelError(f"Key points have shape {pose.shape}; give (k, 3): x, y, confidence.")
+    return pose if pose.shape[1] == 3 else np.column_stack([pose, np.ones(len(pose))])
 
 
 def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:

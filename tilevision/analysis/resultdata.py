@@ -267,21 +267,33 @@ class ResultData:
         row = next((row for row in self.rows if row.status == TileStatus.FAILED), None)
         return "" if row is None else f"Tile {row.tile.id}: {row.error.rstrip('.')}."
 
-    def to_dataframe(self) -> pd.DataFrame:
+    def to_dataframe(self, geometry: str | None = None) -> pd.DataFrame:
         """Return one row per detection, in pixels of the full-resolution image.
+
+        Parameters
+        ----------
+        geometry : str, optional
+            ``"wkb"`` or ``"shapely"`` adds the column ``geometry``: the outline, else the rotated
+            box, else the point of an empty box, else the box. See also `Result.to_geodataframe`.
 
         Returns
         -------
         DataFrame
             xmin, ymin, xmax, ymax, label, class_id, score (NaN where the model gives none),
             area (px²) and, where microns per pixel or a reference system are known, area_um2
-            (µm²) or area_m2 (m², geodesic); text where the
-            model reads. ``attrs`` holds the units and what was not analysed.
+            (µm²) or area_m2 (m², geodesic). Where there are such: text; point_x, point_y;
+            corner0_x … corner3_y of rotated boxes; keypoint0_x, keypoint0_y, keypoint0_score, …;
+            attributes.NAME. ``attrs`` holds the units and what was not analysed.
+
+        Raises
+        ------
+        RunError
+            If `geometry` is unknown.
         """
         from tilevision.analysis.tables import detection_table
 
         said = {"complete": self.complete, "coverage": self.coverage}
-        return detection_table(self.findings, self.class_numbers, self.units, said)
+        return detection_table(self.findings, self.class_numbers, self.units, said, geometry)
 
     @property
     def tile_scores(self) -> pd.DataFrame:

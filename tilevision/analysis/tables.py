@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from tilevision.analysis.account import TileRow
+from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import MultiPolygon, area
+from tilevision.overlaps import geometries, rectangles
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ __all__ = [
     "AREA_COLUMNS",
     "areas",
     "detection_table",
+    "shapes_of_rows",
     "tile_score_table",
     "tile_table",
 ]
@@ -36,11 +40,23 @@ _TILE_COLUMNS = [
 
 
 def detection_table(
-    found: Findings, numbers: NDArray[np.int64], ground: Units, said: Mapping[str, Any]
+    found: Findings,
+    numbers: NDArray[np.int64],
+    ground: Units,
+    said: Mapping[str, Any],
+    geometry: str | None = None,
 ) -> pd.DataFrame:
-    """Return one row per detection, with `said` among its ``attrs``; see `Result.to_dataframe`."""
+    """Return one row per detection, with `said` among its ``attrs``; see `Result.to_dataframe`.
+
+    Raises
+    ------
+    RunError
+        If `geometry` is unknown.
+    """
     import pandas as pd
 
+    if geometry not in (None, "wkb", "shapely"):
+        raise RunArgumentError(f"geometry is {geometry!r:.40}; give 'wkb', 'shapely' or None.")
     columns: dict[str, Any] = dict(zip(_BOX, found.boxes.T, strict=True))
     columns["label"] = found.labels
     columns["class_id"] = numbers
@@ -54,9 +70,53 @@ def detection_table(
         units[name] = ground.area
     if found.texts is not None:
         columns["text"] = list(found.texts)
+    columns |= _coordinates(found) | _flattened(found)
+    if geometry is not None:
+        shapes = shapes_of_rows(found)
+        columns["geometry"] = shapes if geometry == "shapely" else list(shapely.to_wkb(shapes))
     table = pd.DataFrame(columns)
     table.attrs = {"units": units, **said}
     return table
+
+
+def shapes_of_rows(found: Findings) -> NDArray[np.object_]:
+    """Return the shapely geometry of each row ``(n,)``.
+
+    The outline where there is one, else the rotated box, else the point of an empty box, else the
+    box.
+    """
+    shapes = geometries(len(found), found.oriented, found.polygons)
+    bare = np.asarray(shapely.is_missing(shapes))
+    boxes = found.boxes
+    if found.points is not None:
+        empty = (boxes[:, 2:] == boxes[:, :2]).any(axis=1)
+        points = bare & empty & ~np.isnan(found.points).any(axis=1)
+        shapes[points] = shapely.points(found.points[points])
+        bare &= ~points
+    shapes[bare] = rectangles(boxes[bare])
+    return shapes
+
+
+def _coordinates(found: Findings) -> dict[str, Any]:
+    """Return the columns of points, corners of rotated boxes and key points, flat."""
+    columns: dict[str, Any] = {}
+    if found.points is not None:
+        columns |= {"point_x": found.points[:, 0], "point_y": found.points[:, 1]}
+    if found.oriented is not None:
+        for i in range(4):
+            columns |= {f"corner{i}_{axis}": found.oriented[:, i, j] for j, axis in enumerate("xy")}
+    if found.keypoints is not None:
+        for i in range(found.keypoints.shape[1]):
+            for j, name in enumerate(("x", "y", "score")):
+                columns[f"keypoint{i}_{name}"] = found.keypoints[:, i, j]
+    return columns
+
+
+def _flattened(found: Findings) -> dict[str, Any]:
+    """Return a column for each attribute that any row has; None where a row lacks it."""
+    rows = found.attributes or ()
+    names = sorted({str(name) for row in rows for name in row or ()})
+    return {f"attributes.{name}": [(row or {}).get(name) for row in rows] for name in names}
 
 
 def tile_table(rows: Sequence[TileRow]) -> pd.DataFrame:

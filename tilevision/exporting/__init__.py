@@ -54,6 +54,7 @@ def save(
     heatmap-png          .heatmap.png             one class, and a world file (.pgw)
     recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
+    yolo-pose            .yolo-pose               the same with key points
     ===================  =======================  ==============================================
 
     Parameters

@@ -7,7 +7,7 @@ walked both ways (`bridged`), so that it encloses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
@@ -17,11 +17,12 @@ from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, Ring, detections
 from tilevision.exporting.statement import statement
 from tilevision.exporting.textstreams import stream_json, stream_list
+from tilevision.findings import Findings
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["annotation", "bridged", "write", "write_results"]
+__all__ = ["annotation", "bridged", "listed", "write", "write_results"]
 
 IMAGE_ID = 1
 
@@ -39,7 +40,7 @@ def write(result: ResultData, stream: TextIO) -> None:
     head = {
         "info": {"description": result.coverage, "tilevision": statement(result)},
         "images": [{"id": IMAGE_ID, "file_name": result.name, "width": width, "height": height}],
-        "categories": [{"id": n, "name": label} for label, n in numbers.items()],
+        "categories": listed(numbers, [result.findings]),
     }
     rows = (
         annotation(i, IMAGE_ID, detection, numbers[detection.label])
@@ -111,6 +112,9 @@ def annotation(number: int, image_id: int, detection: Detection, category: int) 
     }
     if detection.score is not None:
         row["score"] = detection.score
+    if detection.keypoints is not None:
+        row["keypoints"] = [v for x, y, score in detection.keypoints for v in (x, y, _seen(score))]
+        row["num_keypoints"] = sum(score > 0 for _, _, score in detection.keypoints)
     said = dict(detection.attributes or {})
     if detection.text is not None:
         said["text"] = detection.text
@@ -145,7 +149,24 @@ def _result_row(
     }
     if detection.outline:
         row["segmentation"] = _segmentation(detection)
+    if detection.keypoints is not None:
+        row["keypoints"] = [v for point in detection.keypoints for v in point]
     return row
+
+
+def _seen(score: float) -> int:
+    """Return COCO's visibility of a key point: 2 where there is one, 0 where there is none."""
+    return 2 if score > 0 else 0
+
+
+def listed(numbers: Mapping[str, int], findings: Iterable[Findings]) -> list[dict[str, Any]]:
+    """Return the categories of a dataset; where there are poses, with their key points."""
+    poses = [found.keypoints.shape[1] for found in findings if found.keypoints is not None]
+    pose = {}
+    if poses:
+        names = [f"keypoint{i}" for i in range(max(poses))]
+        pose = {"keypoints": names, "skeleton": []}
+    return [{"id": number, "name": label} | pose for label, number in numbers.items()]
 
 
 def _box(detection: Detection) -> list[float]:

@@ -16,12 +16,12 @@ from tilevision.analysis.account import TileRow
 from tilevision.analysis.categories import categories, positions
 from tilevision.checks import whole
 from tilevision.errors import Failure, RunArgumentError, SourceError
-from tilevision.exporting.coco import annotation
+from tilevision.exporting.coco import annotation, listed
 from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
 from tilevision.exporting.textstreams import stream_json
-from tilevision.exporting.yolofolder import box_line, write_names
+from tilevision.exporting.yolofolder import box_line, pose_line, turned_line, write_names
 from tilevision.findings import Findings
 from tilevision.sources import ReadOptions, display_options, read_pixels
 from tilevision.status import TileStatus
@@ -64,7 +64,8 @@ def export_tiles(
     limit : int, optional
         At most so many, the most uncertain first.
     yolo : bool
-        True if ``labels/TILE.txt`` and ``data.yaml`` stand beside, as Ultralytics reads them.
+        True if ``labels/TILE.txt`` and ``data.yaml`` stand beside, as Ultralytics reads them: with
+        key points or corners where the model gives poses or rotated boxes.
 
     Raises
     ------
@@ -187,7 +188,7 @@ def _label(
     head = {
         "info": {"description": result.coverage, "tilevision": statement(result)},
         "images": [_image(i, row) for i, (row, _) in enumerate(chosen, start=1)],
-        "categories": [{"id": n, "name": label} for label, n in numbers.items()],
+        "categories": listed(numbers, (found for _, found in chosen)),
     }
     rows = (
         annotation(i, image, detection, numbers[detection.label])
@@ -232,10 +233,18 @@ def _label_for_yolo(
     folder: Path,
 ) -> None:
     places = positions(numbers)
-    write_names(folder, places, result.coverage)
+    # One form for all lines, since Ultralytics takes a set of labels for one task.
+    seen = [one.findings for one in result.tile_findings]
+    poses = max((one.keypoints.shape[1] for one in seen if one.keypoints is not None), default=0)
+    line: Callable[[Detection, tuple[int, int]], str] = box_line
+    if poses:
+        line = partial(pose_line, count=poses)
+    elif any(one.oriented is not None for one in seen):
+        line = turned_line
+    write_names(folder, places, result.coverage, poses)
     (folder / "labels").mkdir()
     for row, found in chosen:
         size = row.tile.output_size
         with (folder / "labels" / f"{row.tile.id}.txt").open("w", encoding="utf-8") as stream:
             for detection in unpacked(found, found.class_ids):
-                stream.write(f"{places[detection.label]} {box_line(detection, size)}\n")
+                stream.write(f"{places[detection.label]} {line(detection, size)}\n")

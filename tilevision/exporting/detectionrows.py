@@ -64,6 +64,8 @@ class Detection:
     text : str, optional
     attributes : mapping, optional
         Plain JSON values.
+    keypoints : list of (x, y, score), optional
+        Zeros for key points that it lacks.
     """
 
     box: list[float]
@@ -77,6 +79,7 @@ class Detection:
     point: list[float] | None
     text: str | None
     attributes: Mapping[str, Any] | None
+    keypoints: list[list[float]] | None = None
 
     @property
     def only_point(self) -> bool:
@@ -148,9 +151,13 @@ def _chunk(
         _present(found.points, rows, len(boxes), origin),
         _optional_column(found.texts, rows, len(boxes)),
         _optional_column(found.attributes, rows, len(boxes)),
+        _poses(found.keypoints, rows, len(boxes), origin),
         strict=True,
     )
-    for box, label, number, score, size, real, shape, oriented, point, text, attributes in columns:
+    for (
+        *(box, label, number, score, size, real, shape, oriented, point, text, attributes),
+        keypoints,
+    ) in columns:
         yield Detection(
             box=box,
             label=str(label),
@@ -163,6 +170,7 @@ def _chunk(
             point=point,
             text=text,
             attributes=plain(attributes),
+            keypoints=keypoints,
         )
 
 
@@ -188,6 +196,23 @@ def _present(
     values = column[rows] - origin
     empty: NDArray[np.bool_] = np.logical_or.reduce(np.isnan(values).reshape(n, -1), axis=1)
     return [None if e else v for v, e in zip(_rounded(values), empty, strict=True)]
+
+
+def _poses(
+    column: NDArray[np.float64] | None, rows: slice, n: int, origin: NDArray[np.float64]
+) -> list[Any]:
+    """Return the key points of rows, None where a row has none."""
+    if column is None:
+        return [None] * n
+    values = column[rows].copy()
+    values[..., :2] = np.round(values[..., :2] - origin, 2)
+    values[..., 2] = np.round(values[..., 2], 5)
+    lacking: NDArray[np.bool_] = np.asarray(np.isnan(values).any(axis=2))
+    empty: NDArray[np.bool_] = np.logical_and.reduce(lacking, axis=1)
+    values[lacking] = 0.0
+    return [
+        None if none else pose for none, pose in zip(empty, (values + 0.0).tolist(), strict=True)
+    ]
 
 
 def _polygon(shape: MultiPolygon | None, origin: NDArray[np.float64]) -> list[list[Ring]] | None:

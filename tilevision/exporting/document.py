@@ -16,7 +16,7 @@ __all__ = ["write"]
 
 FORMAT_VERSION = 1
 _ALWAYS = ("box", "label", "class_id", "score", "area")
-_WHERE_PRESENT = ("polygon", "oriented", "point", "text", "attributes")
+_WHERE_PRESENT = ("polygon", "oriented", "point", "text", "attributes", "keypoints")
 
 
 def write(result: ResultData, stream: TextIO) -> None:

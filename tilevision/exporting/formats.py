@@ -107,6 +107,7 @@ FORMATS: dict[str, Format] = {
     "voc": Format(".voc.xml", voc.write),
     "yolo": Format(".yolo", yolofolder.write, "folder", keeps=yolofolder.KEEPS),
     "yolo-obb": Format(".yolo-obb", yolofolder.write_turned, "folder", keeps=yolofolder.KEEPS),
+    "yolo-pose": Format(".yolo-pose", yolofolder.write_poses, "folder", keeps=yolofolder.KEEPS),
 }
 SUFFIXES = tuple(sorted(form.suffix for form in FORMATS.values()))
 

@@ -141,6 +141,8 @@ def _properties(detection: Detection) -> dict[str, Any]:
         properties["text"] = detection.text
     if detection.attributes:
         properties["attributes"] = detection.attributes
+    if detection.keypoints is not None:
+        properties["keypoints_px"] = detection.keypoints
     return properties
 
 

@@ -143,6 +143,8 @@ def _columns(result: ResultData, chunk: list[Detection]) -> dict[str, NDArray[An
     if found.attributes is not None:
         said = [as_text(d.attributes) for d in chunk]
         columns["attributes"] = np.array(said, dtype=object)
+    if found.keypoints is not None:
+        columns["keypoints"] = np.array([as_text(d.keypoints) for d in chunk], dtype=object)
     return columns
 
 

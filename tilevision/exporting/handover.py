@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision.analysis.georeference import Georeference
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
@@ -13,7 +14,7 @@ from tilevision.exporting.statement import statement
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["to_fiftyone", "to_supervision"]
+__all__ = ["to_fiftyone", "to_geodataframe", "to_supervision"]
 
 
 def to_supervision(result: ResultData) -> Any:
@@ -21,7 +22,8 @@ def to_supervision(result: ResultData) -> Any:
 
     Scores are NaN where the model gives none, and None where it gives none at all. ``data``
     holds ``class_name``, and where there are such ``xyxyxyxy`` (corners of rotated boxes,
-    else of the boxes), ``polygon`` and ``text``; masks of a large image would fit no memory.
+    else of the boxes), ``polygon``, ``keypoints`` ``(n, k, 3)`` and ``text``; masks of a large
+    image would fit no memory.
     ``metadata`` says what was not analysed.
 
     Raises
@@ -42,6 +44,8 @@ def to_supervision(result: ResultData) -> Any:
         corners = found.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
         turned = ~np.isnan(found.oriented).any(axis=(1, 2), keepdims=True)
         data["xyxyxyxy"] = np.where(turned, found.oriented, corners)
+    if found.keypoints is not None:
+        data["keypoints"] = np.array(found.keypoints)
     for name, column in (("polygon", found.polygons), ("text", found.texts)):
         if column is not None:
             data[name] = np.empty(len(found), dtype=object)
@@ -53,6 +57,36 @@ def to_supervision(result: ResultData) -> Any:
         data=data,
         metadata={"coverage": result.coverage, "complete": result.complete},
     )
+
+
+def to_geodataframe(result: ResultData) -> Any:
+    """Return a `geopandas.GeoDataFrame`: the table of detections with their shapes.
+
+    In the image's reference system where it has one, else in pixels without one.
+
+    Raises
+    ------
+    RunError
+        If geopandas is not installed.
+    """
+    try:
+        import geopandas
+    except ImportError:
+        raise RunError(
+            "The package geopandas is not installed: pip install geopandas; or save .parquet, "
+            "which it reads."
+        ) from None
+    import shapely
+
+    table = result.to_dataframe("shapely")
+    place = Georeference.of(result.source.metadata)
+    shapes = table.pop("geometry")
+    if place is not None:
+        shapes = shapely.transform(shapes.to_numpy(), place.to_crs)
+    crs = None if place is None else place.crs
+    made = geopandas.GeoDataFrame(table, geometry=list(shapes), crs=crs)
+    made.attrs = table.attrs
+    return made
 
 
 def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:

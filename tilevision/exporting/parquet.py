@@ -30,7 +30,7 @@ def write(result: ResultData, path: Path) -> None:
 
     Columns: xmin, ymin, xmax, ymax (half-open), label, class_id, score (null where the
     model gives none), area_px2, area_um2 where microns per pixel are known, text and
-    attributes (JSON) where there are such, and geometry (WKB: the outline, else the
+    attributes and keypoints (JSON) where there are such, and geometry (WKB: the outline, else the
     rotated box, else the point of an empty box, else the box). The file's metadata say
     under ``tilevision`` what was not analysed.
 
@@ -63,6 +63,7 @@ def _schema(result: ResultData) -> Any:
     columns |= {ground: number} if ground else {}
     columns |= {"text": text} if found.texts is not None else {}
     columns |= {"attributes": text} if found.attributes is not None else {}
+    columns |= {"keypoints": text} if found.keypoints is not None else {}
     return pa.schema([*columns.items(), ("geometry", pa.binary())])
 
 
@@ -82,6 +83,7 @@ def _columns(result: ResultData, chunk: list[Detection], shapes: Any) -> dict[st
         AREA_COLUMNS.get(result.units.area, ""): [d.ground for d in chunk],
         "text": [d.text for d in chunk],
         "attributes": [as_text(d.attributes) for d in chunk],
+        "keypoints": [as_text(d.keypoints) for d in chunk],
         "geometry": shapely.to_wkb(shapes),
     }
     names = _schema(result).names

@@ -45,6 +45,7 @@ def write(result: ResultData, stream: TextIO, *, guard: bool = True) -> None:
     columns += [area] if area else []
     columns += ["text"] if found.texts is not None else []
     columns += ["attributes"] if found.attributes is not None else []
+    columns += ["keypoints"] if found.keypoints is not None else []
     missing = {} if result.complete else {"incomplete": result.coverage}
     table = csv.DictWriter(stream, [*columns, *missing], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
@@ -76,6 +77,7 @@ def _row(detection: Detection, area: str) -> dict[str, Any]:
         area: detection.ground,
         "text": detection.text,
         "attributes": as_text(attributes),
+        "keypoints": as_text(detection.keypoints),
     }
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tilevision.analysis.categories import positions
+from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
@@ -20,7 +22,16 @@ from tilevision.exporting.statement import statement
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["KEEPS", "box_line", "turned_line", "write", "write_names", "write_turned"]
+__all__ = [
+    "KEEPS",
+    "box_line",
+    "pose_line",
+    "turned_line",
+    "write",
+    "write_names",
+    "write_poses",
+    "write_turned",
+]
 
 # Pictures that people put beside the labels, and what Ultralytics leaves there.
 KEEPS = ("images", "labels.cache")
@@ -58,6 +69,28 @@ def write_turned(result: ResultData, folder: Path) -> None:
     _write(result, folder, turned_line)
 
 
+def write_poses(result: ResultData, folder: Path) -> None:
+    """Write ``labels/NAME.txt`` (class, box, x, y, visibility of each key point): YOLO-pose.
+
+    Detections without key points have them as not visible. See `write`.
+
+    Parameters
+    ----------
+    result : Result
+    folder : Path
+        Missing, or an earlier export.
+
+    Raises
+    ------
+    RunError
+        If the detections have no key points.
+    """
+    found = result.findings.keypoints
+    if found is None:
+        raise RunError("The detections have no key points; save .yolo or .yolo-obb.")
+    _write(result, folder, partial(pose_line, count=found.shape[1]), found.shape[1])
+
+
 def box_line(detection: Detection, size: Size) -> str:
     """Return centre x, y, width and height of the box as shares of `size`."""
     width, height = size
@@ -74,19 +107,32 @@ def turned_line(detection: Detection, size: Size) -> str:
     return _numbers(_share(v, side) for c in corners for v, side in zip(c, size, strict=True))
 
 
-def write_names(folder: Path, names: Iterable[str], said: str) -> None:
-    """Write ``data.yaml``: where the pictures are and what the classes are called."""
+def pose_line(detection: Detection, size: Size, count: int) -> str:
+    """Return the box and `count` key points (x, y, visibility) as shares of `size`."""
+    points = detection.keypoints or []
+    points = points + [[0.0, 0.0, 0.0]] * (count - len(points))
+    shares = [
+        (_share(x, size[0]), _share(y, size[1]), 2.0 if score > 0 else 0.0)
+        for x, y, score in points
+    ]
+    return f"{box_line(detection, size)} {_numbers(v for point in shares for v in point)}"
+
+
+def write_names(folder: Path, names: Iterable[str], said: str, keypoints: int = 0) -> None:
+    """Write ``data.yaml``: where the pictures are, the classes, and how many key points."""
     lines = [f"# {_one_line(said)}", "train: images", "val: images", "names:"]
     lines += [f"  {i}: {_yaml(name)}" for i, name in enumerate(names)]
     if lines[-1] == "names:":
         lines[-1] = "names: []"
+    if keypoints:
+        lines.append(f"kpt_shape: [{keypoints}, 3]")
     (folder / "data.yaml").write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _write(result: ResultData, folder: Path, line: Line) -> None:
+def _write(result: ResultData, folder: Path, line: Line, keypoints: int = 0) -> None:
     numbers = positions(result.classes)
     with filling(folder, statement(result), KEEPS) as draft:
-        write_names(draft, numbers, result.coverage)
+        write_names(draft, numbers, result.coverage, keypoints)
         labels = draft / "labels"
         labels.mkdir()
         size = result.source.size

@@ -13,7 +13,7 @@ from tilevision.checks import whole
 from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
-from tilevision.grid.tile import Overlap, Size, Tile, check_whole, overlap_pixels
+from tilevision.grid.tile import Overlap, Size, Tile, overlap_pixels
 
 __all__ = ["Quadtree"]
 

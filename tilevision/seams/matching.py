@@ -14,8 +14,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilevision.seams.detections import EDGE_PIXELS, Detections
 from tilevision.overlaps import diagonals
+from tilevision.seams.detections import EDGE_PIXELS, Detections
 from tilevision.seams.seamshapes import clipped_bounds, shape_iou
 
 __all__ = ["LIKENESS", "Zones", "assign", "enter", "match"]

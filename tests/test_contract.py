@@ -1,0 +1,285 @@
+"""Every column through every merge into every export, read back by that export's own reader.
+
+What a format has no place for is named in `LACKS`: all else comes back as it went in.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+import yaml
+from exported import Picture
+from pycocotools.coco import COCO
+
+from tilevision.evaluation import read_truth
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Tile
+from tilevision.result import MergeSettings, Result, RunFacts, TileRow
+from tilevision.seams import METHODS
+
+SIZE = (400, 300)
+TILES = (Tile(0, 0, Box(0, 0, 220, 300)), Tile(0, 1, Box(180, 0, 400, 300), scale=0.5))
+NAMES = ("car", "ship")
+
+# Two objects apart from each other, each seen by one tile: no merge has anything to join.
+BOXES = np.array([[10.0, 20, 50, 60], [300.0, 100, 360, 180]])
+RINGS = [[[10, 20], [50, 20], [10, 60]], [[300, 100], [360, 100], [330, 180]]]
+TURNED = [
+    [[30, 20], [50, 40], [30, 60], [10, 40]],
+    [[337.5, 100], [360, 167.5], [322.5, 180], [300, 112.5]],
+]
+POSES = [[[20, 30, 0.9], [40, 50, 0.8]], [[310, 120, 0.7], [350, 160, 0.0]]]
+POINTS = np.array([[30.0, 40], [330.0, 140]])
+COLUMNS: dict[str, Any] = {
+    "scores": [0.9, 0.75],
+    "labels": ["ship", "car"],
+    "class_ids": [1, 0],
+    "polygons": RINGS,
+    "oriented": TURNED,
+    "points": POINTS,
+    "keypoints": POSES,
+    "texts": ["AB 12", "=1+1"],
+    "attributes": [{"age": 3}, {"age": 4}],
+}
+
+
+def findings(column: str) -> Findings:
+    """Return both objects with labels and one column more."""
+    boxes = np.hstack([POINTS, POINTS]) if column == "points" else BOXES
+    basis = {name: COLUMNS[name] for name in ("scores", "labels", "class_ids")}
+    return Findings(boxes, **(basis | {column: COLUMNS[column]}))
+
+
+def result_of(column: str, merge: str) -> Result:
+    seen = []
+    for row, tile in enumerate(TILES):
+        mine = findings(column)
+        wanted = mine.take([i for i in (0, 1) if (mine.boxes[i, 0] > 200) == bool(row)])
+        x, y = tile.box.x0, tile.box.y0
+        moved = wanted.mapped((tile.scale, tile.scale), (-x * tile.scale, -y * tile.scale))
+        seen.append(TileFindings(tile, moved))
+    rows = [TileRow(0.0, tile, "done") for tile in TILES]
+    facts = RunFacts("r", "complete", model="m", classes=NAMES)
+    return Result(Picture(), rows, seen, MergeSettings(merge), facts, "scan.tif")
+
+
+def by_label(table: pd.DataFrame) -> pd.DataFrame:
+    return table.sort_values("label", ascending=False).reset_index(drop=True)
+
+
+# Readers: what comes back of a column, the ship before the car; None where the format has none.
+
+
+def of_json(result: Result, path: Path) -> dict[str, Any]:
+    rows = json.loads(result.save(path / "a.json").read_text())["detections"]
+    rows = sorted(rows, key=lambda row: row["label"], reverse=True)
+    return {
+        "boxes": [row["box"] for row in rows],
+        "scores": [row["score"] for row in rows],
+        "labels": [row["label"] for row in rows],
+        "class_ids": [row["class_id"] for row in rows],
+        "polygons": [row.get("polygon", [[None]])[0][0] for row in rows],
+        "oriented": [row.get("oriented") for row in rows],
+        "points": [row.get("point") for row in rows],
+        "keypoints": [row.get("keypoints") for row in rows],
+        "texts": [row.get("text") for row in rows],
+        "attributes": [row.get("attributes") for row in rows],
+    }
+
+
+def of_table(table: pd.DataFrame, parsed: bool = True) -> dict[str, Any]:
+    table = by_label(table)
+    found: dict[str, Any] = {
+        "boxes": table[["xmin", "ymin", "xmax", "ymax"]].to_numpy(),
+        "scores": table["score"].tolist(),
+        "labels": table["label"].tolist(),
+        "class_ids": table["class_id"].tolist(),
+    }
+    if "text" in table:
+        found["texts"] = table["text"].tolist()
+    for name in ("attributes", "keypoints"):
+        if name in table and parsed:
+            found[name] = [json.loads(one) for one in table[name]]
+    return found
+
+
+def of_csv(result: Result, path: Path) -> dict[str, Any]:
+    return of_table(pd.read_csv(result.save(path / "a.csv", guard=False)))
+
+
+def of_parquet(result: Result, path: Path) -> dict[str, Any]:
+    table = by_label(geopandas.read_parquet(result.save(path / "a.parquet")))
+    return of_table(table) | of_shapes(table.geometry)
+
+
+def of_shapes(shapes: Any) -> dict[str, Any]:
+    """Return one geometry a row as what each column would have it."""
+    corners = [shapely.get_coordinates(shape) for shape in shapes]
+    return {
+        "polygons": [ring[:-1] for ring in corners],
+        "oriented": [ring[:-1] for ring in corners],
+        "points": [ring[0] for ring in corners],
+    }
+
+
+def of_dataframe(result: Result, _path: Path) -> dict[str, Any]:
+    table = by_label(result.to_dataframe("shapely"))
+    found = of_table(table, parsed=False) | of_shapes(table.pop("geometry"))
+    if "attributes.age" in table:
+        found["attributes"] = [{"age": age} for age in table["attributes.age"]]
+    if "keypoint0_x" in table:
+        names = [f"keypoint{i}_{what}" for i in (0, 1) for what in ("x", "y", "score")]
+        found["keypoints"] = table[names].to_numpy().reshape(-1, 2, 3)
+    if "corner0_x" in table:
+        names = [f"corner{i}_{axis}" for i in range(4) for axis in "xy"]
+        found["oriented"] = table[names].to_numpy().reshape(-1, 4, 2)
+    return found
+
+
+def of_geodataframe(result: Result, _path: Path) -> dict[str, Any]:
+    table = by_label(result.to_geodataframe())
+    return of_dataframe(result, _path) | of_shapes(table.geometry)
+
+
+def of_qupath(result: Result, path: Path) -> dict[str, Any]:
+    file = result.save(path / "a.qupath.geojson")
+    rows = json.loads(file.read_text())["features"]
+    rows = sorted(rows, key=lambda r: r["properties"]["classification"]["name"], reverse=True)
+    found = of_shapes([shapely.from_geojson(json.dumps(row["geometry"])) for row in rows])
+    said = [row["properties"] for row in rows]
+    return found | {
+        "boxes": [shapely.bounds(shapely.from_geojson(json.dumps(r["geometry"]))) for r in rows],
+        "scores": [one["measurements"]["Score"] for one in said],
+        "labels": [one["classification"]["name"] for one in said],
+        "texts": [one.get("name") for one in said],
+        "attributes": [{"age": one["measurements"].get("age")} for one in said],
+    }
+
+
+def of_coco(result: Result, path: Path) -> dict[str, Any]:
+    dataset = COCO(str(result.save(path / "a.coco.json")))
+    names = {one["id"]: one["name"] for one in dataset.loadCats(dataset.getCatIds())}
+    rows = dataset.loadAnns(dataset.getAnnIds())
+    rows = sorted(rows, key=lambda row: names[row["category_id"]], reverse=True)
+    corner = np.array([row["bbox"] for row in rows])
+    rings = [np.reshape(row["segmentation"][0], (-1, 2)) if row["segmentation"] else None
+             for row in rows]  # fmt: skip
+    poses = [np.reshape(row["keypoints"], (-1, 3)) for row in rows if "keypoints" in row]
+    return {
+        "boxes": np.hstack([corner[:, :2], corner[:, :2] + corner[:, 2:]]),
+        "scores": [row["score"] for row in rows],
+        "labels": [names[row["category_id"]] for row in rows],
+        "class_ids": [row["category_id"] - 1 for row in rows],
+        "polygons": rings,
+        "oriented": rings,
+        # Visibility, 0 or 2, in place of a confidence.
+        "keypoints": [np.column_stack([p[:, :2], q[:, 2] * (p[:, 2] > 0)]) for p, q in zip(
+            poses, np.array(POSES), strict=True)] if poses else None,
+        "texts": [row.get("attributes", {}).get("text") for row in rows],
+        "attributes": [row.get("attributes") for row in rows],
+    }  # fmt: skip
+
+
+def of_truth(name: str, **more: Any) -> Callable[[Result, Path], dict[str, Any]]:
+    """Return a reader by way of our own reader of ground truth."""
+
+    def read(result: Result, path: Path) -> dict[str, Any]:
+        found = read_truth(result.save(path / name), "scan.tif", size=SIZE, **more)
+        order = np.argsort(found.labels.astype(str))[::-1]
+        rings = None if found.polygons is None else [
+            None if found.polygons[i] is None else found.polygons[i][0][0] for i in order
+        ]  # fmt: skip
+        return {
+            "boxes": found.boxes[order],
+            "labels": found.labels[order].tolist(),
+            "polygons": rings,
+            "oriented": rings,
+            "points": None if found.points is None else found.points[order],
+        }
+
+    return read
+
+
+def of_pose(result: Result, path: Path) -> dict[str, Any]:
+    folder = result.save(path / "a.yolo-pose")
+    said = yaml.safe_load((folder / "data.yaml").read_text())
+    rows = np.loadtxt(folder / "labels" / "scan.txt", ndmin=2)
+    rows = rows[np.argsort(rows[:, 0])[::-1]]
+    poses = rows[:, 5:].reshape(-1, *said["kpt_shape"])
+    placed = np.concatenate([poses[..., :2] * SIZE, poses[..., 2:]], axis=2)
+    score = np.array(POSES)[..., 2:] * (placed[..., 2:] > 0)
+    return {
+        "labels": [said["names"][int(row[0])] for row in rows],
+        "keypoints": np.concatenate([placed[..., :2], score], axis=2),
+    }
+
+
+EXPORTS: dict[str, Callable[[Result, Path], dict[str, Any]]] = {
+    "json": of_json,
+    "csv": of_csv,
+    "parquet": of_parquet,
+    "dataframe": of_dataframe,
+    "geodataframe": of_geodataframe,
+    "qupath": of_qupath,
+    "coco": of_coco,
+    "cvat": of_truth("a.cvat.xml"),
+    "label-studio": of_truth("a.label-studio.json"),
+    "voc": of_truth("a.voc.xml"),
+    "yolo": of_truth("a.yolo"),
+    "yolo-obb": of_truth("a.yolo-obb"),
+}
+# Columns that a format, or the way back from it, has no place for.
+TRAINING = {"scores", "class_ids", "keypoints", "texts", "attributes"}
+LACKS = {
+    "csv": {"polygons", "oriented", "points"},
+    "qupath": {"class_ids", "keypoints"},
+    "coco": {"points"},
+    "cvat": TRAINING,
+    "label-studio": TRAINING,
+    "voc": TRAINING | {"polygons", "oriented", "points"},
+    "yolo": TRAINING | {"polygons", "oriented", "points"},
+    "yolo-obb": TRAINING | {"polygons", "points"},
+}
+
+
+def same(got: Any, expected: Any, column: str) -> bool:
+    """Return True if values agree; rings wherever they begin and whichever way they run."""
+    if column in ("labels", "texts", "attributes"):
+        return list(got) == list(expected)
+    if column in ("polygons", "oriented"):
+        return all(
+            shapely.Polygon(one).symmetric_difference(shapely.Polygon(two)).area < 0.5
+            for one, two in zip(got, expected, strict=True)
+        )
+    return np.allclose(np.asarray(got, float), np.asarray(expected, float), atol=0.01)
+
+
+@pytest.mark.parametrize("merge", METHODS)
+@pytest.mark.parametrize("export", EXPORTS)
+def test_every_column_comes_back(export: str, merge: str, tmp_path: Path) -> None:
+    """Each column, alone beside labels, scores and numbers, through a merge and an export."""
+    for column, values in COLUMNS.items():
+        if column in LACKS.get(export, ()):
+            continue
+        (tmp_path / column).mkdir()
+        found = EXPORTS[export](result_of(column, merge), tmp_path / column)
+        assert found["labels"] == ["ship", "car"], column
+        assert found.get(column) is not None, column
+        assert same(found[column], values, column), (column, found[column], values)
+        if "boxes" in found and column != "points":
+            assert same(found["boxes"], BOXES, "boxes"), column
+
+
+@pytest.mark.parametrize("merge", METHODS)
+def test_key_points_are_a_pose_for_yolo(merge: str, tmp_path: Path) -> None:
+    """YOLO-pose: the box, then x, y and visibility of each key point; ``kpt_shape`` says so."""
+    found = of_pose(result_of("keypoints", merge), tmp_path)
+    assert found["labels"] == ["ship", "car"]
+    assert same(found["keypoints"], POSES, "keypoints")
