@@ -165,9 +165,11 @@ def _to_rgb(
 ) -> NDArray[np.uint8]:
     if options.stretch is not None:
         shown = np.empty(pixels.shape, np.uint8)
-        there = _there(pixels, mask, options.nodata)
+        whole = mask is None and options.nodata is None and pixels.dtype.kind != "f"
+        there = None if whole else _there(pixels, mask, options.nodata)
         for band, (low, high) in enumerate(options.stretch):
-            shown[..., band] = _stretched(pixels[..., band], low, high, there[..., band])
+            seen = None if there is None else there[..., band]
+            shown[..., band] = _stretched(pixels[..., band], low, high, seen)
         pixels = shown
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -281,7 +283,10 @@ def _range(values: Pixels) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def _stretched(values: Pixels, low: float, high: float, there: NDArray[np.bool_]) -> Pixels:
+def _stretched(values: Pixels, low: float, high: float, there: NDArray[np.bool_] | None) -> Pixels:
+    if there is None:
+        plain = (values.astype(np.float64) - low) * (255.0 / (high - low))
+        return np.rint(np.clip(plain, 0, 255)).astype(np.uint8)
     shown = (np.where(there, values, low).astype(np.float64) - low) * (255.0 / (high - low))
     return np.where(there, np.rint(np.clip(shown, 0, 255)), 0).astype(np.uint8)
 
