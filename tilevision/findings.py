@@ -315,12 +315,12 @@ def _check(columns: dict[str, Any], n: int) -> None:
     inverted = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
     if len(inverted):
         raise ModelError(
-            f"box {boxes[inverted[0]].tolist()} is inverted; give xmin, ymin, xmax, ymax."
+            f"Box {boxes[inverted[0]].tolist()} is inverted; give xmin, ymin, xmax, ymax."
         )
     bad = scores[(scores < 0) | (scores > 1)]
     if len(bad):
         raise ModelError(
-            f"score {bad[0]:g} lies outside 0 to 1; scale the scores, or leave them out."
+            f"Score {bad[0]:g} lies outside 0 to 1; scale the scores, or leave them out."
         )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tilevision.adapters.classnames import class_name
 from tilevision.checks import is_number
 from tilevision.errors import ModelError
-from tilevision.findings import Findings
+from tilevision.findings import SCORE_SLACK, Findings
 
 __all__ = ["KEYS", "findings_of"]
 
@@ -80,8 +80,9 @@ def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise"
     answer : Findings, None, array (n, 4..6), list of dict, DataFrame or supervision.Detections
         Boxes in pixels of the tile, half-open: xmin, ymin, xmax, ymax. A dict has ``box`` (or
         ``bbox``, or ``xmin`` … ``ymax``), and may have ``score``, ``label``, ``class_id``,
-        ``polygon``, ``oriented``, ``point``, ``text`` and ``attributes``; a polygon or point
-        may stand without a box. ``class`` and ``label`` may be the name or the number of a class,
+        ``polygon``, ``oriented``, ``point``, ``keypoints`` (k rows of x, y, and a confidence
+        if there is one), ``text`` and ``attributes``; a polygon or point may stand without a box.
+        ``class`` and ``label`` may be the name or the number of a class,
         and may come together with ``name``, ``class_name`` or ``class_id``. Tables of DeepForest
         and predictions of Roboflow are read as they are. None, NaN and NA mean "missing".
     name : str
@@ -98,11 +99,22 @@ def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise"
         If it is anything else, or makes no sense: says what came and what is accepted.
     """
     if isinstance(answer, Findings):
+        _check_tile_scores(answer, name)
         return answer
     try:
         return _read(answer, names, on_bad)
     except (ModelError, TypeError, ValueError) as error:
         raise ModelError(f"Model {name} returned {_shown(answer)}: {_line(error)}.") from None
+
+
+def _check_tile_scores(found: Findings, name: str) -> None:
+    for label, score in found.tile_scores.items():
+        if not (is_number(score) and -SCORE_SLACK <= score <= 1 + SCORE_SLACK):
+            raise ModelError(
+                f"Model {name} returned tile score {score!r:.40} for {label!r:.40}, which is no "
+                "probability from 0 to 1; scale it, or put the number into a detection's "
+                "attributes."
+            )
 
 
 def _read(answer: Any, names: Any, on_bad: str) -> Findings:
@@ -144,6 +156,8 @@ def _rows_of(answer: Any) -> Sequence[Mapping[str, Any]] | None:
 def _columns_of(answer: Any) -> Columns:
     if answer is None:
         return {}
+    if _is_poses(answer):
+        return _of_poses(answer)
     if type(answer).__module__.startswith("ultralytics"):
         raise ModelError(
             "Return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
@@ -188,7 +202,7 @@ def _of_array(array: NDArray[Any]) -> Columns:
 
 def _of_mapping(answer: Mapping[str, Any]) -> Columns:
     """Read columns as torchvision gives them."""
-    extra = set(answer) - {"boxes", "scores", "labels", "masks"}
+    extra = set(answer) - {"boxes", "scores", "labels", "masks", "keypoints", "keypoints_scores"}
     if extra:
         raise ModelError(f"Key {sorted(map(str, extra))[0]!r} is not known. {_ACCEPTED}")
     given = {k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in answer.items()}
@@ -201,7 +215,35 @@ def _of_mapping(answer: Mapping[str, Any]) -> Columns:
         columns["class_ids" if numbers else "labels"] = labels
     if given.get("masks") is not None:
         columns["polygons"] = _outlines(given["masks"])
+    if given.get("keypoints") is not None:
+        columns["keypoints"] = given["keypoints"]
     return columns
+
+
+def _is_poses(answer: Any) -> bool:
+    """Return True for `supervision.KeyPoints`, which have no boxes."""
+    return type(answer).__name__ == "KeyPoints" and hasattr(answer, "xy")
+
+
+def _of_poses(answer: Any) -> Columns:
+    """Read poses without boxes: each box goes around the points that are there."""
+    points = np.asarray(answer.xy, dtype=np.float64)
+    sure = getattr(answer, "keypoint_confidence", None)
+    sure = getattr(answer, "confidence", None) if sure is None else sure
+    sure = np.ones(points.shape[:2]) if sure is None else np.asarray(sure, dtype=np.float64)
+    if not len(points):
+        return {}
+    absent = ((points == 0).all(axis=2) | (sure <= 0))[..., None]
+    low = np.where(absent, np.inf, points).min(axis=1)
+    high = np.where(absent, -np.inf, points).max(axis=1)
+    columns: Columns = {
+        "boxes": np.concatenate([low, high], axis=1),
+        "keypoints": np.concatenate([points, sure[..., None]], axis=2),
+    }
+    if getattr(answer, "class_id", None) is not None:
+        columns["class_ids"] = answer.class_id
+    labels = (getattr(answer, "data", None) or {}).get("class_name")
+    return columns if labels is None else columns | {"labels": list(labels)}
 
 
 def _outlines(masks: Any) -> list[Any]:
@@ -268,16 +310,7 @@ def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
     """Return rows as columns; a column that no row has is none."""
     found = {
         name: [row.get(name) for row in read]
-        for name in (
-            "score",
-            "label",
-            "class_id",
-            "polygon",
-            "oriented",
-            "point",
-            "text",
-            "keypoints",
-        )
+        for name in _OPTIONAL
         if any(name in row for row in read)
     }
     if not read:
@@ -312,6 +345,9 @@ def _poses(rows: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def _pose(given: Any) -> NDArray[np.float64]:
+    """Return key points ``(k, 3)`` of pairs, triples, COCO's flat list, or dicts as Roboflow's."""
+    if isinstance(given, (list, tuple)) and given and isinstance(given[0], Mapping):
+        given = [[one["x"], one["y"], one.get("confidence", 1.0)] for one in given]
     pose = np.asarray(given, dtype=np.float64)
     if pose.ndim == 1 and len(pose) % 3 == 0:  # x, y, v, x, y, v, … as COCO has them
         pose = pose.reshape(-1, 3)
@@ -338,6 +374,8 @@ def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
         else:
             row[_meaning(key, value)] = value
     row |= _class_of(classes, row.get("class_id"), names)
+    if "keypoints" in row:
+        row["keypoints"] = _pose(row["keypoints"])
     if "text" in row:
         row["text"] = str(row["text"])
     return _shaped(row, [given[edge] for edge in _CENTRED] if centred else None)

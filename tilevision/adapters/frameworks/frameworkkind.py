@@ -12,7 +12,7 @@ from typing import Any
 from tilevision.adapters import ADAPTERS
 from tilevision.errors import ModelError
 
-__all__ = ["SEMANTIC", "kind_of", "kind_of_path", "read_json", "strings_of"]
+__all__ = ["SEMANTIC", "classes_of", "kind_of", "kind_of_path", "read_json", "strings_of"]
 
 SEMANTIC = (
     "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
@@ -77,7 +77,7 @@ def kind_of_path(path: Path) -> str:
 
 
 def _kind_of_checkpoint(path: Path) -> str:
-    classes = _classes(path)
+    classes = classes_of(path)
     owners = {text.partition(" ")[0].partition(".")[0] for text in classes}
     if "ultralytics" in owners:
         return "ultralytics"
@@ -89,7 +89,7 @@ def _kind_of_checkpoint(path: Path) -> str:
     )
 
 
-def _classes(path: Path) -> list[str]:
+def classes_of(path: Path) -> list[str]:
     """Return what the pickle in a file imports, as "module name"."""
     found, last = [], ["", ""]
     for name, value in _opcodes(path):

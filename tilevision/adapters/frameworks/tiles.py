@@ -47,6 +47,7 @@ def in_tile(
     class_ids: Any = None,
     polygons: Any = None,
     oriented: Any = None,
+    keypoints: Any = None,
     floor: float = 0.0,
     most: int | None = None,
 ) -> Findings:
@@ -64,6 +65,7 @@ def in_tile(
         None if class_ids is None else np.asarray(class_ids, dtype=np.int64).reshape(-1)[rows],
         polygons=None if polygons is None else [polygons[row] for row in rows],
         oriented=None if oriented is None else np.asarray(oriented, dtype=np.float64)[rows],
+        keypoints=None if keypoints is None else np.asarray(keypoints, dtype=np.float64)[rows],
     )
     return findings if most is None else findings.take(np.arange(min(most, len(findings))))
 

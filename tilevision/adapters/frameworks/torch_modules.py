@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
-from tilevision.adapters.frameworks.tiles import LIMIT, UNCOUNTED, in_tile, padded, traced
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of
+from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED, in_tile, padded, traced
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
@@ -108,6 +108,9 @@ class TorchDetector:
         boxes = columns["boxes"].reshape(-1, 4) / ratio
         scores = columns.get("scores", np.full(len(boxes), np.nan))
         numbers = columns.get("labels", np.full(len(boxes), -1)).astype(np.int64)
+        points = columns.get("keypoints")
+        if points is not None:
+            points = np.concatenate([points[..., :2] / ratio, points[..., 2:]], axis=2)
         params = self._spec.params
         keep = np.flatnonzero(~(scores < params["score_floor"]))
         polygons = None
@@ -128,6 +131,7 @@ class TorchDetector:
             [class_name(int(number), params["names"]) for number in numbers[keep]],
             class_ids=numbers[keep],
             polygons=polygons,
+            keypoints=None if points is None else points[keep],
             most=self._spec.max_detections,
         )
 
@@ -179,6 +183,8 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             raise ModelError(
                 f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
             )
+    if kind == "torch" and any("keypoint_rcnn" in text for text in classes_of(path)):
+        return {REVISION: "with key points"}
     sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
     if sizes is None:
         return {}
@@ -291,7 +297,7 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
     if isinstance(answer, (list, tuple)) and len(answer) == 3:
         answer = _columns(answer)
     if isinstance(answer, Mapping) and "boxes" in answer:
-        known = ("boxes", "scores", "labels", "masks")
+        known = ("boxes", "scores", "labels", "masks", "keypoints")
         return {key: answer[key] for key in known if key in answer}
     raster = answer.get("out") if isinstance(answer, Mapping) else answer
     if getattr(raster, "ndim", 0) == 4:

@@ -17,7 +17,8 @@ from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, strings_of
 from tilevision.adapters.frameworks.tiles import in_tile, picture
 from tilevision.adapters.modelfiles import check_unchanged
-from tilevision.errors import ModelError
+from tilevision.checks import share
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
 
@@ -27,7 +28,7 @@ VERSION = 1
 LIBRARY = "ultralytics"
 ANY_BANDS = False
 PARAMS: dict[str, Any] = {"iou": 0.7}
-TASKS = ("detect", "segment", "obb", "classify")
+TASKS = ("detect", "segment", "obb", "pose", "classify")
 SIDE = 640  # Ultralytics' own default
 
 
@@ -101,10 +102,23 @@ class UltralyticsDetector:
             [class_name(int(number), names) for number in numbers],
             class_ids=numbers,
             polygons=polygons,
+            keypoints=_keypoints(result),
             oriented=None if result.obb is None else result.obb.xyxyxyxy.float().cpu().numpy(),
             floor=floor,
             most=self._spec.max_detections,
         )
+
+
+def _keypoints(result: Any) -> NDArray[Any] | None:
+    """Return key points ``(n, k, 3)``; where a model gives no confidence, it is 1."""
+    if result.keypoints is None:
+        return None
+    points = result.keypoints.data.float().cpu().numpy()
+    if not points.size:
+        return None
+    if points.shape[2] == 3:
+        return np.asarray(points)
+    return np.concatenate([points, np.ones((*points.shape[:2], 1), points.dtype)], axis=2)
 
 
 def stated_by(value: Any) -> dict[str, Any]:
@@ -134,9 +148,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     ModelError
         If `iou` is none.
     """
-    iou = params["iou"]
-    if isinstance(iou, bool) or not isinstance(iou, (int, float)) or not 0 < iou <= 1:
-        raise ModelError(f"iou of model {name} is {iou!r:.80}; give a number above 0, up to 1.")
+    share(f"iou of model {name}", params["iou"], ModelArgumentError, zero=False)
     if path.suffix == ".torchscript":
         return {"input_size": (SIDE, SIDE)}
     told = dict(strings_of(path))

@@ -18,7 +18,8 @@ from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, tr
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
 from tilevision.adapters.packing import pack
-from tilevision.errors import ModelError
+from tilevision.checks import share, whole
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
 from tilevision.modelspec import ModelSpec
 from tilevision.modelspec.declarations import DECLARABLE, split
@@ -186,6 +187,9 @@ class _Undecided:
         masks = [name for name in MASKS if len(ports.get(name, ())) == 4]
         if masks and family in ("detr", "rtdetr", "rfdetr", "mmdet"):
             found.append("masks")  # they were left out
+        points = "keypoints" in ports or any(name.startswith("kps_") for name in ports)
+        if points and family in ("torchvision", "yunet"):
+            found.append("keypoints")  # they were left out
         n, logits = count(self.names()), ports.get("labels", ())
         if family == "rfdetr" and n is not None and logits[-1:] == (n + 1,):
             found.append("nothing")  # its column was taken for a class
@@ -338,19 +342,9 @@ class _Undecided:
                 return SCORE_FLOOR
             classes = self.facts.outputs[0].shape[1]
             return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01
-        if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
-            raise ModelError(
-                f"score_floor of model {self.path.name} is {floor!r:.80}; give a number from "
-                "0 to 1."
-            )
-        return float(floor)
+        return float(share(f"score_floor of model {self.path.name}", floor, ModelArgumentError))
 
     def threads(self) -> int:
         """Return how many processors a prediction may use."""
         threads = self.params.get("threads", 1)
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ModelError(
-                f"threads of model {self.path.name} is {threads!r:.80}; give a whole number of 1 "
-                "or more."
-            )
-        return threads
+        return whole(f"threads of model {self.path.name}", threads, ModelArgumentError)

@@ -112,7 +112,9 @@ class OnnxDetector:
 
     def _read(self, outputs: dict[str, NDArray[Any]], place: Placement) -> Findings:
         rules = self._rules
-        info = DecodeInfo(place.input, place.tile, rules.names, rules.score_floor)
+        info = DecodeInfo(
+            place.input, place.tile, rules.names, rules.score_floor, self._facts.keypoints
+        )
         try:
             seen = self._decode(outputs, info)
         except (IndexError, KeyError, ValueError) as error:

@@ -101,6 +101,16 @@ class Facts:
         return None if rows is None or columns is None else (columns, rows)
 
     @property
+    def keypoints(self) -> tuple[int, int] | None:
+        """How many key points an object has, and how many numbers each, as Ultralytics notes it."""
+        noted = self.notes.get("kpt_shape")
+        if not isinstance(noted, (list, tuple)) or len(noted) != 2:
+            return None
+        count, each = noted
+        whole = isinstance(count, int) and isinstance(each, int)
+        return (count, each) if whole and count > 0 and each in (2, 3) else None
+
+    @property
     def batch(self) -> int | None:
         """How many pictures it takes at once; None: as many as come."""
         return self.picture.shape[0] if len(self.picture.shape) == 4 else 1

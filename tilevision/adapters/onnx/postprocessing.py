@@ -74,6 +74,7 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
         [class_name(int(i), rules.names) for i in ids],
         ids,
         oriented,
+        keypoints=_keypoints(seen, rows, place),
         attributes=[{"row": int(row)} for row in rows],  # findings sort themselves
     )
     kept = finish(findings, rules)
@@ -82,6 +83,17 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
     columns.pop("attributes", None)
     columns["polygons"] = _polygons(seen, chosen, kept.boxes, place)
     return Findings(**columns)
+
+
+def _keypoints(
+    seen: Candidates, rows: NDArray[np.int64], place: Placement
+) -> NDArray[np.float64] | None:
+    """Return the key points of candidates in pixels of the tile."""
+    if seen.keypoints is None:
+        return None
+    points = seen.keypoints[rows].astype(np.float64)
+    points[..., :2] = place.to_tile(points[..., :2])
+    return points
 
 
 def finish(findings: Findings, rules: Rules) -> Findings:

@@ -63,7 +63,7 @@ def recognise(name: str, layout: Layout) -> str:
 
 def _refuse_rasters(name: str, layout: Layout) -> None:
     task = layout.task
-    if task in ("pose", "depth"):
+    if task == "depth" or (task == "pose" and layout.facts.keypoints is None):
         raise ModelError(
             f"Model {name} was exported for {task}, which is not read; pass {_DECODE}."
         )

@@ -19,6 +19,7 @@ from tilevision.errors import ModelError
 
 __all__ = ["FAMILIES"]
 
+ROLES = ("boxes", "scores", "labels", "masks", "keypoints")
 _TENSORFLOW = ("detection_boxes", "detection_scores", "detection_classes")
 
 
@@ -29,7 +30,7 @@ def _roles(ports: tuple[Port, ...]) -> dict[str, str] | None:
     """
     names = {port.name for port in ports}
     if {"boxes", "scores", "labels"} <= names:
-        return {role: role for role in ("boxes", "scores", "labels", "masks") if role in names}
+        return {role: role for role in ROLES if role in names}
     roles: dict[str, str] = {}
     for port in ports:
         axes, whole = len(port.shape), "int" in port.dtype
@@ -38,7 +39,9 @@ def _roles(ports: tuple[Port, ...]) -> dict[str, str] | None:
         elif axes in (1, 2):
             role = "labels" if whole else "scores"
         else:
-            role = "masks" if axes == 4 and port.shape[1] == 1 else "other"
+            points = axes == 3 and port.shape[-1] == 3
+            masks = axes == 4 and port.shape[1] == 1
+            role = "keypoints" if points else "masks" if masks else "other"
         if role in roles or role == "other":
             return None
         roles[role] = port.name
@@ -58,12 +61,14 @@ def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG
             "out, or pass decode=."
         )
     masks = outputs.get(roles.get("masks", ""))
+    points = outputs.get(roles.get("keypoints", ""))
     boxes = outputs[roles["boxes"]].reshape(-1, 4)
     return Candidates(
         boxes,
         outputs[roles["scores"]].reshape(-1),
         outputs[roles["labels"]].reshape(-1).astype(np.int64),
         masks=None if masks is None else masks.reshape(len(boxes), *masks.shape[-2:]),
+        keypoints=None if points is None else points.reshape(len(boxes), -1, 3),
     )
 
 
@@ -110,7 +115,7 @@ FAMILIES = (
         "boxes (n, 4), scores (n) and labels (n): Faster R-CNN, SSD, RetinaNet, Mask R-CNN",
         _is_torchvision,
         _torchvision,
-        reads=("boxes", "scores", "labels", "masks"),
+        reads=(*ROLES, "keypoints_scores"),
     ),
     Family(
         "tensorflow",

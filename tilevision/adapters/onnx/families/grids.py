@@ -3,7 +3,7 @@
 FastestDet (github.com/dog-qiuqiu/FastestDet): one box for each cell of one grid. NanoDet
 (github.com/RangiLyu/nanodet): the distances from a cell to the four sides as distributions, as
 in Li et al., Generalized Focal Loss (arXiv:2006.04388). YuNet: Wu, Peng, Yu: YuNet: A Tiny
-Millisecond-level Face Detector (2023); its five landmarks are not read.
+Millisecond-level Face Detector (2023), with five landmarks of each face.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _nanodet(outputs: Outputs, info: DecodeInfo) -> Candidates:
 
 
 def _yunet(outputs: Outputs, info: DecodeInfo) -> Candidates:
-    boxes, scores = [], []
+    boxes, scores, points = [], [], []
     for stride in sorted({int(m[2]) for m in map(_HEAD.fullmatch, outputs) if m}):
         score = np.sqrt(
             np.clip(outputs[f"cls_{stride}"].reshape(-1), 0, 1)
@@ -78,8 +78,17 @@ def _yunet(outputs: Outputs, info: DecodeInfo) -> Candidates:
         size = np.exp(np.minimum(box[:, 2:], 20.0)) * stride
         boxes.append(from_centres(np.concatenate([centre, size], axis=1)))
         scores.append(score[keep])
+        if f"kps_{stride}" in outputs:
+            steps = outputs[f"kps_{stride}"].reshape(-1, 5, 2)[keep]
+            at = (np.column_stack([column, row])[:, None] + steps) * stride
+            points.append(np.concatenate([at, np.ones((len(keep), 5, 1))], axis=2))
     found = np.concatenate(scores)
-    return Candidates(np.concatenate(boxes), found, np.zeros(len(found), np.int64))
+    return Candidates(
+        np.concatenate(boxes),
+        found,
+        np.zeros(len(found), np.int64),
+        keypoints=np.concatenate(points) if len(points) == len(boxes) else None,
+    )
 
 
 def _is_fastestdet(layout: Layout) -> bool:

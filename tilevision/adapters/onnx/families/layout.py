@@ -34,12 +34,15 @@ class DecodeInfo:
         Class names by class number.
     score_floor : float
         What scores lower is dropped afterwards.
+    keypoints : tuple of int, optional
+        How many key points an object has, and how many numbers each, where the file says so.
     """
 
     input_size: tuple[int, int]
     tile_size: tuple[int, int]
     names: Any
     score_floor: float
+    keypoints: tuple[int, int] | None = None
 
     @property
     def n_classes(self) -> int | None:
@@ -72,6 +75,8 @@ class Candidates:
         Whether each mask is one of its box instead of the whole input.
     tile_scores : array (classes,), optional
         Of the tile as a whole.
+    keypoints : array (n, k, 3), optional
+        x, y in pixels of the model's input, and confidence.
     """
 
     boxes: NDArray[Any]
@@ -84,6 +89,7 @@ class Candidates:
     mask_level: float = 0.5
     masks_in_boxes: bool = False
     tile_scores: NDArray[Any] | None = None
+    keypoints: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
