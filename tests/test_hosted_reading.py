@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilevision.adapters.hosted.imageencoding import Picture
+from tilevision.adapters.hosted.imageencoding import EncodedPicture
 from tilevision.adapters.hosted.parameters import settle
 from tilevision.adapters.hosted.prompt import ask_scene, ask_tile, tile_schema
 from tilevision.adapters.hosted.replies import Malformed, read_tile, read_verdict
 
-PICTURE = Picture("data:", (100, 50), (200, 100))
+PICTURE = EncodedPicture("data:", (100, 50), (200, 100))
 
 
 def parameters(**given):

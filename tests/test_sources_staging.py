@@ -21,7 +21,7 @@ from tifffile import imwrite
 import tilevision as tv
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources import Preparation, following, open_reference, open_source
+from tilevision.sources import StagingProgress, following, open_reference, open_source
 from tilevision.sources.staging import sharing
 from tilevision.sources.staging.sharing import staging_folder
 from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
@@ -364,7 +364,7 @@ def big_png(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_who_follows_hears_how_far_it_is(big_png: Path) -> None:
     """From nothing to all of it, with size and folder; deaf are those who do not follow."""
-    heard: list[Preparation] = []
+    heard: list[StagingProgress] = []
     with following(heard.append):
         source = open_source(big_png)
     source.close()
@@ -382,7 +382,7 @@ def test_a_picture_on_its_side_is_whole_at_the_end_too(tmp_path: Path, orientati
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (700, 300)).save(tmp_path / "a.jpg", exif=exif)
-    heard: list[Preparation] = []
+    heard: list[StagingProgress] = []
     with following(heard.append):
         open_source(tmp_path / "a.jpg").close()
     assert heard[-1].done == heard[-1].total == 700 * 300 * 3

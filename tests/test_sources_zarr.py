@@ -110,7 +110,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path) -> None:
     for name, words in {
         "g.zarr": "it holds cells",
         "four.zarr": "does not name its axes",
-        "torn.zarr": "zarr cannot read .*get the store again",
+        "torn.zarr": "Zarr cannot read .*get the store again",
     }.items():
         with pytest.raises(SourceError, match=words) as caught:
             open_source(tmp_path / name)

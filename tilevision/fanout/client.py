@@ -17,7 +17,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
-from tilevision.fanout.worker import Batch, Report, WorkPlugin, run_batch
+from tilevision.fanout.worker import Report, TileBatch, WorkPlugin, run_batch
 from tilevision.grid import Tile
 from tilevision.infer import Work
 from tilevision.schedule.messages import Submit, TaskFinished, TaskLost
@@ -184,7 +184,7 @@ class Tasks:
         with span("tilevision", self.run_id, "tiles"):
             nodes = [
                 node(
-                    pickle.dumps(Batch(self._name, submit.task, submit.tiles, self._name)),
+                    pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name)),
                     # Runs side by side have tiles of the same name, and Dask would hand one run
                     # the other's results; it still groups keys by what precedes the tile.
                     dask_key_name=f"{submit.task}-{self._nonce}",

@@ -16,7 +16,7 @@ from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
 
-__all__ = ["Batch", "Report", "WorkPlugin", "run_batch"]
+__all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
 BROUGHT_SECONDS = 10.0
@@ -27,7 +27,7 @@ _warm: set[str] = set()  # works whose model has answered in this process
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TileBatch:
     """What a task is told.
 
     Parameters
@@ -87,11 +87,11 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
 
 
 def run_batch(order: bytes) -> Report:
-    """Infer the tiles of a pickled `Batch` on the worker that this is called on.
+    """Infer the tiles of a pickled `TileBatch` on the worker that this is called on.
 
     Tiles travel as one blob, since Dask would walk through every dataclass it finds.
     """
-    batch: Batch = pickle.loads(order)  # noqa: S301 our own client wrote it
+    batch: TileBatch = pickle.loads(order)  # noqa: S301 our own client wrote it
     worker = get_worker()
     hooks = Hooks(started=_Reporter(batch, worker), waiting=secede, span=_span)
     began = time.perf_counter()
@@ -109,7 +109,7 @@ class _Reporter:
     do not wait for their news to get through, which would cost more than a millisecond each.
     """
 
-    def __init__(self, batch: Batch, worker: Any) -> None:
+    def __init__(self, batch: TileBatch, worker: Any) -> None:
         self._batch = batch
         self._worker = worker
         self._numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}

@@ -36,18 +36,18 @@ def check_overlap(overlap: Overlap) -> None:
     if isinstance(overlap, str):
         if re.fullmatch(r"\d+px", overlap):
             return
-        raise GridError(f"overlap {overlap!r} is not understood; give 0.2 or '64px'")
+        raise GridError(f"overlap {overlap!r} is not understood; give 0.2 or '64px'.")
     if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
         raise GridError(
             f"overlap {overlap!r} is not a fraction from 0 up to (not including) 1; "
-            "give 0.2, or pixels as '64px'"
+            "give 0.2, or pixels as '64px'."
         )
 
 
 def check_whole(name: str, value: Any) -> None:
     """Refuse what is no whole number of 1 or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise GridError(f"{name} is {value!r}; give a whole number of 1 or more")
+        raise GridError(f"{name} is {value!r}; give a whole number of 1 or more.")
 
 
 def spans_by_tile(length: int, side: int, overlap: Overlap, scale: float) -> list[tuple[int, int]]:

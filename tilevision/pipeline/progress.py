@@ -12,7 +12,7 @@ from typing import Any
 
 from tilevision.display import ErrorStream, is_live
 from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
-from tilevision.sources import Preparation, following, is_followed
+from tilevision.sources import StagingProgress, following, is_followed
 from tilevision.status import TileStatus
 
 __all__ = ["Bar", "ProgressBar", "preparing"]
@@ -197,7 +197,7 @@ class _PreparationBar:
         self._name = name
         self._bar: Bar | None = None
 
-    def __call__(self, preparation: Preparation) -> None:
+    def __call__(self, preparation: StagingProgress) -> None:
         if self._bar is None or preparation.done < self._bar.done:
             self.close()
             self._bar = Bar(

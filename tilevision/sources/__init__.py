@@ -8,16 +8,16 @@ from tilevision.sources.opening import check_unchanged, open_reference, open_sou
 from tilevision.sources.pagenames import ALL_PAGES, file_of
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
 from tilevision.sources.staging.sharing import sweep
-from tilevision.sources.staging.stagingfile import Preparation, following, is_followed
+from tilevision.sources.staging.stagingfile import StagingProgress, following, is_followed
 
 __all__ = [
     "ALL_PAGES",
     "ImageMetadata",
     "ImageSource",
     "Pixels",
-    "Preparation",
     "ReadOptions",
     "SourceRef",
+    "StagingProgress",
     "check_unchanged",
     "display_options",
     "file_of",

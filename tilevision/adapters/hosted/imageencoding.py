@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from tilevision.errors import ModelError
 
-__all__ = ["Picture", "encode"]
+__all__ = ["EncodedPicture", "encode"]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedPicture:
     """An encoded tile.
 
     Parameters
@@ -33,7 +33,7 @@ class Picture:
     tile: tuple[int, int]
 
 
-def encode(pixels: NDArray[Any], max_side: int, quality: int, multiple: int = 1) -> Picture:
+def encode(pixels: NDArray[Any], max_side: int, quality: int, multiple: int = 1) -> EncodedPicture:
     """Encode a tile.
 
     Parameters
@@ -68,7 +68,7 @@ def encode(pixels: NDArray[Any], max_side: int, quality: int, multiple: int = 1)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     url = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(url, sent, (width, height))
+    return EncodedPicture(url, sent, (width, height))
 
 
 def _side(length: float, multiple: int) -> int:

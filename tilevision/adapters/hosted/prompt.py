@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tilevision.adapters.hosted.imageencoding import Picture
+from tilevision.adapters.hosted.imageencoding import EncodedPicture
 from tilevision.adapters.hosted.parameters import Parameters
 
 __all__ = ["ask_scene", "ask_tile", "ask_verdict", "correction", "tile_schema", "verdict_schema"]
@@ -34,7 +34,7 @@ _POLICY = "Refuse images with sexual, hateful or gratuitously violent content. A
 _LONGEST = 80  # characters of one label in the digest: labels come from models
 
 
-def ask_tile(parameters: Parameters, picture: Picture) -> list[Message]:
+def ask_tile(parameters: Parameters, picture: EncodedPicture) -> list[Message]:
     """Return the messages that ask for the detections of one tile."""
     boxes = parameters.boxes
     wants = [f'"label"{_labels(parameters)}', boxes.explain(picture.sent)]
@@ -47,14 +47,16 @@ def ask_tile(parameters: Parameters, picture: Picture) -> list[Message]:
     return _messages(_TILE, f"{_request(parameters)}\n\n{form}", picture, parameters.detail)
 
 
-def ask_scene(parameters: Parameters, digest: Mapping[str, Any], picture: Picture) -> list[Message]:
+def ask_scene(
+    parameters: Parameters, digest: Mapping[str, Any], picture: EncodedPicture
+) -> list[Message]:
     """Return the messages that ask for a text about the whole image."""
     request = parameters.prompt or "Describe what this image shows and what was found in it."
     facts = json.dumps(_bounded(digest), ensure_ascii=False, indent=1)
     return _messages(_SCENE, f"{request}\n\nDigest:\n{facts}", picture, parameters.detail)
 
 
-def ask_verdict(parameters: Parameters, picture: Picture) -> list[Message]:
+def ask_verdict(parameters: Parameters, picture: EncodedPicture) -> list[Message]:
     """Return the messages that ask whether an image may be analysed."""
     form = 'Answer with {"allowed": true or false, "reason": "…"}.'
     policy = parameters.prompt or _POLICY
@@ -131,7 +133,7 @@ def _bounded(value: Any) -> Any:
     return value
 
 
-def _messages(system: str, text: str, picture: Picture, detail: str | None) -> list[Message]:
+def _messages(system: str, text: str, picture: EncodedPicture, detail: str | None) -> list[Message]:
     image: dict[str, Any] = {"url": picture.url}
     if detail is not None:
         image["detail"] = detail

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.hosted.imageencoding import Picture
+from tilevision.adapters.hosted.imageencoding import EncodedPicture
 from tilevision.adapters.hosted.jsonanswers import Malformed, last_answer
 from tilevision.adapters.hosted.parameters import Parameters
 from tilevision.findings import Findings
@@ -22,7 +22,7 @@ _LISTS = ("detections", "objects", "results")
 _SLACK = 0.5  # pixels a box may reach outside without a remark: rounding
 
 
-def read_tile(text: str, parameters: Parameters, picture: Picture) -> Findings:
+def read_tile(text: str, parameters: Parameters, picture: EncodedPicture) -> Findings:
     """Return the findings that an answer tells of, in pixels of the tile.
 
     Boxes outside the tile are clipped or dropped, repeated rows are dropped, and the note counts

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.hosted import endpoint, prompt
-from tilevision.adapters.hosted.imageencoding import Picture, encode
+from tilevision.adapters.hosted.imageencoding import EncodedPicture, encode
 from tilevision.adapters.hosted.parameters import Parameters
 from tilevision.adapters.hosted.replies import Malformed, read_tile, read_verdict
 from tilevision.errors import PermanentError, Throttled, TransientError
@@ -36,11 +36,11 @@ class HostedVision:
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
 
-    def encode(self, batch: Sequence[NDArray[Any]]) -> list[Picture]:
+    def encode(self, batch: Sequence[NDArray[Any]]) -> list[EncodedPicture]:
         """Return the tiles ``(h, w, 1 or 3)`` uint8 as they are sent."""
         return [self._picture(pixels) for pixels in batch]
 
-    def request(self, payload: Sequence[Picture]) -> Answers:
+    def request(self, payload: Sequence[EncodedPicture]) -> Answers:
         """Ask about each picture and wait; tokens are counted, those of bad answers too.
 
         Raises
@@ -79,11 +79,11 @@ class HostedVision:
             raise PermanentError(f"{self._parameters.model} answered nothing.")
         return text
 
-    def _picture(self, pixels: NDArray[Any]) -> Picture:
+    def _picture(self, pixels: NDArray[Any]) -> EncodedPicture:
         chosen = self._parameters
         return encode(np.asarray(pixels), chosen.max_side, chosen.quality, chosen.boxes.multiple)
 
-    def _tile(self, picture: Picture) -> tuple[Findings, Usage]:
+    def _tile(self, picture: EncodedPicture) -> tuple[Findings, Usage]:
         messages = prompt.ask_tile(self._parameters, picture)
         schema = prompt.tile_schema(self._parameters)
         return self._asked(
@@ -118,7 +118,7 @@ class HostedVision:
         failed.usage = usage
         raise failed
 
-    def _moderated(self, picture: Picture) -> dict[str, Any]:
+    def _moderated(self, picture: EncodedPicture) -> dict[str, Any]:
         result = endpoint.moderate(self._parameters, picture.url)
         scores = _numbers(result.get("category_scores"))
         categories = result.get("categories") or {}

@@ -94,7 +94,9 @@ def _decoded(path: str) -> tuple[Pixels, int]:
         array: Pixels = imagecodecs.jpegxl_decode(data)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise SourceError(f"libjxl cannot decode {path} ({reason}); get the file again.") from error
+        raise SourceError(
+            f"{path} cannot be decoded by libjxl ({reason}); get the file again."
+        ) from error
     frames = 1
     width, height = _size(path, data)
     if array.ndim == 4 or (array.ndim == 3 and array.shape[-1] > 4):

@@ -20,7 +20,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.sharing import hold, join, leave, staging_folder, unusable
 
-__all__ = ["Preparation", "StagedPixels", "following", "is_followed", "open_staged", "stage"]
+__all__ = ["StagedPixels", "StagingProgress", "following", "is_followed", "open_staged", "stage"]
 
 # Left free on the disk of the temp folder: other programs need it too.
 _SPARE_BYTES = 64 << 20
@@ -30,7 +30,7 @@ _MAPPED_BYTES = 80 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Preparation:
+class StagingProgress:
     """A staging file that is being written.
 
     Parameters
@@ -51,7 +51,7 @@ class Preparation:
         return f"preparing the image: {share:.0%} of {self.total / 1e6:,.0f} MB in {self.folder}"
 
 
-Listener = Callable[[Preparation], None]
+Listener = Callable[[StagingProgress], None]
 _listener: ContextVar[Listener | None] = ContextVar("preparation", default=None)
 
 
@@ -70,7 +70,7 @@ def is_followed() -> bool:
     return _listener.get() is not None
 
 
-def _tell(preparation: Preparation) -> None:
+def _tell(preparation: StagingProgress) -> None:
     """Tell the listener, where there is one."""
     listener = _listener.get()
     if listener is not None:
@@ -202,10 +202,10 @@ def _write(
     except OSError as error:
         raise unusable(path, error, math.prod(shape) * dtype.itemsize) from error
     total = math.prod(shape) * dtype.itemsize
-    _tell(Preparation(0, total, str(path.parent)))
+    _tell(StagingProgress(0, total, str(path.parent)))
     for rows in write(np.ndarray(shape, dtype, mapped, begin)):
         _let_go(mapped)
-        _tell(Preparation(rows * total // shape[0], total, str(path.parent)))
+        _tell(StagingProgress(rows * total // shape[0], total, str(path.parent)))
     part.replace(path)
 
 

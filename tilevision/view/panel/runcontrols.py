@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from tilevision.pipeline import Plan
 from tilevision.plot import shown
-from tilevision.sources import Preparation
+from tilevision.sources import StagingProgress
 from tilevision.status import RunStatus
 from tilevision.view.notebook import safe_link
 from tilevision.view.panel.controls import button, column, control
@@ -145,7 +145,7 @@ class RunControls:
                 notes.append("Another process runs it, and can pause or cancel it.")
             self.say(words, *filter(None, notes), link=link)
 
-    def show_preparation(self, preparation: Preparation) -> None:
+    def show_preparation(self, preparation: StagingProgress) -> None:
         """Say how much of the image has been decoded into the temp folder, percent by percent."""
         words = str(preparation)
         if words != self._prepared:

@@ -126,7 +126,7 @@ def lay_out(store: Any, name: str, mpp: tuple[float, float] | None, frame: int =
 def unreadable(name: str, error: Exception) -> SourceError:
     """Return the error for a store that zarr cannot read."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return SourceError(f"zarr cannot read {name} ({reason}); get the store again.")
+    return SourceError(f"Zarr cannot read {name} ({reason}); get the store again.")
 
 
 def _image(store: Any, name: str) -> _Image:
