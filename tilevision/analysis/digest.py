@@ -126,8 +126,8 @@ def digest(
     `data_share` is the share that has data of each cell of the image, ``(h, w)``: what has none
     counts as no area. None: all of it has.
     """
-    analysed = [tile for tile, status in tiles if status in ("done", "restored")]
-    n_skipped = sum(status == "skipped" for _, status in tiles)
+    analysed = [tile for tile, status in tiles if TileStatus(status).analysed]
+    n_skipped = sum(status == TileStatus.SKIPPED for _, status in tiles)
     whole, area = _areas(size, region, analysed, len(tiles) - n_skipped, data_share)
     ground = area * _mean_pixel(analysed, units)
     names, counts = np.unique(findings.labels.astype(str), return_counts=True)

@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilevision.errors import GridError
+from tilevision.checks import is_number
+from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "Size",
     "Tile",
     "check_overlap",
-    "check_whole",
     "overlap_pixels",
     "spans_by_count",
     "spans_by_tile",
@@ -36,18 +36,12 @@ def check_overlap(overlap: Overlap) -> None:
     if isinstance(overlap, str):
         if re.fullmatch(r"\d+px", overlap):
             return
-        raise GridError(f"overlap {overlap!r} is not understood; give 0.2 or '64px'.")
-    if isinstance(overlap, bool) or not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
-        raise GridError(
-            f"overlap {overlap!r} is not a fraction from 0 up to (not including) 1; "
-            "give 0.2, or pixels as '64px'."
+        raise GridArgumentError(f"overlap is {overlap!r}; give 0.2, or pixels as '64px'.")
+    if not is_number(overlap) or not 0 <= overlap < 1:
+        raise GridArgumentError(
+            f"overlap is {overlap!r}; give a fraction from 0 to below 1, such as 0.2, or pixels as "
+            "'64px'."
         )
-
-
-def check_whole(name: str, value: Any) -> None:
-    """Refuse what is no whole number of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise GridError(f"{name} is {value!r}; give a whole number of 1 or more.")
 
 
 def spans_by_tile(length: int, side: int, overlap: Overlap, scale: float) -> list[tuple[int, int]]:
@@ -66,8 +60,8 @@ def spans_by_count(
 ) -> list[tuple[int, int]]:
     """Cut `length` image pixels into `count` equal spans, evenly spread."""
     if count > length:
-        raise GridError(
-            f"{name} is {count}, but the image has only {length} pixels that way; lower {name}"
+        raise GridArgumentError(
+            f"{name} is {count}, but the image has only {length} pixels that way; lower {name}."
         )
     if count == 1:
         return [(0, length)]
@@ -77,9 +71,9 @@ def spans_by_count(
     else:
         span = math.ceil(length / (count - (count - 1) * overlap))
     if length - span < count - 1:
-        raise GridError(
+        raise GridArgumentError(
             f"overlap {overlap} leaves no room for {count} {name} on {length} pixels; "
-            f"lower the overlap or {name}"
+            f"lower the overlap or {name}."
         )
     return [
         (start, start + span)
