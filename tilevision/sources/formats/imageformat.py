@@ -84,5 +84,5 @@ class ImageFormat:
         """Return the error for a file whose library is not installed."""
         return SourceError(
             f"{path} is {self.name}, which needs {self.library}: "
-            f"pip install 'tilevision[{self.extra}]'"
+            f"pip install 'tilevision[{self.extra}]'."
         )
