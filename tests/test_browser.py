@@ -95,7 +95,7 @@ def slow(pixels):
     return [box | {"label": NAME, "score": 0.9}]
 
 image = np.full((600, 900, 3), 60, np.uint8)
-run = tv.start(image, model=slow, grid="5x8", checkpoint=None, workers=2)
+run = tv.start(image, model=slow, grid="5x8", checkpoint=None, workers=2, progress=False)
 tv.watch(run)
 """
 
