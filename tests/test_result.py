@@ -170,10 +170,10 @@ def test_a_result_without_tiles_is_incomplete():
 
 
 def test_failed_says_where_and_why():
-    """`failed` lists the failed tiles alone, with region, error, attempts and worker."""
+    """`failed` lists the failed tiles alone, with region, error, attempts, worker and details."""
     assert _partial().failed.to_dict("records") == [
         {"id": "r000c001", "xmin": 80, "ymin": 0, "xmax": 200, "ymax": 100}
-        | {"error": "ModelError: x", "attempts": 3, "worker": "w"}
+        | {"error": "ModelError: x", "attempts": 3, "worker": "w", "details": ""}
     ]
     assert _result().failed.empty
 
