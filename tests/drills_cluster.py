@@ -203,7 +203,8 @@ def _poisoned(
 ) -> tv.Result:
     run = tv.start(
         image,
-        tv.model(poisonous(faults), fingerprint="poisonous"),
+        # Threads that take turns at a model would wait behind the tile that hangs.
+        tv.model(poisonous(faults), fingerprint="poisonous", thread_safe=True),
         grid=numbered.grid(rows, cols),
         timeout=timeout,
         retry=tv.Retry(attempts=1),
