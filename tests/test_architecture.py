@@ -18,7 +18,6 @@ ANY = {"*"}
 TABLE = {
     "errors": set(),
     "checks": set(),
-    "plaintext": set(),
     "display": set(),
     "status": set(),
     "files": set(),
@@ -100,7 +99,7 @@ TABLE = {
     "__init__": ANY,
     "__main__": ANY,
 }
-OPEN = {"errors", "checks", "plaintext", "display"}
+OPEN = {"errors", "checks", "display"}
 DISTRIBUTED = {"cluster", "fanout"}
 PUBLIC_FUNCTIONS = {
     *("analyze", "analyze_many", "plan", "start", "explore", "watch", "runs", "replay", "resume"),

@@ -8,7 +8,7 @@ import yaml
 from exported import SIZE, Picture
 
 import tilevision as tv
-from tilevision.analysis.categories import categories, class_table
+from tilevision.analysis.account import categories, class_table
 from tilevision.errors import ModelError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box

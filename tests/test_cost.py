@@ -20,8 +20,7 @@ from tilevision.errors import Failure
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec, Price, Usage
-from tilevision.pipeline.estimate import Meter, Part, add_up, earlier_paces
-from tilevision.pipeline.spending import Budgeted, Spending
+from tilevision.pipeline.estimate import Budgeted, Meter, Part, Spending, add_up, earlier_paces
 from tilevision.schedule import Policy, Scheduler
 from tilevision.schedule.messages import (
     ClusterChanged,

@@ -19,7 +19,7 @@ from tilevision.events import (
     to_line,
 )
 from tilevision.events.bus import BOXES_REMEMBERED
-from tilevision.events.secrets import redact, redact_settings
+from tilevision.events.journal import redact, redact_settings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 

@@ -23,9 +23,9 @@ from shapely.geometry import shape
 
 from tilevision import exporting
 from tilevision.errors import RunError
-from tilevision.exporting import FORMATS, SUFFIXES, destination, formats, geojson, save
+from tilevision.exporting import FORMATS, SUFFIXES, destination, geojson, save, saving
 from tilevision.exporting.coco import _signed_area, bridged
-from tilevision.exporting.formats import Format
+from tilevision.exporting.saving import Format
 from tilevision.findings import Findings
 from tilevision.result import TileRow
 
@@ -260,7 +260,7 @@ def test_an_option_nobody_knows_is_refused(tmp_path):
 
 def test_a_library_that_is_missing_is_said_before_any_work(tmp_path, monkeypatch):
     """A format whose library is not installed names the extra, in one line."""
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr(saving, "find_spec", lambda name: None)
     for suffix, library, extra in ((".gpkg", "pyogrio", "geo"), (".parquet", "pyarrow", "parquet")):
         says = rf"{suffix} needs {library}, .*: pip install 'tilevision\[{extra}\]'"
         with pytest.raises(RunError, match=says):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from shapely.geometry import shape
 
-from tilevision.analysis.georeference import Georeference
+from tilevision.analysis.units import Georeference
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation import read_truth
 from tilevision.findings import Findings

@@ -169,3 +169,13 @@ def test_a_recorded_run_is_resumed(folder, which):
         assert statuses.get("restored", 0) > 0 and statuses.get("failed", 0) > 0
     else:
         assert statuses == {"restored": 12}
+
+
+def test_public_names_stand_in_identities_as_they_were_recorded():
+    """Wherever a public class or function stands today, a function that names it stays itself."""
+    recorded = json.loads((STORED / "public_names.json").read_text())
+    assert len(recorded) > 50
+    for name, identity in recorded.items():
+        value = getattr(tv, name)
+        here = provenance.own_identity(value.__module__, value.__qualname__)
+        assert ".".join(here) == identity

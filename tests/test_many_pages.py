@@ -10,7 +10,7 @@ import tifffile
 
 import tilevision as tv
 from tilevision.sources import file_of, images_in, open_reference
-from tilevision.sources.formats.formatlist import SUFFIXES
+from tilevision.sources.localfiles import SUFFIXES
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tilevision.findings import Findings
 from tilevision.grid import Grid
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import ModelSpec, Price, Usage
+from tilevision.pipeline.estimate import Spending
 from tilevision.pipeline.planning import Pass
-from tilevision.pipeline.spending import Spending
 from tilevision.pipeline.tally import Tally
 from tilevision.result import MergeSettings
 from tilevision.schedule.messages import Announce

@@ -13,11 +13,11 @@ from PIL import Image
 import tilevision as tv
 from tilevision.batch.batch import ImageRow
 from tilevision.batch.imagenames import export_name, label_of, named_images
+from tilevision.display import readable
 from tilevision.errors import Failure
 from tilevision.events import ImageChanged, Journal, TileChanged, from_line, image_line, to_line
 from tilevision.grid import Grid
 from tilevision.pipeline.planning import image_name
-from tilevision.plaintext import readable
 from tilevision.status import TileStatus
 
 TILE = Grid.parse("1x1").tiles((10, 10))[0]

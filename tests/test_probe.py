@@ -31,7 +31,7 @@ from tilevision.infer import Work
 from tilevision.modelspec import ModelSpec
 from tilevision.readiness import examine
 from tilevision.sources import SourceRef, open_source, read_options
-from tilevision.sources.staging.sharing import staging_folder
+from tilevision.sources.staging.stagingfile import staging_folder
 
 SIDE = 8
 TILE = 32

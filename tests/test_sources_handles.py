@@ -13,8 +13,8 @@ from PIL import Image
 from tifffile import imwrite
 
 from tilevision.sources import ImageSource, open_reference, open_source, opening
-from tilevision.sources.handles import Handles
-from tilevision.sources.staging.sharing import staging_folder
+from tilevision.sources.opening import Handles
+from tilevision.sources.staging.stagingfile import staging_folder
 
 
 @pytest.fixture(autouse=True)

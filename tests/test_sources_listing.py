@@ -16,7 +16,7 @@ from PIL import Image
 import tilevision as tv
 from tilevision.errors import SourceError
 from tilevision.sources import images_in, open_source, pages
-from tilevision.sources.formats.formatlist import SUFFIXES
+from tilevision.sources.localfiles import SUFFIXES
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 128, 3), dtype=np.uint8)
 

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 import tilevision as tv
-from tilevision.analysis.georeference import Georeference
-from tilevision.analysis.units import units_of
+from tilevision.analysis.units import Georeference, units_of
 from tilevision.geometry import Box
 from tilevision.sources import open_source
 

@@ -22,7 +22,7 @@ from tilevision.sources.addresses import address_of
 from tilevision.sources.remote import remotefile
 from tilevision.sources.remote.http import WebFile
 from tilevision.sources.remote.rangedfile import runs_of
-from tilevision.sources.staging.sharing import staging_folder
+from tilevision.sources.staging.stagingfile import staging_folder
 
 SIDE = 2048
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilevision.sources import resample as module
-from tilevision.sources.nodata import Nodata
-from tilevision.sources.resample import Axis, resample
+from tilevision.sources import levels as module
+from tilevision.sources.depth import Nodata
+from tilevision.sources.levels import Axis, resample
 
 
 def shrink(pixels: np.ndarray, x: Axis, y: Axis, nodata: float | None = None) -> np.ndarray:

@@ -22,9 +22,8 @@ import tilevision as tv
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import StagingProgress, following, open_reference, open_source
-from tilevision.sources.staging import sharing
-from tilevision.sources.staging.sharing import staging_folder
-from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
+from tilevision.sources.staging import stagingfile
+from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage, staging_folder
 
 
 @pytest.fixture(autouse=True)
@@ -168,9 +167,9 @@ def test_processes_that_stage_at_once_decode_once(temp: Path, tmp_path: Path) ->
 def test_nobody_waits_for_a_reader_to_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever just missed the writer becomes a reader beside it, however long that one stays."""
     first = staged()
-    look = sharing.join
+    look = stagingfile.join
     answers = [None]
-    monkeypatch.setattr(sharing, "join", lambda path: (answers or [look(path)]).pop())
+    monkeypatch.setattr(stagingfile, "join", lambda path: (answers or [look(path)]).pop())
     second = staged(value=9)
     assert (second.window(0, 0, 5, 4) == 7).all()
     first.close()
@@ -430,7 +429,7 @@ def test_a_run_leaves_nothing_in_the_temp_folder(temp: Path, tmp_path: Path) -> 
     Image.new("L", (300, 300)).save(tmp_path / "a.png")
     code = """
         import sys, tilevision as tv
-        from tilevision.sources.staging.sharing import staging_folder
+        from tilevision.sources.staging.stagingfile import staging_folder
         def nothing(pixels):
             return []
         run = tv.start(sys.argv[1], nothing, checkpoint=None, workers=1)

@@ -1,4 +1,4 @@
-"""Standard error as a place to show progress on: whatever becomes of it, the work continues."""
+"""Text for people, and standard error to show progress on: the work never stops for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["ErrorStream", "is_live"]
+__all__ = ["ErrorStream", "is_live", "readable"]
+
+
+def readable(text: str) -> str:
+    """Return `text` so that every output can hold it; a byte of a name that is no UTF-8 as ``%E9``.
+
+    Python hands such bytes on as lone surrogates, which tables, XML and GeoPackages refuse.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join(map(_readable, text))
+    return text
+
+
+def _readable(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"%{ord(char) - 0xDC00:02X}"
+    return "\ufffd" if "\ud800" <= char <= "\udfff" else char
+
 
 SILENT_SECONDS = 60.0  # after a failed write: a reader that has gone does not come back
 

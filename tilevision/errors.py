@@ -12,7 +12,7 @@ from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Any
 
-from tilevision.plaintext import readable
+from tilevision.display import readable
 
 __all__ = [
     "Blocked",

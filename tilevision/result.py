@@ -105,8 +105,8 @@ class Result(ResultData):
         return heat, chosen
 
     def methods(self) -> str:
-        """Return a paragraph for a paper. See `tilevision.exporting.methods`."""
-        from tilevision.exporting.methods import methods
+        """Return a paragraph for a paper. See `tilevision.exporting.statement`."""
+        from tilevision.exporting.statement import methods
 
         return methods(self)
 

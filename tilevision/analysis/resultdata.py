@@ -9,8 +9,14 @@ from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow, tiles_by_model
-from tilevision.analysis.categories import class_numbers, class_table
+from tilevision.analysis.account import (
+    MergeSettings,
+    RunFacts,
+    TileRow,
+    class_numbers,
+    class_table,
+    tiles_by_model,
+)
 from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
 from tilevision.errors import SourceError
 from tilevision.findings import Findings, TileFindings

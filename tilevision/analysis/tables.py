@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from tilevision.analysis.account import TileRow
+from tilevision.analysis.units import AREA_COLUMNS, areas
 from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
-from tilevision.geometry import MultiPolygon, area
 from tilevision.overlaps import geometries, rectangles
 from tilevision.status import TileStatus
 
@@ -22,15 +22,12 @@ if TYPE_CHECKING:
     from tilevision.analysis.units import Units
 
 __all__ = [
-    "AREA_COLUMNS",
-    "areas",
     "detection_table",
     "shapes_of_rows",
     "tile_score_table",
     "tile_table",
 ]
 
-AREA_COLUMNS = {"µm²": "area_um2", "m²": "area_m2"}
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _TILE_COLUMNS = [
     *("id", "row", "col", *_BOX, "scale", "status", "attempts"),
@@ -137,33 +134,6 @@ def tile_score_table(tile_findings: Sequence[TileFindings]) -> pd.DataFrame:
         if seen.findings.tile_scores
     ]
     return pd.DataFrame(rows, columns=None if rows else ["id", *_BOX])
-
-
-def areas(findings: Findings) -> NDArray[np.float64]:
-    """Return the area ``(n,)`` in square pixels: of the polygon, the rotated box, else the box."""
-    out = cast("NDArray[np.float64]", area(findings.boxes))
-    if findings.oriented is not None:
-        turned = ~np.isnan(findings.oriented).any(axis=(1, 2))
-        out[turned] = _ring_areas(findings.oriented[turned])
-    for i, shape in enumerate(findings.polygons or ()):
-        if shape is not None:
-            out[i] = _polygon_area(shape)
-    return out
-
-
-def _ring_areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the areas of rings ``(n, k, 2)``."""
-    x, y = rings[..., 0], rings[..., 1]
-    twice = x * np.roll(y, -1, axis=-1) - y * np.roll(x, -1, axis=-1)
-    out: NDArray[np.float64] = np.abs(twice.sum(axis=-1)) / 2
-    return out
-
-
-def _polygon_area(shape: MultiPolygon) -> float:
-    total = 0.0
-    for exterior, *holes in shape:
-        total += float(_ring_areas(exterior)) - sum(float(_ring_areas(hole)) for hole in holes)
-    return total
 
 
 def _tile_record(row: TileRow) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a pixel is on the ground: areas and densities in the units of the field.
+"""Where an image lies, and what a pixel is there: areas and densities in the units of the field.
 
 On a slide a pixel has microns; on a map it has metres that differ from place to place,
 since no projection keeps all areas. There the ground area of a pixel is the Jacobian of
@@ -11,25 +11,133 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.georeference import FARTHEST_LATITUDE
-from tilevision.errors import SourceError
+from tilevision.errors import RunError, SourceError
+from tilevision.findings import Findings
+from tilevision.geometry import MultiPolygon, area
 from tilevision.sources import ImageMetadata
 
-__all__ = ["Units", "ground_units", "pixel_width", "units_of"]
+__all__ = [
+    "AREA_COLUMNS",
+    "Georeference",
+    "Units",
+    "areas",
+    "ground_units",
+    "pixel_width",
+    "units_of",
+]
 
+WGS84 = "EPSG:4326"
+FARTHEST_LATITUDE = 91.0
 _MAJOR = 6_378_137.0  # WGS84, metres
 _ECCENTRICITY2 = 0.00669437999014
-_WGS84 = "EPSG:4326"
 _SQUARE_MICRONS = 1e6  # in a square millimetre
 _MICRONS = 1e6  # in a metre
 _HECTARE = 1e4
 _MEGAPIXEL = 1e6
+# Units of area to the names of table columns that hold it.
+AREA_COLUMNS = {"µm²": "area_um2", "m²": "area_m2"}
 
-Place = NDArray[np.float64]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where an image lies on Earth.
+
+    Parameters
+    ----------
+    crs : str
+        ``"EPSG:32617"`` or WKT.
+    transform : tuple of float
+        Affine ``(a, b, c, d, e, f)``: x = a·col + b·row + c, y = d·col + e·row + f.
+    """
+
+    crs: str
+    transform: tuple[float, ...]
+
+    @classmethod
+    def of(cls, metadata: ImageMetadata) -> Georeference | None:
+        """Return where the image lies; None unless it has both CRS and transform."""
+        if metadata.crs is None or metadata.transform is None:
+            return None
+        return cls(metadata.crs, metadata.transform)
+
+    def check(self) -> None:
+        """Make sure that longitude and latitude can be computed.
+
+        Raises
+        ------
+        RunError
+            If rasterio is missing, or the CRS or the transform does not allow it.
+        """
+        self.to_degrees(np.zeros((1, 2)))
+
+    def to_crs(self, points: Points) -> Points:
+        """Map pixels ``(n, 2)`` of the full-resolution image to x, y of the CRS."""
+        a, b, c, d, e, f = self.transform
+        placed: Points = points @ np.array([[a, d], [b, e]]) + np.array([c, f])
+        return placed
+
+    def to_degrees(self, points: Points) -> Points:
+        """Map pixels ``(n, 2)`` of the full-resolution image to longitude, latitude (WGS84).
+
+        Raises
+        ------
+        RunError
+            If rasterio is missing, or the CRS does not allow it.
+        """
+        return _reprojected(self.to_crs(points), self.crs, WGS84)
+
+    def from_crs(self, points: Points, crs: str | None = None) -> Points:
+        """Map x, y ``(n, 2)`` of a reference system to pixels of the full-resolution image.
+
+        Parameters
+        ----------
+        points : array (n, 2)
+        crs : str, optional
+            Default: longitude, latitude (WGS84).
+
+        Raises
+        ------
+        RunError
+            If rasterio is missing, or the CRS does not allow it.
+        """
+        a, b, c, d, e, f = self.transform
+        placed = _reprojected(points, crs or WGS84, self.crs) - np.array([c, f])
+        return cast("Points", placed @ np.linalg.inv(np.array([[a, d], [b, e]])))
+
+
+def _reprojected(points: Points, source: str, target: str) -> Points:
+    try:
+        from rasterio.warp import transform
+    except ImportError:
+        raise RunError(
+            "Longitude and latitude need rasterio, which is not installed: "
+            "pip install 'tilevision[geo]'; or save pixels with format='qupath'."
+        ) from None
+    try:
+        x, y = transform(source, target, points[:, 0], points[:, 1])
+    except Exception as error:  # GDAL's own errors come through, unnamed
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"The image's CRS {source[:60]} cannot be turned into {target[:60]}: {reason}; save "
+            "pixels with format='qupath'."
+        ) from error
+    out = np.column_stack([x, y]).astype(np.float64).reshape(-1, 2)
+    # Pixels around the poles may reach half a cell beyond them.
+    degrees = out if target == WGS84 else points if source == WGS84 else None
+    beyond = degrees is not None and bool((np.abs(degrees[:, 1]) > FARTHEST_LATITUDE).any())
+    if beyond or not np.isfinite(out).all():
+        raise RunError(
+            f"Positions of the image have no place in {target[:60]}, so its CRS {source[:60]} or "
+            "its transform is wrong; save pixels with format='qupath'."
+        )
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +162,10 @@ class Units:
     area: str
     per: str
     areas_per: float
-    pixel_areas: Callable[[Place], NDArray[np.float64]]
+    pixel_areas: Callable[[Points], NDArray[np.float64]]
     note: str = ""
 
-    def of(self, places: Place, areas: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of(self, places: Points, areas: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return `areas` ``(n,)`` in square pixels, lying at `places` ``(n, 2)``, in `area`."""
         return areas * self.pixel_areas(np.asarray(places, np.float64).reshape(-1, 2))
 
@@ -106,8 +214,8 @@ def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
     to_degrees = _to_degrees(crs)
     a, b, c, d, e, f = transform
 
-    def pixel_areas(places: Place) -> NDArray[np.float64]:
-        def lon_lat(dx: float, dy: float) -> tuple[Place, Place]:
+    def pixel_areas(places: Points) -> NDArray[np.float64]:
+        def lon_lat(dx: float, dy: float) -> tuple[Points, Points]:
             x, y = places[:, 0] + dx, places[:, 1] + dy
             return to_degrees(a * x + b * y + c, d * x + e * y + f)
 
@@ -154,24 +262,24 @@ def pixel_width(metadata: ImageMetadata) -> Callable[[float, float], float] | No
 
 
 def _even(area: str, per: str, areas_per: float, pixel_area: float, note: str = "") -> Units:
-    def pixel_areas(places: Place) -> NDArray[np.float64]:
+    def pixel_areas(places: Points) -> NDArray[np.float64]:
         return np.full(len(places), pixel_area)
 
     return Units(area, per, areas_per, pixel_areas, note)
 
 
-def _area_element(latitude: Place) -> NDArray[np.float64]:
+def _area_element(latitude: Points) -> NDArray[np.float64]:
     """Return m² per square radian of longitude and latitude (radians)."""
     flat = 1 - _ECCENTRICITY2 * np.sin(latitude) ** 2
     return np.asarray(_MAJOR**2 * (1 - _ECCENTRICITY2) * np.cos(latitude) / flat**2, np.float64)
 
 
-def _turn(degrees: Place) -> Place:
+def _turn(degrees: Points) -> Points:
     """Return differences of longitude as if the antimeridian were not there."""
     return np.asarray((degrees + 180) % 360 - 180, np.float64)
 
 
-def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
+def _to_degrees(crs: str) -> Callable[[Points, Points], tuple[Points, Points]]:
     try:
         import rasterio.crs
         import rasterio.errors
@@ -182,7 +290,7 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
         ) from None
     try:
         origin = rasterio.crs.CRS.from_user_input(crs)
-        rasterio.warp.transform(origin, _WGS84, [0.0], [0.0])
+        rasterio.warp.transform(origin, WGS84, [0.0], [0.0])
     except rasterio.errors.RasterioError as error:
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
@@ -196,9 +304,36 @@ def _to_degrees(crs: str) -> Callable[[Place, Place], tuple[Place, Place]]:
             "are in pixels."
         ) from error
 
-    def to_degrees(x: Place, y: Place) -> tuple[Place, Place]:
-        found = rasterio.warp.transform(origin, _WGS84, x, y)
+    def to_degrees(x: Points, y: Points) -> tuple[Points, Points]:
+        found = rasterio.warp.transform(origin, WGS84, x, y)
         longitude, latitude = (np.asarray(one, np.float64) for one in found)
         return longitude, np.where(np.abs(latitude) > FARTHEST_LATITUDE, np.nan, latitude)
 
     return to_degrees
+
+
+def areas(findings: Findings) -> NDArray[np.float64]:
+    """Return the area ``(n,)`` in square pixels: of the polygon, the rotated box, else the box."""
+    out = cast("NDArray[np.float64]", area(findings.boxes))
+    if findings.oriented is not None:
+        turned = ~np.isnan(findings.oriented).any(axis=(1, 2))
+        out[turned] = _ring_areas(findings.oriented[turned])
+    for i, shape in enumerate(findings.polygons or ()):
+        if shape is not None:
+            out[i] = _polygon_area(shape)
+    return out
+
+
+def _ring_areas(rings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas of rings ``(n, k, 2)``."""
+    x, y = rings[..., 0], rings[..., 1]
+    twice = x * np.roll(y, -1, axis=-1) - y * np.roll(x, -1, axis=-1)
+    out: NDArray[np.float64] = np.abs(twice.sum(axis=-1)) / 2
+    return out
+
+
+def _polygon_area(shape: MultiPolygon) -> float:
+    total = 0.0
+    for exterior, *holes in shape:
+        total += float(_ring_areas(exterior)) - sum(float(_ring_areas(hole)) for hole in holes)
+    return total

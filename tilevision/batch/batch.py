@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilevision.display import readable
 from tilevision.errors import Blocked, IncompleteRun, TilevisionError
 from tilevision.files import writing
-from tilevision.plaintext import readable
 from tilevision.result import Result
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 

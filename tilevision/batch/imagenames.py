@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tilevision.display import readable
 from tilevision.errors import RunError, SourceError
 from tilevision.exporting import destination
-from tilevision.exporting.formats import find_format
+from tilevision.exporting.saving import find_format
 from tilevision.files import check_folder, refusing
 from tilevision.pipeline.planning import image_name
-from tilevision.plaintext import readable
 from tilevision.sources import ALL_PAGES, ImageSource, images_in, pages
 from tilevision.sources.addresses import address_of, is_address
 from tilevision.sources.formats.arrays.zarrstore import is_zarr

@@ -13,7 +13,7 @@ from tilevision.errors import SourceError
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
-    from tilevision.analysis.georeference import Georeference
+    from tilevision.analysis.units import Georeference
 
 __all__ = ["NoTruth", "Pictured", "Truth"]
 

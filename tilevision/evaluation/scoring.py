@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.georeference import Georeference
+from tilevision.analysis.units import Georeference
 from tilevision.checks import share
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation.annotated import NoTruth, Pictured, Truth

@@ -17,7 +17,7 @@ from tilevision.evaluation.annotated import Pictured, Truth
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
-    from tilevision.analysis.georeference import Georeference
+    from tilevision.analysis.units import Georeference
 
 __all__ = ["preloaded", "read_truth", "truth_of"]
 

@@ -1,22 +1,206 @@
-"""The bus: hands each event to all listeners, and keeps what a late listener needs."""
+"""What happens in a run, and the bus that hands it to all listeners.
+
+Events are published after the fact: `done` follows the commit. Listeners stand outside and only
+read. The bus keeps what a late listener needs.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from tilevision.events.facts import BOXES_PER_EVENT, Event, RunChanged, StageDone, TileChanged
-from tilevision.events.tilecounts import TileCounts
+from tilevision.display import readable
 from tilevision.grid import Tile
+from tilevision.status import TileStatus
 
-__all__ = ["Bus", "Listener"]
+__all__ = [
+    "BOXES_PER_EVENT",
+    "Bus",
+    "Event",
+    "Listener",
+    "RunChanged",
+    "StageDone",
+    "TileChanged",
+    "TileCounts",
+]
+
+BOXES_PER_EVENT = 256
+LINE_LIMIT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunChanged:
+    """The run as a whole has a new status.
+
+    Parameters
+    ----------
+    time : float
+        Seconds since the epoch.
+    status : str
+        The text of a `RunStatus`: ``running`` (also when a paused or ended run continues),
+        ``paused``, ``complete``, ``partial``, ``stopped``, ``cancelled`` or ``blocked``;
+        ``interrupted`` only where a run is followed or replayed.
+    reason : str
+        One line: why, and what to do about it; empty where there is nothing to say.
+    """
+
+    time: float
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageDone:
+    """A stage has finished, or there is something to say about it.
+
+    Parameters
+    ----------
+    time : float
+    stage : str
+        ``cluster`` (it is up), ``model`` (a line about how it was loaded), ``waiting`` (what
+        the run waits for), ``restore``, ``moderation``, ``merge`` or ``synthesis``.
+    seconds : float
+    message : str
+        One line for people.
+    restored : bool
+        True if it came from the checkpoint.
+    link : str
+        Address of a page about it: the Dask dashboard of ``cluster``.
+    """
+
+    time: float
+    stage: str
+    seconds: float
+    message: str = ""
+    restored: bool = False
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TileChanged:
+    """One tile has a new status; also the row of a tile in a `Result`, which has no boxes.
+
+    Parameters
+    ----------
+    time : float
+    tile : Tile
+    status : str
+        The text of a `TileStatus`; ``done`` is published after the commit.
+    attempt : int
+        From 1; 0 where no attempt was made.
+    worker : str
+        Address, where one was involved.
+    read_seconds, infer_seconds : float or None
+        None where nothing ran.
+    n_findings : int
+    saturated : bool
+    model : str
+    error : str
+        One line; empty unless an attempt failed.
+    details : str
+        Where the error came from: the last lines of the user's code, the causes, notes. Bounded,
+        secrets replaced; empty where nothing of that is known.
+    boxes : tuple of (x0, y0, x1, y1, label)
+        Up to 256 of the strongest detections, whole image pixels: for drawing, not for
+        counting. Further ones are dropped, so the strongest come first.
+    scores : tuple of float or None
+        Of those boxes; empty where the model gives none.
+    cost : float, optional
+        What the tile has cost since the run was started or resumed, all attempts and models
+        together; None where nothing was charged.
+    input_tokens, output_tokens : int
+        What `model` used for the tile in that time, where it counts tokens.
+    """
+
+    time: float
+    tile: Tile
+    status: str
+    attempt: int = 0
+    worker: str = ""
+    read_seconds: float | None = None
+    infer_seconds: float | None = None
+    n_findings: int = 0
+    saturated: bool = False
+    model: str = ""
+    error: str = ""
+    boxes: tuple[tuple[int, int, int, int, str], ...] = ()
+    scores: tuple[float | None, ...] = ()
+    cost: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    details: str = ""
+
+    @property
+    def attempts(self) -> int:
+        """Number of attempts that were made; 0 where the tile was restored or never tried."""
+        return self.attempt
+
+    def __post_init__(self) -> None:
+        for name in ("boxes", "scores"):
+            values = getattr(self, name)
+            if len(values) > BOXES_PER_EVENT:
+                object.__setattr__(self, name, tuple(values[:BOXES_PER_EVENT]))
+        if self.error:
+            line = readable(" ".join(self.error.split())[:LINE_LIMIT])
+            object.__setattr__(self, "error", line)
+
+
+Event = RunChanged | StageDone | TileChanged
+
+
+_ENDED = tuple(status for status in TileStatus if status.ended)
+BOXES_REMEMBERED = 50_000
+_log = logging.getLogger("tilevision.events")
+
+
+class TileCounts:
+    """The latest status of each tile, and how many tiles have which.
+
+    Not locked: whoever changes it from several threads holds a lock of their own.
+
+    Parameters
+    ----------
+    statuses : mapping of tile to str, optional
+        What is known to begin with. A tile is whatever names it: a `Tile`, its id.
+    """
+
+    def __init__(self, statuses: Mapping[Any, str] | None = None) -> None:
+        self._latest: dict[Hashable, str] = dict(statuses or {})
+        self._counts: Counter[str] = Counter(self._latest.values())
+
+    def change(self, tile: Hashable, status: str) -> str:
+        """Give `tile` a new status; return the one it had, empty if it is new here."""
+        before = self._latest.get(tile, "")
+        if before:
+            self._counts[before] -= 1
+        self._latest[tile] = status
+        self._counts[status] += 1
+        return before
+
+    def __contains__(self, tile: object) -> bool:
+        return tile in self._latest
+
+    def __len__(self) -> int:
+        return len(self._latest)
+
+    def __getitem__(self, status: str) -> int:
+        return self._counts[status]
+
+    @property
+    def ended(self) -> int:
+        """Tiles that the run will not touch again by itself."""
+        return sum(self._counts[status] for status in _ENDED)
+
+    def by_status(self) -> dict[str, int]:
+        """Return the number of tiles by status, without those that no tile has."""
+        return {status: n for status, n in self._counts.copy().items() if n}
+
 
 Listener = Callable[[Event], None]
-BOXES_REMEMBERED = 50_000
-
-_log = logging.getLogger("tilevision.events")
 
 
 class Bus:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tilevision.events.lines import json_line, parse_line
-from tilevision.events.secrets import redact
+from tilevision.events.journal import json_line, parse_line, redact
 from tilevision.status import ImageStatus
 
 __all__ = ["ImageChanged", "image_line", "read_image"]

@@ -1,29 +1,330 @@
-"""The journal: the history of a run, one file, one line per event, written as it happens."""
+"""The journal: the events of a run as lines of a file, without secrets; written, read, followed."""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import math
 import os
+import re
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tilevision.errors import CheckpointError, RunError
-from tilevision.events.facts import Event
-from tilevision.events.journalreader import read_manifest
-from tilevision.events.lines import json_line, to_line
-from tilevision.events.secrets import redact_settings
+from tilevision.events.bus import Event, RunChanged, StageDone, TileChanged
+from tilevision.grid import Tile
 
-__all__ = ["JOURNAL_SCHEMA", "Journal"]
+__all__ = [
+    "JOURNAL_SCHEMA",
+    "Journal",
+    "JournalTail",
+    "follow_journal",
+    "from_line",
+    "journal_path",
+    "read_journal",
+    "read_manifest",
+    "redact",
+    "redact_settings",
+    "to_line",
+]
 
+HIDDEN = "***"
+_NAME = (
+    r"(?:access[_-]?|auth[_-]?|bearer[_-]?|refresh[_-]?|session[_-]?|security[_-]?)?token"
+    r"|secret|password|passwd|pwd|api[_-]?key|access[_-]?key(?:[_-]?id)?|secret[_-]?key"
+    r"|private[_-]?key|authorization|credentials?|signature|sig|sas"
+)
+_SETTING = re.compile(rf"(?:^|.*[_-])(?:{_NAME})$", re.IGNORECASE)
+_PATTERNS = (
+    # scheme://user:password@host
+    (re.compile(r"(?<=://)[^/\s@]+@"), f"{HIDDEN}@"),
+    # name=value in an address or a message, "name": "value" in a quoted reply
+    (
+        re.compile(
+            rf"((?:^|[?&\s;,'\"{{_-])(?:{_NAME})['\"]?\s*[=:]\s*['\"]?)(?!\s*(?:Bearer|Basic)\b)"
+            r"[^\s&'\",;}]+",
+            re.IGNORECASE,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]{6,}", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    # the forms of well-known services' keys
+    (re.compile(r"\b(?:sk|pk|hf|ghp|gho|glpat|xox[abp])[-_][\w-]{10,}"), HIDDEN),
+    (re.compile(r"\bA(?:KIA|SIA)[A-Z0-9]{12,}\b"), HIDDEN),
+)
+
+
+def redact(text: str) -> str:
+    """Return `text` with whatever looks like a secret replaced by ``***``."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact_settings(value: Any) -> Any:
+    """Return `value` (plain JSON types) with secrets replaced, by name and by form."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {
+            str(name): HIDDEN
+            if isinstance(item, str) and item and _SETTING.fullmatch(str(name))
+            else redact_settings(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact_settings(item) for item in value]
+    return value
+
+
+_KINDS: dict[str, type[RunChanged] | type[StageDone] | type[TileChanged]] = {
+    "run": RunChanged,
+    "stage": StageDone,
+    "tile": TileChanged,
+}
+_NAMES = {cls: kind for kind, cls in _KINDS.items()}
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+}
+_FIELDS = {
+    cls: tuple(
+        (field.name, field.default, _TYPES.get(str(field.type), object)) for field in fields(cls)
+    )
+    for cls in _NAMES
+}
+_TEXTS = {"reason", "message", "error", "link", "details"}
 JOURNAL_SCHEMA = 1
 LINES_HELD_BACK = 10_000
-
+BEGINNING_SECONDS = 1.0
+_CHUNK = 1 << 20
 _log = logging.getLogger("tilevision.events")
+
+
+def to_line(event: Event) -> bytes:
+    """Return `event` as one line of UTF-8 JSON with its newline; secrets are replaced.
+
+    Status and tile id come first, so that a reader can count without parsing the rest.
+    Fields that hold their default are left out.
+    """
+    raw: dict[str, Any] = {"kind": _NAMES[type(event)]}
+    if isinstance(event, TileChanged):
+        raw |= {"status": event.status, "id": event.tile.id}
+    for name, default, _ in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if default is not MISSING and value == default:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
+        if name in _TEXTS:
+            value = redact(value)
+        if isinstance(value, Tile):
+            value = value.to_dict()
+            del value["id"]
+        raw[name] = value
+    return json_line(raw)
+
+
+def from_line(line: bytes | str) -> Event | None:
+    """Read what `to_line` wrote; None for a kind of a later version.
+
+    Raises
+    ------
+    ValueError
+        If the line is torn or is no event.
+    """
+    raw = parse_line(line)
+    cls = _KINDS.get(raw.get("kind", ""))
+    if cls is None:
+        return None
+    try:
+        values = {name: raw[name] for name, _, _ in _FIELDS[cls] if name in raw}
+        if cls is TileChanged:
+            values["tile"] = Tile.from_dict({**raw["tile"], "id": str(raw["id"])})
+            values["boxes"] = tuple(_box(box) for box in raw.get("boxes", ()))
+            values["scores"] = tuple(_score(score) for score in raw.get("scores", ()))
+        event = cls(**values)
+        _check(event)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {error}") from None
+    return event
+
+
+def json_line(raw: dict[str, Any]) -> bytes:
+    """Return `raw` as one line; text that UTF-8 cannot hold (odd file names) is escaped."""
+    return _ENCODER.encode(raw).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def parse_line(line: bytes | str) -> dict[str, Any]:
+    """Return the object that a line holds; `ValueError` if it holds none."""
+    try:
+        raw = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
+        raise ValueError("not an event")  # noqa: TRY004 - callers catch one kind for bad lines
+    return raw
+
+
+def _plain(value: Any) -> Any:
+    """Turn NumPy numbers into Python's; anything else is written as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _box(raw: Any) -> tuple[int, int, int, int, str]:
+    x0, y0, x1, y1, label = raw
+    return int(x0), int(y0), int(x1), int(y1), str(label)
+
+
+def _score(raw: Any) -> float | None:
+    """Read a score; None where it is none, so that no reader meets NaN."""
+    return float(raw) if raw is not None and math.isfinite(raw) else None
+
+
+def _check(event: Event) -> None:
+    """Refuse values of another type: they would surprise a reader far from here."""
+    for name, _, accepted in _FIELDS[type(event)]:
+        value = getattr(event, name)
+        if not isinstance(value, accepted):
+            raise TypeError(f"{name} is of another type")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TypeError(f"{name} is not finite")
+    if isinstance(event, TileChanged):
+        tile = event.tile
+        whole = isinstance(tile.row, int) and isinstance(tile.col, int)
+        if not whole or not all(isinstance(value, (int, float)) for value in tile.region):
+            raise TypeError("the tile's numbers are not numbers")
+
+
+def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
+    """Return the path of the journal of a run in a checkpoint folder."""
+    return Path(folder).expanduser() / "runs" / f"{run_id}.jsonl"
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the first line of a journal: what the run is.
+
+    Raises
+    ------
+    RunError
+        If there is no journal, or it does not start with a manifest.
+    """
+    until = time.monotonic() + BEGINNING_SECONDS
+    try:
+        while True:
+            with Path(path).open("rb") as file:
+                line = file.readline()
+                young = time.time() - os.fstat(file.fileno()).st_mtime < BEGINNING_SECONDS
+            if line.endswith(b"\n") or not young or time.monotonic() > until:
+                return _manifest(path, line)
+            time.sleep(0.01)  # the file was just made, and its first line is on its way
+    except OSError as error:
+        raise RunError(f"There is no journal {path} ({error.strerror}).") from error
+
+
+def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Event]]:
+    """Return the manifest of a journal and its events, in order.
+
+    Torn lines, and kinds of events from later versions, are skipped.
+
+    Raises
+    ------
+    RunError
+        If there is no journal, or it does not start with a manifest.
+    """
+    manifest = read_manifest(path)
+    return manifest, list(follow_journal(path, stop=lambda: True))
+
+
+class JournalTail:
+    """Reads what was appended to a journal since the last call. Keeps no file open in between.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._offset = 0
+
+    def read(self) -> Iterator[Event]:
+        """Yield what was appended since; skip torn lines and kinds of later versions."""
+        for line in self.lines():
+            try:
+                event = from_line(line)
+            except ValueError:  # torn by a crash or a full disk; a later line is whole again
+                continue
+            if event is not None:
+                yield event
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the complete lines appended since; skip the first, which is the manifest."""
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            file.seek(self._offset)
+            rest = b""
+            while chunk := file.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    first = self._offset == 0
+                    self._offset += len(line) + 1
+                    if not first:
+                        yield line
+
+
+def follow_journal(
+    path: str | os.PathLike[str], stop: Callable[[], bool], poll: float = 0.1
+) -> Iterator[Event]:
+    """Yield the events of a journal from its start, then as they are appended.
+
+    Nothing is missed between history and live: both are the same file, read on.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist yet.
+    stop : callable
+        Called whenever everything was read; once it returns True, what was appended
+        meanwhile is still yielded, and then the iterator ends.
+    poll : float
+        Seconds between looks at the file.
+    """
+    tail, stopping = JournalTail(path), False
+    while True:
+        yield from tail.read()
+        if stopping:
+            return
+        stopping = stop()
+        if not stopping:
+            time.sleep(poll)
+
+
+def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
+    try:
+        raw = parse_line(line)
+        if raw.pop("kind") == "manifest":
+            return raw
+    except ValueError:
+        pass
+    raise RunError(f"{path} is not a journal of tilevision: its first line is not a manifest.")
 
 
 class Journal:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
-from tilevision.events.facts import RunChanged, TileChanged
+from tilevision.events.bus import RunChanged, TileChanged, TileCounts
 from tilevision.events.images import ImageChanged, read_image
-from tilevision.events.journalreader import journal_path, read_manifest
-from tilevision.events.lines import from_line
-from tilevision.events.tilecounts import TileCounts
+from tilevision.events.journal import from_line, journal_path, read_manifest
 from tilevision.status import RunStatus, TileStatus
 
 __all__ = ["RunSummary", "list_runs", "together"]

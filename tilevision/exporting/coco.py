@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tilevision.analysis.categories import categories
+from tilevision.analysis.account import categories
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, Ring, detections
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import stream_json, stream_list
+from tilevision.files import stream_json, stream_list
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from tilevision.analysis.account import TileRow
-from tilevision.analysis.categories import categories, positions
+from tilevision.analysis.account import TileRow, categories, positions
 from tilevision.checks import whole
 from tilevision.errors import Failure, RunArgumentError, SourceError
 from tilevision.exporting.coco import annotation, listed
 from tilevision.exporting.detectionrows import Detection, unpacked
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import stream_json
 from tilevision.exporting.yolofolder import box_line, pose_line, turned_line, write_names
+from tilevision.files import stream_json
 from tilevision.findings import Findings
 from tilevision.sources import ReadOptions, display_options, read_pixels
 from tilevision.status import TileStatus

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.coco import bridged
 from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
-from tilevision.exporting.textstreams import element, opening
+from tilevision.files import element, opening
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

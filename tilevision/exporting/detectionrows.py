@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.tables import AREA_COLUMNS, areas
+from tilevision.analysis.units import AREA_COLUMNS, areas
 from tilevision.findings import Findings, plain
 from tilevision.geometry import MultiPolygon
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.recipefile import recipe
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import stream_json
+from tilevision.files import stream_json
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

@@ -25,11 +25,11 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.georeference import Georeference
+from tilevision.analysis.units import Georeference
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import stream_json
+from tilevision.files import stream_json
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

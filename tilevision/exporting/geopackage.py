@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.georeference import Georeference
-from tilevision.analysis.tables import AREA_COLUMNS
+from tilevision.analysis.units import AREA_COLUMNS, Georeference
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, shaped
 from tilevision.exporting.statement import missing_tiles, statement
-from tilevision.exporting.textstreams import as_text
+from tilevision.files import as_text
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

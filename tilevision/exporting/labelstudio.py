@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tilevision.exporting.coco import bridged
 from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import dumps, stream_list
+from tilevision.files import dumps, stream_list
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

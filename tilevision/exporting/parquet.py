@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.analysis.tables import AREA_COLUMNS
+from tilevision.analysis.units import AREA_COLUMNS
 from tilevision.exporting.detectionrows import Detection, shaped
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import as_text
+from tilevision.files import as_text
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tilevision.exporting.statement import statement
-from tilevision.exporting.textstreams import dumps
-from tilevision.files import drafting
+from tilevision.files import drafting, dumps
 
 if TYPE_CHECKING:
     from tilevision.analysis.heatmap import Heatmap

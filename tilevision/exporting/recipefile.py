@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.errors import RunError
-from tilevision.exporting.textstreams import dumps
+from tilevision.files import dumps
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

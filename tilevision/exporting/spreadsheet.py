@@ -12,9 +12,9 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tilevision.analysis.tables import AREA_COLUMNS
+from tilevision.analysis.units import AREA_COLUMNS
 from tilevision.exporting.detectionrows import Detection, detections
-from tilevision.exporting.textstreams import as_text
+from tilevision.files import as_text
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

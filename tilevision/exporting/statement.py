@@ -1,16 +1,169 @@
-"""What every file states besides the detections."""
+"""What every file states besides the detections, and the methods paragraph for a paper."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tilevision.exporting.methods import methods
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["missing_tiles", "statement"]
+__all__ = ["methods", "missing_tiles", "statement"]
+
+HASH_CHARACTERS = 12
+
+_METRICS = {"iou": "IoU", "ios": "IoS"}
+_MERGES = {
+    "seam": (
+        "Detections of overlapping tiles were matched one to one by what both tiles saw, and "
+        "joined across the seams"
+    ),
+    "nms": "Detections of all tiles went through non-maximum suppression",
+    "nmm": "Detections of all tiles were merged where they overlap (non-maximum merging)",
+    "wbf": "Detections of all tiles were averaged where they overlap (weighted boxes fusion)",
+    "none": "Detections of overlapping tiles were not merged",
+}
+
+
+def methods(result: ResultData) -> str:
+    """Return a paragraph on how `result` came about, without a time or a run id.
+
+    Versions, image, resolution, grid, models with the beginning of their fingerprints
+    (SHA-256 over code, weights and parameters), thresholds, merge, coverage and, where there
+    is something to say of them, the seams.
+    """
+    sentences = [
+        f"The image {result.name} ({_image(result)}) was analysed with tilevision "
+        f"{version('tilevision')}, {_tiling(result)}.",
+        f"{_models(result)}.",
+        f"{_merge(result)}.",
+        result.coverage,
+    ]
+    if len(result.tile_findings) > 1 and len(result.findings):
+        sentences += [
+            f"{_capital(str(check))}." for check in (result.seam_bias, result.overlap_check)
+        ]
+    facts = result.digest
+    if facts.region is None and facts.density:
+        area, unit = facts.ground
+        sentences.append(
+            f"Densities are per {facts.density[1]} of the analysed area ({area:,.6g} {unit})."
+        )
+    elif facts.density:
+        area, unit = facts.ground
+        sentences.append(
+            f"Densities are per {facts.density[1]} of the analysed part of the region "
+            f"({area:,.6g} {unit}); detections count where their box has its centre in it."
+        )
+    sentences.append("Scores are the model's own and were not calibrated.")
+    return " ".join(sentences)
+
+
+def _image(result: ResultData) -> str:
+    width, height = result.source.size
+    metadata = result.source.metadata
+    parts = [f"{width:,} × {height:,} pixels"]
+    if metadata.mpp is not None:
+        parts.append(f"{metadata.mpp[0]:.4g} × {metadata.mpp[1]:.4g} µm per pixel")
+    elif metadata.crs is not None:
+        parts.append(metadata.crs[:60])
+    parts.append(_identity(result))
+    return ", ".join(parts)
+
+
+def _identity(result: ResultData) -> str:
+    """Return what identifies the image; a SHA-256 is what `sha256sum` prints of its file."""
+    mark = result.source.fingerprint
+    reference = getattr(result.source, "reference", None)  # what cannot be read may have none
+    options = {} if reference is None else reference.options
+    if {"content", "described"} & set(options):  # read by ranges: nobody has the content
+        return f"{_short(mark)} by address, size and the server's tag"
+    if "stamp" in options:  # of a page or frame, the file's
+        return f"SHA-256 {_short(options.get('fingerprint') or mark)}"
+    return f"content fingerprint {_short(mark)}"
+
+
+def _tiling(result: ResultData) -> str:
+    analysed = [row.tile for row in result.rows if row.status != TileStatus.SKIPPED]
+    scales = result.facts.scales
+    seen = "at its stored resolution"
+    if scales != (1.0,):
+        told = ", ".join(_scale(scale, result.mpp) for scale in scales)
+        seen = f"at {told}"
+    tiles = "one tile" if len(analysed) == 1 else f"{len(analysed):,} tiles"
+    return f"cut into {tiles} ({result.facts.grid}) {seen}"
+
+
+def _scale(scale: float, mpp: tuple[float, float] | None) -> str:
+    if mpp is None:
+        return f"{scale:.4g} of its stored resolution"
+    return f"{(mpp[0] + mpp[1]) / 2 / scale:.4g} µm per pixel"
+
+
+def _models(result: ResultData) -> str:
+    facts, settings = result.facts, result.settings
+    used = facts.models or ((facts.model, facts.model_fingerprint),)
+    told = " and ".join(f"{name} (fingerprint {_short(mark)})" for name, mark in used)
+    text = f"Each tile was given to {told}"
+    if len(used) > 1:
+        text = f"Tiles were given to {told} ({_rule(facts.recipe.get('routing')) or facts.model})"
+    if settings.min_score is not None:
+        text += f"; detections with a score below {settings.min_score:g} were dropped"
+    if settings.classes is not None:
+        text += f"; classes other than {', '.join(settings.classes[:20])} were dropped"
+    return text
+
+
+def _rule(routing: Mapping[str, Any] | None) -> str:
+    """Return which tiles a cascade or a route gives to which model; empty where neither is told."""
+    if routing is None:
+        return ""
+    if "first" in routing:
+        first, second, when = (routing[name] for name in ("first", "second", "when"))
+        asked = "a function of its findings says so"
+        if when is not None:
+            asked = f"any of its scores lies from {when[0]:g} to {when[1]:g}"
+        return f"{first['name']}, then {second['name']} where {asked}"
+    told = [f"{_target(to)} where {_predicate(rule)}" for rule, to in routing["rules"]]
+    return ", else ".join([*told, _target(routing["default"])])
+
+
+def _target(told: Mapping[str, Any]) -> str:
+    return f"[{_rule(told)}]" if "first" in told else str(told["name"])
+
+
+def _predicate(rule: Sequence[Any] | None) -> str:
+    match rule:
+        case ["detailed", least]:
+            return f"edges are {least:g} or more of the tile"
+        case ["within", *box]:
+            return f"the tile touches ({', '.join(f'{side:g}' for side in box)}) px"
+    return "a function of the tile says so"
+
+
+def _merge(result: ResultData) -> str:
+    seen = [found.findings for found in result.tile_findings]
+    if any(one.tile_scores for one in seen) and not any(map(len, seen)):
+        return "Tiles were classified as a whole, and probabilities averaged where they overlap"
+    how = result.settings
+    text = _MERGES[how.method]
+    if how.method == "none":
+        return text
+    kinds = "regardless of class" if how.class_agnostic else "within each class"
+    if how.method == "seam":  # which has no threshold of the user's
+        return f"{text}, {kinds}"
+    return f"{text}, {kinds}, from {_METRICS[how.match_metric]} {how.match_threshold:g} on"
+
+
+def _short(fingerprint: str) -> str:
+    return fingerprint[:HASH_CHARACTERS] or "unknown"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def statement(result: ResultData) -> dict[str, Any]:

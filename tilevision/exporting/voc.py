@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from tilevision.exporting.detectionrows import Detection, detections
-from tilevision.exporting.textstreams import element
+from tilevision.files import element
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tilevision.analysis.categories import positions
+from tilevision.analysis.account import positions
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.folders import filling

@@ -17,18 +17,14 @@ name, comments, docstrings and annotations do not count.
 - Anything whose state cannot be read (sessions, locks, open files) is a `ModelError`.
 """
 
-from __future__ import annotations
-
-import hashlib
-from collections.abc import Callable
-from os import PathLike
-from pathlib import Path
-from typing import Any
-
-from tilevision.errors import ModelError
 from tilevision.fingerprint.leftovers import Leftovers
 from tilevision.fingerprint.provenance import installed, version
-from tilevision.fingerprint.walk import Walk
+from tilevision.fingerprint.walk import (
+    Walk,
+    fingerprint_file,
+    fingerprint_function,
+    fingerprint_value,
+)
 
 __all__ = [
     "Leftovers",
@@ -39,49 +35,3 @@ __all__ = [
     "installed",
     "version",
 ]
-
-
-def fingerprint_function(f: Callable[..., Any]) -> str:
-    """Return the identity of a function, method, partial, class or callable instance.
-
-    Returns
-    -------
-    str
-        Hexadecimal, 64 digits. Holds for one minor version of Python, since bytecode does.
-
-    Raises
-    ------
-    ModelError
-        If `f` is not callable, or depends on something without a known identity.
-    """
-    if not callable(f):
-        raise ModelError(f"A model function is wanted, but {f!r:.80} cannot be called.")
-    return Walk().run(f, f"function {getattr(f, '__qualname__', type(f).__qualname__)!r}")
-
-
-def fingerprint_value(value: Any) -> str:
-    """Return the identity of plain values, containers, arrays, pictures, classes and functions.
-
-    Raises
-    ------
-    ModelError
-        If `value` holds something without a known identity.
-    """
-    return Walk().run(value, "the value")
-
-
-def fingerprint_file(path: str | PathLike[str]) -> str:
-    """Return the SHA-256 of a file's content: hexadecimal; its name and dates do not count.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(
-            f"Cannot read {path}: {error.strerror or error}; check the path."
-        ) from None

@@ -21,19 +21,36 @@ __all__ = ["IDENTITY_VERSION", "by_name", "importable", "installed", "own_identi
 # that name something of tilevision: change it only where their answers change.
 IDENTITY_VERSION = "0.1.0"
 
-# Modules that public names were recorded under, where they lie elsewhere today.
-_RECORDED_MODULES = {
-    f"tilevision.analysis.{name}": f"tilevision.{name}"
-    for name in ("account", "digest", "heatmap", "units")
-} | {
-    f"tilevision.catalogue.{name}": f"tilevision.modelspec.{name}"
-    for name in ("registry", "resolve")
-}
+# Where public names stood when they were first recorded, if they stand elsewhere today: today's
+# module, the names, the module that identities hold.
+_MOVED = (
+    ("analysis.account", "MergeSettings RunFacts TileRow tiles_by_model", "account"),
+    ("analysis.account", "categories class_numbers class_table positions", "analysis.categories"),
+    ("analysis.digest", "*", "digest"),
+    ("analysis.heatmap", "*", "heatmap"),
+    ("analysis.units", "Georeference", "analysis.georeference"),
+    ("analysis.units", "areas", "analysis.tables"),
+    ("analysis.units", "*", "units"),
+    ("catalogue", "Registered models register_model", "modelspec.registry"),
+    ("catalogue", "model resolve", "modelspec.resolve"),
+    ("events.bus", "RunChanged StageDone TileChanged", "events.facts"),
+    ("events.journal", "from_line to_line", "events.lines"),
+    ("events.journal", "JournalTail follow_journal read_journal", "events.journalreader"),
+    ("exporting.saving", "destination save", "exporting"),
+    ("exporting.statement", "methods", "exporting.methods"),
+    ("modelspec.spec", "Answers Price Usage", "modelspec.price"),
+    ("seams.merging", "merge", "seams"),
+    ("sources.addresses", "page_name split_page", "sources.pagenames"),
+)
 
 
 def own_identity(module: str, name: str) -> tuple[str, str]:
     """Return the module and name that stand for something of tilevision in identities."""
-    return _RECORDED_MODULES.get(module, module), name
+    public = name.partition(".")[0]
+    for now, names, recorded in _MOVED:
+        if module == f"tilevision.{now}" and (names == "*" or public in names.split()):
+            return f"tilevision.{recorded}", name
+    return module, name
 
 
 _MAIN = ("__main__", "__mp_main__")

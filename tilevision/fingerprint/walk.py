@@ -16,7 +16,9 @@ import logging
 import operator
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from tilevision.fingerprint.leftovers import Leftovers, leftovers
 from tilevision.fingerprint.provenance import by_name, importable, installed, version
 from tilevision.fingerprint.values import CONTAINERS, PLAIN, frame, leaf, readable, state, wrapped
 
-__all__ = ["Walk"]
+__all__ = ["Walk", "fingerprint_file", "fingerprint_function", "fingerprint_value"]
 
 # Names of a module that tell where it lies, not what it does.
 _PLACE = {"__file__", "__name__", "__doc__", "__spec__", "__loader__", "__package__", "__path__"}
@@ -330,3 +332,49 @@ class Walk:
             self._each(array.ravel().tolist(), where)
         else:
             self._hash.update(np.ascontiguousarray(array).tobytes())
+
+
+def fingerprint_function(f: Callable[..., Any]) -> str:
+    """Return the identity of a function, method, partial, class or callable instance.
+
+    Returns
+    -------
+    str
+        Hexadecimal, 64 digits. Holds for one minor version of Python, since bytecode does.
+
+    Raises
+    ------
+    ModelError
+        If `f` is not callable, or depends on something without a known identity.
+    """
+    if not callable(f):
+        raise ModelError(f"A model function is wanted, but {f!r:.80} cannot be called.")
+    return Walk().run(f, f"function {getattr(f, '__qualname__', type(f).__qualname__)!r}")
+
+
+def fingerprint_value(value: Any) -> str:
+    """Return the identity of plain values, containers, arrays, pictures, classes and functions.
+
+    Raises
+    ------
+    ModelError
+        If `value` holds something without a known identity.
+    """
+    return Walk().run(value, "the value")
+
+
+def fingerprint_file(path: str | PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content: hexadecimal; its name and dates do not count.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(
+            f"Cannot read {path}: {error.strerror or error}; check the path."
+        ) from None

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from tilevision.checkpoint import run_owner
+from tilevision.display import readable
 from tilevision.errors import RunError
 from tilevision.events import ImageChanged, RunSummary, list_runs, together
 from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
-from tilevision.plaintext import readable
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:

@@ -6,8 +6,17 @@ cannot be both a function and a submodule.
 """
 
 from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap, within
-from tilevision.modelspec.price import Answers, Price, Usage, count, counting
-from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
+from tilevision.modelspec.spec import (
+    Answers,
+    HostedModel,
+    Model,
+    ModelSpec,
+    Price,
+    Stage,
+    Usage,
+    count,
+    counting,
+)
 
 __all__ = [
     "Answers",

@@ -1,19 +1,171 @@
-"""What a model is: a recipe that travels, and the protocols of what it makes."""
+"""What a model is: plain data with its fingerprint, what its owner may declare, its price."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import astuple, dataclass, field
 from functools import lru_cache
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
+from tilevision.checks import flag, positive, share, whole
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
 from tilevision.fingerprint import fingerprint_value
-from tilevision.modelspec.price import Price
 
-__all__ = ["HostedModel", "Model", "ModelSpec", "Stage"]
+__all__ = [
+    "DECLARABLE",
+    "DEVICES",
+    "Answers",
+    "HostedModel",
+    "Model",
+    "ModelSpec",
+    "Price",
+    "Stage",
+    "Usage",
+    "count",
+    "counting",
+    "split",
+    "stages",
+]
+
+_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a model was made to do; adds up.
+
+    Parameters
+    ----------
+    calls : int
+        Requests sent, those that failed included.
+    input_tokens, output_tokens : int
+        As the backend counts them; 0 where it does not.
+    uncounted : int
+        Requests whose tokens the backend did not count.
+    most_input, most_output : int
+        The most tokens that those requests can have used.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    uncounted: int = 0
+    most_input: int = 0
+    most_output: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def split(self, parts: int) -> list[Usage]:
+        """Return `parts` shares that add up to this exactly; the first ones have what is over."""
+        return [
+            Usage(*(total // parts + (part < total % parts) for total in astuple(self)))
+            for part in range(parts)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model's use costs, in a currency of the user's.
+
+    Parameters
+    ----------
+    call : float
+        Per request.
+    input, output : float
+        Per million tokens read and written.
+    """
+
+    call: float = 0.0
+    input: float = 0.0
+    output: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """Return what `usage` costs; tokens that nobody counted at their most."""
+        tokens = self.input * (usage.input_tokens + usage.most_input)
+        tokens += self.output * (usage.output_tokens + usage.most_output)
+        return self.call * usage.calls + tokens / _MILLION
+
+    @classmethod
+    def parse(cls, value: Any) -> Price:
+        """Read a number (per call), ``{"call": …, "input": …, "output": …}`` or a `Price`.
+
+        Raises
+        ------
+        ModelError
+            If it is none of these, or a number in it is negative.
+        """
+        if isinstance(value, Price):
+            return value
+        given = value if isinstance(value, Mapping) else {"call": value}
+        known = {"call", "input", "output"}
+        if not set(given) <= known or not all(_amount(number) for number in given.values()):
+            raise ModelError(
+                f"price is {value!r:.80}; give a number per call, or a dict with call (each), "
+                "input and output (per million tokens)."
+            )
+        return cls(**{name: float(number) for name, number in given.items()})
+
+
+class Answers(list[Findings]):
+    """What a hosted model's `request` may return to say what it used: findings, with `usage`.
+
+    Parameters
+    ----------
+    findings : iterable of Findings
+        One for each tile.
+    usage : Usage
+        Of all of them together.
+    remarks : sequence of str
+        What the user should be shown about the model, one sentence each; each is shown once.
+    """
+
+    def __init__(
+        self, findings: Iterable[Findings], usage: Usage, remarks: Sequence[str] = ()
+    ) -> None:
+        super().__init__(findings)
+        self.usage = usage
+        self.remarks = tuple(remarks)
+
+
+_counted: ContextVar[list[Usage] | None] = ContextVar("tilevision_usage", default=None)
+
+
+def count(usage: Usage) -> None:
+    """For adapters: tell whoever counts around this call (`counting`) what it used."""
+    counted = _counted.get()
+    if counted is not None:
+        counted.append(usage)
+
+
+@contextmanager
+def counting() -> Iterator[list[Usage]]:
+    """Collect what calls use whose answer cannot say it: a text, a verdict.
+
+    Yields
+    ------
+    list of Usage
+        Grows with each `count` in this thread.
+    """
+    counted: list[Usage] = []
+    token = _counted.set(counted)
+    try:
+        yield counted
+    finally:
+        _counted.reset(token)
+
+
+def _amount(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 <= value < float("inf")
+
 
 Stage = Literal["moderation", "tile", "synthesis"]
 
@@ -146,3 +298,130 @@ class HostedModel(Protocol):
     def request(self, payload: Any) -> Sequence[Findings]:
         """Send `payload`, wait, and return one `Findings` per tile."""
         ...
+
+
+DEVICES = re.compile(r"auto|cpu|mps|openvino|(cuda|tensorrt)(:\d+)?")
+
+
+def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort what was given for model `name` into fields of `ModelSpec` and parameters.
+
+    Returns
+    -------
+    declared, params : dict
+        Fields of the spec, checked; everything else, plain JSON values.
+
+    Raises
+    ------
+    ModelError
+        If a value makes no sense, or a parameter is not plain JSON.
+    """
+    declared, params = {}, {}
+    for key, value in given.items():
+        if key in _CHECKS:
+            declared[key] = _CHECKS[key](f"{key} of model {name}", value)
+        else:
+            params[key] = _json(f"{key} of model {name}", value)
+    return declared, params
+
+
+def _json(what: str, value: Any) -> Any:
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give text, numbers, true or false, lists and dicts of them."
+        ) from None
+
+
+def _whole(what: str, value: Any) -> int:
+    return whole(what, value, ModelArgumentError)
+
+
+def _maybe(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+    return lambda what, value: None if value is None else check(what, value)
+
+
+def _positive(what: str, value: Any) -> float:
+    return float(positive(what, value, ModelArgumentError, what="a number"))
+
+
+def _overlap(what: str, value: Any) -> float:
+    advice = "give an IoU above 0 and up to 1, as 0.5"
+    return float(share(what, value, ModelArgumentError, zero=False, advice=advice))
+
+
+def _share(what: str, value: Any) -> float:
+    return float(share(what, value, ModelArgumentError))
+
+
+def _size(what: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else value
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give (width, height) in pixels, or one side."
+        )
+    return _whole(what, pair[0]), _whole(what, pair[1])
+
+
+def _bands(what: str, value: Any) -> tuple[int | str, ...]:
+    items = tuple(value) if isinstance(value, (tuple, list, range)) else ()
+    known = (b >= 0 if isinstance(b, int) else isinstance(b, str) and bool(b) for b in items)
+    if not items or not all(known):
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give band numbers from 0, as (3, 2, 1), or names, as "
+            '("DAPI", "CD3").'
+        )
+    return items
+
+
+def _dtype(what: str, value: Any) -> str:
+    if value not in ("uint8", "raw", "scaled"):
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give 'uint8' (as displayed), 'raw' (as stored) or 'scaled' "
+            "(by the scale and offset of the file)."
+        )
+    return str(value)
+
+
+def _flag(what: str, value: Any) -> bool:
+    return flag(what, value, ModelArgumentError)
+
+
+def _device(what: str, value: Any) -> str:
+    if not isinstance(value, str) or not DEVICES.fullmatch(value):
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give 'auto', 'cpu', 'cuda:0', 'mps', 'openvino' or "
+            "'tensorrt:0'."
+        )
+    return value
+
+
+def stages(what: str, value: Any) -> tuple[Stage, ...]:
+    """Check a stage, or several."""
+    items = (value,) if isinstance(value, str) else tuple(value)
+    wrong = [item for item in items if item not in get_args(Stage)]
+    if wrong or not items:
+        raise ModelArgumentError(
+            f"{what} is {value!r:.80}; give some of {', '.join(get_args(Stage))}."
+        )
+    return items
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "stages": stages,
+    "batch_size": _whole,
+    "input_size": _maybe(_size),
+    "mpp": _maybe(_positive),
+    "bands": _maybe(_bands),
+    "dtype": _dtype,
+    "max_detections": _maybe(_whole),
+    "nms": _maybe(_overlap),
+    "class_agnostic": _flag,
+    "min_score": _maybe(_share),
+    "hosted": _flag,
+    "device": _device,
+    "price": _maybe(lambda _, value: Price.parse(value)),
+}
+
+DECLARABLE = tuple(_CHECKS)

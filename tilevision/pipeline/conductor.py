@@ -15,12 +15,11 @@ from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, check_limits, moderate
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.estimate import Estimate, Meter, Part, add_up, slots
+from tilevision.pipeline.estimate import Estimate, Meter, Part, Spending, add_up, slots
 from tilevision.pipeline.manifest import run_facts
 from tilevision.pipeline.planning import Plan, Store
 from tilevision.pipeline.runner import Runner
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.spending import Spending
 from tilevision.pipeline.tally import Tally
 from tilevision.result import Result
 from tilevision.schedule.messages import End

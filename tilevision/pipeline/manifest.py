@@ -27,7 +27,7 @@ from tilevision.errors import (
 )
 from tilevision.events import journal_path, list_runs, read_manifest, together
 from tilevision.modelspec import ModelSpec, Price
-from tilevision.modelspec.declarations import DECLARABLE
+from tilevision.modelspec.spec import DECLARABLE
 from tilevision.pipeline.planning import Plan, Stages, labels
 from tilevision.pipeline.settings import Settings, Subject
 from tilevision.pipeline.tiling import Tiling

@@ -23,10 +23,9 @@ from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import ModelSpec, processes, within
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.estimate import duration
+from tilevision.pipeline.estimate import Budgeted, duration
 from tilevision.pipeline.planning import Pass, Plan, Store
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.spending import Budgeted
 from tilevision.pipeline.tally import Tally
 from tilevision.schedule import Policy, Quota, Scheduler
 from tilevision.schedule.messages import Announce, End, Happening, Paused, RetryFailed

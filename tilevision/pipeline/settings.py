@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from tilevision import checks
 from tilevision.errors import RunArgumentError
 from tilevision.files import check_folder
-from tilevision.modelspec.declarations import DEVICES
+from tilevision.modelspec.spec import DEVICES
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry
 from tilevision.schedule.policy import check_failure_limit

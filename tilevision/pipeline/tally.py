@@ -9,13 +9,13 @@ from dataclasses import replace
 
 from tilevision.codec import decode
 from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
-from tilevision.events.secrets import redact
+from tilevision.events.journal import redact
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import Usage
+from tilevision.pipeline.estimate import Spending
 from tilevision.pipeline.planning import Pass, Plan, Store, stored_findings
-from tilevision.pipeline.spending import Spending
 from tilevision.result import MergeSettings, TileRow
 from tilevision.schedule.messages import Announce
 from tilevision.status import TileStatus

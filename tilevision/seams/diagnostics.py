@@ -14,8 +14,8 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.overlaps import diagonals
 from tilevision.seams.detections import gather
-from tilevision.seams.joining import cut, group, views
 from tilevision.seams.matching import enter, match
+from tilevision.seams.merging import cut, group, views
 
 __all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]
 

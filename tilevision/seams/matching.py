@@ -15,8 +15,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.overlaps import diagonals
-from tilevision.seams.detections import EDGE_PIXELS, Detections
-from tilevision.seams.seamshapes import clipped_bounds, shape_iou
+from tilevision.seams.detections import EDGE_PIXELS, Detections, clipped_bounds, shape_iou
 
 __all__ = ["LIKENESS", "Zones", "assign", "enter", "match"]
 

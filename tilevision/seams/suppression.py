@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from tilevision.findings import Findings
 from tilevision.overlaps import METRICS, Bodies, diagonals, keepers
-from tilevision.seams.detections import Detections
-from tilevision.seams.seamshapes import mean_corners, shapes_of, united
+from tilevision.seams.detections import Detections, mean_corners, shapes_of, united
 
 __all__ = ["METRICS", "fuse", "suppress", "twice_named"]
 

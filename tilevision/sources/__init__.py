@@ -1,14 +1,13 @@
 """Images of any size, read by the window."""
 
+from tilevision.sources.addresses import ALL_PAGES, file_of
 from tilevision.sources.depth import display_options, read_options, read_pixels, to_uint8
 from tilevision.sources.formats.video import frames
 from tilevision.sources.identity import remembering
 from tilevision.sources.imagelists import images_in, pages
 from tilevision.sources.opening import check_unchanged, open_reference, open_source
-from tilevision.sources.pagenames import ALL_PAGES, file_of
 from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
-from tilevision.sources.staging.sharing import sweep
-from tilevision.sources.staging.stagingfile import StagingProgress, following, is_followed
+from tilevision.sources.staging.stagingfile import StagingProgress, following, is_followed, sweep
 
 __all__ = [
     "ALL_PAGES",

@@ -1,8 +1,4 @@
-"""Images named by address: ``file://`` is the local file it is, others are read from elsewhere.
-
-What is secret in an address, its user and its query, is in `Address.url` alone: every text that
-is shown or written takes `Address.shown`.
-"""
+"""How an image is named: an address, a path, and the page of a file that holds several pictures."""
 
 from __future__ import annotations
 
@@ -13,23 +9,31 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from tilevision.display import readable
 from tilevision.errors import SourceError
-from tilevision.plaintext import readable
 
 __all__ = [
+    "ALL_PAGES",
     "HIDDEN",
     "Address",
     "address_of",
+    "at_home",
     "check_kept",
     "file_name",
+    "file_of",
     "is_address",
     "lasting",
     "local_path",
+    "page_name",
+    "pages_note",
+    "split_page",
 ]
 
 HIDDEN = "***"
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_PAGE = re.compile(r"page=(\d+)")
+ALL_PAGES = "#pages"
+_FRAGMENT = re.compile(r"page=(\d+)")
+_PAGE = re.compile(r"(.+)#page=(\d+)", re.DOTALL)
 # What signs a request or lends a right, and so differs from day to day for the same content:
 # of Amazon, Google, Azure and CloudFront, and what people call such things.
 _SIGNING = re.compile(
@@ -141,7 +145,7 @@ def address_of(name: str) -> Address:
         parts.port  # noqa: B018 - raises where it is no number
     except ValueError:
         raise SourceError("The address of the image cannot be understood; check it.") from None
-    page = _PAGE.fullmatch(parts.fragment)
+    page = _FRAGMENT.fullmatch(parts.fragment)
     address = Address(parts._replace(fragment="").geturl(), int(page[1]) if page else None)
     if parts.fragment == "pages":
         raise SourceError(
@@ -217,3 +221,61 @@ def check_kept(image: Any, who: str) -> None:
 def _is_shown(address: Address) -> bool:
     parts = urlsplit(address.url)
     return parts.query == HIDDEN or parts.netloc.startswith(f"{HIDDEN}@")
+
+
+def split_page(name: str) -> tuple[str, int | None]:
+    """Return the file and the page, counted from 1, that `name` stands for.
+
+    None where it names no page, or a file is really called so.
+
+    Raises
+    ------
+    SourceError
+        If it names page 0, or all pages at once.
+    """
+    if "#" not in name or os.path.lexists(name):
+        return name, None
+    if name.endswith(ALL_PAGES):
+        path = name.removesuffix(ALL_PAGES)
+        raise SourceError(
+            f"{name} stands for every page of {path}: give one as {path}#page=1, or all to "
+            "tv.analyze_many."
+        )
+    found = _PAGE.fullmatch(name)
+    if found is None:
+        return name, None
+    if int(found[2]) == 0:
+        raise SourceError(f"{name}: pages are counted from 1.")
+    return found[1], int(found[2])
+
+
+def at_home(name: str) -> str:
+    """Return `name` with ``~`` for the home folder filled in, unless a file is called so."""
+    return name if os.path.lexists(name) else os.path.expanduser(name)  # noqa: PTH111 - any text
+
+
+def page_name(path: str | os.PathLike[str], page: int) -> str:
+    """Return what stands for a page, counted from 1, wherever an image is asked for."""
+    return f"{os.fspath(path)}#page={page}"
+
+
+def file_of(name: str) -> Path:
+    """Return the file that an image, or a page of one, is in."""
+    return Path(split_page(at_home(name))[0])
+
+
+def pages_note(path: str, count: int, *, named: bool) -> str:
+    """Say of which of its `count` pages an image is that was given without one.
+
+    Parameters
+    ----------
+    path : str
+    count : int
+    named : bool
+        Whether the others have names that open them.
+    """
+    name = Path(path).name
+    first = f"{name} holds {count:,} pages or frames, of which this is the first"
+    if not named:
+        return f"{first}; the others are not read"
+    return f"{first}; another is {name}#page=2, and tv.analyze_many takes all as {name}{ALL_PAGES}"

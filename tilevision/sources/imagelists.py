@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.formatlist import FORMATS, SUFFIXES, format_of
+from tilevision.sources.addresses import page_name
 from tilevision.sources.formats.imageformat import ImageFile
+from tilevision.sources.localfiles import FORMATS, SUFFIXES, format_of
 from tilevision.sources.opening import open_source
-from tilevision.sources.pagenames import page_name
 
 __all__ = ["images_in", "pages"]
 

@@ -1,4 +1,7 @@
-"""From a path on this machine to the image in the file: its format is found, then its page."""
+"""From a path on this machine to the image in the file: its format is found, then its page.
+
+A new format is a file in `formats` that declares a ``FORMAT``, and its name in the list here.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,54 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
-from tilevision.sources.addresses import local_path
-from tilevision.sources.formats.formatlist import format_of
-from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFile
+from tilevision.sources.addresses import at_home, local_path, page_name, pages_note, split_page
+from tilevision.sources.formats import (
+    flat,
+    georasters,
+    jpegxl,
+    pdf,
+    slides,
+    tiff,
+    video,
+)
+from tilevision.sources.formats.arrays import numpyfile, zarrstore
+from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFile, ImageFormat
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.pagenames import at_home, page_name, pages_note, split_page
 
-__all__ = ["open_local"]
+__all__ = ["FORMATS", "SUFFIXES", "format_of", "open_local"]
+
+FORMATS: tuple[ImageFormat, ...] = (
+    zarrstore.FORMAT,
+    zarrstore.PACKED,
+    pdf.FORMAT,
+    slides.FORMAT,  # before TIFF, which some scanners' files are as well
+    tiff.FORMAT,
+    video.FORMAT,
+    numpyfile.FORMAT,
+    jpegxl.FORMAT,
+    georasters.FORMAT,
+    flat.FORMAT,  # accepts any file, and says what is wrong with it
+)
+SUFFIXES = frozenset().union(*(one.suffixes for one in FORMATS))
+
+
+def format_of(file: ImageFile, *, page: bool = False) -> ImageFormat | None:
+    """Return the first format that accepts a file; None where no format does.
+
+    Parameters
+    ----------
+    file : ImageFile
+    page : bool
+        True if a page was asked for, so that only formats with pages count.
+    """
+    for one in FORMATS:
+        if one.folders != (not file.prefix) or (page and not one.pages):
+            continue
+        if one.begins and not file.prefix.startswith(one.begins):
+            continue
+        if one.accepts is None or one.accepts(file):
+            return one
+    return None
 
 
 def open_local(
@@ -49,7 +93,9 @@ def open_local(
     name, page = split_page(at_home(local_path(whole)))
     path = str(Path(name).absolute())
     file = ImageFile(path, b"")
-    kind = format_of(file, page=page is not None)
+    # Unlike pathlib, this takes a name that cannot be one for a folder that is not there.
+    folder = os.path.isdir(path)  # noqa: PTH112
+    kind = format_of(file, page=page is not None) if folder else None
     if kind is None:
         file = ImageFile(path, _first_bytes(name))
         kind = format_of(file, page=page is not None)

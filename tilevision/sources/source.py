@@ -9,11 +9,22 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.errors import SourceError
 from tilevision.geometry import Box
 
-__all__ = ["ImageMetadata", "ImageSource", "Pixels", "ReadOptions", "SourceRef"]
+__all__ = [
+    "ImageMetadata",
+    "ImageSource",
+    "Pixels",
+    "ReadOptions",
+    "SourceRef",
+    "check_image_shape",
+]
 
 Pixels = NDArray[Any]
+
+_MAX_BANDS = 4096
+_USUAL_BANDS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +207,29 @@ class ImageSource(Protocol):
     def close(self) -> None:
         """Release file handles, and the staging file where this source made one."""
         ...
+
+
+def check_image_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Check that values of `dtype` in `shape` are an image ``(h, w, c)``.
+
+    Raises
+    ------
+    SourceError
+        If it is empty, of objects, of another number of axes, or has its bands first.
+    """
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise SourceError(
+            f"{name} is of {dtype}; an image is of booleans, integers or floats up to 64 bit."
+        )
+    if len(shape) != 3:
+        raise SourceError(
+            f"{name} has shape {shape}; give (height, width) or (height, width, bands)."
+        )
+    if not all(shape):
+        raise SourceError(f"{name} is empty (shape {shape}); give at least one pixel.")
+    bands = shape[2]
+    if bands > _MAX_BANDS or (shape[0] <= _USUAL_BANDS < bands and shape[1] > 1):
+        raise SourceError(
+            f"{name} has shape {shape}, so {bands} bands; if bands come first, "
+            "pass np.moveaxis(array, 0, -1)."
+        )

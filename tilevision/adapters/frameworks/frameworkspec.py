@@ -17,7 +17,7 @@ from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.declarations import DECLARABLE, split
+from tilevision.modelspec.spec import DECLARABLE, split
 
 __all__ = ["declare", "declare_object"]
 

@@ -20,7 +20,7 @@ from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.declarations import split
+from tilevision.modelspec.spec import split
 
 __all__ = ["SahiDetector", "declare", "load", "processes", "runtime"]
 

@@ -128,7 +128,7 @@ from tilevision.adapters.hosted.parameters import Parameters, settle
 from tilevision.adapters.hosted.vision import HostedVision
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.declarations import DECLARABLE
+from tilevision.modelspec.spec import DECLARABLE
 
 __all__ = ["HostedVision", "Parameters", "declare", "load", "runtime"]
 

@@ -22,7 +22,7 @@ from tilevision.checks import share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.declarations import DECLARABLE, split
+from tilevision.modelspec.spec import DECLARABLE, split
 
 __all__ = ["PARAMS", "VERSION", "declare"]
 

@@ -216,7 +216,6 @@ def _frames(image: Image) -> int:
 
 FORMAT = ImageFormat(
     "a picture",
-    accepts=lambda _: True,
     opener=open_flat,
     suffixes=frozenset(
         {

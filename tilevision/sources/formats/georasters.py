@@ -23,16 +23,14 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
-from tilevision.sources.depth import declared_scaling
+from tilevision.sources.depth import declared_scaling, same_in_all
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
 from tilevision.sources.formats.georeferencing import place_of
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.nodata import same_in_all
-from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
-from tilevision.sources.staging.staged import check_image_shape
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader

@@ -35,11 +35,6 @@ class ImageFile:
         """Lower case, with its dot."""
         return Path(self.path).suffix.lower()
 
-    @property
-    def is_tiff(self) -> bool:
-        """Return True if the file begins as TIFF and BigTIFF do."""
-        return self.prefix.startswith(TIFF_MAGIC)
-
 
 @dataclass(frozen=True, slots=True)
 class ImageFormat:
@@ -49,8 +44,11 @@ class ImageFormat:
     ----------
     name : str
         What people call one file of it, with its article: ``"a PDF document"``.
-    accepts : callable
-        ``accepts(ImageFile)`` returns True if a file is of this format.
+    begins : tuple of bytes
+        What its files begin with, one of these; empty where that does not tell them.
+    accepts : callable, optional
+        ``accepts(ImageFile)`` returns True if a file that begins so is of this format. Default:
+        any such file.
     opener : callable
         ``opener(path, mpp=…)`` returns the image; with ``frame=`` (from 0) where it has `pages`,
         and with ``dpi=`` where it takes that and the caller gave one.
@@ -70,8 +68,9 @@ class ImageFormat:
     """
 
     name: str
-    accepts: Callable[[ImageFile], bool]
     opener: Callable[..., LevelReader]
+    begins: tuple[bytes, ...] = ()
+    accepts: Callable[[ImageFile], bool] | None = None
     suffixes: frozenset[str] = frozenset()
     pages: bool = False
     dpi: bool = False

@@ -142,7 +142,7 @@ def _size(path: str, data: bytes) -> tuple[int, int]:
 
 FORMAT = ImageFormat(
     "a JPEG XL picture",
-    accepts=lambda file: file.prefix.startswith((_CODESTREAM, _CONTAINER)),
+    begins=(_CODESTREAM, _CONTAINER),
     opener=open_jpegxl,
     suffixes=frozenset({".jxl"}),
 )

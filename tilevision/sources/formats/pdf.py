@@ -154,7 +154,7 @@ def _unreadable(path: str, error: Exception) -> SourceError:
 
 FORMAT = ImageFormat(
     "a PDF document",
-    accepts=lambda file: file.prefix.startswith(PDF),
+    begins=(PDF,),
     opener=open_pdf,
     suffixes=frozenset({".pdf"}),
     pages=True,

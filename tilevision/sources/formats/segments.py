@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
-from tilevision.sources.formats.aperiocolours import AperioColours
+from tilevision.sources.formats.tiffmetadata import AperioColours
 from tilevision.sources.readerfaults import unreadable
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile, RowFile

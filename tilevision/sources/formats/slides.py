@@ -25,7 +25,7 @@ from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources.capacity import available_memory, check_plausible
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
-from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
+from tilevision.sources.formats.imageformat import TIFF_MAGIC, ImageFile, ImageFormat
 from tilevision.sources.identity import (
     FileStamp,
     file_options,
@@ -367,7 +367,7 @@ def try_slide(path: str) -> None:
 def _accepts(file: ImageFile) -> bool:
     # Media name DICOM files without a suffix.
     dicom = file.prefix[_DICOM_AT:].startswith(_DICOM)
-    return dicom or is_slide(file.path, tiff=file.is_tiff)
+    return dicom or is_slide(file.path, tiff=file.prefix.startswith(TIFF_MAGIC))
 
 
 def _open_tried(path: str, *, mpp: tuple[float, float] | None = None) -> SlideSource:

@@ -16,20 +16,21 @@ import numpy as np
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.capacity import check_decodes
 from tilevision.sources.formats.georeferencing import place_beside, with_place
-from tilevision.sources.formats.imageformat import ImageFormat
+from tilevision.sources.formats.imageformat import TIFF_MAGIC, ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
-from tilevision.sources.formats.tiffcolours import Interpretation
 from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame, plane_axes
-from tilevision.sources.formats.tiffgaps import FilledLevel, find_gaps
 from tilevision.sources.formats.tifflevels import (
     BandMask,
+    FilledLevel,
     FinerMask,
     ShownLevel,
     TiffLevel,
     TurnedLevel,
     ValueMask,
+    find_gaps,
 )
 from tilevision.sources.formats.tiffmetadata import (
+    Interpretation,
     channel_names,
     colour_bands,
     geo_reference,
@@ -423,7 +424,7 @@ def _stage(path: str, level: TiffLevel, key: str) -> StagedPixels:
 
 FORMAT = ImageFormat(
     "a TIFF file",
-    accepts=lambda file: file.is_tiff,
+    begins=TIFF_MAGIC,
     opener=open_tiff,
     suffixes=frozenset({".btf", ".svs", ".tf2", ".tf8", ".tif", ".tiff"}),
     pages=True,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.sources.addresses import page_name
 from tilevision.sources.capacity import check_decodes
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.identity import (
@@ -28,7 +29,6 @@ from tilevision.sources.identity import (
     fingerprint_of_array,
     known_fingerprint,
 )
-from tilevision.sources.pagenames import page_name
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, staged_note
 from tilevision.sources.staging.stagingfile import stage

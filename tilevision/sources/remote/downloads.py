@@ -28,7 +28,7 @@ from tilevision.sources.localfiles import open_local
 from tilevision.sources.remote.protocols import remote_file
 from tilevision.sources.remote.remotefile import Look, Remote, patiently
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
-from tilevision.sources.staging.sharing import hold, leave, staging_folder, unusable
+from tilevision.sources.staging.stagingfile import hold, leave, staging_folder, unusable
 
 __all__ = ["Download", "DownloadedSource", "download", "open_download"]
 

@@ -12,22 +12,18 @@ import numpy as np
 from tilevision.errors import SourceError
 from tilevision.sources.identity import fingerprint_of_array, row_blocks
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
 from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
 
 __all__ = [
     "MappedLevel",
     "StagedSource",
     "as_image",
-    "check_image_shape",
     "open_array",
     "open_staged_array",
     "staged_note",
     "staged_source",
 ]
-
-_MAX_BANDS = 4096
-_USUAL_BANDS = 16
 
 
 class StagedSource(LevelReader):
@@ -201,29 +197,3 @@ def as_image(array: Pixels, name: str = "the array") -> Pixels:
         array = array[..., np.newaxis]
     check_image_shape(array.shape, array.dtype, name)
     return array
-
-
-def check_image_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-    """Check that values of `dtype` in `shape` are an image ``(h, w, c)``.
-
-    Raises
-    ------
-    SourceError
-        If it is empty, of objects, of another number of axes, or has its bands first.
-    """
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise SourceError(
-            f"{name} is of {dtype}; an image is of booleans, integers or floats up to 64 bit."
-        )
-    if len(shape) != 3:
-        raise SourceError(
-            f"{name} has shape {shape}; give (height, width) or (height, width, bands)."
-        )
-    if not all(shape):
-        raise SourceError(f"{name} is empty (shape {shape}); give at least one pixel.")
-    bands = shape[2]
-    if bands > _MAX_BANDS or (shape[0] <= _USUAL_BANDS < bands and shape[1] > 1):
-        raise SourceError(
-            f"{name} has shape {shape}, so {bands} bands; if bands come first, "
-            "pass np.moveaxis(array, 0, -1)."
-        )

@@ -10,8 +10,8 @@ import numpy as np
 
 from tilevision.errors import Failure, SourceError
 from tilevision.sources.identity import fingerprint_of_array, row_blocks
-from tilevision.sources.source import Pixels
-from tilevision.sources.staging.staged import StagedSource, check_image_shape, staged_source
+from tilevision.sources.source import Pixels, check_image_shape
+from tilevision.sources.staging.staged import StagedSource, staged_source
 from tilevision.sources.staging.stagingfile import stage
 
 __all__ = ["is_dask_array", "open_dask"]

@@ -118,7 +118,7 @@ def open_npy(
 
 FORMAT = ImageFormat(
     "a NumPy file",
-    accepts=lambda file: file.prefix.startswith(_MAGIC),
+    begins=(_MAGIC,),
     opener=open_npy,
     suffixes=frozenset({".npy"}),
 )

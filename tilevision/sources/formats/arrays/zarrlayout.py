@@ -22,8 +22,7 @@ from tilevision.sources.formats.arrays.zarraxes import axes_of_array, axes_of_mu
 from tilevision.sources.formats.arrays.zarrlevels import ZarrLevel
 from tilevision.sources.formats.microns import microns_per_unit, pixel_size
 from tilevision.sources.levels import LevelPlacement
-from tilevision.sources.source import ImageMetadata
-from tilevision.sources.staging.staged import check_image_shape
+from tilevision.sources.source import ImageMetadata, check_image_shape
 
 __all__ = ["ZarrLayout", "lay_out", "unreadable"]
 

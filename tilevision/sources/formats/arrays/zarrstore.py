@@ -14,13 +14,12 @@ from tilevision.errors import TilevisionError
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.arrays.zarrlayout import lay_out, unreadable
 from tilevision.sources.formats.arrays.zarrlevels import ZarrLevel
-from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
+from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
-from tilevision.sources.staging.sharing import staging_folder
 from tilevision.sources.staging.staged import MappedLevel, staged_note
-from tilevision.sources.staging.stagingfile import StagedPixels, stage
+from tilevision.sources.staging.stagingfile import StagedPixels, stage, staging_folder
 
 __all__ = ["FORMAT", "MARKERS", "PACKED", "ZarrSource", "is_zarr", "open_zarr", "opened"]
 
@@ -217,10 +216,6 @@ def _stage(level: ZarrLevel, key: str) -> StagedPixels:
     return stage(key, (height, width, level.bands), level.dtype, write)
 
 
-def _is_zipped(file: ImageFile) -> bool:
-    return file.prefix.startswith(_ZIP) and file.path.lower().endswith(_ZIPPED)
-
-
 FORMAT = ImageFormat(
     "a Zarr store",
     accepts=lambda file: is_zarr(file.path),
@@ -233,7 +228,8 @@ FORMAT = ImageFormat(
 PACKED = replace(
     FORMAT,
     name="a zipped Zarr store",
-    accepts=_is_zipped,
+    begins=(_ZIP,),
+    accepts=lambda file: file.path.lower().endswith(_ZIPPED),
     suffixes=frozenset({".ozx"}),
     folders=False,
 )

@@ -1,0 +1,430 @@
+"""The merge: detections of all tiles become the objects of the image.
+
+Detections that are views of one object form a group, which has no two detections of one tile; the
+object is the best whole view, else all together.
+
+Where two tiles saw the same place, each testifies for the other: a true object is found
+by both as often as the detector finds things at all. Detections that lie upon a better
+one of their class may be true (a crowd, a door on a car) or noise (a second box for one
+object). In a crowd they are confirmed like any other; noise is not. So the share of
+false ones among them can be estimated from the image itself, class by class, without
+any truth, and where most are false, those that nobody confirmed are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from tilevision.checks import share
+from tilevision.errors import RunArgumentError
+from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import area, ios
+from tilevision.overlaps import diagonals
+from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
+from tilevision.seams.matching import Zones, enter, match
+from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
+
+__all__ = ["METHODS", "Objects", "cut", "doubtful", "group", "join", "merge", "views"]
+
+Floats = NDArray[np.float64]
+Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+# How far a detection lies upon a better one (intersection over the smaller); like is
+# compared with like. Below the first, it stands on its own and is never doubted.
+_COVERED = np.array([0.02, 0.1, 0.2, 0.3, 0.5, 0.8])
+
+# From this share of false ones on, those without confirmation are left out.
+_FALSE = 0.7
+
+# Fewer witnesses, or a detector that mostly disagrees with itself, prove nothing.
+_LEAST_WITNESSED, _LEAST_UNCONFIRMED, _LEAST_FOUND = 50, 5, 0.5
+
+# Shares are estimated from about this many confirmed detections, spread evenly.
+_SAMPLE = 20_000
+
+_CHUNK = 10_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Objects:
+    """What the detections were joined to, ``g`` objects.
+
+    Attributes
+    ----------
+    number : array (n,) of int
+        The object each detection shows.
+    boxes : array (g, 4)
+    ranks : array (g,)
+    classes : array (g,) of int
+    """
+
+    number: Index
+    boxes: Floats
+    ranks: Floats
+    classes: Index
+
+
+def doubtful(found: Detections, zones: Zones, objects: Objects, partial: Mask) -> Mask:
+    """Mark the objects ``(g,)`` that are most likely false.
+
+    Parameters
+    ----------
+    found : Detections
+    zones : Zones
+    objects : Objects
+    partial : array (n,) of bool
+        Detections that their tile saw only in part.
+    """
+    nothing = np.zeros(len(objects.boxes), dtype=bool)
+    witnessed, confirmed = _testimony(found, zones, objects, partial)
+    if len(witnessed) < _LEAST_WITNESSED or confirmed.all():
+        return nothing
+    no = objects.number[witnessed[~confirmed]]
+    cover = _Cover(objects)
+    if not cover.kind(np.unique(no)).any():
+        return nothing
+    yes = objects.number[witnessed[confirmed]]
+    step = max(1, len(yes) // _SAMPLE)
+    yes = yes[::step]
+    finds = _finds(found, witnessed, confirmed)
+    of_all, of_unconfirmed = _false_shares(objects, cover, yes, no, step, finds)
+    suspect = np.bincount(objects.number) == 1
+    suspect &= (np.maximum(of_all, of_unconfirmed).max(axis=1) >= _FALSE)[objects.classes]
+    rows = np.flatnonzero(suspect)
+    kind, classes = cover.kind(rows), objects.classes[rows]
+    contradicted = nothing.copy()
+    contradicted[no] = True
+    share = np.where(contradicted[rows], of_unconfirmed[classes, kind], of_all[classes, kind])
+    nothing[rows[(kind > 0) & (share >= _FALSE)]] = True
+    return nothing
+
+
+def _testimony(
+    found: Detections, zones: Zones, objects: Objects, partial: Mask
+) -> tuple[Index, Mask]:
+    """Return detections that another tile could see whole, and whether it did see them."""
+    row, other = zones.detection, zones.other
+    whole = np.flatnonzero(~partial[row])
+    row, other = row[whole], other[whole]
+    room, boxes = found.margins.take(row, axis=0), found.boxes.take(row, axis=0)
+    reach = found.reach.take(other, axis=0)
+    inside = (boxes[:, :2] - room >= reach[:, :2]) & (boxes[:, 2:] + room <= reach[:, 2:])
+    row, other = row[inside.all(axis=1)], other[inside.all(axis=1)]
+    tiles = len(found.tile_boxes)
+    seen = np.sort(objects.number * tiles + found.tile)
+    asked = objects.number[row] * tiles + other
+    at = np.minimum(np.searchsorted(seen, asked), len(seen) - 1)
+    return row, seen[at] == asked
+
+
+class _Cover:
+    """Answers into which part of `_COVERED` objects fall; 0: they stand on their own."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        boxes = objects.boxes
+        pitch = boxes[:, 3].max() - boxes[:, 1].min() + 1
+        self._geometry = diagonals(boxes + objects.classes[:, None] * pitch * (0, 1, 0, 1))
+        self._tree = shapely.STRtree(self._geometry)
+
+    def kind(self, rows: Index) -> Index:
+        """Return the kind of each of the objects `rows`."""
+        boxes, ranks = self._objects.boxes, self._objects.ranks
+        covered = np.zeros(len(rows))
+        for start in range(0, len(rows), _CHUNK):
+            at, other = self._tree.query(self._geometry[rows[start : start + _CHUNK]])
+            mine = rows[start + at]
+            better = (ranks[other] > ranks[mine]) | ((ranks[other] == ranks[mine]) & (other < mine))
+            at, mine, other = at[better], mine[better], other[better]
+            np.maximum.at(
+                covered, start + at, ios(boxes.take(mine, axis=0), boxes.take(other, axis=0))
+            )
+        return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
+
+
+def _false_shares(
+    objects: Objects, cover: _Cover, yes: Index, no: Index, step: int, finds: Floats
+) -> tuple[Floats, Floats]:
+    """Return the share of false ones ``(classes, kinds)``: of all, and of the unconfirmed.
+
+    `yes` are confirmed objects, every `step`-th; `no` unconfirmed ones. `finds` says how
+    often a true one is confirmed: what more is unconfirmed is false.
+    """
+    shape = (len(finds), len(_COVERED) + 1)
+    counts = []
+    for rows in (yes, no):
+        each, at = np.unique(rows, return_inverse=True)
+        cell = objects.classes[rows] * shape[1] + cover.kind(each)[at]
+        counts.append(np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape))
+    agreed, lone = counts[0] * step, counts[1]
+    # One more than were confirmed, so that a few cases do not look like certainty.
+    missed = (agreed + 1) * ((1 - finds) / np.maximum(finds, 0.01))[:, None]
+    known = (finds >= _LEAST_FOUND) & ((agreed + lone).sum(axis=1) >= _LEAST_WITNESSED)
+    false = np.where(known[:, None], np.maximum(lone - missed, 0), 0)
+    of_all = np.where(lone >= _LEAST_UNCONFIRMED, false / np.maximum(agreed + lone, 1), 0)
+    return of_all, false / np.maximum(lone, 1)
+
+
+def _finds(found: Detections, witnessed: Index, confirmed: Mask) -> Floats:
+    """Return per class how often a tile finds what another found, among the better half.
+
+    By score: hardly any of the better half are false.
+    """
+    ranks, classes = found.ranks[witnessed], found.classes[witnessed]
+    finds = np.zeros(int(found.classes.max()) + 1)
+    for name in np.unique(classes):
+        mine = classes == name
+        better = mine & (ranks >= np.median(ranks[mine]))
+        finds[name] = confirmed[better].mean()
+    return finds
+
+
+METHODS = ("seam", "nms", "nmm", "wbf", "none")
+
+
+def merge(
+    tile_findings: Sequence[TileFindings],
+    method: str = "seam",
+    class_agnostic: bool = False,
+    match_metric: str = "iou",
+    match_threshold: float = 0.5,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Findings:
+    """Join the detections of all tiles to the detections of the image.
+
+    ``"seam"`` matches, for every two tiles, what both saw of the zone they share, one to
+    one; detections of one tile are never joined. An object that some tile saw whole
+    keeps that tile's box (the best such), any other becomes the union of its views.
+    ``"nms"``, ``"nmm"`` (greedy) and ``"wbf"`` suppress, unite or average whatever
+    overlaps enough, wherever it comes from. ``"none"`` joins nothing. Box, outline, rotated
+    box and area of what is merged are of one object; where ``"wbf"`` averages, outlines are
+    left out.
+
+    Parameters
+    ----------
+    tile_findings : sequence of TileFindings
+        Each tile once, in any order; findings in the tile's frame.
+    method : str
+        ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
+    class_agnostic : bool
+        True if detections of different classes may be one object, within a tile as well: of what
+        one tile saw under several names the best is kept.
+    match_metric : str
+        ``"iou"`` or ``"ios"`` (of the smaller), for nms, nmm and wbf, and for several names of one
+        object. It is measured on outlines, else on rotated boxes, else on boxes; points are
+        squares of 12 pixels of the model.
+    match_threshold : float
+        Overlap from which two are one, above 0, up to 1.
+    size : tuple of int, optional
+        Width and height of the image in pixels: tile edges inside it cut objects.
+        Default: what the tiles span.
+
+    Returns
+    -------
+    Findings
+        Image frame, float64.
+
+    Raises
+    ------
+    RunError
+        If an argument is not among those listed.
+    GridError
+        If a tile is there twice, or lies outside `size`.
+    """
+    _check(method, match_metric, match_threshold)
+    found = gather(tile_findings, class_agnostic, size)
+    if method == "seam" and class_agnostic:
+        found = found.without(twice_named(found, match_metric, match_threshold))
+    if method == "seam":
+        zones = enter(found)
+        a, b, alike = match(found, zones)
+        return join(found, zones, group(len(found), found.tile, a, b, alike))
+    if method == "none":
+        return found.findings(np.arange(len(found)))
+    return fuse(found, suppress(found, match_metric, match_threshold), method)
+
+
+def _check(method: str, metric: str, threshold: float) -> None:
+    if method not in METHODS:
+        raise RunArgumentError(f"merge is {method!r:.80}; choose from {', '.join(METHODS)}.")
+    if metric not in METRICS:
+        raise RunArgumentError(f"match_metric is {metric!r:.80}; choose from {', '.join(METRICS)}.")
+    share("match_threshold", threshold, zero=False)
+
+
+def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
+    """Return the number ``(n,)`` of the object that each of the matched detections shows.
+
+    Where matches would chain two detections of one tile into one object, the matches
+    that are most alike are kept and those that would close the chain dropped.
+
+    Parameters
+    ----------
+    n : int
+        Number of detections.
+    tile : array (n,) of int
+        The tile each comes from.
+    a, b, alike : array (e,)
+        Matched detections and how alike they are.
+
+    Returns
+    -------
+    array (n,) of int
+        Numbers from 0, in the order of each object's first detection.
+    """
+    number = _components(n, a, b)
+    tiles = int(tile.max(initial=0)) + 1
+    seen = np.sort(number * tiles + tile)
+    twice = seen[1:][seen[1:] == seen[:-1]]
+    if not len(twice):
+        return _by_first(number)
+    torn = np.zeros(n, dtype=bool)
+    torn[twice // tiles] = True
+    inside = torn[number[a]]
+    fine = ~inside
+    kept = _without_conflict(tile, a[inside], b[inside], alike[inside])
+    keep = np.concatenate([np.flatnonzero(fine), np.flatnonzero(inside)[kept]])
+    return _by_first(_components(n, a[keep], b[keep]))
+
+
+def _components(n: int, a: Index, b: Index) -> Index:
+    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+
+
+def _by_first(number: Index) -> Index:
+    first = np.empty(number.max(initial=-1) + 1, dtype=np.int64)
+    first[number[::-1]] = np.arange(len(number))[::-1]  # the last one written stays
+    place = np.empty(len(first), dtype=np.int64)
+    place[np.argsort(first)] = np.arange(len(first))
+    return place[number]
+
+
+def _without_conflict(tile: Index, a: Index, b: Index, alike: Floats) -> Index:
+    """Return the matches kept, the most alike first, as far as no tile is in a group twice."""
+    parent: dict[int, int] = {}
+    tiles: dict[int, set[int]] = {}
+
+    def root(row: int) -> int:
+        while parent.setdefault(row, row) != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    kept = []
+    for edge in np.lexsort((b, a, -alike)).tolist():
+        one, two = root(int(a[edge])), root(int(b[edge]))
+        if one == two:
+            kept.append(edge)
+            continue
+        mine = tiles.setdefault(one, {int(tile[one])})
+        theirs = tiles.setdefault(two, {int(tile[two])})
+        if mine.isdisjoint(theirs):
+            parent[two] = one
+            mine |= theirs
+            kept.append(edge)
+    return np.array(sorted(kept), dtype=np.int64)
+
+
+def join(found: Detections, zones: Zones, number: Index) -> Findings:
+    """Return one detection for each of the objects that `number` ``(n,)`` tells apart.
+
+    Lone detections that the other tiles' testimony makes doubtful are left out.
+    """
+    if not len(found):
+        return found.findings(np.empty(0, np.int64))
+    best, boxes, pieces, partial = views(found, number)
+    objects = Objects(number, boxes, found.ranks[best], found.classes[best])
+    kept = ~doubtful(found, zones, objects, partial)
+    shapes = _shapes(found, number, best, pieces) if found.has_shapes else {}
+    shapes = {
+        name: shape[kept]
+        if isinstance(shape, np.ndarray)
+        else [shape[i] for i in np.flatnonzero(kept)]
+        for name, shape in shapes.items()
+    }
+    return found.findings(best[kept], boxes=boxes[kept], **shapes)
+
+
+def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
+    """Choose what stands for each object.
+
+    Returns
+    -------
+    tuple
+        The row of each object's best view; its box; whether that is a union of views,
+        since none saw it whole; and for each detection, whether it is a partial view.
+    """
+    size = np.bincount(number)
+    lone = (size == 1)[number]
+    best = np.empty(len(size), dtype=np.int64)
+    best[number] = np.arange(len(found))
+    shared = np.flatnonzero(~lone)
+    span = found.boxes.take(best, axis=0)
+    _widen(span, found.boxes.take(shared, axis=0), number[shared])
+    partial = _partial(found, span.take(number, axis=0), lone)
+    # The best view: whole and clear of the edges, whole, partial; then by score, then the
+    # finer tile, then the larger box.
+    grade = np.where(partial, 2, _touching(found, 1.0).any(axis=1))[shared]
+    scales, ranks = found.scales[found.tile[shared]], found.ranks[shared]
+    keys = (-area(found.boxes.take(shared, axis=0)), -scales, -ranks, grade, number[shared])
+    order = shared[np.lexsort(keys)]
+    best[number[order[::-1]]] = order[::-1]  # of equal indices, the last one written stays
+    pieces = partial[best] & (size > 1)
+    return best, np.where(pieces[:, None], span, found.boxes.take(best, axis=0)), pieces, partial
+
+
+def cut(found: Detections) -> Mask:
+    """Mark detections that touch an inner edge of their tile."""
+    return np.asarray(_touching(found, EDGE_PIXELS).any(axis=1))
+
+
+def _touching(found: Detections, pixels: float) -> Mask:
+    """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
+    near = (pixels / found.scales)[found.tile, None]
+    return np.asarray(np.abs(found.boxes - found.reach.take(found.tile, axis=0)) <= near)
+
+
+def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
+    """Mark views that show only a part of what all views together span.
+
+    A view that ends at an inner edge is whole if no other saw the object go on there. One
+    is partial, wherever it ends, if others saw the object reach out of its tile.
+    """
+    sign = np.array([-1.0, -1.0, 1.0, 1.0])
+    further = span * sign > found.boxes * sign
+    margin = np.tile(found.margins, 2)
+    outside = span * sign > found.reach.take(found.tile, axis=0) * sign + margin
+    ended = _touching(found, EDGE_PIXELS) & (further | lone[:, None])
+    return np.asarray((ended | outside).any(axis=1))
+
+
+def _widen(span: Floats, boxes: Floats, number: Index) -> None:
+    """Make the boxes `span` of the objects `number` bound all their views' `boxes`."""
+    if not len(number):
+        return
+    order = np.argsort(number, kind="stable")
+    ordered, boxes = number[order], boxes.take(order, axis=0)
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
+    span[ordered[start], :2] = np.minimum.reduceat(boxes[:, :2], start)
+    span[ordered[start], 2:] = np.maximum.reduceat(boxes[:, 2:], start)
+
+
+def _shapes(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:
+    """Return the shape columns, with the union of all views where `pieces` says so."""
+    order = np.argsort(number, kind="stable")
+    start = np.searchsorted(number[order], np.arange(len(best) + 1))
+    groups = (
+        (place, order[start[place] : start[place + 1]]) for place in np.flatnonzero(pieces).tolist()
+    )
+    return united(found, best, groups)
