@@ -39,6 +39,17 @@ def nodes(path: Path) -> list[ast.AST]:
     return list(ast.walk(ast.parse(path.read_text())))
 
 
+def bound(path: Path) -> Iterator[str]:
+    """Yield each name that a file's own statements define or assign."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        names = (name for target in targets for name in ast.walk(target))
+        yield from (name.id for name in names if isinstance(name, ast.Name))
+
+
 def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return how many lines a function has, its docstring aside."""
     words = ast.get_docstring(function, clean=False) or ""

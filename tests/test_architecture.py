@@ -161,6 +161,16 @@ def test_imports_follow_the_table():
     assert wrong == {}
 
 
+def test_a_module_binds_each_name_once():
+    """No constant, function or class silently takes the place of another of its name."""
+    twice = {}
+    for path in house.FILES:
+        bound = Counter(house.bound(path))
+        if again := [name for name, times in bound.items() if times > 1]:
+            twice[house.module(path)] = again
+    assert twice == {}
+
+
 def test_the_table_allows_nothing_that_is_not_there():
     """Its parts exist; a part that is gone, or was renamed, is no excuse for an import."""
     allowed = set().union(*(allowed for allowed in TABLE.values() if allowed is not ANY))

@@ -165,6 +165,16 @@ def test_batches_start_at_one_and_double_at_most() -> None:
     assert sizes == [1, 2, 4, 8, 16, 32]
 
 
+def test_one_slow_task_makes_batches_a_little_smaller():
+    """A task that took twice as long a tile (a busy moment) moves the pace by a fifth of that."""
+    batches = Batches(None, 1)
+    for _ in range(20):
+        batches.measured(0.01 * batches.size, batches.size)
+    before = batches.size
+    batches.measured(0.02 * before, before)
+    assert batches.size == pytest.approx(before / 1.2, rel=0.05)
+
+
 def test_a_slow_first_task_is_soon_forgotten() -> None:
     """Building the model (10 s) does not keep batches small for long."""
     batches = Batches(None, 1)

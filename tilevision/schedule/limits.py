@@ -212,7 +212,7 @@ def _above(threads: int) -> int:
 
 
 LOADING_SECONDS = 120.0  # for a model to load, until it is known how long that takes
-SLOWER = 3.0  # than it was so far, on a worker that is busier
+LOADING_FACTOR = 3.0  # by which loading may take longer than before, on a busier worker
 AT_LEAST = 5.0
 
 
@@ -244,7 +244,7 @@ class Deadlines:
 
     def loaded(self, seconds: float) -> None:
         """Learn from the first task of a process, which took `seconds`."""
-        self._loading = max(AT_LEAST, SLOWER * seconds, self._loading or 0.0)
+        self._loading = max(AT_LEAST, LOADING_FACTOR * seconds, self._loading or 0.0)
 
     def submitted(self, task: Task, in_flight: int, threads: int) -> None:
         """Start the clock of a task that may have to wait for `in_flight` tiles."""
