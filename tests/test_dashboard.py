@@ -1,6 +1,7 @@
 """What Dask's dashboard and its performance report show of a run, on a real scheduler."""
 
 import os
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,26 @@ def test_the_dashboard_groups_tasks_by_stage(client: Client, image: Path) -> Non
     with urllib.request.urlopen(run.dashboard_link, timeout=20) as answer:
         assert answer.status == 200
         assert b"Dask" in answer.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["status", "individual-plots.json"])
+def test_the_dashboard_is_built_when_it_is_first_asked_for(first: str) -> None:
+    """Our scheduler starts without Bokeh; monitoring leaves it so, any page brings all pages."""
+    with local_cluster(workers=1) as cluster:
+        home = cluster.dashboard_link.removesuffix("status")
+
+        def built() -> bool:
+            return bool(cluster.client.run_on_scheduler(lambda: "bokeh" in sys.modules))
+
+        assert not built()
+        with urllib.request.urlopen(home + "health", timeout=20) as answer:
+            assert answer.read() == b"ok"
+        assert not built()
+        for page in (first, "individual-plots.json", "status", "workers", "statics/css/base.css"):
+            with urllib.request.urlopen(home + page, timeout=20) as answer:
+                assert answer.status == 200
+        assert built()
 
 
 @pytest.mark.slow

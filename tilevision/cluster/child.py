@@ -45,6 +45,8 @@ class Order(TypedDict):
         Dotted name of the server's class.
     args, opts : list, dict
         What it is called with; plain JSON.
+    dashboard : bool
+        True for a scheduler whose dashboard is built when it is first asked for.
     path : list of str
         ``sys.path`` of the client, so that modules beside its script can be imported.
     config : str
@@ -58,6 +60,7 @@ class Order(TypedDict):
     cls: str
     args: list[Any]
     opts: dict[str, Any]
+    dashboard: bool
     path: list[str]
     config: str
     parent: int
@@ -75,8 +78,12 @@ def main(order: Order) -> None:
 async def _serve(order: Order) -> None:
     from distributed.utils import import_term
 
+    from tilevision.cluster.dashboard import build_on_request
+
     server = import_term(order["cls"])(*order["args"], **order["opts"])
     await server
+    if order["dashboard"]:
+        build_on_request(server)
     await server.finished()
 
 

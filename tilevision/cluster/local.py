@@ -60,13 +60,20 @@ THREAD_VARIABLES = (
 
 
 async def _spawn(
-    cls: str, args: list[Any], opts: dict[str, Any], folder: Path, log: str
+    cls: str,
+    args: list[Any],
+    opts: dict[str, Any],
+    folder: Path,
+    log: str,
+    *,
+    dashboard: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start a fresh interpreter that becomes the Dask server `cls`."""
     order: Order = {
         "cls": cls,
         "args": args,
         "opts": opts,
+        "dashboard": dashboard,
         "path": [_absolute(entry) for entry in sys.path],
         "config": dask.config.serialize(_portable_config()),
         "parent": os.getpid(),
@@ -130,7 +137,12 @@ class SchedulerProcess(SubprocessScheduler):  # type: ignore[misc]  # distribute
 
     async def _start(self) -> None:
         self.process = await _spawn(
-            "distributed.Scheduler", [], self.scheduler_kwargs, self.folder, "scheduler.log"
+            "distributed.Scheduler",
+            [],
+            self.scheduler_kwargs,
+            self.folder,
+            "scheduler.log",
+            dashboard=importlib.util.find_spec("bokeh") is not None,
         )
         deadline = time.monotonic() + self.timeout
         while self.process.returncode is None and time.monotonic() < deadline:
@@ -341,7 +353,7 @@ class LocalCluster(Cluster):
         scheduler = {
             "host": HOST,
             "port": 0,
-            "dashboard": importlib.util.find_spec("bokeh") is not None,
+            "dashboard": False,  # see `tilevision.cluster.dashboard`
             "dashboard_address": f"{HOST}:{DASHBOARD_PORT}",
             # One death is reason enough: who is to blame is found out by running suspects alone,
             # and a few killers in a row wear out the nannies otherwise.
