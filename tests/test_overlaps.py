@@ -10,7 +10,7 @@ from tilevision.evaluation import compare, evaluate
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.overlaps import Bodies
+from tilevision.overlaps import Bodies, meetings
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.seams import merge
 
@@ -186,3 +186,44 @@ def test_key_points_travel_with_their_box() -> None:
     tile = Tile(0, 1, Box(100, 50, 300, 250), scale=0.5)
     found = merge([TileFindings(tile, Findings([(5, 5, 40, 45)], [0.9], keypoints=pose))])
     assert found.keypoints.tolist() == [[[120, 90, 0.9], [160, 130, 0.0]]]
+
+
+def touching(a: np.ndarray, b: np.ndarray, kind_a: np.ndarray, kind_b: np.ndarray) -> set:
+    """Return every pair of boxes that touch, compared one by one."""
+    low, high = (
+        np.maximum(a[:, None, :2], b[None, :, :2]),
+        np.minimum(a[:, None, 2:], b[None, :, 2:]),
+    )
+    meet = (low <= high).all(axis=2) & (kind_a[:, None] == kind_b)
+    return set(zip(*map(np.ndarray.tolist, np.nonzero(meet)), strict=True))
+
+
+@pytest.mark.parametrize("sides", [0, 1e-6, 5, 80, "few large", "thin"])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole numbers", "fractions"])
+def test_boxes_that_touch_are_found_once_each(sides, whole) -> None:
+    """Every pair that shares an edge or more, of one kind: as if all were compared with all."""
+    rng = np.random.default_rng(3)
+    parts = []
+    for n in (300, 200):
+        size = np.full((n, 2), 5.0 if isinstance(sides, str) else sides)
+        if sides == "few large":
+            size[::50] = 3000
+        if sides == "thin":
+            size[::2, 0], size[1::2, 1] = 150, 150
+        low = rng.uniform(-1000, 1000, (n, 2)) / (4 if whole else 1)
+        boxes = np.hstack([low, low + size])
+        parts += [np.round(boxes) if whole else boxes, rng.integers(0, 3, n)]
+    a, kind_a, b, kind_b = parts
+    here, there = meetings(a, b, kind_a, kind_b)
+    found = list(zip(here.tolist(), there.tolist(), strict=True))
+    assert len(found) == len(set(found))
+    assert set(found) == touching(a, b, kind_a, kind_b)
+
+
+def test_boxes_that_touch_are_found_among_very_many_kinds() -> None:
+    """Ten thousand classes times a million zones leave no pair out, and add none."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 50, (400, 2))
+    boxes, kinds = np.hstack([low, low + 10]), rng.integers(0, 3, 400) * 5 * 10**9
+    found = set(zip(*map(np.ndarray.tolist, meetings(boxes, boxes, kinds, kinds)), strict=True))
+    assert found == touching(boxes, boxes, kinds, kinds)

@@ -18,7 +18,7 @@ from tilevision.errors import ModelError
 from tilevision.geometry import MultiPolygon, map_polygon, polygon
 from tilevision.grid import Tile
 
-__all__ = ["Findings", "TileFindings"]
+__all__ = ["Findings", "TileFindings", "assembled", "plain", "stacked"]
 
 SCORE_SLACK = 1e-3  # by which a sigmoid in half precision passes 1
 _ROW_COLUMNS = ("polygons", "texts", "attributes")
@@ -184,7 +184,7 @@ class Findings:
             for name in _COLUMNS
             if name in names
         }
-        return _build(_sort(columns), {}, "") if columns else cls()
+        return assembled(columns) if columns else cls()
 
     def mapped(self, factor: tuple[float, float], offset: tuple[float, float]) -> Findings:
         """Return the findings with every coordinate times `factor` (x, y) plus `offset`."""
@@ -241,6 +241,15 @@ class TileFindings:
         box, (width, height) = self.tile.box, self.tile.output_size
         factor = (box.width / width, box.height / height)
         return self.findings.mapped(factor, (box.x0, box.y0))
+
+
+def assembled(columns: dict[str, Any]) -> Findings:
+    """Return findings of `columns` that come from findings: they are sorted, and not checked."""
+    whole = {
+        name: tuple(column) if isinstance(column, list) else column
+        for name, column in columns.items()
+    }
+    return _build(_sort(whole), {}, "")
 
 
 def _build(columns: dict[str, Any], tile_scores: Mapping[str, float], note: str) -> Findings:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from tilevision.adapters.outlines import rounded_with_areas, with_areas
 from tilevision.findings import Findings
 from tilevision.geometry import MultiPolygon
-from tilevision.overlaps import Bodies, diagonals, keepers
+from tilevision.overlaps import Bodies, keepers, meeting_chunks
 
 __all__ = ["POLYGON_TOLERANCE", "compact", "suppress"]
 
-_CHUNK = 10_000
 POLYGON_TOLERANCE = 0.5  # pixels that a stored outline may stray; part of each tile's key
 
 
@@ -70,21 +69,13 @@ def suppress(
     if not n:
         return np.zeros(0, dtype=bool)
     bodies = Bodies.of(findings)
-    labels = np.unique(findings.labels.astype(str), return_inverse=True)[1]
-    boxes = bodies.boxes
+    kind = None
     if not class_agnostic:
-        lift = boxes[:, 3].max() - boxes[:, 1].min() + 1
-        boxes = boxes + labels[:, None] * lift * np.array([0, 1, 0, 1])
-    import shapely
-
-    lines = diagonals(boxes)
-    tree = shapely.STRtree(lines)
+        kind = np.unique(findings.labels.astype(str), return_inverse=True)[1]
     better, worse = [], []
-    for start in range(0, n, _CHUNK):
-        here, there = tree.query(lines[start : start + _CHUNK])
-        here = here + start
-        once = there < here  # findings are sorted, best first
-        here, there = here[once], there[once]
+    for one, two in meeting_chunks(bodies.boxes, bodies.boxes, kind, kind):
+        once = two < one  # findings are sorted, best first
+        here, there = one[once], two[once]
         enough = bodies.overlap(here, bodies, there) > threshold
         better.append(there[enough])
         worse.append(here[enough])

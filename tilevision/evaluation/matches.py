@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
-from tilevision.overlaps import Bodies, diagonals
+from tilevision.overlaps import Bodies, meetings
 from tilevision.seams.matching import assign
 
 __all__ = ["candidates", "matched"]
@@ -36,7 +35,7 @@ def candidates(a: Findings, b: Findings) -> tuple[Index, Index, Floats]:
         none = np.empty(0, np.int64)
         return none, none, np.empty(0)
     mine, theirs = Bodies.of(a), Bodies.of(b)
-    here, there = shapely.STRtree(diagonals(theirs.boxes)).query(diagonals(mine.boxes))
+    here, there = meetings(mine.boxes, theirs.boxes)
     same = a.labels[here] == b.labels[there]
     here, there = here[same], there[same]
     return here, there, mine.overlap(here, theirs, there, both=True)

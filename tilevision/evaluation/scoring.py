@@ -19,7 +19,7 @@ from tilevision.evaluation.annotated import NoTruth, Pictured, Truth
 from tilevision.evaluation.matches import matched
 from tilevision.evaluation.truth import preloaded, truth_of
 from tilevision.findings import Findings
-from tilevision.overlaps import Bodies, diagonals
+from tilevision.overlaps import Bodies, meetings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,12 +226,10 @@ def _one_class(findings: Findings) -> Findings:
 
 def _in_crowd(found: Findings, crowd: Findings, iou: float) -> Mask:
     """Mark detections of which a share of `iou` or more lies in a crowd region of their class."""
-    import shapely
-
     out = np.zeros(len(found), dtype=bool)
     if len(found) and len(crowd):
         mine, regions = Bodies.of(found), Bodies.of(crowd)
-        here, there = shapely.STRtree(diagonals(regions.boxes)).query(diagonals(mine.boxes))
+        here, there = meetings(mine.boxes, regions.boxes)
         same = found.labels[here] == crowd.labels[there]
         here, there = here[same], there[same]
         out[here[mine.share_within(here, regions, there) >= iou]] = True

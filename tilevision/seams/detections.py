@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError, RunError
-from tilevision.findings import Findings, TileFindings, stacked
+from tilevision.findings import Findings, TileFindings, assembled, stacked
 from tilevision.geometry import MultiPolygon, map_polygon
 from tilevision.overlaps import bodies, geometries, rectangles
 
@@ -140,7 +140,8 @@ class Detections:
         columns.update({name: shape for name, shape in shapes.items() if shape is not None})
         if scores is not None:
             columns["scores"] = scores
-        return Findings(boxes=self.boxes[rows] if boxes is None else boxes, **columns)
+        columns["boxes"] = self.boxes.take(rows, axis=0) if boxes is None else boxes
+        return assembled(columns)
 
 
 def gather(

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
-from tilevision.overlaps import diagonals
+from tilevision.overlaps import meetings
 from tilevision.seams.detections import gather
 from tilevision.seams.matching import enter, match
 from tilevision.seams.merging import cut, group, views
@@ -198,7 +197,7 @@ def _sizes(points: Floats, boxes: Floats) -> NDArray[np.int64]:
     if not size.any():
         return np.zeros(len(points), dtype=np.int64)
     smallest = np.full(len(points), _SIZES - 1)
-    point, tile = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))
+    point, tile = meetings(np.hstack([points, points]), boxes)
     np.minimum.at(smallest, point, size[tile])
     return smallest
 
@@ -207,8 +206,7 @@ def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in any of `boxes`."""
     inside = np.zeros(len(points), dtype=bool)
     if len(boxes):
-        hits = shapely.STRtree(diagonals(boxes)).query(shapely.points(points))[0]
-        inside[hits] = True
+        inside[meetings(np.hstack([points, points]), boxes)[0]] = True
     return inside
 
 
@@ -236,8 +234,7 @@ def _bands(boxes: Floats, least: float) -> Floats:
 
 def _neighbours(boxes: Floats) -> tuple[Floats, NDArray[np.int64], Floats]:
     """Return what tiles side by side share, the axis across their seam, and its width."""
-    geometry = diagonals(boxes)
-    a, b = shapely.STRtree(geometry).query(geometry)
+    a, b = meetings(boxes, boxes)
     a, b = a[a < b], b[a < b]
     one, two = boxes[a], boxes[b]
     zones = np.hstack([np.maximum(one[:, :2], two[:, :2]), np.minimum(one[:, 2:], two[:, 2:])])

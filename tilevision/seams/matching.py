@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
-from tilevision.overlaps import diagonals
+from tilevision.overlaps import meeting_chunks, meetings
 from tilevision.seams.detections import EDGE_PIXELS, Detections, clipped_bounds, shape_iou
 
 __all__ = ["LIKENESS", "Zones", "assign", "enter", "match"]
@@ -29,12 +28,9 @@ LIKENESS = 0.3
 # this share: it keeps crowds from making every neighbour a candidate.
 _SHRINK = LIKENESS / (1 + LIKENESS)
 
-# Tiles with more neighbours than this (a whole image over a fine grid) are looked up in a
-# tree instead of one neighbour after the other.
+# Tiles with more neighbours than this (a whole image over a fine grid) are searched for
+# instead of tested one neighbour after the other.
 _FEW = 32
-
-# Few enough for what is computed of their candidates to stay in the processor's cache.
-_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,34 +70,36 @@ class Zones:
         """Yield chunks of entries (side of the lower tile, of the higher) that meet in a zone."""
         if not len(self.detection):
             return
-        boxes = self._apart(found)
-        low = found.tile[self.detection] < self.other
+        boxes, kind = self._searched(found), self._kinds(found)
+        low = found.tile.take(self.detection) < self.other
         lower, higher = np.flatnonzero(low), np.flatnonzero(~low)
-        tree = shapely.STRtree(diagonals(boxes.take(lower, axis=0)))
-        for start in range(0, len(higher), _CHUNK):
-            part = higher[start : start + _CHUNK]
-            there, here = tree.query(diagonals(boxes.take(part, axis=0)))
-            yield lower[here], part[there]
+        a, b = (boxes.take(side, axis=0) for side in (lower, higher))
+        for here, there in meeting_chunks(a, b, kind.take(lower), kind.take(higher)):
+            yield lower.take(here), higher.take(there)
 
-    def _apart(self, found: Detections) -> Floats:
-        """Return what each entry covers of its zone, with all zones and classes moved apart."""
+    def _kinds(self, found: Detections) -> Index:
+        """Return one number for each zone and class."""
+        classes = int(found.classes.max(initial=0)) + 1
+        return self.zone * classes + found.classes.take(self.detection)
+
+    def _searched(self, found: Detections) -> Floats:
+        """Return what each entry covers of its zone."""
         low, high = -self.least[:, :2], self.least[:, 2:]
         margin = found.margins.take(self.detection, axis=0)
         # An axis on which the object was seen to end twice can be searched tightly.
         free = self.ends[:, :2] & self.ends[:, 2:]
         inward = np.where(free, _SHRINK * (high - low), -margin)
-        low, high = low + inward, high - inward
-        pitch = (high.max(axis=0) - low.min(axis=0)) + 1
-        move = np.column_stack([self.zone, found.classes[self.detection]]) * pitch
-        return np.hstack([low + move, high + move])
+        return np.hstack([low + inward, high - inward])
 
 
 def enter(found: Detections) -> Zones:
     """Enter every detection for each zone it reaches into."""
-    rows, others = _meetings(found)
-    mine = found.tile[rows]
-    key = np.minimum(mine, others) * len(found.tile_boxes) + np.maximum(mine, others)
-    zone = np.unique(key, return_inverse=True)[1].astype(np.int64)
+    start, neighbours = _neighbours(found)
+    rows, others = _meetings(found, start, neighbours)
+    mine = found.tile.take(rows)
+    k = len(found.tile_boxes)
+    zones = _beside(start, neighbours)
+    zone = np.searchsorted(zones, np.minimum(mine, others) * k + np.maximum(mine, others))
     # Rows are gathered with take throughout: an index in brackets takes five times as long.
     a, b = found.tile_boxes.take(mine, axis=0), found.tile_boxes.take(others, axis=0)
     boxes = np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])])
@@ -120,13 +118,13 @@ def enter(found: Detections) -> Zones:
     return Zones(rows, others, zone, boxes, least, most, ~cut & (seen < room))
 
 
-def _meetings(found: Detections) -> tuple[Index, Index]:
+def _meetings(found: Detections, start: Index, neighbours: Index) -> tuple[Index, Index]:
     """Return detections and the other tiles they reach into, in canonical order."""
-    start, neighbours = _neighbours(found)
     degree = np.diff(start)[found.tile]
     rows, others = _one_by_one(found, start, neighbours, np.flatnonzero(degree <= _FEW))
     if (degree > _FEW).any():
-        more_rows, more_others = _by_tree(found, np.flatnonzero(degree > _FEW))
+        rest = np.flatnonzero(degree > _FEW)
+        more_rows, more_others = _by_search(found, _beside(start, neighbours), rest)
         rows, others = np.concatenate([rows, more_rows]), np.concatenate([others, more_others])
     order = np.argsort(rows * len(found.tile_boxes) + others)
     return rows[order], others[order]
@@ -134,11 +132,11 @@ def _meetings(found: Detections) -> tuple[Index, Index]:
 
 def _neighbours(found: Detections) -> tuple[Index, Index]:
     """Return for each tile where its neighbours start, and the neighbours."""
-    geometry = diagonals(found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1]))
-    mine, theirs = shapely.STRtree(geometry).query(geometry)
+    boxes = found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1])
+    mine, theirs = meetings(boxes, boxes)
     mine, theirs = mine[mine != theirs], theirs[mine != theirs]
     order = np.lexsort((theirs, mine))
-    start = np.searchsorted(mine[order], np.arange(len(geometry) + 1))
+    start = np.searchsorted(mine[order], np.arange(len(boxes) + 1))
     return start.astype(np.int64), theirs[order].astype(np.int64)
 
 
@@ -163,11 +161,17 @@ def _one_by_one(
     return np.concatenate(hits), np.concatenate(others)
 
 
-def _by_tree(found: Detections, rows: Index) -> tuple[Index, Index]:
-    tree = shapely.STRtree(diagonals(found.tile_boxes))
-    at, other = tree.query(diagonals(_grown(found, rows)))
-    apart = found.tile[rows[at]] != other
-    return rows[at[apart]], other[apart].astype(np.int64)
+def _beside(start: Index, neighbours: Index) -> Index:
+    """Return one number for each tile and each of its neighbours, ascending."""
+    k = len(start) - 1
+    return np.repeat(np.arange(k), np.diff(start)) * k + neighbours
+
+
+def _by_search(found: Detections, beside: Index, rows: Index) -> tuple[Index, Index]:
+    """Look `rows` up among all tiles; of those, the neighbours of their own count."""
+    at, other = meetings(_grown(found, rows), found.tile_boxes)
+    known = np.isin(found.tile[rows[at]] * len(found.tile_boxes) + other, beside)
+    return rows[at[known]], other[known]
 
 
 def _grown(found: Detections, rows: Index) -> Floats:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -27,7 +26,7 @@ from tilevision.checks import share
 from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import area, ios
-from tilevision.overlaps import diagonals
+from tilevision.overlaps import meeting_chunks
 from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
 from tilevision.seams.matching import Zones, enter, match
 from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
@@ -50,8 +49,6 @@ _LEAST_WITNESSED, _LEAST_UNCONFIRMED, _LEAST_FOUND = 50, 5, 0.5
 
 # Shares are estimated from about this many confirmed detections, spread evenly.
 _SAMPLE = 20_000
-
-_CHUNK = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,18 +86,20 @@ def doubtful(found: Detections, zones: Zones, objects: Objects, partial: Mask) -
     if len(witnessed) < _LEAST_WITNESSED or confirmed.all():
         return nothing
     no = objects.number[witnessed[~confirmed]]
-    cover = _Cover(objects)
-    if not cover.kind(np.unique(no)).any():
+    if not _kinds(objects, np.unique(no)).any():
         return nothing
     yes = objects.number[witnessed[confirmed]]
     step = max(1, len(yes) // _SAMPLE)
     yes = yes[::step]
+    kinds = np.zeros(len(objects.boxes), dtype=np.int64)
+    sample = np.unique(np.concatenate([yes, no]))
+    kinds[sample] = _kinds(objects, sample)
     finds = _finds(found, witnessed, confirmed)
-    of_all, of_unconfirmed = _false_shares(objects, cover, yes, no, step, finds)
+    of_all, of_unconfirmed = _false_shares(objects, kinds, yes, no, step, finds)
     suspect = np.bincount(objects.number) == 1
     suspect &= (np.maximum(of_all, of_unconfirmed).max(axis=1) >= _FALSE)[objects.classes]
     rows = np.flatnonzero(suspect)
-    kind, classes = cover.kind(rows), objects.classes[rows]
+    kind, classes = _kinds(objects, rows), objects.classes[rows]
     contradicted = nothing.copy()
     contradicted[no] = True
     share = np.where(contradicted[rows], of_unconfirmed[classes, kind], of_all[classes, kind])
@@ -126,33 +125,23 @@ def _testimony(
     return row, seen[at] == asked
 
 
-class _Cover:
-    """Answers into which part of `_COVERED` objects fall; 0: they stand on their own."""
-
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-        boxes = objects.boxes
-        pitch = boxes[:, 3].max() - boxes[:, 1].min() + 1
-        self._geometry = diagonals(boxes + objects.classes[:, None] * pitch * (0, 1, 0, 1))
-        self._tree = shapely.STRtree(self._geometry)
-
-    def kind(self, rows: Index) -> Index:
-        """Return the kind of each of the objects `rows`."""
-        boxes, ranks = self._objects.boxes, self._objects.ranks
-        covered = np.zeros(len(rows))
-        for start in range(0, len(rows), _CHUNK):
-            at, other = self._tree.query(self._geometry[rows[start : start + _CHUNK]])
-            mine = rows[start + at]
-            better = (ranks[other] > ranks[mine]) | ((ranks[other] == ranks[mine]) & (other < mine))
-            at, mine, other = at[better], mine[better], other[better]
-            np.maximum.at(
-                covered, start + at, ios(boxes.take(mine, axis=0), boxes.take(other, axis=0))
-            )
-        return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
+def _kinds(objects: Objects, rows: Index) -> Index:
+    """Return into which part of `_COVERED` the objects `rows` fall; 0: they stand alone."""
+    boxes, ranks, classes = objects.boxes, objects.ranks, objects.classes
+    covered = np.zeros(len(rows))
+    asked = boxes.take(rows, axis=0), boxes
+    for at, other in meeting_chunks(*asked, classes.take(rows), classes):
+        mine = rows.take(at)
+        rank, rival = ranks.take(mine), ranks.take(other)
+        better = np.flatnonzero((rival > rank) | ((rival == rank) & (other < mine)))
+        under, above = mine.take(better), other.take(better)
+        share = ios(boxes.take(under, axis=0), boxes.take(above, axis=0))
+        np.maximum.at(covered, at.take(better), share)
+    return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
 
 
 def _false_shares(
-    objects: Objects, cover: _Cover, yes: Index, no: Index, step: int, finds: Floats
+    objects: Objects, kinds: Index, yes: Index, no: Index, step: int, finds: Floats
 ) -> tuple[Floats, Floats]:
     """Return the share of false ones ``(classes, kinds)``: of all, and of the unconfirmed.
 
@@ -162,8 +151,7 @@ def _false_shares(
     shape = (len(finds), len(_COVERED) + 1)
     counts = []
     for rows in (yes, no):
-        each, at = np.unique(rows, return_inverse=True)
-        cell = objects.classes[rows] * shape[1] + cover.kind(each)[at]
+        cell = objects.classes[rows] * shape[1] + kinds[rows]
         counts.append(np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape))
     agreed, lone = counts[0] * step, counts[1]
     # One more than were confirmed, so that a few cases do not look like certainty.
@@ -370,16 +358,22 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
     best = np.empty(len(size), dtype=np.int64)
     best[number] = np.arange(len(found))
     shared = np.flatnonzero(~lone)
+    shared = shared.take(np.argsort(number.take(shared), kind="stable"))
+    start = np.flatnonzero(np.diff(number.take(shared), prepend=-1))
     span = found.boxes.take(best, axis=0)
-    _widen(span, found.boxes.take(shared, axis=0), number[shared])
+    _widen(span, found.boxes.take(shared, axis=0), number.take(shared), start)
     partial = _partial(found, span.take(number, axis=0), lone)
     # The best view: whole and clear of the edges, whole, partial; then by score, then the
     # finer tile, then the larger box.
-    grade = np.where(partial, 2, _touching(found, 1.0).any(axis=1))[shared]
-    scales, ranks = found.scales[found.tile[shared]], found.ranks[shared]
-    keys = (-area(found.boxes.take(shared, axis=0)), -scales, -ranks, grade, number[shared])
-    order = shared[np.lexsort(keys)]
-    best[number[order[::-1]]] = order[::-1]  # of equal indices, the last one written stays
+    touching = _touching(found, 1.0, shared).any(axis=1)
+    keys = (
+        np.where(partial.take(shared), 2.0, touching),
+        -found.ranks.take(shared),
+        -found.scales.take(found.tile.take(shared)),
+        -area(found.boxes.take(shared, axis=0)),
+    )
+    first = shared.take(_least(keys, start))
+    best[number.take(first)] = first
     pieces = partial[best] & (size > 1)
     return best, np.where(pieces[:, None], span, found.boxes.take(best, axis=0)), pieces, partial
 
@@ -389,10 +383,29 @@ def cut(found: Detections) -> Mask:
     return np.asarray(_touching(found, EDGE_PIXELS).any(axis=1))
 
 
-def _touching(found: Detections, pixels: float) -> Mask:
+def _least(keys: Sequence[NDArray[Any]], start: Index) -> Index:
+    """Return the place of the least of each group: by the first key, then the second, and so on.
+
+    Groups follow each other from the places in `start`; of equals, the first is the least.
+    """
+    count = np.diff(start, append=len(keys[0]))
+    alive = np.ones(len(keys[0]), dtype=bool)
+    for key in keys:
+        if len(start):
+            left = np.where(alive, key, np.inf)
+            alive &= left == np.repeat(np.minimum.reduceat(left, start), count)
+    places = np.flatnonzero(alive)
+    group = np.repeat(np.arange(len(start)), count).take(places)
+    return places[np.diff(group, prepend=-1) > 0]
+
+
+def _touching(found: Detections, pixels: float, rows: Index | None = None) -> Mask:
     """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
-    near = (pixels / found.scales)[found.tile, None]
-    return np.asarray(np.abs(found.boxes - found.reach.take(found.tile, axis=0)) <= near)
+    tile, boxes = found.tile, found.boxes
+    if rows is not None:
+        tile, boxes = tile.take(rows), boxes.take(rows, axis=0)
+    near = (pixels / found.scales).take(tile)[:, None]
+    return np.asarray(np.abs(boxes - found.reach.take(tile, axis=0)) <= near)
 
 
 def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
@@ -409,15 +422,12 @@ def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
     return np.asarray((ended | outside).any(axis=1))
 
 
-def _widen(span: Floats, boxes: Floats, number: Index) -> None:
-    """Make the boxes `span` of the objects `number` bound all their views' `boxes`."""
+def _widen(span: Floats, boxes: Floats, number: Index, start: Index) -> None:
+    """Make the boxes `span` bound all views' `boxes`: object by object, from places `start` on."""
     if not len(number):
         return
-    order = np.argsort(number, kind="stable")
-    ordered, boxes = number[order], boxes.take(order, axis=0)
-    start = np.flatnonzero(np.diff(ordered, prepend=-1))
-    span[ordered[start], :2] = np.minimum.reduceat(boxes[:, :2], start)
-    span[ordered[start], 2:] = np.maximum.reduceat(boxes[:, 2:], start)
+    span[number[start], :2] = np.minimum.reduceat(boxes[:, :2], start)
+    span[number[start], 2:] = np.maximum.reduceat(boxes[:, 2:], start)
 
 
 def _shapes(found: Detections, number: Index, best: Index, pieces: Mask) -> dict[str, Any]:

@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
-from tilevision.overlaps import METRICS, Bodies, diagonals, keepers
+from tilevision.overlaps import METRICS, Bodies, keepers, meeting_chunks
 from tilevision.seams.detections import Detections, mean_corners, shapes_of, united
 
 __all__ = ["METRICS", "fuse", "suppress", "twice_named"]
@@ -18,8 +17,6 @@ __all__ = ["METRICS", "fuse", "suppress", "twice_named"]
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-_CHUNK = 100_000
 
 
 def suppress(found: Detections, metric: str, threshold: float) -> Index:
@@ -70,15 +67,10 @@ def _pairs(
     if not len(boxes):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     covered = Bodies(boxes, partial(shapes_of, found) if found.has_shapes else None)
-    lift = apart[:, None] * (boxes[:, 3].max() - boxes[:, 1].min() + 1) * (0, 1, 0, 1)
-    geometry = diagonals(boxes + lift)
-    tree = shapely.STRtree(geometry)
     better, worse = [], []
-    for start in range(0, len(boxes), _CHUNK):
-        here, there = tree.query(geometry[start : start + _CHUNK])
-        here = here + start
-        once = place[there] < place[here]
-        here, there = here[once], there[once]
+    for one, two in meeting_chunks(boxes, boxes, apart, apart):
+        once = place[two] < place[one]
+        here, there = one[once], two[once]
         enough = covered.overlap(here, covered, there, metric) >= threshold
         better.append(place[there[enough]])
         worse.append(place[here[enough]])
