@@ -31,7 +31,11 @@ TABLE = {
     "fingerprint": set(),
     "modelspec": {"findings", "geometry", "fingerprint"},
     "adapters": {"findings", "geometry", "overlaps", "fingerprint", "modelspec"},
-    "infer": {"sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"},
+    "printed": set(),
+    "infer": {
+        *("sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"),
+        "printed",
+    },
     "schedule": {"status", "grid", "findings"},
     "cluster": set(),
     # From a name, a file or an object to a spec; it names the adapters, nobody below names them.

@@ -19,6 +19,7 @@ from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.modelspec import Answers, ModelSpec, Usage, build
+from tilevision.printed import noting_what_is_printed
 from tilevision.sources import (
     ReadOptions,
     SourceRef,
@@ -157,7 +158,8 @@ class _Request:
         """Send and wait, on any thread."""
         began = perf_counter()
         try:
-            self.answers = ask(self.payload)
+            with noting_what_is_printed():
+                self.answers = ask(self.payload)
         except BaseException as error:  # noqa: BLE001  # raised again where it belongs to tiles
             self.error = error
         self.payload = None
@@ -213,7 +215,7 @@ class _Task:
     def predict(self, rows: list[int]) -> None:
         """Ask a model that lives in this process."""
         began = perf_counter()
-        with self._surviving(rows, began):
+        with self._surviving(rows, began), noting_what_is_printed():
             model = self._model()
             with self._hooks.span("infer"):
                 self._used(rows, Usage(calls=len(rows)))
@@ -224,7 +226,7 @@ class _Task:
         """Make the request of a hosted model."""
         began = perf_counter()
         payload = None
-        with self._surviving(rows, began):
+        with self._surviving(rows, began), noting_what_is_printed():
             model = self._model()
             with self._hooks.span("encode"):
                 payload = model.encode([self._pixels.pop(row) for row in rows])

@@ -260,7 +260,8 @@ class ResultData:
         """The failed tiles: where they lie, and why, after how many attempts, on what worker.
 
         ``details`` says where the error came from: the last lines of the model's own code, the
-        causes and notes; empty where the tile failed without an exception.
+        causes and notes, and the last lines that the model printed; empty where the tile failed
+        without an exception.
         """
         columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
         tiles = self.tiles
