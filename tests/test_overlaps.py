@@ -10,7 +10,7 @@ from tilevision.evaluation import compare, evaluate
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.overlaps import Bodies, meetings
+from tilevision.overlaps import Bodies, Outlines, meetings
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.seams import merge
 
@@ -227,3 +227,41 @@ def test_boxes_that_touch_are_found_among_very_many_kinds() -> None:
     boxes, kinds = np.hstack([low, low + 10]), rng.integers(0, 3, 400) * 5 * 10**9
     found = set(zip(*map(np.ndarray.tolist, meetings(boxes, boxes, kinds, kinds)), strict=True))
     assert found == touching(boxes, boxes, kinds, kinds)
+
+
+def blobs(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return bumpy outlines near (1000, 1000); a third with a hole, some of two parts."""
+    centre, corners = rng.uniform(1000, 1040, (n, 2)), rng.integers(3, 25, n)
+    shapes = []
+    for (x, y), k in zip(centre, corners, strict=True):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, k))
+        far = rng.uniform(4, 20, k)
+        shapes.append(shapely.Polygon(np.c_[x + far * np.cos(angle), y + far * np.sin(angle)]))
+    found = shapely.make_valid(np.array(shapes, dtype=object))
+    found[::3] = shapely.difference(found[::3], shapely.buffer(shapely.points(centre[::3]), 2))
+    found[1::5] = shapely.union(found[1::5], shapely.box(1100, 1100, 1110, 1105))
+    return found
+
+
+@pytest.mark.parametrize("cut", [None, "across", "along", "corner"])
+def test_shared_areas_are_those_of_geos(cut) -> None:
+    """Area of two outlines and of what they share, within a box or at all: as GEOS computes it."""
+    rng = np.random.default_rng(2)
+    shapes = blobs(60, rng)
+    a, b = rng.integers(0, 60, 400), rng.integers(0, 60, 400)
+    sides = {"across": (1010, 0, 1025, 5000), "along": (0, 1010, 5000, 1025)}
+    room = np.tile(sides.get(cut, (1010, 1010, 1025, 1025)), (400, 1)).astype(float)
+    one, two = shapes[a], shapes[b]
+    if cut:
+        frame = shapely.box(*room.T)
+        one, two = shapely.intersection(one, frame), shapely.intersection(two, frame)
+    right = [shapely.area(one), shapely.area(two), shapely.area(shapely.intersection(one, two))]
+    found = Outlines(shapes).shared(a, b, room if cut else None)
+    np.testing.assert_allclose(found, right, atol=1e-6)
+
+
+def test_shared_areas_of_outlines_of_many_points_are_those_of_geos() -> None:
+    """Two rings of 500 points, which go to GEOS: the area they share."""
+    rings = np.array([shapely.Point(x, 0).buffer(10, quad_segs=125) for x in (0, 7)], dtype=object)
+    shared = Outlines(rings).shared(np.array([0]), np.array([1]))[2]
+    assert shared[0] == pytest.approx(shapely.area(shapely.intersection(*rings)))

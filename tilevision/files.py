@@ -31,6 +31,8 @@ __all__ = [
     "writing",
 ]
 
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[TextIO]:
@@ -152,4 +154,4 @@ def stream_list(stream: TextIO, rows: Iterable[Any]) -> None:
 
 def dumps(value: Any) -> str:
     """Return strict JSON, readable as it is."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _encoder.encode(value)

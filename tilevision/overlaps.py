@@ -22,6 +22,7 @@ __all__ = [
     "METRICS",
     "POINT_SIDE",
     "Bodies",
+    "Outlines",
     "bodies",
     "geometries",
     "keepers",
@@ -38,6 +39,9 @@ Geometries = NDArray[np.object_]
 METRICS = {"iou": iou, "ios": ios}
 POINT_SIDE = 12.0  # pixels of what the model saw
 
+_MOST_TERMS = 10_000  # two outlines of a hundred points: from there on GEOS is faster
+_TERMS = 60_000  # edges with edges that are computed together
+_TINY = 1e-300
 _PAIRS = 100_000  # looked at together: few enough to stay in the processor's cache
 _POSITION_BITS = 24  # of a sort key, at most; what is equal in them is compared exactly
 
@@ -88,32 +92,32 @@ class Bodies:
         if self.shapes is None and other.shapes is None:
             return out
         pairs = np.flatnonzero(_touch(self.boxes[a], other.boxes[b]))
-        one, bare_one = self._geometries(a[pairs])
-        two, bare_two = other._geometries(b[pairs])
-        shaped = ~(bare_one | bare_two) if both else ~(bare_one & bare_two)
-        pairs, one, two = pairs[shaped], one[shaped], two[shaped]
-        shared = shapely.area(shapely.intersection(one, two))
-        area_one, area_two = shapely.area(one), shapely.area(two)
+        one, here, bare_one = self._geometries(a[pairs])
+        two, there, bare_two = other._geometries(b[pairs])
+        bare = bare_one[here] | bare_two[there] if both else bare_one[here] & bare_two[there]
+        pairs, here, there = pairs[~bare], here[~bare], there[~bare] + len(one)
+        area_one, area_two, shared = Outlines(np.concatenate([one, two])).shared(here, there)
         whole = area_one + area_two - shared if metric == "iou" else np.minimum(area_one, area_two)
         out[pairs] = np.divide(shared, whole, out=np.zeros(len(pairs)), where=whole > 0)
         return out
 
     def share_within(self, a: Index, other: Bodies, b: Index) -> Floats:
         """Return the share of rows `a` that lies in rows `b` of `other`, pair by pair."""
-        one, two = self._geometries(a)[0], other._geometries(b)[0]
-        whole = shapely.area(one)
-        shared = shapely.area(shapely.intersection(one, two))
+        one, here, _ = self._geometries(a)
+        two, there, _ = other._geometries(b)
+        outlines = Outlines(np.concatenate([one, two]))
+        whole, _, shared = outlines.shared(here, there + len(one))
         return np.asarray(np.divide(shared, whole, out=np.zeros(len(a)), where=whole > 0))
 
-    def _geometries(self, rows: Index) -> tuple[Geometries, Mask]:
-        """Return the geometries of `rows`, rectangles where there is only a box, and where."""
+    def _geometries(self, rows: Index) -> tuple[Geometries, Index, Mask]:
+        """Return geometries, the one of each of `rows`, and which are rectangles for a box."""
         used, at = np.unique(rows, return_inverse=True)
         found = np.full(len(used), None, dtype=object)
         if self.shapes is not None:
             found = self.shapes(used)
         bare = np.asarray(shapely.is_missing(found))
         found[bare] = rectangles(self.boxes[used[bare]])
-        return found[at], bare[at]
+        return found, at, bare
 
 
 def meetings(
@@ -222,6 +226,169 @@ def _begin_within(
 def _within(count: Index) -> Index:
     """Return 0, 1, … for each of `count` entries, one group after the other."""
     return np.asarray(np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count))
+
+
+class Outlines:
+    """Shapes whose shared areas are asked for, pair by pair.
+
+    What two shapes share is the sum, over each edge of the one and each of the other, of the area
+    between the two where the one lies beyond the other, signed by their directions: all else
+    cancels out. For outlines of some dozen points that takes half the time, or less, of making the
+    geometry that they share; those of many points go to GEOS.
+
+    Parameters
+    ----------
+    shapes : array (n,) of geometry
+        Valid polygons and multipolygons.
+    """
+
+    def __init__(self, shapes: Geometries) -> None:
+        self._shapes = shapes
+        self._bounds = np.reshape(shapely.bounds(shapes), (-1, 4))
+        self._tables: dict[int, _Edges] = {}
+
+    def shared(
+        self, a: Index, b: Index, room: Floats | None = None
+    ) -> tuple[Floats, Floats, Floats]:
+        """Return the areas of shapes `a`, of shapes `b`, and what both share, pair by pair.
+
+        Of what lies in the boxes `room` ``(p, 4)``, where given.
+        """
+        across = np.zeros((len(a), 2), dtype=bool)
+        if room is not None:
+            low = np.minimum(self._bounds[a, :2], self._bounds[b, :2])
+            high = np.maximum(self._bounds[a, 2:], self._bounds[b, 2:])
+            across = (low < room[:, :2]) | (high > room[:, 2:])
+        count = self._edges(0).count
+        hard = across.all(axis=1) | (count[a] * count[b] > _MOST_TERMS)
+        out = np.empty((3, len(a)))
+        for axis in (0, 1):
+            rows = np.flatnonzero((across[:, 1] == axis) & ~hard)
+            if len(rows):
+                limits = None if room is None else room[rows][:, [axis, axis + 2]]
+                out[:, rows] = self._edges(axis).shared(a[rows], b[rows], limits)
+        rows = np.flatnonzero(hard)
+        if len(rows):
+            out[:, rows] = self._by_geometry(a[rows], b[rows], None if room is None else room[rows])
+        out = np.maximum(out, 0)  # -1e-17 of what only touches
+        return out[0], out[1], out[2]
+
+    def _edges(self, axis: int) -> _Edges:
+        if axis not in self._tables:
+            self._tables[axis] = _Edges.of(self._shapes, self._bounds, axis)
+        return self._tables[axis]
+
+    def _by_geometry(self, a: Index, b: Index, room: Floats | None) -> Floats:
+        one, two = self._shapes[a], self._shapes[b]
+        if room is not None:
+            frame = rectangles(room)
+            one, two = shapely.intersection(one, frame), shapely.intersection(two, frame)
+        return np.array([shapely.area(s) for s in (one, two, shapely.intersection(one, two))])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Edges:
+    """The edges of ``n`` shapes that are not upright, those of each one after the other.
+
+    Attributes
+    ----------
+    start, count : array (n,)
+        Where the edges of each shape begin, and how many there are.
+    table : array (5, e)
+        Lower and higher end along the axis, slope, height at the lower end, and direction: +1 where
+        the shape lies above.
+    corner : array (n, 2)
+        A point near each shape that positions are counted from.
+    """
+
+    start: Index
+    count: Index
+    table: Floats
+    corner: Floats
+
+    @classmethod
+    def of(cls, shapes: Geometries, bounds: Floats, axis: int) -> _Edges:
+        """Return the edges of `shapes`; with `axis` 1, x and y are exchanged."""
+        points, ring, owner, hole = _rings(shapes)
+        corner = bounds[:, [axis, 1 - axis]]
+        points = points[:, [axis, 1 - axis]] - corner[owner[ring]]
+        first = np.flatnonzero(ring[1:] == ring[:-1])
+        (x0, y0), (x1, y1), ring = points[first].T, points[first + 1].T, ring[first]
+        turn = np.sign(np.bincount(ring, x0 * y1 - x1 * y0, minlength=len(owner)))
+        sign = np.sign(x1 - x0) * np.where(hole, -turn, turn)[ring]
+        forth = x0 < x1
+        slanting = x0 != x1
+        slope = np.divide(y1 - y0, x1 - x0, out=np.zeros(len(x0)), where=slanting)
+        ends = np.where(forth, x0, x1), np.where(forth, x1, x0), slope, np.where(forth, y0, y1)
+        count = np.bincount(owner[ring[slanting]], minlength=len(shapes))
+        table = np.ascontiguousarray(np.array([*ends, sign])[:, slanting])
+        return cls(np.cumsum(count) - count, count, table, corner)
+
+    def shared(self, a: Index, b: Index, limits: Floats | None) -> Floats:
+        """Return the areas ``(3, p)`` of `a`, `b` and of both, within `limits` along the axis."""
+        out = np.empty((3, len(a)))
+        order = np.lexsort((self.count[b], self.count[a]))
+        place = 0
+        while place < len(order):
+            # Pairs stand by size, so what is filled up to the largest of some is little.
+            some = order[place : place + _TERMS // 16]
+            terms = np.maximum.accumulate(self.count[b[some]]) * self.count[a[some]]
+            fit = np.searchsorted(terms * np.arange(1, len(terms) + 1), _TERMS, side="right")
+            some = some[: max(int(fit), 1)]
+            out[:, some] = self._chunk(a[some], b[some], None if limits is None else limits[some])
+            place += len(some)
+        return out
+
+    def _chunk(self, a: Index, b: Index, limits: Floats | None) -> Floats:
+        origin = self.corner[a]
+        one, two = self._filled(a, origin, limits), self._filled(b, origin, limits)
+        areas = [
+            -(sign * (high - low) * (height + slope * (high - low) / 2)).sum(axis=1)
+            for low, high, slope, height, sign in (one, two)
+        ]
+        # Lines as height at 0 and slope: what is between two is the difference of both.
+        base = (one[3] - one[2] * one[0])[:, :, None] - (two[3] - two[2] * two[0])[:, None, :]
+        slope = one[2][:, :, None] - two[2][:, None, :]
+        low = np.maximum(one[0][:, :, None], two[0][:, None, :])
+        high = np.maximum(np.minimum(one[1][:, :, None], two[1][:, None, :]), low)
+        begin, end = base + slope * low, base + slope * high
+        most, least = np.maximum(begin, end), np.minimum(begin, end)
+        over, under = np.maximum(most, 0), np.maximum(least, 0)
+        # Between edges that cross, only the part beyond the crossing counts.
+        share = (over - under + _TINY) / (most - least + _TINY)
+        beyond = (high - low) * (over + under) * share
+        both = np.einsum("pab,pa,pb->p", beyond, one[4], two[4]) / -2
+        return np.array([*areas, both])
+
+    def _filled(self, rows: Index, origin: Floats, limits: Floats | None) -> Floats:
+        """Return the edges of `rows` ``(5, p, most)``, from `origin`, cut at `limits`."""
+        count = self.count[rows]
+        at = np.arange(int(count.max(initial=0)))
+        there = at < count[:, None]
+        filled = self.table.take(np.where(there, self.start[rows, None] + at, 0), axis=1)
+        filled *= there
+        moved = self.corner[rows] - origin
+        filled[:2] += moved[:, 0, None]
+        filled[3] += moved[:, 1, None]
+        if limits is not None:
+            low, high = (limits - origin[:, :1]).T[:, :, None]
+            left = np.clip(filled[0], low, high)
+            filled[3] += filled[2] * (left - filled[0])
+            filled[0], filled[1] = left, np.clip(filled[1], low, high)
+        return filled
+
+
+def _rings(shapes: Geometries) -> tuple[Floats, Index, Index, Mask]:
+    """Return all points, the ring of each; the shape of each ring, and whether it is a hole."""
+    simple = shapely.get_type_id(shapes) == shapely.GeometryType.POLYGON
+    if simple.all() and not shapely.get_num_interior_rings(shapes).any():
+        points, ring = shapely.get_coordinates(shapes, return_index=True)
+        return points, ring, np.arange(len(shapes)), np.zeros(len(shapes), dtype=bool)
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    areal = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    rings, part = shapely.get_rings(parts[areal], return_index=True)
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    return points, ring, owner[areal][part], np.diff(part, prepend=-1) == 0
 
 
 def keepers(n: int, better: Index, worse: Index) -> Index:

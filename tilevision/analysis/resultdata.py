@@ -160,6 +160,8 @@ class ResultData:
         from tilevision.seams import merge
 
         how = self.settings
+        if how.method == "seam":
+            return self._merged_and_checked[0]
         return merge(
             self._chosen,
             how.method,
@@ -168,6 +170,15 @@ class ResultData:
             how.match_threshold,
             size=self.source.size,
         )
+
+    @cached_property
+    def _merged_and_checked(self) -> tuple[Findings, OverlapCheck]:
+        """Both of which need the objects that the tiles saw, by seam."""
+        from tilevision.seams import merge_and_check
+
+        how = self.settings
+        matching = how.class_agnostic, how.match_metric, how.match_threshold
+        return merge_and_check(self._chosen, *matching, size=self.source.size)
 
     @cached_property
     def seam_bias(self) -> SeamBias:
@@ -182,6 +193,8 @@ class ResultData:
         """True if the tiles overlap enough for what was found in them."""
         from tilevision.seams import overlap_check
 
+        if self.settings.method == "seam":
+            return self._merged_and_checked[1]
         agnostic = self.settings.class_agnostic
         return overlap_check(self._chosen, size=self.source.size, class_agnostic=agnostic)
 

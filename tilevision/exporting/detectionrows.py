@@ -7,9 +7,8 @@ else the box.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from tilevision.analysis.units import AREA_COLUMNS, areas
 from tilevision.findings import Findings, plain
-from tilevision.geometry import MultiPolygon
+from tilevision.geometry import MultiPolygon, flattened
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -118,7 +117,8 @@ def unpacked(
     for start in range(0, len(found), CHUNK):
         rows = slice(start, start + CHUNK)
         ground = _ground(found.boxes[rows], sizes[rows], units)
-        yield from _chunk(found, numbers, sizes, ground, rows, np.array(origin))
+        shapes = _rounded_polygons(found.polygons[rows] if found.polygons else (), origin)
+        yield from _chunk(found, numbers, sizes, ground, rows, np.array(origin), shapes)
 
 
 def _ground(
@@ -137,7 +137,9 @@ def _chunk(
     ground: list[float | None],
     rows: slice,
     origin: NDArray[np.float64],
+    polygons: Sequence[list[list[Ring]] | None] = (),
 ) -> Iterator[Detection]:
+    """Yield the detections of `rows`, with `polygons` where these are given."""
     boxes = _rounded(found.boxes[rows] - np.tile(origin, 2))
     columns = zip(
         boxes,
@@ -146,7 +148,7 @@ def _chunk(
         _optional(np.round(found.scores[rows], 5)),
         _rounded(sizes[rows]),
         ground,
-        _optional_column(found.polygons, rows, len(boxes)),
+        polygons or (None,) * len(boxes),
         _present(found.oriented, rows, len(boxes), origin),
         _present(found.points, rows, len(boxes), origin),
         _optional_column(found.texts, rows, len(boxes)),
@@ -165,11 +167,11 @@ def _chunk(
             score=score,
             area=size,
             ground=real,
-            polygon=_polygon(shape, origin),
+            polygon=shape,
             oriented=oriented,
             point=point,
             text=text,
-            attributes=plain(attributes),
+            attributes=attributes and plain(attributes),
             keypoints=keypoints,
         )
 
@@ -215,8 +217,13 @@ def _poses(
     ]
 
 
-def _polygon(shape: MultiPolygon | None, origin: NDArray[np.float64]) -> list[list[Ring]] | None:
-    return [[_rounded(ring - origin) for ring in part] for part in shape] if shape else None
+def _rounded_polygons(
+    shapes: Sequence[MultiPolygon | None], origin: tuple[float, float]
+) -> list[list[list[Ring]] | None]:
+    points, sizes, _ = flattened(shapes)
+    rounded, ends = _rounded(points - np.array(origin)), np.cumsum(sizes).tolist()
+    rings = map(rounded.__getitem__, map(slice, [0, *ends], ends))
+    return [[[next(rings) for _ in part] for part in shape] if shape else None for shape in shapes]
 
 
 def geometry(detection: Detection) -> dict[str, Any]:
@@ -235,18 +242,42 @@ def geometry(detection: Detection) -> dict[str, Any]:
 
 def shaped(result: ResultData) -> Iterator[tuple[list[Detection], NDArray[np.object_]]]:
     """Yield some thousand detections at a time, with their shapely geometries ``(n,)``."""
-    rows = detections(result)
-    while chunk := list(islice(rows, CHUNK)):
-        shapes = np.empty(len(chunk), dtype=object)
-        shapes[:] = [_shape(detection) for detection in chunk]
-        yield chunk, shapes
+    found, numbers = result.findings, result.class_numbers
+    units = result.units if result.units.area in AREA_COLUMNS else None
+    sizes = areas(found)
+    for start in range(0, len(found), CHUNK):
+        rows = slice(start, start + CHUNK)
+        ground = _ground(found.boxes[rows], sizes[rows], units)
+        chunk = list(_chunk(found, numbers, sizes, ground, rows, np.array(HERE)))
+        outlines = found.polygons[rows] if found.polygons else (None,) * len(chunk)
+        yield chunk, _shapes(chunk, outlines)
 
 
-def _shape(detection: Detection) -> Any:
+def _shapes(
+    chunk: Sequence[Detection], outlines: Sequence[MultiPolygon | None]
+) -> NDArray[np.object_]:
+    """Return the geometry of each detection; the simple outlines, which are most, all at once."""
     import shapely
 
-    if detection.outline:
-        parts = [shapely.Polygon(exterior, holes) for exterior, *holes in detection.outline]
+    shapes = np.empty(len(chunk), dtype=object)
+    simple = [i for i, shape in enumerate(outlines) if shape and len(shape) == 1 == len(shape[0])]
+    points, sizes, _ = flattened([outlines[i] for i in simple])
+    index = np.repeat(np.arange(len(simple)), sizes)
+    if simple:
+        rings = shapely.linearrings(np.round(points, 2) + 0.0, indices=index)
+        shapes[simple] = shapely.polygons(rings)
+    for i, (detection, outline) in enumerate(zip(chunk, outlines, strict=True)):
+        if shapes[i] is None:
+            shapes[i] = _shape(detection, outline)
+    return shapes
+
+
+def _shape(detection: Detection, outline: MultiPolygon | None) -> Any:
+    import shapely
+
+    given = _rounded_polygons([outline], HERE)[0] or detection.outline
+    if given:
+        parts = [shapely.Polygon(exterior, holes) for exterior, *holes in given]
         return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
     if detection.only_point:
         assert detection.point is not None

@@ -16,6 +16,7 @@ from __future__ import annotations
 import colorsys
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TextIO
@@ -260,6 +261,7 @@ def _plain_attributes(detection: Detection) -> dict[str, Any]:
     }
 
 
+@lru_cache(4096)
 def _colour(label: str) -> list[int]:
     """Return red, green, blue: a class has one colour in all images of a project."""
     hue = crc32(label.encode("utf-8", "replace")) % 360 / 360

@@ -5,7 +5,21 @@ Pure: no state, no input or output, and independent of the order of tiles and fi
 
 from __future__ import annotations
 
-from tilevision.seams.diagnostics import OverlapCheck, SeamBias, overlap_check, seam_bias
+from tilevision.seams.diagnostics import (
+    OverlapCheck,
+    SeamBias,
+    merge_and_check,
+    overlap_check,
+    seam_bias,
+)
 from tilevision.seams.merging import METHODS, merge
 
-__all__ = ["METHODS", "OverlapCheck", "SeamBias", "merge", "overlap_check", "seam_bias"]
+__all__ = [
+    "METHODS",
+    "OverlapCheck",
+    "SeamBias",
+    "merge",
+    "merge_and_check",
+    "overlap_check",
+    "seam_bias",
+]

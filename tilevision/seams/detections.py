@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tilevision.errors import GridError, RunError
 from tilevision.findings import Findings, TileFindings, assembled, stacked
-from tilevision.geometry import MultiPolygon, map_polygon
-from tilevision.overlaps import bodies, geometries, rectangles
+from tilevision.geometry import MultiPolygon, map_polygons
+from tilevision.overlaps import Outlines, bodies, geometries, rectangles
 
 __all__ = [
     "EDGE_PIXELS",
@@ -98,10 +98,7 @@ class Detections:
             return None
         factors = self.factors[self.tile[rows]]
         if name == "polygons":
-            return [
-                map_polygon(column[row], f[:2], f[2:])
-                for row, f in zip(rows.tolist(), factors, strict=True)
-            ]
+            return map_polygons([column[row] for row in rows.tolist()], factors)
         if name in ("oriented", "points"):
             spread = factors[:, None] if name == "oriented" else factors
             return column[rows] * spread[..., :2] + spread[..., 2:]
@@ -327,13 +324,13 @@ def shape_iou(found: Detections, a: Index, b: Index, zone: Floats, default: Floa
     pairs = np.flatnonzero(~thin)
     used, at = np.unique(np.concatenate([a[pairs], b[pairs]]), return_inverse=True)
     shapes = shapes_of(found, used)
-    one, two = shapes[at[: len(pairs)]], shapes[at[len(pairs) :]]
-    both = ~shapely.is_missing(one) & ~shapely.is_missing(two)
-    pairs, one, two = pairs[both], one[both], two[both]
-    frame = rectangles(zone[pairs])
-    one, two = shapely.intersection(one, frame), shapely.intersection(two, frame)
-    shared = shapely.area(shapely.intersection(one, two))
-    whole = shapely.area(one) + shapely.area(two) - shared
+    there = ~np.asarray(shapely.is_missing(shapes))
+    one, two = at[: len(pairs)], at[len(pairs) :]
+    both = there[one] & there[two]
+    pairs, place = pairs[both], np.cumsum(there) - 1
+    outlines = Outlines(shapes[there])
+    area_one, area_two, shared = outlines.shared(place[one[both]], place[two[both]], zone[pairs])
+    whole = area_one + area_two - shared
     out[pairs] = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     return out
 

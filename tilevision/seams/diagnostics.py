@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.overlaps import meetings
-from tilevision.seams.detections import gather
-from tilevision.seams.matching import enter, match
-from tilevision.seams.merging import cut, group, views
+from tilevision.seams.detections import Detections, gather
+from tilevision.seams.merging import cut, join, objects_of, views
 
-__all__ = ["OverlapCheck", "SeamBias", "overlap_check", "seam_bias"]
+__all__ = ["OverlapCheck", "SeamBias", "merge_and_check", "overlap_check", "seam_bias"]
 
 Floats = NDArray[np.float64]
 
@@ -277,12 +276,34 @@ def overlap_check(
         As `merge` does.
     """
     found = gather(tile_findings, class_agnostic, size)
+    return _check(tile_findings, found, lambda: objects_of(found, False)[2])
+
+
+def merge_and_check(
+    tile_findings: Sequence[TileFindings],
+    class_agnostic: bool = False,
+    match_metric: str = "iou",
+    match_threshold: float = 0.5,
+    *,
+    size: tuple[int, int] | None = None,
+) -> tuple[Findings, OverlapCheck]:
+    """Return what `merge` by seam and `overlap_check` return, in half the time of both."""
+    found = gather(tile_findings, class_agnostic, size)
+    seen, zones, number = objects_of(found, class_agnostic, match_metric, match_threshold)
+    return join(seen, zones, number), _check(tile_findings, seen, lambda: number)
+
+
+def _check(
+    tile_findings: Sequence[TileFindings],
+    found: Detections,
+    objects: Callable[[], NDArray[np.int64]],
+) -> OverlapCheck:
     saturated = tuple(sorted(item.tile.id for item in tile_findings if item.saturated))
     width = _neighbours(found.tile_boxes)[2] if len(found.tile_boxes) else np.empty(0)
     overlap = float(np.median(width)) if len(width) else 0.0
     if not len(found):
         return OverlapCheck(0.0, 0.0, 0.0, overlap, round(overlap), saturated)
-    number = group(len(found), found.tile, *match(found, enter(found)))
+    number = objects()
     best, boxes, _, partial = views(found, number)
     touched = np.zeros(len(best), dtype=bool)
     touched[number[cut(found)]] = True

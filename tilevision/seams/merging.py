@@ -31,7 +31,7 @@ from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
 from tilevision.seams.matching import Zones, enter, match
 from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
 
-__all__ = ["METHODS", "Objects", "cut", "doubtful", "group", "join", "merge", "views"]
+__all__ = ["METHODS", "Objects", "cut", "doubtful", "group", "join", "merge", "objects_of", "views"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -231,15 +231,21 @@ def merge(
     """
     _check(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
-    if method == "seam" and class_agnostic:
-        found = found.without(twice_named(found, match_metric, match_threshold))
     if method == "seam":
-        zones = enter(found)
-        a, b, alike = match(found, zones)
-        return join(found, zones, group(len(found), found.tile, a, b, alike))
+        return join(*objects_of(found, class_agnostic, match_metric, match_threshold))
     if method == "none":
         return found.findings(np.arange(len(found)))
     return fuse(found, suppress(found, match_metric, match_threshold), method)
+
+
+def objects_of(
+    found: Detections, class_agnostic: bool, metric: str = "iou", threshold: float = 0.5
+) -> tuple[Detections, Zones, Index]:
+    """Return detections, their entries, and the number of the object that each shows."""
+    if class_agnostic:
+        found = found.without(twice_named(found, metric, threshold))
+    zones = enter(found)
+    return found, zones, group(len(found), found.tile, *match(found, zones))
 
 
 def _check(method: str, metric: str, threshold: float) -> None:
