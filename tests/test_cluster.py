@@ -148,6 +148,18 @@ def test_workers_take_over_the_environment_of_the_client(cluster: LocalCluster) 
         assert ignored
 
 
+def test_processes_look_at_themselves_less_often_unless_the_user_says_how_often() -> None:
+    """Dask's defaults are calmed in our processes; the client's own configuration stays."""
+    before = dask.config.serialize(dask.config.config)
+    ours = starting._portable_config()
+    assert dask.config.get("distributed.worker.profile.interval", config=ours) == "100ms"
+    assert dask.config.get("distributed.admin.tick.interval", config=ours) == "500ms"
+    assert dask.config.serialize(dask.config.config) == before
+    with dask.config.set({"distributed.worker.profile.interval": "25ms"}):
+        theirs = starting._portable_config()
+    assert dask.config.get("distributed.worker.profile.interval", config=theirs) == "25ms"
+
+
 @pytest.mark.slow
 def test_our_cluster_tells_what_it_is(cluster: LocalCluster) -> None:
     """A local cluster is ours, counts its workers, links its dashboard, and is not the default."""

@@ -58,6 +58,13 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 
+# Dask's own settings look at a process a hundred times a second, so that a cluster costs a tenth
+# of a processor while nothing runs. What the user has set to anything else stays.
+_CALMER = {
+    "distributed.worker.profile.interval": ("10ms", "100ms"),
+    "distributed.admin.tick.interval": ("20ms", "500ms"),
+}
+
 
 async def _spawn(
     cls: str,
@@ -112,8 +119,9 @@ def _portable_config() -> dict[str, Any]:
         if key in ("scheduler", "shuffle", "get", "scheduler-address"):
             continue
         with suppress(TypeError, ValueError):
-            json.dumps(value)
-            portable[key] = value
+            portable[key] = json.loads(json.dumps(value))
+    calmer = {key: calm for key, (usual, calm) in _CALMER.items() if dask.config.get(key) == usual}
+    dask.config.set(calmer, config=portable)
     return portable
 
 
