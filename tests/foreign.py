@@ -66,9 +66,13 @@ class ForeignCluster:
             ["scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
             startup=startup,
         )
-        wait_until(self._file.exists, "the scheduler is up")
+        wait_until(self._is_up, "the scheduler is up")
         self.address = json.loads(self._file.read_text())["address"]
         self.client = Client(self.address, set_as_default=False)
+
+    def _is_up(self) -> bool:
+        """Return True once the scheduler's file is there and complete."""
+        return self._file.exists() and self._file.read_text().rstrip().endswith("}")
 
     def _start(
         self, name: str, words: list[str], *, startup: str = "", within: tuple[str, ...] = ()

@@ -103,11 +103,15 @@ class Hooks:
         back.
     span : callable
         ``span("read" | "infer" | "encode")``: a context that measures.
+    queued : callable
+        Called with a tile's id when it has to wait for its turn at the model, since another
+        thread of this process is at it; `started` is called again once it has its turn.
     """
 
     started: Callable[[str], None] = _nothing
     waiting: Callable[[], None] = field(default=lambda: None)
     span: Callable[[str], AbstractContextManager[None]] = _no_span
+    queued: Callable[[str], None] = _nothing
 
 
 def infer(
@@ -217,10 +221,29 @@ class _Task:
         began = perf_counter()
         with self._surviving(rows, began), noting_what_is_printed():
             model = self._model()
-            with self._hooks.span("infer"):
-                self._used(rows, Usage(calls=len(rows)))
-                answers = model.predict([self._pixels.pop(row) for row in rows])
+            waited = perf_counter()
+            with self._turn(model, rows[-1]):
+                began += perf_counter() - waited
+                with self._hooks.span("infer"):
+                    self._used(rows, Usage(calls=len(rows)))
+                    answers = model.predict([self._pixels.pop(row) for row in rows])
             self._finish(rows, answers, perf_counter() - began)
+
+    @contextmanager
+    def _turn(self, model: Any, row: int) -> Iterator[None]:
+        """Have the model to oneself, where its threads take turns; the wait is no tile's time."""
+        turn = getattr(model, "turn", None)
+        if turn is None:
+            yield
+            return
+        if not turn.acquire(blocking=False):
+            self._hooks.queued(self._tiles[row].id)
+            turn.acquire()
+            self._hooks.started(self._tiles[row].id)
+        try:
+            yield
+        finally:
+            turn.release()
 
     def encode(self, rows: list[int]) -> _Request:
         """Make the request of a hosted model."""

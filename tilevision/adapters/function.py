@@ -35,6 +35,11 @@ class FunctionModel:
     thread_safe : bool
         Whether several threads of a worker may call it at the same time. Otherwise they take
         turns, since functions keep models, and models keep the picture they are at.
+
+    Attributes
+    ----------
+    turn : lock or None
+        Held by the thread whose turn it is; a thread that holds it may call `predict`.
     """
 
     def __init__(
@@ -51,7 +56,7 @@ class FunctionModel:
         self._batched = batched
         self._names = names
         self._on_bad = on_bad
-        self._turn = nullcontext() if thread_safe else threading.Lock()
+        self.turn = None if thread_safe else threading.RLock()
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile.
@@ -61,7 +66,7 @@ class FunctionModel:
         ModelError
             If the function returns what cannot be read as detections.
         """
-        with self._turn:
+        with self.turn or nullcontext():
             return self._predict(batch)
 
     def _predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
@@ -104,13 +109,13 @@ class ObjectModel:
         self._value = value
         self._name = name
         self._on_bad = on_bad
-        self._turn = nullcontext() if thread_safe else threading.Lock()
+        self.turn = None if thread_safe else threading.RLock()
         if callable(value):
             self.function = value
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile."""
-        with self._turn:
+        with self.turn or nullcontext():
             return self._read(self._value.predict(batch))
 
     def encode(self, batch: Sequence[NDArray[Any]]) -> Any:

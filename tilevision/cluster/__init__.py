@@ -1,6 +1,6 @@
 """The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
 
-from tilevision.cluster.choosing import BorrowedCluster, find_cluster, shared_cluster
+from tilevision.cluster.choosing import BorrowedCluster, find_cluster, give_way, shared_cluster
 from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, local_cluster
@@ -13,6 +13,7 @@ __all__ = [
     "attach",
     "connected",
     "find_cluster",
+    "give_way",
     "local_cluster",
     "reported",
     "shared_cluster",

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import default_client
+from distributed import default_client, get_client, get_worker, secede
+from distributed.threadpoolexecutor import thread_state
 
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, default_workers, local_cluster
 
-__all__ = ["BorrowedCluster", "find_cluster", "shared_cluster"]
+__all__ = ["BorrowedCluster", "find_cluster", "give_way", "shared_cluster"]
 
 # These change from one moment to the next, and no model depends on them.
 VOLATILE = frozenset({"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "_"})
@@ -185,6 +186,11 @@ def find_cluster(
     """
     if client is not None:
         return attach(client), _repeats(client)
+    inside = _of_task() if workers is None else None
+    if inside is not None:
+        return attach(
+            inside
+        ), f"Using the cluster that this task runs on: {inside.scheduler.address}"
     current = _current() if workers is None else None
     if current is not None:
         note = f"Using the current Dask client: {current.scheduler.address}"
@@ -193,6 +199,27 @@ def find_cluster(
     link = f", dashboard {cluster.dashboard_link}" if cluster.dashboard_link else ""
     count = len(cluster.workers())
     return cluster, f"local cluster of {count} worker{'s' if count != 1 else ''}{link}"
+
+
+def give_way() -> None:
+    """Give the worker's slot back where the caller is a Dask task that is about to wait.
+
+    The tiles that it waits for may need that slot. The task goes on in its thread, beside the
+    worker's other tasks, until it returns. Elsewhere, and again in the same task, this does
+    nothing.
+    """
+    if getattr(thread_state, "executor", None) is not None and thread_state.proceed:
+        with suppress(ValueError):  # a thread of such a pool which runs no task
+            secede()
+
+
+def _of_task() -> Any:
+    """Return the client of the Dask task that the run was started in, or None outside of tasks."""
+    try:
+        get_worker()
+    except ValueError:
+        return None
+    return get_client()
 
 
 def _current() -> Any:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from distributed import Client
+from distributed.deploy.spec import SpecCluster
 
 from tilevision.errors import ClusterError
 
 __all__ = ["Cluster", "attach"]
+
+GROWTH = 4  # that a cluster of unknown limits is thought able to take at a time
 
 HEAL_SECONDS = 20.0
 # Dask gives a worker 15 s to come back before it drops it, and a crowded machine takes its time.
@@ -61,10 +66,46 @@ class Cluster:
         ClusterError
             If the scheduler does not answer.
         """
+        return {address: worker["nthreads"] for address, worker in self.described().items()}
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Return what the scheduler says about each worker that is there now, by address.
+
+        Raises
+        ------
+        ClusterError
+            If the scheduler does not answer.
+        """
+        client = self.client
         try:
-            return dict(self.client.nthreads())
+            identity = client.sync(client.scheduler.identity, n_workers=-1)
+            return dict(identity["workers"])
         except Exception as error:
             raise ClusterError(f"The Dask scheduler does not answer: {error}.") from error
+
+    def may_have(self, workers: Mapping[str, int]) -> int:
+        """Return how many threads the cluster may come to have; 0 where it stays as it is.
+
+        A cluster that adapts says how far. Of one that is known by its address alone nobody
+        knows, so it is given the chance to grow, step by step.
+
+        Parameters
+        ----------
+        workers : mapping
+            Those that work now: address to number of threads.
+        """
+        if self.owned:
+            return 0
+        threads, cluster = sum(workers.values()), self.client.cluster
+        adaptive = getattr(cluster, "_adaptive", None)
+        if adaptive is not None and getattr(adaptive, "state", "running") != "stopped":
+            most = getattr(adaptive, "maximum", math.inf)
+            if math.isfinite(most):
+                each = threads / len(workers) if workers else _threads_each(cluster)
+                return math.ceil(most * each)
+        elif isinstance(cluster, SpecCluster):
+            return 0
+        return GROWTH * max(1, threads)
 
     def restart_worker(self, address: str) -> None:
         """Have a worker replaced by a fresh one; returns at once.
@@ -177,3 +218,10 @@ def attach(client: Any) -> Cluster:
     if client.status != "running":
         raise ClusterError(f"The Dask client is {client.status}; make a new one.")
     return Cluster(client)
+
+
+def _threads_each(cluster: Any) -> int:
+    """Return how many threads a worker that such a cluster starts will have."""
+    options = (getattr(cluster, "new_spec", None) or {}).get("options", {})
+    threads = options.get("nthreads") or options.get("cores") or 1
+    return threads if isinstance(threads, int) else 1

@@ -64,6 +64,7 @@ _CALMER = {
     "distributed.worker.profile.interval": ("10ms", "100ms"),
     "distributed.admin.tick.interval": ("20ms", "500ms"),
 }
+_OURS = {"distributed.scheduler.worker-ttl": None, "distributed.worker.daemon": False}
 
 
 async def _spawn(
@@ -113,7 +114,11 @@ def _absolute(entry: str) -> str:
 
 
 def _portable_config() -> dict[str, Any]:
-    """Return the client's Dask configuration without what only makes sense in the client."""
+    """Return the client's Dask configuration without what only makes sense in the client.
+
+    With what our processes need whatever the client has: a tile that holds Python's lock for
+    long is no dead worker (nannies notice those), and models may start processes of their own.
+    """
     portable = {}
     for key, value in dask.config.config.items():
         if key in ("scheduler", "shuffle", "get", "scheduler-address"):
@@ -121,7 +126,7 @@ def _portable_config() -> dict[str, Any]:
         with suppress(TypeError, ValueError):
             portable[key] = json.loads(json.dumps(value))
     calmer = {key: calm for key, (usual, calm) in _CALMER.items() if dask.config.get(key) == usual}
-    dask.config.set(calmer, config=portable)
+    dask.config.set(calmer | _OURS, config=portable)
     return portable
 
 
@@ -210,10 +215,21 @@ class WorkerProcess(SubprocessWorker):  # type: ignore[misc]  # distributed is u
             cluster.replace(self)
 
     async def close(self) -> None:
-        """Kill the nanny and its worker."""
+        """Kill the nanny, its worker, and what that has started."""
         self.status = Status.closing
+        if self.process is not None and self.process.returncode is None:
+            _kill_family(self.process.pid)
         with suppress(ProcessLookupError):
             await super().close()
+
+
+def _kill_family(pid: int) -> None:
+    """End a process and all that it has started, also those that would not listen."""
+    with suppress(psutil.NoSuchProcess):
+        family = psutil.Process(pid)
+        for member in [*family.children(recursive=True), family]:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
 
 
 class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is untyped
@@ -247,10 +263,7 @@ class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is unt
         for server in [*self.workers.values(), self.scheduler]:
             process = None if server is None else server.process
             if process is not None and process.returncode is None:
-                with suppress(psutil.NoSuchProcess):
-                    family = psutil.Process(process.pid)
-                    for member in [*family.children(recursive=True), family]:
-                        member.kill()
+                _kill_family(process.pid)
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # The inherited method drops an entry whose worker stayed away, and nobody starts another;

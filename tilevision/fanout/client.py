@@ -11,12 +11,15 @@ from queue import SimpleQueue
 from typing import Any
 from uuid import uuid4
 
+import dask
 from dask.delayed import delayed
 from distributed import Future, span
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
+import tilevision
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
+from tilevision.fanout.crew import Sighting
 from tilevision.fanout.worker import Report, TileBatch, WorkPlugin, run_batch
 from tilevision.grid import Tile
 from tilevision.infer import Work
@@ -44,12 +47,25 @@ GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A worker says that it has begun a tile; `cold`: its model has not answered before."""
+    """A worker says that it has begun a tile.
+
+    Parameters
+    ----------
+    task : str
+    tile : int
+        Its number in the task.
+    worker : str
+    cold : bool
+        Whether the model has not answered there before.
+    waits : bool
+        Whether the tile waits for its turn at the model; it is heard again when it has that.
+    """
 
     task: str
     tile: int
     worker: str
     cold: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +95,17 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class WorkersSeen:
-    """The workers that the scheduler has: address to number of threads."""
+    """The workers that the scheduler has.
 
-    workers: dict[str, int]
+    Parameters
+    ----------
+    workers : dict of str to Sighting
+    held : dict of str to (tuple of str)
+        Tasks of any run that are on workers which take no more of them, by address.
+    """
+
+    workers: dict[str, Sighting]
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -116,6 +140,10 @@ class Tasks:
     run_id : str
     inbox : SimpleQueue
         Gets `Heard`, `Landed`, `Broken` and `WorkersSeen`, from other threads.
+    bounded : list of str, optional
+        Workers that may run tasks; None: any.
+    fit : frozenset of str
+        Hosts that were found able to do the work; others examine themselves first.
     """
 
     cluster: Cluster
@@ -123,6 +151,9 @@ class Tasks:
     run_id: str
     inbox: SimpleQueue[Any]
     flights: dict[str, Sent] = field(default_factory=dict)
+    bounded: list[str] | None = None
+    fit: frozenset[str] = frozenset()
+    _demand: Future | None = None
     _name: str = ""
     _nonce: str = ""
     _looking: bool = False
@@ -139,7 +170,7 @@ class Tasks:
         self._nonce = uuid4().hex[:8]
         self._name = f"tilevision-{self.run_id}-{self._nonce}"
         self._looking = False
-        plugin = WorkPlugin(self._name, pickle.dumps(self.work))
+        plugin = WorkPlugin(self._name, pickle.dumps(self.work), self.fit, tilevision.__version__)
         loop = client.loop.asyncio_loop
         brought = asyncio.run_coroutine_threadsafe(self._bring(client, plugin), loop)
         try:
@@ -161,6 +192,7 @@ class Tasks:
         """Let go of whatever is still under way; the workers forget the work."""
         client = self.cluster.client
         self.release(list(self.flights))
+        self.want_workers(wanted=False)
         if self.cluster.alive:
             with suppress(
                 Exception
@@ -181,7 +213,7 @@ class Tasks:
     def _send(self, submits: Sequence[Submit], worker: str | None) -> None:
         client = self.cluster.client
         node = delayed(run_batch, pure=False, traverse=False)
-        with span("tilevision", self.run_id, "tiles"):
+        with span("tilevision", self.run_id, "tiles"), dask.annotate(**self._bound(worker)):
             nodes = [
                 node(
                     pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name)),
@@ -194,15 +226,29 @@ class Tasks:
             futures = client.compute(
                 nodes,
                 optimize_graph=False,
-                retries=0,
-                workers=None if worker is None else [worker],
-                allow_other_workers=False,
-                priority=0 if worker is None else PINNED_PRIORITY,
                 traverse=False,
             )
         for submit, future in zip(submits, futures, strict=True):
             self.flights[submit.task] = Sent(submit, future)
             client.loop.add_callback(self._await, submit.task, future)
+
+    def _bound(self, worker: str | None) -> dict[str, Any]:
+        """Return what is laid down for tasks beyond the annotations around the user's call."""
+        if worker is None and self.bounded is None:
+            return {}
+        bound = {"workers": self.bounded if worker is None else [worker]}
+        if worker is None:
+            return bound | {"allow_other_workers": False}
+        theirs = dask.get_annotations().get("priority", 0)
+        priority = PINNED_PRIORITY if callable(theirs) else theirs + PINNED_PRIORITY
+        return bound | {"allow_other_workers": False, "priority": priority}
+
+    def want_workers(self, *, wanted: bool) -> None:
+        """Have a task wait on a cluster without workers, so that an adaptive one starts some."""
+        if wanted and self._demand is None:
+            self._demand = self.cluster.client.submit(bool, pure=False)
+        elif not wanted:
+            self._demand = None
 
     async def _await(self, task: str, future: Future) -> None:
         """Wait on the client's loop for one task, and gather it at once."""
@@ -248,7 +294,12 @@ class Tasks:
 
     async def _look(self) -> None:
         with suppress(Exception):  # no answer is an answer: the watchdog counts the time
-            self.inbox.put(WorkersSeen(dict(await self.cluster.client.scheduler.ncores())))
+            scheduler = self.cluster.client.scheduler
+            workers = (await scheduler.identity(n_workers=-1))["workers"]
+            seen = {address: Sighting.of(worker) for address, worker in workers.items()}
+            idle = [address for address, worker in seen.items() if worker.status == "paused"]
+            held = await scheduler.processing(workers=idle) if idle else {}
+            self.inbox.put(WorkersSeen(seen, {a: tuple(keys) for a, keys in held.items()}))
         self._looking = False
 
 
@@ -263,7 +314,8 @@ def lost_with_scheduler(signal: Broken, cluster: Cluster) -> bool:
 def broken(flight: Sent, signal: Broken) -> TaskFinished | TaskLost:
     """Return what a task without a result means: it raised, or Dask lost it."""
     if not signal.raised or isinstance(signal.error, GIVEN_UP):
-        return TaskLost(signal.task, _loss(signal.error))
+        worker = getattr(getattr(signal.error, "last_worker", None), "address", "")
+        return TaskLost(signal.task, _loss(signal.error), worker)
     tiles = flight.submit.tiles
     failure = Failure.of(signal.error)
     batched = frozenset(tiles if len(tiles) > 1 else ())

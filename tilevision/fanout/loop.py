@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
+import dask
+
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.client import (
@@ -22,6 +24,7 @@ from tilevision.fanout.client import (
     finished,
     lost_with_scheduler,
 )
+from tilevision.fanout.crew import Crew, Sighting
 from tilevision.fanout.probe import probe
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
@@ -36,9 +39,11 @@ from tilevision.schedule.messages import (
     Happening,
     Hold,
     Refused,
+    Renewed,
     Submit,
     TaskLost,
     TileStarted,
+    TileWaits,
 )
 
 __all__ = ["Decider", "TileSink", "Watchdog", "run_tiles"]
@@ -51,6 +56,17 @@ FRUITLESS_REBUILDS = 3
 QUIET_SECONDS = 60.0
 WORKERLESS_SECONDS = 5.0
 REMIND_SECONDS = 60.0
+WORKERS_A_LOOK = 100  # a scheduler describes so many in a few milliseconds
+SILENT_DEATH_SECONDS = 20.0
+SILENT = Failure(
+    "lost",
+    "WorkerSilent",
+    "its worker did not answer for so long that Dask gave it up (a tile that holds Python's "
+    "lock?); a larger distributed.scheduler.worker-ttl in Dask's configuration waits longer",
+)
+LEFT_OUT = Failure("lost", "HostLeftOut", "its host cannot do the work")
+TAKEN_BACK = Failure("lost", "WorkerPaused", "its worker takes no more tiles")
+RETIRED = Failure("lost", "WorkerRetired", "its worker was closed")
 
 
 class Decider(Protocol):
@@ -135,15 +151,19 @@ def run_tiles(
     ModelError
         If the model's device or library is not there.
     """
-    if cluster.alive and (line := probe(cluster, work, sink.waiting)):
-        sink.model(line)
+    fit: frozenset[str] = frozenset()
+    if cluster.alive:
+        line, fit = probe(cluster, work, sink.waiting)
+        if line:
+            sink.model(line)
     loop = _Loop(
         cluster=cluster,
         scheduler=scheduler,
         sink=sink,
-        tasks=Tasks(cluster, work, run_id, commands),
+        tasks=Tasks(cluster, work, run_id, commands, fit=fit),
         inbox=commands,
         watchdog=Watchdog(sink.waiting, time.monotonic()),
+        crew=Crew(dask.get_annotations()),
     )
     return loop.run()
 
@@ -156,7 +176,8 @@ class _Loop:
     tasks: Tasks
     inbox: SimpleQueue[Any]
     watchdog: Watchdog
-    workers: dict[str, int] = field(default_factory=dict)
+    crew: Crew
+    workers: ClusterChanged = field(default_factory=lambda: ClusterChanged({}))
     looked: float = 0.0
     rebuilds: int = 0
 
@@ -179,18 +200,26 @@ class _Loop:
             return self._rebuild()
         try:
             self.tasks.open()
-            self.workers = self.cluster.workers()
+            self.crew.saw(_sighted(self.cluster), time.monotonic())
         except ClusterError:
             if self.cluster.alive:
                 raise
             return self._rebuild()
-        self.watchdog.saw(len(self.workers), time.monotonic())
-        return [ClusterChanged(self.workers)]
+        self.watchdog.saw(len(self.crew.workers), time.monotonic())
+        self.workers = self._there()
+        return [self.workers]
+
+    def _there(self) -> ClusterChanged:
+        """Return the workers that are there, as the scheduler wants to know them."""
+        working = {a: n for a, n in self.crew.workers.items() if a not in self.crew.idle}
+        may_have = self.cluster.may_have(working)
+        return ClusterChanged(dict(self.crew.workers), self.crew.idle, may_have)
 
     # What is to be done ------------------------------------------------------------------
 
     def _carry_out(self, actions: Iterable[Action]) -> End | None:
         submits: list[Submit] = []
+        left: list[str] = []
         end: End | None = None
         for action in actions:
             match action:
@@ -199,14 +228,28 @@ class _Loop:
                 case Announce():
                     self.sink.announce(action)
                 case Abandon():
-                    self.tasks.abandon(action.task, restart_worker=action.restart_worker)
+                    left.extend(self._abandon(action))
                 case Hold():
                     self.sink.hold(action.reason)
                 case End():
                     end = action
         if submits:
             self.tasks.submit(submits)
+        if left:
+            workers = ", ".join(sorted(set(left)))
+            self.sink.waiting(
+                f"{len(left)} tiles still run on {workers}; the run no longer waits for them. "
+                "Restart those workers if the tiles hang."
+            )
         return end
+
+    def _abandon(self, action: Abandon) -> list[str]:
+        """Forget a task; return the worker that a cancelled run leaves it to, where that stays."""
+        flight = self.tasks.flights.get(action.task)
+        theirs = action.left and not self.cluster.owned
+        restart = action.restart_worker and not theirs
+        self.tasks.abandon(action.task, restart_worker=restart)
+        return [flight.worker] if flight is not None and action.left and not restart else []
 
     # What has happened -------------------------------------------------------------------
 
@@ -240,7 +283,7 @@ class _Loop:
                     else:
                         happenings.extend(self._broken(signal))
                 case WorkersSeen():
-                    happenings.extend(self._workers_seen(signal.workers))
+                    happenings.extend(self._workers_seen(signal))
                 case _:
                     happenings.append(signal)
         happenings.extend(self._landed(landed))
@@ -254,6 +297,8 @@ class _Loop:
             return []
         flight.worker = heard.worker
         tile = flight.submit.tiles[heard.tile]
+        if heard.waits:
+            return [TileWaits(heard.task, tile, heard.worker)]
         return [TileStarted(heard.task, tile, heard.worker, heard.cold)]
 
     def _landed(self, landed: Sequence[tuple[Sent, Landed]]) -> list[Happening]:
@@ -261,13 +306,15 @@ class _Loop:
         if not landed:
             return []
         self.watchdog.moved(time.monotonic())
+        unfit = [(flight, signal) for flight, signal in landed if signal.report.unfit]
+        landed = [(flight, signal) for flight, signal in landed if not signal.report.unfit]
+        happenings = self._unfit(unfit)
         for _, signal in landed:
             for outcome in signal.report.outcomes:
                 self.sink.back(outcome)
         good = [o for _, signal in landed for o in signal.report.outcomes if o.failure is None]
         refused = self.sink.commit(good) if good else {}
         committed = tuple(outcome.tile for outcome in good if outcome.tile not in refused)
-        happenings: list[Happening] = []
         if committed:
             self.rebuilds = 0
             happenings.append(Committed(committed))
@@ -291,17 +338,80 @@ class _Loop:
             self.looked = 0.0  # a worker is likely to have gone
         return [happening]
 
-    def _workers_seen(self, workers: dict[str, int]) -> list[Happening]:
-        self.watchdog.saw(len(workers), time.monotonic())
-        if workers == self.workers:
-            return []
-        gone = self.workers.keys() - workers.keys()
-        self.workers = workers
-        # Dask may run a task again wherever the user's cluster allows for failures: a tile that
-        # kills workers is not given the next one.
-        orphans = [task for task, flight in self.tasks.flights.items() if flight.worker in gone]
+    def _workers_seen(self, seen: WorkersSeen) -> list[Happening]:
+        now = time.monotonic()
+        happenings: list[Happening] = []
+        for address in self.crew.workers.keys() - seen.workers.keys():
+            happenings.extend(self._orphaned(address, now))
+        self.crew.saw(seen.workers, now)
+        self.watchdog.saw(len(self.crew.workers), now)
+        for line in self.crew.news(now, owned=self.cluster.owned):
+            self.sink.waiting(line)
+        for address in self.crew.stuck(now):
+            happenings.extend(self._stuck(address, seen.held.get(address, ())))
+        there = self._there()
+        if there != self.workers:
+            self.workers = there
+            happenings.append(there)
+        idle = not (self.crew.workers or self.tasks.flights)
+        self.tasks.want_workers(wanted=idle and there.may_have > 0)
+        return happenings
+
+    def _orphaned(self, address: str, now: float) -> list[Happening]:
+        """Take back what a worker had begun that is gone.
+
+        Dask may run a task again wherever the user's cluster allows for failures: a tile that
+        kills workers is not given the next one.
+        """
+        retired = self.crew.retires(address)
+        silent = self.crew.silent(address, now) >= SILENT_DEATH_SECONDS
+        failure = RETIRED if retired else SILENT if silent else DIED
+        orphans = [task for task, flight in self.tasks.flights.items() if flight.worker == address]
         self.tasks.release(orphans)
-        return [*(TaskLost(task, DIED) for task in orphans), ClusterChanged(workers)]
+        return [TaskLost(task, failure, address, blameless=retired) for task in orphans]
+
+    def _stuck(self, address: str, keys: Sequence[str]) -> list[Happening]:
+        """Take back what waits on a paused worker; renew ours, once nothing runs there."""
+        waiting = {
+            flight.future.key: task
+            for task, flight in self.tasks.flights.items()
+            if not flight.worker
+        }
+        back = [waiting[key] for key in keys if key in waiting]
+        self.tasks.release(back)
+        happenings: list[Happening] = [
+            TaskLost(task, TAKEN_BACK, address, blameless=True) for task in back
+        ]
+        if self.cluster.owned and len(back) == len(keys):
+            if line := self.crew.renewed(address, time.monotonic()):
+                self.sink.waiting(line)
+            self.cluster.restart_worker(address)
+            happenings.append(Renewed(address))
+        return happenings
+
+    def _unfit(self, landed: Sequence[tuple[Sent, Landed]]) -> list[Happening]:
+        """Leave hosts out that cannot do the work; send what they were given elsewhere.
+
+        Raises
+        ------
+        ClusterError
+            If no worker is on a host that can.
+        """
+        happenings: list[Happening] = []
+        for flight, signal in landed:
+            worker, trouble = signal.report.worker, signal.report.unfit
+            if line := self.crew.leave_out(worker, trouble):
+                self.sink.waiting(line)
+            happenings.append(TaskLost(flight.submit.task, LEFT_OUT, worker, blameless=True))
+        if landed:
+            self.crew.saw(dict(self.crew.seen), time.monotonic())
+            if self.crew.hopeless:
+                host, trouble = next(iter(self.crew.unfit.items()))
+                raise ClusterError(f"Worker host {host} {trouble}.")
+            self.tasks.bounded = self.crew.bounded
+            self.workers = self._there()
+            happenings.append(self.workers)
+        return happenings
 
     # When the cluster fails --------------------------------------------------------------
 
@@ -310,7 +420,7 @@ class _Loop:
         now = time.monotonic()
         if not self.cluster.alive:
             return True
-        if now - self.looked >= HEARTBEAT_SECONDS:
+        if now - self.looked >= HEARTBEAT_SECONDS * max(1, len(self.crew.workers) / WORKERS_A_LOOK):
             self.looked = now
             self.tasks.look()
             if self.cluster.heal():
@@ -333,6 +443,11 @@ class _Loop:
             self.cluster.rebuild()
             self.sink.waiting("The Dask scheduler was lost; the cluster has been started again.")
         return [ClusterLost(), *self._join()]
+
+
+def _sighted(cluster: Cluster) -> dict[str, Sighting]:
+    """Return the workers that are there now."""
+    return {address: Sighting.of(worker) for address, worker in cluster.described().items()}
 
 
 @dataclass(slots=True)

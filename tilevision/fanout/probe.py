@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tilevision.cluster import Cluster
 from tilevision.errors import ClusterError
+from tilevision.fanout.crew import host_of
 from tilevision.fanout.survey import ANSWER_SECONDS, Member, Survey, runtime_here, survey
 from tilevision.infer import Work
 
@@ -20,11 +21,11 @@ SHOWN_TROUBLES = 6
 _PLURAL = {"has": "have", "does": "do"}
 
 
-def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
-    """Make sure that a cluster can do the work; return on what it will run the model.
+def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> tuple[str, frozenset[str]]:
+    """Make sure that a cluster can do the work; return on what it will run the model, and where.
 
-    A cluster that is not ours is asked host by host. Workers that join later are left alone:
-    what they lack shows as the failure of a tile.
+    A cluster that is not ours is asked host by host. Workers of a host that joins later examine
+    themselves before their first tile.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
     -------
     str
         One line for people; empty where nobody knows.
+    frozenset of str
+        Hosts that can do the work.
 
     Raises
     ------
@@ -47,6 +50,7 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
     """
     if cluster.owned:
         runtimes = [_ask_ours(cluster, work)]
+        fit = [host_of(str(cluster.client.scheduler.address))]  # all on this machine
     else:
         found = survey(cluster, work.source, work.model, tell)
         line = complaint(found)
@@ -57,8 +61,9 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> str:
         for notes, hosts in _grouped(found.hosts, lambda member: member.notes):
             tell(f"{_capital(hosts)}: {', '.join(notes)}. The client's versions are safer.")
         runtimes = [host.readiness.runtime for host in found.hosts if host.readiness]
+        fit = [host.name for host in found.hosts if host.readiness]
     on = _summed_up([runtime for runtime in runtimes if runtime])
-    return f"{work.model.name} runs on {on}" if on else ""
+    return f"{work.model.name} runs on {on}" if on else "", frozenset(fit)
 
 
 def complaint(found: Survey) -> str:

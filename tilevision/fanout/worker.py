@@ -5,16 +5,20 @@ from __future__ import annotations
 import pickle
 import time
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker, secede
 from distributed.metrics import context_meter
 from distributed.utils import sync
 
+import tilevision
 from tilevision.errors import ClusterError
+from tilevision.fanout.crew import host_of
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
+from tilevision.readiness import examine
 
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
@@ -24,6 +28,10 @@ BROUGHT_SECONDS = 10.0
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
 _warm: set[str] = set()  # works whose model has answered in this process
+_unknown: dict[str, str] = {}  # works that this process has yet to see if it can do
+_unfit: dict[str, str] = {}  # why it cannot
+_examining = Lock()
+NO_CHILDREN = "daemonic processes are not allowed to have children"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +65,14 @@ class Report:
         Time in the worker.
     worker : str
         Address.
+    unfit : str
+        Why this host cannot do the work at all, worded to follow its name; then nothing was tried.
     """
 
     outcomes: tuple[TileOutcome, ...]
     seconds: float
     worker: str
+    unfit: str = ""
 
 
 class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -69,14 +80,29 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
 
     The scheduler keeps it and hands it to each worker that registers, so a task of a few hundred
     bytes is enough, however large the model's payload is.
+
+    Parameters
+    ----------
+    work : str
+        Its name.
+    blob : bytes
+        It, pickled.
+    fit : frozenset of str
+        Hosts that have been found able to do it.
+    version : str
+        Of tilevision in the client.
     """
 
-    def __init__(self, work: str, blob: bytes) -> None:
+    def __init__(self, work: str, blob: bytes, fit: frozenset[str], version: str) -> None:
         self.name = work
         self.blob = blob
+        self.fit = fit
+        self.version = version
 
-    def setup(self, worker: Any) -> None:  # noqa: ARG002 Dask's signature
+    def setup(self, worker: Any) -> None:
         """Keep the work; it is unpickled by the first task, so that an error is that task's."""
+        if host_of(worker.address) not in self.fit:
+            _unknown[self.name] = self.version
         _blobs[self.name] = self.blob
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 Dask's signature
@@ -84,6 +110,8 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         _blobs.pop(self.name, None)
         _works.pop(self.name, None)
         _warm.discard(self.name)
+        _unknown.pop(self.name, None)
+        _unfit.pop(self.name, None)
 
 
 def run_batch(order: bytes) -> Report:
@@ -93,9 +121,12 @@ def run_batch(order: bytes) -> Report:
     """
     batch: TileBatch = pickle.loads(order)  # noqa: S301 our own client wrote it
     worker = get_worker()
-    hooks = Hooks(started=_Reporter(batch, worker), waiting=secede, span=_span)
     began = time.perf_counter()
-    outcomes = infer(_work(batch.work), batch.tiles, hooks)
+    if unfit := _unfitness(batch.work):
+        return Report((), time.perf_counter() - began, worker.address, unfit)
+    report = _Reporter(batch, worker)
+    hooks = Hooks(started=report, waiting=secede, span=_span, queued=report.queued)
+    outcomes = [_remedied(outcome) for outcome in infer(_work(batch.work), batch.tiles, hooks)]
     if any(outcome.failure is None for outcome in outcomes):
         _warm.add(batch.work)
     return Report(tuple(outcomes), time.perf_counter() - began, worker.address)
@@ -115,14 +146,20 @@ class _Reporter:
         self._numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
         self._waited = False
 
-    def __call__(self, tile_id: str) -> None:
-        worker, topic = self._worker, self._batch.topic
-        message = {
+    def queued(self, tile_id: str) -> None:
+        """Tell that a tile waits for its turn at the model; it is told again when it has it."""
+        self._worker.log_event(self._batch.topic, self._message(tile_id) | {"waits": True})
+
+    def _message(self, tile_id: str) -> dict[str, Any]:
+        return {
             "task": self._batch.task,
             "tile": self._numbers[tile_id],
-            "worker": worker.address,
+            "worker": self._worker.address,
             "cold": self._batch.work not in _warm,
         }
+
+    def __call__(self, tile_id: str) -> None:
+        worker, topic, message = self._worker, self._batch.topic, self._message(tile_id)
         if self._waited:
             worker.log_event(topic, message)
             return
@@ -152,3 +189,33 @@ def _work(name: str) -> Work:
             time.sleep(0.02)
         work = _works[name] = pickle.loads(blob)  # noqa: S301 our own client wrote it
     return work
+
+
+def _unfitness(name: str) -> str:
+    """Return why this process cannot do the work; examined once, on a host that joined later."""
+    if name not in _unknown and name not in _unfit:
+        return ""
+    with _examining:
+        if name in _unknown:
+            ours, theirs = tilevision.__version__, _unknown[name]
+            if ours != theirs:
+                trouble = f"has tilevision {ours} and the client {theirs}; install the same"
+            else:
+                work = _work(name)
+                trouble = ", and ".join(examine(work.source, work.model).troubles)
+            if trouble:
+                _unfit[name] = trouble
+            _unknown.pop(name)
+    return _unfit.get(name, "")
+
+
+def _remedied(outcome: TileOutcome) -> TileOutcome:
+    """Add what helps where Dask's settings forbid what the model does."""
+    failure = outcome.failure
+    if failure is None or NO_CHILDREN not in failure.message:
+        return outcome
+    remedy = (
+        f"{failure.message}; start the workers with distributed.worker.daemon: false in Dask's "
+        "configuration (DASK_DISTRIBUTED__WORKER__DAEMON=False), or leave client= out"
+    )
+    return replace(outcome, failure=replace(failure, message=remedy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from tilevision.cluster import give_way
 from tilevision.errors import RunError, TilevisionError
 from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.grid import Tile
@@ -144,6 +146,7 @@ class Control:
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Call `work` on a thread of its own; the run is over once it has returned."""
+        give_way()
         over: Future[None] = Future()
 
         def whole() -> None:
@@ -154,7 +157,9 @@ class Control:
 
         over.set_running_or_notify_cancel()  # from now on no waiter can cancel it
         self._over = over
-        threading.Thread(target=whole, name=name, daemon=True).start()
+        # What the caller declares around the call, such as Dask's annotations, holds there too.
+        within = contextvars.copy_context().run
+        threading.Thread(target=within, args=(whole,), name=name, daemon=True).start()
 
     @property
     def settled(self) -> bool:

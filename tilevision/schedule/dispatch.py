@@ -41,7 +41,8 @@ class Dispatch:
         self.stop()
         if not self._workers.threads:
             self.obstacle = "workers; the cluster has none"
-            return
+            if not self._workers.may_have:
+                return  # else it starts workers for what waits
         self._suspects.group()
         while self._next(now):
             pass
@@ -62,7 +63,7 @@ class Dispatch:
         return self._send_suspects(int(min(room, limit)), now) or self._send_main(room, limit, now)
 
     def _room(self) -> int:
-        if len(self._flight.tasks) >= self._board.window.tasks(self._workers.threads):
+        if len(self._flight.tasks) >= self._board.tasks:
             return 0
         return self._board.limit - self._board.ledger.busy
 
@@ -131,7 +132,8 @@ class Dispatch:
     def _batch(self, room: int, limit: float) -> int:
         """Return the size of the next batch; 0 to wait for more room."""
         threads, batches = self._workers.threads, self._board.batches
-        size = batches.next(self._backlog.untried, threads, self._board.limit)
+        sharing = max(1, threads, self._workers.may_have if self._board.queue else 0)
+        size = batches.next(self._backlog.untried, sharing, self._board.limit)
         wanted = int(min(size, self._board.window.share(threads), limit))
         busy = len(self._flight.tasks) >= threads and not self._board.policy.hosted
         if room < wanted and busy:

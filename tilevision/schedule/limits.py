@@ -52,6 +52,11 @@ class Window:
             return math.inf
         return _above(threads)
 
+    @property
+    def follows_threads(self) -> bool:
+        """Return True if nothing but the number of threads bounds it."""
+        return not self._hosted and self._explicit is None and self._size is None
+
     def tiles(self, threads: int, batch: int) -> int:
         """Return how many tiles may be in flight or uncommitted, at least 1."""
         size = self._size
@@ -166,6 +171,22 @@ class Batches:
         self._seconds: float | None = None
         self.size = fixed or 1
 
+    @property
+    def task_seconds(self) -> float | None:
+        """Seconds that a task takes; None until one has come back."""
+        if self._seconds is None:
+            return None
+        return self._seconds * (1 if self._hosted else self.size)
+
+    @property
+    def settled(self) -> bool:
+        """Return True if the size is what was asked for, or as large as it should become."""
+        if self._fixed is not None or self._hosted:
+            return True
+        if self._seconds is None:
+            return False
+        return self.size >= self.whole(min(LARGEST, max(1, int(TARGET_SECONDS / self._seconds))))
+
     def measured(self, seconds: float, tiles: int) -> None:
         """Learn from a task that took `seconds` for `tiles`; at most doubles the size."""
         if seconds <= 0 or tiles < 1:
@@ -252,18 +273,29 @@ class Deadlines:
             turns = math.ceil(in_flight / max(1, threads)) + task.size
             self._push(task, task.submitted + turns * self._timeout)
 
+    def waits(self, task: Task, now: float, others: int) -> None:
+        """Stop the clock of a task whose tile waits for `others` on its worker, each in time."""
+        if self._timeout is not None:
+            task.deadline = max(task.deadline, now + (others + 1) * self._allowance(task))
+
     def started(self, task: Task, now: float) -> None:
-        """Start the clock anew, since a tile has begun."""
+        """Start the clock anew, since a tile has begun, or has its turn."""
         if self._timeout is None:
             return
-        deadline = now + self._timeout * min(self._model_batch, task.size)
+        deadline = now + self._allowance(task)
         if task.cold:
-            deadline += LOADING_SECONDS if self._loading is None else self._loading
             self._loading_until = max(self._loading_until, deadline)
-        if len(task.started) <= 1:
+        if len(task.started) <= 1 or deadline < task.deadline:
             self._push(task, deadline)
         else:
             task.deadline = deadline  # later than its entry, which is put right when it is met
+
+    def _allowance(self, task: Task) -> float:
+        """Return the seconds that a tile of a task may take from its beginning."""
+        seconds = (self._timeout or 0.0) * min(self._model_batch, task.size)
+        if task.cold:
+            seconds += LOADING_SECONDS if self._loading is None else self._loading
+        return seconds
 
     def next(self, open_tasks: dict[str, Task]) -> float | None:
         """Return the earliest deadline of the tasks in flight."""
@@ -278,14 +310,24 @@ class Deadlines:
                 heapq.heappush(self._heap, (task.deadline, key))
         return None
 
-    def due(self, open_tasks: dict[str, Task], now: float) -> list[Task]:
-        """Take the tasks whose deadline has passed."""
+    def due(self, open_tasks: dict[str, Task], now: float, later: float = 0.0) -> list[Task]:
+        """Take the tasks whose deadline has passed.
+
+        Parameters
+        ----------
+        open_tasks : dict of str to Task
+        now : float
+        later : float
+            Above 0, tasks that have not begun are not late: they get this many seconds more.
+        """
         late: dict[str, Task] = {}
         while (deadline := self.next(open_tasks)) is not None and deadline <= now:
             key = heapq.heappop(self._heap)[1]
             task = open_tasks[key]
             if not task.started and now < self._loading_until:
                 self._push(task, self._loading_until)  # it may be queued behind one that loads
+            elif not task.started and later > 0:
+                self._push(task, now + later)
             else:
                 late[key] = task
         return list(late.values())

@@ -23,6 +23,7 @@ __all__ = [
     "Hold",
     "Paused",
     "Refused",
+    "Renewed",
     "Resumed",
     "RetryFailed",
     "SetConcurrency",
@@ -30,6 +31,7 @@ __all__ = [
     "TaskFinished",
     "TaskLost",
     "TileStarted",
+    "TileWaits",
 ]
 
 
@@ -56,6 +58,18 @@ class TileStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class TileWaits:
+    """A tile that has begun waits for its turn at the model; `TileStarted` follows once it has it.
+
+    Its own time has not begun: what it waits for is a neighbour on the same worker.
+    """
+
+    task: str
+    tile: Tile
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFinished:
     """A task came back. Each of its tiles is either done (None) or failed.
 
@@ -77,10 +91,23 @@ class TaskFinished:
 
 @dataclass(frozen=True, slots=True)
 class TaskLost:
-    """A task will never come back: its worker died, or Dask gave it up."""
+    """A task will never come back: its worker died, or Dask gave it up.
+
+    Parameters
+    ----------
+    task : str
+    failure : Failure
+    worker : str
+        Where it was, as far as that is known.
+    blameless : bool
+        True if its tiles cannot be the cause: the worker retired, cannot do the work, or takes
+        no more of it. They are sent again as if they had not been sent.
+    """
 
     task: str
     failure: Failure
+    worker: str = ""
+    blameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +126,28 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ClusterChanged:
-    """The workers that are there now: address to number of threads."""
+    """The workers that are there now: address to number of threads.
+
+    Parameters
+    ----------
+    workers : mapping
+    idle : frozenset of str
+        Those among them that take no tasks now: paused, closing, or unable to do the work.
+    may_have : int
+        Threads that the cluster may come to have, since it starts workers when tasks wait for
+        them; 0 where it stays as it is.
+    """
 
     workers: Mapping[str, int]
+    idle: frozenset[str] = frozenset()
+    may_have: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """A worker is being replaced at our own wish; what is lost with it is not to blame."""
+
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +169,18 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """End once what is in flight has finished."""
+    """End once what is in flight has finished, or has had its time; again: end at once.
+
+    Parameters
+    ----------
+    reason : str
+        Why the run stops, where that was not the user's wish.
+    patience : float, optional
+        Seconds to wait for what is in flight; None: by how long tiles take.
+    """
+
+    reason: str = ""
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +221,8 @@ Happening = (
     | Refused
     | ClusterChanged
     | ClusterLost
+    | Renewed
+    | TileWaits
     | Paused
     | Resumed
     | Cancelled
@@ -199,10 +258,19 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Forget a task past its deadline; restart its worker where the model runs there."""
+    """Forget a task past its deadline; restart its worker where the model runs there.
+
+    Parameters
+    ----------
+    task : str
+    restart_worker : bool
+    left : bool
+        True if a cancelled run no longer waits for a tile that may still run.
+    """
 
     task: str
     restart_worker: bool
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 from tilevision.errors import Failure
 from tilevision.grid import Tile
-from tilevision.schedule.messages import Abandon, TaskFinished
+from tilevision.schedule.messages import (
+    Abandon,
+    ClusterChanged,
+    ClusterLost,
+    Renewed,
+    TaskFinished,
+    TaskLost,
+)
 from tilevision.schedule.state import Board
 from tilevision.schedule.tilestates import DEATHS, LOSSES, Place, Task, TileState
 from tilevision.status import TileStatus
@@ -59,14 +66,19 @@ class Outcomes:
         if good == task.size:
             self._board.batches.measured(happening.seconds, good)
 
-    def lost(self, task: Task, failure: Failure, now: float) -> None:
+    def lost(self, happening: TaskLost, now: float) -> None:
         """Apply the death of a task's worker, or another failure of the task as a whole."""
-        started = set(task.started)
+        task, failure = self._flight.tasks.get(happening.task), happening.failure
+        if task is None:
+            return
+        # Where one waits for its turn, those before it are through: none of them can be to blame.
+        started = set() if task.waits else set(task.started)
+        worker = task.worker or happening.worker
         states = self._flight.close(task)
         if failure.kind != "lost":
             for state in states:
                 self._split(state, failure, task, now)
-        elif self._board.workers.restarted(task.worker, now):
+        elif happening.blameless or self._board.workers.restarted(worker, now):
             self._unblamed(task, states)
         else:
             self._suspects.disturbed(now)
@@ -84,22 +96,52 @@ class Outcomes:
         waited = now - task.submitted
         failure = Failure("timeout", "TimeoutError", f"not finished after {waited:.1f} s; given up")
         for state in states:
-            if task.started or task.exclusive:
+            # One that still waits for its turn is as little to blame as one that was not begun.
+            if (task.started and not task.waits) or task.exclusive:
                 self._split(state, failure, task, now)
             else:
                 self._unseen(state, failure, task, now)
         self._circuit.closed(task)
 
-    def cluster_changed(self, workers: Mapping[str, int], now: float) -> None:
+    def withdraw(self) -> None:
+        """Take back what waits in the cluster's queue, since the run is to stand still or end."""
+        if not self._board.queued:
+            return
+        for task in [task for task in self._flight.tasks.values() if not task.started]:
+            self._unblamed(task, self._flight.abandon(task, restart_worker=False))
+            self._circuit.closed(task)
+
+    def leave(self) -> None:
+        """Give up what is in flight, since a cancelled run has waited for it long enough."""
+        restart = not self._board.policy.hosted
+        for task in list(self._flight.tasks.values()):
+            begun = bool(task.started)
+            states = self._flight.abandon(task, restart_worker=restart and begun, left=begun)
+            self._unblamed(task, states)
+            self._circuit.closed(task)
+
+    def cluster_changed(
+        self, happening: ClusterChanged | ClusterLost | Renewed, now: float
+    ) -> None:
+        """Take over the workers that there are, or which of them are about to go."""
+        match happening:
+            case ClusterChanged():
+                self._workers_changed(happening, now)
+            case ClusterLost():
+                self._cluster_lost(now)
+            case Renewed(worker):
+                self._board.workers.restart(worker, now)
+
+    def _workers_changed(self, there: ClusterChanged, now: float) -> None:
         """Take over the workers; what is pinned to one that is gone would wait for ever."""
         for address, task in list(self._flight.pinned.items()):
-            if address and address not in workers:
+            if address and address not in there.workers:
                 self._ledger.actions.append(Abandon(task.key, restart_worker=False))
-                self.lost(task, DIED, now)
-        if self._board.workers.changed(workers):
+                self.lost(TaskLost(task.key, DIED), now)
+        if self._board.workers.changed(there.workers, there.idle, there.may_have):
             self._suspects.disturbed(now)
 
-    def cluster_lost(self, now: float) -> None:
+    def _cluster_lost(self, now: float) -> None:
         """Take back everything in flight, without blame, and wait for a cluster."""
         for task in list(self._flight.tasks.values()):
             self._unblamed(task, self._flight.close(task))
@@ -227,7 +269,7 @@ class Outcomes:
 
     def _missed(self, state: TileState, failure: Failure, task: Task) -> None:
         """Requeue a tile that was never seen to start; time and again, that is suspect too."""
-        state.losses += 1
+        state.losses += not self._board.queued  # else it waited behind others, most likely
         if state.losses >= LOSSES:
             self._accuse(state, failure, task)
         else:

@@ -20,12 +20,14 @@ from tilevision.schedule.messages import (
     Hold,
     Paused,
     Refused,
+    Renewed,
     Resumed,
     RetryFailed,
     SetConcurrency,
     TaskFinished,
     TaskLost,
     TileStarted,
+    TileWaits,
 )
 from tilevision.schedule.outcomes import Outcomes
 from tilevision.schedule.policy import Policy
@@ -66,6 +68,8 @@ class Scheduler:
         self._paused: str | None = None
         self._held = ""
         self._cancelled = False
+        self._terminated = ""
+        self._leave_at = math.inf
         self._exhausted = ""
         self._ended = False
 
@@ -117,6 +121,8 @@ class Scheduler:
             return now
         deadline = self._board.deadlines.next(self._board.flight.tasks)
         wake = min(self._dispatch.until, math.inf if deadline is None else deadline)
+        if not self._ended and self._board.flight.tasks:
+            wake = min(wake, self._leave_at)
         return None if wake == math.inf else max(wake, now)
 
     def advance(self, happenings: Sequence[Happening], now: float) -> list[Action]:
@@ -136,11 +142,14 @@ class Scheduler:
         self._now = now = max(now, self._now)
         for happening in happenings:
             self._take(happening, now)
-        for task in self._board.deadlines.due(self._board.flight.tasks, now):
+        for task in self._board.deadlines.due(self._board.flight.tasks, now, self._queueing):
             self._outcomes.overdue(task, now)
         self._outcomes.spare()
+        if now >= self._leave_at:
+            self._outcomes.leave()
         self._hold()
         if self._ended or self._draining or self._held or self._paused is not None:
+            self._outcomes.withdraw()
             self._dispatch.stop()
         else:
             self._dispatch.fill(now)
@@ -148,7 +157,6 @@ class Scheduler:
         return self._ledger.answer()
 
     def _take(self, happening: Happening, now: float) -> None:
-        flight = self._board.flight
         match happening:
             case TaskFinished():
                 self._outcomes.finished(happening, now)
@@ -156,15 +164,14 @@ class Scheduler:
                 self._started(happening, now)
             case Committed(tiles):
                 self._outcomes.committed(tiles)
-            case TaskLost(key, failure):
-                if (task := flight.tasks.get(key)) is not None:
-                    self._outcomes.lost(task, failure, now)
+            case TileWaits():
+                self._waits(happening, now)
+            case TaskLost():
+                self._outcomes.lost(happening, now)
             case Refused(failures):
                 self._outcomes.refused(failures)
-            case ClusterChanged(workers):
-                self._outcomes.cluster_changed(workers, now)
-            case ClusterLost():
-                self._outcomes.cluster_lost(now)
+            case ClusterChanged() | ClusterLost() | Renewed():
+                self._outcomes.cluster_changed(happening, now)
             case _:
                 self._command(happening, now)
 
@@ -174,8 +181,8 @@ class Scheduler:
                 self._paused = reason
             case Resumed():
                 self._go_on()
-            case Cancelled():
-                self._cancelled = True
+            case Cancelled(reason, patience):
+                self._cancel(reason, patience, now)
             case RetryFailed(tiles):
                 self._retry_failed(tiles, now)
             case SetConcurrency(concurrency):
@@ -190,11 +197,39 @@ class Scheduler:
             return
         task.worker = start.worker
         if state in task.started:
+            if task.waits:  # it has its turn now
+                task.waits = False
+                self._board.deadlines.started(task, now)
             return
+        task.waits = False
         task.started.add(state)
         task.cold |= start.cold
         self._board.deadlines.started(task, now)
         self._ledger.announce(state, TileStatus.RUNNING, state.tries + 1, start.worker, None)
+
+    def _waits(self, wait: TileWaits, now: float) -> None:
+        task = self._board.flight.tasks.get(wait.task)
+        if task is None:
+            return
+        task.worker, task.waits = wait.worker, True
+        others = sum(one.worker == wait.worker for one in self._board.flight.tasks.values())
+        self._board.deadlines.waits(task, now, others)
+
+    def _cancel(self, reason: str, patience: float | None, now: float) -> None:
+        """Send nothing more, and set when to stop waiting for what is in flight."""
+        seconds = self._board.patience if patience is None else patience
+        self._leave_at = min(self._leave_at, now if self._cancelled else now + seconds)
+        self._cancelled = True
+        self._terminated = self._terminated or reason
+
+    @property
+    def _queueing(self) -> float:
+        """Seconds more for tasks that have not begun, while they wait in the cluster's queue."""
+        board = self._board
+        if board.policy.timeout is None or not (board.queued or not board.workers.threads):
+            return 0.0
+        turns = math.ceil(board.ledger.busy / max(1, board.workers.threads)) + 1
+        return turns * board.policy.timeout
 
     def _go_on(self) -> None:
         self._paused, self._held = None, ""
@@ -213,6 +248,7 @@ class Scheduler:
                 self._board.backlog.again(state, now)
             self._ledger.announce(state, TileStatus.PENDING, 0, "", None)
         self._ended = self._cancelled = False
+        self._terminated, self._leave_at = "", math.inf
         self._held = ""
         self._board.circuit.reset()
 
@@ -260,6 +296,8 @@ class Scheduler:
             if not failed:
                 return RunStatus.COMPLETE, ""
             return RunStatus.PARTIAL, f"{failed} of {total} tiles failed."
+        if self._terminated:
+            return RunStatus.STOPPED, self._terminated
         if self._exhausted and not self._cancelled:
             return RunStatus.STOPPED, self._exhausted
         return RunStatus.CANCELLED, f"{done} of {total} tiles done."

@@ -115,6 +115,8 @@ class Task:
         Tiles whose outcome is not known yet, in order.
     started : set of TileState
         Tiles that a worker has begun.
+    waits : bool
+        Whether the tile it is at waits for its turn at the model.
     cold : bool
         Whether its worker may have to load the model first.
     deadline : float
@@ -130,6 +132,7 @@ class Task:
     worker: str = ""
     tiles: dict[TileState, None] = field(default_factory=dict)
     started: set[TileState] = field(default_factory=set)
+    waits: bool = False
     cold: bool = False
     deadline: float = float("inf")
 
@@ -286,9 +289,9 @@ class Flight:
             state.task = None
         return states
 
-    def abandon(self, task: Task, *, restart_worker: bool) -> list[TileState]:
+    def abandon(self, task: Task, *, restart_worker: bool, left: bool = False) -> list[TileState]:
         """Give a task up; return the tiles whose outcome was not known."""
-        self._ledger.actions.append(Abandon(task.key, restart_worker))
+        self._ledger.actions.append(Abandon(task.key, restart_worker, left))
         return self.close(task)
 
     def detach(self, state: TileState) -> None:
