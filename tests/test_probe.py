@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tilevision as tv
+from tilevision.adapters.modelfiles import content_of
 from tilevision.catalogue import resolve
 from tilevision.cluster import attach
 from tilevision.errors import ClusterError, ModelError
@@ -222,7 +223,77 @@ def test_nothing_to_complain_about() -> None:
     assert complaint(Survey(SCHEDULER, (Member("10.0.0.5", "", notes=("numpy 2",)),))) == ""
 
 
+# Weights ----------------------------------------------------------------------------------
+
+
+def test_weights_that_are_not_there_or_are_others(tmp_path: Path) -> None:
+    """A host is told which file it lacks, or has with another content, before the first tile."""
+    weights = tmp_path / "weights.onnx"
+    weights.write_bytes(b"not opened here")
+    spec = ModelSpec(
+        name="weights.onnx",
+        factory="tilevision.adapters.onnx.detector:load",
+        fingerprint="x",
+        params={"path": str(weights), "content": content_of(weights)},
+    )
+    assert not any(str(weights) in trouble for trouble in examine(model=spec).troubles)
+    weights.write_bytes(b"another one")
+    (other,) = [t for t in examine(model=spec).troubles if "content is not the client's" in t]
+    assert other.startswith(f"has another model at {weights}")
+    weights.unlink()
+    (gone,) = [t for t in examine(model=spec).troubles if t.startswith("cannot see")]
+    assert str(weights) in gone and "all workers share" in gone
+
+
 # Clusters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_host_that_joins_later_and_cannot_work_is_left_out(
+    foreign: ForeignCluster, image: Path, tmp_path: Path
+) -> None:
+    """It examines itself before its first tile; its tiles go to the others, without blame."""
+    reason = without_namespaces()
+    if reason:
+        pytest.skip(f"no mount namespaces here: {reason}")
+    foreign.add("127.0.0.2")
+    foreign.ready()
+
+    gate = tmp_path / "open"
+
+    def gated(pixels: Any) -> Any:
+        while not gate.exists():
+            time.sleep(0.05)
+        return []
+
+    def said() -> list[str]:
+        waiting = [e for e in run.events() if isinstance(e, StageDone) and e.stage == "waiting"]
+        return [event.message for event in waiting if "left out" in event.message]
+
+    run = tv.start(image, gated, grid=TILE, client=foreign.client, checkpoint=None, batch_size=1)
+    foreign.add("127.0.0.5", within=hiding(image.parent))
+    wait_until(said, "the host is left out")
+    gate.touch()
+    result = run.result(timeout=60)
+    assert result.complete
+    assert set(result.tiles["attempts"]) == {1}
+    assert all("127.0.0.2" in worker for worker in result.tiles["worker"])
+    (line,) = said()
+    assert line.startswith(f"Worker host 127.0.0.5 is left out of this run: it cannot read {image}")
+
+
+@pytest.mark.slow
+def test_a_run_whose_only_host_cannot_work_stops_with_its_reason(
+    foreign: ForeignCluster, image: Path
+) -> None:
+    """A cluster that had no worker at first gets one that cannot: one error, no hang."""
+    reason = without_namespaces()
+    if reason:
+        pytest.skip(f"no mount namespaces here: {reason}")
+    run = tv.start(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
+    foreign.add("127.0.0.5", within=hiding(image.parent))
+    with pytest.raises(ClusterError, match=r"Worker host 127\.0\.0\.5 cannot read"):
+        run.result(timeout=60)
 
 
 @pytest.mark.slow
@@ -352,7 +423,7 @@ def test_an_image_that_opens_slowly_is_waited_for(
 @pytest.mark.slow
 def test_a_cluster_without_workers_is_waited_for(foreign: ForeignCluster, image: Path) -> None:
     """Workers that have yet to come are no reason to refuse."""
-    assert probe(attach(foreign.client), work_on(image), print) == ""
+    assert probe(attach(foreign.client), work_on(image), print) == ("", frozenset())
 
 
 # On what the model runs -------------------------------------------------------------------

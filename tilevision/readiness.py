@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tilevision
+from tilevision.adapters.modelfiles import content_of
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.modelspec import ModelSpec, runtime
 from tilevision.modelspec.build import attribute
@@ -54,7 +55,7 @@ def examine(source: SourceRef | None = None, model: ModelSpec | None = None) -> 
         Opened, and its content compared; an image without windows is decoded, as its first
         tile would do.
     model : ModelSpec, optional
-        Its code is unpickled, and its library and device are asked for.
+        Its file is compared, its code is unpickled, and its library and device are asked for.
     """
     troubles: list[str] = []
     if source is not None:
@@ -62,6 +63,7 @@ def examine(source: SourceRef | None = None, model: ModelSpec | None = None) -> 
     on = ""
     if model is not None:
         try:
+            troubles.extend(_trouble_with_weights(model))
             on = _ask_model(model)
         except Exception as error:  # noqa: BLE001 unpickling runs anybody's code
             troubles.append(f"cannot run model {model.name}: {_words(error)}")
@@ -98,6 +100,23 @@ def _trouble_with_image(source: SourceRef) -> list[str]:
         return [f"cannot open the image: {error}"]
     except Exception as error:  # noqa: BLE001 an opener may be anybody's code
         return [f"cannot open {source.path}: {_words(error)}"]
+    return []
+
+
+def _trouble_with_weights(model: ModelSpec) -> list[str]:
+    path, content = model.params.get("path"), model.params.get("content")
+    if not isinstance(path, str) or not isinstance(content, str):
+        return []
+    if not Path(path).exists():
+        return [
+            f"cannot see {path}; put the model on a folder that all workers share, or copy it to "
+            "the same path there"
+        ]
+    if content_of(Path(path)) != content:
+        return [
+            f"has another model at {path}: its content is not the client's; copy the client's "
+            "file there"
+        ]
     return []
 
 

@@ -125,7 +125,8 @@ class Crew:
 
     def silent(self, address: str, now: float) -> float:
         """Return for how many seconds a worker has not answered its scheduler."""
-        return now - self._beats.get(address, (0.0, now))[1]
+        heartbeat, since = self._beats.get(address, (0.0, now))
+        return now - since if heartbeat else 0.0
 
     def stuck(self, now: float) -> list[str]:
         """Return the workers that have been paused for so long that it is no passing matter."""

@@ -1,0 +1,126 @@
+"""Runs on clusters that change: they grow from nothing, bind tasks, pause, join late."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
+
+import tilevision as tv
+
+PIXELS = np.random.default_rng(0).integers(0, 80, (320, 320, 3)).astype(np.uint8)
+IN_PROCESS: dict[str, Any] = {
+    "processes": False,
+    "threads_per_worker": 1,
+    "dashboard_address": None,
+}
+QUIET: dict[str, Any] = {"checkpoint": None, "progress": False}
+
+
+def slow(seconds: float) -> Callable[[Any], Any]:
+    def detect(pixels: Any) -> Any:
+        time.sleep(seconds)
+        return [{"box": (1, 1, 5, 5), "score": 0.9}]
+
+    return detect
+
+
+def lines(run: Any) -> list[str]:
+    return [event.message for event in run.events() if type(event).__name__ == "StageDone"]
+
+
+@pytest.mark.slow
+def test_a_cluster_grows_from_nothing_to_its_maximum() -> None:
+    """An adaptive cluster without workers is asked for all it may have, and every tile is done."""
+    with LocalCluster(n_workers=0, **IN_PROCESS) as cluster, Client(cluster) as client:
+        cluster.adapt(minimum=0, maximum=3, interval="100ms", wait_count=20)
+        result = tv.analyze(PIXELS, slow(0.3), grid="6x6", client=client, **QUIET)
+    assert result.complete
+    assert result.tiles["worker"].nunique() == 3
+    assert set(result.tiles["attempts"]) == {1}
+
+
+@pytest.mark.slow
+def test_annotations_around_the_call_hold_for_every_tile() -> None:
+    """What `dask.annotate` says about resources, workers and priority reaches the tasks."""
+    workers = {
+        "plain": {"cls": Worker, "options": {"nthreads": 1}},
+        "gpu": {"cls": Worker, "options": {"nthreads": 1, "resources": {"GPU": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+
+    def priorities(dask_scheduler: Any) -> set[int]:
+        tasks = dask_scheduler.tasks.values()
+        return {task.priority[0] for task in tasks if task.key.startswith("tile-infer")}
+
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        listed = client.scheduler_info(n_workers=-1)["workers"]
+        names = {address: str(worker["name"]) for address, worker in listed.items()}
+        gpu = next(address for address, name in names.items() if name == "gpu")
+        for said in ({"resources": {"GPU": 1}}, {"workers": [gpu]}):
+            with dask.annotate(priority=7, **said):
+                run = tv.start(PIXELS, slow(0.05), grid="4x4", client=client, checkpoint=None)
+            seen: set[int] = set()
+            while not run.wait(0.05):
+                seen |= client.run_on_scheduler(priorities)
+            tiles = run.result().tiles["worker"]
+            assert Counter(names[worker] for worker in tiles) == {"gpu": 16}
+            assert seen == {-7}  # Dask sorts by its negative
+
+
+@pytest.mark.slow
+def test_runs_within_tasks_of_a_full_worker_end() -> None:
+    """Each task gives its slot back while its run waits, so the run's tiles can have it."""
+
+    def one(seed: int) -> tuple[bool, str, str]:
+        result = tv.analyze(PIXELS + np.uint8(seed), slow(0.0), grid="2x2", **QUIET)
+        return result.complete, set(result.tiles["worker"]).pop(), get_worker().address
+
+    with LocalCluster(n_workers=1, **IN_PROCESS) as cluster, Client(cluster) as client:
+        answers = client.gather(client.map(one, [0, 1]), direct=False)
+    for complete, ran_on, address in answers:
+        assert complete
+        assert ran_on == address  # on the task's own cluster, not one beside it
+
+
+@pytest.mark.slow
+def test_a_paused_worker_loses_its_tiles_to_others() -> None:
+    """What waits on a worker that Dask has paused runs elsewhere, and one line names it."""
+
+    def pause(dask_worker: Any) -> None:
+        from distributed.core import Status
+
+        dask_worker.memory_manager.memory_pause_fraction = False
+        dask_worker.status = Status.paused
+
+    with LocalCluster(n_workers=2, **IN_PROCESS) as cluster, Client(cluster) as client:
+        run = tv.start(PIXELS, slow(0.3), grid="8x8", client=client, checkpoint=None)
+        while run.counts.get("done", 0) < 4:
+            time.sleep(0.05)
+        first = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
+        client.run(pause, workers=[first])
+        result = run.result(timeout=60)
+    assert result.complete
+    assert set(result.tiles["attempts"]) == {1}
+    assert result.tiles["worker"].value_counts().idxmax() != first
+    assert sum(f"{first} is paused by Dask" in line for line in lines(run)) == 1
+
+
+@pytest.mark.slow
+def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
+    """The run ends; the user's worker stays as it is, and the line says which it is."""
+    with LocalCluster(n_workers=1, **IN_PROCESS) as cluster, Client(cluster) as client:
+        run = tv.start(PIXELS, slow(15.0), grid="1x1", client=client, checkpoint=None)
+        while not run.counts.get("running"):
+            time.sleep(0.05)
+        (address,) = client.scheduler_info(n_workers=-1)["workers"]
+        run.cancel()
+        run.cancel()
+        assert run.wait(10)
+        assert run.status == "cancelled"
+        assert any(line.startswith(f"1 tiles still run on {address}") for line in lines(run))
