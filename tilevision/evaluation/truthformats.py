@@ -451,7 +451,8 @@ def _label_studio(tasks: Sequence[Any], pictured: Pictured, where: str) -> Truth
         answers = task.get("annotations") or task.get("predictions") or []
         for row in answers[0].get("result", []) if answers else []:
             kind = str(row.get("type", ""))
-            if not kind.endswith("labels"):
+            # Key points of a pose name the region that they belong to, which is the object.
+            if not kind.endswith("labels") or (kind == "keypointlabels" and row.get("parentID")):
                 continue
             shapes.append(_studio_shape(row, kind, pictured, where))
             names = row["value"].get(kind) or ["object"]
