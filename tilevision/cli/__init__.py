@@ -21,7 +21,8 @@ def main() -> None:
     """Analyse images too big for your model, without losing a tile.
 
     Exit codes: 0 complete; 1 could not continue; 2 bad input or usage; 3 some tiles or images
-    are missing; 4 blocked by moderation; 130 interrupted.
+    are missing; 4 blocked by moderation; 130 interrupted;
+    143 terminated.
     """
 
 

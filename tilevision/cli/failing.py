@@ -35,6 +35,7 @@ class ExitCode(IntEnum):
     MISSING = 3
     BLOCKED = 4
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class CommandGroup(click.Group):
@@ -73,6 +74,10 @@ def interruptible(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
         warn("Interrupted.")
         _say_resume(ctx, keeps)
         raise SystemExit(ExitCode.INTERRUPTED) from None
+    except SystemExit as end:
+        if end.code == ExitCode.TERMINATED:
+            _say_resume(ctx, keeps)
+        raise
 
 
 @contextmanager

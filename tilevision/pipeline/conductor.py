@@ -90,6 +90,8 @@ class Conductor:
         """Merge what the tiles saw, and synthesise."""
         began = time.perf_counter()
         result = self._result(end.status, end.reason)
+        if self._control.terminated:
+            return result
         self._control.stage("merge", began, f"{len(result.findings):,} detections")
         text = self._image_stages(checkpoint).synthesis(result.digest)
         return result if text is None else self._result(end.status, end.reason, text)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from tilevision.cluster import give_way
+from tilevision.display import ErrorStream
 from tilevision.errors import RunError, TilevisionError
 from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.grid import Tile
@@ -29,6 +33,11 @@ if TYPE_CHECKING:
     from tilevision.result import Result
 
 __all__ = ["Commands", "Control"]
+
+# Batch systems end a process half a minute after they have asked it to.
+TERMINATED_PATIENCE_SECONDS = 2.0
+TERMINATED_SECONDS = 7.0
+TERMINATED_EXIT = 128 + 15
 
 _KINDS = (Cancelled, Paused, Resumed, RetryFailed, SetConcurrency)
 
@@ -123,6 +132,10 @@ class Control:
         Written on the run's side together with the last status.
     dashboard_link : str or None
         Of the cluster, once it is up; written on the run's side.
+    terminated : bool
+        True once the process has been asked to end (SIGTERM): nothing more is begun.
+    resume_line : str
+        Code that resumes the run; empty where nothing is kept.
     so_far, estimate : callable
         Return the result of what is known by now, and what is left to do. Set by the conductor
         before the run starts; they read copies, so any thread may call them.
@@ -140,6 +153,8 @@ class Control:
         self.cancelled = threading.Event()
         self.result: Result | None = None
         self.dashboard_link: str | None = None
+        self.terminated = False
+        self.resume_line = ""
         self._over: Future[None] = Future()
 
     # The user's side --------------------------------------------------------------------------
@@ -157,6 +172,7 @@ class Control:
 
         over.set_running_or_notify_cancel()  # from now on no waiter can cancel it
         self._over = over
+        _termination.watch(self)
         # What the caller declares around the call, such as Dask's annotations, holds there too.
         within = contextvars.copy_context().run
         threading.Thread(target=within, args=(whole,), name=name, daemon=True).start()
@@ -166,6 +182,11 @@ class Control:
         """Return True if waiting longer would change nothing: it is over, or somebody must act."""
         held_up = self.status is RunStatus.PAUSED and self.fault is not None
         return self._over.done() or held_up
+
+    @property
+    def over(self) -> bool:
+        """Return True if the run's thread has let go of everything."""
+        return self._over.done()
 
     def on_over(self, call: Callable[[object], None]) -> None:
         """Call `call` once the run's thread has let go of everything."""
@@ -198,6 +219,14 @@ class Control:
         """End early; tiles in flight may finish."""
         self.cancelled.set()
         self.commands.put(Cancelled())
+
+    def terminate(self) -> None:
+        """End as soon as what has arrived is stored: the process is about to end."""
+        self.terminated = True
+        self.cancelled.set()
+        self.commands.put(Cancelled("terminated", TERMINATED_PATIENCE_SECONDS))
+        if not self.wait(TERMINATED_SECONDS):
+            self.tell(RunStatus.STOPPED, "terminated")
 
     def retry(self, tiles: frozenset[Tile] | None) -> bool:
         """Ask for fresh attempts of failed tiles; return True if the run has ended before that.
@@ -272,3 +301,47 @@ class Control:
             self.fault = RunError(f"The run stopped because of a defect in tilevision: {words}.")
             self.fault.__cause__ = error
             self.tell(RunStatus.STOPPED, str(self.fault))
+
+
+class _Termination:
+    """What a SIGTERM does while runs work: they keep what has arrived, and the process exits.
+
+    A handler of the program's own stays; so does the usual behaviour while no run works, and in
+    processes that were forked.
+    """
+
+    def __init__(self) -> None:
+        self._controls: weakref.WeakSet[Control] = weakref.WeakSet()
+        self._process = 0
+
+    def watch(self, control: Control) -> None:
+        """Take a run along; signals are the main thread's."""
+        self._controls.add(control)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._asked)
+            self._process = os.getpid()
+
+    def _asked(self, number: int, frame: object) -> None:
+        del frame
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who asks again does not want to wait
+        working = [control for control in self._controls if not control.over]
+        if not working or os.getpid() != self._process:
+            os.kill(os.getpid(), number)
+            return
+        # On threads of their own: this one may hold a lock that they need.
+        ends = [threading.Thread(target=one.terminate, daemon=True) for one in working]
+        for end in ends:
+            end.start()
+        until = time.monotonic() + TERMINATED_SECONDS + 1.0
+        for end in ends:
+            end.join(max(0.0, until - time.monotonic()))
+        stream = ErrorStream()
+        for line in filter(None, (control.resume_line for control in working)):
+            stream.write(f"tilevision: Terminated. What is done is kept; {line} resumes the run.\n")
+        stream.flush()
+        raise SystemExit(TERMINATED_EXIT)
+
+
+_termination = _Termination()

@@ -281,6 +281,7 @@ class Session:
         self._run_id: str = manifest["id"]
         self._manifest = manifest
         self._control = control
+        control.resume_line = self._resume_line()
 
     def conduct(self) -> None:
         """Carry the run out; on the run's thread.
@@ -317,16 +318,22 @@ class Session:
         try:
             flow(checkpoint)
         except ClusterError as error:
-            if self._folder is None:
+            line = self._control.resume_line
+            if not line:
                 raise
-            words = [repr(self._run_id)]
-            if os.fspath(self._folder) != DEFAULT_CHECKPOINT:
-                words.append(repr(os.fspath(self._folder)))
-            if not self._own_cluster:
-                words.append("client=client")
-            line = f"tv.resume({', '.join(words)})"
             text = str(error).rstrip(".")
             raise ClusterError(f"{text}. What is done is kept; {line} resumes the run.") from error
+
+    def _resume_line(self) -> str:
+        """Return the code that resumes the run, or the multi-image run that it is part of."""
+        if self._folder is None:
+            return ""
+        words = [repr(self._manifest.get("batch") or self._run_id)]
+        if os.fspath(self._folder) != DEFAULT_CHECKPOINT:
+            words.append(repr(os.fspath(self._folder)))
+        if not self._own_cluster:
+            words.append("client=client")
+        return f"tv.resume({', '.join(words)})"
 
     def _journal(self, path: Path) -> Journal:
         return Journal.reopen(path) if path.exists() else Journal(path, self._manifest)
