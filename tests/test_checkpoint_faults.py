@@ -13,12 +13,12 @@ from pathlib import Path
 
 import diskcache
 import pytest
+from shares import as_share
 
 from tilevision.checkpoint import (
     Checkpoint,
     MemoryCheckpoint,
     database,
-    fallback_folder,
     filesystem,
 )
 from tilevision.errors import CheckpointError
@@ -107,9 +107,13 @@ Checkpoint.open(sys.argv[1] + "-second").close()
 )
 
 
-def test_a_file_that_may_not_grow_loses_nothing(tmp_path):
+FORMS = pytest.mark.parametrize("made", [lambda path: path, as_share], ids=["disk", "share"])
+
+
+@FORMS
+def test_a_file_that_may_not_grow_loses_nothing(tmp_path, made):
     """Refused writes raise, what was acknowledged reads back, and it goes on when it may."""
-    printed = run(LIMITED, tmp_path / "ck")
+    printed = run(LIMITED, made(tmp_path / "ck"))
     assert printed.count("Nothing that was stored is lost") == 3
 
 
@@ -128,9 +132,10 @@ def small_disk():
     point.rmdir()
 
 
-def test_a_full_disk_loses_nothing(small_disk):
+@FORMS
+def test_a_full_disk_loses_nothing(small_disk, made):
     """Typed errors naming folder and space, all that was stored readable, and on it goes."""
-    printed = run(SMALL_DISK, small_disk / "ck", small_disk / "ballast")
+    printed = run(SMALL_DISK, made(small_disk / "ck"), small_disk / "ballast")
     assert printed.count("Nothing that was stored is lost") == 3
 
 
@@ -267,22 +272,6 @@ def test_this_machines_mounts_are_read():
     assert filesystem.filesystem_type(Path(tempfile.gettempdir())) not in ("", "proc")
 
 
-def test_a_checkpoint_on_a_network_file_system_is_refused_with_a_remedy(tmp_path, monkeypatch):
-    """SQLite loses data there: the error names the type and a local folder that works."""
-    table = MOUNTS + f"99 22 0:99 / {tmp_path} rw - nfs server:/x rw\n"
-    monkeypatch.setattr(filesystem, "_mounts", lambda: table)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = tmp_path / "project" / ".tilevision"
-    with pytest.raises(
-        CheckpointError, match=r"network file system \(nfs\).*checkpoint="
-    ) as caught:
-        Checkpoint.open(folder)
-    assert not folder.exists() and not folder.parent.exists()
-    suggested = fallback_folder()
-    assert repr(str(suggested)) in str(caught.value)
-    assert tmp_path not in suggested.parents, "a home on the network is no remedy"
-
-
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait for other processes for a moment only."""
@@ -387,9 +376,10 @@ while True:
 
 
 @pytest.mark.slow
-def test_kill_nine_loses_no_acknowledged_commit(tmp_path):
+@FORMS
+def test_kill_nine_loses_no_acknowledged_commit(tmp_path, made):
     """Killed at any moment of writing: all acknowledged is there, each batch whole or absent."""
-    folder, chance, acknowledged = tmp_path / "ck", random.Random(11), 0
+    folder, chance, acknowledged = made(tmp_path / "ck"), random.Random(11), 0
     for _ in range(12):
         size = chance.randint(1, 40)
         command = [sys.executable, "-c", WRITER, str(folder), str(acknowledged), str(size)]

@@ -10,25 +10,39 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shares import as_share, segments
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, prune_runs
 from tilevision.checkpoint.lock import RunLock
 from tilevision.codec import RECORD_LIMIT, canonical_json, decode, encode
 from tilevision.errors import CheckpointError, CheckpointTooLarge
+from tilevision.events import Journal, journal_path
 from tilevision.findings import Findings
 
 SMALL = (b'{"boxes":[]}',)
+FORMS = pytest.mark.parametrize("made", [lambda path: path, as_share], ids=["disk", "share"])
 
 
 def spanning(count: int, fill: str = "y") -> tuple[bytes, ...]:
     return tuple(canonical_json({"n": n, "x": fill * 200_000}) for n in range(count))
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "share", "memory"])
 def checkpoint(request, tmp_path):
-    kind = Checkpoint.open(tmp_path / "ck") if request.param == "disk" else MemoryCheckpoint()
-    with kind as opened:
+    if request.param == "share":
+        as_share(tmp_path / "ck")
+    with (
+        MemoryCheckpoint()
+        if request.param == "memory"
+        else Checkpoint.open(tmp_path / "ck") as opened
+    ):
         yield opened
+
+
+@pytest.fixture(params=["disk", "share"])
+def folder(request, tmp_path):
+    """A folder for a checkpoint that is kept, in either of its forms."""
+    return as_share(tmp_path / "ck") if request.param == "share" else tmp_path / "ck"
 
 
 def test_what_is_committed_is_done_and_loads_as_it_was(checkpoint):
@@ -81,11 +95,12 @@ steps = st.one_of(
 )
 
 
+@FORMS
 @settings(max_examples=12, deadline=None)
-@given(st.lists(steps, max_size=6))
-def test_disk_and_memory_agree_whatever_is_done(tmp_path_factory, story):
+@given(story=st.lists(steps, max_size=6))
+def test_disk_and_memory_agree_whatever_is_done(tmp_path_factory, made, story):
     """Commits, deletions and reopenings in any order leave what a dict would hold."""
-    folder = tmp_path_factory.mktemp("story") / "ck"
+    folder = made(tmp_path_factory.mktemp("story") / "ck")
     disk, memory = Checkpoint.open(folder), MemoryCheckpoint()
     for action, argument in story:
         if action == "reopen":
@@ -99,7 +114,7 @@ def test_disk_and_memory_agree_whatever_is_done(tmp_path_factory, story):
     disk.close()
 
 
-def test_the_same_findings_are_the_same_bytes(tmp_path):
+def test_the_same_findings_are_the_same_bytes(folder):
     """Findings in any order of rows are stored, reopened and read back identically."""
     random = np.random.default_rng(3)
     corner = random.uniform(0, 600, (500, 2))
@@ -107,9 +122,9 @@ def test_the_same_findings_are_the_same_bytes(tmp_path):
     scores, order = random.uniform(0, 1, 500), random.permutation(500)
     once = encode(Findings(boxes, scores, labels=["cell"] * 500))
     again = encode(Findings(boxes[order], scores[order], labels=["cell"] * 500))
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
         checkpoint.commit({"once": once, "again": again})
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
         loaded = dict(checkpoint.load(["once", "again"]))
     assert loaded["once"] == loaded["again"] == once
     assert encode(decode(loaded["once"])) == once
@@ -188,6 +203,41 @@ def test_pruning_gives_the_space_back(tmp_path):
     assert before > 6_000_000 and database.stat().st_size < before / 10
 
 
+def test_pruning_a_share_gives_the_space_back(tmp_path):
+    """What is still in use moves into a new file; a deletion stays while an older file needs it."""
+    folder = as_share(tmp_path / "ck")
+    for name in ("old", "new", "more"):
+        with Checkpoint.open(folder) as checkpoint:
+            checkpoint.commit({f"{name}{n}": tuple(spanning(1, chr(97 + n))) for n in range(9)})
+    with Checkpoint.open(folder) as checkpoint:
+        checkpoint.commit({"noise": (canonical_json({"x": os.urandom(60_000).hex()}),)})
+        kept = checkpoint.load([f"old{n}" for n in range(2)])
+        before = dict(kept), sum(path.stat().st_size for path in segments(folder))
+        assert checkpoint.delete(["noise", *(f"old{n}" for n in range(2, 9))]) == 8
+        assert checkpoint.prune(0.0) == 0
+        assert dict(checkpoint.load([f"old{n}" for n in range(9)])) == before[0]
+    assert sum(path.stat().st_size for path in segments(folder)) < before[1] - 50_000
+    with Checkpoint.open(folder) as checkpoint:
+        assert dict(checkpoint.load([f"old{n}" for n in range(9)])) == before[0]
+        assert checkpoint.done([*(f"new{n}" for n in range(9)), "noise"]) == {
+            f"new{n}" for n in range(9)
+        }
+        assert checkpoint.prune(time.time() + 1) == 20
+    assert sum(path.stat().st_size for path in segments(folder)) < 4000
+
+
+def test_pruning_a_share_removes_no_file_while_a_run_is_at_work(tmp_path):
+    """Another machine may be appending to any of them: what is old goes, the files stay."""
+    folder = as_share(tmp_path / "ck")
+    with Checkpoint.open(folder) as checkpoint, RunLock(folder, "r1"):
+        checkpoint.commit({"a": SMALL})
+        with Checkpoint.open(folder) as other:
+            assert other.prune(time.time() + 1) == 1
+        checkpoint.commit({"b": SMALL})
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.done(["a", "b"]) == {"b"}
+
+
 def test_pruning_runs_spares_those_at_work(tmp_path):
     """Old journals go with their locks; recent ones and the locked stay."""
     runs = tmp_path / "runs"
@@ -202,7 +252,24 @@ def test_pruning_runs_spares_those_at_work(tmp_path):
     assert prune_runs(tmp_path / "none", time.time()) == []
 
 
-def test_a_fingerprint_is_remembered_until_the_file_changes(tmp_path):
+def test_pruning_runs_on_a_share_spares_those_at_work(tmp_path):
+    """Old journals go with their leases and the journals of later owners."""
+    folder = as_share(tmp_path / "ck")
+    for name in ("old", "busy", "new"):
+        for _ in range(2):
+            with RunLock(folder, name) as lock:
+                Journal.begin(journal_path(folder, name), {"id": name}, lock.epoch).close()
+        if name != "new":
+            for path in (folder / "runs").rglob("*.jsonl"):
+                os.utime(path, (1000, 1000))
+    os.utime(journal_path(folder, "new"), (1000, 1000))
+    with RunLock(folder, "busy"):
+        assert prune_runs(folder, time.time() - 100) == ["old"]
+    left = {path.name for path in (folder / "runs").iterdir()}
+    assert left == {"busy.jsonl", "busy.lease", "new.jsonl", "new.lease"}
+
+
+def test_a_fingerprint_is_remembered_until_the_file_changes(tmp_path, folder):
     """A 40 GB slide is read once: size, time and inode tell whether it is still the same."""
     image = tmp_path / "slide.svs"
     image.write_bytes(b"one")
@@ -213,9 +280,9 @@ def test_a_fingerprint_is_remembered_until_the_file_changes(tmp_path):
         read.append(path)
         return f"content {(tmp_path / path).read_bytes()!r}"
 
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
         first = checkpoint.file_fingerprint(str(image), compute)
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
         assert checkpoint.file_fingerprint(str(image), compute) == first
         assert len(read) == 1
         image.write_bytes(b"two")
@@ -228,12 +295,12 @@ def test_a_fingerprint_is_remembered_until_the_file_changes(tmp_path):
         assert "six" in checkpoint.file_fingerprint(str(image), compute)
 
 
-def test_a_file_just_written_is_read_again(tmp_path):
+def test_a_file_just_written_is_read_again(tmp_path, folder):
     """It may change once more within the same tick of its clock, unseen."""
     image = tmp_path / "new.png"
     image.write_bytes(b"one")
     answers = iter(["first", "second"])
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
         assert checkpoint.file_fingerprint(str(image), lambda _: next(answers)) == "first"
         assert checkpoint.file_fingerprint(str(image), lambda _: next(answers)) == "second"
 
@@ -282,9 +349,9 @@ def test_past_a_gigabyte_nothing_is_dropped(tmp_path):
             assert checkpoint._cache.size_limit > 2**60
 
 
-def test_threads_may_commit_at_once(tmp_path):
+def test_threads_may_commit_at_once(folder):
     """Writers wait for each other; none is lost."""
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+    with Checkpoint.open(folder) as checkpoint:
 
         def work(name):
             for number in range(20):
@@ -338,14 +405,16 @@ def test_a_transaction_that_was_left_open_does_not_swallow_the_next(tmp_path, mo
             assert other.done(["before", "lost", "after"]) == {"before", "after"}
 
 
-def test_a_checkpoint_moved_away_takes_no_commit_that_would_be_lost(tmp_path):
-    """SQLite would go on writing into a file without a name; back in place, it goes on."""
-    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+@FORMS
+def test_a_checkpoint_moved_away_takes_no_commit_that_would_be_lost(tmp_path, made):
+    """An open file can be written to without a name; back in place, it goes on."""
+    folder = made(tmp_path / "ck")
+    with Checkpoint.open(folder) as checkpoint:
         checkpoint.commit({"a": SMALL})
         (tmp_path / "ck").rename(tmp_path / "away")
         with pytest.raises(CheckpointError, match="removed or replaced"):
             checkpoint.commit({"b": SMALL})
-        Checkpoint.open(tmp_path / "ck").close()
+        Checkpoint.open(made(folder)).close()
         with pytest.raises(CheckpointError, match="removed or replaced"):
             checkpoint.commit({"b": SMALL})
         (tmp_path / "ck").rename(tmp_path / "other")
@@ -354,9 +423,9 @@ def test_a_checkpoint_moved_away_takes_no_commit_that_would_be_lost(tmp_path):
         assert checkpoint.done(["a", "b"]) == {"a", "b"}
 
 
-def test_a_closed_checkpoint_says_so(tmp_path):
+def test_a_closed_checkpoint_says_so(folder):
     """Use after close is one clear error, never a silent reopening."""
-    checkpoint = Checkpoint.open(tmp_path / "ck")
+    checkpoint = Checkpoint.open(folder)
     checkpoint.close()
     checkpoint.close()
     for use in (

@@ -10,8 +10,11 @@ import pytest
 import tifffile
 from click.testing import CliRunner, Result
 from foreign import WITHOUT_US, ForeignCluster
+from shares import as_share
 
 import tilevision as tv
+from tilevision.checkpoint import place, trial
+from tilevision.checkpoint.trial import Promises
 from tilevision.cli import diagnosis, main
 from tilevision.cluster import connecting
 
@@ -157,3 +160,29 @@ def test_a_workers_address_is_told_from_a_schedulers(
     worker = next(iter(foreign.client.nthreads()))
     problem = said(doctor("--scheduler", worker), "PROBLEM")["scheduler"]
     assert problem == f"There is a Dask worker at {worker}; give the scheduler's address."
+
+
+def checkpoint_line(folder: Path) -> diagnosis.Check:
+    found = diagnosis.check_installation(folder)
+    return next(check for check in found if check.subject == "checkpoint")
+
+
+def test_the_form_of_a_checkpoint_and_its_cost_are_said(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By trying: a database on a local disk, segments where there are no shared maps."""
+    local = checkpoint_line(elsewhere)
+    assert local.fine and "a database" in local.finding
+    assert re.search(r"\d+\.\d ms for a commit of 16 tiles", local.finding)
+    found = Promises(maps=False, locks=True, exclusive=True, rename=True, sync=True, listed=True)
+    with monkeypatch.context() as drive:
+        drive.setattr(place, "is_local", lambda _: False)
+        drive.setattr(place, "_tried", {})
+        drive.setattr(place, "try_out", lambda _: found)
+        drive.setattr(trial, "try_out", lambda *_, **__: found)
+        other = checkpoint_line(elsewhere)
+    assert other.fine and "segments" in other.finding
+    assert "does not work there: shared memory maps" in other.finding
+    kept = checkpoint_line(as_share(elsewhere / "kept"))
+    assert kept.fine and "segments" in kept.finding and "does not work" not in kept.finding
+    assert [path.name for path in (elsewhere / "kept").iterdir()] == ["meta.json"]

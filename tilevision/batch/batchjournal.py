@@ -148,6 +148,7 @@ class Logbook:
         self._manifest = manifest
         self._rows = rows
         self._journal: Journal | None = None
+        self._lost = ""
         self._stack = ExitStack()
 
     def begun(self, image: str, run_id: str) -> None:
@@ -158,7 +159,15 @@ class Logbook:
         """Write what became of an image."""
         self._write(ImageChanged(time=time.time(), run=run_id, **asdict(row)))
 
+    def _give_up(self, reason: str) -> None:
+        """Write no more, and stop at the next image: another process has taken the run over."""
+        self._lost = reason
+        if self._journal is not None:
+            self._journal.close()
+
     def _write(self, event: ImageChanged) -> None:
+        if self._lost:
+            raise RunBusy(self._lost)
         if self._journal is not None:
             self._journal.write(image_line(event))
 
@@ -167,10 +176,10 @@ class Logbook:
             return self
         run_id = self._manifest["id"]
         with ExitStack() as stack:
-            stack.enter_context(RunLock(self._folder, run_id))
+            lock = stack.enter_context(RunLock(self._folder, run_id, self._give_up))
             self._refuse_a_second()
             path = journal_path(self._folder, run_id)
-            journal = Journal.reopen(path) if path.exists() else Journal(path, self._manifest)
+            journal = Journal.begin(path, self._manifest, lock.epoch)
             stack.callback(journal.close)
             self._stack = stack.pop_all()
         self._journal = journal
@@ -212,6 +221,6 @@ class Logbook:
                 continue
             if owner is not None:
                 raise RunBusy(
-                    f"Run {path.stem} is writing to {out}, in process {owner.pid} on "
-                    f"{owner.host}. Wait for it, end that process, or give another out_dir."
+                    f"Run {path.stem} is writing to {out}, in {owner}. Wait for it, end that "
+                    "process, or give another out_dir."
                 )

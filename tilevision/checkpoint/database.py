@@ -37,10 +37,15 @@ __all__ = [
     "explained",
     "move_away",
     "open_cache",
+    "replaced",
     "verify",
 ]
 
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT}
+_UNREACHED = {
+    *(errno.EFBIG, errno.EIO, errno.ETIMEDOUT),
+    *(getattr(errno, name) for name in ("ESTALE", "EREMOTEIO") if hasattr(errno, name)),
+}
 _FULL_BELOW = 32 * 2**20  # bytes: the database's own files may need more than that at once
 # Extended codes of what SQLite does with the memory that processes share: their low byte is
 # that of any I/O error.
@@ -71,6 +76,12 @@ def explain(folder: Path, error: BaseException) -> CheckpointError:
     cause = _cause(error)
     extended = getattr(cause, "sqlite_errorcode", None)
     code = extended & 0xFF if extended is not None else None
+    if getattr(cause, "errno", None) in _FULL_ERRNO and not _next_to_nothing(folder):
+        return CheckpointError(
+            f"The checkpoint {folder} cannot be written ({_words(cause)}), although its disk has "
+            f"{_free(folder)} free: a quota or the number of files is used up. Nothing that was "
+            f"stored is lost. Remove what you do not need there, or: {elsewhere()}"
+        )
     if _is_full(folder, cause, code):
         return CheckpointError(
             f"The checkpoint {folder} cannot be written ({_words(cause)}; {_free(folder)} free on "
@@ -86,11 +97,12 @@ def explain(folder: Path, error: BaseException) -> CheckpointError:
             f"The checkpoint {folder} is on a file system ({_kind(folder)}) without the shared "
             f"memory that its database needs ({_words(cause)}). {elsewhere()}"
         )
-    if code == sqlite3.SQLITE_IOERR or getattr(cause, "errno", None) == errno.EFBIG:
+    if code == sqlite3.SQLITE_IOERR or getattr(cause, "errno", None) in _UNREACHED:
         return CheckpointError(
             f"The checkpoint {folder} cannot be written ({_words(cause)}; file system "
-            f"{_kind(folder)}, {_free(folder)} free). Nothing that was stored is lost. The disk, a "
-            f"quota or a limit on the size of files may be the cause. {elsewhere()}"
+            f"{_kind(folder)}, {_free(folder)} free). Nothing that was stored is lost. The disk or "
+            "its server, a quota or a limit on the size of files may be the cause. "
+            f"{elsewhere()}"
         )
     if code in _REFUSED or isinstance(cause, OSError):
         return CheckpointError(
@@ -104,8 +116,17 @@ def explain(folder: Path, error: BaseException) -> CheckpointError:
 
 
 def move_away(folder: Path) -> str:
-    """Return what to do with a database that cannot be trusted."""
-    return f"Move {folder / 'cache'} and {folder / 'meta.json'} away, then run it again."
+    """Return what to do with a checkpoint that cannot be trusted."""
+    form = "segments" if (folder / "segments").exists() else "cache"
+    return f"Move {folder / form} and {folder / 'meta.json'} away, then run it again."
+
+
+def replaced(folder: Path) -> CheckpointError:
+    """Return the error for a folder in which nobody could find again what is written now."""
+    return CheckpointError(
+        f"The checkpoint {folder} was removed or replaced while in use. Put it back, or start "
+        "again."
+    )
 
 
 def elsewhere() -> str:
@@ -120,8 +141,11 @@ def _is_full(folder: Path, cause: BaseException, code: int | None) -> bool:
     """Return True if it failed for want of space; an I/O error only where there is next to none."""
     if code == sqlite3.SQLITE_FULL or getattr(cause, "errno", None) in _FULL_ERRNO:
         return True
-    if code != sqlite3.SQLITE_IOERR:
-        return False
+    return code == sqlite3.SQLITE_IOERR and _next_to_nothing(folder)
+
+
+def _next_to_nothing(folder: Path) -> bool:
+    """Return True if the disk is known to have next to no room."""
     try:
         return free_space(folder) < _FULL_BELOW
     except OSError:

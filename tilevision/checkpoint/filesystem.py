@@ -10,8 +10,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["fallback_folder", "filesystem_type", "free_space", "is_network", "nearest_existing"]
+__all__ = [
+    "fallback_folder",
+    "filesystem_type",
+    "free_space",
+    "is_local",
+    "is_network",
+    "names_in",
+    "nearest_existing",
+]
 
+# Of this machine's own disks; whatever else a mount calls itself is tried out.
+_LOCAL = {
+    "apfs", "aufs", "bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs",
+    "fuseblk", "hfs", "hfsplus", "jfs", "msdos", "nilfs2", "ntfs", "ntfs3", "overlay",
+    "overlayfs", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "ufs", "vfat", "xfs", "zfs",
+}  # fmt: skip
 _NETWORK = {
     "acfs", "afpfs", "afs", "beegfs", "ceph", "cephfs", "cifs", "coda", "cvfs", "davfs",
     "fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "juicefs", "lustre", "ncpfs", "nfs", "nfs3",
@@ -25,11 +39,16 @@ _NETWORK_FUSE = {
 
 
 def is_network(path: Path) -> bool:
-    """Whether `path` lies on a file system of another machine, as far as can be told."""
+    """Return True if `path` is on a file system of another machine, as far as its name says."""
     kind = filesystem_type(path)
     if kind.startswith(("fuse.", "osxfuse.", "macfuse.")):
         return kind.split(".", 1)[1] in _NETWORK_FUSE
     return kind in _NETWORK
+
+
+def is_local(path: Path) -> bool:
+    """Return True if `path` lies on a file system that is known to be this machine's own."""
+    return sys.platform == "win32" or filesystem_type(path) in _LOCAL
 
 
 def filesystem_type(path: Path, table: str | None = None) -> str:
@@ -57,6 +76,15 @@ def filesystem_type(path: Path, table: str | None = None) -> str:
 def nearest_existing(path: Path) -> Path:
     """Return `path`, or the first of its parents that exists."""
     return next(step for step in (path, *path.parents) if os.path.lexists(step))
+
+
+def names_in(folder: Path) -> set[str]:
+    """Return the names in a folder.
+
+    A share shows a new name at once where it lists a folder; one that was asked for in vain may
+    stay missing for half a minute.
+    """
+    return {entry.name for entry in folder.iterdir()}
 
 
 def free_space(path: Path) -> int:

@@ -1,4 +1,7 @@
-"""Locks that a crash frees: one worker on a run, one opener of a database at a time."""
+"""Locks that a crash frees: one worker on a run, one opener of a database at a time.
+
+Where locks cannot be trusted a run has a lease in place of its lock; see `Lease`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from tilevision.checkpoint.database import explained
-from tilevision.checkpoint.place import absolute, prepare
+from tilevision.checkpoint.lease import Lease, Owner, lease_folder, lease_owner
+from tilevision.checkpoint.place import absolute, has_segments, prepare
 from tilevision.errors import CheckpointError, RunBusy, RunError
 
 __all__ = ["Owner", "RunLock", "locked", "run_owner"]
@@ -26,34 +29,25 @@ _FLAGS = os.O_RDWR | os.O_CREAT | _NO_LINKS
 _held: set[int] = set()
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who is at work on a run.
-
-    Parameters
-    ----------
-    pid : int
-    host : str
-    since : float
-        Seconds since the epoch.
-    """
-
-    pid: int
-    host: str
-    since: float
-
-
 class RunLock:
     """Keeps a second process, or a second thread, from working on the same run.
 
     The lock belongs to the open file, so the system frees it when the process ends,
-    however it ends.
+    however it ends. In a folder of segments it is a lease, which a dead process loses after a
+    minute.
 
     Parameters
     ----------
     folder : path
         The checkpoint folder; made where it is missing.
     run_id : str
+    on_lost : callable, optional
+        Called with a sentence, on a thread of its own, if another process takes a lease over.
+
+    Attributes
+    ----------
+    epoch : int
+        In a folder of segments, how many owners the run has had, this one included; else 0.
 
     Raises
     ------
@@ -63,16 +57,36 @@ class RunLock:
         If `run_id` cannot be the name of a file.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], run_id: str) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        run_id: str,
+        on_lost: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._folder = folder
         self._path = _lock_path(folder, run_id)
         self._run_id = run_id
+        self._on_lost = on_lost
+        self._lease: Lease | None = None
         self._file = -1
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of this owner; 0 where the run has a lock and not a lease."""
+        return 0 if self._lease is None else self._lease.epoch
 
     def acquire(self) -> None:
         """Take the lock, or raise `RunBusy`."""
-        with explained(prepare(self._folder)):
+        folder = prepare(self._folder)
+        shared = has_segments(folder)
+        with explained(folder):
             self._path.parent.mkdir(exist_ok=True)
+            if shared:
+                where = lease_folder(self._path.parent, self._run_id)
+                lease = Lease(where, self._run_id, self._on_lost)
+                lease.acquire()
+                self._lease = lease
+                return
             taken = _take(self._path)
             if taken is None:
                 raise RunBusy(self._busy())
@@ -83,10 +97,20 @@ class RunLock:
 
     def release(self) -> None:
         """Free the run; does nothing where it is not held."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
         if self._file >= 0:
             os.ftruncate(self._file, 0)
             _free(self._file)
             self._file = -1
+
+    def remove(self) -> None:
+        """Remove the files of the lock, which must be held."""
+        if self._lease is not None:
+            self._lease.remove()
+        else:
+            self._path.unlink()
 
     def __enter__(self) -> RunLock:
         self.acquire()
@@ -102,7 +126,7 @@ class RunLock:
 
     def _busy(self) -> str:
         owner = _read_owner(self._path)
-        who = f"process {owner.pid} on {owner.host}" if owner else "another process"
+        who = owner or "another process"
         return (
             f"Run {self._run_id} is in progress in {who}. Follow it with "
             f"tv.watch({self._run_id!r}), or end that process and resume the run."
@@ -113,7 +137,7 @@ def run_owner(folder: str | os.PathLike[str], run_id: str) -> Owner | None:
     """Return who is at work on a run, None where nobody is (ended, or killed)."""
     path = _lock_path(folder, run_id)
     if not path.exists():
-        return None
+        return lease_owner(lease_folder(path.parent, run_id))
     with explained(path.parent.parent):
         try:
             taken = _take(path)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from pathlib import Path
 
 from tilevision.checkpoint.database import explained
+from tilevision.checkpoint.lease import lease_folder
 from tilevision.checkpoint.lock import RunLock
 from tilevision.checkpoint.place import absolute
 from tilevision.errors import RunError
@@ -36,13 +38,19 @@ def prune_runs(
     removed = []
     with explained(root):
         for journal in sorted((root / "runs").glob("*.jsonl")):
-            if journal.stem in keep or journal.stat().st_mtime >= before:
+            if journal.stem in keep or _changed(journal) >= before:
                 continue
             try:
-                with RunLock(root, journal.stem):
+                with RunLock(root, journal.stem) as lock:
                     journal.unlink()
-                    journal.with_suffix(".lock").unlink()
+                    lock.remove()
             except RunError:  # at work, or no journal of ours
                 continue
             removed.append(journal.stem)
     return removed
+
+
+def _changed(journal: Path) -> float:
+    """Return when a run was last written about; on a share its later owners have files as well."""
+    more = lease_folder(journal.parent, journal.stem).glob("*.jsonl")
+    return max(path.stat().st_mtime for path in (journal, *more))

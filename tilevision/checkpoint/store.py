@@ -18,8 +18,11 @@ from diskcache.core import DBNAME
 
 from tilevision.checkpoint import database
 from tilevision.checkpoint.database import explained, open_cache
-from tilevision.checkpoint.folder import opened
+from tilevision.checkpoint.folder import check_segments, open_segments, opened
+from tilevision.checkpoint.lease import is_leased
+from tilevision.checkpoint.place import has_segments, prepare
 from tilevision.checkpoint.records import check_records, label, matches
+from tilevision.checkpoint.segmentstore import SegmentStore
 from tilevision.codec import RECORD_LIMIT, canonical_json
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 
@@ -45,6 +48,9 @@ class Checkpoint:
     What `commit` has stored when it returns survives the process, the machine's power and a full
     disk. Safe to use from any thread; commit from one, since writers wait for each other.
 
+    On a local disk it is a database. On a file system that machines share, or that cannot carry a
+    database, it is a folder of segments (see `SegmentStore`): the methods mean the same.
+
     Attributes
     ----------
     folder : Path
@@ -67,12 +73,15 @@ class Checkpoint:
         Raises
         ------
         CheckpointError
-            If the folder cannot be written, is a file, lies on a network file system, is
-            held by another process, or was written by a later version.
+            If the folder cannot be written, is a file, is held by another process, or was
+            written by a later version; if it has a database and lies on a network file system.
         CheckpointCorrupt
             If the folder is damaged, or not exactly what tilevision writes.
         """
-        with opened(folder) as directory:
+        path = prepare(folder)
+        if has_segments(path):
+            return _SegmentCheckpoint(path)
+        with opened(path) as directory:
             cache = open_cache(directory)
             cache.close()  # each thread that writes opens a connection of its own
             return cls(directory.parent, directory, cache)
@@ -255,6 +264,36 @@ class Checkpoint:
     def _check_open(self) -> None:
         if self._closed:
             raise CheckpointError(f"The checkpoint {self.folder} was closed. Open it again.")
+
+
+class _SegmentCheckpoint(Checkpoint):
+    """A checkpoint made of segments."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        identity = open_segments(folder)
+        self._store = SegmentStore(folder, lambda: check_segments(folder, identity))
+
+    def done(self, keys: Iterable[str]) -> set[str]:
+        return self._store.done(keys)
+
+    def load(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+        return self._store.load(keys)
+
+    def stored_at(self, keys: Iterable[str]) -> dict[str, float]:
+        return self._store.stored_at(keys)
+
+    def commit(self, records: Mapping[str, Sequence[bytes]]) -> None:
+        self._store.commit(records)
+
+    def delete(self, keys: Iterable[str]) -> int:
+        return self._store.delete(keys)
+
+    def prune(self, before: float) -> int:
+        return self._store.prune(before, idle=not is_leased(self.folder))
+
+    def close(self) -> None:
+        self._store.close()
 
 
 def _numbered(key: str, count: int) -> list[str]:

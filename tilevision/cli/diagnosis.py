@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ MARKS = {True: "ok", None: "–", False: "PROBLEM"}
 
 GIB = 2**30
 LITTLE_SPACE = 2 * GIB
+_COMMITS, _TILES = 8, 16  # that the checkpoint is tried with
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)[^;]*(?:;.*extra == ['\"](?P<extra>[\w-]+)['\"])?")
 _LOWEST = re.compile(r">=\s*([\d.]+)")
 
@@ -152,41 +154,56 @@ def _version(name: str) -> str | None:
 
 
 def _checkpoint(folder: Path) -> Check:
-    """Look where the checkpoint is or would be, and whether one works there."""
+    """Look where the checkpoint is or would be, in which form, and what a commit costs there."""
     from tilevision.checkpoint import filesystem
 
     place = filesystem.nearest_existing(folder)
     kind = filesystem.filesystem_type(place) or "unknown file system"
     where = f"{folder} ({kind}, {shutil.disk_usage(place).free / GIB:.1f} GiB free)"
-    if filesystem.is_network(place):
-        fallback = filesystem.fallback_folder()
-        return Check("checkpoint", f"{where}: a network share. Use --checkpoint {fallback}.", False)
     if not os.access(place, os.W_OK):
         return Check(
             "checkpoint", f"{where}: not writable. Choose another with --checkpoint.", False
         )
-    trouble = _tried(folder, place)
-    return Check("checkpoint", f"{where}: {trouble}" if trouble else where, fine=not trouble)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".tilevision-doctor-", dir=place) as scratch:
+            found = _tried(folder, Path(scratch) / "checkpoint")
+    except TilevisionError as error:
+        return Check("checkpoint", f"{where}: {error}", False)
+    except OSError as error:
+        found = f"{error.strerror}. Choose another with --checkpoint."
+        return Check("checkpoint", f"{where}: {found}", False)
+    return Check("checkpoint", f"{where}: {found}")
 
 
-def _tried(folder: Path, place: Path) -> str:
-    """Keep a record beside or in `folder` for a moment; return why that is not possible there.
+def _tried(folder: Path, scratch: Path) -> str:
+    """Keep records beside or in `folder` for a moment; return the form they had, and the cost.
 
     What a file system calls itself says little: drives that are mounted have every name.
     """
     from tilevision.checkpoint import Checkpoint
+    from tilevision.checkpoint.place import has_segments
+    from tilevision.checkpoint.trial import try_out
 
+    shared = has_segments(folder)  # what is there already keeps its form
+    if shared and (folder / "meta.json").exists():
+        scratch.mkdir(mode=0o700)
+        shutil.copyfile(folder / "meta.json", scratch / "meta.json")
+    record = b'{"tried":"%s"}' % (b"0123456789" * 200)
+    seconds = []
     try:
-        with tempfile.TemporaryDirectory(prefix=".tilevision-doctor-", dir=place) as scratch:
-            tried = Path(scratch) / "checkpoint"
-            try:
-                with Checkpoint.open(tried) as checkpoint:
-                    checkpoint.commit({"tried": (b"{}",)})
-            except TilevisionError as error:
-                return str(error).replace(str(tried), str(folder))
-    except OSError as error:
-        return f"{error.strerror}. Choose another with --checkpoint."
-    return ""
+        with Checkpoint.open(scratch) as checkpoint:
+            for number in range(_COMMITS):
+                began = time.perf_counter()
+                checkpoint.commit({f"{number} {tile}": (record,) for tile in range(_TILES)})
+                seconds.append(time.perf_counter() - began)
+    except TilevisionError as error:
+        raise type(error)(str(error).replace(str(scratch), str(folder))) from error
+    cost = f"{1000 * median(seconds):.1f} ms for a commit of {_TILES} tiles"
+    if not shared:
+        return f"a database, {cost}"
+    lacking = try_out(scratch.parent).lacking()
+    why = f"; does not work there: {lacking}" if lacking else ""
+    return f"segments, for one writing process at a time on each run, {cost}{why}"
 
 
 @dataclass(slots=True)

@@ -27,7 +27,10 @@ __all__ = [
     "JournalTail",
     "follow_journal",
     "from_line",
+    "is_listed",
+    "journal_parts",
     "journal_path",
+    "part_path",
     "read_journal",
     "read_manifest",
     "redact",
@@ -107,6 +110,7 @@ _TEXTS = {"reason", "message", "error", "link", "details"}
 JOURNAL_SCHEMA = 1
 LINES_HELD_BACK = 10_000
 BEGINNING_SECONDS = 1.0
+SYNC_SECONDS = 0.25
 _CHUNK = 1 << 20
 _log = logging.getLogger("tilevision.events")
 
@@ -214,6 +218,37 @@ def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     return Path(folder).expanduser() / "runs" / f"{run_id}.jsonl"
 
 
+def part_path(path: str | os.PathLike[str], epoch: int) -> Path:
+    """Return where the owner of a run with this number writes, if it is not the first.
+
+    On a share two machines that append to one file lose each other's lines: each owner there has
+    a file of its own, which begins with the manifest too.
+    """
+    return Path(path).with_suffix(".lease") / f"{epoch:06}.jsonl"
+
+
+def journal_parts(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of a journal, in order: one, unless owners have files of their own."""
+    more = part_path(path, 0).parent
+    try:
+        found = sorted(entry for entry in more.iterdir() if entry.suffix == ".jsonl")
+    except OSError:
+        found = []
+    return [Path(path), *found]
+
+
+def is_listed(path: str | os.PathLike[str]) -> bool:
+    """Return True if a file is there, as its folder lists it.
+
+    A share may keep saying that a file is missing for half a minute, once it was asked for it.
+    """
+    place = Path(path)
+    try:
+        return any(entry.name == place.name for entry in place.parent.iterdir())
+    except OSError:
+        return False
+
+
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the first line of a journal: what the run is.
 
@@ -252,6 +287,9 @@ def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Eve
 class JournalTail:
     """Reads what was appended to a journal since the last call. Keeps no file open in between.
 
+    Once a later owner has begun a file of its own, what an earlier one may still add is not read:
+    it has lost the run.
+
     Parameters
     ----------
     path : path
@@ -259,8 +297,9 @@ class JournalTail:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._first = self._path = Path(path)
         self._offset = 0
+        self._there = False
 
     def read(self) -> Iterator[Event]:
         """Yield what was appended since; skip torn lines and kinds of later versions."""
@@ -274,6 +313,17 @@ class JournalTail:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the complete lines appended since; skip the first, which is the manifest."""
+        self._there = self._there or is_listed(self._first)
+        if not self._there:
+            return
+        yield from self._rest()
+        for part in journal_parts(self._first)[1:]:
+            if self._path == self._first or part.name > self._path.name:
+                yield from self._rest()  # what was appended before the next owner came
+                self._path, self._offset = part, 0
+                yield from self._rest()
+
+    def _rest(self) -> Iterator[bytes]:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
@@ -342,6 +392,9 @@ class Journal:
         Plain JSON types: ``id``, ``image``, ``model``, ``started`` (epoch), ``n_tiles`` and
         the run's settings. Secrets are replaced by ``***``. None appends to the existing
         journal; see `reopen`.
+    synced : bool
+        Hand lines over to the disk several times a second, so that other machines see them; a
+        share may else show them half a minute later.
 
     Raises
     ------
@@ -352,13 +405,19 @@ class Journal:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], manifest: Mapping[str, Any] | None = None
+        self,
+        path: str | os.PathLike[str],
+        manifest: Mapping[str, Any] | None = None,
+        *,
+        synced: bool = False,
     ) -> None:
         self.path = Path(path)
         self.error: OSError | None = None
         self._lock = threading.Lock()
         self._held_back: deque[bytes] = deque(maxlen=LINES_HELD_BACK)
         self._reported = False
+        self._synced_at = 0.0 if synced else math.inf
+        self._late: threading.Timer | None = None
         if manifest is None:
             read_manifest(path)
             self._torn = _ends_torn(self.path)
@@ -369,6 +428,7 @@ class Journal:
         raw = {"kind": "manifest", "schema": JOURNAL_SCHEMA, **redact_settings(manifest)}
         try:
             self._append(json_line(raw))
+            self._settle()
         except OSError as error:
             self.close()
             self.path.unlink(missing_ok=True)
@@ -387,6 +447,30 @@ class Journal:
         """
         return cls(path, None)
 
+    @classmethod
+    def begin(
+        cls, path: str | os.PathLike[str], manifest: Mapping[str, Any], epoch: int = 0
+    ) -> Journal:
+        """Append to the journal at `path`, or begin it where there is none.
+
+        Parameters
+        ----------
+        path : path
+        manifest : mapping
+            First line of a new file.
+        epoch : int
+            On a share, the number of the run's owner, which has a file of its own; else 0.
+
+        Raises
+        ------
+        RunError, CheckpointError
+            As for the class.
+        """
+        if not epoch:
+            return cls.reopen(path) if Path(path).exists() else cls(path, manifest)
+        own = part_path(path, epoch) if is_listed(path) else path
+        return cls(own, manifest, synced=True)
+
     def __call__(self, event: Event) -> None:
         """Append `event`; a disk that refuses raises nothing."""
         self.write(to_line(event))
@@ -401,6 +485,7 @@ class Journal:
                 while self._held_back:
                     self._append(self._held_back[0])
                     self._held_back.popleft()
+                self._settle()
             except OSError as error:
                 self._report(error)
             else:
@@ -409,7 +494,11 @@ class Journal:
     def close(self) -> None:
         """Close the file; later events are ignored."""
         with self._lock:
+            if self._late is not None:
+                self._late.cancel()
             if self._file >= 0:
+                if self._synced_at < math.inf:
+                    self._sync()
                 os.close(self._file)
                 self._file = -1
 
@@ -423,6 +512,29 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _settle(self) -> None:
+        """Hand over what was written: now, or with what comes in the next moment."""
+        if time.monotonic() - self._synced_at >= SYNC_SECONDS:
+            os.fsync(self._file)
+            self._synced_at = time.monotonic()
+        elif self._synced_at < math.inf and self._late is None:
+            self._late = threading.Timer(SYNC_SECONDS, self._settle_late)
+            self._late.daemon = True
+            self._late.start()
+
+    def _settle_late(self) -> None:
+        with self._lock:
+            self._late = None
+            if self._file >= 0:
+                self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file)
+            self._synced_at = time.monotonic()
+        except OSError as error:
+            self._report(error)
 
     def _append(self, line: bytes) -> None:
         """Write one line with one call; after a short write the next starts on a new line."""

@@ -7,13 +7,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tilevision.errors import RunError
 from tilevision.events.bus import RunChanged, TileChanged, TileCounts
 from tilevision.events.images import ImageChanged, read_image
-from tilevision.events.journal import from_line, journal_path, read_manifest
+from tilevision.events.journal import from_line, journal_parts, journal_path, read_manifest
 from tilevision.status import RunStatus, TileStatus
 
 __all__ = ["RunSummary", "list_runs", "together"]
@@ -83,7 +84,7 @@ def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
 
 
 def _summary(path: Path) -> RunSummary:
-    changed = path.stat().st_mtime
+    changed = max(part.stat().st_mtime for part in journal_parts(path))
     try:
         manifest = read_manifest(path)
     except RunError:
@@ -113,7 +114,7 @@ def _fold(path: Path) -> tuple[str, TileCounts, dict[str, ImageChanged]]:
     """Return the last status of run, tiles and images; most lines need no parsing."""
     status: str = RunStatus.RUNNING
     tiles, images = TileCounts(), dict[str, ImageChanged]()
-    for line in _whole_lines(path):
+    for line in chain.from_iterable(map(_whole_lines, journal_parts(path))):
         match = _TILE.match(line)
         if match:
             tiles.change(match[2], match[1].decode())

@@ -25,7 +25,7 @@ from tilevision.errors import (
     RunError,
     SourceError,
 )
-from tilevision.events import journal_path, list_runs, read_manifest, together
+from tilevision.events import is_listed, journal_path, list_runs, read_manifest, together
 from tilevision.modelspec import ModelSpec, Price
 from tilevision.modelspec.spec import DECLARABLE
 from tilevision.pipeline.planning import Plan, Stages, labels
@@ -75,7 +75,7 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
         If there is no such run; the message names the latest ones.
     """
     path = journal_path(checkpoint, run_id)
-    if not path.is_file():
+    if not is_listed(path):
         latest = ", ".join(run.id for run in together(list_runs(checkpoint))[:3])
         raise RunError(
             f"There is no run {run_id} in {os.fspath(checkpoint)}; "
@@ -217,10 +217,7 @@ def check_free(run_id: str, checkpoint: Folder) -> None:
     while (owner := run_owner(checkpoint, run_id)) is not None and time.monotonic() < until:
         time.sleep(0.02)
     if owner is not None:
-        raise RunBusy(
-            f"Process {owner.pid} on {owner.host} is working on run {run_id}; wait for it, or end "
-            "that process."
-        )
+        raise RunBusy(f"Run {run_id} is in progress in {owner}; wait for it, or end that process.")
 
 
 def arguments_again(

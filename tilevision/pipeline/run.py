@@ -10,12 +10,11 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
 from tilevision.checks import whole
-from tilevision.errors import Blocked, ClusterError, IncompleteRun, RunError
+from tilevision.errors import Blocked, ClusterError, IncompleteRun, RunBusy, RunError
 from tilevision.events import Event, Journal, TileChanged, journal_path
 from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec
@@ -282,6 +281,8 @@ class Session:
         self._manifest = manifest
         self._control = control
         control.resume_line = self._resume_line()
+        self._journal: Journal | None = None
+        self._lost = ""
 
     def conduct(self) -> None:
         """Carry the run out; on the run's thread.
@@ -302,12 +303,15 @@ class Session:
     def _hold(self, flow: Callable[[Store], None]) -> None:
         """Call `flow` with the checkpoint open and its events journaled."""
         with ExitStack() as stack:
+            epoch = 0
             if self._folder is not None:
-                stack.enter_context(RunLock(self._folder, self._run_id))
+                lock = RunLock(self._folder, self._run_id, self._give_up)
+                epoch = stack.enter_context(lock).epoch
             self.checkpoint = checkpoint = open_checkpoint(self._folder)
             stack.callback(checkpoint.close)
             if checkpoint.folder is not None:
-                journal = self._journal(journal_path(checkpoint.folder, self._run_id))
+                path = journal_path(checkpoint.folder, self._run_id)
+                journal = self._journal = Journal.begin(path, self._manifest, epoch)
                 stack.callback(journal.close)
                 stack.callback(self._control.bus.subscribe(journal))
             # The end is published inside, so that the journal has it.
@@ -317,6 +321,8 @@ class Session:
         """Call `flow`; where the cluster fails, name the line that resumes the run."""
         try:
             flow(checkpoint)
+            if self._lost:
+                raise RunBusy(self._lost)
         except ClusterError as error:
             line = self._control.resume_line
             if not line:
@@ -335,8 +341,12 @@ class Session:
             words.append("client=client")
         return f"tv.resume({', '.join(words)})"
 
-    def _journal(self, path: Path) -> Journal:
-        return Journal.reopen(path) if path.exists() else Journal(path, self._manifest)
+    def _give_up(self, reason: str) -> None:
+        """Stop, since another process has taken the run over; on a thread of the lease."""
+        self._lost = reason
+        if self._journal is not None:
+            self._journal.close()
+        self._control.cancel()
 
 
 def new_run_id() -> str:
