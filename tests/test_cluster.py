@@ -95,7 +95,10 @@ def script(tmp_path: Path) -> Iterator[Callable[[str], Script]]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with dask.config.set({"distributed.scheduler.worker-ttl": "77 s"}), local_cluster(2) as running:
+    with (
+        dask.config.set({"distributed.scheduler.unknown-task-duration": "77 s"}),
+        local_cluster(2) as running,
+    ):
         yield running
 
 
@@ -212,7 +215,7 @@ def test_configuration_reaches_scheduler_and_workers(cluster: LocalCluster) -> N
     """Dask settings of the client hold in the scheduler and in the workers."""
 
     def setting() -> str:
-        return str(dask.config.get("distributed.scheduler.worker-ttl"))
+        return str(dask.config.get("distributed.scheduler.unknown-task-duration"))
 
     assert cluster.client.run_on_scheduler(setting) == "77 s"
     assert set(cluster.client.run(setting).values()) == {"77 s"}

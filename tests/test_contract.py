@@ -4,9 +4,11 @@ What a format has no place for is named in `LACKS`: all else comes back as it we
 """
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -23,6 +25,7 @@ from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.seams import METHODS
+from tilevision.sources import ImageMetadata
 
 SIZE = (400, 300)
 TILES = (Tile(0, 0, Box(0, 0, 220, 300)), Tile(0, 1, Box(180, 0, 400, 300), scale=0.5))
@@ -164,7 +167,105 @@ def of_qupath(result: Result, path: Path) -> dict[str, Any]:
         "labels": [one["classification"]["name"] for one in said],
         "texts": [one.get("name") for one in said],
         "attributes": [{"age": one["measurements"].get("age")} for one in said],
+        "keypoints": [
+            [[one["measurements"].get(f"Key point {i} {what}") for what in ("x", "y", "score")]
+             for i in (0, 1)]
+            for one in said
+        ],
+    }  # fmt: skip
+
+
+def of_cvat(result: Result, path: Path) -> dict[str, Any]:
+    """Read score, text and key points from the XML; the shapes as truth."""
+    found = of_truth("a.cvat.xml")(result, path)
+    rows = list(ElementTree.parse(path / "a.cvat.xml").getroot().find("image"))
+    rows = sorted(rows, key=lambda row: row.get("label"), reverse=True)
+    said = [{one.get("name"): one.text for one in row.findall("attribute")} for row in rows]
+    return found | {
+        "scores": [float(one["score"]) for one in said],
+        "texts": [one.get("text") for one in said],
+        "keypoints": [json.loads(one.get("keypoints", "null")) for one in said],
     }
+
+
+def of_label_studio(result: Result, path: Path) -> dict[str, Any]:
+    """Read score, text and key points from the task; the shapes as truth."""
+    found = of_truth("a.label-studio.json")(result, path)
+    task = json.loads((path / "a.label-studio.json").read_text())[0]
+    rows = task["predictions"][0]["result"]
+    objects = sorted(
+        (row for row in rows if "parentID" not in row),
+        key=lambda row: row["value"][row["type"]][0],
+        reverse=True,
+    )
+    poses = [[[0.0, 0.0, 0.0], [350.0, 160.0, 0.0]] for _ in objects]
+    for row in rows:
+        if "parentID" in row:
+            pose = poses[[one["id"] for one in objects].index(row["parentID"])]
+            number = int(row["value"]["keypointlabels"][0].removeprefix("keypoint"))
+            x, y = row["value"]["x"] / 100 * SIZE[0], row["value"]["y"] / 100 * SIZE[1]
+            pose[number] = [x, y, row["score"]]
+    return found | {
+        "scores": [row["score"] for row in objects],
+        "texts": [row.get("meta", {}).get("text", [None])[0] for row in objects],
+        "keypoints": poses,
+    }
+
+
+def of_voc(result: Result, path: Path) -> dict[str, Any]:
+    found = of_truth("a.voc.xml")(result, path)
+    rows = ElementTree.parse(path / "a.voc.xml").getroot().findall("object")
+    rows = sorted(rows, key=lambda row: row.findtext("name"), reverse=True)
+    return found | {"scores": [float(row.findtext("confidence")) for row in rows]}
+
+
+def of_coco_results(result: Result, path: Path) -> dict[str, Any]:
+    """Read the list beside the dataset that it is of, by pycocotools."""
+    truth = COCO(str(result.save(path / "truth.coco.json")))
+    names = {one["id"]: one["name"] for one in truth.loadCats(truth.getCatIds())}
+    file = result.save(path / "a.coco-results.json")
+    rows = truth.loadRes(str(file)).dataset["annotations"]
+    rows = sorted(rows, key=lambda row: names[row["category_id"]], reverse=True)
+    given = json.loads(file.read_text())
+    given = sorted(given, key=lambda row: names[row["category_id"]], reverse=True)
+    corner = np.array([row["bbox"] for row in given])
+    rings = [np.reshape(one["segmentation"][0], (-1, 2)) if one.get("segmentation") else None
+             for one in given]  # fmt: skip
+    return {
+        "boxes": np.hstack([corner[:, :2], corner[:, :2] + corner[:, 2:]]),
+        "scores": [row["score"] for row in rows],
+        "labels": [names[row["category_id"]] for row in rows],
+        "class_ids": [row["category_id"] - 1 for row in rows],
+        "polygons": rings,
+        "oriented": rings,
+        "keypoints": [np.reshape(row.get("keypoints", []), (-1, 3)) for row in given],
+    }
+
+
+def of_geopackage(result: Result, path: Path) -> dict[str, Any]:
+    """Read the layer by GDAL, and take metres back to pixels of 2 m from (1000, 5000)."""
+    metadata = ImageMetadata(crs="EPSG:32633", transform=(2.0, 0, 500_000, 0, -2.0, 5_000_000))
+    placed = Result(Picture(**vars_of(metadata)), result.rows, result.tile_findings,
+                    result.settings, result.facts, result.name)  # fmt: skip
+    table = by_label(geopandas.read_file(placed.save(path / "a.gpkg"), layer="detections"))
+    shapes = shapely.transform(
+        table.geometry.to_numpy(), lambda p: (p - (500_000, 5_000_000)) / (2.0, -2.0)
+    )
+    found: dict[str, Any] = of_shapes(shapes) | {
+        "scores": table["score"].tolist(),
+        "labels": table["label"].tolist(),
+        "class_ids": table["class_id"].tolist(),
+    }
+    if "text" in table:
+        found["texts"] = table["text"].tolist()
+    for name in ("attributes", "keypoints"):
+        if name in table:
+            found[name] = [json.loads(one) for one in table[name]]
+    return found
+
+
+def vars_of(metadata: ImageMetadata) -> dict[str, Any]:
+    return {"crs": metadata.crs, "transform": metadata.transform}
 
 
 def of_coco(result: Result, path: Path) -> dict[str, Any]:
@@ -235,9 +336,11 @@ EXPORTS: dict[str, Callable[[Result, Path], dict[str, Any]]] = {
     "geodataframe": of_geodataframe,
     "qupath": of_qupath,
     "coco": of_coco,
-    "cvat": of_truth("a.cvat.xml"),
-    "label-studio": of_truth("a.label-studio.json"),
-    "voc": of_truth("a.voc.xml"),
+    "coco-results": of_coco_results,
+    "gpkg": of_geopackage,
+    "cvat": of_cvat,
+    "label-studio": of_label_studio,
+    "voc": of_voc,
     "yolo": of_truth("a.yolo"),
     "yolo-obb": of_truth("a.yolo-obb"),
 }
@@ -245,11 +348,12 @@ EXPORTS: dict[str, Callable[[Result, Path], dict[str, Any]]] = {
 TRAINING = {"scores", "class_ids", "keypoints", "texts", "attributes"}
 LACKS = {
     "csv": {"polygons", "oriented", "points"},
-    "qupath": {"class_ids", "keypoints"},
+    "qupath": {"class_ids"},
     "coco": {"points"},
-    "cvat": TRAINING,
-    "label-studio": TRAINING,
-    "voc": TRAINING | {"polygons", "oriented", "points"},
+    "coco-results": {"points", "texts", "attributes"},
+    "cvat": {"class_ids", "attributes"},
+    "label-studio": {"class_ids", "attributes"},
+    "voc": (TRAINING | {"polygons", "oriented", "points"}) - {"scores"},
     "yolo": TRAINING | {"polygons", "oriented", "points"},
     "yolo-obb": TRAINING | {"polygons", "points"},
 }
@@ -288,6 +392,29 @@ def test_every_column_comes_back(export: str, merge: str, tmp_path: Path) -> Non
             assert same(found[column], COLUMNS[column], column), (column, found[column])
         if "boxes" in found and "points" not in columns:
             assert same(found["boxes"], BOXES, "boxes"), columns
+
+
+WORDS = {
+    "polygons": "outlines",
+    "oriented": "rotated boxes",
+    "keypoints": "key points",
+    "texts": "texts",
+    "attributes": "attributes",
+}
+
+
+@pytest.mark.parametrize("export", sorted(set(EXPORTS) - {"dataframe", "geodataframe"}))
+def test_what_a_format_has_no_place_for_is_said_once(export: str, tmp_path: Path) -> None:
+    """One line names all that is left out; nothing is said of a result that is kept whole."""
+    lost = LACKS.get(export, set()) & set(WORDS)
+    for columns in GROUPS:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            (tmp_path / columns[-1]).mkdir()
+            EXPORTS[export](result_of(columns, "none"), tmp_path / columns[-1])
+        words = [WORDS[name] for name in WORDS if name in lost and name in columns]
+        assert len(said) == bool(words), [str(one.message) for one in said]
+        assert all(word in str(said[0].message) for word in words)
 
 
 @pytest.mark.parametrize("merge", MERGES)

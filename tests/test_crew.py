@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tilevision.fanout.crew import Crew, Sighting, host_of
+from tilevision.cluster import Crew, Sighting, host_of
 
 GB = 10**9
 

@@ -56,13 +56,15 @@ def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 GRID = numbered.grid(6, 10)
 
 
-def under_way(folder: Path, seconds: float) -> Any:
-    """Return a model that leaves a file for as long as it is at work on a tile."""
+def under_way(folder: Path) -> Any:
+    """Return a model that leaves a file while it works on a tile: as long as ``hold`` is there."""
 
     def look(pixels: np.ndarray) -> Any:
         mark = folder / f"{numbered.number_of(pixels)}.busy"
         mark.touch()
-        time.sleep(seconds)
+        while (folder / "hold").exists():
+            time.sleep(0.01)
+        time.sleep(0.05)
         mark.unlink()
         return []
 
@@ -78,7 +80,9 @@ def done(run: tv.Run) -> int:
 @pytest.mark.usefixtures("cluster")
 def test_concurrency_changes_while_a_run_goes_on(picture: Path) -> None:
     """Eight requests at once; then one, once what was in flight is back; then five."""
-    model = tv.model(under_way(picture.parent, 0.15), fingerprint="busy", hosted=True)
+    model = tv.model(under_way(picture.parent), fingerprint="busy", hosted=True)
+    hold = picture.parent / "hold"
+    hold.touch()
 
     def busy() -> int:
         return len(list(picture.parent.glob("*.busy")))
@@ -86,13 +90,16 @@ def test_concurrency_changes_while_a_run_goes_on(picture: Path) -> None:
     run = tv.start(picture, model, grid=GRID, concurrency=8)
     numbered.wait_until(lambda: busy() == 8, "eight are in flight")
     run.set_concurrency(1)
+    hold.unlink()
     numbered.wait_until(lambda: busy() <= 1, "what was in flight is back")
     seen, until = [], done(run) + 4
     while done(run) < until:
         seen.append(busy())
     assert max(seen) <= 1
+    hold.touch()
     run.set_concurrency(5)
     numbered.wait_until(lambda: busy() == 5, "five are in flight")
+    hold.unlink()
     assert run.result(60).complete
 
 

@@ -262,6 +262,39 @@ def test_a_batch_is_evaluated_per_image_and_in_all() -> None:
     assert seen.per_image["n_true"].tolist() == [1, 1]
     assert (seen.n_found, seen.n_true, seen.precision, seen.recall) == (4, 2, 0.5, 1)
     assert (seen.ap50, seen.ap) == pytest.approx(by_pycocotools(truth, listed))
+    for row, number in zip(seen.per_image.itertuples(), (1, 2), strict=True):
+        of_one = [
+            [r for r in rows if r["image_id"] == number] for rows in (truth["annotations"], listed)
+        ]
+        alone = by_pycocotools(truth | {"annotations": of_one[0]}, of_one[1])
+        assert (row.ap50, row.ap) == pytest.approx(alone)
+
+
+def test_a_batch_of_many_images_is_looked_up_in_a_coco_file_on_disk(tmp_path) -> None:
+    """Images are found by name or stem, those that the file lists without objects have none."""
+    truth = dataset([annotation(1, BOXES[0]), annotation(2, BOXES[1]) | {"image_id": 2}])
+    truth["images"] = [
+        {"id": 1, "file_name": "train/a.jpg"},
+        {"id": 2, "file_name": "train/b.jpg"},
+        {"id": 3, "file_name": "c.png"},
+    ]
+    (tmp_path / "instances.json").write_text(json.dumps(truth))
+    batch = batch_of(a=trees(BOXES[:1]), b=trees(), c=trees(), d=trees())
+    seen = evaluate(batch, tmp_path / "instances.json")
+    assert seen.per_image["image"].tolist() == ["a.png", "b.png", "c.png"]
+    assert seen.per_image["n_true"].tolist() == [1, 1, 0]
+    assert seen.per_image["n_found"].tolist() == [1, 2, 2]
+    assert "No truth for 1 images: d.png" in seen.coverage
+    truth["images"].append({"id": 4, "file_name": "test/a.jpg"})
+    with pytest.raises(SourceError, match="2 of them are named"):
+        evaluate(batch_of(a=trees()), truth)
+
+
+def test_a_damaged_coco_file_of_a_batch_is_one_line() -> None:
+    """Images without a number are refused by what is missing."""
+    truth = dataset([annotation(1, BOXES[0])]) | {"images": [{"file_name": "a.png"}, {"id": 2}]}
+    with pytest.raises(SourceError, match="is missing"):
+        evaluate(batch_of(a=trees()), truth)
 
 
 def test_images_of_a_batch_without_truth_are_left_out_and_named() -> None:
@@ -272,3 +305,60 @@ def test_images_of_a_batch_without_truth_are_left_out_and_named() -> None:
     table = pd.DataFrame([("z.png", 0, 0, 1, 1)], columns=["image", "xmin", "ymin", "xmax", "ymax"])
     with pytest.raises(SourceError, match="names none"):
         evaluate(batch, table)
+
+
+def panoptic_by_pixels(true: np.ndarray, found: np.ndarray, classes: tuple[dict, dict]) -> tuple:
+    """Return PQ, SQ and RQ of two maps of segment numbers, as their definition counts pixels."""
+    sums: dict[str, list[float]] = {}
+    taken: set[tuple[int, int]] = set()
+    for i, name in classes[0].items():
+        for j, other in classes[1].items():
+            either = ((true == i) | (found == j)).sum()
+            alike = ((true == i) & (found == j)).sum() / either
+            if name == other and alike > 0.5:
+                sums.setdefault(name, [0, 0, 0])[0] += alike
+                sums[name][1] += 1
+                taken |= {(0, i), (1, j)}
+    for side in (0, 1):
+        for number, name in classes[side].items():
+            if (side, number) not in taken:
+                sums.setdefault(name, [0, 0, 0])[2] += 0.5
+    rows = [(a / (n + lone), a / max(n, 1), n / (n + lone)) for a, n, lone in sums.values()]
+    return tuple(np.mean(rows, axis=0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_panoptic_quality_is_that_of_its_definition(seed) -> None:
+    """Kirillov et al. 2019: sum of IoU over TP + FP/2 + FN/2 at IoU above 0.5, mean of classes."""
+    rng = np.random.default_rng(seed)
+    true, found = np.zeros((300, 400), int), np.zeros((300, 400), int)
+    classes: tuple[dict, dict] = ({}, {})
+    for number in range(1, 13):
+        y, x = 70 * ((number - 1) // 5) + 5, 75 * ((number - 1) % 5) + 5
+        height, width = rng.integers(20, 55, 2)
+        name = "tree" if number % 3 else "car"
+        true[y : y + height, x : x + width] = number
+        true[y : y + 4, x : x + 4] = 0  # no upright box
+        dy, dx = rng.integers(0, 14, 2)
+        found[y + dy : y + dy + height, x + dx : x + dx + width] = number
+        classes[0][number] = name
+        classes[1][number] = "car" if number == 5 else name
+    given = [read_truth(one) for one in (true, found)]
+    named = []
+    for side, (one, values) in enumerate(zip(given, (true, found), strict=True)):
+        middle = ((one.boxes[:, :2] + one.boxes[:, 2:]) / 2).astype(int)
+        labels = [classes[side][int(values[y, x])] for x, y in middle]
+        named.append(Findings(**one.columns | {"labels": labels}))
+    scored = Findings(**named[1].columns | {"scores": np.full(len(named[1]), 0.5)})
+    seen = evaluate(result_of(scored), named[0])
+    assert (seen.pq, seen.sq, seen.rq) == pytest.approx(panoptic_by_pixels(true, found, classes))
+    assert 0 < seen.pq < 1
+
+
+def test_panoptic_quality_leaves_crowd_regions_out() -> None:
+    """A detection that mostly lies in a crowd region is neither right nor wrong."""
+    crowd = annotation(2, (200, 100, 300, 200)) | {"iscrowd": 1}
+    found = trees([BOXES[0], (210, 110, 240, 140)])
+    seen = evaluate(result_of(found), dataset([annotation(1, BOXES[0]), crowd]))
+    assert (seen.pq, seen.sq, seen.rq) == (1, 1, 1)
+    assert evaluate(result_of(found), dataset([annotation(1, BOXES[0])])).rq == pytest.approx(2 / 3)

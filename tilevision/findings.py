@@ -401,7 +401,10 @@ def stacked(name: str, parts: Sequence[tuple[NDArray[Any] | None, int]]) -> NDAr
 def plain(value: Any) -> Any:
     """Return arrays and tuples as lists and NaN as None, at any depth."""
     if isinstance(value, np.ndarray):
+        known = value.dtype.kind in "biu" or (value.dtype.kind == "f" and not np.isnan(value).any())
         value = value.tolist()
+        if known:
+            return value
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):

@@ -38,12 +38,29 @@ def resized(tile: NDArray[Any], size: tuple[int, int], antialias: bool = True) -
 
 def _sampled(tile: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Interpolate linearly between neighbouring pixels, rows first, then columns."""
-    values = tile.astype(np.float32)
-    for axis, wanted in ((0, size[1]), (1, size[0])):
-        have = tile.shape[axis]
-        at = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)
-        below = np.floor(at).astype(np.int64)
-        share = (at - below).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        upper = values.take(np.minimum(below + 1, have - 1), axis)
-        values = values.take(below, axis) * (1 - share) + upper * share
-    return values if tile.dtype.kind == "f" else np.rint(values).astype(tile.dtype)
+    width, height = size
+    channels = tile.shape[2]
+    above, below, share = _between(tile.shape[0], height)
+    share = share[:, None, None]
+    rows = tile[above].astype(np.float32)
+    rows *= 1 - share
+    under = tile[below].astype(np.float32)
+    under *= share
+    rows += under
+    left, right, share = _between(tile.shape[1], width)
+    # Whole rows at once, with the channels of a column behind each other: twice as fast.
+    flat, share, lanes = rows.reshape(height, -1), np.repeat(share, channels), np.arange(channels)
+    values: NDArray[Any] = flat.take((left[:, None] * channels + lanes).ravel(), 1, mode="clip")
+    values *= 1 - share
+    beside = flat.take((right[:, None] * channels + lanes).ravel(), 1, mode="clip")
+    beside *= share
+    values += beside
+    picture: NDArray[Any] = values.reshape(height, width, channels)
+    return picture if tile.dtype.kind == "f" else np.rint(picture).astype(tile.dtype)
+
+
+def _between(have: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
+    """Return the neighbours of each of `wanted` places among `have`, and the second's share."""
+    at = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)
+    first = np.floor(at).astype(np.int64)
+    return first, np.minimum(first + 1, have - 1), (at - first).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -109,11 +110,21 @@ def _one(
     _check_formats(run, targets)
     result = wait(ctx, run, keeps=given["checkpoint"] is not None)
     _refuse_nothing(result)
-    printer.result(result, [result.save(target) for target in targets])
+    printer.result(result, [_saved(result, target) for target in targets])
     if given["report"] and result.facts.restored == len(result.rows):
         warn("Every tile was stored already, so there is no performance report.")
     whole = result.complete and result.status == RunStatus.COMPLETE
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
+
+
+def _saved(result: Result, target: Path) -> Path:
+    """Save a result, and say in a line what the format has no place for."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = result.save(target)
+    for one in said:
+        warn(str(one.message))
+    return path
 
 
 def _check_formats(run: Run, targets: Sequence[Path]) -> None:

@@ -2,18 +2,21 @@
 
 from tilevision.cluster.choosing import BorrowedCluster, find_cluster, give_way, shared_cluster
 from tilevision.cluster.connecting import connected
-from tilevision.cluster.handle import Cluster, attach
+from tilevision.cluster.handle import Cluster, Crew, Sighting, attach, host_of
 from tilevision.cluster.local import LocalCluster, local_cluster
 from tilevision.cluster.performancereport import reported
 
 __all__ = [
     "BorrowedCluster",
     "Cluster",
+    "Crew",
     "LocalCluster",
+    "Sighting",
     "attach",
     "connected",
     "find_cluster",
     "give_way",
+    "host_of",
     "local_cluster",
     "reported",
     "shared_cluster",

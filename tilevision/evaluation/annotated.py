@@ -15,7 +15,12 @@ from tilevision.findings import Findings
 if TYPE_CHECKING:
     from tilevision.analysis.units import Georeference
 
-__all__ = ["NoTruth", "Pictured", "Truth"]
+__all__ = ["NoTruth", "Pictured", "Truth", "stem_of"]
+
+
+def stem_of(image: object) -> str:
+    """Return what an image is called, without its folder and suffix."""
+    return PurePath(str(image)).stem
 
 
 class NoTruth(SourceError):
@@ -82,10 +87,11 @@ class Pictured:
         if len(known) <= 1 and not self.strict:
             return set(known)
         exact = {one for one in known if str(one) == self.name}
-        stem = None if self.name is None else PurePath(self.name).stem
-        fit = exact or {one for one in known if PurePath(str(one)).stem == stem}
+        stem = None if self.name is None else stem_of(self.name)
+        fit = exact or {one for one in known if stem_of(one) == stem}
         if len({str(one) for one in fit}) != 1:
-            raise NoTruth(
+            kind = NoTruth if not fit else SourceError
+            raise kind(
                 f"{where} describes {len(known)} images and {len(fit)} of them are named "
                 f"{self.name!r}; give the annotations of one image."
             )

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tilevision.analysis.units import Georeference
 from tilevision.checks import share
 from tilevision.errors import RunError, SourceError
-from tilevision.evaluation.annotated import NoTruth, Pictured, Truth
+from tilevision.evaluation.annotated import NoTruth, Pictured, Truth, stem_of
 from tilevision.evaluation.matches import matched
-from tilevision.evaluation.truth import preloaded, truth_of
+from tilevision.evaluation.truth import by_image, preloaded, truth_of
 from tilevision.findings import Findings
 from tilevision.overlaps import Bodies, meetings
 
@@ -59,7 +59,11 @@ class Evaluation:
     coverage : str
         How much of the image was analysed: what is missing there counts as missed.
     per_image : DataFrame
-        The same as `per_class`, one row an image.
+        One row an image: the columns of `per_class`, and ap50 and ap.
+    pq, sq, rq : float
+        Panoptic quality, and its factors: how alike matched segments are (mean IoU), and how many
+        match (F1), at IoU above 0.5, whatever `iou` is. Each is the mean over the classes, NaN
+        without any (Kirillov et al., *Panoptic Segmentation*, 2019).
     """
 
     precision: float
@@ -76,6 +80,9 @@ class Evaluation:
     by_distance: pd.DataFrame
     coverage: str
     per_image: pd.DataFrame | None = None
+    pq: float = float("nan")
+    sq: float = float("nan")
+    rq: float = float("nan")
 
     def __str__(self) -> str:
         return (
@@ -124,6 +131,26 @@ def evaluate(
 
 
 @dataclass(frozen=True, eq=False)
+class _Panoptic:
+    """The segments of one image that match at IoU above 0.5, and what counts beside them."""
+
+    matched: NDArray[np.object_]  # classes
+    alike: Floats  # IoU of each
+    missed: NDArray[np.object_]  # classes of true segments without a match
+    wrong: NDArray[np.object_]  # classes of detections without one, outside crowd regions
+
+    @classmethod
+    def of(cls, true: Findings, crowd: Findings, found: Findings) -> _Panoptic:
+        """Match what is true and what was found."""
+        there, here = matched(true, found, float(np.nextafter(0.5, 1)))
+        alike = Bodies.of(true).overlap(there, Bodies.of(found), here, both=True)
+        missed = np.delete(true.labels, there)
+        excused = _in_crowd(found, crowd, 0.5)
+        excused[here] = True
+        return cls(true.labels[there], alike, missed, found.labels[~excused])
+
+
+@dataclass(frozen=True, eq=False)
 class _Scored:
     """One image: what is true, what was found, and which of both match."""
 
@@ -135,6 +162,7 @@ class _Scored:
     hit_true: Mask
     hit_found: Mask
     excused: Mask
+    panoptic: _Panoptic
     far_true: Floats
     far_found: Floats
 
@@ -167,12 +195,14 @@ def _of_batch(
     shared = None if by_name else preloaded(truth)
     if isinstance(shared, Findings):
         raise RunError("Findings are the truth of one image; give a mapping of name to truth.")
+    parts = truth if by_name else by_image(shared)
     scored, without = [], []
     for name, result in batch.items():
-        if by_name and name not in truth:
+        key = name if by_name else stem_of(result.name)
+        if parts is not None and key not in parts:
             without.append(name)
             continue
-        given = truth[name] if by_name else shared
+        given = shared if parts is None else parts[key]
         try:
             known = truth_of(given, _pictured(result, strict=not by_name))
         except NoTruth:
@@ -214,6 +244,7 @@ def _scored(result: Result, truth: Truth, iou: float, class_agnostic: bool) -> _
         hit_true=hit_true,
         hit_found=hit_found,
         excused=_in_crowd(found, crowd, iou) & ~hit_found,
+        panoptic=_Panoptic.of(true, crowd, found),
         far_true=_to_seam(result, true.boxes),
         far_found=_to_seam(result, found.boxes),
     )
@@ -245,7 +276,8 @@ def _evaluation(scored: Sequence[_Scored], iou: float, coverage: str) -> Evaluat
     hit_true, hit_found = one("hit_true"), one("hit_found")[one("counted")]
     whole = _row("all", hit_true, hit_found)
     ap50, ap = _average_precision(scored)
-    images = [_row(each.name, each.hit_true, each.hit_found[each.counted]) for each in scored]
+    pq, sq, rq = _panoptic_quality([each.panoptic for each in scored])
+    images = [_image_row(each) for each in scored]
     return Evaluation(
         precision=whole["precision"],
         recall=whole["recall"],
@@ -261,7 +293,39 @@ def _evaluation(scored: Sequence[_Scored], iou: float, coverage: str) -> Evaluat
         by_distance=_by_distance(scored),
         coverage=coverage,
         per_image=pd.DataFrame(images).rename(columns={"name": "image"}),
+        pq=pq,
+        sq=sq,
+        rq=rq,
     )
+
+
+def _panoptic_quality(images: Sequence[_Panoptic]) -> tuple[float, float, float]:
+    """Return panoptic, segmentation and recognition quality, each the mean over the classes."""
+    by_class: dict[str, list[float]] = {}
+    for image in images:
+        for place, (names, values) in enumerate(
+            (
+                (image.matched, image.alike),
+                (image.matched, np.ones(len(image.matched))),
+                (image.missed, np.full(len(image.missed), 0.5)),
+                (image.wrong, np.full(len(image.wrong), 0.5)),
+            )
+        ):
+            for name, value in zip(names.tolist(), values.tolist(), strict=True):
+                by_class.setdefault(name, [0.0, 0.0, 0.0, 0.0])[place] += value
+    if not by_class:
+        return float("nan"), float("nan"), float("nan")
+    sums = np.array(list(by_class.values()))
+    alike, hits, whole = sums[:, 0], sums[:, 1], sums[:, 1:].sum(axis=1)
+    each = alike / whole, alike / np.maximum(hits, 1), hits / whole
+    pq, sq, rq = (float(one.mean()) for one in each)
+    return pq, sq, rq
+
+
+def _image_row(each: _Scored) -> dict[str, Any]:
+    ap50, ap = _average_precision([each])
+    row = _row(each.name, each.hit_true, each.hit_found[each.counted])
+    return row | {"ap50": ap50, "ap": ap}
 
 
 def _row(name: str, hit_true: Mask, hit_found: Mask) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tilevision.findings import Findings
 if TYPE_CHECKING:
     from tilevision.analysis.units import Georeference
 
-__all__ = ["preloaded", "read_truth", "truth_of"]
+__all__ = ["by_image", "preloaded", "read_truth", "truth_of"]
 
 # What the reading of a damaged file may raise.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ParseError)
@@ -114,9 +114,27 @@ def _guarded(read: Callable[[], Truth], where: str) -> Truth:
     except Exception as error:
         if not isinstance(error, _DAMAGE):
             raise
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        reason = " ".join(what.split())[:200]
-        raise SourceError(f"{where} cannot be read as truth: {reason}; check the file.") from error
+        raise _unreadable(where, error) from error
+
+
+def _unreadable(where: str, error: Exception) -> SourceError:
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    reason = " ".join(what.split())[:200]
+    return SourceError(f"{where} cannot be read as truth: {reason}; check the file.")
+
+
+def by_image(truth: Any) -> Mapping[str, Any] | None:
+    """Return the truth of each image by its stem, where it is COCO or a table of several images.
+
+    Raises
+    ------
+    SourceError
+        If the truth is damaged.
+    """
+    try:
+        return formats.divided(truth)
+    except _DAMAGE as error:
+        raise _unreadable("The truth", error) from error
 
 
 def preloaded(truth: Any) -> Any:

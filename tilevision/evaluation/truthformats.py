@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
-from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.annotated import Pictured, Truth, stem_of
 from tilevision.evaluation.truthshapes import (
     findings_of_shapes,
     mask_outline,
@@ -24,7 +24,7 @@ from tilevision.evaluation.truthshapes import (
 )
 from tilevision.findings import Findings
 
-__all__ = ["READERS", "folder", "mask", "parsed", "table"]
+__all__ = ["READERS", "divided", "folder", "mask", "parsed", "table"]
 
 Floats = NDArray[np.float64]
 
@@ -90,6 +90,37 @@ def table(rows: Any, where: str, pictured: Pictured) -> Truth:
     # Our own CSV puts an apostrophe before what a spreadsheet would run as a formula.
     labels = [re.sub(r"^'(?=[=+@\t\r-])", "", str(one)) for one in kept[label]]
     return Truth(Findings(boxes, labels=labels))
+
+
+def divided(data: Any) -> dict[str, Any] | None:
+    """Return what a COCO dataset or a table of several images says of each, by the image's stem.
+
+    None where it is neither. So each image of a batch is looked up, not searched for.
+    """
+    if isinstance(data, Mapping) and data.get("images") and "annotations" in data:
+        return _divided_coco(data)
+    if hasattr(data, "columns") and hasattr(data, "groupby"):
+        names = {str(name).strip().lower(): name for name in data.columns}
+        image = next((names[name] for name in _IMAGES if name in names), None)
+        if image is not None:
+            return dict(iter(data.groupby(data[image].map(stem_of))))
+    return None
+
+
+def _divided_coco(data: Mapping[str, Any]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    annotations: dict[Any, list[Any]] = {}
+    for item in data["images"]:
+        part = parts.setdefault(
+            stem_of(item.get("file_name", item["id"])),
+            {"images": [], "categories": data.get("categories", []), "annotations": []},
+        )
+        part["images"].append(item)
+        annotations[item["id"]] = part["annotations"]
+    for row in data["annotations"]:
+        if row.get("image_id") in annotations:
+            annotations[row["image_id"]].append(row)
+    return parts
 
 
 def mask(values: NDArray[Any], where: str, _pictured: Pictured) -> Truth:
@@ -420,7 +451,8 @@ def _label_studio(tasks: Sequence[Any], pictured: Pictured, where: str) -> Truth
         answers = task.get("annotations") or task.get("predictions") or []
         for row in answers[0].get("result", []) if answers else []:
             kind = str(row.get("type", ""))
-            if not kind.endswith("labels"):
+            # Key points of a pose name the region that they belong to, which is the object.
+            if not kind.endswith("labels") or (kind == "keypointlabels" and row.get("parentID")):
                 continue
             shapes.append(_studio_shape(row, kind, pictured, where))
             names = row["value"].get(kind) or ["object"]

@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.exporting.coco import bridged
 from tilevision.exporting.detectionrows import Detection, Ring, detections, turned_box
-from tilevision.files import element, opening
+from tilevision.files import as_text, element, opening
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
 __all__ = ["write"]
 
-_ATTRIBUTES = ("score", "text")
+_ATTRIBUTES = ("score", "text", "keypoints")
 
 
 def write(result: ResultData, stream: TextIO) -> None:
     """Write the annotations of one image, in pixels of the full-resolution image.
 
     Outlines in parts are polygons of one group; a hole is joined to its exterior by a line
-    walked both ways, since CVAT's polygons have none. Score and text are attributes.
+    walked both ways, since CVAT's polygons have none. Score, text and key points (JSON: x, y and
+    confidence of each) are attributes.
     ``meta/task/name`` says what was not analysed.
 
     Parameters
@@ -58,7 +59,7 @@ def _label(name: str) -> str:
 def _shapes(detection: Detection, group: int) -> list[str]:
     """Return the elements of one detection."""
     said = "".join(
-        element("attribute", value, name=name)
+        element("attribute", as_text(value) if name == "keypoints" else value, name=name)
         for name in _ATTRIBUTES
         if (value := getattr(detection, name)) is not None
     )

@@ -42,6 +42,7 @@ DEGREES = "degrees of longitude and latitude, WGS84"
 DIGITS = 9  # 0.1 mm
 PIXELS = "pixels of the full-resolution image, x right, y down, from "
 _KINDS = ("detection", "annotation")
+_POSE = ("x", "y", "score")
 _NAMESPACE = UUID("6f0f7d0c-5d0e-4f61-9f0b-7c1e8a3d2b54")  # ours, drawn once
 
 
@@ -239,6 +240,10 @@ def _measured(detection: Detection, unit: str) -> dict[str, Any]:
         measurements[f"Area {unit}"] = detection.ground
     if detection.score is not None:
         measurements["Score"] = detection.score
+    for i, values in enumerate(detection.keypoints or ()):
+        measurements |= {
+            f"Key point {i} {name}": value for name, value in zip(_POSE, values, strict=True)
+        }
     label = " ".join(detection.label.split()) or "object"  # QuPath refuses line breaks and ""
     properties: dict[str, Any] = {
         "classification": {"name": label, "color": _colour(label)},

@@ -29,7 +29,9 @@ def write(
     """Write a list of one task, positions in per cent of the image's width and height.
 
     Boxes and rotated boxes are ``rectanglelabels``, outlines ``polygonlabels`` (parts apart;
-    a hole is joined to its exterior by a line walked both ways), points ``keypointlabels``.
+    a hole is joined to its exterior by a line walked both ways), points ``keypointlabels``. The key
+    points of a pose are ``keypointlabels`` that name its region as their parent; those without
+    confidence are left out.
     ``meta`` says what was not analysed. Label Studio shows what a browser can: for a large
     TIFF, give tiles (`Result.export_tiles`).
 
@@ -54,17 +56,19 @@ def write(
 
 def _results(result: ResultData, from_name: str, to_name: str) -> Iterator[dict[str, Any]]:
     width, height = result.source.size
+    common: dict[str, Any] = {
+        "to_name": to_name,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+    }
     for i, detection in enumerate(detections(result), start=1):
         for part, (kind, value) in enumerate(_values(detection, width, height)):
             behind = {"rectangle": "", "polygon": "-polygon", "keypoint": "-point"}[kind]
-            row: dict[str, Any] = {
+            row: dict[str, Any] = common | {
                 "id": f"d{i}" if part == 0 else f"d{i}-{part}",
                 "type": f"{kind}labels",
                 "from_name": from_name + behind,
-                "to_name": to_name,
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
                 "value": value | {f"{kind}labels": [detection.label]},
             }
             if detection.score is not None:
@@ -72,6 +76,18 @@ def _results(result: ResultData, from_name: str, to_name: str) -> Iterator[dict[
             if detection.text is not None:
                 row["meta"] = {"text": [detection.text]}
             yield row
+        for number, (x, y, score) in enumerate(detection.keypoints or ()):
+            if score > 0:
+                left, top = round(100 * x / width, DIGITS), round(100 * y / height, DIGITS)
+                value = {"x": left, "y": top, "width": 0.5}
+                yield common | {
+                    "id": f"d{i}-k{number}",
+                    "parentID": f"d{i}",
+                    "type": "keypointlabels",
+                    "from_name": f"{from_name}-point",
+                    "value": value | {"keypointlabels": [f"keypoint{number}"]},
+                    "score": score,
+                }
 
 
 def _values(detection: Detection, width: int, height: int) -> Iterator[tuple[str, dict[str, Any]]]:

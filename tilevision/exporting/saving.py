@@ -9,12 +9,15 @@ detection by detection.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.exporting import (
@@ -33,6 +36,7 @@ from tilevision.exporting import (
 )
 from tilevision.exporting.folders import check_replaceable
 from tilevision.files import check_folder, drafting, refusing, writing
+from tilevision.findings import Findings
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -63,6 +67,8 @@ class Format:
         What in a folder is the user's, and stays.
     suits : callable, optional
         Raises RunError where an image with such metadata cannot be saved so.
+    lacks : tuple of str
+        Columns of detections that it has no place for.
     """
 
     suffix: str
@@ -72,6 +78,17 @@ class Format:
     extra: str = ""
     keeps: tuple[str, ...] = ()
     suits: Callable[[ImageMetadata], object] | None = None
+    lacks: tuple[str, ...] = ()
+
+    def left_out(self, found: Findings) -> str:
+        """Return what of `found` it has no place for, in a line; empty where it holds all."""
+        lost = [_WORDS[name] for name in self.lacks if _present(found, name)]
+        if not lost:
+            return ""
+        return (
+            f"{self.suffix} has no place for {', '.join(lost)}: that is left out there; "
+            "save .json to keep everything."
+        )
 
     def check(
         self,
@@ -100,24 +117,66 @@ class Format:
             raise RunArgumentError(f"{self.suffix} has no option {unknown[0]!r}; {allowed}.")
 
 
+_WORDS = {
+    "polygons": "outlines",
+    "oriented": "rotated boxes",
+    "points": "points beside boxes",
+    "keypoints": "key points",
+    "texts": "texts",
+    "attributes": "attributes",
+}
+_TRAINING = ("polygons", "points", "texts", "attributes")
+
+
+def _present(found: Findings, name: str) -> bool:
+    """Return True if any row has a value; a point that is all of a row is its empty box."""
+    column = getattr(found, name)
+    if column is None:
+        return False
+    if isinstance(column, np.ndarray):
+        there = np.isfinite(column).reshape(len(column), -1).any(axis=1)
+        if name == "points":
+            there &= (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
+        return bool(there.any())
+    return any(column)
+
+
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", spreadsheet.write),
+    "csv": Format(".csv", spreadsheet.write, lacks=("polygons", "oriented", "points")),
     "json": Format(".json", document.write),
-    "geojson": Format(".geojson", geojson.write, suits=geojson.check_place),
-    "qupath": Format(".qupath.geojson", geojson.write_qupath),
-    "gpkg": Format(".gpkg", geopackage.write, "file", "pyogrio", "geo", suits=geopackage.place_of),
-    "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet"),
-    "coco": Format(".coco.json", coco.write),
-    "coco-results": Format(".coco-results.json", coco.write_results),
-    "label-studio": Format(".label-studio.json", labelstudio.write),
-    "cvat": Format(".cvat.xml", cvat.write),
+    "geojson": Format(".geojson", geojson.write, suits=geojson.check_place, lacks=("points",)),
+    "qupath": Format(".qupath.geojson", geojson.write_qupath, lacks=("points",)),
+    "gpkg": Format(
+        *(".gpkg", geopackage.write, "file", "pyogrio", "geo"),
+        suits=geopackage.place_of,
+        lacks=("points",),
+    ),
+    "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet", lacks=("points",)),
+    "coco": Format(".coco.json", coco.write, lacks=("points",)),
+    "coco-results": Format(
+        ".coco-results.json", coco.write_results, lacks=("points", "texts", "attributes")
+    ),
+    "label-studio": Format(".label-studio.json", labelstudio.write, lacks=("points", "attributes")),
+    "cvat": Format(".cvat.xml", cvat.write, lacks=("points", "attributes")),
     "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
     "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
     "recipe": Format(".recipe.json", recipefile.write),
-    "voc": Format(".voc.xml", voc.write),
-    "yolo": Format(".yolo", yolofolder.write, "folder", keeps=yolofolder.KEEPS),
-    "yolo-obb": Format(".yolo-obb", yolofolder.write_turned, "folder", keeps=yolofolder.KEEPS),
-    "yolo-pose": Format(".yolo-pose", yolofolder.write_poses, "folder", keeps=yolofolder.KEEPS),
+    "voc": Format(".voc.xml", voc.write, lacks=("oriented", "keypoints", *_TRAINING)),
+    "yolo": Format(
+        *(".yolo", yolofolder.write, "folder"),
+        keeps=yolofolder.KEEPS,
+        lacks=("oriented", "keypoints", *_TRAINING),
+    ),
+    "yolo-obb": Format(
+        *(".yolo-obb", yolofolder.write_turned, "folder"),
+        keeps=yolofolder.KEEPS,
+        lacks=("keypoints", *_TRAINING),
+    ),
+    "yolo-pose": Format(
+        *(".yolo-pose", yolofolder.write_poses, "folder"),
+        keeps=yolofolder.KEEPS,
+        lacks=("oriented", *_TRAINING),
+    ),
 }
 SUFFIXES = tuple(sorted(form.suffix for form in FORMATS.values()))
 
@@ -194,6 +253,11 @@ def save(
     RunError
         If the format is unknown, its library missing, an option makes no sense, or the file
         cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If the format has no place for some of what was found, as outlines or key points.
     """
     target = destination(path, format, result.source.metadata)
     form = find_format(target, format)
@@ -206,6 +270,9 @@ def save(
             form.write(result, draft, **options)
     else:
         form.write(result, target, **options)
+    lost = form.left_out(result.findings) if form.lacks else ""
+    if lost:
+        warnings.warn(lost, stacklevel=3)  # where `Result.save` was called
     return target
 
 

@@ -14,7 +14,7 @@ __all__ = ["write"]
 
 
 def write(result: ResultData, stream: TextIO) -> None:
-    """Write an annotation: boxes alone, for VOC holds neither outlines nor rotated boxes.
+    """Write an annotation: boxes alone, for VOC has no place for other shapes.
 
     Pixels of the full-resolution image to 0.01 px, counted from 0, xmax and ymax excluded,
     as labelImg, CVAT and most readers of today count (the challenge of 2007 counted whole

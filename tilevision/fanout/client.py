@@ -17,9 +17,8 @@ from distributed import Future, span
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 import tilevision
-from tilevision.cluster import Cluster
+from tilevision.cluster import Cluster, Sighting
 from tilevision.errors import ClusterError, Failure
-from tilevision.fanout.crew import Sighting
 from tilevision.fanout.worker import Report, TileBatch, WorkPlugin, run_batch
 from tilevision.grid import Tile
 from tilevision.infer import Work

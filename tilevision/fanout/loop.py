@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import dask
 
-from tilevision.cluster import Cluster
+from tilevision.cluster import Cluster, Crew, Sighting
 from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.client import (
     DIED,
@@ -24,7 +24,6 @@ from tilevision.fanout.client import (
     finished,
     lost_with_scheduler,
 )
-from tilevision.fanout.crew import Crew, Sighting
 from tilevision.fanout.probe import probe
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work

@@ -8,9 +8,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from tilevision.cluster import Cluster
+from tilevision.cluster import Cluster, host_of
 from tilevision.errors import ClusterError
-from tilevision.fanout.crew import host_of
 from tilevision.fanout.survey import ANSWER_SECONDS, Member, Survey, runtime_here, survey
 from tilevision.infer import Work
 

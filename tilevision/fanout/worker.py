@@ -14,8 +14,8 @@ from distributed.metrics import context_meter
 from distributed.utils import sync
 
 import tilevision
+from tilevision.cluster import host_of
 from tilevision.errors import ClusterError
-from tilevision.fanout.crew import host_of
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
 from tilevision.readiness import examine

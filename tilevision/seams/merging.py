@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from tilevision.checks import share
 from tilevision.errors import RunArgumentError
@@ -292,6 +290,9 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
 
 
 def _components(n: int, a: Index, b: Index) -> Index:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
