@@ -227,6 +227,8 @@ def test_sahi_finds_what_it_finds_without_us(tmp_path, picture_file):
         device="cpu",
     )
     spec = model(made)
+    listed = {str(number): name for number, name in enumerate(spec.classes)}
+    assert listed == made.category_mapping
     found = find(spec)
     direct = get_prediction(picture_file, made).object_prediction_list
     theirs = np.array([one.bbox.to_xyxy() for one in direct])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import yaml
 from exported import SIZE, Picture
+from framework_models import needs, pipeline_folder, yolo
 
 import tilevision as tv
+from tilevision.adapters.frameworks.frameworkkind import names_of
 from tilevision.analysis.account import categories, class_table
 from tilevision.errors import ModelError
 from tilevision.findings import Findings, TileFindings
@@ -100,3 +102,36 @@ def test_class_agnostic_suppression_is_another_model() -> None:
     assert tv.model(find, nms=0.5, class_agnostic=False).fingerprint == plain.fingerprint
     with pytest.raises(ModelError, match=r"give nms=0\.5"):
         tv.model(find, class_agnostic=True)
+
+
+def test_a_yolo_file_names_its_classes_before_it_is_opened(tmp_path) -> None:
+    """A checkpoint of Ultralytics 8 holds ``names`` in its pickle: of a file, and of an object."""
+    (torch,) = needs("torch")
+    named = {0: "ship", 1: "names", 3: "ship", 70000: "car"}
+    torch.save({"note": ["ship", "car"], "names": named, "more": {5: "tank"}}, tmp_path / "a.pt")
+    assert names_of(tmp_path / "a.pt") == named
+    torch.save({"epoch": 3}, tmp_path / "b.pt")
+    assert names_of(tmp_path / "b.pt") == {}
+
+
+def test_classes_of_ultralytics_files_and_objects_are_in_the_table(tmp_path) -> None:
+    """As `YOLO(path).names` has them; `names=` goes before, and keys of tiles stay."""
+    _, ultralytics = needs("torch", "ultralytics")
+    path = yolo(tmp_path)
+    live = ultralytics.YOLO(str(path))
+    expected = tuple(live.names[i] for i in range(len(live.names)))
+    assert tv.model(str(path)).classes == expected
+    assert tv.model(live).classes == expected
+    named = tv.model(str(path), names={0: "ship"})
+    assert named.classes == ("ship", *expected[1:])
+
+
+def test_classes_of_transformers_folders_and_objects_are_in_the_table(tmp_path) -> None:
+    """As ``id2label`` of the configuration has them."""
+    _, transformers = needs("torch", "transformers")
+    path = pipeline_folder(tmp_path)
+    made = transformers.pipeline("object-detection", model=str(path))
+    labels = made.model.config.id2label
+    expected = tuple(labels.get(i) for i in range(max(labels) + 1))
+    assert tv.model(str(path)).classes == expected
+    assert tv.model(made).classes == expected

@@ -12,7 +12,15 @@ from typing import Any
 from tilevision.adapters import ADAPTERS
 from tilevision.errors import ModelError
 
-__all__ = ["SEMANTIC", "classes_of", "kind_of", "kind_of_path", "read_json", "strings_of"]
+__all__ = [
+    "SEMANTIC",
+    "classes_of",
+    "kind_of",
+    "kind_of_path",
+    "names_of",
+    "read_json",
+    "strings_of",
+]
 
 SEMANTIC = (
     "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
@@ -111,6 +119,35 @@ def strings_of(path: Path) -> Iterator[tuple[str, Any]]:
         if text is not None:
             yield text, value
         text = value if isinstance(value, str) and "UNICODE" in name else None
+
+
+def names_of(path: Path) -> dict[int, str]:
+    """Return the class names by number that a checkpoint's pickle holds; nothing without any."""
+    texts: dict[int, str] = {}  # by their number in the pickle's memo
+    last, key, number = "", "", None
+    found: dict[int, str] = {}
+    reading = False
+    for name, value in _opcodes(path):
+        if name in ("BINPUT", "LONG_BINPUT"):
+            texts.setdefault(value, last)
+            continue
+        if name in ("BINGET", "LONG_BINGET") and texts.get(value):
+            text: str | None = texts[value]
+        else:
+            text = value if "UNICODE" in name else None
+        last = text or ""
+        if reading and number is not None and text is not None:
+            found[number], number = text, None
+        elif reading and isinstance(value, int) and name.startswith(("BININT", "LONG1", "INT")):
+            number = value
+        elif reading and name in ("SETITEMS", "SETITEM", "MARK"):
+            reading = name == "MARK" or not found
+        elif key == "names" and name == "EMPTY_DICT" and not found:
+            reading = True
+        else:
+            reading = False
+        key = last if text is not None else ""
+    return found
 
 
 def _opcodes(path: Path) -> list[tuple[str, Any]]:

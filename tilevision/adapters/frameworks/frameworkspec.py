@@ -11,7 +11,7 @@ from typing import Any
 from tilevision.adapters import ADAPTERS, adapter_of
 from tilevision.adapters.classnames import class_names
 from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
-from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED
+from tilevision.adapters.frameworks.tiles import LIMIT, MOST_CLASSES, NAMES, REVISION, UNCOUNTED
 from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
@@ -122,6 +122,9 @@ def _declared(
     found = adapter.examine(name, kind, path, params)
     uncounted, further = found.pop(UNCOUNTED, False), found.pop(REVISION, None)
     limit = found.pop(LIMIT, None) or limit
+    noted = found.pop(NAMES, None)
+    if noted and 0 <= min(noted) <= max(noted) < MOST_CLASSES:
+        found["names"] = _by_number(noted, params["names"])
     fields = {"batch_size": BATCH, "max_detections": MOST, "min_score": MIN_SCORE, **found}
     fields.update(declared)
     most = fields["max_detections"]
@@ -143,6 +146,16 @@ def _declared(
         params=params,
         **fields,
     )
+
+
+def _by_number(noted: Mapping[int, str], asked: Any) -> tuple[str | None, ...]:
+    """Return the names that answers have: the file's, the user's in place of those they name."""
+    names = [noted.get(number) for number in range(max(noted) + 1)]
+    given = dict(enumerate(asked)) if isinstance(asked, list) else asked or {}
+    for number, name in given.items():
+        if int(number) < len(names):
+            names[int(number)] = str(name)
+    return tuple(names)
 
 
 def _adapter(kind: str) -> Any:

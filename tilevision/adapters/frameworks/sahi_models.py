@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.tiles import in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import MOST_CLASSES, in_tile, picture, traced
 from tilevision.adapters.modelfiles import check_unchanged, content_of
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
@@ -116,8 +116,21 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
         fingerprint=fingerprint_value(identity),
         params={"arguments": arguments, "content": content},
         payload=pack(type(value), name),
-        **({"max_detections": limit} if (limit := _limit(value)) else {}) | declared,
+        **{"names": _names(value)}
+        | ({"max_detections": limit} if (limit := _limit(value)) else {})
+        | declared,
     )
+
+
+def _names(value: Any) -> tuple[str | None, ...] | None:
+    """Return class names by number, as far as the model was told them or has read them."""
+    given = getattr(value, "category_mapping", None)
+    if not isinstance(given, Mapping) or not all(str(number).isdecimal() for number in given):
+        return None
+    named = {int(number): str(name) for number, name in given.items()}
+    if max(named, default=MOST_CLASSES) >= MOST_CLASSES:
+        return None
+    return tuple(named.get(number) for number in range(max(named) + 1))
 
 
 def runtime(spec: ModelSpec) -> str:

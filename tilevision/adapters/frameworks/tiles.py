@@ -11,13 +11,27 @@ from tilevision.adapters.outlines import outline
 from tilevision.adapters.pixels import rgb
 from tilevision.findings import Findings
 
-__all__ = ["LIMIT", "REVISION", "SMALLEST", "UNCOUNTED", "in_tile", "padded", "picture", "traced"]
+__all__ = [
+    "LIMIT",
+    "MOST_CLASSES",
+    "NAMES",
+    "REVISION",
+    "SMALLEST",
+    "UNCOUNTED",
+    "in_tile",
+    "padded",
+    "picture",
+    "traced",
+]
 
 # Of what `examine` returns: the input's size is no part of the identity.
 UNCOUNTED = "uncounted"
 # Of what `examine` returns: how many objects a tile can have. It changes none of them, so it is no
 # part of the identity either.
 LIMIT = "limit"
+# Of what `examine` returns: the names of its classes by number, which are in the file's content.
+NAMES = "class names"
+MOST_CLASSES = 100_000  # a table of names by number is no larger
 # Of what `examine` returns: what changed in how such models are read, a part of the identity.
 REVISION = "revision"
 SMALLEST = 32  # pixels; libraries fail on less, so smaller tiles are laid on black

@@ -14,7 +14,7 @@ from PIL import Image
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
-from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import LIMIT, NAMES, REVISION, in_tile, picture, traced
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -174,8 +174,11 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
             "candidate_labels, as ['ship', 'car']."
         )
     if params["task"] == "image-classification":
-        return {"max_detections": None, "input_size": _size(path)}
-    found: dict[str, Any] = {"input_size": _size(path), LIMIT: _limit(config)}
+        return {"max_detections": None, "input_size": _size(path), NAMES: _names(config)}
+    names = _names(config)
+    if params["task"] == "zero-shot-object-detection":
+        names = dict(enumerate(words))
+    found: dict[str, Any] = {"input_size": _size(path), LIMIT: _limit(config), NAMES: names}
     if "object-detection" in params["task"]:
         found[REVISION] = "boxes in fractions of pixels"
     return found
@@ -231,6 +234,14 @@ def _task_of(architecture: str) -> str | None:
     if architecture.startswith(_ZERO_SHOT):
         return "zero-shot-object-detection"
     return next((task for end, task in _ENDINGS.items() if architecture.endswith(end)), None)
+
+
+def _names(config: Mapping[str, Any]) -> dict[int, str]:
+    """Return class names by number; those that nobody has written down are ``LABEL_0``, ..."""
+    noted = config.get("id2label")
+    if not isinstance(noted, dict) or not all(str(number).isdecimal() for number in noted):
+        return {}
+    return {int(number): str(name) for number, name in noted.items()}
 
 
 def _limit(config: Mapping[str, Any]) -> int | None:
