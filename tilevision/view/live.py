@@ -14,9 +14,8 @@ from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import Counting, count
-from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.screen import Screen
-from tilevision.view.picture.snapshot import Snapshot
+from tilevision.view.picture.snapshot import CaptionedFrame, Snapshot
 from tilevision.view.picture.subject import Watched
 from tilevision.view.picture.viewstate import ViewState
 from tilevision.view.results import ResultLookup
@@ -156,10 +155,10 @@ class LiveView:
         result = self._results.of(self._screen.run, state)
         return None if result is None else count(result, state)
 
-    def _keep(self, state: ViewState, frame: Frame, text: str) -> None:
+    def _keep(self, state: ViewState, frame: CaptionedFrame) -> None:
         run = self._screen.run
         self.widget.link = safe_link(getattr(run, "dashboard_link", None))
-        self._snapshot.update(frame, text, now=state.ended)
+        self._snapshot.update(frame, now=state.ended)
         self._counting.follow(state)
 
     def _ipython_display_(self) -> None:

@@ -31,9 +31,8 @@ from tilevision.view.panel.tilelist import TileList
 from tilevision.view.panel.tiletrials import Trial, Trials, arguments_of_trial
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import Counting
-from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.screen import Screen
-from tilevision.view.picture.snapshot import Snapshot
+from tilevision.view.picture.snapshot import CaptionedFrame, Snapshot
 from tilevision.view.picture.subject import PlannedRun
 from tilevision.view.picture.viewstate import ViewState
 from tilevision.view.results import ResultLookup
@@ -401,9 +400,9 @@ class Panel:
         state = self._screen.state
         return None if state is None else self._results.of_tile(self._screen.run, state, tile)
 
-    def _on_frame(self, state: ViewState, frame: Frame, text: str) -> None:
+    def _on_frame(self, state: ViewState, frame: CaptionedFrame) -> None:
         """Update everything beside the picture; on the drawing thread."""
-        self._snapshot.update(frame, text, now=state.at_rest)
+        self._snapshot.update(frame, now=state.at_rest)
         self._tile_list.update(state, now=state.at_rest)
         self._counting.follow(state)
         run = self._screen.run

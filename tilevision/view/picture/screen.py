@@ -23,7 +23,8 @@ from tilevision.sources import ImageSource, ReadOptions, display_options, read_p
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption
-from tilevision.view.picture.overlay import Frame, Overlay
+from tilevision.view.picture.overlay import Overlay
+from tilevision.view.picture.snapshot import CaptionedFrame
 from tilevision.view.picture.subject import PlannedRun, Watched
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
@@ -59,10 +60,10 @@ class Screen:
     Parameters
     ----------
     on_frame : callable
-        ``on_frame(state, frame, text)`` after each frame, on the drawing thread.
+        ``on_frame(state, frame)`` after each frame, on the drawing thread.
     """
 
-    def __init__(self, on_frame: Callable[[ViewState, Frame, str], None]) -> None:
+    def __init__(self, on_frame: Callable[[ViewState, CaptionedFrame], None]) -> None:
         self.canvas: Any = Canvas()
         self.frames = 0
         self._on_frame = on_frame
@@ -202,7 +203,7 @@ class Screen:
         mpp = self._mpp(scene.run.source, frame.view)
         self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
         self.frames += 1
-        self._on_frame(state, frame, words["alt"])
+        self._on_frame(state, CaptionedFrame(frame, words, mpp))
 
     def _boxes(self, state: ViewState) -> BoxLayer:
         """Return the boxes to draw: the merged ones, and those of tiles that ended since."""
