@@ -91,7 +91,7 @@ TABLE = {
     },
     "batch": {
         *("status", "files", "grid", "sources", "checkpoint", "events", "exporting", "result"),
-        *("pipeline", "history"),
+        *("pipeline", "history", "analysis"),
     },
     "samples": {"sources"},
     "view": {

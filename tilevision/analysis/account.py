@@ -26,6 +26,8 @@ __all__ = [
     "categories",
     "class_numbers",
     "class_table",
+    "classes_seen",
+    "numbered",
     "positions",
     "tiles_by_model",
 ]
@@ -171,6 +173,13 @@ def class_table(
     for number, name in enumerate(names):
         if name is not None:
             stated.setdefault(name, number)
+    found = {pair for pair in classes_seen(tile_findings) if pair[0] not in stated}
+    first = max(stated.values(), default=-1) + 1
+    return dict(sorted((stated | numbered(found, first)).items(), key=lambda item: item[1]))
+
+
+def classes_seen(tile_findings: Iterable[TileFindings]) -> set[tuple[str, int]]:
+    """Return every class name with every number that a model gave it; -1 for none."""
     pairs = {
         pair
         for seen in tile_findings
@@ -178,12 +187,10 @@ def class_table(
             seen.findings.labels.tolist(), seen.findings.class_ids.tolist(), strict=True
         )
     }
-    found = {(str(label), number) for label, number in pairs if str(label) not in stated}
-    first = max(stated.values(), default=-1) + 1
-    return dict(sorted((stated | _numbered(found, first)).items(), key=lambda item: item[1]))
+    return {(str(label), number) for label, number in pairs}
 
 
-def _numbered(pairs: set[tuple[str, int]], first: int) -> dict[str, int]:
+def numbered(pairs: set[tuple[str, int]], first: int = 0) -> dict[str, int]:
     """Return label to number, `first` or higher: the model's, as far as those tell labels apart."""
     known = {label: number for label, number in sorted(pairs) if number >= first}
     ambiguous = len(set(known.values())) < len(known)

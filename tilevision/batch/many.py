@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tilevision.analysis.account import categories, classes_seen, numbered, positions
 from tilevision.batch.batch import ImageRow, bare, write_summary
 from tilevision.batch.batchjournal import Logbook, describe_many
 from tilevision.batch.batchprogress import Headway
@@ -46,6 +47,7 @@ IMAGES_AHEAD = 2
 # open that one as to work a few of them off.
 FEW_TILES = 8
 LOOK_SECONDS = 1.0
+_MOST_CLASSES = 100_000  # a table by number is no larger
 CLOSING_SECONDS = 15.0
 
 
@@ -179,6 +181,58 @@ class Analysed:
     again: Callable[[], Result] | None = None
 
 
+class Numbering:
+    """One number a class over all images, where the models themselves state none (`stated`).
+
+    What is found in one image can change the numbers of those before it (a class that is new, or
+    sorted first): `stale` names the images that were saved with others.
+    """
+
+    def __init__(self, stated: bool) -> None:
+        self._stated = stated
+        self._seen: set[tuple[str, int]] = set()
+        self._saved: dict[str, dict[str, int]] = {}
+
+    def add(self, result: Result) -> Result:
+        """Return `result` with the numbers of all images so far."""
+        if self._stated:
+            return result
+        self._seen |= classes_seen(result.tile_findings)
+        return self.placed(result)
+
+    def placed(self, result: Result) -> Result:
+        """Return `result` with the numbers as they are now."""
+        table = numbered(self._seen)
+        if self._stated or not 0 <= max(table.values(), default=-1) < _MOST_CLASSES:
+            return result
+        names: list[str | None] = [None] * (max(table.values()) + 1)
+        for name, number in table.items():
+            names[number] = name
+        facts = replace(result.facts, classes=tuple(names))
+        rest = result.source, result.rows, result.tile_findings, result.settings
+        return Result(*rest, facts, result.name)
+
+    def saved(self, name: str, result: Result) -> None:
+        """Remember what numbers an image's file was given."""
+        if self._seen:
+            self._saved[name] = _as_written(result.classes)
+
+    def stale(self) -> list[str]:
+        """Return the images whose files number classes otherwise than all images together do."""
+        now = _as_written(numbered(self._seen))
+        return [
+            name
+            for name, then in self._saved.items()
+            if any(now.get(label, number) != number for label, number in then.items())
+        ]
+
+
+def _as_written(table: Mapping[str, int]) -> dict[str, Any]:
+    """Return the number and the position of each class, which formats differ in."""
+    places, numbers = positions(table), categories(table)
+    return {label: (table[label], places[label], numbers[label]) for label in table}
+
+
 class Many:
     """Many images to analyse with the same settings; errors that concern all are raised at once.
 
@@ -229,6 +283,8 @@ class Many:
         self.summary = None if out_dir is None else Path(out_dir).expanduser() / SUMMARY
         self._format = out_format
         self._settings = settings
+        self._numbering = Numbering(any(spec.classes for spec in self.stages.models))
+        self._again: dict[str, Callable[[], Result]] = {}
         self._spent = 0.0
         self._written = 0.0
         self.rows = {name: ImageRow(name) for name in self._images}
@@ -273,6 +329,7 @@ class Many:
             try:
                 for under_way in relay:
                     yield from self._turn(under_way, headway, logbook)
+                self._renumber()
             except KeyboardInterrupt:
                 at = next(
                     (row.image for row in self.rows.values() if row.status == ImageStatus.PENDING),
@@ -335,7 +392,10 @@ class Many:
             failure = RunError(f"Stopped by a defect: {type(error).__name__}: {error}.")
         else:
             row = ImageRow.of(name, result, time.perf_counter() - began)
-            again = keep(result, under_way.image, self._settings)
+            load = keep(result, under_way.image, self._settings)
+            again = partial(self._placed, load)
+            if name in self._files:
+                self._again[name] = again
             return Analysed(row, result, self._files.get(name), again=again)
         row = ImageRow.without(name, failure, time.perf_counter() - began)
         return Analysed(row, error=bare(failure))
@@ -347,10 +407,11 @@ class Many:
             raise under_way.error
         try:
             if file is None:
-                return run.result()
+                return self._numbering.add(run.result())
             destination(file, self._format, metadata=run.source.metadata)
-            result = run.result()
+            result = self._numbering.add(run.result())
             result.save(file, self._format)
+            self._numbering.saved(under_way.name, result)
         except BaseException:
             run.cancel()
             run.wait(CLOSING_SECONDS)  # what is in flight is kept as well
@@ -359,6 +420,21 @@ class Many:
             return result
         finally:
             self._spent += run.so_far().cost or 0.0
+
+    def _placed(self, load: Callable[[], Result]) -> Result:
+        return self._numbering.placed(load())
+
+    def _renumber(self) -> None:
+        """Save the files again whose classes have other numbers now that all images are known."""
+        for name in self._numbering.stale():
+            try:
+                self._again[name]().save(self._files[name], self._format)
+            except TilevisionError as error:
+                warnings.warn(
+                    f"{self._files[name]} numbers its classes otherwise than the other files do: "
+                    f"later images showed more classes, and it cannot be saved again. {error}",
+                    stacklevel=3,
+                )
 
     def _renew(self, *, last: bool = False) -> None:
         """Write the table of all images; if it cannot be written, that stops nothing."""
