@@ -108,11 +108,17 @@ def turned_line(detection: Detection, size: Size) -> str:
 
 
 def pose_line(detection: Detection, size: Size, count: int) -> str:
-    """Return the box and `count` key points (x, y, visibility) as shares of `size`."""
+    """Return the box and `count` key points (x, y, visibility) as shares of `size`.
+
+    Those that lie outside are zeros: not labelled.
+    """
     points = detection.keypoints or []
     points = points + [[0.0, 0.0, 0.0]] * (count - len(points))
+    # A point outside cannot be seen; at the edge it would be in the wrong place.
     shares = [
-        (_share(x, size[0]), _share(y, size[1]), 2.0 if score > 0 else 0.0)
+        (x / size[0], y / size[1], 2.0 if score > 0 else 0.0)
+        if 0 <= x <= size[0] and 0 <= y <= size[1]
+        else (0.0, 0.0, 0.0)
         for x, y, score in points
     ]
     return f"{box_line(detection, size)} {_numbers(v for point in shares for v in point)}"

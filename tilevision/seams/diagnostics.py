@@ -169,8 +169,8 @@ def _bias(counts: Floats, areas: Floats) -> SeamBias:
     without_more, without_less = more.sum() - more, less.sum() - less
     told = (without_more > 0) & (without_less > 0) & (more + less > 0)
     without = np.log(without_more[told] / without_less[told])
-    blocks = max(len(without), 1)
-    spread = (blocks - 1) / blocks * float(((without - without.mean()) ** 2).sum())
+    blocks = len(without)
+    spread = (blocks - 1) * float(without.var()) if blocks else 0.0
     error = 1.96 * math.sqrt(max(spread, 1 / max(near, 1) + 1 / max(far, 1)))
     excess, low, high = (math.exp(value) - 1 for value in (whole, whole - error, whole + error))
     return SeamBias(excess, low, high, int(near), int(far), share)
