@@ -1,13 +1,17 @@
 """Cost of the scheduler's decisions per tile, at growing numbers of tiles.
 
-Run: ``python benchmarks/schedule.py``. What matters are the ratios: a cost per tile that
+Run: ``python benchmarks/schedule.py``, and with ``fleet`` for a million tiles on a thousand
+workers (a fake clock; four minutes). What matters are the ratios: a cost per tile that
 grows with the number of tiles would be a hidden scan.
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 import tracemalloc
+from pathlib import Path
 from random import Random
 
 from tilevision.errors import Failure
@@ -21,6 +25,10 @@ from tilevision.schedule.messages import (
     TaskFinished,
     TileStarted,
 )
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from fleet import Fleet  # lives beside the tests, which run it smaller
 
 FLAKY = Failure("transient", "OSError", "try again")
 
@@ -70,7 +78,25 @@ SCENES = {
 }
 
 
+def fleet() -> None:
+    """Print what a thousand workers make of a million tiles, for tiles of different length."""
+    for seconds in (1.0, 0.25):
+        n, began = 1_000_000, time.perf_counter()
+        outcome = Fleet(n, 1000, seconds).run()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{n:,} tiles of {seconds:g} s on 1,000 workers: {outcome.elapsed / 60:.1f} min, "
+            f"{n / outcome.elapsed:,.0f} tiles/s, workers busy {outcome.used:.0%}, "
+            f"{outcome.tasks:,} tasks; scheduler {outcome.deciding * 1e6:.0f} µs a tile, peak "
+            f"memory {peak:.1f} GiB (simulated in {time.perf_counter() - began:.0f} s)",
+            flush=True,
+        )
+
+
 def main() -> None:
+    if "fleet" in sys.argv[1:]:
+        fleet()
+        return
     for name, (policy, trouble) in SCENES.items():
         print(name)
         base = None

@@ -18,6 +18,7 @@ TARGET_SECONDS = (
     0.175  # for a task: the middle of 100 to 250 ms, so that its overhead does not matter
 )
 LARGEST = 128
+TASKS_A_SECOND = 400
 HOSTED_TASKS = 30  # a second: beyond, Dask's work beside the calls takes much of two processors
 FASTER, SLOWER = 0.5, 0.2  # a slow first task (a model being built) is soon forgotten
 
@@ -169,6 +170,7 @@ class Batches:
         self._unit = model_batch
         self._hosted = hosted
         self._seconds: float | None = None
+        self._target = TARGET_SECONDS
         self.size = fixed or 1
 
     @property
@@ -185,12 +187,17 @@ class Batches:
             return True
         if self._seconds is None:
             return False
-        return self.size >= self.whole(min(LARGEST, max(1, int(TARGET_SECONDS / self._seconds))))
+        return self.size >= self.whole(min(LARGEST, max(1, int(self._target / self._seconds))))
 
-    def measured(self, seconds: float, tiles: int) -> None:
-        """Learn from a task that took `seconds` for `tiles`; at most doubles the size."""
+    def measured(self, seconds: float, tiles: int, threads: int = 1) -> None:
+        """Learn from a task that took `seconds` for `tiles`; at most doubles the size.
+
+        On many threads tasks get longer, so that all of them together are no more than
+        `TASKS_A_SECOND`: beyond, the client does little but send them.
+        """
         if seconds <= 0 or tiles < 1:
             return
+        self._target = max(TARGET_SECONDS, threads / TASKS_A_SECOND)
         each = seconds if self._hosted else seconds / tiles
         if self._seconds is None:
             self._seconds = each
@@ -198,7 +205,7 @@ class Batches:
             weight = FASTER if each < self._seconds else SLOWER
             self._seconds += weight * (each - self._seconds)
         if self._fixed is None and not self._hosted:
-            wanted = min(LARGEST, 2 * self.size, int(TARGET_SECONDS / self._seconds))
+            wanted = min(LARGEST, 2 * self.size, int(self._target / self._seconds))
             self.size = max(self._unit, self.whole(wanted))
 
     def next(self, untried: int, threads: int, window: int) -> int:

@@ -64,7 +64,7 @@ class Outcomes:
         if good and task.cold:
             self._board.deadlines.loaded(happening.seconds)
         if good == task.size:
-            self._board.batches.measured(happening.seconds, good)
+            self._board.batches.measured(happening.seconds, good, self._board.workers.threads)
 
     def lost(self, happening: TaskLost, now: float) -> None:
         """Apply the death of a task's worker, or another failure of the task as a whole."""
