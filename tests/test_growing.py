@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -99,7 +100,7 @@ def test_a_paused_worker_loses_its_tiles_to_others() -> None:
         dask_worker.status = Status.paused
 
     with LocalCluster(n_workers=2, **IN_PROCESS) as cluster, Client(cluster) as client:
-        run = tv.start(PIXELS, slow(0.3), grid="8x8", client=client, checkpoint=None)
+        run = tv.start(PIXELS, slow(0.3), grid="6x6", client=client, checkpoint=None)
         while run.counts.get("done", 0) < 4:
             time.sleep(0.05)
         first = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
@@ -115,7 +116,7 @@ def test_a_paused_worker_loses_its_tiles_to_others() -> None:
 def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
     """The run ends; the user's worker stays as it is, and the line says which it is."""
     with LocalCluster(n_workers=1, **IN_PROCESS) as cluster, Client(cluster) as client:
-        run = tv.start(PIXELS, slow(15.0), grid="1x1", client=client, checkpoint=None)
+        run = tv.start(PIXELS, slow(5.0), grid="1x1", client=client, checkpoint=None)
         while not run.counts.get("running"):
             time.sleep(0.05)
         (address,) = client.scheduler_info(n_workers=-1)["workers"]
@@ -124,3 +125,21 @@ def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
         assert run.wait(10)
         assert run.status == "cancelled"
         assert any(line.startswith(f"1 tiles still run on {address}") for line in lines(run))
+
+
+@pytest.mark.slow
+def test_jobs_of_a_queueing_system_do_the_work(tmp_path: Path) -> None:
+    """dask-jobqueue's jobs, started as plain processes that come later, complete the run."""
+    jobqueue = pytest.importorskip("dask_jobqueue.local", reason="needs dask-jobqueue")
+    cluster = jobqueue.LocalCluster(
+        cores=1,
+        processes=1,
+        memory="1GB",
+        local_directory=str(tmp_path),
+        scheduler_options={"dashboard": False},
+    )
+    with cluster, Client(cluster) as client:
+        cluster.scale(jobs=2)
+        result = tv.analyze(PIXELS, slow(0.1), grid="6x6", client=client, **QUIET)
+    assert result.complete
+    assert set(result.tiles["attempts"]) == {1}
