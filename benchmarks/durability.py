@@ -1,7 +1,7 @@
 """Whole runs in which everything that can die does, at full size; the tests run them smaller.
 
-Run: ``python benchmarks/durability.py kills|workers|scheduler|poison|theirs|http|disk|many``, or
-several of these. Each asserts its rules and prints its figures; see `tests/drills*.py`.
+Run: ``python benchmarks/durability.py NAME …``, with the names in `DRILLS`. Each asserts its rules
+and prints its figures; see `tests/drills*.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ def disk(folder: Path) -> dict[str, Any]:
 DRILLS: dict[str, Drill] = {
     "kills": lambda folder: drills.kill_drill(
         folder, rows=40, cols=50, kills=50, window=16, seconds=0.01, seed=7
+    ),
+    "share": lambda folder: drills.kill_drill(
+        folder, rows=20, cols=25, kills=50, window=16, seconds=0.01, seed=8, shared=True
     ),
     "workers": lambda folder: drills_cluster.workers_drill(
         folder, rows=30, cols=40, every=2.0, seed=1

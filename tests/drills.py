@@ -13,6 +13,7 @@ from typing import Any
 
 import numbered
 from model_server import ModelServer, troubles
+from shares import as_share
 
 import tilevision as tv
 from tilevision.events import TileChanged, read_journal
@@ -144,10 +145,23 @@ def _events(path: Path) -> list[Any]:
 
 
 def kill_drill(
-    folder: Path, *, rows: int, cols: int, kills: int, window: int, seconds: float, seed: int
+    folder: Path,
+    *,
+    rows: int,
+    cols: int,
+    kills: int,
+    window: int,
+    seconds: float,
+    seed: int,
+    shared: bool = False,
 ) -> dict[str, Any]:
-    """Kill -9 a run at random moments: nothing acknowledged is lost or run again."""
+    """Kill -9 a run at random moments: nothing acknowledged is lost or run again.
+
+    With `shared`, its checkpoint is made of segments, as on a network file system.
+    """
     drill, random = KillDrill(folder, rows, cols, window, seconds), Random(seed)
+    if shared:
+        as_share(folder / "kept")
     moments = sorted(random.randrange(drill.tiles) for _ in range(kills))
     acknowledged: set[int] = set()
     seen, worst, lost, again = 0, 0, 0, 0

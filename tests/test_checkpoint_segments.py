@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from pathlib import Path
@@ -520,8 +521,6 @@ with Checkpoint.open(sys.argv[1]) as checkpoint:
 
 def test_who_may_only_read_a_share_reads_it():
     """Records and owners are read without writing; a commit names the folder and why."""
-    import tempfile
-
     public = Path(tempfile.mkdtemp(prefix="public-"))
     try:
         folder = as_share(public / "ck")

@@ -25,6 +25,14 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path) -> None:
     drills.kill_drill(tmp_path, rows=6, cols=12, kills=2, window=8, seconds=0.01, seed=5)
 
 
+def test_kill_9_at_random_moments_loses_nothing_on_a_share(tmp_path: Path) -> None:
+    """The same where the checkpoint is made of segments: by no other path to the same bytes."""
+    drills.kill_drill(
+        tmp_path, rows=6, cols=12, kills=2, window=8, seconds=0.01, seed=6, shared=True
+    )
+    assert list((tmp_path / "kept" / "segments").glob("*.seg"))
+
+
 def test_workers_killed_time_and_again_cost_no_tile(tmp_path: Path) -> None:
     """With a single attempt allowed, every tile completes: no death is charged to any."""
     figures = drills_cluster.workers_drill(tmp_path, rows=6, cols=10, every=1.2, seed=1)
