@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
 import os
 import pickle
 import signal
@@ -10,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -475,3 +478,23 @@ def test_closed_pixels_say_so() -> None:
     one.close()
     with pytest.raises(SourceError, match="closed"):
         one.window(0, 0, 5, 4)
+
+
+def test_a_context_that_outlives_its_block_keeps_no_listener() -> None:
+    """Event loops started within copy the context; what listened may go all the same."""
+
+    class Listener:
+        def hear(self, _: object) -> None:
+            """Listen."""
+
+    def inside() -> tuple[contextvars.Context, weakref.ref[Listener]]:
+        listener = Listener()
+        with stagingfile.following(listener.hear):
+            assert stagingfile.is_followed()
+            return contextvars.copy_context(), weakref.ref(listener)
+
+    context, gone = inside()
+    gc.collect()
+    assert gone() is None
+    assert not context.run(stagingfile.is_followed)
+    assert not stagingfile.is_followed()

@@ -17,6 +17,7 @@ import shutil
 import stat
 import tempfile
 import time
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -259,13 +260,16 @@ class StagingProgress:
 
 
 Listener = Callable[[StagingProgress], None]
-_listener: ContextVar[Listener | None] = ContextVar("preparation", default=None)
+_listener: ContextVar[weakref.ref[Listener] | None] = ContextVar("preparation", default=None)
 
 
 @contextmanager
 def following(listener: Listener) -> Iterator[None]:
     """Within the block, tell `listener` of images that are being prepared in this thread."""
-    token = _listener.set(listener)
+    # Only weakly: what is started within the block, such as the timers of an event loop, copies
+    # its context and may keep that for ever; the listener shall not live as long.
+    bound = isinstance(listener, types.MethodType)
+    token = _listener.set(weakref.WeakMethod(listener) if bound else weakref.ref(listener))
     try:
         yield
     finally:
@@ -274,14 +278,19 @@ def following(listener: Listener) -> Iterator[None]:
 
 def is_followed() -> bool:
     """Return True if there is a listener."""
-    return _listener.get() is not None
+    return _followed_by() is not None
 
 
 def _tell(preparation: StagingProgress) -> None:
     """Tell the listener, where there is one."""
-    listener = _listener.get()
+    listener = _followed_by()
     if listener is not None:
         listener(preparation)
+
+
+def _followed_by() -> Listener | None:
+    known = _listener.get()
+    return None if known is None else known()
 
 
 class StagedPixels:
