@@ -1,5 +1,7 @@
 """Models of torch, torchvision, transformers, Ultralytics and SAHI: found as their library does."""
 
+import importlib
+
 import numpy as np
 import pytest
 from framework_models import (
@@ -17,6 +19,7 @@ import tilevision as tv
 from tilevision.adapters import modelfiles
 from tilevision.catalogue import model
 from tilevision.errors import ModelError
+from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import build, on_device, runtime
 
 pytestmark = pytest.mark.slow  # importing these libraries takes seconds
@@ -318,3 +321,18 @@ def test_an_object_is_saved_once_for_its_content(tmp_path):
     home = modelfiles._home()
     assert len(places) == 1 and len(list(home.iterdir())) == 1
     assert home.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("kind", ["yolov8n", "yolov8n-obb", "yolov8n-seg"])
+def test_what_was_suppressed_by_upright_boxes_is_computed_again(tmp_path, kind):
+    """Only `nms=` of models with outlines or rotated boxes is another model than it was."""
+    needs("torch", "ultralytics")
+    path = str(yolo(tmp_path, kind))
+    facts = {name: getattr(model(path, nms=0.5), name) for name in ("params", "max_detections")}
+    counted = sorted((k, v) for k, v in facts["params"].items() if k != "path")
+    adapter = importlib.import_module("tilevision.adapters.frameworks.ultralytics_models")
+    before = fingerprint_value(
+        (adapter.VERSION, counted, None, [640, 640], facts["max_detections"], 0.5,
+         version("ultralytics"))
+    )  # fmt: skip
+    assert (model(path, nms=0.5).fingerprint == before) == (kind == "yolov8n")

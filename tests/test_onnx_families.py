@@ -195,6 +195,21 @@ def test_rotated_boxes(tmp_path: Path) -> None:
     assert {tuple(corner.round(2)) for corner in found.oriented[0]} == expected
 
 
+def test_only_rotated_boxes_that_are_suppressed_are_another_model(tmp_path: Path) -> None:
+    """Upright boxes were compared before: what is stored of others is right, and stays theirs."""
+    from tilevision.adapters.onnx.declaring import _identity
+
+    for task, columns in (("obb", 8), ("detect", 7)):
+        rows = {0: (30, 30, 30, 4, 0, 0.9, 0, 0.1)[:columns]}
+        notes = ULTRALYTICS | {"task": task}
+        path = saying(tmp_path / f"{task}.onnx", {"output0": anchors(rows, columns).T}, notes=notes)
+        spec = model(str(path))
+        assert spec.nms is not None
+        given = (spec.params, spec.max_detections, {"nms": spec.nms}, None, None)
+        assert (spec.fingerprint == _identity(*given, turned=False)) == (task == "detect")
+        assert (spec.fingerprint == _identity(*given, turned=True)) == (task == "obb")
+
+
 def test_rotated_boxes_end_to_end(tmp_path: Path) -> None:
     """Centre, size, score, class, angle."""
     rows = anchors({0: (30, 30, 20, 10, 0.9, 1, np.pi / 2)}, 7, 300)

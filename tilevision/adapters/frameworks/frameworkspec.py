@@ -11,7 +11,14 @@ from typing import Any
 from tilevision.adapters import ADAPTERS, adapter_of
 from tilevision.adapters.classnames import class_names
 from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
-from tilevision.adapters.frameworks.tiles import LIMIT, MOST_CLASSES, NAMES, REVISION, UNCOUNTED
+from tilevision.adapters.frameworks.tiles import (
+    LIMIT,
+    MOST_CLASSES,
+    NAMES,
+    REVISION,
+    SHAPED,
+    UNCOUNTED,
+)
 from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
@@ -122,6 +129,7 @@ def _declared(
     found = adapter.examine(name, kind, path, params)
     uncounted, further = found.pop(UNCOUNTED, False), found.pop(REVISION, None)
     limit = found.pop(LIMIT, None) or limit
+    shaped = found.pop(SHAPED, False) and declared.get("nms") is not None
     noted = found.pop(NAMES, None)
     if noted and 0 <= min(noted) <= max(noted) < MOST_CLASSES:
         found["names"] = _by_number(noted, params["names"])
@@ -138,6 +146,7 @@ def _declared(
         *(adapter.VERSION, counted, fingerprint, size, most),
         *(fields.get("nms"), version(adapter.LIBRARY)),
         *(() if further is None else (further,)),
+        *(("overlap of shapes",) if shaped else ()),  # upright boxes were compared before
     )
     return ModelSpec(
         name=name,

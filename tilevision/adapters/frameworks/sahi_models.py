@@ -109,6 +109,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
         *(VERSION, home, own, sorted(counted.items()), sorted(content.items()), fingerprint),
         *(version("sahi"), declared.get("nms"), declared.get("max_detections")),
         *(("masks by pixels",) if _has_masks(value) else ()),
+        *(("overlap of shapes",) if _has_masks(value) and declared.get("nms") else ()),
     )
     return ModelSpec(
         name=name,

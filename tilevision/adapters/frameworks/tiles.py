@@ -16,6 +16,7 @@ __all__ = [
     "MOST_CLASSES",
     "NAMES",
     "REVISION",
+    "SHAPED",
     "SMALLEST",
     "UNCOUNTED",
     "in_tile",
@@ -29,6 +30,8 @@ UNCOUNTED = "uncounted"
 # Of what `examine` returns: how many objects a tile can have. It changes none of them, so it is no
 # part of the identity either.
 LIMIT = "limit"
+# Of what `examine` returns: True if answers have outlines or rotated boxes, which `nms=` compares.
+SHAPED = "shaped"
 # Of what `examine` returns: the names of its classes by number, which are in the file's content.
 NAMES = "class names"
 MOST_CLASSES = 100_000  # a table of names by number is no larger

@@ -14,7 +14,15 @@ from PIL import Image
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
-from tilevision.adapters.frameworks.tiles import LIMIT, NAMES, REVISION, in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import (
+    LIMIT,
+    NAMES,
+    REVISION,
+    SHAPED,
+    in_tile,
+    picture,
+    traced,
+)
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -179,6 +187,7 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     if params["task"] == "zero-shot-object-detection":
         names = dict(enumerate(words))
     found: dict[str, Any] = {"input_size": _size(path), LIMIT: _limit(config), NAMES: names}
+    found[SHAPED] = params["task"] == "image-segmentation"
     if "object-detection" in params["task"]:
         found[REVISION] = "boxes in fractions of pixels"
     return found

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, names_of, strings_of
-from tilevision.adapters.frameworks.tiles import NAMES, in_tile, picture
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, names_of, strings_of
+from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
@@ -29,6 +29,7 @@ LIBRARY = "ultralytics"
 ANY_BANDS = False
 PARAMS: dict[str, Any] = {"iou": 0.7}
 TASKS = ("detect", "segment", "obb", "pose", "classify")
+_SHAPED = ("OBBModel", "SegmentationModel")
 SIDE = 640  # Ultralytics' own default
 
 
@@ -156,6 +157,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     side = told.get("imgsz")
     side = side if isinstance(side, int) and side > 0 else SIDE
     fields: dict[str, Any] = {"input_size": (side, side), NAMES: names_of(path)}
+    fields[SHAPED] = any(str(one).endswith(_SHAPED) for one in classes_of(path))
     return fields | ({"max_detections": None} if told.get("task") == "classify" else {})
 
 

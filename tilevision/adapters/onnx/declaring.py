@@ -106,14 +106,19 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     decided = model.decide(family)
     fields = {**model.fields(family), **declared}
     model.warn_of_unread(family)
+    turned = family in _TURNED
+    identity = _identity(decided, model.counted(family), fields, decode, fingerprint, turned)
     return ModelSpec(
         name=file.name,
         factory="tilevision.adapters.onnx:load",
-        fingerprint=_identity(decided, model.counted(family), fields, decode, fingerprint),
+        fingerprint=identity,
         params=decided,
         payload=b"" if decode is None else pack(decode, file.name),
         **fields,
     )
+
+
+_TURNED = ("yolo-obb", "yolo-obb-end2end")  # families that give rotated boxes
 
 
 def _identity(
@@ -122,13 +127,17 @@ def _identity(
     fields: Mapping[str, Any],
     decode: Any,
     stated: str | None,
+    turned: bool,
 ) -> str:
     counted = {k: v for k, v in params.items() if k not in ("path", "threads")}
     decoder: Any = None
     if decode is not None:
         decoder = ("stated", stated) if stated else fingerprint_function(decode)
     nms = fields["nms"]
-    return fingerprint_value(("onnx", VERSION, sorted(counted.items()), most, nms, decoder))
+    # Upright boxes were compared before, so what is stored may lack objects that cross others.
+    further = ("overlap of rotated boxes",) if turned and nms is not None else ()
+    identity = ("onnx", VERSION, sorted(counted.items()), most, nms, decoder, *further)
+    return fingerprint_value(identity)
 
 
 def _check_names(name: str, params: Mapping[str, Any]) -> None:
