@@ -471,6 +471,25 @@ def test_a_meta_file_that_is_not_ours_is_refused(folder, text, words):
         Checkpoint.open(folder)
 
 
+def test_a_meta_file_that_cannot_be_read_is_not_called_missing(folder, monkeypatch):
+    """The server is away, or the file may not be read: that is said, not that it was replaced."""
+    plain = Path.read_bytes
+
+    def away(path):
+        if path.name == "meta.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return plain(path)
+
+    with Checkpoint.open(folder) as checkpoint:
+        monkeypatch.setattr(Path, "read_bytes", away)
+        for use in (lambda: checkpoint.commit({"a": SMALL}), lambda: Checkpoint.open(folder)):
+            with pytest.raises(CheckpointError, match="Input/output error") as caught:
+                use()
+            assert "replaced" not in str(caught.value)
+        monkeypatch.undo()
+        checkpoint.commit({"a": SMALL})
+
+
 def test_segments_without_their_meta_file_are_refused(folder, mounted):
     """A share that lost it is not quietly made anew."""
     with Checkpoint.open(folder) as checkpoint:

@@ -62,10 +62,10 @@ def has_segments(path: Path) -> bool:
     CheckpointError
         If it has a database, and lies where a database would lose data.
     """
-    meta = read_meta(path)
-    if meta.get("format") == FORMAT and meta.get("store") == "segments":
-        return True
     with explained(path):
+        meta = read_meta(path)
+        if meta.get("format") == FORMAT and meta.get("store") == "segments":
+            return True
         if not meta and not os.path.lexists(path / "cache"):
             return _needs_segments(nearest_existing(path))
         if is_network(path):
@@ -78,10 +78,16 @@ def has_segments(path: Path) -> bool:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return what the meta.json of a checkpoint says; empty if there is none, or it is not ours."""
+    """Return what the meta.json of a checkpoint says; empty if there is none, or it is not ours.
+
+    Raises
+    ------
+    OSError
+        If it is there and cannot be read.
+    """
     try:
         found = json.loads((path / "meta.json").read_bytes()[:_MOST])
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

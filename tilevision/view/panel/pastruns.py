@@ -113,8 +113,13 @@ class PastRunList:
     def _journals(self) -> frozenset[tuple[str, int]]:
         """Return the journals of the folder and how long they are."""
         try:
-            with os.scandir(journal_path(self._checkpoint, "any").parent) as entries:
-                return frozenset((entry.name, entry.stat().st_size) for entry in entries)
+            runs = journal_path(self._checkpoint, "any").parent
+            with os.scandir(runs) as entries:
+                found = {(entry.name, entry.stat().st_size) for entry in entries}
+            # On a share later owners of a run have journals of their own, beside its lease.
+            more = (path for path in runs.glob("*.lease/*") if path.suffix != ".beat")
+            found |= {(f"{path.parent.name}/{path.name}", path.stat().st_size) for path in more}
+            return frozenset(found)
         except OSError:  # there is no run yet, or one was just removed
             return frozenset()
 
