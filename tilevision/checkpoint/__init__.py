@@ -5,8 +5,8 @@ from tilevision.checkpoint.keys import stage_key, tile_key, tile_keys
 from tilevision.checkpoint.lock import Owner, RunLock, run_owner
 from tilevision.checkpoint.memory import MemoryCheckpoint
 from tilevision.checkpoint.pruning import prune_runs
-from tilevision.checkpoint.records import check_records
 from tilevision.checkpoint.store import Checkpoint
+from tilevision.codec import check_records
 
 __all__ = [
     "Checkpoint",

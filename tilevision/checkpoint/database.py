@@ -22,8 +22,7 @@ from diskcache import UNKNOWN, Cache, Disk, Timeout
 from diskcache.core import DBNAME, METADATA, MODE_RAW
 
 from tilevision.checkpoint.filesystem import fallback_folder, filesystem_type, free_space
-from tilevision.checkpoint.records import check_record
-from tilevision.codec import RECORD_LIMIT
+from tilevision.codec import RECORD_LIMIT, check_record
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 
 __all__ = [

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from tilevision.checkpoint.records import check_records
-from tilevision.codec import canonical_json
+from tilevision.codec import canonical_json, check_records
 
 __all__ = ["MemoryCheckpoint"]
 

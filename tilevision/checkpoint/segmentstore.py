@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 from tilevision.checkpoint.database import explained, replaced
 from tilevision.checkpoint.filesystem import names_in
-from tilevision.checkpoint.records import check_records
 from tilevision.checkpoint.segmentfile import (
     Packed,
     SegmentWriter,
@@ -32,6 +31,7 @@ from tilevision.checkpoint.segmentfile import (
     unpack,
 )
 from tilevision.checkpoint.segmentindex import RecordPlace, SegmentIndex, deletions, digest
+from tilevision.codec import check_records
 from tilevision.errors import CheckpointError
 
 __all__ = ["SegmentStore"]

@@ -21,9 +21,8 @@ from tilevision.checkpoint.database import explained, open_cache
 from tilevision.checkpoint.folder import check_segments, open_segments, opened
 from tilevision.checkpoint.lease import is_leased
 from tilevision.checkpoint.place import has_segments, prepare
-from tilevision.checkpoint.records import check_records, label, matches
 from tilevision.checkpoint.segmentstore import SegmentStore
-from tilevision.codec import RECORD_LIMIT, canonical_json
+from tilevision.codec import RECORD_LIMIT, canonical_json, check_records, label, matches
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 
 __all__ = ["Checkpoint"]

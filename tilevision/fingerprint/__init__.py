@@ -9,7 +9,7 @@ name, comments, docstrings and annotations do not count.
 - A name that is neither a global nor built in counts by its name only, as does a global
   that tells where a module lies (``__file__``).
 - A global that the function itself assigns or fills (a model made at the first call, a cache, a
-  counter) counts as it was before the first call: see `tilevision.fingerprint.leftovers`.
+  counter) counts as it was before the first call: see `tilevision.fingerprint.values`.
 - A function imported while another one runs is not seen, so importing the user's own
   modules there is refused.
 - What a function reads from disk or network is not seen. Whoever does so passes
@@ -17,8 +17,8 @@ name, comments, docstrings and annotations do not count.
 - Anything whose state cannot be read (sessions, locks, open files) is a `ModelError`.
 """
 
-from tilevision.fingerprint.leftovers import Leftovers
 from tilevision.fingerprint.provenance import installed, version
+from tilevision.fingerprint.values import Leftovers
 from tilevision.fingerprint.walk import (
     Walk,
     fingerprint_file,

@@ -25,9 +25,18 @@ import numpy as np
 
 from tilevision.errors import ModelError
 from tilevision.fingerprint.bytecode import Names, names, used_constants
-from tilevision.fingerprint.leftovers import Leftovers, leftovers
 from tilevision.fingerprint.provenance import by_name, importable, installed, version
-from tilevision.fingerprint.values import CONTAINERS, PLAIN, frame, leaf, readable, state, wrapped
+from tilevision.fingerprint.values import (
+    CONTAINERS,
+    PLAIN,
+    Leftovers,
+    frame,
+    leaf,
+    leftovers,
+    readable,
+    state,
+    wrapped,
+)
 
 __all__ = ["Walk", "fingerprint_file", "fingerprint_function", "fingerprint_value"]
 

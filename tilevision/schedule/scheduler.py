@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from tilevision.grid import Tile
-from tilevision.schedule.dispatch import Dispatch
 from tilevision.schedule.messages import (
     Abandon,
     Action,
@@ -29,7 +28,7 @@ from tilevision.schedule.messages import (
     TileStarted,
     TileWaits,
 )
-from tilevision.schedule.outcomes import Outcomes
+from tilevision.schedule.outcomes import Dispatch, Outcomes
 from tilevision.schedule.policy import Policy
 from tilevision.schedule.state import Board
 from tilevision.schedule.tilestates import Place
