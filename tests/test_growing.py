@@ -56,7 +56,7 @@ def test_annotations_around_the_call_hold_for_every_tile() -> None:
 
     def priorities(dask_scheduler: Any) -> set[int]:
         tasks = dask_scheduler.tasks.values()
-        return {task.priority[0] for task in tasks if task.key.startswith("tile-infer")}
+        return {round(task.priority[0]) for task in tasks if task.key.startswith("tile-infer")}
 
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         client.wait_for_workers(2)

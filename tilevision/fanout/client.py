@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 PINNED_PRIORITY = 1
+PRIORITY_STEP = 1e-7  # a million tasks are no more than a tenth of one of the user's steps
 BRING_SECONDS = 20.0
 LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
@@ -153,6 +154,7 @@ class Tasks:
     bounded: list[str] | None = None
     fit: frozenset[str] = frozenset()
     _demand: Future | None = None
+    _count: int = 0
     _name: str = ""
     _nonce: str = ""
     _looking: bool = False
@@ -213,15 +215,7 @@ class Tasks:
         client = self.cluster.client
         node = delayed(run_batch, pure=False, traverse=False)
         with span("tilevision", self.run_id, "tiles"), dask.annotate(**self._bound(worker)):
-            nodes = [
-                node(
-                    pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name)),
-                    # Runs side by side have tiles of the same name, and Dask would hand one run
-                    # the other's results; it still groups keys by what precedes the tile.
-                    dask_key_name=f"{submit.task}-{self._nonce}",
-                )
-                for submit in submits
-            ]
+            nodes = [self._node(node, submit, pinned=worker is not None) for submit in submits]
             futures = client.compute(
                 nodes,
                 optimize_graph=False,
@@ -233,14 +227,22 @@ class Tasks:
 
     def _bound(self, worker: str | None) -> dict[str, Any]:
         """Return what is laid down for tasks beyond the annotations around the user's call."""
-        if worker is None and self.bounded is None:
-            return {}
-        bound = {"workers": self.bounded if worker is None else [worker]}
-        if worker is None:
-            return bound | {"allow_other_workers": False}
+        workers = self.bounded if worker is None else [worker]
+        return {} if workers is None else {"workers": workers, "allow_other_workers": False}
+
+    def _node(self, node: Any, submit: Submit, *, pinned: bool) -> Any:
+        """Return a task for Dask, which comes after those that were sent before it.
+
+        Dask itself takes the tasks of one message in the reverse order of their names.
+        """
+        order = pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name))
         theirs = dask.get_annotations().get("priority", 0)
-        priority = PINNED_PRIORITY if callable(theirs) else theirs + PINNED_PRIORITY
-        return bound | {"allow_other_workers": False, "priority": priority}
+        self._count += 1
+        priority = (0 if callable(theirs) else theirs) - self._count * PRIORITY_STEP
+        with dask.annotate(priority=priority + PINNED_PRIORITY * pinned):
+            # Runs side by side have tiles of the same name, and Dask would hand one run the
+            # other's results; it still groups keys by what precedes the tile.
+            return node(order, dask_key_name=f"{submit.task}-{self._nonce}")
 
     def want_workers(self, *, wanted: bool) -> None:
         """Have a task wait on a cluster without workers, so that an adaptive one starts some."""
