@@ -3,8 +3,9 @@
 import math
 
 import pytest
-from schedule_driver import DEAD, Driver
+from schedule_driver import DEAD, FLAKY, Driver
 
+from tilevision.schedule import Retry
 from tilevision.schedule.messages import (
     Abandon,
     Cancelled,
@@ -103,6 +104,18 @@ def test_deaths_do_not_blame_what_waited_in_the_queue() -> None:
         assert driver.task_of(tile).worker is None  # a suspect would be pinned to a worker
     driver.finish()
     assert driver.end is not None and driver.end.status == "complete"
+
+
+def test_an_outage_is_noticed_though_all_tiles_are_queued() -> None:
+    """Ten failures in a row pause the run; the rest is taken back from the cluster's queue."""
+    driver = growing(60, 100, {"a": 1, "b": 1}, batch_size=1, retry=Retry(attempts=1))
+    assert len(driver.aloft) == 60
+    for _ in range(10):
+        submit = driver.tasks[0]
+        driver.start(submit)
+        driver.fail(submit, FLAKY)
+    assert len(driver.holds) == 1
+    assert driver.aloft == []
 
 
 # Workers that do not work --------------------------------------------------------------------

@@ -387,6 +387,11 @@ class Circuit:
         self.shut_until = 0.0
 
     @property
+    def suspicious(self) -> bool:
+        """Return True if so many failed in a row that it may be an outage."""
+        return len(self._row) >= IN_A_ROW
+
+    @property
     def probing(self) -> bool:
         """Return True if a single tile is on its way to see if the backend is back."""
         return self._probe is not None

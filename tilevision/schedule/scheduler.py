@@ -263,10 +263,11 @@ class Scheduler:
 
     def _hold(self) -> None:
         """Pause of its own accord while the backend fails tile after tile."""
-        if self._held or self._draining:
+        board = self._board
+        if self._held or self._draining or not board.circuit.suspicious:
             return
-        untried = self._board.backlog.untried
-        self._held = self._board.circuit.outage(self.window, untried)
+        window = board.window.tiles(board.workers.threads, board.batches.size)
+        self._held = board.circuit.outage(window, board.untried)
         if self._held:
             self._ledger.actions.append(Hold(self._held))
 

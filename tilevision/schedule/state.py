@@ -144,6 +144,14 @@ class Board:
         return len(self.flight.tasks) > self.window.tasks(self.workers.threads)
 
     @property
+    def untried(self) -> int:
+        """Tiles that have their first try before them, those in the cluster's queue included."""
+        count = self.backlog.untried
+        if self.queued:
+            count += sum(task.size for task in self.flight.tasks.values() if not task.started)
+        return count
+
+    @property
     def patience(self) -> float:
         """Seconds that a cancelled run waits for what is in flight."""
         seconds = self.batches.task_seconds
