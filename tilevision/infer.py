@@ -303,10 +303,17 @@ class _Task:
         """Share what a call used among its tiles; it stands even if the call fails."""
         self._usage.update(zip(rows, usage.split(len(rows)), strict=True))
 
+    @property
+    def _nms(self) -> float | None:
+        """The overlap of duplicates; None where the model has left them out by its own measure."""
+        spec = self._work.model
+        own = getattr(self._built, "suppresses", False) and not spec.class_agnostic
+        return None if own else spec.nms
+
     def _compacted(self, row: int, findings: Findings, seconds: float) -> TileOutcome:
         tile, model = self._tiles[row], self._work.model
         with self._hooks.span("encode"):
-            kept = compact(findings, tile.output_size, model.nms, model.class_agnostic)
+            kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
             records = codec.encode(kept)
         most = model.max_detections
         return TileOutcome(

@@ -135,7 +135,7 @@ def _identity(
         decoder = ("stated", stated) if stated else fingerprint_function(decode)
     nms = fields["nms"]
     # Upright boxes were compared before, so what is stored may lack objects that cross others.
-    further = ("overlap of rotated boxes",) if turned and nms is not None else ()
+    further = ("overlap of Gaussians",) if turned and nms is not None else ()
     identity = ("onnx", VERSION, sorted(counted.items()), most, nms, decoder, *further)
     return fingerprint_value(identity)
 

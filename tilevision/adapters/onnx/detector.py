@@ -41,6 +41,9 @@ class OnnxDetector:
     rules : Rules
     batch_size : int
         Most tiles at once.
+    suppresses : bool
+        True if duplicates are left out as the family's own tool does it, so that what is stored
+        needs no second look: outlines can be alike where boxes are not.
     """
 
     def __init__(
@@ -51,7 +54,10 @@ class OnnxDetector:
         decode: Any,
         rules: Rules,
         batch_size: int,
+        *,
+        suppresses: bool = False,
     ) -> None:
+        self.suppresses = suppresses
         self._session = session
         self._facts = facts
         self._preparation = preparation
@@ -156,7 +162,8 @@ def load(spec: ModelSpec) -> OnnxDetector:
     rules = Rules(spec.name, params["names"], params["score_floor"], spec.nms, spec.max_detections)
     # Whatever was declared: a tile's result must not depend on those it was dealt out with.
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
-    return OnnxDetector(session, facts, preparation, decode, rules, most)
+    own = not spec.payload and FAMILIES[params["family"]].suppresses
+    return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own)
 
 
 def _in_tile(findings: Findings, place: Placement, rules: Rules) -> Findings:
