@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from tilevision.checkpoint import Checkpoint
-from tilevision.checkpoint.place import has_segments
+from tilevision.checkpoint.folder import has_segments
 
 TILES = 16
 COMMITS = 300

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from tilevision.checkpoint import Checkpoint, RunLock, lock, run_owner
-from tilevision.checkpoint.lock import locked
+from tilevision.checkpoint import Checkpoint, RunLock, filesystem, run_owner
+from tilevision.checkpoint.filesystem import locked
 from tilevision.errors import CheckpointError, RunBusy, RunError
 
 HOLDER = """
@@ -138,7 +138,7 @@ def test_a_busy_run_whose_owner_is_unreadable_is_still_busy(tmp_path):
 
 def test_a_lock_file_removed_meanwhile_is_not_the_lock(tmp_path, monkeypatch):
     """Pruning removed the file after it was opened, before it was locked: the new one counts."""
-    path, plain, removed = tmp_path / "runs" / "r1.lock", lock._try_lock, []
+    path, plain, removed = tmp_path / "runs" / "r1.lock", filesystem._try_lock, []
 
     def late(file):
         if not removed:
@@ -146,7 +146,7 @@ def test_a_lock_file_removed_meanwhile_is_not_the_lock(tmp_path, monkeypatch):
             removed.append(path)
         return plain(file)
 
-    monkeypatch.setattr(lock, "_try_lock", late)
+    monkeypatch.setattr(filesystem, "_try_lock", late)
     with RunLock(tmp_path, "r1"):
         assert removed and path.exists()
         with pytest.raises(RunBusy):

@@ -21,10 +21,10 @@ from tilevision.checkpoint import (
     fallback_folder,
     filesystem,
     lock,
-    place,
     segmentfile,
     segmentstore,
 )
+from tilevision.checkpoint import folder as place
 from tilevision.checkpoint.trial import Promises, try_out
 from tilevision.codec import RECORD_LIMIT
 from tilevision.errors import CheckpointCorrupt, CheckpointError
@@ -299,9 +299,9 @@ def test_no_lock_is_asked_for(folder, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(lock, "_try_lock", refuse)
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    monkeypatch.setattr(filesystem, "_try_lock", refuse)
+    monkeypatch.setattr(filesystem.fcntl, "flock", refuse)
+    monkeypatch.setattr(filesystem.fcntl, "lockf", refuse)
     with lock.RunLock(folder, "r1"), Checkpoint.open(folder) as checkpoint:
         checkpoint.commit({"a": SMALL})
         assert checkpoint.done(["a"]) == {"a"}
@@ -400,7 +400,11 @@ def test_what_nobody_knows_is_tried(tmp_path, mounted, monkeypatch, lacking):
     works = dict.fromkeys(("maps", "locks", "exclusive", "rename", "sync", "listed"), True)
     if lacking:
         works[lacking] = False
-    monkeypatch.setattr(place, "try_out", lambda _: Promises(**works))
+
+    def tried(path, *, shared=True):
+        return Promises(**works) if shared else try_out(path, shared=False)
+
+    monkeypatch.setattr(place, "try_out", tried)
     assert form(tmp_path / "ck") == ("segments" if lacking else "diskcache")
 
 

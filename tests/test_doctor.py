@@ -13,7 +13,8 @@ from foreign import WITHOUT_US, ForeignCluster
 from shares import as_share
 
 import tilevision as tv
-from tilevision.checkpoint import place, trial
+from tilevision.checkpoint import folder as checkpoint_folder
+from tilevision.checkpoint import trial
 from tilevision.checkpoint.trial import Promises
 from tilevision.cli import diagnosis, main
 from tilevision.cluster import connecting
@@ -176,9 +177,9 @@ def test_the_form_of_a_checkpoint_and_its_cost_are_said(
     assert re.search(r"\d+\.\d ms for a commit of 16 tiles", local.finding)
     found = Promises(maps=False, locks=True, exclusive=True, rename=True, sync=True, listed=True)
     with monkeypatch.context() as drive:
-        drive.setattr(place, "is_local", lambda _: False)
-        drive.setattr(place, "_tried", {})
-        drive.setattr(place, "try_out", lambda _: found)
+        drive.setattr(checkpoint_folder, "is_local", lambda _: False)
+        drive.setattr(checkpoint_folder, "_tried", {})
+        drive.setattr(checkpoint_folder, "try_out", lambda *_, **__: found)
         drive.setattr(trial, "try_out", lambda *_, **__: found)
         other = checkpoint_line(elsewhere)
     assert other.fine and "segments" in other.finding

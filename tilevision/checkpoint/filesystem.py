@@ -1,4 +1,7 @@
-"""Where a folder lies: SQLite on a network file system loses data, so it must be told apart."""
+"""What a file system is and offers: its kind, its free space, and locks that a crash frees.
+
+SQLite on a network file system loses data, so kinds must be told apart.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from tilevision.errors import CheckpointError
+
 __all__ = [
+    "NO_LINKS",
     "fallback_folder",
     "filesystem_type",
+    "free",
     "free_space",
     "is_local",
     "is_network",
+    "locked",
     "names_in",
     "nearest_existing",
+    "take",
 ]
 
 # Of this machine's own disks; whatever else a mount calls itself is tried out.
@@ -36,6 +48,9 @@ _NETWORK_FUSE = {
     "glusterfs", "goofys", "juicefs", "moosefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
     "s3ql", "seaweedfs", "sshfs", "weed",
 }  # fmt: skip
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | NO_LINKS
+_held: set[int] = set()
 
 
 def is_network(path: Path) -> bool:
@@ -134,3 +149,89 @@ def _linux_mounts(table: str) -> list[tuple[str, str]]:
 def _mac_mounts(table: str) -> list[tuple[str, str]]:
     """Read ``source on point (type, options)``."""
     return re.findall(r"^.+? on (.+) \((\w+)", table, re.MULTILINE)
+
+
+# Locks that a crash frees ----------------------------------------------------------------
+
+
+@contextmanager
+def locked(path: Path, patience: float) -> Iterator[None]:
+    """Hold the lock file `path`, waiting up to `patience` seconds for it.
+
+    Raises
+    ------
+    TimeoutError
+        If another process held it all that time.
+    """
+    until = time.monotonic() + patience
+    while (taken := take(path)) is None:
+        if time.monotonic() > until:
+            raise TimeoutError(f"{path} is held by another process")
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        free(taken)
+
+
+def take(path: Path, flags: int = _FLAGS) -> int | None:
+    """Return the open, locked file, or None if another holds it."""
+    while True:
+        file = os.open(path, flags, 0o600)
+        try:
+            if not _try_lock(file):
+                os.close(file)
+                return None
+            if _is_still_there(file, path):  # not removed by pruning before it was locked
+                _held.add(file)
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def free(file: int) -> None:
+    """Free and close what `take` returned."""
+    _held.discard(file)
+    os.close(file)
+
+
+def _is_still_there(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    def _try_lock(file: int) -> bool:
+        os.lseek(file, 1 << 20, os.SEEK_SET)  # past the text, which others must read
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
+        except OSError:
+            return False
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+        return True
+else:
+
+    def _try_lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise CheckpointError(f"Files cannot be locked there ({error.strerror}).") from error
+        return True
+
+    def _forget_held() -> None:
+        """Close what a fork copied: it would keep the lock after this process has died."""
+        while _held:
+            os.close(_held.pop())
+
+    os.register_at_fork(after_in_child=_forget_held)

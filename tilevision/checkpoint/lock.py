@@ -1,4 +1,4 @@
-"""Locks that a crash frees: one worker on a run, one opener of a database at a time.
+"""The lock of a run: one process works on it at a time, and a crash frees it.
 
 Where locks cannot be trusted a run has a lease in place of its lock; see `Lease`.
 """
@@ -11,22 +11,19 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from tilevision.checkpoint.database import explained
+from tilevision.checkpoint.filesystem import NO_LINKS, free, take
+from tilevision.checkpoint.folder import absolute, has_segments, prepare
 from tilevision.checkpoint.lease import Lease, Owner, lease_folder, lease_owner
-from tilevision.checkpoint.place import absolute, has_segments, prepare
-from tilevision.errors import CheckpointError, RunBusy, RunError
+from tilevision.errors import RunBusy, RunError
 
-__all__ = ["Owner", "RunLock", "locked", "run_owner"]
+__all__ = ["Owner", "RunLock", "run_owner"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-_FLAGS = os.O_RDWR | os.O_CREAT | _NO_LINKS
-_held: set[int] = set()
 
 
 class RunLock:
@@ -87,7 +84,7 @@ class RunLock:
                 lease.acquire()
                 self._lease = lease
                 return
-            taken = _take(self._path)
+            taken = take(self._path)
             if taken is None:
                 raise RunBusy(self._busy())
             self._file = taken
@@ -102,7 +99,7 @@ class RunLock:
             self._lease = None
         if self._file >= 0:
             os.ftruncate(self._file, 0)
-            _free(self._file)
+            free(self._file)
             self._file = -1
 
     def remove(self) -> None:
@@ -140,35 +137,15 @@ def run_owner(folder: str | os.PathLike[str], run_id: str) -> Owner | None:
         return lease_owner(lease_folder(path.parent, run_id))
     with explained(path.parent.parent):
         try:
-            taken = _take(path)
+            taken = take(path)
         except OSError as error:
             if error.errno not in (errno.EROFS, errno.EACCES):
                 raise
-            taken = _take(path, os.O_RDONLY | _NO_LINKS)  # where one may look but not touch
+            taken = take(path, os.O_RDONLY | NO_LINKS)  # where one may look but not touch
     if taken is not None:
-        _free(taken)
+        free(taken)
         return None
     return _read_owner(path) or Owner(0, "unknown", 0.0)
-
-
-@contextmanager
-def locked(path: Path, patience: float) -> Iterator[None]:
-    """Hold the lock file `path`, waiting up to `patience` seconds for it.
-
-    Raises
-    ------
-    TimeoutError
-        If another process held it all that time.
-    """
-    until = time.monotonic() + patience
-    while (taken := _take(path)) is None:
-        if time.monotonic() > until:
-            raise TimeoutError(f"{path} is held by another process")
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        _free(taken)
 
 
 def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
@@ -179,71 +156,9 @@ def _lock_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     return absolute(folder) / "runs" / f"{run_id}.lock"
 
 
-def _take(path: Path, flags: int = _FLAGS) -> int | None:
-    """Return the open, locked file, or None if another holds it."""
-    while True:
-        file = os.open(path, flags, 0o600)
-        try:
-            if not _try_lock(file):
-                os.close(file)
-                return None
-            if _is_still_there(file, path):  # not removed by pruning before it was locked
-                _held.add(file)
-                return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-
-
-def _free(file: int) -> None:
-    _held.discard(file)
-    os.close(file)
-
-
-def _is_still_there(file: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _read_owner(path: Path) -> Owner | None:
     try:
         raw = json.loads(path.read_bytes()[:4096])
         return Owner(int(raw["pid"]), str(raw["host"]), float(raw["since"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None  # just taken, not written yet
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
-    def _try_lock(file: int) -> bool:
-        os.lseek(file, 1 << 20, os.SEEK_SET)  # past the text, which others must read
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
-        except OSError:
-            return False
-        finally:
-            os.lseek(file, 0, os.SEEK_SET)
-        return True
-else:
-
-    def _try_lock(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise CheckpointError(f"Files cannot be locked there ({error.strerror}).") from error
-        return True
-
-    def _forget_held() -> None:
-        """Close what a fork copied: it would keep the lock after this process has died."""
-        while _held:
-            os.close(_held.pop())
-
-    os.register_at_fork(after_in_child=_forget_held)

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tilevision.checkpoint.database import explained
+from tilevision.checkpoint.folder import absolute
 from tilevision.checkpoint.lease import lease_folder
 from tilevision.checkpoint.lock import RunLock
-from tilevision.checkpoint.place import absolute
 from tilevision.errors import RunError
 
 __all__ = ["prune_runs"]

@@ -18,9 +18,14 @@ from diskcache.core import DBNAME
 
 from tilevision.checkpoint import database
 from tilevision.checkpoint.database import explained, open_cache
-from tilevision.checkpoint.folder import check_segments, open_segments, opened
+from tilevision.checkpoint.folder import (
+    check_segments,
+    has_segments,
+    open_segments,
+    opened,
+    prepare,
+)
 from tilevision.checkpoint.lease import is_leased
-from tilevision.checkpoint.place import has_segments, prepare
 from tilevision.checkpoint.segmentstore import SegmentStore
 from tilevision.codec import RECORD_LIMIT, canonical_json, check_records, label, matches
 from tilevision.errors import CheckpointCorrupt, CheckpointError

@@ -181,7 +181,7 @@ def _tried(folder: Path, scratch: Path) -> str:
     What a file system calls itself says little: drives that are mounted have every name.
     """
     from tilevision.checkpoint import Checkpoint
-    from tilevision.checkpoint.place import has_segments
+    from tilevision.checkpoint.folder import has_segments
     from tilevision.checkpoint.trial import try_out
 
     shared = has_segments(folder)  # what is there already keeps its form
