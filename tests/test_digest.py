@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilevision.analysis.digest import covered_area, describe, digest, remarks
+from tilevision.analysis.account import covered_area, describe, digest, remarks
 from tilevision.analysis.units import units_of
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box

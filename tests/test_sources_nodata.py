@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tilevision.analysis.digest import Digest, digest
+from tilevision.analysis.account import Digest, digest
 from tilevision.analysis.units import units_of
 from tilevision.findings import Findings
 from tilevision.geometry import Box

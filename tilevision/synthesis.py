@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tilevision.analysis.digest import Digest, describe
+from tilevision.analysis.account import Digest, describe
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec, unwrap
 from tilevision.sources import ImageSource, Pixels, display_options, to_uint8

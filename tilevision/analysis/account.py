@@ -1,18 +1,23 @@
-"""The account of a run: what became of each tile, and how the result came about."""
+"""What a run did and found: the fate of its tiles, how the result came about, and the facts of it.
+
+The facts (the digest) are bounded: the summary is written from them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.units import Units
 from tilevision.checks import names, share
 from tilevision.events import TileChanged
 from tilevision.findings import Findings, TileFindings
+from tilevision.grid import Tile
 from tilevision.seams import merge
 from tilevision.status import TileStatus
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from tilevision.regions import Region
 
 __all__ = [
+    "Digest",
     "MergeSettings",
     "RunFacts",
     "TileRow",
@@ -27,8 +33,14 @@ __all__ = [
     "class_numbers",
     "class_table",
     "classes_seen",
+    "coverage",
+    "covered_area",
+    "describe",
+    "digest",
+    "most_probable",
     "numbered",
     "positions",
+    "remarks",
     "tiles_by_model",
 ]
 
@@ -225,3 +237,293 @@ def positions(table: Mapping[str, int]) -> dict[str, int]:
 
 
 TileRow = TileChanged  # what is published about a tile is what its row holds, without the boxes
+
+
+STRONGEST = 10
+CLASSES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a result says, in a bounded number of facts; never raw tiles.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Width and height of the image, pixels.
+    mpp : tuple of float, optional
+        Microns per pixel in x and y.
+    model : str
+    n_tiles, n_analysed, n_failed, n_skipped, n_saturated : int
+        Tiles in the grid; analysed (done or restored); failed; outside the region; full.
+    analysed_share : float
+        Share of the area of the image, or of the region, that was analysed, 0 to 1.
+    analysed_area : float
+        Square pixels with data that were analysed, within the region where there is one.
+    ground : tuple of (float, str)
+        The same in µm² or m², where known; else in px².
+    density : tuple of (float, str), optional
+        Detections per mm², hectare or megapixel of the analysed area.
+    n_findings : int
+    counts : mapping of str to int
+        Detections per class, most frequent first; at most 20 classes.
+    n_classes : int
+    median_score : float, optional
+    low_score_share : float, optional
+        Share of the scored detections below 0.5.
+    median_size : tuple of float, optional
+        Median width and height of the boxes, pixels.
+    strongest : tuple
+        Up to 10 detections with the highest score: label, score, box.
+    classified : mapping of str to int
+        Where the model classifies whole tiles: of how many each class is the most probable.
+    region : str, optional
+        What the region is, where one was asked for; findings are those within it.
+    region_share : float
+        Its share of the image's area, 0 to 1; 1 without a region.
+    """
+
+    size: tuple[int, int]
+    mpp: tuple[float, float] | None
+    model: str
+    n_tiles: int
+    n_analysed: int
+    n_failed: int
+    n_skipped: int
+    n_saturated: int
+    analysed_share: float
+    analysed_area: float
+    ground: tuple[float, str]
+    density: tuple[float, str] | None
+    n_findings: int
+    counts: dict[str, int]
+    n_classes: int
+    median_score: float | None
+    low_score_share: float | None
+    median_size: tuple[float, float] | None
+    strongest: tuple[dict[str, Any], ...]
+    classified: dict[str, int] = field(default_factory=dict)
+    region: str | None = None
+    region_share: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self)
+
+
+def covered_area(tiles: Sequence[Tile]) -> float:
+    """Return the area in square image pixels that `tiles` cover together, overlaps once."""
+    if not tiles:
+        return 0.0
+    boxes = np.array([tile.box.as_tuple() for tile in tiles])
+    xs, ys = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
+    # A difference array over the cells that the tiles' edges cut: linear in cells, not in pairs.
+    count = np.zeros((len(ys), len(xs)), dtype=np.int32)
+    x0, x1 = np.searchsorted(xs, boxes[:, 0]), np.searchsorted(xs, boxes[:, 2])
+    y0, y1 = np.searchsorted(ys, boxes[:, 1]), np.searchsorted(ys, boxes[:, 3])
+    for y, x, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(count, (y, x), sign)
+    covered = count.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0
+    return float(np.diff(ys) @ covered @ np.diff(xs))
+
+
+def digest(
+    findings: Findings,
+    tiles: Sequence[tuple[Tile, str]],
+    *,
+    size: tuple[int, int],
+    units: Units,
+    mpp: tuple[float, float] | None = None,
+    model: str = "",
+    n_saturated: int = 0,
+    region: Region | None = None,
+    classified: Mapping[str, int] | None = None,
+    data_share: NDArray[np.float32] | None = None,
+) -> Digest:
+    """Digest merged `findings` (image frame, within `region`) and the status of each tile.
+
+    `data_share` is the share that has data of each cell of the image, ``(h, w)``: what has none
+    counts as no area. None: all of it has.
+    """
+    analysed = [tile for tile, status in tiles if TileStatus(status).analysed]
+    n_skipped = sum(status == TileStatus.SKIPPED for _, status in tiles)
+    whole, area = _areas(size, region, analysed, len(tiles) - n_skipped, data_share)
+    ground = area * _mean_pixel(analysed, units)
+    names, counts = np.unique(findings.labels.astype(str), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:CLASSES]
+    scores = findings.scores[~np.isnan(findings.scores)]
+    extent = findings.boxes[:, 2:] - findings.boxes[:, :2]
+    median = np.median(extent, axis=0) if len(extent) else None
+    return Digest(
+        size=size,
+        mpp=mpp,
+        model=model,
+        n_tiles=len(tiles),
+        n_analysed=len(analysed),
+        n_failed=sum(status == TileStatus.FAILED for _, status in tiles),
+        n_skipped=n_skipped,
+        n_saturated=n_saturated,
+        analysed_share=area / whole if whole else float(len(analysed) == len(tiles) - n_skipped),
+        analysed_area=area,
+        ground=(ground, units.area),
+        density=(len(findings) * units.areas_per / ground, units.per) if ground else None,
+        n_findings=len(findings),
+        counts={str(names[i]): int(counts[i]) for i in order},
+        n_classes=len(names),
+        median_score=float(np.median(scores)) if len(scores) else None,
+        low_score_share=float((scores < 0.5).mean()) if len(scores) else None,
+        median_size=(float(median[0]), float(median[1])) if median is not None else None,
+        strongest=tuple(
+            {
+                "label": str(findings.labels[i]),
+                "score": round(float(findings.scores[i]), 3),
+                "box": [round(float(v), 1) for v in findings.boxes[i]],
+            }
+            for i in range(min(STRONGEST, len(scores)))
+        ),
+        classified=dict(classified or {}),
+        region=None if region is None else region.name,
+        region_share=1.0 if region is None else region.area / (size[0] * size[1]),
+    )
+
+
+def _areas(
+    size: tuple[int, int],
+    region: Region | None,
+    analysed: Sequence[Tile],
+    n_asked: int,
+    data_share: NDArray[np.float32] | None,
+) -> tuple[float, float]:
+    """Return the area with data that was asked for, and that was analysed, in square pixels."""
+    whole = float(size[0] * size[1] if region is None else region.area)
+    if region is None:
+        area = covered_area(analysed)
+    else:
+        # All tiles together cover the image, so nothing has to be cut out where none is missing.
+        area = region.area_within(analysed) if n_asked > len(analysed) else region.area
+    if data_share is None:
+        return whole, area
+    with_data, of_analysed = _shares_with_data(data_share, size, region, analysed)
+    return whole * with_data, area * of_analysed
+
+
+def _shares_with_data(
+    share: NDArray[np.float32], size: tuple[int, int], region: Region | None, tiles: Sequence[Tile]
+) -> tuple[float, float]:
+    """Return the share with data of what was asked for, and of what of that lies in `tiles`.
+
+    By the cells whose middle is in them.
+    """
+    height, width = share.shape
+    x = (np.arange(width) + 0.5) * size[0] / width
+    y = (np.arange(height) + 0.5) * size[1] / height
+    asked = np.ones(share.shape, np.bool_)
+    if region is not None:
+        middles = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        asked = region.holds(middles).reshape(asked.shape)
+    count = np.zeros((height + 1, width + 1), np.int32)
+    boxes = np.array([tile.box.as_tuple() for tile in tiles]).reshape(-1, 4)
+    x0, x1 = np.searchsorted(x, boxes[:, 0]), np.searchsorted(x, boxes[:, 2])
+    y0, y1 = np.searchsorted(y, boxes[:, 1]), np.searchsorted(y, boxes[:, 3])
+    for row, column, sign in ((y0, x0, 1), (y0, x1, -1), (y1, x0, -1), (y1, x1, 1)):
+        np.add.at(count, (row, column), sign)
+    analysed = asked & (count.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
+    every = float(share[asked].mean(dtype=np.float64)) if asked.any() else 1.0
+    return every, float(share[analysed].mean(dtype=np.float64)) if analysed.any() else every
+
+
+def _mean_pixel(tiles: Sequence[Tile], units: Units) -> float:
+    """Return the mean area of a pixel of `tiles`, from nine places in each."""
+    if not tiles:
+        return 1.0
+    boxes = np.array([tile.box.as_tuple() for tile in tiles])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    steps = np.array([(x, y) for y in (1, 3, 5) for x in (1, 3, 5)]) / 6
+    places = boxes[:, None, :2] + steps * sides[:, None]
+    means = units.pixel_areas(places.reshape(-1, 2)).reshape(-1, 9).mean(axis=1)
+    return float(np.average(means, weights=sides.prod(axis=1)))
+
+
+def describe(facts: Digest) -> str:
+    """Write the scene in sentences: counts, density, confidence, coverage, failures."""
+    width, height = facts.size
+    where = "in" if facts.region is None else f"within the region ({facts.region}) of"
+    sentences = [f"{_found(facts)} {where} an image of {width:,} × {height:,} pixels."]
+    if facts.density and facts.n_findings:
+        value, unit = facts.density
+        number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        sentences.append(f"That is {number} per {unit} of the analysed area.")
+    if facts.median_size and facts.n_findings:
+        w, h = facts.median_size
+        sentences.append(f"The median detection is {w:.0f} × {h:.0f} pixels.")
+    if facts.median_score is not None and facts.low_score_share is not None:
+        sentences.append(
+            f"The median score is {facts.median_score:.2f}; "
+            f"{facts.low_score_share:.0%} of the scores are below 0.5."
+        )
+    sentences.append(coverage(facts))
+    if facts.n_saturated:
+        sentences.append(
+            f"{facts.n_saturated} tiles are saturated: the model returned as many detections as it "
+            "can, so some may be missing; use smaller tiles."
+        )
+    return " ".join(sentences)
+
+
+def _found(facts: Digest) -> str:
+    if facts.classified and not facts.n_findings:
+        kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.classified.items())[:5]]
+        return (
+            f"{facts.model or 'The model'} classified {sum(facts.classified.values()):,} tiles "
+            f"(most probable: {', '.join(kinds)})"
+        )
+    if not facts.n_findings:
+        return f"{facts.model or 'The model'} found nothing"
+    kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.counts.items())[:5]]
+    if facts.n_classes > 5:
+        kinds.append(f"{facts.n_classes - 5} more classes")
+    noun = "detection" if facts.n_findings == 1 else "detections"
+    return f"{facts.model or 'The model'} found {facts.n_findings:,} {noun} ({', '.join(kinds)})"
+
+
+def coverage(facts: Digest) -> str:
+    """Return in one sentence how much was analysed; what is missing comes first."""
+    asked = facts.n_tiles - facts.n_skipped
+    missing = asked - facts.n_analysed
+    if missing:
+        share, whole = 1 - facts.analysed_share, "area" if facts.region is None else "region"
+        return (
+            f"INCOMPLETE: {missing} of {asked} tiles, {_percent(share)} of the {whole}, "
+            "were not analysed."
+        )
+    if facts.region is not None:
+        which = "all" if asked == facts.n_tiles else f"{asked} of {facts.n_tiles}"
+        return (
+            f"The region ({facts.region}), {_percent(facts.region_share)} of the image, was "
+            f"analysed: {which} tiles touch it."
+        )
+    if facts.n_tiles == 1:
+        return "The one tile was analysed."
+    return f"All {facts.n_tiles} tiles were analysed."
+
+
+def _percent(share: float) -> str:
+    """Never 0 % for something missing, never 100 % for something found."""
+    return f"{100 * share:.2g} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+
+
+def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:
+    """Return of how many tiles each class is the most probable, most frequent first."""
+    scores = [one.findings.tile_scores for one in found if one.findings.tile_scores]
+    counts = Counter(max(sorted(each), key=lambda name: each[name]) for each in scores)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CLASSES])
+
+
+def remarks(found: Sequence[TileFindings]) -> str:
+    """Return how many tiles have a note, and the first note; empty if none has one."""
+    noted = [one for one in found if one.findings.note]
+    if not noted:
+        return ""
+    tiles = "1 tile has a remark" if len(noted) == 1 else f"{len(noted):,} tiles have remarks"
+    first = min(noted, key=lambda one: one.tile)
+    return f"{tiles}; {first.tile.id}: {first.findings.note.rstrip('.')[:200]}."

@@ -10,14 +10,19 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import (
+    Digest,
     MergeSettings,
     RunFacts,
     TileRow,
     class_numbers,
     class_table,
+    coverage,
+    describe,
+    digest,
+    most_probable,
+    remarks,
     tiles_by_model,
 )
-from tilevision.analysis.digest import Digest, coverage, describe, digest, most_probable, remarks
 from tilevision.errors import SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.status import TileStatus

@@ -26,7 +26,7 @@ IDENTITY_VERSION = "0.1.0"
 _MOVED = (
     ("analysis.account", "MergeSettings RunFacts TileRow tiles_by_model", "account"),
     ("analysis.account", "categories class_numbers class_table positions", "analysis.categories"),
-    ("analysis.digest", "*", "digest"),
+    ("analysis.account", "*", "digest"),
     ("analysis.heatmap", "*", "heatmap"),
     ("analysis.units", "Georeference", "analysis.georeference"),
     ("analysis.units", "areas", "analysis.tables"),

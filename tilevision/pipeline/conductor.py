@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from tilevision.analysis.digest import Digest
+from tilevision.analysis.account import Digest
 from tilevision.checkpoint import stage_key
 from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
