@@ -380,3 +380,16 @@ def test_the_shell_command_starts_cheap():
     """`tilevision --help` needs click, and no library that draws, reads or computes."""
     loaded = _ask("import json, sys, tilevision.cli; print(json.dumps(list(sys.modules)))")
     assert not {name.split(".")[0] for name in loaded} & (HEAVY - {"click"})
+
+
+def test_what_contributing_names_is_there():
+    """Each file and folder that CONTRIBUTING sends a newcomer to exists, and what it holds."""
+    text = (house.PACKAGE.parent / "CONTRIBUTING.md").read_text()
+    roots = (house.PACKAGE, house.PACKAGE.parent)
+    places = set(re.findall(r"[\w./]+/(?:\w+\.py)?(?=[`\s·→<\"])", text))
+    places = {place for place in places if "://" not in place and not place.startswith((".", "/"))}
+    gone = [place for place in places if not any((root / place).exists() for root in roots)]
+    assert len(places) > 20 and gone == []
+    held = re.findall(r"`(\w+)` in `([\w/]+\.py)`", text)
+    wrong = [pair for pair in held if pair[0] not in house.bound(house.PACKAGE / pair[1])]
+    assert len(held) >= 3 and wrong == []
