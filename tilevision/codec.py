@@ -178,7 +178,7 @@ def label(records: Sequence[bytes]) -> str:
 
 
 def matches(tag: object, records: Sequence[bytes]) -> bool:
-    """Whether `records` are those that `tag` was made for."""
+    """Return True if `records` are those that `tag` was made for."""
     return tag == label(records)
 
 

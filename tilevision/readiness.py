@@ -76,7 +76,7 @@ def examine(source: SourceRef | None = None, model: ModelSpec | None = None) -> 
 
 
 def carries_code(model: ModelSpec) -> bool:
-    """Whether the model travels as bytecode, which only the same Python understands."""
+    """Return True if the model travels as bytecode, which only the same Python understands."""
     return bool(model.payload) and model.factory.startswith(_FUNCTIONS)
 
 

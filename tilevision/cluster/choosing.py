@@ -62,7 +62,7 @@ class BorrowedCluster(Cluster):
 
     @property
     def alive(self) -> bool:
-        """Whether the scheduler is there and can be reached.
+        """Return True if the scheduler is there and can be reached.
 
         Not after another run has rebuilt the cluster: what this one had there is lost.
         """

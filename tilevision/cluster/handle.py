@@ -50,7 +50,7 @@ class Cluster:
 
     @property
     def alive(self) -> bool:
-        """Whether the scheduler can be reached."""
+        """Return True if the scheduler can be reached."""
         return bool(self.client.status == "running")
 
     @property

@@ -167,7 +167,7 @@ class SchedulerProcess(SubprocessScheduler):  # type: ignore[misc]  # distribute
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Return True if the process is there."""
         return self.process is not None and self.process.returncode is None
 
 
@@ -236,7 +236,7 @@ class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is unt
     """A cluster of processes on this machine that replaces what dies."""
 
     def has_worker(self, name: int) -> bool:
-        """Whether the worker called `name` is registered with the scheduler."""
+        """Return True if the worker called `name` is registered with the scheduler."""
         workers = self.scheduler_info["workers"].values()
         return any(worker["name"] == name for worker in workers)
 
@@ -405,7 +405,7 @@ class LocalCluster(Cluster):
 
     @property
     def alive(self) -> bool:
-        """Whether the scheduler is there and can be reached."""
+        """Return True if the scheduler is there and can be reached."""
         return not self.closed and self._processes.scheduler.running and super().alive
 
     async def _restart_through(self, nanny: str, address: str) -> None:  # noqa: ARG002

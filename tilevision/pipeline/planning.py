@@ -93,7 +93,7 @@ class Stages:
 
     @property
     def priced(self) -> bool:
-        """Whether any model has a price."""
+        """Return True if any model has a price."""
         models = (*self.models, self.moderation, self.synthesis)
         return any(spec is not None and spec.price is not None for spec in models)
 

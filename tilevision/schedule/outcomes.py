@@ -122,7 +122,7 @@ class Dispatch:
         return None
 
     def _quiet(self, now: float) -> bool:
-        """Whether a death now could only be the doing of what is sent now."""
+        """Return True if a death now could only be the doing of what is sent now."""
         quiet_from = max(self._suspects.quiet_from, self._workers.restarts_until(now) or 0.0)
         if now < quiet_from and self._suspects.last_resort:
             self._wait(quiet_from)

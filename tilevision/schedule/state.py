@@ -69,11 +69,11 @@ class Workers:
         self._restarting[address] = self._restarted[address] = now + RESTART_SECONDS
 
     def restarted(self, address: str, now: float) -> bool:
-        """Whether tasks lost on this worker are our own doing."""
+        """Return True if tasks lost on this worker are our own doing."""
         return self._restarted.get(address, 0.0) > now
 
     def restarting(self, address: str) -> bool:
-        """Whether a worker that is still listed is about to go."""
+        """Return True if a worker that is still listed is about to go."""
         return address in self._restarting
 
     def restarts_until(self, now: float) -> float | None:

@@ -406,12 +406,12 @@ class Suspects:
 
     @property
     def any(self) -> bool:
-        """Whether suspects wait to be tried."""
+        """Return True if suspects wait to be tried."""
         return self._ledger.places[Place.SUSPECT] > 0
 
     @property
     def last_resort(self) -> bool:
-        """Whether some suspect waits for a try with nothing else in flight."""
+        """Return True if some suspect waits for a try with nothing else in flight."""
         while self._last_resort and self._last_resort[0].place is not Place.SUSPECT:
             self._last_resort.popleft()
         return bool(self._last_resort)

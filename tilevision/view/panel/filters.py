@@ -113,7 +113,7 @@ class Filters:
 
     @property
     def touched(self) -> bool:
-        """Whether any filter differs from all detections, merged as the run asked for."""
+        """Return True if any filter differs from all detections, merged as the run asked for."""
         how = (self.method.value, self.metric.value, self.threshold.value)
         return bool(self.score.value or self.classes.value) or how != (self._first[2], "iou", 0.5)
 

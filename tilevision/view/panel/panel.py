@@ -371,7 +371,7 @@ class Panel:
 
     @property
     def _going(self) -> bool:
-        """Whether a run of this panel has yet to end."""
+        """Return True if a run of this panel has yet to end."""
         return isinstance(self.run, Run) and not RunStatus(self.run.status).over
 
     @property

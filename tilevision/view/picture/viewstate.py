@@ -122,12 +122,12 @@ class ViewState:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over."""
+        """Return True if the run is over."""
         return self.run_status is not None and self.run_status.over
 
     @property
     def at_rest(self) -> bool:
-        """Whether nothing will change unless the user does something."""
+        """Return True if nothing will change unless the user does something."""
         return self.ended or self.planned
 
     def rate(self, now: float) -> float | None:

@@ -74,7 +74,7 @@ class ZarrSource(LevelReader):
 
     @property
     def is_staged(self) -> bool:
-        """Whether the full resolution was decoded into the temp folder."""
+        """Return True if the full resolution was decoded into the temp folder."""
         return self._staged is not None
 
     @property
