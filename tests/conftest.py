@@ -78,8 +78,11 @@ def two_workers() -> "Iterator[LocalCluster]":
 
 @pytest.fixture
 def cluster(two_workers: "LocalCluster") -> Iterator[None]:
-    """Two workers behind the current Dask client, for this test alone; runs use it by default."""
+    """Two workers behind the current Dask client, for this test alone; runs use it by default.
+
+    The client knows the cluster, and so that it stays as large as it is.
+    """
     from distributed import Client
 
-    with Client(two_workers.client.scheduler.address):
+    with Client(two_workers.client.cluster):
         yield

@@ -245,13 +245,15 @@ def test_a_lost_scheduler_is_noticed_and_rebuilt() -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What the first process died of is in the error, in one line, and nothing is left over."""
     monkeypatch.setattr(starting, "BOOTSTRAP", "raise SystemExit('no luck today')")
-    before = set(Path(tempfile.gettempdir()).glob("tilevision-cluster-*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ClusterError, match=r"did not start \(no luck today\); try fewer workers"):
         local_cluster(1)
-    assert set(Path(tempfile.gettempdir()).glob("tilevision-cluster-*")) <= before
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

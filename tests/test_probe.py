@@ -1,5 +1,6 @@
 """What stops a run on a cluster is found before the first tile, and named with its remedy."""
 
+import importlib
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -472,8 +474,8 @@ def test_a_run_says_first_on_what_the_model_runs(
 
 def test_a_model_that_has_nothing_to_say_is_not_asked(image: Path) -> None:
     """A local run waits for no answer that is known to be empty."""
-
-    class Ours:
-        owned = True
-
-    assert probe(cast("Any", Ours()), work_on(image), print) == ""
+    work = work_on(image)
+    importlib.import_module(work.model.factory.partition(":")[0])  # it says what it has to say
+    scheduler = SimpleNamespace(address="tcp://127.0.0.1:8786")
+    ours = SimpleNamespace(owned=True, client=SimpleNamespace(scheduler=scheduler))
+    assert probe(cast("Any", ours), work, print) == ("", frozenset({"127.0.0.1"}))

@@ -142,7 +142,8 @@ def _present(found: Findings, name: str) -> bool:
 
 
 FORMATS: dict[str, Format] = {
-    "csv": Format(".csv", spreadsheet.write, lacks=("polygons", "oriented", "points")),
+    # Outlines are not named: nobody expects them in a table of numbers, and their areas are there.
+    "csv": Format(".csv", spreadsheet.write, lacks=("oriented", "points")),
     "json": Format(".json", document.write),
     "geojson": Format(".geojson", geojson.write, suits=geojson.check_place, lacks=("points",)),
     "qupath": Format(".qupath.geojson", geojson.write_qupath, lacks=("points",)),

@@ -253,10 +253,16 @@ class Outcomes:
         self._circuit.closed(task)
 
     def withdraw(self) -> None:
-        """Take back what waits in the cluster's queue, since the run is to stand still or end."""
+        """Take back what waits in the cluster's queue, since the run is to stand still or end.
+
+        The next in turn stay, as many as workers have at hand: they may have begun them, though
+        nobody has said so yet.
+        """
         if not self._board.queued:
             return
-        for task in [task for task in self._flight.tasks.values() if not task.started]:
+        waiting = [task for task in self._flight.tasks.values() if not task.started]
+        at_hand = int(self._board.window.tasks(self._board.workers.threads))
+        for task in waiting[at_hand:]:
             self._unblamed(task, self._flight.abandon(task, restart_worker=False))
             self._circuit.closed(task)
 
