@@ -25,6 +25,9 @@ SIDE, FLOOR = 320, 0.1
 TASKS = {"seg": "segment", "obb": "obb", "pose": "pose"}
 # As large as the input, smaller, and larger: the last is shrunk.
 TILES = {"square": (320, 320), "low": (240, 320), "whole": (580, 1068)}
+# Of a shrunk tile Ultralytics draws masks at the input's size, where small ones have no pixel left
+# and their objects are dropped; ours have the tile's. So masks are compared where both are alike.
+MASK_TILES = {"square": (320, 320), "low": (240, 320), "narrow": (320, 200)}
 
 
 @pytest.fixture
@@ -72,17 +75,18 @@ def exported(kind: str, picture: np.ndarray, folder: Path) -> str:
 
 @pytest.mark.parametrize("kind", ["yolov8n", "yolo11n-seg", "yolov8n-obb", "yolov8n-pose"])
 def test_a_file_finds_what_its_library_finds(kind: str, road, tmp_path: Path, monkeypatch) -> None:
-    """Ultralytics 8.4: each detection has its like, and their number is within 3 % (masks: 5 %)."""
+    """Ultralytics 8.4: each detection has its like, and their number is within 3 %."""
     monkeypatch.setenv("YOLO_AUTOINSTALL", "false")
     monkeypatch.setenv("YOLO_OFFLINE", "true")
     _, ultralytics, _ = needs("torch", "ultralytics", "onnx")
     file = exported(kind, road, tmp_path)
     theirs = ultralytics.YOLO(file, task=TASKS.get(kind.rpartition("-")[2], "detect"))
-    spec = model(file, score_floor=FLOOR)
+    # Masks of random weights fall into fifty pieces each: a few are as good as many, and quicker.
+    few = {"max_detections": 60} if kind.endswith("seg") else {}
+    spec = model(file, score_floor=FLOOR, **few)
     detector = build(spec)
-    # Masks of their tiles are of the input's resolution, ours of the larger tile's.
-    share = 0.05 if kind.endswith("seg") else 0.03
-    for name, (height, width) in TILES.items():
+    share = 0.03
+    for name, (height, width) in (MASK_TILES if kind.endswith("seg") else TILES).items():
         tile = road if name == "whole" else road[100 : 100 + height, 200 : 200 + width]
         mine = detector.predict([tile])[0]
         if mine.polygons is not None:  # Ultralytics leaves out what has no pixel, we its outline
