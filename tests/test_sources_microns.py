@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 import tilevision as tv
-from tilevision.sources.formats.microns import microns_per_unit, number
+from tilevision.sources.formats.spatial import microns_per_unit, number
 
 PIXELS = np.full((256, 320, 3), 200, np.uint8)
 HEADER = "Aperio Image Library v12.0.15 \r\n320x256 [0,0 320x256] (256x256) JPEG/RGB Q=70"

@@ -14,9 +14,9 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
-from tilevision.sources.formats.georeferencing import place_beside, with_place
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
+from tilevision.sources.formats.spatial import place_beside, with_place
 from tilevision.sources.identity import file_options, known_fingerprint
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, open_array, staged_note

@@ -26,8 +26,8 @@ from tilevision.sources.capacity import check_plausible
 from tilevision.sources.depth import declared_scaling, same_in_all
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
-from tilevision.sources.formats.georeferencing import place_of
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
+from tilevision.sources.formats.spatial import place_of
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape

@@ -15,9 +15,9 @@ import numpy as np
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.capacity import check_decodes
-from tilevision.sources.formats.georeferencing import place_beside, with_place
 from tilevision.sources.formats.imageformat import TIFF_MAGIC, ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
+from tilevision.sources.formats.spatial import place_beside, with_place
 from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame, plane_axes
 from tilevision.sources.formats.tifflevels import (
     BandMask,

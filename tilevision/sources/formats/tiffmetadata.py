@@ -18,9 +18,15 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.depth import declared_scaling
-from tilevision.sources.formats.georeferencing import EarthPlace, place_by_tags
-from tilevision.sources.formats.microns import in_microns, microns_per_unit, number, pixel_size
 from tilevision.sources.formats.pictures import to_rgb
+from tilevision.sources.formats.spatial import (
+    EarthPlace,
+    in_microns,
+    microns_per_unit,
+    number,
+    pixel_size,
+    place_by_tags,
+)
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.rows import OpenFile
 

@@ -20,7 +20,7 @@ from tilevision.errors import SourceError, TilevisionError
 from tilevision.sources.depth import declared_scaling
 from tilevision.sources.formats.arrays.zarraxes import axes_of_array, axes_of_multiscale
 from tilevision.sources.formats.arrays.zarrlevels import ZarrLevel
-from tilevision.sources.formats.microns import microns_per_unit, pixel_size
+from tilevision.sources.formats.spatial import microns_per_unit, pixel_size
 from tilevision.sources.levels import LevelPlacement
 from tilevision.sources.source import ImageMetadata, check_image_shape
 
