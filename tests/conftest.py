@@ -42,6 +42,15 @@ def own_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
 
 
+@pytest.fixture(autouse=True)
+def own_interrupt() -> Iterator[None]:
+    """What a library that a test imports makes of Ctrl-C (dask-jobqueue ends the process) goes."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    if signal.getsignal(signal.SIGINT) is not before:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real slides, scenes and photos, where this machine has it."""

@@ -405,8 +405,11 @@ WORDS = {
 
 @pytest.mark.parametrize("export", sorted(set(EXPORTS) - {"dataframe", "geodataframe"}))
 def test_what_a_format_has_no_place_for_is_said_once(export: str, tmp_path: Path) -> None:
-    """One line names all that is left out; nothing is said of a result that is kept whole."""
-    lost = LACKS.get(export, set()) & set(WORDS)
+    """One line names all that is left out; nothing is said of a result that is kept whole.
+
+    Nor of outlines in a CSV file: nobody expects them in a table of numbers.
+    """
+    lost = LACKS.get(export, set()) & set(WORDS) - ({"polygons"} if export == "csv" else set())
     for columns in GROUPS:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
