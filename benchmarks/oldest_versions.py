@@ -24,7 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = ("geo", "heif", "huge", "pdf", "slides", "video", "zarr")
 # What the tests themselves need; their versions are no promise to users.
-TOOLS = ("pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9", "nbval>=0.11")
+TOOLS = (
+    *("pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100"),
+    *("psutil>=5.9", "nbval>=0.11"),
+)
 # Runs on clusters, which the other tests of the same files do without.
 SKIPPED = ("test_sources_remote_runs.py",)
 # Fax compression needs imagecodecs 2026.3.6 and tifffile 2026.3.3; with older ones, as with any
