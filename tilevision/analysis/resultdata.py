@@ -195,7 +195,7 @@ class ResultData:
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
-        """True if the tiles overlap enough for what was found in them."""
+        """How far the tiles overlap enough for what was found in them."""
         from tilevision.seams import overlap_check
 
         if self.settings.method == "seam":

@@ -259,7 +259,7 @@ def overlap_check(
     size: tuple[int, int] | None = None,
     class_agnostic: bool = False,
 ) -> OverlapCheck:
-    """Return True if the tiles overlap enough for what was found in them.
+    """Measure whether the tiles overlap enough for what was found in them.
 
     Parameters
     ----------

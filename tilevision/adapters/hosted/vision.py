@@ -56,7 +56,7 @@ class HostedVision:
         return Answers(findings, usage, endpoint.remarks(self._parameters))
 
     def moderation(self, thumbnail: NDArray[Any]) -> dict[str, Any]:
-        """Return True if an image may be analysed: ``allowed``, ``reason``, ``scores``.
+        """Return whether an image may be analysed, as a dict: ``allowed``, ``reason``, ``scores``.
 
         Parameters
         ----------
