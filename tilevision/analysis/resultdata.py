@@ -195,7 +195,7 @@ class ResultData:
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
-        """How far the tiles overlap enough for what was found in them."""
+        """How many objects the tiles cut, and the overlap that would be enough."""
         from tilevision.seams import overlap_check
 
         if self.settings.method == "seam":
