@@ -16,7 +16,7 @@ from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.plot import STYLES, class_colours
+from tilevision.plot import STYLES, class_colours, palette
 from tilevision.plot.palette import rgb
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
@@ -25,6 +25,12 @@ from tilevision.view.picture.viewstate import ViewState, fold, initial
 SIZE = (900, 600)
 TILES = Grid(2, 3, overlap=0).tiles(SIZE)
 GREY = 90
+
+
+@pytest.fixture(autouse=True)
+def own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class has the colour of its name, whatever earlier tests have drawn."""
+    monkeypatch.setattr(palette, "_slots", {})
 
 
 def _read(box: Box, scale: float) -> np.ndarray:
