@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -62,15 +63,12 @@ def poisonous(faults: dict[int, str]) -> Callable[[Any], Any]:
 
 
 def worker_processes() -> list[psutil.Process]:
-    """Return the workers below this process: what a nanny has spawned."""
+    """Return the workers below this process: host, nanny and its fork server are above them."""
     found = []
     for process in psutil.Process().children(recursive=True):
-        try:
-            command = " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if "spawn_main" in command:
-            found.append(process)
+        with suppress(psutil.Error):
+            if [above.pid for above in process.parents()[3:4]] == [os.getpid()]:
+                found.append(process)
     return found
 
 

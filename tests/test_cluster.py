@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from tilevision.cluster import (
     shared_cluster,
 )
 from tilevision.cluster import choosing as shelf
-from tilevision.cluster import local as starting
+from tilevision.cluster import processes as starting
 from tilevision.errors import ClusterError, RunError
 
 MARK = "TILEVISION_TEST_MARK"
@@ -249,11 +250,79 @@ def test_a_cluster_that_cannot_start_says_why(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What the first process died of is in the error, in one line, and nothing is left over."""
+    monkeypatch.setattr(starting, "_hosts", {})
     monkeypatch.setattr(starting, "BOOTSTRAP", "raise SystemExit('no luck today')")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ClusterError, match=r"did not start \(no luck today\); try fewer workers"):
         local_cluster(1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_clusters_of_one_client_are_forked_from_one_host(cluster: LocalCluster) -> None:
+    """Costly imports happen once; environment, folder and random numbers are each one's own."""
+
+    def look() -> tuple[str | None, str, float, bool]:
+        import numpy as np
+
+        mark = os.environ.get("TILEVISION_TEST_OWN")
+        number = float(np.random.rand())  # noqa: NPY002 old code of users draws like this
+        return mark, str(Path.cwd()), number, "distributed.scheduler" in sys.modules
+
+    with dask.config.set({"distributed.scheduler.unknown-task-duration": "77 s"}):
+        os.environ["TILEVISION_TEST_OWN"] = "later"
+        try:
+            with local_cluster(2) as second:
+                assert second._host is cluster._host and second._host.users == 2
+                seen = {**cluster.client.run(look), **second.client.run(look)}
+        finally:
+            del os.environ["TILEVISION_TEST_OWN"]
+    assert cluster.alive and cluster._host.users == 1
+    assert Counter(mark for mark, *_ in seen.values()) == {None: 2, "later": 2}
+    assert {folder for _, folder, _, _ in seen.values()} == {str(Path.cwd())}
+    assert len({number for _, _, number, _ in seen.values()}) == 4
+    assert all(warm for *_, warm in seen.values())
+
+
+@pytest.mark.slow
+def test_a_cluster_outlives_the_host_of_its_processes() -> None:
+    """Where the host is killed its processes end, and the cluster can be built anew."""
+    with (
+        dask.config.set({"distributed.scheduler.unknown-task-duration": "78 s"}),
+        local_cluster(1) as mine,
+    ):
+        family = psutil.Process(mine._host._shared._process.pid)
+        members = family.children(recursive=True)
+        family.kill()
+        psutil.wait_procs(members, timeout=PATIENCE)
+        wait_until(lambda: not mine.alive, "the loss is noticed")
+        mine.rebuild()
+        assert mine.client.submit(sum, [1, 2]).result() == 3
+    assert not any(member.is_running() for member in members)
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_forked_each_server_is_an_interpreter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The cluster works without forks (as on macOS), replaces a dead nanny, and leaves nothing."""
+    start = "order = next_order"
+    unable = f"from tilevision.cluster import child\nchild.FORKING = False\n{start}"
+    monkeypatch.setattr(starting, "BOOTSTRAP", starting.BOOTSTRAP.replace(start, unable))
+    monkeypatch.setattr(starting, "FORKING", False)
+    monkeypatch.setattr(starting, "_hosts", {})
+    before = psutil.Process().children(recursive=True)
+    with local_cluster(1) as mine:
+        nanny = next(iter(mine._processes.workers.values())).process
+        assert mine.client.submit(sum, [1, 2]).result() == 3
+        psutil.Process(nanny.pid).kill()
+        wait_until(lambda: nanny.returncode is not None, "the death is noticed")
+        assert mine.client.submit(sum, [2, 2]).result(timeout=PATIENCE) == 4
+        started = psutil.Process().children(recursive=True)
+        ours = [process for process in started if process not in before]
+        assert len(ours) >= 3
+    _, alive = psutil.wait_procs(ours, timeout=PATIENCE)
+    assert alive == []
 
 
 @pytest.mark.slow

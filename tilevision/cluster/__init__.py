@@ -5,6 +5,7 @@ from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, Crew, Sighting, attach, host_of
 from tilevision.cluster.local import LocalCluster, local_cluster
 from tilevision.cluster.performancereport import reported
+from tilevision.cluster.processes import import_early
 
 __all__ = [
     "BorrowedCluster",
@@ -17,6 +18,7 @@ __all__ = [
     "find_cluster",
     "give_way",
     "host_of",
+    "import_early",
     "local_cluster",
     "reported",
     "shared_cluster",

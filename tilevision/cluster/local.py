@@ -1,235 +1,37 @@
-"""The local cluster: processes on this machine, up in about two seconds, quiet, without orphans.
-
-Distributed's own subprocess cluster works without a ``__main__`` guard but leaves orphans,
-ignores the client's configuration and `sys.path`, ends with Ctrl-C, stops when its log pipe is
-full and keeps counting dead workers. These subclasses change how the processes are started.
-"""
+"""The local cluster: processes on this machine, up in about two seconds, quiet, without orphans."""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib.util
-import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 import threading
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import dask
-import psutil
 from dask.system import CPU_COUNT
 from distributed import Client, rpc
 from distributed.core import Status
 from distributed.deploy.spec import SpecCluster
-from distributed.deploy.subprocess import SubprocessScheduler, SubprocessWorker
 from distributed.utils import silence_logging_cmgr
 from distributed.worker_memory import parse_memory_limit
 
 from tilevision.checks import whole
-from tilevision.cluster.child import BOOTSTRAP, Order
 from tilevision.cluster.handle import Cluster
+from tilevision.cluster.processes import SchedulerProcess, WorkerProcess, engage, leave
 from tilevision.errors import ClusterError, RunArgumentError
 
 __all__ = [
     "GuardlessCluster",
     "LocalCluster",
-    "SchedulerProcess",
-    "WorkerProcess",
     "default_workers",
     "local_cluster",
 ]
-
-START_SECONDS = 60.0
-WORKERLESS_SECONDS = 40.0
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-
-# Dask's own settings look at a process a hundred times a second, so that a cluster costs a tenth
-# of a processor while nothing runs. What the user has set to anything else stays.
-_CALMER = {
-    "distributed.worker.profile.interval": ("10ms", "100ms"),
-    "distributed.admin.tick.interval": ("20ms", "500ms"),
-}
-_OURS = {"distributed.scheduler.worker-ttl": None, "distributed.worker.daemon": False}
-
-
-async def _spawn(
-    cls: str,
-    args: list[Any],
-    opts: dict[str, Any],
-    folder: Path,
-    log: str,
-    *,
-    dashboard: bool = False,
-) -> asyncio.subprocess.Process:
-    """Start a fresh interpreter that becomes the Dask server `cls`."""
-    order: Order = {
-        "cls": cls,
-        "args": args,
-        "opts": opts,
-        "dashboard": dashboard,
-        "path": [_absolute(entry) for entry in sys.path],
-        "config": dask.config.serialize(_portable_config()),
-        "parent": os.getpid(),
-        "folder": str(folder),
-    }
-    environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}
-    with (folder / log).open("ab") as errors:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            BOOTSTRAP,
-            stdin=PIPE,
-            stdout=DEVNULL,
-            stderr=errors,
-            env=environment,
-            start_new_session=True,
-        )
-    assert process.stdin is not None
-    with suppress(OSError):  # it died already; whoever waits for it says so
-        process.stdin.write(json.dumps(order).encode())
-        await process.stdin.drain()
-    process.stdin.close()
-    return process
-
-
-def _absolute(entry: str) -> str:
-    # Only what is a place: editable installs put names of import hooks into the path.
-    place = Path(entry or ".")
-    return str(place.absolute()) if place.exists() else entry
-
-
-def _portable_config() -> dict[str, Any]:
-    """Return the client's Dask configuration without what only makes sense in the client.
-
-    With what our processes need whatever the client has: a tile that holds Python's lock for
-    long is no dead worker (nannies notice those), and models may start processes of their own.
-    """
-    portable = {}
-    for key, value in dask.config.config.items():
-        if key in ("scheduler", "shuffle", "get", "scheduler-address"):
-            continue
-        with suppress(TypeError, ValueError):
-            portable[key] = json.loads(json.dumps(value))
-    calmer = {key: calm for key, (usual, calm) in _CALMER.items() if dask.config.get(key) == usual}
-    dask.config.set(calmer | _OURS, config=portable)
-    return portable
-
-
-class SchedulerProcess(SubprocessScheduler):  # type: ignore[misc]  # distributed is untyped
-    """A Dask scheduler in a process of its own.
-
-    Parameters
-    ----------
-    folder : Path
-        Where its log and address file go.
-    scheduler_kwargs : dict
-        For ``distributed.Scheduler``; plain JSON.
-    """
-
-    def __init__(self, folder: Path, scheduler_kwargs: dict[str, Any]) -> None:
-        self.folder = folder
-        self.scheduler_file = folder / "scheduler.json"
-        super().__init__(
-            {**scheduler_kwargs, "scheduler_file": str(self.scheduler_file)}, timeout=START_SECONDS
-        )
-
-    async def _start(self) -> None:
-        self.process = await _spawn(
-            "distributed.Scheduler",
-            [],
-            self.scheduler_kwargs,
-            self.folder,
-            "scheduler.log",
-            dashboard=importlib.util.find_spec("bokeh") is not None,
-        )
-        deadline = time.monotonic() + self.timeout
-        while self.process.returncode is None and time.monotonic() < deadline:
-            with suppress(OSError, ValueError):  # not there yet, or half written
-                self.address = json.loads(self.scheduler_file.read_text())["address"]
-                return
-            await asyncio.sleep(0.02)
-        raise RuntimeError("its scheduler did not come up")
-
-    @property
-    def running(self) -> bool:
-        """Return True if the process is there."""
-        return self.process is not None and self.process.returncode is None
-
-
-class WorkerProcess(SubprocessWorker):  # type: ignore[misc]  # distributed is untyped
-    """A nanny in a process of its own, which starts its worker again whenever that dies.
-
-    Parameters
-    ----------
-    scheduler : str
-        Address of the scheduler.
-    name : int
-        Set by the cluster.
-    folder : Path
-        Where its log goes.
-    worker_kwargs : dict
-        For ``distributed.Nanny``; plain JSON.
-    """
-
-    def __init__(
-        self, scheduler: str, name: int, folder: Path, worker_kwargs: dict[str, Any]
-    ) -> None:
-        self.folder = folder
-        super().__init__(scheduler, name=name, worker_kwargs={**worker_kwargs, "name": name})
-
-    async def _start(self) -> None:
-        self.process = await _spawn(
-            self.worker_class,
-            [self.scheduler],
-            self.worker_kwargs,
-            self.folder,
-            f"worker-{self.name}.log",
-        )
-        self._watch = asyncio.create_task(self._watch_nanny(self.process))
-
-    async def _watch_nanny(self, process: asyncio.subprocess.Process) -> None:
-        """Have the cluster replace this entry when the nanny dies or has no worker for long."""
-        seen = time.monotonic()
-        while process.returncode is None and time.monotonic() - seen < WORKERLESS_SECONDS:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 1.0)
-            cluster = self._cluster() if hasattr(self, "_cluster") else None
-            if cluster is None or cluster.has_worker(self.name):
-                seen = time.monotonic()
-        if self.status == Status.running and cluster is not None:
-            cluster.replace(self)
-
-    async def close(self) -> None:
-        """Kill the nanny, its worker, and what that has started."""
-        self.status = Status.closing
-        if self.process is not None and self.process.returncode is None:
-            _kill_family(self.process.pid)
-        with suppress(ProcessLookupError):
-            await super().close()
-
-
-def _kill_family(pid: int) -> None:
-    """End a process and all that it has started, also those that would not listen."""
-    with suppress(psutil.NoSuchProcess):
-        family = psutil.Process(pid)
-        for member in [*family.children(recursive=True), family]:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
 
 
 class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is untyped
@@ -261,9 +63,8 @@ class GuardlessCluster(SpecCluster):  # type: ignore[misc]  # distributed is unt
     def kill(self) -> None:
         """End what an orderly close has left; harmless after one that went well."""
         for server in [*self.workers.values(), self.scheduler]:
-            process = None if server is None else server.process
-            if process is not None and process.returncode is None:
-                _kill_family(process.pid)
+            if server is not None and server.process is not None:
+                server.process.kill_family()
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # The inherited method drops an entry whose worker stayed away, and nobody starts another;
@@ -346,6 +147,7 @@ class LocalCluster(Cluster):
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="tilevision-cluster-"))
+        self._host = engage()
         self._up = True
         _hush.enter()
         try:
@@ -353,7 +155,8 @@ class LocalCluster(Cluster):
             client = Client(self._processes, set_as_default=False)
             client.wait_for_workers(self.size, timeout=60)
         except Exception as error:
-            words = self._last_words() or " ".join(str(error).split())[:300]
+            said = str(error).removeprefix("Cluster failed to start: ")
+            words = self._last_words() or " ".join(said.split())[:300]
             self._discard()
             raise ClusterError(
                 f"The local cluster of {self.size} workers did not start ({words}); "
@@ -388,16 +191,17 @@ class LocalCluster(Cluster):
             "preload": [*dask.config.get("distributed.worker.preload"), WORKER_PRELOAD],
             "preload_argv": [],
         }
+        place = {"host": self._host, "folder": self._folder}
         entry = {
             "cls": WorkerProcess,
-            "options": {"folder": self._folder, "worker_kwargs": worker},
+            "options": {**place, "worker_kwargs": worker},
         }
         return GuardlessCluster(
             workers=dict.fromkeys(range(self.size), entry),
             worker=entry,
             scheduler={
                 "cls": SchedulerProcess,
-                "options": {"folder": self._folder, "scheduler_kwargs": scheduler},
+                "options": {**place, "scheduler_kwargs": scheduler},
             },
             name="tilevision",
             shutdown_on_close=False,  # `close_all` does it, and quietly
@@ -448,6 +252,7 @@ class LocalCluster(Cluster):
                 processes.close(timeout=CLOSE_SECONDS)
         if processes is not None:
             processes.kill()
+        leave(self._host)
         shutil.rmtree(self._folder, ignore_errors=True)
         _hush.leave()
 

@@ -14,7 +14,7 @@ from distributed.metrics import context_meter
 from distributed.utils import sync
 
 import tilevision
-from tilevision.cluster import host_of
+from tilevision.cluster import host_of, import_early
 from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
@@ -32,6 +32,8 @@ _unknown: dict[str, str] = {}  # works that this process has yet to see if it ca
 _unfit: dict[str, str] = {}  # why it cannot
 _examining = Lock()
 NO_CHILDREN = "daemonic processes are not allowed to have children"
+
+import_early(__name__)
 
 
 @dataclass(frozen=True, slots=True)
