@@ -339,7 +339,10 @@ def _sample(
     """Yield windows that stand for the whole image, at most some millions of pixels."""
     width, height = source.size
     scale = 1.0
-    for level_width, level_height in source.metadata.levels:
+    # Overviews beside a file came to be read later: stretches, and so keys, stay what they were.
+    levels = source.metadata.levels
+    own = len(levels) - getattr(source, "overviews_beside", 0)
+    for level_width, level_height in levels[:own]:
         if max(level_width, level_height) >= _SAMPLE_SIDE:
             scale = min(1.0, level_width / width)
     if width * height * scale * scale <= _SAMPLE_PIXELS:

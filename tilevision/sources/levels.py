@@ -312,6 +312,10 @@ class LevelReader(ABC):
         Whether values are numbers of classes, which have no average.
     colours : tuple of int, optional
         The bands that are red, green and blue, where they are not the first three in order.
+    nodata_beside : bool
+        Whether a file beside the image says which values mean no data.
+    overviews_beside : int
+        How many of its levels, the coarsest, are in a file beside it.
     readable_pixels : int
         As many as may be read to learn which part of the image has data.
     """
@@ -319,6 +323,8 @@ class LevelReader(ABC):
     revision = ""
     classes = False
     colours: tuple[int, int, int] | None = None
+    nodata_beside = False
+    overviews_beside = 0
     readable_pixels = 1 << 28
 
     def __init__(
@@ -365,8 +371,8 @@ class LevelReader(ABC):
         """Names in what enlarged and shrunk values differ from those of earlier releases."""
         if self.classes:
             return "nearest"
-        by_band = self.metadata.band_nodata is not None and self.dtype != np.uint8
-        return "no data" if self.masked or by_band else ""
+        known = self.metadata.band_nodata is not None or self.nodata_beside
+        return "no data" if self.masked or (known and self.dtype != np.uint8) else ""
 
     @property
     @abstractmethod

@@ -5,22 +5,29 @@ By Pillow, HEIC by pillow-heif; both turn upright what the file says is turned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
+from tilevision.sources.formats.besidefiles import BandsBeside, MaskBeside, mask_beside
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
-from tilevision.sources.formats.spatial import place_beside, with_place
-from tilevision.sources.identity import file_options, known_fingerprint
+from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
+from tilevision.sources.formats.tifflevels import BandMask, TableMask, TurnedLevel, ValueMask
+from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
+from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, open_array, staged_note
-from tilevision.sources.staging.stagingfile import stage
+from tilevision.sources.staging.stagingfile import StagedPixels, stage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,13 +46,135 @@ _BOXED_GENERAL = (b"mif1", b"msf1", b"miaf")
 _DECODER = "flat1"
 
 
+@dataclass(frozen=True, slots=True)
+class FlatFile:
+    """What is known of a picture file before its pixels.
+
+    Parameters
+    ----------
+    path : str
+    fingerprint : str
+        Of its content.
+    changed : bool
+        Whether other pixels are shown than it stores: colours of classes, and the like.
+    classes : bool
+        Whether it stores numbers of classes or colours.
+    alpha : int, optional
+        The stored band that says where it has data.
+    mask : callable, optional
+        ``mask(level)`` of its stored pixels returns the level that says where it has data.
+    said : BandsBeside, optional
+    beside : MaskBeside, optional
+    """
+
+    path: str
+    fingerprint: str
+    changed: bool
+    classes: bool
+    alpha: int | None
+    mask: Callable[[Level], Level] | None
+    said: BandsBeside | None
+    beside: MaskBeside | None
+
+    @classmethod
+    def of(cls, path: str, fingerprint: str, image: Image, layout: PictureLayout) -> FlatFile:
+        """Read it from an image that is not loaded yet."""
+        stored = layout.as_stored(image)
+        deep = layout.dtype != np.uint8
+        clear = image.has_transparency_data and not (deep and "transparency" in image.info)
+        changed = bool(clear or stored.bands != layout.bands or stored.highest)
+        changed = changed or image.mode in ("1", "P")
+        mask, alpha = _transparency(image, stored.bands) if clear else (None, None)
+        name = kept_beside(path, ".msk")
+        beside = None if name is None else mask_beside(name, stored.bands)
+        if beside is not None and beside.levels[0].size == image.size:
+            mask, alpha = _upright_mask(beside, layout.orientation), None
+        said = BandsBeside.of(kept_beside(path, ".aux.xml"), stored.bands)
+        classes = image.mode == "P"
+        return cls(path, fingerprint, changed, classes, alpha, mask, said, beside)
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of the picture: of its file, and of a mask beside it."""
+        if self.beside is None:
+            return self.fingerprint
+        told = f"{self.fingerprint} revised: mask {fingerprint_of_file(self.beside.file.path)}"
+        return sha256(told.encode()).hexdigest()
+
+
+class FlatSource(StagedSource):
+    """A picture as it is shown; what its file stores is decoded once it is asked for.
+
+    Parameters
+    ----------
+    file : FlatFile
+    staged : StagedPixels
+    metadata : ImageMetadata
+    reference : SourceRef
+    """
+
+    def __init__(
+        self, file: FlatFile, staged: StagedPixels, metadata: ImageMetadata, reference: SourceRef
+    ) -> None:
+        said = file.said if not file.changed else None
+        shown = metadata if said is None else said.added_to(metadata)
+        mask = None if file.changed and file.beside is None else file.mask
+        super().__init__(file.path, staged, shown, reference, mask)
+        self.nodata_beside = said is not None and any(one is not None for one in said.nodata)
+        self._file = file
+        self._as_stored: StagedSource | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def stored(self) -> LevelReader:
+        """The same picture with the values that the file stores: class numbers, inks, alpha."""
+        if not self._file.changed:
+            return self
+        with self._lock:
+            if self._as_stored is None:
+                self._as_stored = self._decoded()
+            return self._as_stored
+
+    def data_share(self, max_side: int) -> NDArray[np.float32] | None:
+        """Return the share of each cell that has data; see `LevelReader.data_share`."""
+        file = self._file
+        said = file.mask is not None or file.said is not None
+        if not (file.changed and said) or self.size[0] * self.size[1] > self.readable_pixels:
+            return super().data_share(max_side)
+        return self.stored.data_share(max_side)
+
+    def close(self) -> None:
+        """Give up the staging files; they are removed when nobody else reads them."""
+        super().close()
+        if self._as_stored is not None:
+            self._as_stored.close()
+        if self._file.beside is not None:
+            self._file.beside.file.close()
+
+    def _decoded(self) -> StagedSource:
+        file = self._file
+        with _opened(file.path) as image:
+            layout = PictureLayout.of(image, file.path).as_stored(image)
+            staged = stage(
+                f"{file.fingerprint}-{_DECODER}-stored",
+                layout.shape,
+                layout.dtype,
+                lambda out: decode_picture(file.path, image, layout, out),
+                lambda: layout.check(file.path),
+            )
+        metadata = self.metadata if file.said is None else file.said.added_to(self.metadata)
+        found = StagedSource(file.path, staged, metadata, self.reference, file.mask, file.alpha)
+        found.revision, found.classes = "stored", file.classes
+        return found
+
+
 def open_flat(
     path: str,
     *,
     mpp: tuple[float, float] | None = None,
     stamp: tuple[int, int] | None = None,
     fingerprint: str = "",
-) -> StagedSource:
+) -> FlatSource:
     """Open a picture file that has no windows, decoding it once for all processes here.
 
     Parameters
@@ -66,6 +195,7 @@ def open_flat(
         layout = PictureLayout.of(image, path)
         check_plausible(path, *image.size, Path(path).stat().st_size)
         fingerprint = known_fingerprint(path, stamp, fingerprint)
+        file = FlatFile.of(path, fingerprint, image, layout)
 
         def write(out: Pixels) -> Iterator[int]:
             return decode_picture(path, image, layout, out)
@@ -86,9 +216,33 @@ def open_flat(
         opener="tilevision.sources.formats.flat:open_flat",
         path=path,
         options={"mpp": mpp, **file_options(path, fingerprint)},
-        fingerprint=fingerprint,
+        fingerprint=file.identity,
     )
-    return StagedSource(path, staged, metadata, reference)
+    return FlatSource(file, staged, metadata, reference)
+
+
+def _transparency(image: Image, bands: int) -> tuple[Callable[[Level], Level] | None, int | None]:
+    """Return what says where the stored pixels have data: a mask, and the band that it is."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        alpha = bands - 1
+        return lambda level: BandMask(level, alpha), alpha
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple):
+        return lambda level: ValueMask(level, clear), None
+    opacity = np.full(256, 255, np.uint8)
+    if isinstance(clear, bytes):
+        opacity[: len(clear)] = np.frombuffer(clear[:256], np.uint8)
+    elif isinstance(clear, int) and clear < 256:
+        opacity[clear] = 0
+    else:
+        return None, None
+    return lambda level: TableMask(level, opacity), None
+
+
+def _upright_mask(beside: MaskBeside, orientation: int) -> Callable[[Level], Level]:
+    found = beside.of(beside.levels[0].size)
+    assert found is not None
+    return lambda level: found if orientation == 1 else TurnedLevel(found, orientation)  # noqa: ARG005 - it has pixels of its own
 
 
 def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> StagedSource:

@@ -20,7 +20,7 @@ from tilevision.sources.capacity import check_decodes, too_big
 from tilevision.sources.identity import row_blocks
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.jpegrows import JpegRows, has_decoder, in_one_pass
-from tilevision.sources.staging.pngrows import PngRows
+from tilevision.sources.staging.pngrows import SAMPLES, PngRows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,6 +67,10 @@ class PictureLayout:
         Decodes it by rows, in little memory.
     remedy : str
         What would make that possible.
+    stored : bool
+        Whether pixels stay as the file stores them: class numbers, inks, alpha as a band.
+    highest : int
+        Of a grey sample of fewer than 8 bits, as it is stored; else 0.
     """
 
     width: int
@@ -78,6 +82,17 @@ class PictureLayout:
     bytes_per_pixel: int
     by_rows: PngRows | JpegRows | None = None
     remedy: str = ""
+    stored: bool = False
+    highest: int = 0
+
+    def as_stored(self, image: Image) -> PictureLayout:
+        """Return the layout of `image` with pixels as its file stores them."""
+        header, bands = _png_header(image), len(image.getbands())
+        if self.deep_colour:  # where Pillow says RGBA of grey with alpha
+            bands = SAMPLES[header[25]]
+        few = image.mode == "L" and header and header[24] < 8
+        highest = 2 ** header[24] - 1 if few else 0
+        return replace(self, bands=bands, stored=True, highest=highest)
 
     @classmethod
     def of(cls, image: Image, path: str = "") -> PictureLayout:
@@ -144,7 +159,7 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
     if layout.by_rows is not None:
         blocks = _by_rows(name, layout, layout.by_rows)
     elif layout.deep_colour:
-        blocks = _deep(getattr(image, "filename", name))
+        blocks = _deep(getattr(image, "filename", name), layout)
     else:
         blocks = _whole(image, layout)
     start = 0
@@ -210,6 +225,8 @@ def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
 
     if layout.dtype != np.uint8:
         return np.asarray(rows).reshape(rows.height, rows.width, 1)
+    if layout.stored:
+        return _as_stored(rows, layout)
     mode = "L" if layout.bands == 1 else "RGB"
     if rows.has_transparency_data:
         white = Pillow.new("RGBA", rows.size, "white")
@@ -217,6 +234,13 @@ def _opaque(rows: Image, layout: PictureLayout) -> Pixels:
     if rows.mode != mode:
         rows = rows.convert(mode)
     return np.asarray(rows).reshape(rows.height, rows.width, layout.bands)
+
+
+def _as_stored(rows: Image, layout: PictureLayout) -> Pixels:
+    pixels = np.asarray(rows).astype(np.uint8).reshape(rows.height, rows.width, layout.bands)
+    if rows.mode == "L" and layout.highest:
+        return pixels // np.uint8(255 // layout.highest)  # to which Pillow spreads few bits
+    return pixels
 
 
 def _whole(image: Image, layout: PictureLayout) -> Iterator[Pixels]:
@@ -240,17 +264,19 @@ def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> I
     _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
     for rows in decoder.rows(path, step):
         if layout.deep_colour and isinstance(decoder, PngRows):
-            yield over_white(decoder.deep(rows))
+            deep = decoder.deep(rows)
+            yield deep if layout.stored else over_white(deep)
         else:
             yield _opaque(decoder.picture(rows), layout)
 
 
-def _deep(path: str) -> Iterator[Pixels]:
+def _deep(path: str, layout: PictureLayout) -> Iterator[Pixels]:
     import imagecodecs
 
     stored: NDArray[np.uint16] = imagecodecs.png_decode(Path(path).read_bytes())
     for start, stop in row_blocks(stored.shape[0], stored.nbytes * 4):
-        yield over_white(stored[start:stop])
+        rows = stored[start:stop]
+        yield rows if layout.stored else over_white(rows)
 
 
 def over_white(pixels: Pixels) -> Pixels:
@@ -265,14 +291,20 @@ def over_white(pixels: Pixels) -> Pixels:
 
 def _deep_bands(image: Image) -> int:
     """Return the colour bands of a 16-bit PNG that Pillow would cut to 8 bits, else 0."""
-    path = getattr(image, "filename", "")
-    if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA") or not path:
-        return 0
-    with Path(path).open("rb") as file:
-        header = file.read(26)
-    if header[12:16] != b"IHDR" or header[24] != 16:
+    header = _png_header(image) if image.mode in ("RGB", "RGBA", "LA") else b""
+    if header[24:25] != b"\x10":
         return 0
     return 1 if header[25] == _GREY_WITH_ALPHA else 3
+
+
+def _png_header(image: Image) -> bytes:
+    """Return the signature and header of the PNG file that an image is; empty for any other."""
+    path = getattr(image, "filename", "")
+    if image.format != "PNG" or not path:
+        return b""
+    with Path(path).open("rb") as file:
+        header = file.read(26)
+    return header if header[12:16] == b"IHDR" else b""
 
 
 def _orientation(image: Image) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EarthPlace",
     "in_microns",
+    "kept_beside",
     "microns_per_unit",
     "number",
     "pixel_size",
@@ -159,6 +160,12 @@ class EarthPlace:
     crs: str | None = None
     transform: Transform | None = None
     note: str = ""
+
+
+def kept_beside(path: str, suffix: str) -> Path | None:
+    """Return the file beside an image that GDAL names by what it adds: ``".ovr"``, ``".msk"``."""
+    places = (Path(f"{path}{one}") for one in (suffix, suffix.upper()))
+    return next((place for place in places if place.is_file()), None)
 
 
 def place_of(dataset: DatasetReader) -> EarthPlace:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tilevision.errors import SourceError, TilevisionError
+from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_decodes
+from tilevision.sources.filetree import FileWatch, tree_of
+from tilevision.sources.formats.besidefiles import (
+    BandsBeside,
+    mask_beside,
+    overviews_beside,
+    values_of_all_bands,
+)
 from tilevision.sources.formats.imageformat import TIFF_MAGIC, ImageFormat
 from tilevision.sources.formats.segments import SegmentedPage
-from tilevision.sources.formats.spatial import place_beside, with_place
-from tilevision.sources.formats.tiffframes import check_chain, count_frames, find_frame, plane_axes
+from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
+from tilevision.sources.formats.tiffframes import (
+    check_chain,
+    count_frames,
+    find_frame,
+    parsed,
+    plane_axes,
+)
 from tilevision.sources.formats.tifflevels import (
     BandMask,
     FilledLevel,
@@ -40,7 +51,6 @@ from tilevision.sources.formats.tiffmetadata import (
 )
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
-from tilevision.sources.readerfaults import unreadable
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.rows import OpenFile
 from tilevision.sources.staging.staged import MappedLevel, staged_note
@@ -49,9 +59,9 @@ from tilevision.sources.staging.stagingfile import StagedPixels, stage
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["FORMAT", "TiffPicture", "TiffSource", "is_dear", "lay_out", "open_tiff", "parsed"]
+__all__ = ["FORMAT", "TiffPicture", "TiffSource", "is_dear", "lay_out", "open_tiff"]
 
-_ORIENTATION = 274
+_ORIENTATION, _GDAL_METADATA = 274, 42112
 # The window that is typical of a model; strips that make it this much dearer are staged.
 _TYPICAL_SIDE = 1024
 _DEAREST = 4.0
@@ -61,27 +71,53 @@ _DECODER, _STORED = "tiff1", "tiff2"
 
 
 @dataclass(frozen=True, slots=True)
+class FilesBeside:
+    """The files beside an image that belong to its pixels.
+
+    Parameters
+    ----------
+    files : tuple of OpenFile
+    mask : str
+        SHA-256 of the file with its mask; empty without one.
+    overviews : str
+        The same of the file with its coarser levels.
+    count : int
+        How many levels that is.
+    nodata : bool
+        Whether one of the files says which values mean no data.
+    """
+
+    files: tuple[OpenFile, ...] = ()
+    mask: str = ""
+    overviews: str = ""
+    count: int = 0
+    nodata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TiffPicture:
     """The resolutions of one picture as they are stored, finest first.
 
     Parameters
     ----------
     levels : list of TiffLevel
-    masks : list of (TiffLevel or None)
+    masks : list of (Level or None)
         Of each, where it has data.
     colours : tuple of int, optional
         The bands that are red, green and blue, where the file names them.
     renumbered : bool
         Whether earlier releases gave the number of this picture to another.
-    beside : str
-        Names the content of files beside it that belong to the picture; empty without any.
+    together : tuple of float
+        The value of each band that means no data where all bands have theirs; else empty.
+    beside : FilesBeside
     """
 
     levels: list[TiffLevel]
-    masks: list[TiffLevel | None]
+    masks: list[Level | None]
     colours: tuple[int, int, int] | None = None
     renumbered: bool = False
-    beside: str = ""
+    together: tuple[float, ...] = ()
+    beside: FilesBeside = FilesBeside()
 
 
 class TiffSource(LevelReader):
@@ -127,6 +163,11 @@ class TiffSource(LevelReader):
         self._fingerprint = fingerprint
         self._staged = staged
         self._revision = _revision(picture)
+        self._beside = picture.beside
+        self.nodata_beside, self.overviews_beside = picture.beside.nodata, picture.beside.count
+        if picture.beside.files:
+            files = [Path(one.path) for one in (file, *picture.beside.files)]
+            self.watch = FileWatch(file.path, lambda: files, tree_of(file.path, files))
 
     @property
     def stored(self) -> LevelReader:
@@ -152,6 +193,13 @@ class TiffSource(LevelReader):
         return self._fingerprint
 
     @property
+    def resampled(self) -> str:
+        """Names in what enlarged and shrunk values differ from those of earlier releases."""
+        beside = self._beside.overviews
+        overviews = [f"overviews {beside[:16]}"] if beside else []
+        return "; ".join([super().resampled] * bool(super().resampled) + overviews)
+
+    @property
     def is_staged(self) -> bool:
         """Return True if the full resolution was decoded into the temp folder."""
         return self._staged is not None
@@ -159,17 +207,19 @@ class TiffSource(LevelReader):
     @property
     def reference(self) -> SourceRef:
         """What a worker opens this picture again from."""
-        path = self._file.path
+        path, beside = self._file.path, self._beside.overviews
+        overviews = {"overviews": beside} if beside else {}
         return SourceRef(
             opener="tilevision.sources.formats.tiff:open_tiff",
             path=path,
-            options={**self._options, **file_options(path, self._content)},
+            options={**self._options, **file_options(path, self._content), **overviews},
             fingerprint=self.fingerprint,
         )
 
     def close(self) -> None:
         """Close the file, and give up the staging file where there is one."""
-        self._file.close()
+        for file in (self._file, *self._beside.files):
+            file.close()
         if self._staged is not None:
             self._staged.close()
 
@@ -181,6 +231,7 @@ def open_tiff(
     mpp: tuple[float, float] | None = None,
     stamp: tuple[int, int] | None = None,
     fingerprint: str = "",
+    overviews: str = "",
 ) -> TiffSource:
     """Open one picture of a TIFF file.
 
@@ -194,22 +245,23 @@ def open_tiff(
     stamp : tuple of int, optional
         Size and modification time under which the file had `fingerprint`.
     fingerprint : str
+    overviews : str
+        SHA-256 of the overviews beside it that it had with this fingerprint.
 
     Raises
     ------
     SourceError
         If the file is damaged, incomplete, or of a kind that cannot be read.
     """
+    wanted = overviews if fingerprint else None
     if fingerprint:
         fingerprint = known_fingerprint(path, stamp, fingerprint)
     file = OpenFile(path)
     with parsed(path) as tif:
         picture, metadata = lay_out(tif, file, frame, mpp)
-    picture = picture if frame else _with_mask_beside(path, picture)
+    if not frame:
+        picture, metadata = _with_files_beside(path, picture, metadata, wanted)
     first, staged = picture.levels[0], None
-    beside = place_beside(path) if not frame else None
-    if beside is not None:
-        metadata = with_place(metadata, beside, first.size)
     if is_dear(first.pages[0]):
         fingerprint = fingerprint or fingerprint_of_file(path)
         revised = _revision(picture).replace(" ", "-").replace(":", "")
@@ -239,7 +291,7 @@ def lay_out(
     found = find_frame(tif, frame, file.path)
     page = found.levels[0][0]
     every = [TiffLevel(file, pages, found.planes) for pages in found.levels]
-    masks = [None if page is None else TiffLevel(file, [page]) for page in found.masks]
+    masks = [None if page is None else BandMask(TiffLevel(file, [page]), 0) for page in found.masks]
     first = every[0]
     kept = [n for n, level in enumerate(every) if not n or _belongs(level, first)]
     metadata = replace(
@@ -248,44 +300,15 @@ def lay_out(
         planes=plane_axes(tif),
         channels=channel_names(tif, found.levels[0], first.bands),
     )
+    said = page.tags.valueof(_GDAL_METADATA)
     picture = TiffPicture(
         [every[n] for n in kept],
         [masks[n] for n in kept],
         colour_bands(page, first.bands),
         renumbered=found.renumbered,
+        together=values_of_all_bands(said, first.bands) if isinstance(said, str) else (),
     )
     return picture, metadata
-
-
-@contextmanager
-def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
-    """Have tifffile parse a file, errors told in one line.
-
-    Parameters
-    ----------
-    path : str
-        For errors, and read from where no `file` is given.
-    file : file, optional
-    """
-    import tifffile
-
-    # It logs what is odd about a file as errors; here that is an exception or nothing.
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with tifffile.TiffFile(path if file is None else file) as tif:
-            yield tif
-    except TilevisionError:
-        raise
-    except MemoryError as error:
-        raise SourceError(
-            f"{path} describes more than fits in memory; get the file again."
-        ) from error
-    except Exception as error:
-        raise unreadable(f"The TIFF file {path}", error, "tifffile", "imagecodecs") from error
-    finally:
-        logger.setLevel(level)
 
 
 def _metadata(tif: TiffFile, page: TiffPage, mpp: tuple[float, float] | None) -> ImageMetadata:
@@ -313,7 +336,8 @@ def _revision(picture: TiffPicture) -> str:
     """Return what sets a picture's identity apart from that under which it was read wrongly."""
     facts = sorted(set[str]().union(*(level.revisions for level in picture.levels)))
     facts += ["tiles left out"] * bool(find_gaps(picture.levels))
-    facts += ["pages by their kind"] * picture.renumbered + [picture.beside] * bool(picture.beside)
+    facts += ["pages by their kind"] * picture.renumbered
+    facts += [f"mask {picture.beside.mask}"] * bool(picture.beside.mask)
     return "".join(f" revised: {fact}" for fact in facts)
 
 
@@ -346,7 +370,7 @@ def _shown(stored: _Layout, how: Interpretation, first: TiffLevel) -> _Layout:
     metadata, masks = stored.metadata, stored.masks
     value = metadata.nodata
     if how.classes and value is not None:
-        masks = [ValueMask(level, value) for level in stored.levels]
+        masks = [ValueMask(level, [value]) for level in stored.levels]
     shown = None if value is None or how.value is None else how.value(value)
     return _Layout(
         levels,
@@ -359,13 +383,14 @@ def _shown(stored: _Layout, how: Interpretation, first: TiffLevel) -> _Layout:
 
 
 def _masks(picture: TiffPicture, stored: Sequence[Level], orientation: int) -> list[Level | None]:
-    """Return for each level what says where it has data: a page of the file, or its alpha."""
+    """Return for each level what says where it has data: a page, values, or its alpha."""
     found: list[Level | None] = []
     alpha = picture.levels[0].alpha
+    if picture.together and not any(picture.masks):
+        return [ValueMask(level, picture.together) for level in stored]
     for level, mask in zip(stored, picture.masks, strict=True):
         if mask is not None:
-            only = BandMask(mask, 0)
-            found.append(only if orientation == 1 else TurnedLevel(only, orientation))
+            found.append(mask if orientation == 1 else TurnedLevel(mask, orientation))
         elif found and found[0] is not None and alpha is None:
             found.append(FinerMask(found[0], level))
         else:
@@ -373,18 +398,73 @@ def _masks(picture: TiffPicture, stored: Sequence[Level], orientation: int) -> l
     return found
 
 
+def _with_files_beside(
+    path: str, picture: TiffPicture, metadata: ImageMetadata, wanted: str | None
+) -> tuple[TiffPicture, ImageMetadata]:
+    """Return a picture with all that GDAL keeps of it in files beside it."""
+    first = picture.levels[0]
+    place = place_beside(path)
+    if place is not None:
+        metadata = with_place(metadata, place, first.size)
+    auxiliary = kept_beside(path, ".aux.xml")
+    said = None if auxiliary is None else BandsBeside.of(auxiliary, first.bands)
+    if said is not None:
+        metadata = said.added_to(metadata)
+        picture = replace(
+            picture,
+            colours=said.colours or picture.colours,
+            together=said.together or picture.together,
+            beside=replace(picture.beside, nodata=any(one is not None for one in said.nodata)),
+        )
+    overviews = kept_beside(path, ".ovr")
+    if len(picture.levels) == 1 and overviews is not None and wanted != "":
+        try:
+            picture = _with_overviews_beside(overviews, picture)
+        except SourceError as error:
+            note = f"The overviews beside it are not read: {error}"
+            metadata = replace(metadata, notes=(*metadata.notes, note))
+    if wanted and picture.beside.overviews != wanted:
+        raise SourceError(
+            f"The overviews beside {path} have changed since it was opened; open it again."
+        )
+    return _with_mask_beside(path, picture), metadata
+
+
+def _with_overviews_beside(name: Path, picture: TiffPicture) -> TiffPicture:
+    """Return `picture` with the coarser levels that GDAL keeps in a file beside it."""
+    file, pages = overviews_beside(name)
+    first = picture.levels[0]
+    every = [TiffLevel(file, [page]) for page in pages]
+    levels = sorted(
+        (level for level in every if _belongs(level, first)), key=lambda one: -one.size[0]
+    )
+    if not levels:
+        raise SourceError(f"{name} holds no smaller picture of the same kind; build it again.")
+    for level in levels:
+        level.window(0, 0, 1, 1, None)  # what cannot be decoded shows now
+    beside = replace(
+        picture.beside,
+        files=(*picture.beside.files, file),
+        overviews=fingerprint_of_file(file.path),
+        count=len(levels),
+    )
+    masks = [*picture.masks, *(None for _ in levels)]
+    return replace(picture, levels=[first, *levels], masks=masks, beside=beside)
+
+
 def _with_mask_beside(path: str, picture: TiffPicture) -> TiffPicture:
     """Return `picture` with the mask that GDAL keeps in a file beside it, where it has none."""
-    name = f"{path}.msk"
-    if any(picture.masks) or not Path(name).is_file():
+    name = None if any(picture.masks) else kept_beside(path, ".msk")
+    if name is None:
         return picture
-    file = OpenFile(name)
-    with parsed(name) as tif:
-        found = find_frame(tif, 0, name)
-        levels = [TiffLevel(file, pages) for pages in found.levels]
-    by_size = {level.size: level for level in levels}
-    masks = [by_size.get(level.size) for level in picture.levels]
-    return replace(picture, masks=masks, beside=f"mask {fingerprint_of_file(name)}")
+    mask = mask_beside(name, picture.levels[0].bands)
+    beside = replace(
+        picture.beside,
+        files=(*picture.beside.files, mask.file),
+        mask=fingerprint_of_file(mask.file.path),
+    )
+    masks = [mask.of(level.size) for level in picture.levels]
+    return replace(picture, masks=masks, beside=beside)
 
 
 def _belongs(level: TiffLevel, first: TiffLevel) -> bool:

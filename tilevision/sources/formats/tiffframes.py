@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 
-from tilevision.errors import SourceError
+from tilevision.errors import SourceError, TilevisionError
+from tilevision.sources.readerfaults import unreadable
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffFrame, TiffPage, TiffPageSeries
 
-__all__ = ["FramePages", "check_chain", "count_frames", "find_frame", "plane_axes"]
+__all__ = [
+    "FramePages",
+    "check_chain",
+    "count_frames",
+    "find_frame",
+    "is_mask",
+    "parsed",
+    "plane_axes",
+]
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _PHOTOMETRIC_MASK = 4
 # Only these are lists of equal pictures. In the others, what follows the first series are
 # labels, macro photos (patient names!) and thumbnails, which are never read.
 _PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej")
+
+
+@contextmanager
+def parsed(path: str, file: BinaryIO | None = None) -> Iterator[TiffFile]:
+    """Have tifffile parse a file, errors told in one line.
+
+    Parameters
+    ----------
+    path : str
+        For errors, and read from where no `file` is given.
+    file : file, optional
+    """
+    import tifffile
+
+    # It logs what is odd about a file as errors; here that is an exception or nothing.
+    logger = logging.getLogger("tifffile")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with tifffile.TiffFile(path if file is None else file) as tif:
+            yield tif
+    except TilevisionError:
+        raise
+    except MemoryError as error:
+        raise SourceError(
+            f"{path} describes more than fits in memory; get the file again."
+        ) from error
+    except Exception as error:
+        raise unreadable(f"The TIFF file {path}", error, "tifffile", "imagecodecs") from error
+    finally:
+        logger.setLevel(level)
 
 
 def check_chain(tif: TiffFile, name: str) -> None:
@@ -182,16 +224,17 @@ def _masks(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage | None]
     """Return for each resolution the mask that follows it, before the next page of its size."""
     found: dict[int, TiffPage] = {}
     owner: dict[tuple[int, int], int] = {}
-    for page in _every_page(tif) if any(_is_mask(s.keyframe) for s in tif.series) else ():
+    for page in _every_page(tif) if any(is_mask(s.keyframe) for s in tif.series) else ():
         size = int(page.imagewidth), int(page.imagelength)
-        if not _is_mask(page):
+        if not is_mask(page):
             owner[size] = int(page.offset)
         elif size in owner:
             found.setdefault(owner[size], page)
     return [found.get(int(level[0].offset)) for level in levels]
 
 
-def _is_mask(page: TiffPage) -> bool:
+def is_mask(page: TiffPage) -> bool:
+    """Return True if a page says where another has data."""
     return bool(_kind(page) & _MASK)
 
 

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandMask",
+    "BandsMask",
     "FilledLevel",
     "FinerMask",
     "ShownLevel",
+    "TableMask",
     "TiffLevel",
     "TurnedLevel",
     "ValueMask",
@@ -153,8 +155,8 @@ class BandMask:
         return self._level.window(x0, y0, x1, y1, [self._band])
 
 
-class ValueMask:
-    """Where the first band of a level has another value than the one for no data.
+class BandsMask:
+    """A level each of whose bands says where one of the image has data: not where it is 0.
 
     Attributes
     ----------
@@ -162,15 +164,61 @@ class ValueMask:
         See `Level`.
     """
 
-    def __init__(self, level: Level, value: float) -> None:
+    def __init__(self, level: Level) -> None:
         self._level = level
-        self._value = value
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the masks ``(y1 - y0, x1 - x0, bands)`` of these bands of the image."""
+        return self._level.window(x0, y0, x1, y1, bands)
+
+
+class ValueMask:
+    """Where a level has in any band another value than the one for no data.
+
+    Parameters
+    ----------
+    level : Level
+    values : sequence of float
+        Of each band, from the first.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: Level, values: Sequence[float]) -> None:
+        self._level = level
+        self._values = values
         self.size = level.size
         self.chunk = level.chunk
 
     def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:  # noqa: ARG002 - a `Level`
         """Return booleans ``(y1 - y0, x1 - x0, 1)``."""
-        return np.asarray(self._level.window(x0, y0, x1, y1, [0]) != self._value)
+        pixels = self._level.window(x0, y0, x1, y1, range(len(self._values)))
+        return np.asarray(np.any(pixels != np.array(self._values), axis=2, keepdims=True))
+
+
+class TableMask:
+    """Where the classes of a level have data, by a table of their opacity: not where it is 0.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: Level, opacity: NDArray[np.uint8]) -> None:
+        self._level = level
+        self._opacity = opacity
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:  # noqa: ARG002 - a `Level`
+        """Return the opacity ``(y1 - y0, x1 - x0, 1)``."""
+        return self._opacity[self._level.window(x0, y0, x1, y1, [0])]
 
 
 class FinerMask:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from tilevision.errors import TilevisionError
 from tilevision.sources.addresses import Address
-from tilevision.sources.formats.tiff import TiffSource, is_dear, lay_out, parsed
+from tilevision.sources.formats.tiff import TiffSource, is_dear, lay_out
+from tilevision.sources.formats.tiffframes import parsed
 from tilevision.sources.remote.protocols import remote_file
 from tilevision.sources.remote.rangedfile import Cursor, RangedFile
 from tilevision.sources.remote.remotefile import Look, Remote, changed, patiently

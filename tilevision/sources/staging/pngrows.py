@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PngRows"]
+__all__ = ["SAMPLES", "PngRows"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 16
 _HEADER = struct.Struct(">IIBBBBB")
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _PLAIN_MODES = {0: "L", 2: "RGB", 4: "LA", 6: "RGBA"}
 # What predicts a byte is so many bytes before it: a colour type and depth for each distance.
 _NEUTRAL = {1: (0, 8), 2: (4, 8), 3: (2, 8), 4: (6, 8), 6: (2, 16), 8: (6, 16)}
@@ -85,7 +85,7 @@ class PngRows:
     @property
     def bands(self) -> int:
         """Samples of a pixel as stored, alpha included."""
-        return _SAMPLES[self.colour]
+        return SAMPLES[self.colour]
 
     @property
     def row_bytes(self) -> int:
@@ -224,4 +224,4 @@ def _small_png(header: tuple[int, ...], filtered: bytes, palette: bytes = b"") -
 
 def _distance(depth: int, colour: int) -> int:
     """Return how many bytes before a byte the one lies that predicts it."""
-    return max(1, _SAMPLES[colour] * depth // 8)
+    return max(1, SAMPLES[colour] * depth // 8)

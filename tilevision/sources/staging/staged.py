@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from tilevision.errors import SourceError
 from tilevision.sources.identity import fingerprint_of_array, row_blocks
-from tilevision.sources.levels import LevelReader
+from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
 from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
 
@@ -36,15 +36,26 @@ class StagedSource(LevelReader):
     staged : StagedPixels
     metadata : ImageMetadata
     reference : SourceRef
+    mask : callable, optional
+        ``mask(level)`` returns the level that is 0 where this image has no data.
+    alpha : int, optional
+        The band that says itself where the image has no data.
     """
 
     def __init__(
-        self, name: str, staged: StagedPixels, metadata: ImageMetadata, reference: SourceRef
+        self,
+        name: str,
+        staged: StagedPixels,
+        metadata: ImageMetadata,
+        reference: SourceRef,
+        mask: Callable[[Level], Level] | None = None,
+        alpha: int | None = None,
     ) -> None:
         height, width, bands = staged.shape
         metadata = replace(metadata, levels=((width, height),))
         level = MappedLevel(name, staged)
-        super().__init__(name, [level], bands, staged.dtype, metadata)
+        masks = [] if mask is None else [mask(level)]
+        super().__init__(name, [level], bands, staged.dtype, metadata, masks, alpha)
         self._staged = staged
         self._reference = reference
 
