@@ -561,8 +561,8 @@ def test_who_may_only_read_a_share_reads_it():
         shutil.rmtree(public)
 
 
-def test_many_records_are_opened_quickly(folder):
-    """Opening reads tables, not records: 100,000 in far less than the 3 s that they may take."""
+def test_many_records_are_found_when_their_segment_is_opened(folder):
+    """Opening reads tables, not records; `benchmarks/shares.py` says how long that takes."""
     store = segmentstore.SegmentStore
     (folder / "segments").mkdir()
     data = segmentfile.pack(SMALL)
@@ -571,9 +571,7 @@ def test_many_records_are_opened_quickly(folder):
         for start in range(0, 100_000, 16):
             keys = [segmentstore.digest(f"{n:064x}") for n in range(start, start + 16)]
             file.write(segmentfile.frame_of((key, 1.0, 1, data) for key in keys))
-    began = time.process_time()
     opened = store(folder, lambda: None)
-    assert time.process_time() - began < 3
     asked = [f"{n:064x}" for n in range(100_001)]
     assert len(opened.done(asked)) == 100_000
     opened.close()

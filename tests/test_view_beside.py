@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -93,9 +92,7 @@ def test_the_list_is_bounded_and_its_counts_are_not() -> None:
     """Ten thousand failed tiles are counted, not sent."""
     tiles = _tiles(10_000)
     state = _state(10_000, [TileChanged(101.0, tile, "failed", error="x") for tile in tiles])
-    begun = time.process_time()
     said = notable_tiles(state)
-    assert time.process_time() - begun < 0.5  # measured 2 ms
     assert len(said["rows"]) == 300
     assert said["counts"] == {"failed": 10_000}
 
@@ -128,22 +125,17 @@ def test_what_can_be_pointed_at_is_in_the_view(found, limit) -> None:
     assert "\u202e" not in "".join(names)
 
 
-def test_a_crowd_is_quickly_cut_to_the_largest() -> None:
-    """Of 100,000 boxes the 2,000 largest, within the time of a frame."""
+def test_a_crowd_is_cut_to_the_largest() -> None:
+    """Of 100,000 boxes the 2,000 largest."""
     rng = np.random.default_rng(0)
     side = rng.integers(1, 60, 100_000)
     corner = rng.integers(0, 50_000, (100_000, 2))
     found = np.column_stack([corner, corner + side[:, None]]).astype(float)
     layer = BoxLayer.of(Findings(found))
-    taken = []
-    for _ in range(5):
-        begun = time.process_time()
-        rows, _ = hits(layer, Box(0, 0, 50_100, 50_100))
-        taken.append(time.process_time() - begun)
+    rows, _ = hits(layer, Box(0, 0, 50_100, 50_100))
     table = np.frombuffer(rows, "<f4").reshape(-1, 6)
     assert len(table) == MOST_HITS
     assert (table[:, 2] - table[:, 0]).min() >= np.sort(side)[-2 * MOST_HITS]
-    assert min(taken) < 0.1  # measured 12 ms
 
 
 @given(st.integers(0, 899), st.integers(0, 599))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from io import BytesIO
 
@@ -218,25 +217,3 @@ def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
             axis=(0, 1)
         )
     assert shown["failed"][0] - shown["done"][0] > 15
-
-
-@pytest.mark.slow
-def test_a_frame_of_ten_thousand_tiles_and_twenty_thousand_boxes_is_quick() -> None:
-    """The best of ten frames, each with news, takes under the 60 ms that a live view may cost."""
-    size = (40_000, 40_000)
-    tiles = Grid(100, 100).tiles(size)
-    events = []
-    for tile in tiles:
-        x, y = int(tile.box.x0), int(tile.box.y0)
-        boxes = ((x, y, x + 320, y + 320, "cell"), (x + 99, y + 99, x + 300, y + 300, "cell"))
-        events.append(TileChanged(1.0, tile, "done", n_findings=2, boxes=boxes))
-    overlay = Overlay(size, lambda box, scale: np.zeros((720, 720, 3), np.uint8))
-    state = fold(initial(tiles), events[:-100])
-    overlay.frame(state)
-    taken = []
-    for i in range(10):
-        state = fold(state, events[len(events) - 100 + 10 * i :][:10])
-        begun = time.process_time()
-        overlay.frame(state)
-        taken.append(time.process_time() - begun)
-    assert min(taken) < 0.06  # measured 16 ms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -223,21 +222,14 @@ def test_the_time_taken_leaves_out_pauses_and_idling() -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_tiles_fold_quickly() -> None:
-    """All at once within seconds, and a second's worth of news in a small part of a frame."""
+def test_a_hundred_thousand_tiles_are_folded_at_once_as_one_by_one() -> None:
+    """A history of many tiles is counted whole; `benchmarks/frame.py` says how long it takes."""
     tiles = Grid(400, 250).tiles((100_000, 160_000))
     start = initial(tiles)
     history = [TileChanged(float(i), t, "done", boxes=(BOX,)) for i, t in enumerate(tiles)]
-    begun = time.process_time()
     state = fold(start, history)
-    assert time.process_time() - begun < 5  # measured 0.4 s
     assert state.counts == {"done": 100_000}
-    steps = []
-    for i in range(5):
-        begun = time.process_time()
-        fold(start, history[1000 * i : 1000 * i + 1000])
-        steps.append(time.process_time() - begun)
-    assert min(steps) < 0.1  # measured 8 ms
+    assert fold(fold(start, history[:1000]), history[1000:]).counts == state.counts
 
 
 def test_the_caption_counts_in_words() -> None:
