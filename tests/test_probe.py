@@ -27,8 +27,9 @@ from tilevision.catalogue import resolve
 from tilevision.cluster import attach
 from tilevision.errors import ClusterError, ModelError
 from tilevision.events import StageDone
+from tilevision.fanout import client
 from tilevision.fanout import survey as surveying
-from tilevision.fanout.probe import complaint, probe
+from tilevision.fanout.probe import Fitness, complaint, probe
 from tilevision.fanout.survey import PACKAGES, Member, Survey, compare
 from tilevision.infer import Work
 from tilevision.modelspec import ModelSpec
@@ -299,14 +300,18 @@ def test_a_run_whose_only_host_cannot_work_stops_with_its_reason(
 
 
 @pytest.mark.slow
-def test_each_host_that_cannot_work_is_named_once(
+def test_hosts_that_cannot_work_are_named_once_and_left_out(
     foreign: ForeignCluster, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One error names every host, what it lacks and the remedy; a hung one costs no hang."""
+    """One line names every host, what it lacks and the remedy; the others do the work.
+
+    A host that hangs costs no hang. A run stops only where no host is left.
+    """
     reason = without_namespaces()
     if reason:
         pytest.skip(f"no mount namespaces here: {reason}")
     monkeypatch.setattr(surveying, "ANSWER_SECONDS", 6.0)
+    monkeypatch.setattr(client, "UNFIT_BRING_SECONDS", 0.5)
     foreign.add("127.0.0.2")
     foreign.add("127.0.0.3", startup=WITHOUT_US)
     foreign.add("127.0.0.4", startup=OLDER)
@@ -314,21 +319,26 @@ def test_each_host_that_cannot_work_is_named_once(
     foreign.add("127.0.0.7")
     foreign.ready()
     foreign.processes["127.0.0.7"].send_signal(signal.SIGSTOP)
-    with pytest.raises(ClusterError) as caught:
-        tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
-    line = str(caught.value)
+    run = tv.start(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
+    result = run.result(timeout=60)
+    assert result.complete
+    assert set(result.tiles["attempts"]) == {1}
+    assert all("//127.0.0.2:" in worker for worker in result.tiles["worker"])
+    waiting = [e for e in run.events() if isinstance(e, StageDone) and e.stage == "waiting"]
+    (line,) = [event.message for event in waiting if "left out" in event.message]
     ours = tv.__version__
+    assert line.startswith("5 of 6 worker hosts are left out of this run. Worker host ")
     assert f"Worker host 127.0.0.3 has no tilevision; install tilevision {ours} there" in line
     assert f"Worker host 127.0.0.4 has tilevision 0.0.9 and the client {ours}" in line
     assert f"127.0.0.5 and 127.0.0.6 cannot read {image}: No such file or directory; mount" in line
     assert re.search(r"Worker host 127\.0\.0\.7 does not answer within 6 s \(tcp://", line)
     assert "127.0.0.2" not in line
     assert "\n" not in line
-    for host in ("127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7"):
+    for host in ("127.0.0.2", "127.0.0.3", "127.0.0.6", "127.0.0.7"):
         foreign.stop(host)
-    wait_until(lambda: len(foreign.client.nthreads()) == 1, "only the good worker is left")
-    result = tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
-    assert result.complete
+    wait_until(lambda: len(foreign.client.nthreads()) == 2, "no good worker is left")
+    with pytest.raises(ClusterError, match=r"^Worker host 127\.0\.0\.4 has .*127\.0\.0\.5 cannot"):
+        tv.analyze(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
 
 
 @pytest.mark.slow
@@ -425,7 +435,7 @@ def test_an_image_that_opens_slowly_is_waited_for(
 @pytest.mark.slow
 def test_a_cluster_without_workers_is_waited_for(foreign: ForeignCluster, image: Path) -> None:
     """Workers that have yet to come are no reason to refuse."""
-    assert probe(attach(foreign.client), work_on(image), print) == ("", frozenset())
+    assert probe(attach(foreign.client), work_on(image), print) == Fitness()
 
 
 # On what the model runs -------------------------------------------------------------------
@@ -478,4 +488,4 @@ def test_a_model_that_has_nothing_to_say_is_not_asked(image: Path) -> None:
     importlib.import_module(work.model.factory.partition(":")[0])  # it says what it has to say
     scheduler = SimpleNamespace(address="tcp://127.0.0.1:8786")
     ours = SimpleNamespace(owned=True, client=SimpleNamespace(scheduler=scheduler))
-    assert probe(cast("Any", ours), work, print) == ("", frozenset({"127.0.0.1"}))
+    assert probe(cast("Any", ours), work, print) == Fitness(fit=frozenset({"127.0.0.1"}))

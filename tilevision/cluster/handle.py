@@ -287,6 +287,8 @@ class Crew:
     ----------
     annotations : mapping
         Of Dask, around the call: ``workers`` and ``resources`` bound where tiles may run.
+    unfit : mapping
+        Hosts that are known not to be able to do the work, and why.
 
     Attributes
     ----------
@@ -298,9 +300,9 @@ class Crew:
         Hosts that cannot do the work, and why.
     """
 
-    def __init__(self, annotations: Mapping[str, Any] = {}) -> None:
+    def __init__(self, annotations: Mapping[str, Any] = {}, unfit: Mapping[str, str] = {}) -> None:
         self.workers: dict[str, int] = {}
-        self.unfit: dict[str, str] = {}
+        self.unfit: dict[str, str] = dict(unfit)
         self._annotations = annotations
         self.seen: dict[str, Sighting] = {}
         self._since: dict[str, tuple[str, float]] = {}

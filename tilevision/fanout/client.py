@@ -41,6 +41,8 @@ __all__ = [
 PINNED_PRIORITY = 1
 PRIORITY_STEP = 1e-7  # a million tasks are no more than a tenth of one of the user's steps
 BRING_SECONDS = 20.0
+NOBODY = "tcp://127.0.0.1:1"
+UNFIT_BRING_SECONDS = 5.0  # one of those that are left out may never answer
 LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 
@@ -118,11 +120,14 @@ class Sent:
     future : distributed.Future
     worker : str
         Where it runs, as far as reports have come.
+    bound : frozenset of str
+        Workers that alone may run it, where hosts are left out; else empty.
     """
 
     submit: Submit
     future: Future
     worker: str = ""
+    bound: frozenset[str] = frozenset()
 
     def attempts(self) -> dict[Tile, int]:
         """Return the number of each tile's attempt, from 1."""
@@ -140,19 +145,25 @@ class Tasks:
     run_id : str
     inbox : SimpleQueue
         Gets `Heard`, `Landed`, `Broken` and `WorkersSeen`, from other threads.
-    bounded : list of str, optional
-        Workers that may run tasks; None: any.
     fit : frozenset of str
         Hosts that were found able to do the work; others examine themselves first.
+    some_unfit : bool
+        Whether there are workers that cannot even take it.
+
+    Attributes
+    ----------
+    bounded : list of str, optional
+        Workers that may run tasks; None: any.
     """
 
     cluster: Cluster
     work: Work
     run_id: str
     inbox: SimpleQueue[Any]
+    fit: frozenset[str] = frozenset()
+    some_unfit: bool = False
     flights: dict[str, Sent] = field(default_factory=dict)
     bounded: list[str] | None = None
-    fit: frozenset[str] = frozenset()
     _demand: Future | None = None
     _count: int = 0
     _name: str = ""
@@ -177,12 +188,13 @@ class Tasks:
         try:
             # A worker that is too busy to answer gets the work later; its tasks wait for it.
             with suppress(TimeoutError):
-                brought.result(timeout=BRING_SECONDS)
+                brought.result(timeout=UNFIT_BRING_SECONDS if self.some_unfit else BRING_SECONDS)
         except Exception as error:
-            raise ClusterError(
-                f"A Dask worker cannot take the work ({type(error).__name__}: {error}); "
-                "install the same tilevision there as here."
-            ) from error
+            if not self.some_unfit:  # else it is one of those that are left out
+                raise ClusterError(
+                    f"A Dask worker cannot take the work ({type(error).__name__}: {error}); "
+                    "install the same tilevision there as here."
+                ) from error
         client.subscribe_topic(self._name, self._hear)
 
     @staticmethod
@@ -221,13 +233,16 @@ class Tasks:
                 optimize_graph=False,
                 traverse=False,
             )
+        bound = frozenset(self._bound(None).get("workers", ()) if worker is None else ())
         for submit, future in zip(submits, futures, strict=True):
-            self.flights[submit.task] = Sent(submit, future)
+            self.flights[submit.task] = Sent(submit, future, bound=bound)
             client.loop.add_callback(self._await, submit.task, future)
 
     def _bound(self, worker: str | None) -> dict[str, Any]:
         """Return what is laid down for tasks beyond the annotations around the user's call."""
         workers = self.bounded if worker is None else [worker]
+        if workers == []:  # Dask takes no worker for any
+            workers = [NOBODY]
         return {} if workers is None else {"workers": workers, "allow_other_workers": False}
 
     def _node(self, node: Any, submit: Submit, *, pinned: bool) -> Any:

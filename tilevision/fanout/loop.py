@@ -24,7 +24,7 @@ from tilevision.fanout.client import (
     finished,
     lost_with_scheduler,
 )
-from tilevision.fanout.probe import probe
+from tilevision.fanout.probe import Fitness, probe
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.schedule.messages import (
@@ -150,19 +150,17 @@ def run_tiles(
     ModelError
         If the model's device or library is not there.
     """
-    fit: frozenset[str] = frozenset()
-    if cluster.alive:
-        line, fit = probe(cluster, work, sink.waiting)
-        if line:
-            sink.model(line)
+    fitness = probe(cluster, work, sink.waiting) if cluster.alive else Fitness()
+    if fitness.runtime:
+        sink.model(fitness.runtime)
     loop = _Loop(
         cluster=cluster,
         scheduler=scheduler,
         sink=sink,
-        tasks=Tasks(cluster, work, run_id, commands, fit=fit),
+        tasks=Tasks(cluster, work, run_id, commands, fitness.fit, bool(fitness.unfit)),
         inbox=commands,
         watchdog=Watchdog(sink.waiting, time.monotonic()),
-        crew=Crew(dask.get_annotations()),
+        crew=Crew(dask.get_annotations(), fitness.unfit),
     )
     return loop.run()
 
@@ -205,8 +203,22 @@ class _Loop:
                 raise
             return self._rebuild()
         self.watchdog.saw(len(self.crew.workers), time.monotonic())
+        self._bind()
         self.workers = self._there()
         return [self.workers]
+
+    def _bind(self) -> None:
+        """Keep tasks from hosts that cannot do the work.
+
+        Raises
+        ------
+        ClusterError
+            If no worker is on a host that can.
+        """
+        if self.crew.hopeless:
+            host, trouble = next(iter(self.crew.unfit.items()))
+            raise ClusterError(f"Worker host {host} {trouble}.")
+        self.tasks.bounded = self.crew.bounded
 
     def _there(self) -> ClusterChanged:
         """Return the workers that are there, as the scheduler wants to know them."""
@@ -343,7 +355,10 @@ class _Loop:
         for address in self.crew.workers.keys() - seen.workers.keys():
             happenings.extend(self._orphaned(address, now))
         self.crew.saw(seen.workers, now)
-        self.watchdog.saw(len(self.crew.workers), now)
+        self.watchdog.saw(
+            len(self.crew.workers if (fit := self.crew.bounded) is None else fit), now
+        )
+        happenings.extend(self._bound_to_nobody())
         for line in self.crew.news(now, owned=self.cluster.owned):
             self.sink.waiting(line)
         for address in self.crew.stuck(now):
@@ -368,6 +383,19 @@ class _Loop:
         orphans = [task for task, flight in self.tasks.flights.items() if flight.worker == address]
         self.tasks.release(orphans)
         return [TaskLost(task, failure, address, blameless=retired) for task in orphans]
+
+    def _bound_to_nobody(self) -> list[Happening]:
+        """Take back tasks whose workers have all gone before they began; bind others anew."""
+        self.tasks.bounded = self.crew.bounded
+        if not self.crew.bounded:
+            return []
+        back = [
+            task
+            for task, flight in self.tasks.flights.items()
+            if flight.bound and not (flight.worker or flight.bound & self.crew.workers.keys())
+        ]
+        self.tasks.release(back)
+        return [TaskLost(task, RETIRED, "", blameless=True) for task in back]
 
     def _stuck(self, address: str, keys: Sequence[str]) -> list[Happening]:
         """Take back what waits on a paused worker; renew ours, once nothing runs there."""
@@ -404,10 +432,7 @@ class _Loop:
             happenings.append(TaskLost(flight.submit.task, LEFT_OUT, worker, blameless=True))
         if landed:
             self.crew.saw(dict(self.crew.seen), time.monotonic())
-            if self.crew.hopeless:
-                host, trouble = next(iter(self.crew.unfit.items()))
-                raise ClusterError(f"Worker host {host} {trouble}.")
-            self.tasks.bounded = self.crew.bounded
+            self._bind()
             self.workers = self._there()
             happenings.append(self.workers)
         return happenings

@@ -7,24 +7,45 @@ import pickle
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from tilevision.cluster import Cluster, host_of
 from tilevision.errors import ClusterError
 from tilevision.fanout.survey import ANSWER_SECONDS, Member, Survey, runtime_here, survey
 from tilevision.infer import Work
 
-__all__ = ["complaint", "probe"]
+__all__ = ["Fitness", "complaint", "probe"]
 
 SHOWN_HOSTS = 6
 SHOWN_TROUBLES = 6
 _PLURAL = {"has": "have", "does": "do"}
 
 
-def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> tuple[str, frozenset[str]]:
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """Which hosts of a cluster can do a run's work.
+
+    Parameters
+    ----------
+    runtime : str
+        On what the model runs there, one line for people; empty where nobody knows.
+    fit : frozenset of str
+        Hosts that can do the work.
+    unfit : dict of str to str
+        Hosts that cannot, and why, worded to follow the host's name.
+    """
+
+    runtime: str = ""
+    fit: frozenset[str] = frozenset()
+    unfit: dict[str, str] = field(default_factory=dict)
+
+
+def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> Fitness:
     """Make sure that a cluster can do the work; return on what it will run the model, and where.
 
-    A cluster that is not ours is asked host by host. Workers of a host that joins later examine
-    themselves before their first tile.
+    A cluster that is not ours is asked host by host. Hosts that cannot do the work are left out
+    as long as others can. Workers of a host that joins later examine themselves before their first
+    tile.
 
     Parameters
     ----------
@@ -35,34 +56,46 @@ def probe(cluster: Cluster, work: Work, tell: Callable[[str], None]) -> tuple[st
 
     Returns
     -------
-    str
-        One line for people; empty where nobody knows.
-    frozenset of str
-        Hosts that can do the work.
+    Fitness
 
     Raises
     ------
     ClusterError
-        If a host cannot do it: one line with each such host, what it lacks, and the remedy.
+        If the scheduler or all hosts cannot do it: one line with each such host, what it lacks,
+        and the remedy.
     ModelError
         On our own cluster, if the model's device or library is not there.
     """
     if cluster.owned:
         runtimes = [_ask_ours(cluster, work)]
         fit = [host_of(str(cluster.client.scheduler.address))]  # all on this machine
+        unfit: dict[str, str] = {}
     else:
-        found = survey(cluster, work.source, work.model, tell)
-        line = complaint(found)
-        if line:
-            raise ClusterError(line)
+        found = _usable(survey(cluster, work.source, work.model, tell), tell)
         if found.scheduler.notes:
             tell(f"The scheduler has {', '.join(found.scheduler.notes)}.")
-        for notes, hosts in _grouped(found.hosts, lambda member: member.notes):
+        able = tuple(host for host in found.hosts if not host.troubles)
+        for notes, hosts in _grouped(able, lambda member: member.notes):
             tell(f"{_capital(hosts)}: {', '.join(notes)}. The client's versions are safer.")
-        runtimes = [host.readiness.runtime for host in found.hosts if host.readiness]
-        fit = [host.name for host in found.hosts if host.readiness]
+        runtimes = [host.readiness.runtime for host in able if host.readiness]
+        fit = [host.name for host in able if host.readiness]
+        unfit = {h.name: ", and ".join(h.troubles) for h in found.hosts if h.troubles}
     on = _summed_up([runtime for runtime in runtimes if runtime])
-    return f"{work.model.name} runs on {on}" if on else "", frozenset(fit)
+    return Fitness(f"{work.model.name} runs on {on}" if on else "", frozenset(fit), unfit)
+
+
+def _usable(found: Survey, tell: Callable[[str], None]) -> Survey:
+    """Return a survey that a run can begin with; say which hosts are left out, and why."""
+    line = complaint(found)
+    if line and all(host.troubles for host in found.hosts):
+        raise ClusterError(line)
+    if line:
+        out = sum(bool(host.troubles) for host in found.hosts)
+        tell(
+            f"{out} of {len(found.hosts)} worker hosts {'is' if out == 1 else 'are'} left out of "
+            f"this run. {line}"
+        )
+    return found
 
 
 def complaint(found: Survey) -> str:
