@@ -128,6 +128,47 @@ def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("bound", [False, True])
+def test_cancelled_tiles_are_computed_once(tmp_path: Path, bound: bool) -> None:
+    """On a cluster known by its address, where tiles wait in its queue, none is begun in vain.
+
+    Tasks that are bound to resources wait on the workers instead.
+    """
+    calls = tmp_path / "calls"
+
+    def noted(pixels: Any) -> Any:
+        with calls.open("ab", 0) as file:
+            file.write(bytes([pixels[0, 0, 0]]))
+        time.sleep(0.01)
+        return []
+
+    calls.touch()
+    pixels = np.arange(120, dtype=np.uint8).reshape(10, 12).repeat(8, 0).repeat(8, 1)
+    model = tv.model(noted, fingerprint="noted", thread_safe=True)
+    wanted = {"resources": {"SLOT": 1}} if bound else {}
+    kept = {"resources": {"SLOT": 1}} if bound else {}
+    with (
+        LocalCluster(n_workers=2, **IN_PROCESS, **kept) as cluster,
+        Client(cluster.scheduler_address, set_as_default=False) as client,
+        dask.annotate(**wanted),
+    ):
+        for least in (5, 20, 33, 58, 120):
+            run = tv.start(
+                pixels,
+                model,
+                grid=tv.Grid(10, 12, overlap=0),
+                client=client,
+                checkpoint=tmp_path / "ck",
+                batch_size=1,
+            )
+            while not run.wait(0) and calls.stat().st_size < least:
+                time.sleep(0.002)
+            run.cancel()
+            assert run.wait(30)
+    assert sorted(calls.read_bytes()) == list(range(120))
+
+
+@pytest.mark.slow
 def test_jobs_of_a_queueing_system_do_the_work(tmp_path: Path) -> None:
     """dask-jobqueue's jobs, started as plain processes that come later, complete the run."""
     jobqueue = pytest.importorskip("dask_jobqueue.local", reason="needs dask-jobqueue")

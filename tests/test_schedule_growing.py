@@ -13,6 +13,7 @@ from tilevision.schedule.messages import (
     Paused,
     Renewed,
     Resumed,
+    TakeBack,
     TaskLost,
     TileStarted,
     TileWaits,
@@ -83,13 +84,19 @@ def test_what_waits_in_the_queue_is_not_late() -> None:
 
 
 def test_a_pause_takes_back_what_waits_in_the_queue() -> None:
-    """Tasks that no worker has at hand do not run in a pause; a resumed run sends them again."""
+    """The cluster is asked once for all that was not seen to begin; what it gives back is resent.
+
+    What a worker has begun meanwhile is waited for: no tile is computed twice.
+    """
     driver = growing(40, 4, {"a": 1})
-    begun = driver.tasks[0]
-    at_hand = driver.tasks[1:3]
-    driver.start(begun)
+    seen, unseen, *waiting = driver.tasks
+    driver.start(seen)
     driver.do(Paused())
-    assert driver.tasks == [begun, *at_hand]
+    driver.do(after=1.0)
+    (asked,) = driver.all(TakeBack)
+    assert asked.tasks == (unseen.task, *(submit.task for submit in waiting))
+    driver.do(*(TaskLost(submit.task, DEAD, "", blameless=True) for submit in waiting))
+    assert driver.tasks == [seen, unseen]
     driver.do(Resumed())
     assert len(driver.aloft) == 40
     driver.finish()
@@ -116,7 +123,8 @@ def test_an_outage_is_noticed_though_all_tiles_are_queued() -> None:
         driver.start(submit)
         driver.fail(submit, FLAKY)
     assert len(driver.holds) == 1
-    assert len(driver.aloft) == 4  # what two workers have at hand
+    (asked,) = driver.all(TakeBack)
+    assert asked.tasks == tuple(submit.task for submit in driver.tasks)
 
 
 # Workers that do not work --------------------------------------------------------------------

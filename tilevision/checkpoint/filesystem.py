@@ -19,6 +19,7 @@ from pathlib import Path
 from tilevision.errors import CheckpointError
 
 __all__ = [
+    "BATCH_JOBS",
     "NO_LINKS",
     "fallback_folder",
     "filesystem_type",
@@ -27,6 +28,7 @@ __all__ = [
     "is_local",
     "is_network",
     "locked",
+    "lost_with_job",
     "names_in",
     "nearest_existing",
     "take",
@@ -48,6 +50,12 @@ _NETWORK_FUSE = {
     "glusterfs", "goofys", "juicefs", "moosefs", "mount-s3", "mountpoint-s3", "rclone", "s3fs",
     "s3ql", "seaweedfs", "sshfs", "weed",
 }  # fmt: skip
+# What a batch system sets in its jobs: their number; Kubernetes tells a pod where its service is.
+BATCH_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+_POD = "KUBERNETES_SERVICE_HOST"
+_TEMPORARY = ("TMPDIR", "SLURM_TMPDIR", "PBS_JOBDIR", "LSF_TMPDIR", "SGE_JOB_SPOOL_DIR")
+_IN_MEMORY = {"ramfs", "tmpfs"}
+_OF_CONTAINERS = {"aufs", "overlay", "overlayfs"}
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS = os.O_RDWR | os.O_CREAT | NO_LINKS
 _held: set[int] = set()
@@ -120,6 +128,25 @@ def fallback_folder() -> Path:
     if not is_network(place) and os.access(place, os.W_OK):
         return folder
     return Path(tempfile.gettempdir()) / "tilevision"
+
+
+def lost_with_job(folder: Path) -> str:
+    """Return one line where a folder ends with this batch job or pod; else an empty text."""
+    job = next((name for name in BATCH_JOBS if os.environ.get(name)), "")
+    pod = not job and bool(os.environ.get(_POD))
+    if not (job or pod):
+        return ""
+    real, kind = folder.resolve(), filesystem_type(folder)
+    places = [os.environ.get(name, "") for name in _TEMPORARY] if job else []
+    temporary = [Path(place).resolve() for place in (*places, tempfile.gettempdir()) if place]
+    within = any(place == real or place in real.parents for place in temporary)
+    if not (within or kind in _IN_MEMORY or (pod and kind in _OF_CONTAINERS)):
+        return ""
+    what = f"batch job ({job}={os.environ[job]})" if job else "Kubernetes pod"
+    return (
+        f"The checkpoint {folder} is in a temporary place that is removed with this {what}: what "
+        "is done is lost then. Give checkpoint= (--checkpoint) a folder that stays."
+    )
 
 
 def _mounts() -> str:

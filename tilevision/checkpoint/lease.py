@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tilevision.checkpoint.filesystem import names_in
+from tilevision.checkpoint.filesystem import BATCH_JOBS, names_in
 from tilevision.errors import RunBusy
 
 __all__ = ["Lease", "Owner", "is_leased", "lease_folder", "lease_owner"]
@@ -34,7 +34,6 @@ STALE_SECONDS = 60.0
 DEAD_SECONDS = 900.0  # then nobody has to watch whether the beat goes on
 _LOOK_AGAIN_SECONDS = 1.0
 _CLOCK_SECONDS = 300.0
-_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 _UNKNOWN = {"pid": 0, "host": "unknown", "since": 0.0}
 
 
@@ -329,7 +328,7 @@ def _myself() -> dict[str, Any]:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": time.time(),
-        "job": next((os.environ[name] for name in _JOBS if os.environ.get(name)), ""),
+        "job": next((os.environ[name] for name in BATCH_JOBS if os.environ.get(name)), ""),
         "machine": _machine(),
         "begun": _begun(os.getpid()),
         "token": secrets.token_hex(8),

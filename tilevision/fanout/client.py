@@ -15,6 +15,7 @@ import dask
 from dask.delayed import delayed
 from distributed import Future, span
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
+from distributed.worker_state_machine import FreeKeysEvent
 
 import tilevision
 from tilevision.cluster import Cluster, Sighting
@@ -22,7 +23,7 @@ from tilevision.errors import ClusterError, Failure
 from tilevision.fanout.worker import Report, TileBatch, WorkPlugin, run_batch
 from tilevision.grid import Tile
 from tilevision.infer import Work
-from tilevision.schedule.messages import Submit, TaskFinished, TaskLost
+from tilevision.schedule.messages import Submit, TakeBack, TaskFinished, TaskLost
 from tilevision.schedule.outcomes import DIED
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Heard",
     "Landed",
     "Sent",
+    "TakenBack",
     "Tasks",
     "WorkersSeen",
     "broken",
@@ -110,6 +112,13 @@ class WorkersSeen:
     held: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """Tasks that the cluster has given back: no worker has begun them, and none will."""
+
+    tasks: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Sent:
     """A task that was submitted and has not come back.
@@ -144,7 +153,7 @@ class Tasks:
     work : Work
     run_id : str
     inbox : SimpleQueue
-        Gets `Heard`, `Landed`, `Broken` and `WorkersSeen`, from other threads.
+        Gets `Heard`, `Landed`, `Broken`, `TakenBack` and `WorkersSeen`, from other threads.
     fit : frozenset of str
         Hosts that were found able to do the work; others examine themselves first.
     some_unfit : bool
@@ -302,6 +311,28 @@ class Tasks:
         if restart_worker and worker:
             self.cluster.restart_worker(worker)
 
+    def take_back(self, action: TakeBack) -> None:
+        """Ask the cluster for tasks that no worker has begun; they come as `TakenBack`."""
+        keys = {self.flights[t].future.key: t for t in action.tasks if t in self.flights}
+        self.cluster.client.loop.add_callback(self._take_back, keys, action.at_hand)
+
+    async def _take_back(self, keys: dict[str, str], at_hand: int) -> None:
+        client = self.cluster.client
+        try:
+            back, elsewhere = await client.run_on_scheduler(
+                release_queued, keys=list(keys), client=client.id
+            )
+        except Exception:  # noqa: BLE001 a gateway may forbid it: then those last in turn come back
+            back, elsewhere = list(keys)[at_hand:], {}
+        asked = (
+            client.run(drop_unbegun, keys=its, workers=[worker])
+            for worker, its in elsewhere.items()
+        )
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(answer, dict):  # else that worker is gone or busy, and keeps its tasks
+                back.extend(key for dropped in answer.values() for key in dropped)
+        self.inbox.put(TakenBack(tuple(keys[key] for key in back)))
+
     def look(self) -> None:
         """Ask the scheduler for its workers; the answer comes as `WorkersSeen`."""
         if not self._looking and self.cluster.alive:
@@ -317,6 +348,31 @@ class Tasks:
             held = await scheduler.processing(workers=idle) if idle else {}
             self.inbox.put(WorkersSeen(seen, {a: tuple(keys) for a, keys in held.items()}))
         self._looking = False
+
+
+def release_queued(
+    keys: list[str], client: str, dask_scheduler: Any = None
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Release tasks that no worker has, on the scheduler; return them, and who has the others."""
+    back: list[str] = []
+    elsewhere: dict[str, list[str]] = {}
+    for key in keys:
+        task = dask_scheduler.tasks.get(key)
+        if task is not None and task.processing_on is not None:
+            elsewhere.setdefault(task.processing_on.address, []).append(key)
+        elif task is None or task.state in ("queued", "no-worker", "waiting", "released"):
+            back.append(key)
+    dask_scheduler.client_releases_keys(keys=back, client=client)
+    return back, elsewhere
+
+
+def drop_unbegun(keys: list[str], dask_worker: Any = None) -> list[str]:
+    """Drop tasks that this worker has not begun; return them."""
+    tasks = dask_worker.state.tasks
+    found = [key for key in keys if key in tasks and tasks[key].state in ("ready", "constrained")]
+    if found:
+        dask_worker.handle_stimulus(FreeKeysEvent(keys=found, stimulus_id=f"unbegun-{uuid4().hex}"))
+    return found
 
 
 def lost_with_scheduler(signal: Broken, cluster: Cluster) -> bool:

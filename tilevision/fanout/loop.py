@@ -18,6 +18,7 @@ from tilevision.fanout.client import (
     Heard,
     Landed,
     Sent,
+    TakenBack,
     Tasks,
     WorkersSeen,
     broken,
@@ -40,6 +41,7 @@ from tilevision.schedule.messages import (
     Refused,
     Renewed,
     Submit,
+    TakeBack,
     TaskLost,
     TileStarted,
     TileWaits,
@@ -65,6 +67,7 @@ SILENT = Failure(
 )
 LEFT_OUT = Failure("lost", "HostLeftOut", "its host cannot do the work")
 TAKEN_BACK = Failure("lost", "WorkerPaused", "its worker takes no more tiles")
+QUEUED = Failure("lost", "TakenBack", "no worker had begun it")
 RETIRED = Failure("lost", "WorkerRetired", "its worker was closed")
 
 
@@ -240,6 +243,8 @@ class _Loop:
                     self.sink.announce(action)
                 case Abandon():
                     left.extend(self._abandon(action))
+                case TakeBack():
+                    self.tasks.take_back(action)
                 case Hold():
                     self.sink.hold(action.reason)
                 case End():
@@ -293,6 +298,8 @@ class _Loop:
                         lost = signal.task in self.tasks.flights or lost
                     else:
                         happenings.extend(self._broken(signal))
+                case TakenBack():
+                    happenings.extend(self._taken_back(signal))
                 case WorkersSeen():
                     happenings.extend(self._workers_seen(signal))
                 case _:
@@ -348,6 +355,10 @@ class _Loop:
         if isinstance(happening, TaskLost):
             self.looked = 0.0  # a worker is likely to have gone
         return [happening]
+
+    def _taken_back(self, signal: TakenBack) -> list[Happening]:
+        self.tasks.release(signal.tasks)
+        return [TaskLost(task, QUEUED, "", blameless=True) for task in signal.tasks]
 
     def _workers_seen(self, seen: WorkersSeen) -> list[Happening]:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock, lost_with_job
 from tilevision.checks import whole
 from tilevision.errors import Blocked, ClusterError, IncompleteRun, RunBusy, RunError
 from tilevision.events import Event, Journal, TileChanged, journal_path
@@ -253,6 +253,9 @@ class Run:
         )
 
 
+_said: set[str] = set()
+
+
 class Session:
     """Opens what a run needs for as long as it works, and closes it in any case.
 
@@ -314,8 +317,15 @@ class Session:
                 journal = self._journal = Journal.begin(path, self._manifest, epoch)
                 stack.callback(journal.close)
                 stack.callback(self._control.bus.subscribe(journal))
+                self._warn(lost_with_job(checkpoint.folder))
             # The end is published inside, so that the journal has it.
             self._control.guard(lambda: self._with_remedy(flow, checkpoint))
+
+    def _warn(self, line: str) -> None:
+        """Say something about the checkpoint, once in a process."""
+        if line and line not in _said:
+            _said.add(line)
+            self._control.waiting(line)
 
     def _with_remedy(self, flow: Callable[[Store], None], checkpoint: Store) -> None:
         """Call `flow`; where the cluster fails, name the line that resumes the run."""

@@ -28,6 +28,7 @@ __all__ = [
     "RetryFailed",
     "SetConcurrency",
     "Submit",
+    "TakeBack",
     "TaskFinished",
     "TaskLost",
     "TileStarted",
@@ -274,6 +275,22 @@ class Abandon:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Ask the cluster for tasks that no worker has begun; those it gives back are lost to nobody.
+
+    Parameters
+    ----------
+    tasks : tuple of str
+        In the order in which they were sent.
+    at_hand : int
+        As many of the first ones may have been begun: all that is known without asking.
+    """
+
+    tasks: tuple[str, ...]
+    at_hand: int
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """A tile has a new status, to be published (never ``done``: see Committed)."""
 
@@ -309,4 +326,4 @@ class End:
     failures: Mapping[Tile, tuple[Failure, int]] = field(default_factory=dict)
 
 
-Action = Submit | Abandon | Announce | Hold | End
+Action = Submit | Abandon | TakeBack | Announce | Hold | End

@@ -15,6 +15,7 @@ from tilevision.schedule.messages import (
     ClusterChanged,
     ClusterLost,
     Renewed,
+    TakeBack,
     TaskFinished,
     TaskLost,
 )
@@ -253,18 +254,19 @@ class Outcomes:
         self._circuit.closed(task)
 
     def withdraw(self) -> None:
-        """Take back what waits in the cluster's queue, since the run is to stand still or end.
+        """Ask for what waits in the cluster's queue, since the run is to stand still or end.
 
-        The next in turn stay, as many as workers have at hand: they may have begun them, though
-        nobody has said so yet.
+        A worker may have begun a task though nobody has said so yet: only the cluster knows.
         """
         if not self._board.queued:
             return
-        waiting = [task for task in self._flight.tasks.values() if not task.started]
-        at_hand = int(self._board.window.tasks(self._board.workers.threads))
-        for task in waiting[at_hand:]:
-            self._unblamed(task, self._flight.abandon(task, restart_worker=False))
-            self._circuit.closed(task)
+        waiting = [t for t in self._flight.tasks.values() if not (t.started or t.asked_back)]
+        if waiting:
+            for task in waiting:
+                task.asked_back = True
+            at_hand = int(self._board.window.tasks(self._board.workers.threads))
+            keys = tuple(task.key for task in waiting)
+            self._ledger.actions.append(TakeBack(keys, at_hand))
 
     def leave(self) -> None:
         """Give up what is in flight, since a cancelled run has waited for it long enough."""

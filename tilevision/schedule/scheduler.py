@@ -232,6 +232,8 @@ class Scheduler:
 
     def _go_on(self) -> None:
         self._paused, self._held = None, ""
+        for task in self._board.flight.tasks.values():
+            task.asked_back = False
         self._board.circuit.reset()
 
     def _retry_failed(self, tiles: frozenset[Tile] | None, now: float) -> None:

@@ -119,6 +119,8 @@ class Task:
         Whether the tile it is at waits for its turn at the model.
     cold : bool
         Whether its worker may have to load the model first.
+    asked_back : bool
+        Whether the cluster has been asked to give it back, if no worker has begun it.
     deadline : float
         When it is given up.
     """
@@ -134,6 +136,7 @@ class Task:
     started: set[TileState] = field(default_factory=set)
     waits: bool = False
     cold: bool = False
+    asked_back: bool = False
     deadline: float = float("inf")
 
 
