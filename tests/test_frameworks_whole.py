@@ -177,3 +177,44 @@ def test_a_device_is_kept_or_refused(value, monkeypatch):
     for device in ("cuda:0", "mps"):
         with pytest.raises(ModelError, match="has no choice of device"):
             model(value, device=device)
+
+
+@pytest.mark.parametrize("scripted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_limit_is_read_from_a_file_of_torchvision(tmp_path, scripted):
+    """detections_per_img stands in a saved network, whole or scripted, as in the object."""
+    torch, torchvision = needs("torch", "torchvision")
+    torch.manual_seed(0)
+    network = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, detections_per_img=30
+    ).eval()
+    path = tmp_path / "m.pt"
+    if scripted:
+        torch.jit.save(torch.jit.script(network), str(path))
+    else:
+        torch.save(network, path)
+    assert model(str(path)).max_detections == 30
+
+
+@pytest.mark.parametrize(
+    ("config", "processor", "limit"),
+    [
+        ({"model_type": "detr", "num_queries": 100}, "DetrImageProcessor", 100),
+        ({"model_type": "lw_detr", "num_queries": 300}, "DeformableDetrImageProcessor", 100),
+        ({"model_type": "dab-detr", "num_queries": 300}, "ConditionalDetrImageProcessor", 100),
+        ({"model_type": "deformable_detr", "num_queries": 300}, "", 100),
+        ({"model_type": "rf_detr", "num_queries": 300}, "RfDetrImageProcessor", 300),
+        ({"model_type": "maskformer", "decoder_config": {"num_queries": 50}}, "", 50),
+        ({"model_type": "yolos", "num_detection_tokens": 100}, "YolosImageProcessor", 100),
+        (
+            {"model_type": "owlvit", "vision_config": {"image_size": 768, "patch_size": 32}},
+            "OwlViTImageProcessor",
+            576,
+        ),
+        ({"model_type": "vit"}, "ViTImageProcessor", None),
+    ],
+)
+def test_the_limit_of_a_network_of_transformers(config, processor, limit):
+    """One object a query, token or patch; some image processors keep the best 100 (top_k)."""
+    from tilevision.adapters.frameworks.transformers_pipelines import object_limit
+
+    assert object_limit(config, processor) == limit

@@ -220,7 +220,9 @@ class ModelSpec:
         True if `nms` takes detections of different classes for duplicates as well.
     shrinks : str
         How tiles larger than `input_size` are made smaller, where earlier versions did it
-        otherwise; part of the identity for such tiles alone.
+        otherwise; without an `input_size`, how those that are no multiple of 32 pixels are taken;
+        with `CUT`, how those are taken whose sides come out as no whole pixels. Part of the
+        identity for such tiles alone.
     """
 
     name: str
@@ -257,10 +259,20 @@ class ModelSpec:
 
     def fingerprint_for(self, size: tuple[int, int]) -> str:
         """Return what the answers for a tile of `size` (width, height) depend on."""
-        if not self.shrinks or self.input_size is None:
+        if not self.shrinks:
             return self.fingerprint
-        fits = size[0] <= self.input_size[0] and size[1] <= self.input_size[1]
+        if self.input_size is None:
+            fits = size[0] % _FILLED == 0 == size[1] % _FILLED
+        else:
+            fits = size[0] <= self.input_size[0] and size[1] <= self.input_size[1]
+            if self.shrinks == CUT:
+                ratio = min(self.input_size[0] / size[0], self.input_size[1] / size[1])
+                fits = fits and all(int(side * ratio) == round(side * ratio) for side in size)
         return self.fingerprint if fits else _shrunk(self.fingerprint, self.shrinks)
+
+
+CUT = "linear, cut to whole pixels"
+_FILLED = 32  # pixels: tiles were filled up to a multiple of it
 
 
 @lru_cache(maxsize=256)

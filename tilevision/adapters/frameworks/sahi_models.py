@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.tiles import MOST_CLASSES, in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import LIMIT, MOST_CLASSES, in_tile, picture, traced
+from tilevision.adapters.frameworks.torch_modules import stated_by
+from tilevision.adapters.frameworks.transformers_pipelines import object_limit
 from tilevision.adapters.modelfiles import check_unchanged, content_of
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
@@ -186,7 +188,17 @@ def _polygon(found: Any, tile: NDArray[Any]) -> Any:
 def _limit(value: Any) -> int | None:
     """Return how many objects the library behind a model gives at most, by its default."""
     bases = {base.__name__ for base in type(value).__mro__}
-    return 300 if bases & _ULTRALYTICS else None  # max_det of its predict()
+    if bases & _ULTRALYTICS:
+        return 300  # max_det of its predict()
+    network = getattr(value, "model", None)  # None where it is not loaded yet
+    config: Any = getattr(network, "config", None)
+    if hasattr(config, "to_dict"):  # of transformers
+        processor = getattr(value, "processor", None)
+        return object_limit(config.to_dict(), type(processor).__name__ if processor else "")
+    most = getattr(network, "max_det", None)  # of YOLOv5
+    if not isinstance(most, int):
+        most = stated_by(network).get(LIMIT)  # of torchvision
+    return most if isinstance(most, int) else None
 
 
 def _has_masks(value: Any) -> bool:

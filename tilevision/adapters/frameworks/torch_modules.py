@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, strings_of
 from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED, in_tile, padded, traced
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
@@ -183,8 +183,11 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             raise ModelError(
                 f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
             )
-    if kind == "torch" and any("keypoint_rcnn" in text for text in classes_of(path)):
-        return {REVISION: "with key points"}
+    if kind in ("torch", "torchscript"):
+        most = dict(strings_of(path)).get("detections_per_img")
+        found = {LIMIT: most} if isinstance(most, int) else {}
+        pose = kind == "torch" and any("keypoint_rcnn" in text for text in classes_of(path))
+        return {**found, REVISION: "with key points"} if pose else found
     sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
     if sizes is None:
         return {}

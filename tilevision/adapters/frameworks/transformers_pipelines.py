@@ -28,7 +28,16 @@ from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["TransformersDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
+__all__ = [
+    "TransformersDetector",
+    "examine",
+    "load",
+    "object_limit",
+    "processes",
+    "runtime",
+    "save",
+    "stated_by",
+]
 
 VERSION = 1
 LIBRARY = "transformers"
@@ -46,8 +55,10 @@ _ENDINGS = {
     "ForUniversalSegmentation": "image-segmentation",
     "DetrForSegmentation": "image-segmentation",
 }
-# Networks of which the best pairs of query and class are kept, by default so many.
-_TOP_ONLY, _TOP = ("deformable_detr", "conditional_detr", "deta"), 100
+# Image processors that keep the best pairs of query and class, by default so many; and networks
+# that are saved with one of them.
+_TOP_ONLY, _TOP = ("DeformableDetr", "ConditionalDetr", "Deta"), 100
+_OF_TOP_ONLY = ("deformable_detr", "conditional_detr", "deta", "lw_detr", "dab-detr", "dab_detr")
 _ZERO_SHOT = ("OwlViT", "Owlv2", "GroundingDino", "MMGroundingDino", "OmDet")
 
 
@@ -184,9 +195,11 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     if params["task"] == "image-classification":
         return {"max_detections": None, "input_size": _size(path), NAMES: _names(config)}
     names = _names(config)
+    limit = object_limit(config, str(_processor(path).get("image_processor_type", "")))
     if params["task"] == "zero-shot-object-detection":
         names = dict(enumerate(words))
-    found: dict[str, Any] = {"input_size": _size(path), LIMIT: _limit(config), NAMES: names}
+        limit = None if limit is None else limit * len(words)  # they are looked for one by one
+    found: dict[str, Any] = {"input_size": _size(path), LIMIT: limit, NAMES: names}
     found[SHAPED] = params["task"] == "image-segmentation"
     if "object-detection" in params["task"]:
         found[REVISION] = "boxes in fractions of pixels"
@@ -253,19 +266,42 @@ def _names(config: Mapping[str, Any]) -> dict[int, str]:
     return {int(number): str(name) for number, name in noted.items()}
 
 
-def _limit(config: Mapping[str, Any]) -> int | None:
-    """Return how many objects a picture can have: one for each query, or what is kept of them."""
-    places = config.get("num_queries") or config.get("num_detection_tokens")
-    if not isinstance(places, int):
+def object_limit(config: Mapping[str, Any], processor: str = "") -> int | None:
+    """Return how many objects a picture can have: one for each query, or what is kept of them.
+
+    Parameters
+    ----------
+    config : mapping
+        What ``config.json`` of a network says.
+    processor : str
+        The class of its image processor, where it is known.
+    """
+    parts = (config, config.get("decoder_config"), config.get("vision_config"))
+    told = [part for part in parts if isinstance(part, Mapping)]
+    for key in ("num_queries", "num_detection_tokens"):
+        for places in (part.get(key) for part in told):
+            if isinstance(places, int) and places > 0:
+                of_few = config.get("model_type") in _OF_TOP_ONLY
+                few = processor.startswith(_TOP_ONLY) if processor else of_few
+                return min(places, _TOP) if few else places
+    if str(config.get("model_type")) not in ("owlvit", "owlv2"):
         return None
-    return min(places, _TOP) if config.get("model_type") in _TOP_ONLY else places
+    size, patch = (told[-1].get(key) for key in ("image_size", "patch_size"))
+    return (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else None
+
+
+def _processor(path: Path) -> Mapping[str, Any]:
+    """Return what a folder says of how pictures are prepared."""
+    told = read_json(path / "preprocessor_config.json")
+    found: Mapping[str, Any] = told or read_json(path / "processor_config.json").get(
+        "image_processor", {}
+    )
+    return found
 
 
 def _size(path: Path) -> tuple[int, int] | None:
     """Return width and height of the pictures that the network sees, where they are fixed."""
-    told = read_json(path / "preprocessor_config.json")
-    told = told or read_json(path / "processor_config.json").get("image_processor", {})
-    size = told.get("size")
+    size = _processor(path).get("size")
     if not isinstance(size, dict) or not {"height", "width"} <= set(size):
         return None
     return int(size["width"]), int(size["height"])

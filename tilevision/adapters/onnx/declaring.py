@@ -6,12 +6,13 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find
-from tilevision.adapters.onnx.families import FAMILIES, Layout
+from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
 from tilevision.adapters.onnx.families.transformers import MASKS
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
@@ -22,7 +23,7 @@ from tilevision.checks import share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.spec import DECLARABLE, split
+from tilevision.modelspec.spec import CUT, DECLARABLE, split
 
 __all__ = ["PARAMS", "VERSION", "declare"]
 
@@ -148,7 +149,7 @@ def _check_names(name: str, params: Mapping[str, Any]) -> None:
             raise ModelError(f"Model {name} has no parameter {key!r}. {hint}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Undecided:
     """A model with what was declared of it, on the way to its parameters."""
 
@@ -161,15 +162,19 @@ class _Undecided:
         """Return the family that was declared, or is recognised."""
         if "family" in self.params:
             return known_family(self.params["family"])
+        return recognise(self.path.name, self.layout)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What recognition goes by; a trial is run once, where it is needed."""
         size = self.size() or TRIAL
-        layout = Layout(
+        return Layout(
             self.facts,
             size,
             count(self.names()),
             lambda: trial(self.path, self.path.name, size),
             nodes_of(self.path),
         )
-        return recognise(self.path.name, layout)
 
     def decide(self, family: str) -> dict[str, Any]:
         """Return every parameter, as plain JSON types."""
@@ -202,6 +207,11 @@ class _Undecided:
         n, logits = count(self.names()), ports.get("labels", ())
         if family == "rfdetr" and n is not None and logits[-1:] == (n + 1,):
             found.append("nothing")  # its column was taken for a class
+        columns = ports.get("logits", ports.get("pred_logits", logits))[2:]
+        if family in ("rtdetr", "rfdetr") and columns and columns != (1,):
+            found.append("pairs")  # one class was kept of each query, the library keeps more
+        if family == "nanodet":
+            found.append("cut")  # duplicates were compared as far as they reach beyond the tile
         if self._mixes() and self.declared.get("batch_size") != 1 and self.facts.batch is None:
             found.append("alone")  # tiles were run in batches
         return found
@@ -235,13 +245,15 @@ class _Undecided:
         """Return how many detections a tile can have: by the rows of the output, if they end."""
         if family.startswith("classifier"):
             return None
-        rows = [
-            port.shape[1]
-            for port in self.facts.outputs
-            if len(port.shape) == 3 and port.shape[1] is not None
-        ]
         known = FAMILIES.get(family)
-        return min(MOST, *rows) if known is not None and known.finite and rows else MOST
+        if known is None or not known.finite:
+            return MOST
+        # Queries are as many on every picture, so that a trial counts them where no shape does.
+        ports = self.layout.outputs if known.queries else self.facts.outputs
+        rows = [
+            port.shape[1] for port in ports if len(port.shape) == 3 and port.shape[1] is not None
+        ]
+        return min(MOST, *rows) if rows else MOST
 
     def fields(self, family: str) -> dict[str, Any]:
         """Return the fields of the spec that are not the user's to say first."""
@@ -253,8 +265,16 @@ class _Undecided:
             "nms": self._nms() if known is not None and known.suppresses else None,
             "max_detections": self._most(family),
             "min_score": MIN_SCORE,
-            "shrinks": "" if known is None or known.antialias or self.size() is None else "linear",
+            "shrinks": self._fitted(known),
         }
+
+    def _fitted(self, known: Family | None) -> str:
+        """Return how tiles are fitted that earlier versions fitted otherwise."""
+        if known is None:
+            return ""
+        if self.size() is None:
+            return "" if known.multiple > 1 else "not filled up"
+        return "" if known.antialias else "linear" if known.rounds else CUT
 
     def _nms(self) -> float:
         """Return the overlap above which two detections are one, as its own tool has it."""

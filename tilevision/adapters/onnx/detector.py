@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
+from tilevision.adapters.onnx.families.layout import MULTIPLE
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
@@ -24,8 +25,6 @@ from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
 
 __all__ = ["OnnxDetector", "load"]
-
-MULTIPLE = 32  # of what a model's input is one, where it takes any size: the coarsest stride
 
 
 class OnnxDetector:
@@ -151,12 +150,13 @@ def load(spec: ModelSpec) -> OnnxDetector:
     preparation = Preparation(
         size=None if size is None else (size[0], size[1]),
         fit=FITS[params["letterbox"]],
-        multiple=MULTIPLE,
+        multiple=MULTIPLE if spec.payload else FAMILIES[params["family"]].multiple,
         channels=params["channels"],
         normalize=params["normalize"],
         dtype=DTYPES[facts.picture.dtype],
         channels_first=facts.channels_first,
         antialias=spec.payload != b"" or FAMILIES[params["family"]].antialias,
+        rounds=spec.payload != b"" or FAMILIES[params["family"]].rounds,
     )
     decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
     rules = Rules(spec.name, params["names"], params["score_floor"], spec.nms, spec.max_detections)

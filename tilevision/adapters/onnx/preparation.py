@@ -57,7 +57,13 @@ class Placement:
 
     @classmethod
     def fit(
-        cls, tile: tuple[int, int], size: tuple[int, int] | None, fit: str, multiple: int
+        cls,
+        tile: tuple[int, int],
+        size: tuple[int, int] | None,
+        fit: str,
+        multiple: int,
+        *,
+        rounds: bool = True,
     ) -> Placement:
         """Decide where a tile goes.
 
@@ -72,6 +78,8 @@ class Placement:
             left; ``"stretch"``: as large as the input.
         multiple : int
             Of what both sides are a multiple where `size` is None.
+        rounds : bool
+            As `Family.rounds`.
         """
         if size is None:
             filled = (-(-tile[0] // multiple) * multiple, -(-tile[1] // multiple) * multiple)
@@ -79,8 +87,9 @@ class Placement:
         if fit == "stretch":
             return cls(tile, size, size)
         ratio = min(size[0] / tile[0], size[1] / tile[1])
-        wide = min(size[0], max(1, round(tile[0] * ratio)))
-        high = min(size[1], max(1, round(tile[1] * ratio)))
+        whole = round if rounds else int
+        wide = min(size[0], max(1, whole(tile[0] * ratio)))
+        high = min(size[1], max(1, whole(tile[1] * ratio)))
         if fit == "corner":
             return cls(tile, size, (wide, high))
         return cls(tile, size, (wide, high), ((size[0] - wide) // 2, (size[1] - high) // 2))
@@ -154,8 +163,8 @@ class Preparation:
     dtype : dtype
         Of the model's input.
     channels_first : bool
-    antialias : bool
-        As `Family.antialias`.
+    antialias, rounds : bool
+        As in `Family`.
     """
 
     size: tuple[int, int] | None
@@ -166,10 +175,12 @@ class Preparation:
     dtype: np.dtype[Any]
     channels_first: bool
     antialias: bool = True
+    rounds: bool = True
 
     def place(self, tile: NDArray[Any]) -> Placement:
         """Return where a tile ``(h, w, c)`` goes."""
-        return Placement.fit((tile.shape[1], tile.shape[0]), self.size, self.fit, self.multiple)
+        size = tile.shape[1], tile.shape[0]
+        return Placement.fit(size, self.size, self.fit, self.multiple, rounds=self.rounds)
 
     def prepare(self, tiles: Sequence[NDArray[Any]], place: Placement) -> NDArray[Any]:
         """Return tiles ``(h, w, c)`` of one placement as the model takes them, four axes."""

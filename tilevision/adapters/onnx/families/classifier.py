@@ -61,6 +61,7 @@ FAMILIES = (
         lambda layout: _matches(layout) and are_probabilities(layout),
         _probabilities,
         *("rgb", "imagenet", False),
+        multiple=1,
     ),
     Family(
         "classifier-logits",
@@ -68,5 +69,6 @@ FAMILIES = (
         lambda layout: _matches(layout) and not are_probabilities(layout),
         _logits,
         *("rgb", "imagenet", False),
+        multiple=1,
     ),
 )

@@ -115,6 +115,7 @@ FAMILIES = (
         "boxes (n, 4), scores (n) and labels (n): Faster R-CNN, SSD, RetinaNet, Mask R-CNN",
         _is_torchvision,
         _torchvision,
+        multiple=1,
         reads=(*ROLES, "keypoints_scores"),
     ),
     Family(
@@ -124,6 +125,7 @@ FAMILIES = (
         _tensorflow,
         *("rgb", "0..255", False),
         finite=True,
+        multiple=1,
         reads=_TENSORFLOW,
     ),
     Family(

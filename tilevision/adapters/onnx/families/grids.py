@@ -61,6 +61,7 @@ def _nanodet(outputs: Outputs, info: DecodeInfo) -> Candidates:
     reach = spread @ np.arange(BINS) * stride[keep]
     at = where[keep] * stride[keep]
     boxes = np.concatenate([at - reach[:, :2], at + reach[:, 2:]], axis=1)
+    boxes = boxes.clip(0, np.tile(info.input_size, 2))  # before they are compared, as its own tool
     return Candidates(boxes, scores[keep].max(axis=1), scores[keep].argmax(axis=1))
 
 

@@ -15,7 +15,18 @@ from tilevision.adapters.onnx.graph import Node, maker_of
 from tilevision.adapters.onnx.ports import Facts, Port
 from tilevision.errors import ModelError
 
-__all__ = ["Candidates", "DecodeInfo", "Family", "Layout", "Outputs", "from_centres", "single"]
+__all__ = [
+    "MULTIPLE",
+    "Candidates",
+    "DecodeInfo",
+    "Family",
+    "Layout",
+    "Outputs",
+    "from_centres",
+    "single",
+]
+
+MULTIPLE = 32  # of what an input of any size is one: the coarsest stride
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -184,9 +195,16 @@ class Family:
     finite : bool
         Whether the rows of its outputs are all the objects that a tile can have: a tile that
         fills them may have more.
+    queries : bool
+        Whether these rows are queries: as many for any picture, whatever their shape says.
     antialias : bool
         Whether a larger tile is averaged when it is shrunk, as Pillow and torchvision do it, or
         sampled between neighbouring pixels, as OpenCV does it: what such models are trained with.
+    rounds : bool
+        Whether the sides of a tile that keeps its proportions are rounded to whole pixels, or cut.
+    multiple : int
+        Of what both sides of an input of any size are a multiple: smaller tiles are filled up.
+        1 where the library takes a picture of any size as it is.
     reads : tuple of str
         The outputs that are read, where they go by their names; others are named in a warning.
     """
@@ -200,7 +218,10 @@ class Family:
     letterbox: bool | str = True
     suppresses: bool = False
     finite: bool = False
+    queries: bool = False
     antialias: bool = True
+    rounds: bool = True
+    multiple: int = MULTIPLE
     reads: tuple[str, ...] = ()
 
 

@@ -2,7 +2,8 @@
 
 Carion et al., End-to-End Object Detection with Transformers (arXiv:2005.12872): softmax, with
 "nothing" as the last class. Zhao et al., DETRs Beat YOLOs on Real-time Object Detection
-(arXiv:2304.08069), RF-DETR and D-FINE: a sigmoid for each class.
+(arXiv:2304.08069), RF-DETR and D-FINE: a sigmoid for each class, and the best pairs of query and
+class count, as many as there are queries, so that one box may stand for two classes.
 """
 
 from __future__ import annotations
@@ -71,6 +72,22 @@ def _by_query(
     return Candidates(inside, scores.max(axis=1), best, masks=masks, mask_level=0.0)
 
 
+def _by_pair(
+    boxes: NDArray[Any],
+    scores: NDArray[Any],
+    info: DecodeInfo,
+    masks: NDArray[Any] | None = None,
+) -> Candidates:
+    """Return the best pairs of query and class, as many as there are queries."""
+    flat = scores.ravel()
+    best = np.argsort(-flat, kind="stable")[: len(boxes)]
+    best = best[flat[best] >= info.score_floor]
+    query, number = np.divmod(best, scores.shape[1])
+    inside = from_centres(boxes[query]) * np.tile(info.input_size, 2)
+    shapes = None if masks is None else masks[query]
+    return Candidates(inside, flat[best], number, masks=shapes, mask_level=0.0)
+
+
 def _masks(outputs: Outputs, queries: int) -> NDArray[Any] | None:
     """Return the masks ``(queries, h, w)`` of one tile, where the model gives them."""
     for name in MASKS:
@@ -92,14 +109,14 @@ def _rtdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
             outputs["labels"].reshape(-1),
         )
     boxes, logits = _pair(outputs)
-    return _by_query(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
+    return _by_pair(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
 
 
 def _rfdetr(outputs: Outputs, info: DecodeInfo) -> Candidates:
     boxes, logits = _pair(outputs)
     if info.n_classes is not None and logits.shape[1] == info.n_classes + 1:
         logits = logits[:, :-1]  # the last means "nothing"
-    return _by_query(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
+    return _by_pair(boxes, sigmoid(logits), info, _masks(outputs, len(boxes)))
 
 
 def _ultralytics(outputs: Outputs, info: DecodeInfo) -> Candidates:
@@ -172,6 +189,8 @@ FAMILIES = (
         _detr,
         *("rgb", "imagenet", False),
         finite=True,
+        queries=True,
+        multiple=1,
         reads=("logits", "pred_logits", "pred_boxes", *MASKS),
     ),
     Family(
@@ -182,6 +201,7 @@ FAMILIES = (
         _rtdetr,
         *("rgb", "0..1", False),
         finite=True,
+        queries=True,
         reads=("logits", "pred_logits", "pred_boxes", "labels", "boxes", "scores", *MASKS),
     ),
     Family(
@@ -191,6 +211,7 @@ FAMILIES = (
         _rfdetr,
         *("rgb", "imagenet", False),
         finite=True,
+        queries=True,
         reads=("dets", "labels", *MASKS),
     ),
     Family(
@@ -200,6 +221,7 @@ FAMILIES = (
         _ultralytics,
         *("rgb", "0..1", False),
         finite=True,
+        queries=True,
         antialias=False,
     ),
     Family(
@@ -209,6 +231,7 @@ FAMILIES = (
         _chosen,
         *("rgb", "0..1", False),
         finite=True,
+        queries=True,
         antialias=False,
     ),
 )

@@ -77,6 +77,7 @@ FAMILIES = (
         *("bgr", "0..255", "corner"),
         suppresses=True,
         antialias=False,
+        rounds=False,
     ),
     Family(
         "yolox-decoded",
@@ -86,5 +87,6 @@ FAMILIES = (
         *("bgr", "0..255", "corner"),
         suppresses=True,
         antialias=False,
+        rounds=False,
     ),
 )
