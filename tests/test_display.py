@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,61 @@ def test_work_ends_well_whatever_becomes_of_standard_error(tmp_path, gone, mode)
             os.close(reader)
     assert process.wait(60) == 0
     assert (tmp_path / "said").read_text() == "worked"
+
+
+STALLED = """
+import sys, time
+from tilevision import display
+from tilevision.pipeline.progress import ProgressBar
+from tilevision.pipeline import progress
+from tilevision.events import TileChanged, StageDone
+from tilevision.grid import Grid
+progress.is_live = lambda stream: sys.argv[1] == "live"
+display.STALLED_SECONDS = 0.05
+began = time.monotonic()
+bar = ProgressBar("a.tif", 200)
+for number, tile in enumerate(Grid.parse("10x20").tiles((400, 200))):
+    bar(StageDone(1.0, "cluster", 1.0, f"{number} " + "ü" * 3000))
+    bar(TileChanged(1.0, tile, "done"))
+bar.close()
+open(sys.argv[2], "w").write(str(time.monotonic() - began))
+sys.stdin.read(1)
+bar.note("the reader is back")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe cannot be asked there")
+@pytest.mark.parametrize("mode", ["live", "lines"])
+def test_a_reader_that_stands_still_stops_nothing_and_is_told_what_it_missed(tmp_path, mode):
+    """More than a pipe holds is written to it while nobody reads; the work ends all the same.
+
+    Once somebody reads again, a line says that messages are left out. Linux gives a pipe 64 KiB
+    (pipe(7)), a fifth of what is written here.
+    """
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", STALLED, mode, "took"],
+        cwd=tmp_path,
+        stderr=writer,
+        stdin=subprocess.PIPE,
+    )
+    os.close(writer)
+    took = tmp_path / "took"
+    deadline = time.monotonic() + 60
+    while not (took.exists() and took.read_text()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the work waits for the reader"
+        time.sleep(0.02)
+    read = os.read(reader, 1 << 20)
+    assert len(read) > 16_000  # it had what the pipe holds
+    time.sleep(0.1)
+    process.stdin.write(b"x")
+    process.stdin.close()
+    with os.fdopen(reader, "rb") as rest:
+        said = rest.read().decode()
+    assert process.wait(30) == 0
+    assert "messages are left out" in said
+    assert said.rstrip().endswith("the reader is back")
 
 
 def _log(monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import select
 import sys
 import threading
 import time
@@ -30,17 +32,29 @@ def _readable(char: str) -> str:
     return "\ufffd" if "\ud800" <= char <= "\udfff" else char
 
 
+STALLED_SECONDS = 1.0  # between two looks whether a reader that stands still reads again
+PATIENCE_SECONDS = 0.02
+AT_ONCE = 4096  # bytes for which a pipe that says it is ready has room (POSIX: at least 512)
 SILENT_SECONDS = 60.0  # after a failed write: a reader that has gone does not come back
 
 
 class ErrorStream:
     """``sys.stderr``, looked up anew for each write. What it refuses is dropped, never raised.
 
-    There may be none (``pythonw``, a service), its reader may have gone, its disk may be full.
+    There may be none (``pythonw``, a service), its reader may have gone, its disk may be full. A
+    reader that stands still (a pager, ``| sleep 1000``, Ctrl-S) would hold the work up: what it
+    does not take is dropped, and it is told so once it reads again.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds to wait for a reader that stands still.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience
         self._silent_until = 0.0
+        self._dropped = 0
         self._lock = threading.Lock()
 
     @property
@@ -52,7 +66,7 @@ class ErrorStream:
         """Write `text` as far as that is possible."""
         if sys.stderr is not None and time.monotonic() >= self._silent_until:
             try:
-                sys.stderr.write(text)
+                self._write(sys.stderr, text)
             except (OSError, ValueError):  # ValueError: it was closed, or cannot encode it
                 self._give_up()
         return len(text)
@@ -61,7 +75,8 @@ class ErrorStream:
         """Flush as far as that is possible."""
         if sys.stderr is not None and time.monotonic() >= self._silent_until:
             try:
-                sys.stderr.flush()
+                if not self._dropped:
+                    sys.stderr.flush()
             except (OSError, ValueError):
                 self._give_up()
 
@@ -77,6 +92,24 @@ class ErrorStream:
             raise OSError("there is no standard error")
         return sys.stderr.fileno()
 
+    def _write(self, stream: TextIO, text: str) -> None:
+        """Write as much as the reader takes; drop the rest, and note that."""
+        if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or another that takes all
+            stream.write(text)
+            return
+        if self._dropped and _takes_more(stream, 0.0):
+            stream.write(f"\n(The reader stood still: {self._dropped} messages are left out.)\n")
+            stream.flush()
+            self._dropped = 0
+        step = AT_ONCE // 4  # a character takes four bytes at most
+        for start in range(0, len(text), step):
+            if not _takes_more(stream, 0.0 if self._dropped else self._patience):
+                self._dropped += 1
+                self._silent_until = time.monotonic() + STALLED_SECONDS
+                return
+            stream.write(text[start : start + step])
+            stream.flush()
+
     def _give_up(self) -> None:
         """Write nothing for a while, and forget what could not be written.
 
@@ -87,6 +120,18 @@ class ErrorStream:
             stream = sys.stderr
             if stream is sys.__stderr__ and stream is not None:
                 _forget(stream)
+
+
+def _takes_more(stream: TextIO, patience: float) -> bool:
+    """Return True if a stream takes `AT_ONCE` bytes without a wait, as far as can be known."""
+    if not hasattr(select, "poll"):  # Windows: only sockets can be asked
+        return True
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(1000 * patience))
+    except (OSError, ValueError):  # what is wrong shows when it is written to
+        return True
 
 
 def _forget(stream: TextIO) -> None:

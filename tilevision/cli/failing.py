@@ -94,9 +94,12 @@ def resumable(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
             raise SystemExit(ExitCode.STOPPED) from None
 
 
+PATIENCE_SECONDS = 2.0  # for a line that matters; a reader that stands still longer misses it
+
+
 def warn(line: str) -> None:
     """Write a line on standard error; that nobody can read it stops nothing."""
-    stream = ErrorStream()
+    stream = ErrorStream(PATIENCE_SECONDS)
     stream.write(f"tilevision: {printable(line)}\n")
     stream.flush()
 
