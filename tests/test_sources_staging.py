@@ -498,3 +498,36 @@ def test_a_context_that_outlives_its_block_keeps_no_listener() -> None:
     assert gone() is None
     assert not context.run(stagingfile.is_followed)
     assert not stagingfile.is_followed()
+
+
+CLOSED = """
+import os, sys
+import numpy as np
+from tilevision.sources import open_source
+
+source = open_source(np.zeros((64, 64, 3), np.uint8))
+if sys.argv[1] == "parent" or not os.fork():
+    os.closerange(3, 64)
+    numbers = [os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND) for _ in range(40)]
+    import weakref
+    weakref.finalize._exitfunc()
+    for number in numbers if sys.argv[1] == "child" else ():
+        os.write(number, b".")
+    sys.exit()
+os.wait()
+print(source.metadata)
+"""
+
+
+@pytest.mark.parametrize("who", ["parent", "child"])
+def test_descriptors_that_a_process_has_closed_are_nobodys(tmp_path: Path, who: str) -> None:
+    """A process that closes all files, as daemons do, ends without a word, and keeps its new ones.
+
+    A descriptor's number is given to the next file that is opened (open(2)).
+    """
+    target = tmp_path / "target"
+    target.touch()
+    command = [sys.executable, "-c", CLOSED, who, str(target)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert target.read_text() == "." * (40 if who == "child" else 0)

@@ -144,16 +144,22 @@ def leave(path: Path, lock: int, owner: int | None = None) -> None:
     owner : int, optional
         Id of the process whose share it is; another one leaves it alone.
     """
+    if owner not in (None, os.getpid()):
+        # A forked child shares its parent's lock, which is not its to give up. It may have closed
+        # its copy, as daemons do, and have given the number to another file.
+        with suppress(OSError):
+            if _is_current(lock, path):
+                os.close(lock)
+        return
     try:
-        if owner not in (None, os.getpid()):
-            return  # a forked child shares its parent's lock, which is not its to give up
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_current(lock, path):
             _remove(path)
     except OSError:
         return  # others still read it: the last of them removes it
     finally:
-        os.close(lock)
+        with suppress(OSError):  # somebody closed all files, as `os.closerange` does
+            os.close(lock)
 
 
 def sweep() -> None:
