@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,7 @@ def _sampled(tile: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return picture if tile.dtype.kind == "f" else np.rint(picture).astype(tile.dtype)
 
 
+@lru_cache(maxsize=64)  # tiles of an image have few sizes
 def _between(have: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]:
     """Return the neighbours of each of `wanted` places among `have`, and the second's share."""
     at = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)

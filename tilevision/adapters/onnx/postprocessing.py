@@ -72,10 +72,11 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
     boxes = place.to_tile(seen.boxes[rows].astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
     oriented = None if seen.oriented is None else place.to_tile(seen.oriented[rows])
     ids = seen.class_ids[rows].astype(np.int64)
+    names = {number: class_name(number, rules.names) for number in set(ids.tolist())}
     findings = Findings(
         boxes,
         np.clip(seen.scores[rows], 0, 1),
-        [class_name(int(i), rules.names) for i in ids],
+        [names[number] for number in ids.tolist()],
         ids,
         oriented,
         keypoints=_keypoints(seen, rows, place),
