@@ -1,6 +1,13 @@
 """The Dask cluster that tiles are fanned out on: a local one of ours, or the user's."""
 
-from tilevision.cluster.choosing import BorrowedCluster, find_cluster, give_way, shared_cluster
+from tilevision.cluster.choosing import (
+    BorrowedCluster,
+    expect_cluster,
+    find_cluster,
+    give_way,
+    no_cluster_yet,
+    shared_cluster,
+)
 from tilevision.cluster.connecting import connected
 from tilevision.cluster.handle import Cluster, Crew, Sighting, attach, host_of
 from tilevision.cluster.local import LocalCluster, local_cluster
@@ -15,11 +22,13 @@ __all__ = [
     "Sighting",
     "attach",
     "connected",
+    "expect_cluster",
     "find_cluster",
     "give_way",
     "host_of",
     "import_early",
     "local_cluster",
+    "no_cluster_yet",
     "reported",
     "shared_cluster",
 ]

@@ -20,8 +20,16 @@ from distributed.threadpoolexecutor import thread_state
 
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, default_workers, local_cluster
+from tilevision.cluster.processes import Host, engage, leave
 
-__all__ = ["BorrowedCluster", "find_cluster", "give_way", "shared_cluster"]
+__all__ = [
+    "BorrowedCluster",
+    "expect_cluster",
+    "find_cluster",
+    "give_way",
+    "no_cluster_yet",
+    "shared_cluster",
+]
 
 # These change from one moment to the next, and no model depends on them.
 VOLATILE = frozenset({"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST", "_"})
@@ -36,6 +44,7 @@ class _Shelf:
     process: int = 0
     surroundings: tuple[Any, ...] = ()
     modules: dict[str, int] = field(default_factory=dict)
+    expected: Host | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -119,6 +128,7 @@ def shared_cluster(workers: int | None = None) -> BorrowedCluster:
     with _shelf.lock:
         if _shelf.process != os.getpid():  # the parent's cluster, after a fork, is not ours
             _shelf.cluster, _shelf.users, _shelf.process = None, 0, os.getpid()
+            _shelf.expected = None
         current = _shelf.cluster
         if current is not None and _shelf.users and not current.closed:
             if workers not in (None, current.size):
@@ -131,9 +141,42 @@ def shared_cluster(workers: int | None = None) -> BorrowedCluster:
             _shelf.cluster, _shelf.users = current, 0
             _shelf.surroundings = _surroundings()
             _shelf.modules = {}
+            _stop_expecting()
         _shelf.modules.update(_user_modules())
         _shelf.users += 1
         return BorrowedCluster(current, kept=True)
+
+
+def expect_cluster(client: Any = None, workers: int | None = None) -> None:
+    """Begin what starting a local cluster takes longest to do, beside the caller's other work.
+
+    Where the run will not need one (the arguments are as for `find_cluster`), or has one, this
+    does nothing. What was begun is used by the next local cluster, or ended by `no_cluster_yet`.
+    """
+    if client is not None or (workers is None and (_of_task() or _current())):
+        return
+    if not _shelf.lock.acquire(blocking=False):  # somebody is starting one
+        return
+    try:
+        if _shelf.process == os.getpid() and (_shelf.cluster or _shelf.expected):
+            return
+        _shelf.cluster, _shelf.users, _shelf.process = None, 0, os.getpid()
+        _shelf.expected = engage()
+    finally:
+        _shelf.lock.release()
+
+
+def no_cluster_yet() -> None:
+    """End what `expect_cluster` has begun and nobody has used."""
+    with _shelf.lock:
+        if _shelf.process == os.getpid():
+            _stop_expecting()
+
+
+def _stop_expecting() -> None:
+    if _shelf.expected is not None:
+        leave(_shelf.expected)
+        _shelf.expected = None
 
 
 def _is_stale(cluster: LocalCluster, workers: int | None) -> bool:

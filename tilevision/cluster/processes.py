@@ -191,9 +191,11 @@ class Interpreter:
     def close(self) -> None:
         """End it, and whatever it has started and is still there."""
         self._hang_up()
-        with suppress(TimeoutExpired):
-            self._process.wait(END_SECONDS)
+        if self._living:
+            with suppress(TimeoutExpired):
+                self._process.wait(END_SECONDS)
         self._process.kill()
+        self._process.wait()
         self._errors.close()
 
 

@@ -10,6 +10,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
+from tilevision.cluster import expect_cluster, no_cluster_yet
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
@@ -256,10 +257,15 @@ def launch(
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
-    with open_checkpoint(settings.checkpoint) as checkpoint:
-        decided = make_plan(image, settings, stages, checkpoint)
-    if manifest is not None:
-        check_same_work(manifest, decided)
+    expect_cluster(settings.client, settings.workers)
+    try:
+        with open_checkpoint(settings.checkpoint) as checkpoint:
+            decided = make_plan(image, settings, stages, checkpoint)
+        if manifest is not None:
+            check_same_work(manifest, decided)
+    except BaseException:
+        no_cluster_yet()
+        raise
     run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:
         (show or _show_progress)(decided, control.bus)
