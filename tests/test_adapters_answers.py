@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from framework_models import needs
 
 from tilevision.adapters.answers import KEYS, findings_of
 from tilevision.adapters.function import FunctionModel, ObjectModel
@@ -43,6 +44,15 @@ def test_nothing_is_an_answer(answer):
             xyxy=np.array([BOX]), confidence=np.array([0.5]), class_id=np.array([1]), mask=None
         ),
         Findings([BOX], [0.5], ["class_1"], [1]),
+        iter([{"box": BOX, "score": 0.5, "class_id": 1}]),
+        [{"x1": 2, "y1": 3, "x2": 10, "y2": 12, "conf": 0.5, "class_id": 1}],
+        [{"box": dict(zip(EDGES, BOX, strict=True)), "score": 0.5, "class_id": 1}],
+        [{"box": np.array([BOX]), "score": np.array([0.5]), "class_id": np.array(1)}],
+        [pd.Series([*BOX, 0.5, 1], [*EDGES, "score", "class_id"])],
+        np.ma.masked_array([[*BOX, 0.5, 1]], mask=[[False] * 6]),
+        {"boxes": [BOX], "scores": [0.5], "class_ids": [1.0]},
+        {"boxes": [BOX], "scores": [0.5], "labels": [1.0]},
+        [{"predictions": [{"box": BOX, "score": 0.5, "class_id": 1}]}],
     ],
 )
 def test_every_documented_form_is_the_same_detection(answer):
@@ -154,7 +164,7 @@ def test_documented_keys_are_all_understood():
         "point": [1, 1],
     }
     values |= {"polygon": [[0, 0], [1, 0], [0, 1]], "oriented": np.zeros((4, 2)), "attributes": {}}
-    values |= dict.fromkeys(EDGES, 1.0) | {"keypoints": [[1, 1]]}
+    values |= dict(zip(EDGES, BOX, strict=True)) | {"keypoints": [[1, 1]]}
     for key, meaning in KEYS.items():
         assert len(findings_of([{"box": BOX, key: values[meaning]}], "m")) == 1, key
 
@@ -227,6 +237,61 @@ def test_a_column_of_nothing_is_no_column():
     table = pd.DataFrame([[*BOX, None, None]], columns=[*EDGES, "label", "text"])
     found = findings_of(table, "m")
     assert (found.labels.tolist(), found.texts) == (["object"], None)
+
+
+@pytest.mark.parametrize("library", ["polars", "polars lazily", "pyarrow", "pandas on pyarrow"])
+def test_tables_of_other_libraries_are_read(library):
+    """polars, pyarrow and pandas on pyarrow: a null is missing, and no class of its own."""
+    columns = dict(zip(EDGES, ([one, one] for one in BOX), strict=True))
+    columns |= {"score": [0.9, None], "label": ["ship", None], "class_id": [3, None]}
+    if library.startswith("polars"):
+        polars = pytest.importorskip("polars")
+        table = polars.DataFrame(columns)
+        table = table.lazy() if "lazily" in library else table
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        table = pyarrow.table(columns)
+        table = table.to_pandas(types_mapper=pd.ArrowDtype) if "pandas" in library else table
+    found = findings_of(table, "m")
+    assert found.labels.tolist() == ["ship", "object"]
+    assert found.class_ids.tolist() == [3, -1] and np.isnan(found.scores[1])
+
+
+def test_tensors_anywhere_are_numbers():
+    """A tensor of one number is that number, not its text; bfloat16 has no NumPy type."""
+    (torch,) = needs("torch")
+    rows = [{"box": torch.tensor(BOX), "score": torch.tensor(0.5), "label": torch.tensor(1)}]
+    assert findings_of(rows, "m", ["a", "b"]) == Findings([BOX], [0.5], ["b"], [1])
+    whole = torch.tensor([[*BOX, 0.5, 1]], dtype=torch.bfloat16)
+    assert findings_of(whole, "m", ["a", "b"]) == Findings([BOX], [0.5], ["b"], [1])
+
+
+def test_rows_may_end_with_the_name_of_a_class():
+    """Lists, arrays of objects and arrays of texts: a box, a score, and a name."""
+    right = Findings([BOX], [0.5], ["ship"], [-1])
+    for kind in (list, object, str):
+        rows = [[*BOX, 0.5, "ship"]]
+        assert findings_of(rows if kind is list else np.array(rows, dtype=kind), "m") == right
+
+
+def test_what_is_masked_is_missing():
+    """A masked score or class of a masked array is none; a masked box makes no sense."""
+    rows = np.ma.masked_array([[*BOX, 0.5, 1]], mask=[[0, 0, 0, 0, 1, 1]])
+    found = findings_of(rows, "m")
+    assert np.isnan(found.scores[0]) and found.class_ids.tolist() == [-1]
+    with pytest.raises(ModelError, match=r"Detection 1 of 1: .* not finite"):
+        findings_of(np.ma.masked_array([[*BOX, 0.5, 1]], mask=True), "m")
+
+
+def test_attributes_are_what_json_has_or_the_row_is_bad():
+    """NA is null; a date is refused by its name, and only its row is left out with "drop"."""
+    rows = [{"box": BOX, "attributes": {"age": pd.NA, "count": np.int64(3)}}]
+    assert findings_of(rows, "m").attributes == ({"age": None, "count": 3},)
+    rows.append({"box": BOX, "attributes": {"when": pd.Timestamp("2020-01-01")}})
+    with pytest.raises(ModelError, match="Detection 2 of 2: Attribute 'when' is Timestamp"):
+        findings_of(rows, "m")
+    kept = findings_of(rows, "m", on_bad="drop")
+    assert len(kept) == 1 and "'when'" in kept.note
 
 
 @pytest.mark.parametrize("over", [1e-7, 9e-4])

@@ -399,7 +399,7 @@ def stacked(name: str, parts: Sequence[tuple[NDArray[Any] | None, int]]) -> NDAr
 
 
 def plain(value: Any) -> Any:
-    """Return arrays and tuples as lists and NaN as None, at any depth."""
+    """Return arrays and tuples as lists, and NaN and pandas' NA as None, at any depth."""
     if isinstance(value, np.ndarray):
         known = value.dtype.kind in "biu" or (value.dtype.kind == "f" and not np.isnan(value).any())
         value = value.tolist()
@@ -410,6 +410,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and np.isnan(value):
+        return None
+    if type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

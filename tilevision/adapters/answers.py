@@ -17,6 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import class_name
+from tilevision.adapters.foreignvalues import (
+    as_attributes,
+    as_plain_array,
+    as_plain_value,
+    is_missing,
+    unwrapped,
+)
 from tilevision.checks import is_number
 from tilevision.errors import ModelError
 from tilevision.findings import SCORE_SLACK, Findings
@@ -32,10 +39,16 @@ KEYS = {
     "ymin": "ymin",
     "xmax": "xmax",
     "ymax": "ymax",
+    "x1": "xmin",
+    "y1": "ymin",
+    "x2": "xmax",
+    "y2": "ymax",
     "score": "score",
     "confidence": "score",
+    "conf": "score",
     "label": "class",
     "class": "class",
+    "cls": "class",
     "class_name": "class",
     "name": "class",
     "class_id": "class_id",
@@ -57,6 +70,8 @@ _ACCEPTED = (
     "list of dicts with box, score, label, polygon, …, a DataFrame of such columns, or "
     "supervision.Detections."
 )
+# Columns of a mapping of columns, as torchvision's detectors return them.
+_COLUMNS = {"boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"}
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _OPTIONAL = (
     *("score", "label", "class_id", "polygon", "oriented", "point", "text"),
@@ -118,6 +133,7 @@ def _check_tile_scores(found: Findings, name: str) -> None:
 
 
 def _read(answer: Any, names: Any, on_bad: str) -> Findings:
+    answer = unwrapped(answer)
     rows = _rows_of(answer)
     bad: dict[int, str] = {}
     if rows is None:
@@ -143,10 +159,6 @@ def _line(error: Exception) -> str:
 
 def _rows_of(answer: Any) -> Sequence[Mapping[str, Any]] | None:
     """Return the detections of an answer that lists them one by one; None where it does not."""
-    if hasattr(answer, "columns") and hasattr(answer, "to_dict"):
-        return answer.to_dict("records")  # type: ignore[no-any-return]  # a DataFrame's rows
-    if isinstance(answer, Mapping) and isinstance(answer.get("predictions"), (list, tuple)):
-        answer = answer["predictions"]  # Roboflow's whole answer
     if isinstance(answer, Mapping):
         return None if "boxes" in answer else [answer]
     dicts = isinstance(answer, (list, tuple)) and all(isinstance(row, Mapping) for row in answer)
@@ -165,8 +177,7 @@ def _columns_of(answer: Any) -> Columns:
         )
     if hasattr(answer, "xyxy") and hasattr(answer, "confidence"):
         return _of_supervision(answer)
-    if hasattr(answer, "detach"):
-        answer = answer.detach().cpu().numpy()
+    answer = as_plain_array(answer)
     if isinstance(answer, Mapping):
         return _of_mapping(answer)
     if isinstance(answer, np.ndarray):
@@ -202,17 +213,20 @@ def _of_array(array: NDArray[Any]) -> Columns:
 
 def _of_mapping(answer: Mapping[str, Any]) -> Columns:
     """Read columns as torchvision gives them."""
-    extra = set(answer) - {"boxes", "scores", "labels", "masks", "keypoints", "keypoints_scores"}
+    extra = set(answer) - _COLUMNS
     if extra:
         raise ModelError(f"Key {sorted(map(str, extra))[0]!r} is not known. {_ACCEPTED}")
-    given = {k: v.detach().cpu().numpy() if hasattr(v, "detach") else v for k, v in answer.items()}
+    given = {key: as_plain_array(value) for key, value in answer.items()}
     columns: Columns = {"boxes": given["boxes"]}
     if given.get("scores") is not None:
         columns["scores"] = given["scores"]
     labels = given.get("labels")
     if labels is not None:
-        numbers = np.asarray(labels).dtype.kind in "iu"
+        known = [label for label in labels if not is_missing(label)]
+        numbers = bool(known) and all(map(_is_class_number, known))
         columns["class_ids" if numbers else "labels"] = labels
+    if given.get("class_ids") is not None:
+        columns["class_ids"] = given["class_ids"]
     if given.get("masks") is not None:
         columns["polygons"] = _outlines(given["masks"])
     if given.get("keypoints") is not None:
@@ -285,7 +299,7 @@ def _attributes(data: Mapping[str, Any], n: int) -> list[dict[str, Any]] | None:
     rows = [{k: v[i].item() if hasattr(v[i], "item") else v[i] for k, v in plain.items()}
             for i in range(n)]  # fmt: skip
     rows = [{k: v for k, v in row.items() if isinstance(v, (str, int, float))} for row in rows]
-    return [{k: v for k, v in row.items() if not _missing(v)} for row in rows] if plain else None
+    return [{k: v for k, v in row.items() if not is_missing(v)} for row in rows] if plain else None
 
 
 # Rows -------------------------------------------------------------------------------------
@@ -298,7 +312,7 @@ def _read_rows(
     read = {}
     for number, row in enumerate(rows, 1):
         try:
-            read[number] = _row({str(k): v for k, v in row.items()}, names)
+            read[number] = _row({str(k): as_plain_value(v) for k, v in row.items()}, names)
         except _UnknownKey:
             raise
         except (ModelError, TypeError, ValueError) as error:
@@ -361,7 +375,7 @@ def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
     classes: list[Any] = []
     centred = all(edge in given for edge in _CENTRED)
     for key, value in given.items():
-        if key in _IGNORED or (centred and key in _CENTRED) or _missing(value):
+        if key in _IGNORED or (centred and key in _CENTRED) or is_missing(value):
             continue
         if key not in KEYS:
             close = difflib.get_close_matches(key, KEYS, 1)
@@ -378,6 +392,8 @@ def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
         row["keypoints"] = _pose(row["keypoints"])
     if "text" in row:
         row["text"] = str(row["text"])
+    if "attributes" in row:
+        row["attributes"] = as_attributes(row["attributes"])
     return _shaped(row, [given[edge] for edge in _CENTRED] if centred else None)
 
 
@@ -410,11 +426,15 @@ def _shaped(row: dict[str, Any], centred: Sequence[Any] | None) -> dict[str, Any
     """Give a row its box, from whatever says where it lies."""
     if "outline" in row:
         row["polygon"] = [[corner["x"], corner["y"]] for corner in row.pop("outline")]
-    if centred is not None and not any(map(_missing, centred)):
+    if centred is not None and not any(map(is_missing, centred)):
         x, y, width, height = map(float, centred)
         row["box"] = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if all(edge in row for edge in _EDGES):
         row["box"] = [row.pop(edge) for edge in _EDGES]
+    if isinstance(row.get("box"), Mapping):  # as pipelines of transformers give it
+        row["box"] = [{KEYS.get(key): at for key, at in row["box"].items()}[e] for e in _EDGES]
+    elif "box" in row:
+        row["box"] = np.ravel(row["box"])
     if "geometry" in row:
         _take_geometry(row)
     if "box" not in row:
@@ -455,13 +475,6 @@ def _around(row: Mapping[str, Any]) -> list[float]:
     return [*corners.min(axis=0), *corners.max(axis=0)]
 
 
-def _missing(value: Any) -> bool:
-    """Return True for None, NaN, and pandas' NA and NaT."""
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, (float, np.floating)) and math.isnan(value)
-
-
 # Columns to findings ----------------------------------------------------------------------
 
 
@@ -477,7 +490,7 @@ def _assembled(columns: Columns, names: Any) -> Findings:
             raise ModelError(
                 f"labels has {len(labels)} rows, boxes has {n}; give one for each box."
             )
-        labels = [None if _missing(label) else str(label) for label in labels]
+        labels = [None if is_missing(label) else str(label) for label in labels]
     ids = columns.get("class_ids")
     if ids is not None:
         ids = _numbers(ids)
@@ -490,13 +503,13 @@ def _assembled(columns: Columns, names: Any) -> Findings:
         ]
     columns["class_ids"] = ids
     texts = columns.get("texts")
-    if texts is not None and all(map(_missing, texts)):
+    if texts is not None and all(map(is_missing, texts)):
         columns["texts"] = None
     return Findings(**columns)
 
 
 def _numbers(ids: Any) -> NDArray[np.int64]:
-    numbers = np.array([-1.0 if _missing(one) else one for one in ids], dtype=np.float64)
+    numbers = np.array([-1.0 if is_missing(one) else one for one in ids], dtype=np.float64)
     wrong = numbers[(numbers != np.floor(numbers)) | ~np.isfinite(numbers)]
     if len(wrong):
         raise ModelError(f"Class {wrong[0]:g} is no whole number; the last column is the class.")
