@@ -1,6 +1,7 @@
 """Windows of large files beside tifffile, rasterio, pyvips and OpenSlide, on one machine.
 
     python benchmarks/windows.py [SIDE] [--format NAME]... [--reader NAME]... [--windows N]
+    python benchmarks/windows.py [SIDE] --against COMMIT [--rounds N] [--format NAME]...
 
 Makes one picture of SIDE × SIDE (default 24,000) in each format, in a temp folder that goes
 at the end, and reads windows of 1024 × 1024 from it: N at random places, then a walk over a
@@ -10,13 +11,19 @@ threads, mean of the walk), seconds to the first window (importing left out, sta
 included), and the most memory the process took; with each the ratio to the best. The files
 are in the page cache; what is compared is decoding. Where other programs keep the processors
 busy, processor time is the figure to trust. Needs the extras zarr, geo, slides and huge.
+
+With ``--against``, tilevision at an earlier commit and in the working tree take turns on the same
+files, N rounds (default 7) in processes of their own, and medians over the rounds are compared.
+Exits 1 where the processor time of a window grew by more than 3 %.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,11 +32,13 @@ from typing import Any
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parent.parent
 SIDE = 24_000
 WINDOW = 1024
 STEP = 820
 WALKED = 64
 LIMIT_SECONDS = 1200
+SLOWER = 1.03
 FORMATS = {
     "jpeg-tiles": ("tif", {"tile": True, "compression": "jpeg", "Q": 85}),
     "deflate-tiles": ("tif", {"tile": True, "compression": "deflate", "predictor": "horizontal"}),
@@ -159,10 +168,15 @@ def peak_bytes() -> int:
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
-def measured(reader: str, path: Path, side: int, count: int) -> dict[str, Any] | str:
-    """Return what `measure` says in a process of its own, or why there is nothing."""
+def measured(
+    reader: str, path: Path, side: int, count: int, package: Path = ROOT
+) -> dict[str, Any] | str:
+    """Return what `measure` says in a process of its own, or why there is nothing.
+
+    `package` is the folder whose tilevision is measured.
+    """
     command = [sys.executable, __file__, str(side), "--windows", str(count), "--measure", reader]
-    environment = {**os.environ, "TMPDIR": str(path.parent)}
+    environment = {**os.environ, "TMPDIR": str(path.parent), "PYTHONPATH": str(package)}
     try:
         done = subprocess.run(
             [*command, str(path)],
@@ -204,27 +218,77 @@ def show(name: str, path: Path, results: dict[str, dict[str, Any] | str]) -> Non
         print(f"the readers do not agree on the pixels: means {means}")
 
 
-def main() -> None:
+def checked_out(commit: str, folder: Path) -> Path:
+    """Return a folder with the package as it was at a commit."""
+    place = folder / "before"
+    place.mkdir()
+    archive = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", commit, "tilevision"], capture_output=True, check=True
+    )
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(place, filter="data")
+    return place
+
+
+def compare(name: str, path: Path, side: int, count: int, before: Path, rounds: int) -> bool:
+    """Print before and after in turns; return True if the processor time stayed within 3 %."""
+    keys = ("median", "work", "walk", "first")
+    found: dict[str, list[dict[str, Any]]] = {"before": [], "after": []}
+    for number in range(rounds):
+        both = [("before", before), ("after", ROOT)]
+        for which, package in both if number % 2 else reversed(both):
+            told = measured("tilevision", path, side, count, package)
+            if isinstance(told, str):
+                raise SystemExit(f"{name}, {which}: {told}")
+            found[which].append(told)
+    print(f"\n{name}: {path.stat().st_size / 1e6:,.0f} MB, {rounds} rounds in turns")
+    print(
+        f"{'':12}"
+        + "".join(f"{head:>12}" for head in ("random ms", "cpu ms", "walk ms", "first s"))
+    )
+    middle = {
+        which: {key: float(np.median([one[key] for one in told])) for key in keys}
+        for which, told in found.items()
+    }
+    for which, told in middle.items():
+        cells = [told[key] * factor for key, factor in zip(keys, (1e3, 1e3, 1e3, 1), strict=True)]
+        print(f"{which:12}" + "".join(f"{cell:12.2f}" for cell in cells))
+    ratios = {key: middle["after"][key] / middle["before"][key] for key in keys}
+    print(f"{'ratio':12}" + "".join(f"{ratio:12.3f}" for ratio in ratios.values()), flush=True)
+    return ratios["work"] <= SLOWER
+
+
+def main() -> int:
+    """Return 1 where tilevision became slower than it was, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("side", nargs="?", type=int, default=SIDE)
     parser.add_argument("--format", action="append", choices=FORMATS)
     parser.add_argument("--reader", action="append", choices=READERS)
     parser.add_argument("--windows", type=int, default=60)
+    parser.add_argument("--against", metavar="COMMIT", help="compare tilevision with this commit")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.measure:
         print(json.dumps(measure(*asked.measure, asked.side, asked.windows)))
-        return
+        return 0
+    within = True
     with tempfile.TemporaryDirectory() as folder:
+        before = checked_out(asked.against, Path(folder)) if asked.against else None
         for name in asked.format or FORMATS:
             path = generate(Path(folder), name, asked.side)
+            if before is not None:
+                within &= compare(name, path, asked.side, asked.windows, before, asked.rounds)
+                path.unlink()
+                continue
             results = {
                 reader: measured(reader, path, asked.side, asked.windows)
                 for reader in asked.reader or READERS
             }
             show(name, path, results)
             path.unlink()
+    return 0 if within else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
