@@ -353,3 +353,96 @@ def test_tifffile_s_pages_are_no_files_beside(tmp_path: Path) -> None:
     mask = save(tmp_path / "m.tif", VALID[np.newaxis].astype(np.uint8) * 255)
     mask.rename(tmp_path / "a.tif.msk")
     assert open_source(path).masked and not open_source(path, page=2).masked
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6])
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_the_mask_inside_a_jpeg_is_its_mask(tmp_path: Path, bands: int, turned: int) -> None:
+    """GDAL keeps it after the picture's end; other programs show the picture without it."""
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        first = save(tmp_path / "a.tif", ramp("uint8", bands), photometric="minisblack")
+        with rasterio.open(first, "r+") as dataset:
+            dataset.write_mask(VALID)
+        path = tmp_path / "a.jpg"
+        copy(first, path, driver="JPEG", INTERNAL_MASK="YES")
+    np.testing.assert_array_equal(valid_by_gdal(path).all(axis=2), VALID)
+    expected = {1: VALID, 3: VALID[::-1, ::-1], 6: np.rot90(VALID, -1)}[turned]
+    if turned != 1:  # GDAL writes no EXIF here; the offset at the end counts from the start
+        kept = path.read_bytes()
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        block = b"Exif\0\0" + exif.tobytes().removeprefix(b"Exif\0\0")
+        told = b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block
+        start = int.from_bytes(kept[-4:], "little") + len(told)
+        path.write_bytes(kept[:2] + told + kept[2:-4] + start.to_bytes(4, "little"))
+    source = open_source(path)
+    np.testing.assert_array_equal(source.data_share(320), expected)
+    there = source.read_masked(Box(0, 0, *source.size))[1]
+    assert there is not None
+    np.testing.assert_array_equal(there.all(axis=2), expected)
+    assert read_options(source).identity(1.0) == read_options(_without_mask(path)).identity(1.0)
+
+
+def _without_mask(path: Path) -> Any:
+    kept = path.read_bytes()
+    other = path.with_name(f"plain-{path.name}")
+    other.write_bytes(kept[: int.from_bytes(kept[-4:], "little")])
+    return open_source(other)
+
+
+NETPBM = [("P6", 65535), ("P6", 1000), ("P6", 100), ("P5", 4095), ("P5", 65535), ("P5", 15)]
+
+
+@pytest.mark.parametrize(("kind", "highest"), [*NETPBM, ("P3", 300), ("P2", 7)])
+def test_netpbm_values_are_raw_as_stored(tmp_path: Path, kind: str, highest: int) -> None:
+    """PGM and PPM of any range (netpbm 11, ppm(5)); Pillow 12 spreads them, or keeps 8 bits."""
+    bands = 3 if kind in ("P3", "P6") else 1
+    values = np.stack([(X * 211 + Y * 7 + band) % (highest + 1) for band in range(bands)], axis=-1)
+    path = tmp_path / "a.ppm"
+    header = f"{kind}\n# made here\n{WIDTH} {HEIGHT}\n{highest}\n".encode()
+    if kind in ("P5", "P6"):
+        path.write_bytes(header + values.astype("u1" if highest < 256 else ">u2").tobytes())
+    else:
+        path.write_bytes(header + b"# values\n" + " ".join(map(str, values.ravel())).encode())
+    source = open_source(path)
+    options = read_options(source, dtype="raw")
+    found = read_pixels(source, WHOLE, 1.0, options)
+    np.testing.assert_array_equal(found, values)
+    assert found.dtype == ("uint8" if highest < 256 else "uint16")
+    assert options.revision == "stored"
+    if kind in ("P5", "P6") and (highest == 65535 or (kind == "P6" and highest > 255)):
+        np.testing.assert_array_equal(found, by_gdal(path))
+
+
+@pytest.mark.parametrize("steps", [[3, 5], [2, 3], [5, 25], [2, 4, 6]])
+@pytest.mark.parametrize("pages", [1, 2])
+def test_overviews_of_any_step_are_levels(tmp_path: Path, steps: list[int], pages: int) -> None:
+    """GDAL's overviews in the file, also where tifffile 2026.3 takes them for pictures."""
+    path = save(tmp_path / "a.tif", ramp("uint16", 3), photometric="rgb")
+    with updated(path) as dataset:
+        dataset.build_overviews(steps, Resampling.average)
+    if pages == 2:
+        tifffile.imwrite(path, np.zeros((HEIGHT, WIDTH, 3), "uint16"), append=True, metadata=None)
+    source = open_source(path)
+    sizes = [(-(-WIDTH // step), -(-HEIGHT // step)) for step in steps]
+    assert source.metadata.levels == (source.size, *sizes)
+    assert source.metadata.frames == pages
+    for number, (width, height) in enumerate(sizes):
+        found = source.thumbnail(max(width, height))
+        np.testing.assert_array_equal(found, by_gdal(path, number))
+
+
+def test_overviews_of_any_step_change_the_keys_of_shrunk_tiles_alone(tmp_path: Path) -> None:
+    """Full-size tiles were right without them: they keep image, stretch and key."""
+    path = save(tmp_path / "a.tif", ramp("uint16", 3), photometric="rgb")
+    with updated(path) as dataset:
+        dataset.build_overviews([3, 5], Resampling.average)
+    source = open_source(path)
+    later = source.metadata.levels[2:]
+    assert source.later_levels == later
+    options = read_options(source)
+    source.later_levels = ()
+    before = read_options(source)
+    assert options.stretch == before.stretch
+    assert options.identity(1.0) == before.identity(1.0)
+    assert options.identity(0.2) != before.identity(0.2)

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 import tilevision as tv
+from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, read_options, read_pixels
 
@@ -252,3 +253,55 @@ def test_only_what_was_read_otherwise_has_other_keys(tmp_path: Path) -> None:
     assert set(_key(table, "raw", 1.0)) == {*same, "revision"}
     assert set(_key(through_gdal, "uint8", 1.0)) == {*same, "revision"}
     assert set(_key(through_gdal, "raw", 0.5)) == {*same, "resampled"}
+
+
+@pytest.mark.parametrize("bits", range(1, 8))
+@pytest.mark.parametrize("name", ["a.tif", "a.img", "a.jp2", "a.vrt"])
+def test_few_bits_are_spread_to_eight_by_every_reader(tmp_path: Path, name: str, bits: int) -> None:
+    """0 to 2**bits - 1 (GDAL's NBITS): raw as stored, shown from black to white."""
+    driver = {"a.tif": "GTiff", "a.img": "HFA", "a.jp2": "JP2OpenJPEG", "a.vrt": "GTiff"}[name]
+    if driver == "HFA" and bits not in (1, 2, 4):
+        pytest.skip("ERDAS files have 1, 2 and 4 bits")
+    values = np.arange(96 * 64).reshape(1, 64, 96).astype(np.uint8) % 2**bits
+    save(tmp_path / "0.tif", values)
+    lossless = LOSSLESS if name == "a.jp2" else {}
+    first = tmp_path / (name if name != "a.vrt" else "1.tif")
+    copy(tmp_path / "0.tif", first, driver=driver, NBITS=str(bits), **lossless)
+    if name == "a.vrt":
+        copy(first, tmp_path / name, driver="VRT")
+    source = open_source(tmp_path / name)
+    whole = Box(0, 0, 96, 64)
+    raw = read_pixels(source, whole, 1.0, read_options(source, dtype="raw"))
+    with rasterio.open(tmp_path / name) as dataset:
+        np.testing.assert_array_equal(raw, np.moveaxis(dataset.read(), 0, -1))
+    np.testing.assert_array_equal(raw[..., 0], values[0])
+    options = read_options(source)
+    shown = read_pixels(source, whole, 1.0, options)
+    np.testing.assert_array_equal(shown[..., 0], np.rint(values[0] * (255 / (2**bits - 1))))
+    kept = name == "a.tif" and bits in (1, 2, 4)  # shown so all along
+    by_table = name == "a.vrt" and bits == 1  # GDAL has black and white for it
+    assert options.revision == ("" if kept else "colour table" if by_table else "few bits")
+    source.close()
+
+
+def test_the_no_data_value_of_few_bits_is_shown_as_they_are(tmp_path: Path) -> None:
+    """Value 3 of 0 to 3 is white, and still no data, in an ERDAS file as in a TIFF."""
+    values = (np.arange(96 * 64).reshape(1, 64, 96) // 96 % 4).astype(np.uint8)
+    for driver, name in (("GTiff", "a.tif"), ("HFA", "a.img")):
+        save(tmp_path / name, values, driver, nodata=3, nbits=2)
+        source = open_source(tmp_path / name)
+        assert source.metadata.nodata == 255
+        np.testing.assert_array_equal(source.data_share(96), values[0] != 3)
+        np.testing.assert_array_equal(source.stored.data_share(96), values[0] != 3)
+
+
+@pytest.mark.parametrize("compression", [34676, 34677])
+def test_sgi_s_compression_is_refused_by_name(tmp_path: Path, compression: int) -> None:
+    """LogL and LogLuv (libtiff's tif_luv.c): imagecodecs 2026.3.6 and Pillow 12 read neither."""
+    path = tmp_path / "a.tif"
+    pixels = np.zeros((64, 64, 3), np.int16)
+    tifffile.imwrite(path, pixels, photometric=32845, planarconfig="contig", metadata=None)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages.first.tags["Compression"].overwrite(compression)
+    with pytest.raises(SourceError, match=r"LogLuv .* convert it to RGB"):
+        open_source(path)

@@ -339,12 +339,11 @@ def _sample(
     """Yield windows that stand for the whole image, at most some millions of pixels."""
     width, height = source.size
     scale = 1.0
-    # Overviews beside a file came to be read later: stretches, and so keys, stay what they were.
-    levels = source.metadata.levels
-    own = len(levels) - getattr(source, "overviews_beside", 0)
-    for level_width, level_height in levels[:own]:
-        if max(level_width, level_height) >= _SAMPLE_SIDE:
-            scale = min(1.0, level_width / width)
+    # Some levels came to be read later: stretches, and so keys, stay what they were.
+    later = getattr(source, "later_levels", ())
+    for size in source.metadata.levels:
+        if max(size) >= _SAMPLE_SIDE and size not in later:
+            scale = min(1.0, size[0] / width)
     if width * height * scale * scale <= _SAMPLE_PIXELS:
         yield _read(source, Box(0, 0, width, height), scale, bands)
         return

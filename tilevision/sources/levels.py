@@ -314,8 +314,8 @@ class LevelReader(ABC):
         The bands that are red, green and blue, where they are not the first three in order.
     nodata_beside : bool
         Whether a file beside the image says which values mean no data.
-    overviews_beside : int
-        How many of its levels, the coarsest, are in a file beside it.
+    later_levels : tuple of (int, int)
+        The sizes of levels that earlier releases did not read.
     readable_pixels : int
         As many as may be read to learn which part of the image has data.
     """
@@ -324,7 +324,7 @@ class LevelReader(ABC):
     classes = False
     colours: tuple[int, int, int] | None = None
     nodata_beside = False
-    overviews_beside = 0
+    later_levels: tuple[tuple[int, int], ...] = ()
     readable_pixels = 1 << 28
 
     def __init__(

@@ -20,6 +20,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.formats.besidefiles import BandsBeside, MaskBeside, mask_beside
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
+from tilevision.sources.formats.picturebytes import mask_in_jpeg
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
 from tilevision.sources.formats.tifflevels import BandMask, TableMask, TurnedLevel, ValueMask
@@ -63,6 +64,8 @@ class FlatFile:
         The stored band that says where it has data.
     mask : callable, optional
         ``mask(level)`` of its stored pixels returns the level that says where it has data.
+    apart : bool
+        Whether that is so for the pixels that are shown as well.
     said : BandsBeside, optional
     beside : MaskBeside, optional
     """
@@ -73,6 +76,7 @@ class FlatFile:
     classes: bool
     alpha: int | None
     mask: Callable[[Level], Level] | None
+    apart: bool
     said: BandsBeside | None
     beside: MaskBeside | None
 
@@ -82,16 +86,20 @@ class FlatFile:
         stored = layout.as_stored(image)
         deep = layout.dtype != np.uint8
         clear = image.has_transparency_data and not (deep and "transparency" in image.info)
-        changed = bool(clear or stored.bands != layout.bands or stored.highest)
+        changed = bool(clear or stored.bands != layout.bands or stored.highest or stored.netpbm)
         changed = changed or image.mode in ("1", "P")
         mask, alpha = _transparency(image, stored.bands) if clear else (None, None)
         name = kept_beside(path, ".msk")
         beside = None if name is None else mask_beside(name, stored.bands)
-        if beside is not None and beside.levels[0].size == image.size:
-            mask, alpha = _upright_mask(beside, layout.orientation), None
+        apart: Level | None = None if beside is None else beside.of(image.size)
+        if apart is None and image.format == "JPEG":
+            apart = mask_in_jpeg(path, image.size)
+        if apart is not None:
+            mask, alpha = _upright_mask(apart, layout.orientation), None
         said = BandsBeside.of(kept_beside(path, ".aux.xml"), stored.bands)
         classes = image.mode == "P"
-        return cls(path, fingerprint, changed, classes, alpha, mask, said, beside)
+        own = apart is not None
+        return cls(path, fingerprint, changed, classes, alpha, mask, own, said, beside)
 
     @property
     def identity(self) -> str:
@@ -118,7 +126,7 @@ class FlatSource(StagedSource):
     ) -> None:
         said = file.said if not file.changed else None
         shown = metadata if said is None else said.added_to(metadata)
-        mask = None if file.changed and file.beside is None else file.mask
+        mask = file.mask if file.apart or not file.changed else None
         super().__init__(file.path, staged, shown, reference, mask)
         self.nodata_beside = said is not None and any(one is not None for one in said.nodata)
         self._file = file
@@ -239,10 +247,9 @@ def _transparency(image: Image, bands: int) -> tuple[Callable[[Level], Level] | 
     return lambda level: TableMask(level, opacity), None
 
 
-def _upright_mask(beside: MaskBeside, orientation: int) -> Callable[[Level], Level]:
-    found = beside.of(beside.levels[0].size)
-    assert found is not None
-    return lambda level: found if orientation == 1 else TurnedLevel(found, orientation)  # noqa: ARG005 - it has pixels of its own
+def _upright_mask(mask: Level, orientation: int) -> Callable[[Level], Level]:
+    shown = mask if orientation == 1 else TurnedLevel(mask, orientation)
+    return lambda level: shown  # noqa: ARG005 - it has pixels of its own
 
 
 def open_pillow(image: Image, *, mpp: tuple[float, float] | None = None) -> StagedSource:

@@ -28,6 +28,7 @@ from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.formats.spatial import place_of
+from tilevision.sources.formats.tiffmetadata import few_bits_spread
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
@@ -81,7 +82,14 @@ class GeoSource(LevelReader):
         self._as_stored: GeoSource | None = None
         if content.table is None:
             self.colours = content.colours
-        else:
+        if content.highest:
+            self._as_stored = copy.copy(self)
+            spread = few_bits_spread(content.highest)
+            few = [SpreadLevel(level, spread) for level in levels]
+            metadata = _spread_values(metadata, spread)
+            super().__init__(path, few, content.bands, dtype, metadata, kept, content.alpha)
+            self.revision = "few bits"
+        if content.table is not None:
             self.classes = True
             self._as_stored = copy.copy(self)
             shown = [ClassColours(level, content.table) for level in levels]
@@ -108,7 +116,7 @@ class GeoSource(LevelReader):
 
     @property
     def stored(self) -> LevelReader:
-        """The same raster with the values that the file stores: class numbers."""
+        """The same raster with the values that the file stores: class numbers, few bits."""
         return self if self._as_stored is None else self._as_stored
 
     def close(self) -> None:
@@ -132,6 +140,8 @@ class RasterContent:
         The bands that are red, green and blue, where the file names them.
     table : ndarray, ``(n, 3)`` uint8, optional
         The colour of each class, where the one band is of class numbers.
+    highest : int
+        Of a value of fewer than 8 bits in every band; else 0.
     revision : str
         Names in what the values differ from those that earlier releases read; else empty.
     """
@@ -141,6 +151,7 @@ class RasterContent:
     alpha: int | None = None
     colours: tuple[int, int, int] | None = None
     table: NDArray[np.uint8] | None = None
+    highest: int = 0
     revision: str = ""
 
     @classmethod
@@ -157,12 +168,14 @@ class RasterContent:
             colours = place["red"], place["green"], place["blue"]
         deep = dataset.driver.startswith("JP2") and _pillow_changes(path)
         before = deep and not (dataset.crs or _is_large(dataset) or _colourless(dataset))
+        table = _colour_table(dataset)
         return cls(
             int(dataset.count),
             masked,
             place.get("alpha"),
             colours,
-            _colour_table(dataset),
+            table,
+            _highest(dataset) if table is None else 0,
             "depth" if before else "",
         )
 
@@ -301,6 +314,40 @@ class ClassColours:
         return pixels if bands is None else np.take(pixels, bands, axis=2)
 
 
+class SpreadLevel:
+    """A level of few bits, shown as 8: from black to white.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: RasterLevel, spread: NDArray[np.uint8]) -> None:
+        self._level = level
+        self._spread = spread
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the pixels ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        return self._spread[self._level.window(x0, y0, x1, y1, bands)]
+
+
+def _spread_values(metadata: ImageMetadata, spread: NDArray[np.uint8]) -> ImageMetadata:
+    """Return `metadata` with the values that mean no data as they are shown."""
+
+    def shown(value: float | None) -> float | None:
+        return float(spread[int(value)]) if value in range(256) else value  # type: ignore[arg-type]  # a number then
+
+    every = metadata.band_nodata
+    return replace(
+        metadata,
+        nodata=shown(metadata.nodata),
+        band_nodata=None if every is None else tuple(shown(value) for value in every),
+    )
+
+
 def is_raster(path: str, *, picture: str) -> bool:
     """Return True if a file is one for GDAL.
 
@@ -309,8 +356,8 @@ def is_raster(path: str, *, picture: str) -> bool:
     path : str
     picture : str
         What Pillow takes it for, or empty. Pillow is preferred, but for JPEG 2000 that is a
-        map or large, which has windows here, of bands that have no colour, or of more than the
-        8 bits that Pillow keeps.
+        map or large, which has windows here, of bands that have no colour, or not of the 8 bits
+        that Pillow keeps.
     """
     known = not picture and Path(path).suffix.lower() in _SUFFIXES
     if picture not in ("", "JPEG2000"):
@@ -334,8 +381,8 @@ def _is_large(dataset: DatasetReader) -> bool:
 def _pillow_changes(path: str) -> bool:
     """Return True if the values of a JPEG 2000 file are other ones when Pillow decodes it.
 
-    It keeps 8 bits of each colour, spreads grey to 16, and moves signed values (Pillow 12.0). What
-    is stored stands in the marker SIZ (ISO/IEC 15444-1, A.5.1).
+    It keeps 8 bits of each colour, spreads grey to 8 or 16, and moves signed values (Pillow 12.0).
+    What is stored stands in the marker SIZ (ISO/IEC 15444-1, A.5.1).
     """
     try:
         with Path(path).open("rb") as file:
@@ -347,7 +394,15 @@ def _pillow_changes(path: str) -> bool:
     count = int.from_bytes(header[36:38], "big")
     kinds = header[38 : 38 + 3 * count : 3]
     signed, depths = any(kind & 0x80 for kind in kinds), [(kind & 0x7F) + 1 for kind in kinds]
-    return signed or (max(depths, default=8) > 8 and depths != [16])
+    return signed or (any(depth != 8 for depth in depths) and depths != [16])
+
+
+def _highest(dataset: DatasetReader) -> int:
+    """Return the highest value of the few bits that GDAL says every band has; 0 for 8 and more."""
+    said = {dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "8") for band in dataset.indexes}
+    bits = said.pop() if len(said) == 1 else ""
+    few = set(dataset.dtypes) == {"uint8"} and bits.isdecimal() and 0 < int(bits) < 8
+    return 2 ** int(bits) - 1 if few else 0
 
 
 def _colour_table(dataset: DatasetReader) -> NDArray[np.uint8] | None:

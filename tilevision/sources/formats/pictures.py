@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_decodes, too_big
+from tilevision.sources.formats.picturebytes import NetpbmValues
 from tilevision.sources.identity import row_blocks
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.jpegrows import JpegRows, has_decoder, in_one_pass
@@ -71,6 +72,8 @@ class PictureLayout:
         Whether pixels stay as the file stores them: class numbers, inks, alpha as a band.
     highest : int
         Of a grey sample of fewer than 8 bits, as it is stored; else 0.
+    netpbm : NetpbmValues, optional
+        Decodes what Pillow would spread or cut.
     """
 
     width: int
@@ -84,10 +87,14 @@ class PictureLayout:
     remedy: str = ""
     stored: bool = False
     highest: int = 0
+    netpbm: NetpbmValues | None = None
 
     def as_stored(self, image: Image) -> PictureLayout:
         """Return the layout of `image` with pixels as its file stores them."""
         header, bands = _png_header(image), len(image.getbands())
+        values = NetpbmValues.of(str(image.filename)) if image.format == "PPM" else None  # type: ignore[attr-defined]  # of files
+        if values is not None and not values.kept_by_pillow:
+            return replace(self, dtype=values.dtype, stored=True, netpbm=values)
         if self.deep_colour:  # where Pillow says RGBA of grey with alpha
             bands = SAMPLES[header[25]]
         few = image.mode == "L" and header and header[24] < 8
@@ -156,7 +163,9 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
         If the picture is damaged, or there is not enough memory to decode it.
     """
     target = upright(out, layout.orientation)
-    if layout.by_rows is not None:
+    if layout.netpbm is not None:
+        blocks = layout.netpbm.rows()
+    elif layout.by_rows is not None:
         blocks = _by_rows(name, layout, layout.by_rows)
     elif layout.deep_colour:
         blocks = _deep(getattr(image, "filename", name), layout)

@@ -29,6 +29,7 @@ __all__ = ["SegmentCache", "SegmentedPage"]
 _JPEG = (6, 7, 33007, 34892)
 _GREY = 1
 _LERC = 34887
+_SGILOG = (34676, 34677)
 _PARAMETERS = 50674
 _DEFLATE, _ZSTD = 1, 2
 _HEADER_BYTES = 30
@@ -401,6 +402,11 @@ class SegmentedPage:
             raise SourceError(
                 f"{path} stores samples of a kind tilevision does not read ({kind}); convert it "
                 "to integers or floats."
+            )
+        if int(key.compression) in _SGILOG:
+            raise SourceError(
+                f"{path} stores LogLuv colours or LogL luminances in SGI's compression, which no "
+                "library here decodes; convert it to RGB, for example with tiff2rgba, or to floats."
             )
         if key.imagedepth > 1:
             raise SourceError(

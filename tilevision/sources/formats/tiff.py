@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "TiffPicture", "TiffSource", "is_dear", "lay_out", "open_tiff"]
 
 _ORIENTATION, _GDAL_METADATA = 274, 42112
+_TURNED = 5  # orientations from here on swap width and height
 # The window that is typical of a model; strips that make it this much dearer are staged.
 _TYPICAL_SIDE = 1024
 _DEAREST = 4.0
@@ -81,8 +82,6 @@ class FilesBeside:
         SHA-256 of the file with its mask; empty without one.
     overviews : str
         The same of the file with its coarser levels.
-    count : int
-        How many levels that is.
     nodata : bool
         Whether one of the files says which values mean no data.
     """
@@ -90,7 +89,6 @@ class FilesBeside:
     files: tuple[OpenFile, ...] = ()
     mask: str = ""
     overviews: str = ""
-    count: int = 0
     nodata: bool = False
 
 
@@ -109,6 +107,8 @@ class TiffPicture:
         Whether earlier releases gave the number of this picture to another.
     together : tuple of float
         The value of each band that means no data where all bands have theirs; else empty.
+    later : tuple of (int, int)
+        The sizes of levels that earlier releases did not read.
     beside : FilesBeside
     """
 
@@ -117,6 +117,7 @@ class TiffPicture:
     colours: tuple[int, int, int] | None = None
     renumbered: bool = False
     together: tuple[float, ...] = ()
+    later: tuple[tuple[int, int], ...] = ()
     beside: FilesBeside = FilesBeside()
 
 
@@ -164,7 +165,9 @@ class TiffSource(LevelReader):
         self._staged = staged
         self._revision = _revision(picture)
         self._beside = picture.beside
-        self.nodata_beside, self.overviews_beside = picture.beside.nodata, picture.beside.count
+        self.nodata_beside = picture.beside.nodata
+        turned = metadata.orientation >= _TURNED
+        self.later_levels = tuple((h, w) if turned else (w, h) for w, h in picture.later)
         if picture.beside.files:
             files = [Path(one.path) for one in (file, *picture.beside.files)]
             self.watch = FileWatch(file.path, lambda: files, tree_of(file.path, files))
@@ -176,7 +179,7 @@ class TiffSource(LevelReader):
             return self
         other = copy.copy(self)
         LevelReader.__init__(other, self._file.path, *self._as_stored)
-        vars(other).update(revision="stored", classes=self._how.classes, _how=None)
+        vars(other).update(revision=self._how.stored, classes=self._how.classes, _how=None)
         return other
 
     @property
@@ -197,6 +200,8 @@ class TiffSource(LevelReader):
         """Names in what enlarged and shrunk values differ from those of earlier releases."""
         beside = self._beside.overviews
         overviews = [f"overviews {beside[:16]}"] if beside else []
+        if self.later_levels and not beside:
+            overviews = [f"{len(self.later_levels)} more overviews"]
         return "; ".join([super().resampled] * bool(super().resampled) + overviews)
 
     @property
@@ -294,6 +299,14 @@ def lay_out(
     masks = [None if page is None else BandMask(TiffLevel(file, [page]), 0) for page in found.masks]
     first = every[0]
     kept = [n for n, level in enumerate(every) if not n or _belongs(level, first)]
+    picture = TiffPicture(
+        [every[n] for n in kept],
+        [masks[n] for n in kept],
+        colour_bands(page, first.bands),
+        renumbered=found.renumbered,
+    )
+    if found.unlisted:
+        picture = _with_more_levels(picture, [TiffLevel(file, [one]) for one in found.unlisted])
     metadata = replace(
         _metadata(tif, page, mpp),
         scaling=scaling(page, first.bands),
@@ -301,14 +314,23 @@ def lay_out(
         channels=channel_names(tif, found.levels[0], first.bands),
     )
     said = page.tags.valueof(_GDAL_METADATA)
-    picture = TiffPicture(
-        [every[n] for n in kept],
-        [masks[n] for n in kept],
-        colour_bands(page, first.bands),
-        renumbered=found.renumbered,
-        together=values_of_all_bands(said, first.bands) if isinstance(said, str) else (),
+    together = values_of_all_bands(said, first.bands) if isinstance(said, str) else ()
+    return replace(picture, together=together), metadata
+
+
+def _with_more_levels(picture: TiffPicture, more: list[TiffLevel]) -> TiffPicture:
+    """Return `picture` with those of `more` that are levels of it, which have no masks."""
+    sizes = {level.size for level in picture.levels}
+    fitting = [level for level in more if _belongs(level, picture.levels[0])]
+    fresh = {level.size: level for level in fitting if level.size not in sizes}
+    masks = dict(zip(picture.levels, picture.masks, strict=True))
+    levels = sorted([*picture.levels, *fresh.values()], key=lambda one: -one.size[0])
+    return replace(
+        picture,
+        levels=levels,
+        masks=[masks.get(level) for level in levels],
+        later=tuple(sorted(fresh, reverse=True)),
     )
-    return picture, metadata
 
 
 def _metadata(tif: TiffFile, page: TiffPage, mpp: tuple[float, float] | None) -> ImageMetadata:
@@ -433,23 +455,17 @@ def _with_files_beside(
 def _with_overviews_beside(name: Path, picture: TiffPicture) -> TiffPicture:
     """Return `picture` with the coarser levels that GDAL keeps in a file beside it."""
     file, pages = overviews_beside(name)
-    first = picture.levels[0]
-    every = [TiffLevel(file, [page]) for page in pages]
-    levels = sorted(
-        (level for level in every if _belongs(level, first)), key=lambda one: -one.size[0]
-    )
-    if not levels:
+    picture = _with_more_levels(picture, [TiffLevel(file, [page]) for page in pages])
+    if not picture.later:
         raise SourceError(f"{name} holds no smaller picture of the same kind; build it again.")
-    for level in levels:
+    for level in picture.levels[1:]:
         level.window(0, 0, 1, 1, None)  # what cannot be decoded shows now
     beside = replace(
         picture.beside,
         files=(*picture.beside.files, file),
         overviews=fingerprint_of_file(file.path),
-        count=len(levels),
     )
-    masks = [*picture.masks, *(None for _ in levels)]
-    return replace(picture, levels=[first, *levels], masks=masks, beside=beside)
+    return replace(picture, beside=beside)
 
 
 def _with_mask_beside(path: str, picture: TiffPicture) -> TiffPicture:

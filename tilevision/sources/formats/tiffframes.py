@@ -107,12 +107,15 @@ class FramePages:
         For each channel, which of those that follow one another under one directory, from 0.
     renumbered : bool
         Whether earlier releases gave this number to other pages.
+    unlisted : list of TiffPage
+        Its further resolutions, which tifffile takes for pictures of their own.
     """
 
     levels: list[list[TiffPage]]
     masks: list[TiffPage | None]
     planes: tuple[int, ...]
     renumbered: bool
+    unlisted: list[TiffPage]
 
 
 class _Place(NamedTuple):
@@ -151,6 +154,7 @@ def find_frame(tif: TiffFile, frame: int, name: str) -> FramePages:
         _masks(tif, levels),
         place.planes,
         renumbered=frame < len(before) and before[frame] != place,
+        unlisted=_unlisted(tif, levels) if tif.series[place.series].kind in _PLAIN_KINDS else [],
     )
 
 
@@ -231,6 +235,24 @@ def _masks(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage | None]
         elif size in owner:
             found.setdefault(owner[size], page)
     return [found.get(int(level[0].offset)) for level in levels]
+
+
+def _unlisted(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage]:
+    """Return the smaller pictures that follow a page and are no levels for tifffile.
+
+    It wants each level to be 2, 3 or 4 times smaller than the one before (2026.3.3).
+    """
+    if len(levels[0]) > 1 or len(tif.series) == 1:
+        return []
+    listed = {int(level[0].offset) for level in levels}
+    found, here = [], False
+    for page in _every_page(tif):
+        kind = _kind(page)
+        if not kind & (_REDUCED | _MASK):
+            here = int(page.offset) == int(levels[0][0].offset)
+        elif here and not kind & _MASK and int(page.offset) not in listed:
+            found.append(page)
+    return found
 
 
 def is_mask(page: TiffPage) -> bool:

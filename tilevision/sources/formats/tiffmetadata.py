@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import unescape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.depth import declared_scaling
@@ -38,6 +39,7 @@ __all__ = [
     "Interpretation",
     "channel_names",
     "colour_bands",
+    "few_bits_spread",
     "geo_reference",
     "interpretation",
     "microns_per_pixel",
@@ -145,6 +147,8 @@ class Interpretation:
         Whether stored values are numbers of classes or colours, which have no average.
     revision : str
         Names in what the picture differs from what earlier releases showed; empty if in nothing.
+    stored : str
+        The same of stored values.
     """
 
     show: Callable[[Pixels], Pixels]
@@ -152,6 +156,7 @@ class Interpretation:
     value: Callable[[float], float] | None = None
     classes: bool = False
     revision: str = ""
+    stored: str = "stored"
 
 
 def interpretation(
@@ -196,20 +201,31 @@ def _grey(photometric: int, dtype: np.dtype[Any], bits: int) -> Interpretation |
     if dtype.kind == "b":
         return Interpretation(np.logical_not, mixed=False) if inverted else None
     highest = 2**bits - 1
-    # 2 and 4 bits are spread to 8, as every viewer does; other odd depths are stretched for
-    # display like all that is not 8-bit.
-    spread = 255 // highest if dtype == np.uint8 and bits in (2, 4) else 1
-    if not inverted and spread == 1:
+    # Few bits are spread to 8, as every viewer does.
+    few = dtype == np.uint8 and 1 < bits < 8
+    if not inverted and not few:
         return None
+    table = few_bits_spread(highest) if few else None
 
     def show(pixels: Pixels) -> Pixels:
         upright = dtype.type(highest) - pixels if inverted else pixels
-        return upright * dtype.type(spread) if spread > 1 else upright
+        return upright if table is None else table[upright]
 
     def value(stored: float) -> float:
-        return (highest - stored if inverted else stored) * spread
+        upright = highest - stored if inverted else stored
+        whole = table is not None and upright in range(256)
+        return float(table[int(upright)]) if table is not None and whole else upright
 
+    if few and 255 % highest:  # which were shown as they are stored
+        kept = "stored" if inverted else ""
+        return Interpretation(show, mixed=False, value=value, revision="few bits", stored=kept)
     return Interpretation(show, mixed=False, value=value)
+
+
+def few_bits_spread(highest: int) -> NDArray[np.uint8]:
+    """Return for each value of a byte, of 0 to `highest`, what it is of 0 to 255."""
+    values = np.minimum(np.arange(256), highest)
+    return np.rint(values * (255 / highest)).astype(np.uint8)
 
 
 def _refusal(name: str, what: str) -> Callable[[Pixels], Pixels]:
