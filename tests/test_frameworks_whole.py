@@ -100,6 +100,29 @@ def test_a_range_of_sizes_is_kept_to(tmp_path):
         assert found.boxes[0, 2] == pytest.approx(right, abs=0.1)
 
 
+def test_multiples_and_squares_are_kept_to(tmp_path):
+    """A .pt2 exported with ``32 * Dim`` or one Dim for both sides gets tiles filled up to that."""
+    (torch,) = needs("torch")
+
+    class Frame(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            y = self.layer(x).amax(dim=(2, 3))[0] * 0
+            return (y + torch.tensor([2.0, 2, 20, 20]))[None], y[:1] + 0.9, torch.zeros(1).long()
+
+    dim, example = torch.export.Dim, torch.zeros(1, 3, 128, 128)
+    by_32 = {2: 32 * dim("h", min=2, max=10), 3: 32 * dim("w", min=2, max=10)}
+    square = dict.fromkeys((2, 3), dim("side", min=64, max=320))
+    for name, sides in (("steps.pt2", by_32), ("square.pt2", square)):
+        spec = model(exported(tmp_path / name, Frame(), example, dynamic_shapes={"x": sides}))
+        assert spec.input_size == (320, 320)
+        found = build(spec).predict([np.zeros((100, 70, 3), np.uint8)])[0]
+        assert found.boxes[0].tolist() == [2, 2, 20, 20]
+
+
 def test_boxes_of_transformers_keep_their_fractions(tmp_path):
     """The pipeline cuts boxes to whole pixels; they arrive as the image processor gives them.
 

@@ -15,6 +15,7 @@ import tilevision as tv
 from tilevision.adapters.onnx.graph import maker_of, mixes_pictures, nodes_of
 from tilevision.adapters.resizing import resized
 from tilevision.catalogue import model
+from tilevision.errors import ModelError
 from tilevision.modelspec import build
 
 SIDE = 128
@@ -322,3 +323,29 @@ def test_files_of_ultralytics_have_its_own_overlap(tmp_path: Path) -> None:
     for author, overlap in (("Ultralytics", 0.7), ("somebody", 0.5)):
         path = saying(tmp_path / f"{author}.onnx", {"o": out}, notes=notes | {"author": author})
         assert model(str(path)).nms == overlap
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    """What a clone without Git LFS leaves is no model: the remedy is git lfs pull.
+
+    Git LFS specification, version 1: a pointer begins with ``version`` and its address.
+    """
+    path = tmp_path / "m.onnx"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n")
+    with pytest.raises(ModelError, match="git lfs pull"):
+        model(str(path))
+
+
+def test_weights_that_were_left_behind_are_named(tmp_path: Path) -> None:
+    """A file with external data, copied alone, says which file is missing and where."""
+    whole, alone = tmp_path / "whole", tmp_path / "alone"
+    whole.mkdir()
+    alone.mkdir()
+    made = onnx.load(saying(tmp_path / "m.onnx", {"out": np.zeros((300, 6), np.float32)}))
+    onnx.save_model(
+        made, whole / "m.onnx", save_as_external_data=True, location="m.weights", size_threshold=999
+    )
+    assert (whole / "m.weights").is_file()
+    (alone / "m.onnx").write_bytes((whole / "m.onnx").read_bytes())
+    with pytest.raises(ModelError, match=r"keeps its weights in m\.weights, which is not in"):
+        model(str(alone / "m.onnx"))

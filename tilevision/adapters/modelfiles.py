@@ -20,8 +20,10 @@ from pathlib import Path
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_file
 
-__all__ = ["check_unchanged", "content_of", "find", "keep"]
+__all__ = ["check_unchanged", "content_of", "find", "keep", "missing_parts"]
 
+_POINTER = 1024  # bytes; a pointer of Git LFS has some 130
+_LONGEST = 255  # characters in the name of a file
 # Large ONNX models keep tensors in files beside the model. Each names its file in an entry of two
 # protobuf strings, the key "location" and then the name, which is found without a parser.
 _LOCATION = re.compile(rb"\x0a\x08location\x12([\x00-\x7f]|[\x80-\xff][\x00-\x7f])")
@@ -48,7 +50,27 @@ def find(path: str, *, file: bool = False) -> Path:
         raise ModelError(f"There is no file {path!r}; check the path of the weights.")
     if found.is_file() and not found.stat().st_size:
         raise ModelError(f"Weights {path!r} are empty (0 bytes); copy or export the file again.")
+    if found.is_file() and found.stat().st_size < _POINTER and _is_pointer(found):
+        raise ModelError(
+            f"Weights {path!r} are only a pointer of Git LFS; run git lfs pull in that repository, "
+            "or download the file itself."
+        )
     return Path(os.path.abspath(found))  # noqa: PTH100 - Path.resolve() would follow links
+
+
+def _is_pointer(path: Path) -> bool:
+    """Return True if a file says where Git LFS keeps it, and is not the file itself."""
+    return path.read_bytes().startswith(b"version https://git-lfs.github.com/spec/")
+
+
+def missing_parts(path: Path) -> list[str]:
+    """Return the names of files that an ONNX model keeps tensors in and that are not beside it."""
+    try:
+        names = _named(path)
+    except (OSError, ValueError):
+        return []
+    likely = (name for name in names if name.isprintable() and not _is_file(path.parent, name))
+    return sorted(name for name in likely if name.strip() and len(name) < _LONGEST)
 
 
 def content_of(path: Path) -> str:
@@ -162,12 +184,17 @@ def _counts(file: Path, folder: Path) -> bool:
 @lru_cache(maxsize=32)
 def _external(path: Path, changed: int) -> tuple[str, ...]:  # noqa: ARG001 - part of the key
     """Return the names of the files, beside `path`, that hold tensors of it."""
+    return tuple(sorted(name for name in _named(path) if _is_file(path.parent, name)))
+
+
+def _named(path: Path) -> set[str]:
+    """Return what may be the name of a file with tensors, as bytes of the weights may look so."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         names = set()
         for match in _LOCATION.finditer(text):
             size = match[1][0] if len(match[1]) == 1 else match[1][0] % 128 + 128 * match[1][1]
             names.add(bytes(text[match.end() : match.end() + size]).decode("utf-8", "replace"))
-    return tuple(sorted(name for name in names if _is_file(path.parent, name)))
+    return names
 
 
 def _is_file(folder: Path, name: str) -> bool:

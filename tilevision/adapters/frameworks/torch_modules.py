@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,35 @@ VERSION = 1
 LIBRARY = "torch"
 ANY_BANDS = True
 PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
-# Least and most height and width of pictures.
-Sizes = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Sizes(NamedTuple):
+    """Heights and widths of the pictures that a network takes.
+
+    Parameters
+    ----------
+    least, most : tuple of int
+        Height and width.
+    steps : tuple of int
+        Of what height and width are multiples.
+    square : bool
+        True if both must be the same.
+    """
+
+    least: tuple[int, int]
+    most: tuple[int, int]
+    steps: tuple[int, int] = (1, 1)
+    square: bool = False
+
+    def around(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Return the least height and width that a picture of `shape` can be filled up to."""
+        high, wide = (
+            -(-max(have, least) // step) * step
+            for have, least, step in zip(shape, self.least, self.steps, strict=False)
+        )
+        return (max(high, wide),) * 2 if self.square else (high, wide)
+
+
 LARGEST = 4096  # pixels a side; what a file allows beyond is no size that it was made for
 _CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")}
 
@@ -47,8 +74,8 @@ class TorchDetector:
     call : callable
         Takes one picture ``(c, h, w)``, returns what the network does.
     spec : ModelSpec
-    sizes : tuple of tuple of int, optional
-        Least and most height and width of the pictures it takes.
+    sizes : Sizes, optional
+        Of the pictures it takes; None: any.
     """
 
     def __init__(self, call: Any, spec: ModelSpec, sizes: Sizes | None = None) -> None:
@@ -88,12 +115,12 @@ class TorchDetector:
         """Return the tile at a size that the network takes, and by how much it was shrunk."""
         if self._sizes is None:
             return padded(tile), 1.0
-        least, (height, width) = self._sizes
+        height, width = self._sizes.most
         ratio = min(1.0, height / tile.shape[0], width / tile.shape[1])
         if ratio < 1:
             high, wide = (max(1, round(side * ratio)) for side in tile.shape[:2])
             tile = resized(tile, (min(width, wide), min(height, high)))
-        return padded(tile, least), ratio
+        return padded(tile, self._sizes.around(tile.shape)), ratio
 
     def _scaled(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         if self._spec.params["channels"] == "bgr":
@@ -189,9 +216,9 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
         pose = kind == "torch" and any("keypoint_rcnn" in text for text in classes_of(path))
         return {**found, REVISION: "with key points"} if pose else found
     sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
-    if sizes is None:
+    if sizes is None or max(sizes.most) > LARGEST:
         return {}
-    least, most = sizes
+    least, most = sizes.least, sizes.most
     return {"input_size": (most[1], most[0]), "shrinks": "rounded, with masks"} | (
         {} if least == most else {UNCOUNTED: True}
     )
@@ -260,7 +287,7 @@ def _form(example: Any) -> str:
 
 
 def _sizes(program: Any) -> Sizes | None:
-    """Return the least and the most height and width of the pictures that a program takes.
+    """Return the heights and widths of the pictures that a program takes.
 
     None where it takes any: both sides are free, as far as its file says.
     """
@@ -268,21 +295,29 @@ def _sizes(program: Any) -> Sizes | None:
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
     if not shapes or len(shapes[0]) < 2:
         return None
-    height, width = (_range(side, program) for side in shapes[0][-2:])
-    if max(height[1], width[1]) > LARGEST:
+    sides = shapes[0][-2:]
+    height, width = (_range(side, program) for side in sides)
+    same = str(sides[0]) == str(sides[1]) and not isinstance(sides[0], int)
+    if max(height[1], width[1]) > LARGEST and not same:
         return None
-    return (height[0], width[0]), (height[1], width[1])
+    return Sizes((height[0], width[0]), (height[1], width[1]), (height[2], width[2]), same)
 
 
-def _range(side: Any, program: Any) -> tuple[int, int]:
-    """Return the least and the most of a side: a number, or a symbol that the file bounds."""
+def _range(side: Any, program: Any) -> tuple[int, int, int]:
+    """Return the least, the most and the step of a side: a number, or a symbol in bounds."""
     if isinstance(side, int):
-        return side, side
+        return side, side, 1
+    step, inner = side.node.expr.as_coeff_Mul()  # 32 times a symbol is a multiple of 32
+    step = int(step) if step.is_Integer and step > 0 else 1
     known = program.range_constraints.get(side.node.expr)
+    if known is None:
+        known, times = program.range_constraints.get(inner), step
+    else:
+        times = 1
     try:
-        return max(1, int(known.lower)), int(known.upper)
+        return max(1, int(known.lower) * times), int(known.upper) * times, step
     except (AttributeError, OverflowError, TypeError, ValueError):  # unbounded, or worked out
-        return 1, LARGEST + 1
+        return 1, LARGEST + 1, step
 
 
 def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.adapters.gpuclaims import claimed_gpu
+from tilevision.adapters.modelfiles import missing_parts
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
@@ -169,6 +170,11 @@ def open_session(
     except MemoryError:
         raise
     except Exception as error:
+        if parts := missing_parts(path):
+            raise ModelError(
+                f"Model {name} keeps its weights in {', '.join(parts[:3])}, which "
+                f"{'is' if len(parts) == 1 else 'are'} not in {path.parent}; copy that as well."
+            ) from error
         words = " ".join(str(error).split())[:300]
         raise ModelError(
             f"Model {name}: onnxruntime {onnxruntime.__version__} cannot open {path}: {words}; "
