@@ -275,6 +275,8 @@ def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> I
         if layout.deep_colour and isinstance(decoder, PngRows):
             deep = decoder.deep(rows)
             yield deep if layout.stored else over_white(deep)
+        elif isinstance(decoder, JpegRows) and rows.shape[2] == layout.bands:
+            yield rows  # as they are shown; a JPEG has nothing to see through
         else:
             yield _opaque(decoder.picture(rows), layout)
 
