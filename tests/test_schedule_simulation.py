@@ -167,9 +167,9 @@ def test_any_schedule_ends_and_keeps_every_promise(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))
-def test_ten_thousand_schedules_keep_every_promise(part: int) -> None:
-    """The same in bulk: 10,000 schedules, each reproducible by its number."""
-    for seed in range(part * 1000, part * 1000 + 1000):
+def test_thousands_of_schedules_keep_every_promise(part: int) -> None:
+    """The same in bulk: 4,000 schedules, each reproducible by its number."""
+    for seed in range(part * 400, part * 400 + 400):
         try:
             check(seed)
         except Exception as error:
