@@ -98,7 +98,7 @@ def test_the_image_is_chosen_by_name() -> None:
         ("a.json", "{", "cannot be read as truth"),
         ("a.json", "{}", "neither COCO"),
         ("a.csv", "a,b\n1,2\n", "lacks the column xmin"),
-        ("a.xml", "<annotation><object/></annotation>", "cannot be read as truth"),
+        ("a.xml", "<annotation><object/></annotation>", "an object without bndbox"),
         ("a.xml", '<!DOCTYPE x [<!ENTITY a "b">]><annotation/>', "XML entities"),
     ],
 )

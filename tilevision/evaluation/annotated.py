@@ -19,8 +19,8 @@ __all__ = ["NoTruth", "Pictured", "Truth", "stem_of"]
 
 
 def stem_of(image: object) -> str:
-    """Return what an image is called, without its folder and suffix."""
-    return PurePath(str(image)).stem
+    """Return what an image is called, without its folder and suffix, on whatever system."""
+    return PurePath(str(image).replace("\\", "/")).stem
 
 
 class NoTruth(SourceError):
@@ -96,6 +96,24 @@ class Pictured:
                 f"{self.name!r}; give the annotations of one image."
             )
         return fit
+
+    def check_size(self, width: object, height: object, where: str) -> None:
+        """Make sure that a truth is of an image as large as this one, where it says how large.
+
+        Raises
+        ------
+        SourceError
+            If it is not.
+        """
+        try:
+            stated = (int(float(str(width))), int(float(str(height))))
+        except (ValueError, OverflowError):
+            return
+        if self.size is not None and min(stated) > 0 and stated != self.size:
+            raise SourceError(
+                f"{where} is of an image of {stated[0]}×{stated[1]} px, and {self.name or 'this'} "
+                f"has {self.size[0]}×{self.size[1]}; scale the truth, or give that of this image."
+            )
 
     def class_name(self, number: int) -> str:
         """Return the name of a class number."""

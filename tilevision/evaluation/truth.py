@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree.ElementTree import ParseError
+from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 
-from tilevision.errors import SourceError, TilevisionError
+from tilevision.errors import ModelError, SourceError, TilevisionError
 from tilevision.evaluation import truthformats as formats
 from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.toolformats import tree, xml
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
     from tilevision.analysis.units import Georeference
+
+# Files of many images, by suffix, and how one is parsed.
+_MANY: dict[str, Callable[[Path], Any]] = {
+    ".json": formats.json_of,
+    ".csv": formats.csv_of,
+    ".xml": tree,
+}
 
 __all__ = ["by_image", "preloaded", "read_truth", "truth_of"]
 
@@ -40,7 +47,8 @@ def read_truth(
     truth : Findings, DataFrame, mapping, list, array, str or PathLike
         Findings as they are; a table with columns xmin, ymin, xmax, ymax and, where there
         are classes, label; COCO, GeoJSON, Label Studio or our own JSON as read from a file; an
-        array ``(h, w)`` of object numbers (0 is background) or of bool; or a file:
+        array ``(h, w)`` of object numbers (0 is background; with a single number or bool,
+        connected patches are objects); or a file:
 
         ``.json`` (COCO, COCO results, GeoJSON, Label Studio, ours), ``.geojson``, ``.gpkg``,
         ``.xml`` (Pascal VOC, CVAT for images), ``.csv``, ``.parquet``, ``.txt`` (YOLO) or its
@@ -81,6 +89,8 @@ def truth_of(truth: Any, pictured: Pictured) -> Truth:
         return Truth(truth)
     if isinstance(truth, np.ndarray):
         return formats.mask(truth, "the truth", pictured)
+    if isinstance(truth, Element):
+        return _guarded(lambda: xml(truth, "The truth", pictured), "The truth")
     if isinstance(truth, (Mapping, list)):
         return _guarded(lambda: formats.parsed(truth, "the truth", pictured), "The truth")
     if hasattr(truth, "columns") and hasattr(truth, "to_dict"):
@@ -109,6 +119,8 @@ def _guarded(read: Callable[[], Truth], where: str) -> Truth:
     """Turn whatever a damaged file raises into one line."""
     try:
         return read()
+    except ModelError as error:  # of Findings, which do not know where they come from
+        raise SourceError(f"{where} cannot be read as truth: {error}") from error
     except TilevisionError:
         raise
     except Exception as error:
@@ -124,7 +136,7 @@ def _unreadable(where: str, error: Exception) -> SourceError:
 
 
 def by_image(truth: Any) -> Mapping[str, Any] | None:
-    """Return the truth of each image by its stem, where it is COCO or a table of several images.
+    """Return the truth of each image by its stem, where a file or table is of several images.
 
     Raises
     ------
@@ -141,13 +153,10 @@ def preloaded(truth: Any) -> Any:
     """Return what a file of many images holds, so that it is parsed once; else `truth` itself."""
     if isinstance(truth, (str, PathLike)):
         path = Path(truth).expanduser()
-        if path.suffix.lower() == ".json" and path.is_file():
+        read = _MANY.get(path.suffix.lower())
+        if read is not None and path.is_file():
             try:
-                return json.loads(path.read_text("utf-8"))
-            except ValueError:
+                return read(path)
+            except (TilevisionError, *_DAMAGE):
                 return truth  # told in one line where it is read
-        if path.suffix.lower() == ".csv" and path.is_file():
-            import pandas as pd
-
-            return pd.read_csv(path)
     return truth

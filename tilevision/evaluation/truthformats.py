@@ -15,23 +15,18 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.evaluation.annotated import Pictured, Truth, stem_of
-from tilevision.evaluation.truthshapes import (
-    findings_of_shapes,
-    mask_outline,
-    mask_shape,
-    moved,
-    valid,
-)
+from tilevision.evaluation.toolformats import label_studio, task_image, tree, uploaded, xml
+from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, moved
+from tilevision.evaluation.yololabels import yolo
 from tilevision.findings import Findings
 
-__all__ = ["READERS", "divided", "folder", "mask", "parsed", "table"]
+__all__ = ["READERS", "csv_of", "divided", "folder", "json_of", "mask", "parsed", "table"]
 
 Floats = NDArray[np.float64]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NAMES = ("label", "class", "class_name", "name", "category")
 _IMAGES = ("image_path", "file_name", "filename", "image", "image_name", "image_id", "path", "img")
-_SHAPES = ("box", "polygon", "points", "ellipse", "mask")
 
 
 def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
@@ -46,12 +41,16 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
         return _ours(data)
     if isinstance(data, Mapping) and "annotations" in data and "result" not in data:
         return _coco(data, pictured, where)
+    if isinstance(data, Mapping) and data.get("type") == "Feature":
+        data = {"type": "FeatureCollection", "features": [data]}
     if isinstance(data, Mapping) and data.get("type") == "FeatureCollection":
         return _geojson(data, pictured, where)
     tasks = data if isinstance(data, list) else [data]
     if tasks and all(isinstance(one, Mapping) for one in tasks):
+        if all(one.get("type") == "Feature" for one in tasks):  # as QuPath exports them
+            return _geojson({"features": tasks}, pictured, where)
         if all("data" in one for one in tasks):
-            return _label_studio(tasks, pictured, where)
+            return label_studio(tasks, pictured, where)
         if all("bbox" in one and "category_id" in one for one in tasks):
             return _coco_results(tasks, pictured, where)
     if data == []:
@@ -81,30 +80,94 @@ def table(rows: Any, where: str, pictured: Pictured) -> Truth:
     if image is not None and len(rows):
         wanted = pictured.chosen(rows[image].tolist(), where)
         rows = rows[rows[image].isin(wanted)]
-    boxes = rows[[names[name] for name in _CORNERS]].to_numpy(dtype=np.float64)
-    boxes = boxes[~np.isnan(boxes).all(axis=1)]  # an image without objects is one empty row
-    label = next((names[name] for name in _NAMES if name in names), None)
-    if label is None:
-        return Truth(Findings(boxes))
-    kept = rows[~rows[[names[name] for name in _CORNERS]].isna().all(axis=1)]
+    corners = [names[name] for name in _CORNERS]
+    rows = rows[~rows[corners].isna().all(axis=1)]  # an image without objects is one empty row
+    boxes = rows[corners].to_numpy(dtype=np.float64)
+    found = Findings(
+        boxes,
+        scores=np.arange(len(rows), 0, -1) / max(len(rows), 1),  # keeps rows in their order
+        labels=_labels_of(rows, names, pictured),
+        polygons=_outlines_of(rows, names, boxes),
+    )
+    return Truth(_unscored(found))
+
+
+def _labels_of(rows: Any, names: Mapping[str, Any], pictured: Pictured) -> list[str] | None:
+    """Return the class of each row: a name, or a number that the model names."""
+    column = next((names[name] for name in (*_NAMES, "class_id") if name in names), None)
+    if column is None:
+        return None
+    given = rows[column]
+    if given.dtype.kind in "iuf" and (pictured.names or column == names.get("class_id")):
+        return ["object" if one != one else pictured.class_name(int(one)) for one in given]
+    absent = given.isna()
     # Our own CSV puts an apostrophe before what a spreadsheet would run as a formula.
-    labels = [re.sub(r"^'(?=[=+@\t\r-])", "", str(one)) for one in kept[label]]
-    return Truth(Findings(boxes, labels=labels))
+    return [
+        "object" if none else re.sub(r"^'(?=[=+@\t\r-])", "", str(one))
+        for one, none in zip(given, absent, strict=True)
+    ]
+
+
+def _outlines_of(rows: Any, names: Mapping[str, Any], boxes: Floats) -> list[Any] | None:
+    """Return the outlines in a column of WKB, WKT or shapely's shapes, where they fit the boxes."""
+    if "geometry" not in names or not len(rows):
+        return None
+    given = rows[names["geometry"]].to_numpy(dtype=object)
+    texts = any(isinstance(one, str) for one in given)
+    coded = any(isinstance(one, bytes) for one in given)
+    known = [one if isinstance(one, (str, bytes)) or hasattr(one, "geom_type") else None
+             for one in given]  # fmt: skip
+    shapes = np.array(known, dtype=object)
+    shapes = shapely.from_wkt(shapes) if texts else shapely.from_wkb(shapes) if coded else shapes
+    bounds = np.reshape(shapely.bounds(shapes), (-1, 4))
+    if not np.allclose(bounds, boxes, atol=1.0, equal_nan=True):
+        return None  # in another system than the boxes, as on a map
+    read = findings_of_shapes(shapes, None)
+    return None if read.polygons is None else list(read.polygons)
 
 
 def divided(data: Any) -> dict[str, Any] | None:
-    """Return what a COCO dataset or a table of several images says of each, by the image's stem.
+    """Return what a file of several images says of each, by the image's stem.
 
-    None where it is neither. So each image of a batch is looked up, not searched for.
+    Of COCO, CVAT for images, Label Studio and tables; None where it is none of these. So each image
+    of a batch is looked up, not searched for.
     """
     if isinstance(data, Mapping) and data.get("images") and "annotations" in data:
         return _divided_coco(data)
+    if isinstance(data, ElementTree.Element) and data.tag == "annotations":
+        return _divided_cvat(data)
+    if isinstance(data, list) and data and all(_is_task(one) for one in data):
+        return _divided_tasks(data)
     if hasattr(data, "columns") and hasattr(data, "groupby"):
         names = {str(name).strip().lower(): name for name in data.columns}
         image = next((names[name] for name in _IMAGES if name in names), None)
         if image is not None:
             return dict(iter(data.groupby(data[image].map(stem_of))))
     return None
+
+
+def _is_task(one: Any) -> bool:
+    return isinstance(one, Mapping) and isinstance(one.get("data"), Mapping)
+
+
+def _divided_cvat(root: ElementTree.Element) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    for image in root.findall("image"):
+        stem = stem_of(image.get("name", ""))
+        parts.setdefault(stem, ElementTree.Element("annotations")).append(image)
+    return parts
+
+
+def _divided_tasks(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return tasks by the stem of their image, and by that before it was uploaded if it is free."""
+    parts: dict[str, Any] = {}
+    before: dict[str, Any] = {}
+    for task in tasks:
+        name = task_image(task)
+        parts.setdefault(stem_of(name), []).append(task)
+        before.setdefault(uploaded(name), []).append(task)
+    once = {stem: many for stem, many in before.items() if len(set(map(task_image, many))) == 1}
+    return once | parts
 
 
 def _divided_coco(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,15 +179,17 @@ def _divided_coco(data: Mapping[str, Any]) -> dict[str, Any]:
             {"images": [], "categories": data.get("categories", []), "annotations": []},
         )
         part["images"].append(item)
-        annotations[item["id"]] = part["annotations"]
+        annotations[str(item["id"])] = part["annotations"]
     for row in data["annotations"]:
-        if row.get("image_id") in annotations:
-            annotations[row["image_id"]].append(row)
+        if str(row.get("image_id")) in annotations:
+            annotations[str(row["image_id"])].append(row)
     return parts
 
 
-def mask(values: NDArray[Any], where: str, _pictured: Pictured) -> Truth:
-    """Read an array ``(h, w)`` of object numbers, or of bool: its connected patches are objects.
+def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
+    """Read an array ``(h, w)`` of object numbers.
+
+    Of bool, or with a single value beside 0, its connected patches are objects.
 
     Raises
     ------
@@ -139,9 +204,14 @@ def mask(values: NDArray[Any], where: str, _pictured: Pictured) -> Truth:
             f"{where} is an array of {values.dtype} of shape {values.shape}; give (h, w) of object "
             "numbers, 0 where there is none, or of bool."
         )
-    numbers = ndimage.label(values)[0] if values.dtype == np.bool_ else values
-    _, numbers = np.unique(numbers, return_inverse=True)
-    numbers = numbers.reshape(values.shape) + (0 if not values.all() else 1)
+    pictured.check_size(values.shape[1], values.shape[0], where)
+    numbers = np.maximum(values, 0) if values.dtype.kind == "i" else values
+    known = np.unique(numbers)
+    if len(known[known > 0]) <= 1:  # of bool, 0 and 1, 0 and 255: what is there and what is not
+        numbers = ndimage.label(numbers)[0]
+    background = not numbers.all()
+    _, flat = np.unique(numbers, return_inverse=True)
+    numbers = flat.reshape(values.shape) + (0 if background else 1)
     boxes, polygons = [], []
     for number, place in enumerate(ndimage.find_objects(numbers), start=1):
         if place is None:
@@ -177,13 +247,25 @@ def _literal(text: str) -> str:
 
 
 def _json_file(path: Path, pictured: Pictured) -> Truth:
-    return parsed(json.loads(path.read_text("utf-8")), str(path), pictured)
+    return parsed(json_of(path), str(path), pictured)
+
+
+def json_of(path: Path) -> Any:
+    """Return what a JSON file holds, with or without a byte order mark."""
+    return json.loads(path.read_text("utf-8-sig"))
 
 
 def _csv(path: Path, pictured: Pictured) -> Truth:
+    return table(csv_of(path), str(path), pictured)
+
+
+def csv_of(path: Path) -> Any:
+    """Return the table in a CSV file, whatever is between its columns."""
     import pandas as pd
 
-    return table(pd.read_csv(path), str(path), pictured)
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = file.readline()
+    return pd.read_csv(path, sep=max(",;\t", key=head.count))
 
 
 def _parquet(path: Path, pictured: Pictured) -> Truth:
@@ -195,86 +277,11 @@ def _parquet(path: Path, pictured: Pictured) -> Truth:
         raise SourceError(
             f"{path} needs pyarrow, which is not installed: pip install 'tilevision[parquet]'."
         ) from None
-    read = table(rows, str(path), pictured).objects
-    if "geometry" not in rows.columns or len(read) != len(rows):
-        return Truth(read)
-    shapes = shapely.from_wkb(rows["geometry"].to_numpy(dtype=object))
-    label = next((name for name in _NAMES if name in rows.columns), None)
-    return Truth(findings_of_shapes(shapes, None if label is None else list(map(str, rows[label]))))
+    return table(rows, str(path), pictured)
 
 
 def _xml(path: Path, pictured: Pictured) -> Truth:
-    text = path.read_text("utf-8-sig")
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise SourceError(
-            f"{path} declares XML entities, which VOC and CVAT never do; remove them."
-        )
-    root = ElementTree.fromstring(text.encode("utf-8"))  # noqa: S314  # no entities
-    if root.tag == "annotation":
-        return _voc(root)
-    if root.tag == "annotations":
-        return _cvat(root, pictured, str(path))
-    raise SourceError(
-        f"{path} is XML of <{root.tag[:40]}>, which is neither Pascal VOC (<annotation>) nor CVAT "
-        "for images (<annotations>)."
-    )
-
-
-def _voc(root: ElementTree.Element) -> Truth:
-    objects = root.findall("object")
-    boxes = [[float(one.findtext(f"bndbox/{name}", "")) for name in _CORNERS] for one in objects]
-    return Truth(Findings(boxes, labels=[one.findtext("name", "object") for one in objects]))
-
-
-def _cvat(root: ElementTree.Element, pictured: Pictured, where: str) -> Truth:
-    images = root.findall("image")
-    if not images:
-        what = "tracks of a video" if root.find("track") is not None else "no image"
-        raise SourceError(f"{where} is CVAT XML with {what}; export it as CVAT for images 1.1.")
-    wanted = pictured.chosen([one.get("name", "") for one in images], where)
-    rows = [
-        (shape, shape.get("group_id"), number)
-        for image in images
-        if image.get("name", "") in wanted
-        for number, shape in enumerate(image)
-        if shape.tag != "tag"
-    ]
-    unread = sorted({shape.tag for shape, _, _ in rows} - set(_SHAPES))
-    if unread:
-        raise SourceError(f"{where} holds CVAT shapes of kind {unread[0]}, which have no area.")
-    together: dict[Any, list[ElementTree.Element]] = {}
-    for shape, group, number in rows:
-        # Parts of one outline are polygons of one group, as our own export has them.
-        key = (group, shape.get("label")) if group and shape.tag == "polygon" else number
-        together.setdefault(key, []).append(shape)
-    found = [shapely.union_all([_cvat_shape(one) for one in many]) for many in together.values()]
-    labels = [many[0].get("label", "object") for many in together.values()]
-    return Truth(findings_of_shapes(np.array(found, dtype=object), labels))
-
-
-def _cvat_shape(shape: ElementTree.Element) -> Any:
-    def number(name: str) -> float:
-        return float(shape.attrib[name])
-
-    if shape.tag == "box":
-        box = shapely.box(number("xtl"), number("ytl"), number("xbr"), number("ybr"))
-        turn = float(shape.get("rotation", 0))
-        return shapely.affinity.rotate(box, turn, "center") if turn else box
-    if shape.tag == "ellipse":
-        circle = shapely.Point(0, 0).buffer(1, quad_segs=32)
-        sides = shapely.affinity.scale(circle, number("rx"), number("ry"))
-        turned = shapely.affinity.rotate(sides, float(shape.get("rotation", 0)), "center")
-        return shapely.affinity.translate(turned, number("cx"), number("cy"))
-    if shape.tag == "mask":
-        left, top = number("left"), number("top")
-        width, height = int(number("width")), int(number("height"))
-        counts = [int(one) for one in shape.attrib["rle"].split(",")]
-        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        return mask_shape(flat.reshape(height, width), left, top)
-    points = [tuple(map(float, pair.split(","))) for pair in shape.attrib["points"].split(";")]
-    if shape.tag == "polygon":
-        return valid(shapely.Polygon(points))
-    return shapely.MultiPoint(points) if len(points) > 1 else shapely.Point(points[0])
+    return xml(tree(path), str(path), pictured)
 
 
 def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
@@ -283,9 +290,21 @@ def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     if images:
         names = [item.get("file_name", item["id"]) for item in images]
         fit = pictured.chosen(names, where)
-        wanted = {item["id"] for item, name in zip(images, names, strict=True) if name in fit}
-    names_of = {item["id"]: str(item["name"]) for item in data.get("categories", [])}
-    rows = [row for row in data["annotations"] if wanted is None or row.get("image_id") in wanted]
+        mine = [item for item, name in zip(images, names, strict=True) if name in fit]
+        for item in mine:
+            pictured.check_size(item.get("width"), item.get("height"), where)
+        wanted = {str(item["id"]) for item in mine}  # 7 and "7" are one image
+    names_of = {str(item["id"]): str(item["name"]) for item in data.get("categories", [])}
+    rows = [
+        row for row in data["annotations"] if wanted is None or str(row.get("image_id")) in wanted
+    ]
+    unnamed = sorted({str(row["category_id"]) for row in rows if "category_id" in row}
+                     - set(names_of))  # fmt: skip
+    if unnamed:
+        raise SourceError(
+            f"{where} holds annotations of category {unnamed[0]}, which it does not name under "
+            "categories; add it there."
+        )
     return _coco_rows(rows, names_of)
 
 
@@ -308,7 +327,7 @@ def _coco_results(rows: Sequence[Any], pictured: Pictured, where: str) -> Truth:
             f"{where} holds COCO results, which have class numbers without names, and class "
             f"{missing[0]} has no name here; give a dataset (.coco.json)."
         )
-    return _coco_rows(rows, known)
+    return _coco_rows(rows, {str(number): name for number, name in known.items()})
 
 
 def _coco_rows(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> Truth:
@@ -318,7 +337,7 @@ def _coco_rows(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> T
     found = Findings(
         boxes,
         scores=np.arange(len(rows), 0, -1) / max(len(rows), 1),  # keeps rows in their order
-        labels=[names.get(i, "object") for i in ids],
+        labels=[names.get(str(i), "object") for i in ids],
         class_ids=[i if isinstance(i, int) else -1 for i in ids] if rows else None,
         polygons=polygons if any(p is not None for p in polygons) else None,
     )
@@ -333,7 +352,7 @@ def _unscored(findings: Findings) -> Findings:
 
 
 def _coco_box(row: Mapping[str, Any], polygon: Any) -> list[float]:
-    if "bbox" in row:
+    if row.get("bbox"):
         x, y, width, height = map(float, row["bbox"])
         return [x, y, x + width, y + height]
     if polygon is None:
@@ -364,7 +383,11 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
 
     # Tiles with their probabilities, as our own export for QuPath has them, are no objects.
     rows = [row for row in data["features"] if _kind(row) != "tile" and row.get("geometry")]
-    shapes = np.array([shape(row["geometry"]) for row in rows], dtype=object)
+    named = [(part, _name(row)) for row in rows for part in _objects(shape(row["geometry"]))]
+    flat = sorted({part.geom_type for part, _ in named} - {"Polygon", "MultiPolygon", "Point"})
+    if flat:
+        raise SourceError(f"{where} holds a {flat[0]}, which has no area; leave it out.")
+    shapes = np.array([part for part, _ in named], dtype=object)
     frame, place = str(data.get("coordinates_in", "")), pictured.place
     crs = _named_crs(data)
     if place is not None and not frame.startswith("pixels"):
@@ -378,7 +401,12 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
         )
     origin = np.asarray(data.get("origin", (0, 0)), dtype=np.float64)
     shapes = moved(shapes, lambda points: points + origin)
-    return Truth(findings_of_shapes(shapes, [_name(row) for row in rows]))
+    return Truth(findings_of_shapes(shapes, [name for _, name in named]))
+
+
+def _objects(shape: Any) -> list[Any]:
+    """Return the objects that a geometry stands for: each point of many, else one."""
+    return list(shape.geoms) if shape.geom_type == "MultiPoint" else [shape]
 
 
 def _check_degrees(shapes: NDArray[np.object_], where: str) -> None:
@@ -438,119 +466,6 @@ def _name(feature: Mapping[str, Any]) -> str:
     return next((str(properties[name]) for name in _NAMES if name in properties), "object")
 
 
-def _label_studio(tasks: Sequence[Any], pictured: Pictured, where: str) -> Truth:
-    def named(task: Mapping[str, Any]) -> str:
-        texts = [v for v in task["data"].values() if isinstance(v, str)]
-        return str(task["data"].get("image", texts[0] if texts else ""))
-
-    wanted = pictured.chosen([named(task) for task in tasks], where)
-    shapes, labels = [], []
-    for task in tasks:
-        if named(task) not in wanted:
-            continue
-        answers = task.get("annotations") or task.get("predictions") or []
-        for row in answers[0].get("result", []) if answers else []:
-            kind = str(row.get("type", ""))
-            # Key points of a pose name the region that they belong to, which is the object.
-            if not kind.endswith("labels") or (kind == "keypointlabels" and row.get("parentID")):
-                continue
-            shapes.append(_studio_shape(row, kind, pictured, where))
-            names = row["value"].get(kind) or ["object"]
-            labels.append((row.get("id"), str(names[0])))
-    return Truth(findings_of_shapes(*_joined(shapes, labels)))
-
-
-def _joined(shapes: list[Any], labels: list[Any]) -> tuple[NDArray[np.object_], list[str]]:
-    """Unite the parts of one outline, which our own export numbers d1, d1-1, …"""
-    together: dict[Any, list[Any]] = {}
-    for number, (shape, (name, label)) in enumerate(zip(shapes, labels, strict=True)):
-        part = re.fullmatch(r"(d\d+)(-\d+)?", str(name))
-        together.setdefault((part[1] if part else number, label), []).append(shape)
-    found = np.array([shapely.union_all(many) for many in together.values()], dtype=object)
-    return found, [label for _, label in together]
-
-
-def _studio_shape(row: Mapping[str, Any], kind: str, pictured: Pictured, where: str) -> Any:
-    value = row["value"]
-    size = (row.get("original_width"), row.get("original_height"))
-    width, height = size if all(size) else (pictured.size or (None, None))
-    if width is None or height is None:
-        raise SourceError(f"{where} does not say how large the image is; export it with sizes.")
-    sides = np.array([width, height]) / 100
-    if kind == "polygonlabels":
-        return valid(shapely.Polygon(np.array(value["points"]) * sides))
-    if kind == "keypointlabels":
-        return shapely.Point(np.array([value["x"], value["y"]]) * sides)
-    if kind in ("rectanglelabels", "ellipselabels"):
-        if kind == "ellipselabels":
-            circle = shapely.Point(0, 0).buffer(1, quad_segs=32)
-            wide, high = np.array([value["radiusX"], value["radiusY"]]) * sides
-            shape = shapely.affinity.scale(circle, wide, high)
-            at = (0, 0)
-        else:
-            wide, high = np.array([value["width"], value["height"]]) * sides
-            shape, at = shapely.box(0, 0, wide, high), (0, 0)
-        shape = shapely.affinity.rotate(shape, value.get("rotation", 0), at)
-        x, y = np.array([value["x"], value["y"]]) * sides
-        return shapely.affinity.translate(shape, x, y)
-    raise SourceError(f"{where} holds {kind}, which are not read; export polygons or rectangles.")
-
-
-def _yolo(path: Path, pictured: Pictured) -> Truth:
-    if pictured.size is None:
-        raise SourceError(f"{path} is in shares of the sides; give the size of the image.")
-    names = _yolo_names(path) or pictured.names
-    rows = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    known = Pictured(names=tuple(names))
-    shapes = [_yolo_shape(path, row, np.array(pictured.size)) for row in rows]
-    labels = [known.class_name(int(row[0])) for row in rows]
-    return Truth(findings_of_shapes(np.array(shapes, dtype=object), labels))
-
-
-def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any]) -> Any:
-    """Return what a line says: a box, with or without a score, else the corners of an outline."""
-    values = np.array([float(one) for one in row[1:]])
-    if len(values) in (4, 5):
-        centre, sides = values[:2] * size, values[2:4] * size / 2
-        return shapely.box(*(centre - sides), *(centre + sides))
-    if len(values) >= 6 and len(values) % 2 == 0:
-        return valid(shapely.Polygon(np.reshape(values, (-1, 2)) * size))
-    raise SourceError(
-        f"{path} has a line of {len(row)} numbers; YOLO has class, x, y, width and height, or "
-        "class and corners."
-    )
-
-
-def _yolo_names(path: Path) -> tuple[str | None, ...]:
-    """Return the class names that the ``data.yaml`` beside the labels lists."""
-    for above in path.parents[:2]:
-        listed = above / "data.yaml"
-        if listed.is_file():
-            text = listed.read_text("utf-8")
-            found = re.findall(r"(?m)^\s+(\d+):\s*(.+?)\s*$", text)
-            if not found:  # - name, or names: [a, b]
-                found = list(enumerate(re.findall(r"(?m)^\s*-\s+(.+?)\s*$", text)))
-                inline = re.search(r"(?m)^names:\s*\[(.*)\]", text)
-                found = list(enumerate(inline[1].split(","))) if inline else found
-            numbered = {int(number): _unquoted(name) for number, name in found}
-            return tuple(numbered.get(i) for i in range(max(numbered, default=-1) + 1))
-    return ()
-
-
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    if text.startswith('"'):
-        try:
-            return str(json.loads(re.sub(r"\\U000?([0-9a-fA-F]{5,8})", _surrogates, text)))
-        except ValueError:
-            return text.strip('"')
-    return text.strip("'")
-
-
-def _surrogates(match: re.Match[str]) -> str:
-    return json.dumps(chr(int(match[1], 16)))[1:-1]
-
-
 def _ours(data: Mapping[str, Any]) -> Truth:
     rows = data["detections"]
     nothing = np.full((4, 2), np.nan)
@@ -591,7 +506,7 @@ READERS: dict[str, Callable[[Path, Pictured], Truth]] = {
     ".csv": _csv,
     ".parquet": _parquet,
     ".gpkg": _geopackage,
-    ".txt": _yolo,
+    ".txt": yolo,
     ".png": _picture,
     ".tif": _picture,
     ".tiff": _picture,

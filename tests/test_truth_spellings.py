@@ -1,0 +1,201 @@
+"""Truth as tools and people really write it: read as what it is, or refused in one line.
+
+Each row is one way to write the same box (40, 30, 80, 60) of class "a" in an image of 400×300 px.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+
+from tilevision.errors import SourceError
+from tilevision.evaluation import evaluate, read_truth
+from tilevision.evaluation.annotated import Pictured
+from tilevision.evaluation.truth import truth_of
+
+SIZE, BOX = (400, 300), [40.0, 30.0, 80.0, 60.0]
+RING = [[40, 30], [80, 30], [80, 60], [40, 60]]
+COCO_BOX = [40, 30, 40, 30]
+SHARES = "0.15 0.15 0.1 0.1"
+STUDIO = {"x": 10, "y": 10, "width": 10, "height": 10, "rotation": 0}
+
+
+def coco(row: dict[str, Any], image: Any = 1, name: str = "scan.tif", **more: Any) -> dict:
+    return {
+        "images": [{"id": image, "file_name": name} | more, {"id": "other", "file_name": "b.tif"}],
+        "categories": [{"id": 7, "name": "a"}],
+        "annotations": [{"id": 0, "image_id": 1, "category_id": 7, "bbox": COCO_BOX} | row],
+    }
+
+
+def task(rows: list[dict], name: str = "scan.tif", **more: Any) -> dict[str, Any]:
+    sides = {"original_width": 400, "original_height": 300}
+    answer = {"result": [{"id": "r", "value": STUDIO} | sides | row for row in rows]}
+    return {"data": {"image": name}, "annotations": [answer | more]}
+
+
+def labelled(**more: Any) -> dict[str, Any]:
+    return {"type": "rectanglelabels", "value": STUDIO | {"rectanglelabels": ["a"]}} | more
+
+
+def feature(kind: str, coordinates: Any) -> dict[str, Any]:
+    shape = {"type": kind, "coordinates": coordinates}
+    return {"type": "Feature", "properties": {"label": "a"}, "geometry": shape}
+
+
+SQUARE = feature("Polygon", [[*RING, RING[0]]])
+SPELLINGS: dict[str, Any] = {
+    # COCO: an outline without a box; ids as numbers here and as texts there; paths of Windows.
+    "no box": coco({"bbox": [], "segmentation": [[x for at in RING for x in at]]}),
+    "null box": coco({"bbox": None, "segmentation": [[x for at in RING for x in at]]}),
+    "text category": coco({"category_id": "7"}),
+    "text image": coco({}, image="1"),
+    "windows": coco({}, name="C:\\data\\scan.tif"),
+    "address": coco({}, name="https://host/scan.tif"),
+    # Label Studio: uploads get a prefix; <Rectangle> with <Labels>; skipped annotations.
+    "upload": [task([labelled()], "/data/1/0123abcd-scan.tif"), task([], "/x/fedc9876-b.tif")],
+    "bare": [
+        task([{"type": "rectangle"}, {"type": "labels", "value": STUDIO | {"labels": ["a"]}}]),
+    ],
+    "skipped": [
+        {"data": {"image": "scan.tif"}, "annotations": [
+            {"was_cancelled": True, "result": []}, task([labelled()])["annotations"][0]]},
+    ],
+    # GeoJSON: one feature, and the list of features that QuPath exports.
+    "feature": SQUARE,
+    "features": [SQUARE],
+    # Tables: other separators, a byte order mark, numbers of classes, outlines as WKT.
+    "a.csv": "xmin;ymin;xmax;ymax;label\n40;30;80;60;a\n",
+    "b.csv": "\ufeffxmin\txmax\tymin\tymax\tlabel\n40\t80\t30\t60\ta\n",
+    "c.csv": "xmin,ymin,xmax,ymax,class_id\n40,30,80,60,0\n",
+    "d.csv": "xmin,ymin,xmax,ymax,label\n40,30,80,60,0\n",
+    "e.csv": f'label,geometry,xmin,ymin,xmax,ymax\na,"{shapely.Polygon(RING).wkt}",40,30,80,60\n',
+    # YOLO: a score, key points, whole numbers written with a point, commas.
+    "a.txt": f"0 {SHARES} 0.9\n",
+    "b.txt": f"0 {SHARES} 0.15 0.15 2 0.14 0.14 0\n",
+    "c.txt": f"0.0 {SHARES}\n",
+    "d.txt": f"0,{SHARES.replace(' ', ',')}\n",
+    "a.json": "\ufeff" + json.dumps(coco({})),
+}  # fmt: skip
+
+
+def written(given: Any, name: str, folder: Path) -> Any:
+    """Return the file of a text, named as its spelling is; anything else as it is."""
+    if not isinstance(given, str):
+        return given
+    path = folder / f"scan{name[1:]}"
+    path.write_text(given, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_the_same_box_in_each_spelling(name: str, tmp_path: Path) -> None:
+    """One object of class "a" at the same place."""
+    given = written(SPELLINGS[name], name, tmp_path)
+    found = read_truth(given, "scan.tif", size=SIZE, names=("a",))
+    assert found.labels.tolist() == ["a"]
+    assert found.boxes[0] == pytest.approx(BOX)
+
+
+REFUSED = {
+    "size": (coco({}, width=800, height=600), "of an image of 800×600 px"),
+    "unnamed": (coco({"category_id": 9}), "category 9, which it does not name"),
+    "line": ({"type": "FeatureCollection", "features": [feature("LineString", RING)]}, "LineStr"),
+    "mask": (np.zeros((10, 10), bool), "of an image of 10×10 px"),
+    "a.txt": ("0 60 45 40 30\n", "shares of the sides"),
+    "b.txt": ("40 30 80 30 80 60 40 60 a 0\n", "no file of YOLO labels"),
+    "a.csv": ("xmin,ymin,xmax,ymax\n80,60,40,30\n", "scan.csv cannot be read .* inverted"),
+    "a.xml": (
+        "<annotation><size><width>9</width><height>9</height></size></annotation>",
+        "of an image of 9×9 px",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_be_read_wrongly_is_refused(name: str, tmp_path: Path) -> None:
+    """Pixels of another size, classes without names, lines, DOTA in a YOLO file: one line each."""
+    given, said = REFUSED[name]
+    with pytest.raises(SourceError, match=said) as error:
+        read_truth(written(given, name, tmp_path), "scan.tif", size=SIZE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_class_is_no_class_of_its_own(tmp_path: Path) -> None:
+    """An empty cell is "object", as where there is no column, and not "nan"."""
+    path = tmp_path / "a.csv"
+    path.write_text("xmin,ymin,xmax,ymax,label\n1,1,5,5,\n2,2,6,6,b\n")
+    assert read_truth(path).labels.tolist() == ["object", "b"]
+
+
+def test_points_of_a_multipoint_are_objects_each() -> None:
+    """QuPath keeps many counted cells as one MultiPoint."""
+    found = read_truth([feature("MultiPoint", [[5, 5], [9, 9]])], size=SIZE)
+    assert found.points.tolist() == [[5, 5], [9, 9]] and found.labels.tolist() == ["a", "a"]
+
+
+def test_a_mask_of_one_value_is_what_is_there_and_what_is_not() -> None:
+    """0 and 255 as 0 and 1: patches are objects. Several values are numbers; below 0 is none."""
+    values = np.zeros((300, 400), np.int16)
+    values[10:20, 10:20] = values[50:60, 50:60] = 255
+    for kind in (values, values > 0, values // 255):
+        assert len(read_truth(kind, size=SIZE)) == 2
+    values[100:110, 100:110] = 3
+    assert len(read_truth(values, size=SIZE)) == 2
+    assert len(read_truth(values - 1, size=SIZE)) == 2
+
+
+def test_difficult_objects_of_pascal_voc_are_neither_right_nor_wrong(tmp_path: Path) -> None:
+    """VOC 2012 development kit, section 4.4.2: objects marked as difficult are ignored."""
+    path = tmp_path / "a.xml"
+    box = "<bndbox>" + "".join(
+        f"<{name}>{at:g}</{name}>"
+        for name, at in zip(("xmin", "ymin", "xmax", "ymax"), BOX, strict=True)
+    )
+    path.write_text(
+        f"<annotation><object><name>a</name><difficult>1</difficult>{box}</bndbox></object>"
+        "</annotation>"
+    )
+    truth = truth_of(path, Pictured("scan.tif", SIZE))
+    assert len(truth.objects) == 0 and truth.crowd.boxes.tolist() == [BOX]
+
+
+CVAT = """<annotations>{}</annotations>"""
+IMAGE = '<image name="{}" width="400" height="300"><box label="a" xtl="40" ytl="30" xbr="80" ybr="60"/></image>'  # noqa: E501
+
+
+@pytest.mark.parametrize("tool", ["cvat", "label studio"])
+def test_a_file_of_many_images_is_parsed_once_a_run(
+    tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each image of a batch is looked up in what was parsed, and scored as if it were alone."""
+    from test_truth import batch_of
+
+    from tilevision.findings import Findings
+
+    names = [f"plot_{number}" for number in range(4)]
+    if tool == "cvat":
+        path = tmp_path / "truth.xml"
+        path.write_text(CVAT.format("".join(IMAGE.format(f"{name}.tif") for name in names)))
+    else:
+        path = tmp_path / "truth.json"
+        path.write_text(
+            json.dumps([task([labelled()], f"/data/upload/7/0123abc{i}-{name}.tif")
+                        for i, name in enumerate(names)])
+        )  # fmt: skip
+    reads = []
+    plainly = Path.read_text
+
+    def counted(at: Path, *args: Any, **more: Any) -> str:
+        reads.append(at)
+        return plainly(at, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    found = Findings([BOX], [0.9], ["a"])
+    seen = evaluate(batch_of(**dict.fromkeys([*names, "plot_9"], found)), path)
+    assert reads.count(path) == 1
+    assert seen.f1 == 1 and seen.per_image["n_true"].tolist() == [1] * 4
+    assert "plot_9" in seen.coverage

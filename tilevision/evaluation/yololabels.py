@@ -1,0 +1,132 @@
+"""Truth in YOLO's labels: a class number and shares of the sides on each line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from tilevision.errors import SourceError
+from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.truthshapes import findings_of_shapes, valid
+
+__all__ = ["yolo"]
+
+Floats = NDArray[np.float64]
+
+_BEYOND = 1.5  # shares of the sides; labels reach beyond the picture, but not by so much
+
+
+def yolo(path: Path, pictured: Pictured) -> Truth:
+    """Read YOLO labels: boxes, with or without scores or key points, and outlines.
+
+    Raises
+    ------
+    SourceError
+        If the size of the image is not known, or a line is no label.
+    """
+    if pictured.size is None:
+        raise SourceError(f"{path} is in shares of the sides; give the size of the image.")
+    text = _data_yaml(path)
+    names = _yolo_names(text) or pictured.names
+    rows = [
+        line.replace(",", " ").split()
+        for line in path.read_text("utf-8-sig").splitlines()
+        if line.strip()
+    ]
+    if any(_is_text(row[0]) or not all(map(_is_number, row)) for row in rows):
+        raise SourceError(
+            f"{path} has a line that is not a class number and shares of the sides; it is no file "
+            "of YOLO labels."
+        )
+    known = Pictured(names=tuple(names))
+    pose = re.search(r"(?m)^kpt_shape:\s*\[\s*(\d+)\s*,\s*(\d+)", text)
+    points = int(pose[1]) * int(pose[2]) if pose else 0
+    shapes = [_yolo_shape(path, row, np.array(pictured.size), points) for row in rows]
+    labels = [known.class_name(int(float(row[0]))) for row in rows]
+    return Truth(findings_of_shapes(np.array(shapes, dtype=object), labels))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
+
+
+def _is_text(text: str) -> bool:
+    return not _is_number(text) or not float(text).is_integer() or float(text) < 0
+
+
+def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any], points: int) -> Any:
+    """Return what a line says: a box, with a score or key points, or else corners of an outline.
+
+    `points` is how many numbers of key points the data set states for each object.
+    """
+    values = np.array([float(one) for one in row[1:]])
+    if len(values) in (4, 5) or len(values) == 4 + points or _is_pose(values):
+        _check_shares(path, values[:4])
+        centre, sides = values[:2] * size, values[2:4] * size / 2
+        return shapely.box(*(centre - sides), *(centre + sides))
+    if len(values) >= 6 and len(values) % 2 == 0:
+        _check_shares(path, values)
+        return valid(shapely.Polygon(np.reshape(values, (-1, 2)) * size))
+    raise SourceError(
+        f"{path} has a line of {len(row)} numbers; YOLO has class, x, y, width and height, or "
+        "class and corners."
+    )
+
+
+def _is_pose(values: Floats) -> bool:
+    """Return True for a box and triples whose last number is a visibility, some of them 2."""
+    seen = values[6::3]
+    return (
+        len(values) > 4
+        and len(values) % 3 == 1
+        and bool(np.isin(seen, (0, 1, 2)).all() and (seen == 2).any())
+    )
+
+
+def _check_shares(path: Path, values: Floats) -> None:
+    if values.max() > _BEYOND or values.min() < 1 - _BEYOND:
+        raise SourceError(
+            f"{path} holds {values.max():g}, and YOLO counts in shares of the sides, from 0 to 1; "
+            "divide pixels by the width and height of the image."
+        )
+
+
+def _data_yaml(path: Path) -> str:
+    """Return the ``data.yaml`` beside or above the labels."""
+    found = (above / "data.yaml" for above in path.parents[:3])
+    return next((one.read_text("utf-8-sig") for one in found if one.is_file()), "")
+
+
+def _yolo_names(text: str) -> tuple[str | None, ...]:
+    """Return the class names that a ``data.yaml`` lists."""
+    found = re.findall(r"(?m)^\s+(\d+):\s*(.+?)\s*$", text)
+    if not found:  # - name, or names: [a, b]
+        found = list(enumerate(re.findall(r"(?m)^\s*-\s+(.+?)\s*$", text)))
+        inline = re.search(r"(?m)^names:\s*\[(.*)\]", text)
+        found = list(enumerate(inline[1].split(","))) if inline else found
+    numbered = {int(number): _unquoted(name) for number, name in found}
+    return tuple(numbered.get(i) for i in range(max(numbered, default=-1) + 1))
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if text.startswith('"'):
+        try:
+            return str(json.loads(re.sub(r"\\U000?([0-9a-fA-F]{5,8})", _surrogates, text)))
+        except ValueError:
+            return text.strip('"')
+    return text.strip("'")
+
+
+def _surrogates(match: re.Match[str]) -> str:
+    return json.dumps(chr(int(match[1], 16)))[1:-1]
