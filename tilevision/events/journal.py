@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -121,20 +121,21 @@ def to_line(event: Event) -> bytes:
     Status and tile id come first, so that a reader can count without parsing the rest.
     Fields that hold their default are left out.
     """
-    raw: dict[str, Any] = {"kind": _NAMES[type(event)]}
+    kind = type(event)
+    raw: dict[str, Any] = {"kind": _NAMES[kind]}
     if isinstance(event, TileChanged):
         raw |= {"status": event.status, "id": event.tile.id}
-    for name, default, _ in _FIELDS[type(event)]:
+    for name, default, _ in _FIELDS[kind]:
         value = getattr(event, name)
-        if default is not MISSING and value == default:
+        if value is default or value == default:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
-            value = None
         if name in _TEXTS:
             value = redact(value)
-        if isinstance(value, Tile):
+        elif name == "tile":
             value = value.to_dict()
             del value["id"]
+        elif isinstance(value, float) and not math.isfinite(value):
+            value = None
         raw[name] = value
     return json_line(raw)
 

@@ -40,6 +40,7 @@ __all__ = [
 JOURNALS = 10  # of the latest runs
 TILES = 500  # of each: enough for a median, and read in no time
 RECENT = 200
+_NOTHING = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +378,7 @@ class Spending:
 
     def tokens(self, label: str, tile: Tile) -> Usage:
         """Return what a model used for a tile so far; nothing where it counts no tokens."""
-        return self._tokens.get((label, tile), Usage())
+        return self._tokens.get((label, tile), _NOTHING)
 
     def used(self, label: str) -> tuple[int, Usage]:
         """Return how many attempts a model was charged for, and what they used together."""

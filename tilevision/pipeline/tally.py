@@ -145,7 +145,11 @@ class Tally:
         details: str = "",
     ) -> None:
         """Make the record of a tile, publish it, and keep it as the tile's row."""
-        boxes, scores = ((), ()) if seen is None else _strongest(seen := self._shown_of(seen))
+        if seen is not None and len(seen.findings):
+            seen = self._shown_of(seen)
+            boxes, scores = _strongest(seen)
+        else:
+            boxes, scores = (), ()
         used = self.spending.tokens(one.label, tile)
         change = TileChanged(
             time=time.time(),
@@ -179,7 +183,7 @@ def _strongest(
     seen: TileFindings,
 ) -> tuple[tuple[tuple[int, int, int, int, str], ...], tuple[float | None, ...]]:
     """Return the strongest detections in whole image pixels, for drawing, and their scores."""
-    if len(seen.findings) == 0:
+    if len(seen.findings) == 0:  # none of those that are shown
         return (), ()
     if len(seen.findings) > BOXES_PER_EVENT:
         seen = TileFindings(seen.tile, seen.findings.take(range(BOXES_PER_EVENT)))
