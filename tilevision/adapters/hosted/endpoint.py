@@ -168,6 +168,8 @@ def _decoded(text: str) -> dict[str, Any] | None:
         answer = json.loads(text)
     except ValueError:
         return read_events(text)
+    if isinstance(answer, list) and len(answer) == 1:  # as Google wraps its errors
+        (answer,) = answer
     return answer if isinstance(answer, dict) else None
 
 
@@ -200,7 +202,15 @@ def _reply(
     found = read_completion(answer)
     if found is None:
         raise _strange(parameters, answer, "chat completion")
-    usage = found.usage or _most(parameters, messages)
+    most = _most(parameters, messages)
+    usage = found.usage or most
+    if found.usage and found.usage.uncounted:  # one of the two is not known
+        read, written = usage.input_tokens, usage.output_tokens
+        usage = replace(
+            usage,
+            most_input=0 if read else most.most_input,
+            most_output=0 if written else most.most_output,
+        )
     count(replace(usage, calls=0))  # the call was counted when it was sent
     failed = _ended_badly(found, parameters)
     if failed is not None:

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,6 +47,12 @@ _WORDS = (
     (re.compile(r"permission|forbidden", re.I), 403),
     (re.compile(r"invalid[_ ]request|bad request|invalid_argument", re.I), 400),
 )
+# The three forms of RFC 9110, with zones that services write besides, and ISO 8601.
+_DATES = re.compile(
+    r"\w+, \d+ \w+ \d{4} [\d:]+(?: (?:GMT|UTC|[+-]\d{4}))?|\w+, \d+-\w+-\d+ [\d:]+ (?:GMT|UTC)"
+    r"|\w{3} \w{3} +\d+ [\d:]+ \d{4}|\d{4}-\d\d-\d\dT[\d:]+(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+)
+_SHORT = 200  # characters: more is no message of a gateway
 _OUR_SIDE = "where the workers run"
 
 
@@ -108,9 +115,17 @@ def of_body(fault: Any, parameters: Parameters, key: str | None, headers: Any) -
 
 
 def of_page(text: str, parameters: Parameters, headers: Any) -> TilevisionError | None:
-    """Return what an HTML page of status 200 means; None where it names no failure."""
+    """Return what a text of status 200 means that is no JSON; None where it names no failure.
+
+    It is a page, or what a gateway says in a few words, or nothing at all.
+    """
+    if not text.strip():
+        return _again(TransientError(f"{parameters.host} answered nothing."), headers)
     if not _PAGE.match(text):
-        return None
+        status = _status_of({"message": text}) if len(text) <= _SHORT else None
+        if status is None:
+            return None
+        return _of_status(status, scrub(text, None), parameters, headers, status)
     title = _title(text)
     found = _STATUS.search(title)
     if found is None:
@@ -149,8 +164,10 @@ def retry_after(headers: Any) -> float | None:
     A date is read by the clock of the server that wrote it, where the reply states that clock.
     """
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        # A header that was sent twice is joined by commas; some write the unit.
+        value = str(headers.get(name, "")).split(",")[0].strip().removesuffix("s")
         try:
-            seconds = float(headers.get(name, "")) / unit
+            seconds = float(value) / unit
         except ValueError:
             continue
         return max(0.0, seconds) if math.isfinite(seconds) else None
@@ -256,7 +273,7 @@ def _status_of(fault: Any) -> int | None:
     """Return the HTTP status that an error in a body stands for; None where it names none."""
     if not isinstance(fault, Mapping):
         fault = {"message": str(fault)}
-    for name in ("code", "status", "status_code", "http_status"):
+    for name in ("code", "status", "status_code", "http_status", "statusCode", "error_code"):
         value = fault.get(name)
         if isinstance(value, str) and value.strip().isdigit():
             value = int(value)
@@ -274,9 +291,11 @@ def _title(text: str) -> str:
 def _moments(dates: str) -> list[float]:
     """Return the HTTP dates in a header, which is joined where it was sent more than once."""
     found = []
-    for date in re.findall(r"\w+, \d+ \w+ \d{4} [\d:]+ GMT|\w+, \d+-\w+-\d+ [\d:]+ GMT", dates):
+    for date in _DATES.findall(dates):
         try:
-            found.append(parsedate_to_datetime(date).timestamp())
+            moment = datetime.fromisoformat(date) if date[4] == "-" else parsedate_to_datetime(date)
         except (TypeError, ValueError, OverflowError):
             continue
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # HTTP knows no other
+        found.append(aware.timestamp())
     return found

@@ -16,9 +16,15 @@ from typing import Any
 
 __all__ = ["Malformed", "last_answer", "spoken"]
 
-_THOUGHTS = re.compile(r"<(think(?:ing)?)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_THOUGHTS_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
-_THOUGHTS_BEGIN = re.compile(r"<think(?:ing)?>", re.IGNORECASE)
+# Families mark thoughts in their own ways: DeepSeek, Qwen, Seed, Magistral, Kimi, OpenThinker.
+_NAMES = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning|reflection)"
+_BEGIN = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>"
+_END = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>"
+_THOUGHTS = re.compile(rf"(?:{_BEGIN}).*?(?:{_END})", re.DOTALL | re.IGNORECASE)
+_THOUGHTS_END = re.compile(_END, re.IGNORECASE)
+_THOUGHTS_BEGIN = re.compile(_BEGIN, re.IGNORECASE)
+# The channels below where a server has dropped their marks.
+_BARE_CHANNELS = re.compile(r"\Aanalysis(?=[A-Z])(.*?)(?:assistantfinal(.*))?\Z", re.DOTALL)
 # The channels of OpenAI's open-weight models: analysis, commentary, final.
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|start|channel|call)\|>|\Z)",
@@ -49,6 +55,10 @@ def spoken(text: str) -> str:
         if not final:
             raise Malformed("it has no final channel, only thoughts")
         text = final[-1]
+    elif bare := _BARE_CHANNELS.match(text):
+        if bare[2] is None:
+            raise Malformed("it has no final channel, only thoughts")
+        text = bare[2]
     text = _THOUGHTS.sub("", text)
     # Servers put the opening tag into the prompt, so that answers have the closing one alone.
     text = _THOUGHTS_END.split(text)[-1]
