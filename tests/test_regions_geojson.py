@@ -1,4 +1,4 @@
-"""GeoJSON regions on images that know where on Earth they are."""
+"""Regions from map files on images that know where on Earth they are."""
 
 from __future__ import annotations
 
@@ -157,3 +157,76 @@ def test_a_file_drawn_over_a_real_scene_lies_where_it_was_drawn(
         scene.close()
     assert region.name == "drawn.geojson"
     assert _same(region, BOX)
+
+
+ALBERS = (
+    "+proj=aea +lat_1=29.5 +lat_2=45.5 +lat_0=37.5 +lon_0=-96 +datum=NAD83 +units=us-ft +no_defs"
+)
+FILES = ["a.gpkg", "a.fgb", "a.shp", "A.GPKG"]
+
+
+def _write(path: Path, shapes: list[Any], crs: str | None, layer: str = "areas") -> Path:
+    """Save shapes with pyogrio, GDAL's vector drivers."""
+    raw = pytest.importorskip("pyogrio.raw")
+    kinds = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".shp": "ESRI Shapefile"}
+    driver = kinds[path.suffix.lower()]
+    names = np.array([f"area {n}" for n in range(len(shapes))], dtype=object)
+    where: dict[str, Any] = {"layer": layer, "append": path.exists()} if driver == "GPKG" else {}
+    wkb = shapely.to_wkb(np.array(shapes, dtype=object))
+    how: dict[str, Any] = {"geometry_type": shapes[0].geom_type, "crs": crs, "driver": driver}
+    raw.write(path, geometry=wkb, field_data=[names], fields=["name"], **how, **where)
+    return path
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("crs", ["EPSG:4326", CRS, "EPSG:3857", "ESRI:102003", ALBERS])
+def test_a_map_file_lies_by_its_own_system(tmp_path: Path, name: str, crs: str) -> None:
+    """GeoPackage, FlatGeobuf and Shapefile in degrees, metres and feet (GDAL 3.10, PROJ 9)."""
+    from tilevision.analysis.units import Georeference
+    from tilevision.evaluation.truth import read_truth
+
+    pytest.importorskip("pyogrio")
+    shape = shapely.Polygon(_ground(BOX, crs), [_ground(HOLE, crs)])
+    path = _write(tmp_path / name, [shape], crs)
+    region = _read(path)
+    assert region.name == path.name
+    assert region.area == pytest.approx(200 * 200 - 50 * 50, rel=1e-3)
+    assert region.geometry.bounds == pytest.approx((100, 50, 300, 250), abs=0.2)
+    found = read_truth(path, place=Georeference(CRS, TRANSFORM))
+    assert found.boxes.tolist() == [pytest.approx([100, 50, 300, 250], abs=0.2)]
+    assert found.labels.tolist() == ["area 0"]
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize("name", FILES)
+def test_a_map_file_without_a_system(tmp_path: Path, name: str) -> None:
+    """Pixels on an image that has no place either; else one line says what to give."""
+    from tilevision.evaluation.truth import read_truth
+
+    pytest.importorskip("pyogrio")
+    path = _write(tmp_path / name, [shapely.Polygon(BOX)], None)
+    assert _same(_read(path, crs=None, transform=None), BOX)
+    assert read_truth(path).boxes.tolist() == [[100, 50, 300, 250]]
+    with pytest.raises(SourceError, match="the file has none; give the region in pixels"):
+        _read(path)
+    other = _write(tmp_path / f"b{path.suffix}", [shapely.Polygon(BOX)], CRS)
+    with pytest.raises(SourceError, match="the image has none; give the region in pixels"):
+        _read(other, crs=None, transform=None)
+    with pytest.raises(SourceError, match="the image has none; give the truth in pixels"):
+        read_truth(other)
+
+
+def test_a_map_file_that_is_no_region_says_so(tmp_path: Path) -> None:
+    """Points have no area, of two layers one is meant, and what is damaged cannot be read."""
+    pytest.importorskip("pyogrio")
+    points = _write(tmp_path / "points.gpkg", [shapely.Point(404_100, 3_285_900)], CRS)
+    with pytest.raises(GridError, match="holds no polygon; draw one"):
+        _read(points)
+    square = shapely.Polygon(_ground(BOX, CRS))
+    for layer in ("fields", "lakes"):
+        _write(tmp_path / "two.gpkg", [square], CRS, layer)
+    with pytest.raises(SourceError, match="has the layers fields, lakes; save the region"):
+        _read(tmp_path / "two.gpkg")
+    (tmp_path / "broken.fgb").write_bytes(b"fgb" + bytes(40))
+    with pytest.raises(SourceError, match=r"broken\.fgb cannot be read"):
+        _read(tmp_path / "broken.fgb")

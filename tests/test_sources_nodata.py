@@ -19,7 +19,14 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.regions import Region, read_region
-from tilevision.sources import open_reference, open_source, read_options, read_pixels, to_uint8
+from tilevision.sources import (
+    depth,
+    open_reference,
+    open_source,
+    read_options,
+    read_pixels,
+    to_uint8,
+)
 
 rasterio = pytest.importorskip("rasterio")
 copy = pytest.importorskip("rasterio.shutil").copy
@@ -284,3 +291,34 @@ def test_analysed_area_leaves_it_out(path: Path) -> None:
     assert facts.analysed_area == pytest.approx((VALID & (Y >= 50)).sum(), rel=1e-9)
     assert facts.analysed_share == pytest.approx(1)
     assert facts.region_share == pytest.approx(142 / 192)
+
+
+@pytest.mark.parametrize("name", ["alpha", "mask"])
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_mask_that_hides_nothing_changes_no_key(tmp_path: Path, name: str, holes: bool) -> None:
+    """Averages are what they were, unless something is left out of them."""
+    mask = VALID if holes else np.ones_like(VALID)
+    bands = ramp("uint16", 3)
+    if name == "alpha":
+        bands = np.concatenate([bands, mask[np.newaxis].astype("uint16") * 65535])
+        path = save(tmp_path / "a.tif", bands, photometric="rgb", alpha="yes", **TILES)
+    else:
+        path = save(tmp_path / "a.tif", bands, mask=mask, **TILES)
+    identity = read_options(open_source(path), dtype="raw").identity(0.5)
+    assert identity.get("resampled") == ("no data" if holes else None)
+
+
+@pytest.mark.parametrize("how", [{}, {"tiled": True, "blockxsize": 16, "blockysize": 16}])
+def test_the_share_with_data_of_a_large_level_is_estimated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    """Where a level is too large to be read whole, windows stand for their surroundings."""
+    path = save(tmp_path / "a.tif", _holes("int16", -9999), nodata=-9999, **how)
+    source = open_source(path)
+    exact = source.data_share(100)
+    monkeypatch.setattr(type(source), "readable_pixels", WIDTH * HEIGHT // 2)
+    monkeypatch.setattr(depth, "_PROBE_SIDE", 16)
+    about = source.data_share(100)
+    assert exact is not None and about is not None and about.shape == exact.shape
+    assert about.mean() == pytest.approx(VALID.mean(), abs=0.1)
+    assert about[:, :10].max() == 0 and about[:20, 40:].min() == 1

@@ -272,6 +272,29 @@ def test_the_fill_value_is_no_data(tmp_path, fill, said, dtype, right) -> None:
     assert open_source(path).metadata.nodata == right
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint8"])
+def test_a_fill_value_changes_the_keys_of_shrunk_tiles_alone(tmp_path, dtype) -> None:
+    """Stored values at full size were right without it, and so was what 8-bit pictures show."""
+    path = tmp_path / "a.zarr"
+    size: dict[str, Any] = {"shape": (64, 64), "chunks": (32, 32), "dtype": dtype}
+    zarr.create_array(str(path), fill_value=9, attributes={"_FillValue": 9}, **size)
+    source = open_source(path)
+    assert source.metadata.nodata == 9
+    assert source.fingerprint == zarrstore._fingerprint(str(path))
+    options = tv.sources.read_options(source, dtype="raw")
+    assert "resampled" not in options.identity(1.0)
+    assert options.identity(0.5).get("resampled") == ("no data" if dtype == "int16" else None)
+
+
+def test_scales_that_shrink_where_levels_do_are_not_believed(tmp_path) -> None:
+    """A coarser level has larger pixels; a store that says otherwise is read by its sizes."""
+    levels = [np.arange(256 * 256, dtype="u2").reshape(256, 256)[::n, ::n] for n in (1, 2, 4)]
+    said = [[{"type": "scale", "scale": [n, n]}] for n in (4, 2, 1)]
+    _image(_root(tmp_path / "a.zarr", "0.4"), "", levels, "0.4", said)
+    source = open_source(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(_whole(source)[..., 0], levels[0])
+
+
 def test_fill_values_do_not_set_the_stretch(tmp_path) -> None:
     """Valid heights of 10 to 20 span 0 to 255 for an 8-bit model, whatever was never written."""
     path = tmp_path / "heights.zarr"

@@ -51,11 +51,12 @@ def read_truth(
         connected patches are objects); or a file:
 
         ``.json`` (COCO, COCO results, GeoJSON, Label Studio, ours), ``.geojson``, ``.gpkg``,
-        ``.xml`` (Pascal VOC, CVAT for images), ``.csv``, ``.parquet``, ``.txt`` (YOLO) or its
-        folder, a mask (``.png``, ``.tif``).
+        ``.fgb``, ``.shp``, ``.xml`` (Pascal VOC, CVAT for images), ``.csv``, ``.parquet``,
+        ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``).
 
-        All in pixels of the full-resolution image, except for GeoJSON and GeoPackage of an image
-        with `place`, and YOLO and Label Studio, which count in shares of the sides.
+        All in pixels of the full-resolution image, except for GeoJSON, GeoPackage, FlatGeobuf and
+        Shapefile of an image with `place`, and YOLO and Label Studio, which count in shares of
+        the sides.
     image : str, optional
         Name of the image, to choose it where a file has several.
     place : Georeference, optional

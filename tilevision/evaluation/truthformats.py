@@ -431,22 +431,22 @@ def _geopackage(path: Path, pictured: Pictured) -> Truth:
         import pyogrio
         from pyogrio.raw import read
     except ImportError:
-        raise SourceError(
-            f"{path} needs pyogrio, which is not installed: pip install 'tilevision[geo]'."
-        ) from None
+        remedy = "which is not installed: pip install 'tilevision[geo]'."
+        raise SourceError(f"{path} needs pyogrio, {remedy}") from None
     layers = [str(name) for name, _ in pyogrio.list_layers(path)]
     chosen = "detections" if "detections" in layers else layers[0]
     if chosen != "detections" and len(layers) > 1:
-        raise SourceError(
-            f"{path} has the layers {', '.join(layers[:5])}; name that of the truth 'detections'."
-        )
+        told = f"{path} has the layers {', '.join(layers[:5])}"
+        raise SourceError(f"{told}; name that of the truth 'detections'.")
     meta, _, wkb, columns = read(path, layer=chosen)
     place = pictured.place
-    if place is None or meta["crs"] is None:
-        raise SourceError(
-            f"{path} lies on a map, and the image or the file has no CRS; give the truth in pixels."
-        )
-    shapes = moved(shapely.from_wkb(wkb), lambda points: place.from_crs(points, meta["crs"]))
+    if (place is None) != (meta["crs"] is None):
+        which = "the image" if place is None else "the file"
+        told = f"{path} and the image both need a reference system, and {which} has none"
+        raise SourceError(f"{told}; give the truth in pixels.")
+    shapes = shapely.from_wkb(wkb)
+    if place:
+        shapes = moved(shapes, lambda points: place.from_crs(points, meta["crs"]))
     names = [str(name).lower() for name in meta["fields"]]
     fields = dict(zip(names, columns, strict=True))
     label = next((fields[name] for name in _NAMES if name in fields), None)
@@ -506,6 +506,8 @@ READERS: dict[str, Callable[[Path, Pictured], Truth]] = {
     ".csv": _csv,
     ".parquet": _parquet,
     ".gpkg": _geopackage,
+    ".fgb": _geopackage,
+    ".shp": _geopackage,
     ".txt": yolo,
     ".png": _picture,
     ".tif": _picture,

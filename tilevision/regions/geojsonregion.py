@@ -15,7 +15,7 @@ from tilevision.errors import GridError, SourceError
 from tilevision.regions.regionshapes import polygonal
 from tilevision.sources import ImageMetadata
 
-__all__ = ["geojson_polygons", "load_geojson"]
+__all__ = ["geojson_polygons", "load_geojson", "polygons_in_pixels"]
 
 _LARGEST = 256 << 20
 _MOST_NESTED = 20
@@ -89,7 +89,7 @@ def geojson_polygons(
     frame = str(value.get("coordinates_in", ""))
     placed = metadata.crs is not None and metadata.transform is not None
     if placed and not frame.startswith("pixels"):
-        found = _to_pixels(found, _named_crs(value), metadata)
+        found = polygons_in_pixels(found, _named_crs(value), metadata)
     elif frame.startswith("degrees"):
         raise GridError(
             "region is GeoJSON in degrees, and the image does not say where on Earth it is; give "
@@ -151,15 +151,31 @@ def _named_crs(value: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else _LONG_LAT
 
 
-def _to_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]:
+def polygons_in_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> list[Any]:
+    """Return polygons of a reference system in pixels of an image that lies on Earth.
+
+    Parameters
+    ----------
+    found : list of shapely geometries
+    crs : str
+        Theirs.
+    metadata : ImageMetadata
+        Of the image.
+
+    Raises
+    ------
+    GridError
+        If they cannot be brought to the image's system.
+    SourceError
+        If rasterio is not installed.
+    """
     assert metadata.crs is not None and metadata.transform is not None  # the caller has looked
     try:
         from rasterio.crs import CRS
         from rasterio.warp import transform
     except ImportError:
         raise SourceError(
-            "A GeoJSON region on an image with map coordinates needs rasterio: "
-            "pip install 'tilevision[geo]'"
+            "A region in map coordinates needs rasterio: pip install 'tilevision[geo]'"
         ) from None
     a, b, c, d, e, f = metadata.transform
 

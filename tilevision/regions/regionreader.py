@@ -17,6 +17,7 @@ from tilevision.regions.maskregion import Mask, read_mask
 from tilevision.regions.region import Region
 from tilevision.regions.regionshapes import UNDERSTOOD, box_in, polygonal, ring_of, whole_polygons
 from tilevision.regions.tissue import tissue_polygons
+from tilevision.regions.vectorregion import VECTOR_FILES, vector_polygons
 from tilevision.sources import ImageSource, open_source
 
 __all__ = ["read_region"]
@@ -38,9 +39,10 @@ def read_region(value: Any, source: ImageSource) -> Region:
     ----------
     value : Box, tuple, array, shapely polygon, mapping, path, str, Region, or a list of these
         ``(x0, y0, x1, y1)`` or a `Box`; points ``(k, 2)`` of a polygon; a shapely polygon; a
-        GeoJSON object or its file; a mask ``(h, w)`` over the whole image at any resolution
-        or its file, wanted where it is not 0; ``"tissue"``. Pixels of the full-resolution
-        image, half-open; GeoJSON on an image with map coordinates is longitude and latitude.
+        GeoJSON object or its file; a GeoPackage, FlatGeobuf or Shapefile; a mask ``(h, w)`` over
+        the whole image at any resolution or its file, wanted where it is not 0; ``"tissue"``.
+        Pixels of the full-resolution image, half-open; GeoJSON on an image with map coordinates
+        is longitude and latitude, the other files are in the system that they name.
     source : ImageSource
 
     Raises
@@ -110,6 +112,9 @@ def _file(path: Path, source: ImageSource) -> _Given:
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no file"
         raise SourceError(f"Region {str(path)!r:.200} is {what}; {UNDERSTOOD}.")
+    if path.suffix.lower() in VECTOR_FILES:
+        polygons, notes = vector_polygons(path, source.metadata)
+        return _Given(polygons, path.name, notes)
     value = load_geojson(path)
     if value is not None:
         return _geojson(value, source, path.name)
@@ -119,10 +124,10 @@ def _file(path: Path, source: ImageSource) -> _Given:
         why = str(error).rstrip(".")
         raise SourceError(f"Region {path} is neither GeoJSON nor a mask image: {why}.") from None
     try:
-        polygons, notes = read_mask(mask).polygons(source.size)
+        shape, notes = read_mask(mask).polygons(source.size)
     finally:
         mask.close()
-    return _Given([polygons], path.name, notes)
+    return _Given([shape], path.name, notes)
 
 
 def _geojson(value: Mapping[str, Any], source: ImageSource, name: str) -> _Given:

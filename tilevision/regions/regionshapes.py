@@ -14,8 +14,8 @@ from tilevision.geometry import Box
 __all__ = ["UNDERSTOOD", "box_in", "polygonal", "ring_of", "whole_polygons"]
 
 UNDERSTOOD = (
-    "give (x0, y0, x1, y1), points of a polygon, GeoJSON or its file, a mask or its file, "
-    "'tissue', or a list of these"
+    "give (x0, y0, x1, y1), points of a polygon, GeoJSON or its file, a GeoPackage, a mask or its "
+    "file, 'tissue', or a list of these"
 )
 _NUMBER = r"\s*-?\d+\.?\d*\s*"
 _FOUR = re.compile(",".join([f"({_NUMBER})"] * 4))

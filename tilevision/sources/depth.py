@@ -7,7 +7,7 @@ the same rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ __all__ = [
     "Nodata",
     "declared_scaling",
     "display_options",
+    "estimated",
     "read_options",
     "read_pixels",
     "same_in_all",
@@ -34,6 +35,7 @@ _SAMPLE_PIXELS = 1 << 22
 _WINDOW = 256
 _WINDOWS = 8
 _SAMPLE_SIDE = 512
+_PROBE_SIDE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,44 @@ def read_options(
 def display_options(source: ImageSource) -> ReadOptions:
     """Return how to show `source` to people: RGB, 8 bits."""
     return read_options(source)
+
+
+def estimated(
+    read: Callable[[int, int, int, int], tuple[Pixels, NDArray[np.bool_] | None]],
+    size: tuple[int, int],
+    chunk: tuple[int, int],
+    outputs: tuple[int, int],
+    most: int,
+) -> NDArray[np.float32]:
+    """Return the mean of what `read` returns around each output, from windows over a level.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(x0, y0, x1, y1)`` returns ``(h, w, 1)``, and nothing that is wanted here.
+    size, chunk : tuple of int
+        Of the level; see `Level`.
+    outputs : tuple of int
+        Width and height of the result.
+    most : int
+        Pixels that may be decoded.
+    """
+    sides = [one if one > 1 else _PROBE_SIDE for one in chunk]
+    count = max(1, int((most / (sides[0] * sides[1])) ** 0.5))
+    places = []
+    for extent, side, step, there in zip(size, sides, chunk, outputs, strict=True):
+        centres = (np.arange(min(count, there)) + 0.5) * extent / min(count, there)
+        first = centres.astype(np.int64) // step * step  # a window is a chunk: no other is read
+        places.append([(int(one), min(int(one) + side, extent)) for one in first])
+    shares = np.array(
+        [[read(x0, y0, x1, y1)[0].mean() for x0, x1 in places[0]] for y0, y1 in places[1]],
+        np.float32,
+    )
+    rows, columns = (
+        np.arange(there) * len(found) // there
+        for there, found in zip(outputs[::-1], places[::-1], strict=True)
+    )
+    return shares[np.ix_(rows, columns)]
 
 
 def declared_scaling(

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
-from tilevision.sources.depth import Nodata
+from tilevision.sources.depth import Nodata, estimated
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
 __all__ = ["Axis", "Level", "LevelPlacement", "LevelReader", "nearest", "resample"]
 
 # Samples of one block while reducing; 4 bytes each while in work.
 _BLOCK_SAMPLES = 1 << 22
+# Masks of larger images are not read through to learn that they hide nothing.
+_CHECKED_PIXELS = 1 << 23
 # A level that is a hair coarser than asked (2667 px halved to 1333) is still the right one.
 _TOLERANCE = 1.01
 _ROUNDING = 1e-5
@@ -312,8 +314,8 @@ class LevelReader(ABC):
         Whether values are numbers of classes, which have no average.
     colours : tuple of int, optional
         The bands that are red, green and blue, where they are not the first three in order.
-    nodata_beside : bool
-        Whether a file beside the image says which values mean no data.
+    nodata_later : bool
+        Whether earlier releases did not read which values mean no data.
     later_levels : tuple of (int, int)
         The sizes of levels that earlier releases did not read.
     readable_pixels : int
@@ -323,7 +325,7 @@ class LevelReader(ABC):
     revision = ""
     classes = False
     colours: tuple[int, int, int] | None = None
-    nodata_beside = False
+    nodata_later = False
     later_levels: tuple[tuple[int, int], ...] = ()
     readable_pixels = 1 << 28
 
@@ -341,6 +343,7 @@ class LevelReader(ABC):
         self._levels = tuple(levels)
         self._masks = dict(zip(self._levels, masks, strict=False))
         self._alpha = alpha
+        self._whole: bool | None = None
         self.size = self._levels[0].size
         self.bands = bands
         self.dtype = dtype
@@ -371,8 +374,24 @@ class LevelReader(ABC):
         """Names in what enlarged and shrunk values differ from those of earlier releases."""
         if self.classes:
             return "nearest"
-        known = self.metadata.band_nodata is not None or self.nodata_beside
-        return "no data" if self.masked or (known and self.dtype != np.uint8) else ""
+        known = self.metadata.band_nodata is not None or self.nodata_later
+        holes = self.masked and not self._is_whole
+        return "no data" if holes or (known and self.dtype != np.uint8) else ""
+
+    @property
+    def _is_whole(self) -> bool:
+        """Return True if a mask says of every pixel that it is there, as far as it may be read."""
+        if self._whole is None:
+            self._whole = self._mask_hides_nothing()
+        return self._whole
+
+    def _mask_hides_nothing(self) -> bool:
+        width, height = self.size
+        mask = self._masks.get(self._levels[0])
+        if mask is None or width * height > min(self.readable_pixels, _CHECKED_PIXELS):
+            return False
+        rows = Axis(0, height, height, height, mask.chunk[1]).blocks(_BLOCK_SAMPLES // width)
+        return all(mask.window(0, y0, width, y1, range(self.bands)).all() for y0, y1 in rows)
 
     @property
     @abstractmethod
@@ -431,8 +450,9 @@ class LevelReader(ABC):
     def data_share(self, max_side: int) -> NDArray[np.float32] | None:
         """Return the share of each cell that has data in any band, ``(h, w)``.
 
-        The cells are the pixels of `thumbnail`. None where the image declares no missing data, or
-        has no level that is small enough to be read for it.
+        The cells are the pixels of `thumbnail`. None where the image declares no missing data.
+        Where no level is small enough to be read for it, it is estimated: windows that lie evenly
+        over the image each stand for their surroundings.
         """
         nodata = self._nodata(None)
         told = bool(nodata.values) or self.dtype.kind == "f"
@@ -441,8 +461,6 @@ class LevelReader(ABC):
         width, height = self.size
         scale = min(1.0, max_side / max(width, height))
         level = self._level_for(scale)
-        if level.size[0] * level.size[1] > self.readable_pixels:
-            return None
         bands = [band for band in range(self.bands) if band != self._alpha] or None
 
         def block(x0: int, y0: int, x1: int, y1: int) -> tuple[Pixels, None]:
@@ -452,6 +470,8 @@ class LevelReader(ABC):
             return share.astype(np.float32), None
 
         outputs = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+        if level.size[0] * level.size[1] > self.readable_pixels:
+            return estimated(block, level.size, level.chunk, outputs, self.readable_pixels)
         x = Axis(0, level.size[0], outputs[0], level.size[0], level.chunk[0])
         y = Axis(0, level.size[1], outputs[1], level.size[1], level.chunk[1])
         share: NDArray[np.float32] = resample(block, x, y, 1, np.dtype(np.float32))[0][..., 0]

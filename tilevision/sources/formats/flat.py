@@ -128,7 +128,7 @@ class FlatSource(StagedSource):
         shown = metadata if said is None else said.added_to(metadata)
         mask = file.mask if file.apart or not file.changed else None
         super().__init__(file.path, staged, shown, reference, mask)
-        self.nodata_beside = said is not None and any(one is not None for one in said.nodata)
+        self.nodata_later = said is not None and any(one is not None for one in said.nodata)
         self._file = file
         self._as_stored: StagedSource | None = None
         self._lock = threading.Lock()
@@ -147,7 +147,7 @@ class FlatSource(StagedSource):
         """Return the share of each cell that has data; see `LevelReader.data_share`."""
         file = self._file
         said = file.mask is not None or file.said is not None
-        if not (file.changed and said) or self.size[0] * self.size[1] > self.readable_pixels:
+        if not (file.changed and said):
             return super().data_share(max_side)
         return self.stored.data_share(max_side)
 

@@ -165,7 +165,7 @@ class TiffSource(LevelReader):
         self._staged = staged
         self._revision = _revision(picture)
         self._beside = picture.beside
-        self.nodata_beside = picture.beside.nodata
+        self.nodata_later = picture.beside.nodata
         turned = metadata.orientation >= _TURNED
         self.later_levels = tuple((h, w) if turned else (w, h) for w, h in picture.later)
         if picture.beside.files:

@@ -79,6 +79,7 @@ class DownloadedSource(LevelReader):
         self.revision = image.revision
         self.classes = image.classes
         self.colours = image.colours
+        self.later_levels = image.later_levels
         self._name = reference.path
         self.size = image.size
         self.bands = image.bands

@@ -27,6 +27,7 @@ from tilevision.sources.source import ImageMetadata, check_image_shape
 __all__ = ["ZarrLayout", "lay_out", "unreadable"]
 
 _NOTICED = 0.01  # full-resolution pixels: levels that lie off by less are where their sizes say
+_LEVEL_ROUNDING = 0.01
 _LISTED = 5
 
 
@@ -107,11 +108,10 @@ def lay_out(store: Any, name: str, mpp: tuple[float, float] | None, frame: int =
     if min(first.chunk) < 1:
         raise SourceError(f"{name} is damaged: it says that its chunks are empty.")
     levels = [first, *(level for level in levels[1:] if _belongs(level, first))]
-    nodata = _nodata(image.arrays[0])
     metadata = ImageMetadata(
         format=image.kind,
         mpp=mpp or image.mpp,
-        nodata=nodata,
+        nodata=_nodata(image.arrays[0]),
         scaling=_scaling(image.arrays[0], first.bands),
         frames=math.prod(counts),
         levels=tuple(level.size for level in levels),
@@ -119,7 +119,7 @@ def lay_out(store: Any, name: str, mpp: tuple[float, float] | None, frame: int =
         planes=tuple(zip((image.axes[n] for n in others), counts, strict=True)),
         channels=image.channels,
     )
-    return ZarrLayout(tuple(levels), metadata, _revisions(image, levels, nodata))
+    return ZarrLayout(tuple(levels), metadata, _revisions(image, levels))
 
 
 def unreadable(name: str, error: Exception) -> SourceError:
@@ -305,7 +305,7 @@ def _placements(
             for n in (x, y)
         ]
         sensible = np.isfinite([*placement.scale, *placement.offset]).all() and all(
-            value > 0 and size * value >= 1
+            value >= 1 - _LEVEL_ROUNDING and size * value >= 1  # a coarser level is no finer one
             for value, size in zip(placement.scale, (array.shape[x], array.shape[y]), strict=True)
         )
         changed = not np.allclose(ratio[[x, y]], 1)  # a store that declares no scales says 1
@@ -361,10 +361,9 @@ def _scaling(array: Any, bands: int) -> tuple[tuple[float, float], ...] | None:
     return declared_scaling([both[0]] * bands, [both[1]] * bands)
 
 
-def _revisions(image: _Image, levels: Sequence[ZarrLevel], nodata: float | None) -> tuple[str, ...]:
+def _revisions(image: _Image, levels: Sequence[ZarrLevel]) -> tuple[str, ...]:
     facts = {
         "axes by name": image.guessed,
         "declared scale": any(level.placement is not None for level in levels),
-        "fill value": nodata is not None,
     }
     return tuple(fact for fact, holds in facts.items() if holds)

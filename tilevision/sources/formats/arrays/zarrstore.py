@@ -64,6 +64,7 @@ class ZarrSource(LevelReader):
         if staged is not None:
             shown[0] = MappedLevel(path, staged)
         super().__init__(path, shown, levels[0].bands, levels[0].dtype, metadata)
+        self.nodata_later = metadata.nodata is not None
         self._path = path
         self._options = options
         if "tree" in options:
