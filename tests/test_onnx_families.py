@@ -195,6 +195,38 @@ def test_rotated_boxes(tmp_path: Path) -> None:
     assert {tuple(corner.round(2)) for corner in found.oriented[0]} == expected
 
 
+@pytest.mark.parametrize(("overlap", "count"), [("family", 1), ("shape", 2)])
+def test_duplicates_are_measured_as_the_family_or_by_shape(
+    tmp_path: Path, overlap: str, count: int
+) -> None:
+    """Rotated boxes that share 0.6 of their area are 0.7 alike as Gaussians, and one at 0.65.
+
+    Ultralytics 8.4 (`ultralytics.utils.nms.TorchNMS.fast_nms` by `batch_probiou`).
+    """
+    rows = {0: (30, 30, 30, 4, 0, 0.9, 0, 0), 1: (30, 31, 30, 4, 0, 0.8, 0, 0)}
+    notes = ULTRALYTICS | {"task": "obb"}
+    path = saying(tmp_path / "m.onnx", {"output0": anchors(rows, 8).T}, notes=notes)
+    spec = model(str(path), nms=0.65, overlap=overlap)
+    found = build(spec).predict([TILE])[0]
+    assert len(found) == count
+    plain = model(str(path), nms=0.65)
+    assert (spec.fingerprint == plain.fingerprint) == (overlap == "family")
+
+
+def test_masks_are_measured_by_outline_where_that_is_asked(tmp_path: Path) -> None:
+    """Two objects in one box whose outlines do not meet: one by box, as YOLO has it, or two."""
+    prototype = np.zeros((2, 16, 16), np.float32)
+    prototype[0, :, :8], prototype[0, :, 8:] = 9, -9
+    prototype[1] = -prototype[0]
+    rows = {0: (32, 32, 40, 40, 0.9, 0, 0, 1, 0), 1: (32, 32, 40, 40, 0.8, 0, 0, 0, 1)}
+    answers = {"output0": anchors(rows, 9).T, "output1": prototype}
+    path = saying(tmp_path / "m.onnx", answers, notes=ULTRALYTICS | {"task": "segment"})
+    for overlap, count in (("family", 1), ("shape", 2)):
+        assert len(seen(path, overlap=overlap)[1]) == count
+    with pytest.raises(ModelError, match="give 'family' or 'shape'"):
+        model(str(path), overlap="boxes")
+
+
 def test_only_rotated_boxes_that_are_suppressed_are_another_model(tmp_path: Path) -> None:
     """Upright boxes were compared before: what is stored of others is right, and stays theirs."""
     from tilevision.adapters.onnx.declaring import _identity

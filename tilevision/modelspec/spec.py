@@ -203,7 +203,8 @@ class ModelSpec:
     max_detections : int, optional
         A tile with this many is saturated.
     nms : float, optional
-        IoU above which detections of one tile are duplicates, for models without NMS of their own.
+        IoU above which detections of one tile are duplicates, for models without NMS of their own:
+        of their outlines or rotated boxes where there are such. (An ONNX file's ``overlap``.)
     min_score : float, optional
         Score from which detections are shown, unless the user asks for another; those recorded
         below it need no inference to be shown.

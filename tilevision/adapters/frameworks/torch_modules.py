@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, strings_of
-from tilevision.adapters.frameworks.tiles import LIMIT, REVISION, UNCOUNTED, in_tile, padded, traced
+from tilevision.adapters.frameworks.tiles import (
+    LIMIT,
+    REVISION,
+    SHAPED,
+    UNCOUNTED,
+    in_tile,
+    padded,
+    traced,
+)
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
@@ -212,9 +220,13 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             )
     if kind in ("torch", "torchscript"):
         most = dict(strings_of(path)).get("detections_per_img")
-        found = {LIMIT: most} if isinstance(most, int) else {}
-        pose = kind == "torch" and any("keypoint_rcnn" in text for text in classes_of(path))
-        return {**found, REVISION: "with key points"} if pose else found
+        found: dict[str, Any] = {LIMIT: most} if isinstance(most, int) else {}
+        texts = " ".join(classes_of(path)) if kind == "torch" else ""
+        if "keypoint_rcnn" in texts:
+            found[REVISION] = "with key points"
+        if "mask_rcnn" in texts:
+            found[SHAPED] = True
+        return found
     sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
     if sizes is None or max(sizes.most) > LARGEST:
         return {}

@@ -30,8 +30,9 @@ __all__ = ["PARAMS", "VERSION", "declare"]
 VERSION = 1  # of preparation and decoding; a change in what they make of a file changes it
 PARAMS = (
     *("names", "channels", "normalize", "letterbox", "decode", "family", "score_floor", "threads"),
-    "path",
+    *("overlap", "path"),
 )
+OVERLAPS = ("family", "shape")
 CHANNELS = ("rgb", "bgr", "grey", "bands")
 SCORE_FLOOR = 0.05  # below it lie a detector's guesses, many times as many as its detections
 MIN_SCORE = 0.25
@@ -75,6 +76,11 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         score_floor : float
             Detections scored lower are not recorded. Default 0.05; for classifiers of up to 100
             classes 0, of more 0.01.
+        overlap : str
+            How `nms` measures whether two detections are one. ``"family"``, the default: as the
+            family's own tool does, so that as many are found as there (YOLO-OBB compares rotated
+            boxes as Gaussians, YOLO with masks compares boxes). ``"shape"``: the area that outlines
+            or rotated boxes share, as in merges and for all other models.
         threads : int
             Processors for one prediction. Default 1, since there is a worker for each.
         path : str
@@ -189,7 +195,11 @@ class _Undecided:
             "input_size": None if self.size() is None else list(self.size() or ()),
             "score_floor": self.score_floor(family),
             "threads": self.threads(),
-        } | ({"reading": reading} if (reading := self.reading(family)) else {})
+        } | {
+            key: value
+            for key, value in (("reading", self.reading(family)), ("overlap", self.overlap()))
+            if value  # identities of all others stay what they are
+        }
 
     def reading(self, family: str) -> list[str]:
         """Return what was read otherwise by earlier versions, so that what they stored is not used.
@@ -372,6 +382,15 @@ class _Undecided:
             classes = self.facts.outputs[0].shape[1]
             return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01
         return float(share(f"score_floor of model {self.path.name}", floor, ModelArgumentError))
+
+    def overlap(self) -> str:
+        """Return ``"shape"`` where duplicates are not measured as the family's own tool does."""
+        asked = self.params.get("overlap", OVERLAPS[0])
+        if asked not in OVERLAPS:
+            raise ModelError(
+                f"overlap of model {self.path.name} is {asked!r:.80}; give 'family' or 'shape'."
+            )
+        return "" if asked == OVERLAPS[0] else str(asked)
 
     def threads(self) -> int:
         """Return how many processors a prediction may use."""

@@ -159,10 +159,12 @@ def load(spec: ModelSpec) -> OnnxDetector:
         rounds=spec.payload != b"" or FAMILIES[params["family"]].rounds,
     )
     decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
-    rules = Rules(spec.name, params["names"], params["score_floor"], spec.nms, spec.max_detections)
+    by_shape = params.get("overlap") == "shape"
+    floor, most = params["score_floor"], spec.max_detections
+    rules = Rules(spec.name, params["names"], floor, spec.nms, most, by_shape)
     # Whatever was declared: a tile's result must not depend on those it was dealt out with.
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
-    own = not spec.payload and FAMILIES[params["family"]].suppresses
+    own = not (spec.payload or by_shape) and FAMILIES[params["family"]].suppresses
     return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own)
 
 

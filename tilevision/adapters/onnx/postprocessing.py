@@ -44,6 +44,8 @@ class Rules:
         IoU above which two of one class are the same; None keeps all.
     most : int, optional
         How many are kept, the best first; None keeps all.
+    by_shape : bool
+        Whether overlap is that of outlines and rotated boxes, not what the family's tool measures.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Rules:
     score_floor: float
     nms: float | None
     most: int | None
+    by_shape: bool = False
 
 
 def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findings:
@@ -67,7 +70,7 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
     good = np.isfinite(seen.boxes).all(axis=1) & (seen.scores >= rules.score_floor)
     good &= (seen.boxes[:, 2:] > seen.boxes[:, :2]).all(axis=1)
     rows = np.flatnonzero(good)
-    if seen.oriented is not None and rules.nms is not None:
+    if seen.oriented is not None and rules.nms is not None and not rules.by_shape:
         rows = rows[_not_again(seen, rows, rules.nms)]
     boxes = place.to_tile(seen.boxes[rows].astype(np.float64).reshape(-1, 2, 2)).reshape(-1, 4)
     oriented = None if seen.oriented is None else place.to_tile(seen.oriented[rows])
@@ -82,12 +85,14 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
         keypoints=_keypoints(seen, rows, place),
         attributes=[{"row": int(row)} for row in rows],  # findings sort themselves
     )
-    kept = finish(findings, rules)
+    # Outlines are costly: where they do not decide, only what is kept gets one.
+    kept = findings if rules.by_shape else finish(findings, rules)
     chosen = np.array([a["row"] for a in kept.attributes or () if a], dtype=np.int64)
     columns = kept.columns
     columns.pop("attributes", None)
     columns["polygons"] = _polygons(seen, chosen, kept.boxes, place)
-    return Findings(**columns)
+    found = Findings(**columns)
+    return finish(found, rules) if rules.by_shape else found
 
 
 def _not_again(seen: Candidates, rows: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
