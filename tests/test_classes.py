@@ -114,6 +114,7 @@ def test_a_yolo_file_names_its_classes_before_it_is_opened(tmp_path) -> None:
     assert names_of(tmp_path / "b.pt") == {}
 
 
+@pytest.mark.slow
 def test_classes_of_ultralytics_files_and_objects_are_in_the_table(tmp_path) -> None:
     """As `YOLO(path).names` has them; `names=` goes before, and keys of tiles stay."""
     _, ultralytics = needs("torch", "ultralytics")
@@ -126,6 +127,7 @@ def test_classes_of_ultralytics_files_and_objects_are_in_the_table(tmp_path) -> 
     assert named.classes == ("ship", *expected[1:])
 
 
+@pytest.mark.slow
 def test_classes_of_transformers_folders_and_objects_are_in_the_table(tmp_path) -> None:
     """As ``id2label`` of the configuration has them."""
     _, transformers = needs("torch", "transformers")

@@ -54,6 +54,7 @@ GONE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["live", "lines"])
 @pytest.mark.parametrize("gone", GONE)
 def test_work_ends_well_whatever_becomes_of_standard_error(tmp_path, gone, mode):
@@ -99,6 +100,7 @@ bar.note("the reader is back")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe cannot be asked there")
 @pytest.mark.parametrize("mode", ["live", "lines"])
 def test_a_reader_that_stands_still_stops_nothing_and_is_told_what_it_missed(tmp_path, mode):

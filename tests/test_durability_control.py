@@ -22,6 +22,7 @@ def nothing(pixels: np.ndarray) -> list[dict[str, object]]:
     return []
 
 
+@pytest.mark.slow
 def test_a_large_file_is_read_through_once_for_all_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

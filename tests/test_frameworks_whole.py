@@ -31,6 +31,7 @@ def area(parts):
     return sum(shapely.Polygon(part[0], part[1:]).area for part in parts)
 
 
+@pytest.mark.slow
 def test_masks_of_shrunk_tiles_are_scaled_back(tmp_path):
     """A .pt2 of 160 px gives the same square on tiles of 160 and of 320 px, outline and all."""
     (torch,) = needs("torch")
@@ -123,6 +124,7 @@ def test_multiples_and_squares_are_kept_to(tmp_path):
         assert found.boxes[0].tolist() == [2, 2, 20, 20]
 
 
+@pytest.mark.slow
 def test_boxes_of_transformers_keep_their_fractions(tmp_path):
     """The pipeline cuts boxes to whole pixels; they arrive as the image processor gives them.
 
