@@ -100,6 +100,17 @@ def test_an_announcement_carries_the_error(tally: Tally, one: Pass) -> None:
     assert (row.status, row.attempts, row.error) == ("failed", 2, "ValueError: no")
 
 
+def test_an_error_shows_no_secret_and_steers_no_terminal(tally: Tally, one: Pass) -> None:
+    """The row that `result.failed` shows is as bounded and masked as the journal's line."""
+    news = events(tally)
+    words = "password=hunter2 at https://u:p@host/x?sig=abc \x1b[31mred\x1b[0m \u202eturned"
+    failure = Failure("permanent", "ValueError", words)
+    tally.announce(one, Announce(FIRST, TileStatus.FAILED, 1, "w", failure))
+    for text in (tally.rows[FIRST].error, news[0].error):
+        assert not [secret for secret in ("hunter2", "u:p@", "sig=abc") if secret in text]
+        assert text.isprintable() and "red" in text and "turned" in text
+
+
 def test_every_attempt_is_charged_also_those_that_never_came_back(tally: Tally, one: Pass) -> None:
     """Usage of what came back; one call for what was lost; nothing for what only waits."""
     news = events(tally)

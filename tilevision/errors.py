@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import StackSummary, TracebackException
+from traceback import StackSummary, TracebackException, extract_tb
 from typing import Any
 
 from tilevision.display import readable
@@ -192,7 +192,7 @@ class Failure:
         return cls(
             kind=kind,
             error=type(error).__name__,
-            message=readable(" ".join(str(error).split())[:500]),
+            message=readable(" ".join(_said(error).split())[:500]),
             retry_after=getattr(error, "retry_after", None),
             traceback=_where(error),
         )
@@ -201,11 +201,25 @@ class Failure:
         return f"{self.error}: {self.message}" if self.message else self.error
 
 
+def _said(error: BaseException) -> str:
+    """Return the words of an error, whose class may be anybody's."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 whatever its author has done
+        return "its message cannot be read"
+
+
 def _where(error: BaseException) -> str:
     """Return the traceback of `error` with the frames that its author can do something about."""
-    told = TracebackException.from_exception(error, limit=-50)
-    _keep_own_frames(told, set())
-    text = readable("".join(told.format()).rstrip())
+    try:
+        told = TracebackException.from_exception(error, limit=-50)
+        _keep_own_frames(told, set())
+        text = readable("".join(told.format()).rstrip())
+    except Exception:  # noqa: BLE001 odd notes, a chain of causes without an end: its place at least
+        frames = extract_tb(error.__traceback__, -50)
+        own = [frame for frame in frames if not _FOREIGN.search(frame.filename)] or list(frames)
+        lines = [*StackSummary.from_list(own[-_FRAMES:]).format(), type(error).__name__]
+        text = readable("".join(["Traceback (most recent call last):\n", *lines]))
     if len(text) <= _PLACE_LIMIT:
         return text
     half = _PLACE_LIMIT // 2 - 3  # the first cause stands first, what came of it last

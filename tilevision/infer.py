@@ -333,7 +333,7 @@ class _Task:
         try:
             yield
         except BaseException as error:  # noqa: BLE001  # SystemExit too must end no worker
-            failure = _failure(error)
+            failure = Failure.of(error)
             if isinstance(used := getattr(error, "usage", None), Usage):
                 self._used(rows, used)
             seconds = (perf_counter() - began) / len(rows)
@@ -361,10 +361,3 @@ def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:
             raise ModelError(
                 f"Model {spec.name} returned a {type(answer).__name__} for a tile; return Findings."
             )
-
-
-def _failure(error: BaseException) -> Failure:
-    try:
-        return Failure.of(error)
-    except Exception:  # noqa: BLE001  # an error whose text raises is still only an error
-        return Failure("transient", type(error).__name__, "its message cannot be read")

@@ -67,7 +67,10 @@ def _note(error: BaseException, text: str) -> None:
     lines = [line.rsplit("\r", 1)[-1].rstrip() for line in text.replace("\r\n", "\n").split("\n")]
     said = "\n".join([line for line in lines if line][-LINES:])[-CHARACTERS:]
     # The same error may be raised again and again.
-    notes = [note for note in getattr(error, "__notes__", ()) if not note.startswith(HEADING)]
+    noted = getattr(error, "__notes__", ())
+    if not isinstance(noted, (list, tuple)):  # anybody may set it to anything
+        return
+    notes = [note for note in noted if not str(note).startswith(HEADING)]
     if said:
         notes.append(HEADING + said)
     if notes:

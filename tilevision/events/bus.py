@@ -146,6 +146,8 @@ class TileChanged:
                 object.__setattr__(self, name, tuple(values[:BOXES_PER_EVENT]))
         if self.error:
             line = readable(" ".join(self.error.split())[:LINE_LIMIT])
+            # What steers a terminal or turns the direction of writing has no place in a line.
+            line = "".join(char if char.isprintable() else "\ufffd" for char in line)
             object.__setattr__(self, "error", line)
 
 

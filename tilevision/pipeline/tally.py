@@ -125,7 +125,7 @@ class Tally:
             change.status,
             attempt=change.attempt,
             worker=change.worker,
-            error=str(change.failure) if change.failure else "",
+            error=redact(str(change.failure)) if change.failure else "",
             details=redact(change.failure.traceback) if change.failure else "",
         )
 
