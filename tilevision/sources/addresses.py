@@ -110,6 +110,12 @@ class Address:
         parts = self._parts
         return Address(parts._replace(path=f"{parts.path.rstrip('/')}/{key}").geturl())
 
+    def beside(self, suffix: str, *, instead: bool = False) -> Address:
+        """Return the address of the file with a suffix more, or `instead` of the one it has."""
+        parts = self._parts
+        path = parts.path.rpartition(".")[0] if instead else parts.path
+        return Address(parts._replace(path=f"{path}{suffix}").geturl())
+
     def cleaned(self, text: str) -> str:
         """Return somebody else's words, in one line, without the secrets of this address."""
         parts = self._parts

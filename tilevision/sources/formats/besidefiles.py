@@ -12,14 +12,14 @@ from xml.etree import ElementTree
 
 from tilevision.sources.depth import declared_scaling, same_in_all
 from tilevision.sources.formats.spatial import number
-from tilevision.sources.formats.tiffframes import is_mask, parsed
+from tilevision.sources.formats.tiffframes import is_mask
 from tilevision.sources.formats.tifflevels import BandMask, BandsMask, TiffLevel
 from tilevision.sources.levels import Level
 from tilevision.sources.source import ImageMetadata
 from tilevision.sources.staging.rows import OpenFile
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile
 
 __all__ = ["BandsBeside", "MaskBeside", "mask_beside", "overviews_beside", "values_of_all_bands"]
 
@@ -121,19 +121,19 @@ class MaskBeside:
         return BandMask(found, 0) if self.shared else BandsMask(found)
 
 
-def mask_beside(name: Path, bands: int) -> MaskBeside:
+def mask_beside(file: OpenFile, tif: TiffFile, bands: int) -> MaskBeside:
     """Return the mask in a file beside an image of so many bands.
 
-    Raises
-    ------
-    SourceError
-        If it is damaged.
+    Parameters
+    ----------
+    file : OpenFile
+    tif : TiffFile
+        The same file.
+    bands : int
     """
-    file = OpenFile(name)
-    with parsed(str(name)) as tif:
-        pages = [page.aspage() for page in tif.pages]
-        levels = [TiffLevel(file, [page]) for page in pages]
-        text = pages[0].tags.valueof(_GDAL_METADATA)
+    pages = [page.aspage() for page in tif.pages]
+    levels = [TiffLevel(file, [page]) for page in pages]
+    text = pages[0].tags.valueof(_GDAL_METADATA)
     levels = [level for level in levels if level.bands == levels[0].bands]
     items = _items(text if isinstance(text, str) else "")
     flags = items.get("INTERNAL_MASK_FLAGS_1", "")
@@ -141,17 +141,10 @@ def mask_beside(name: Path, bands: int) -> MaskBeside:
     return MaskBeside(file, levels, not each)
 
 
-def overviews_beside(name: Path) -> tuple[OpenFile, list[TiffPage]]:
-    """Return the file of overviews beside an image, and its pages that are no masks.
-
-    Raises
-    ------
-    SourceError
-        If it is damaged.
-    """
-    with parsed(str(name)) as tif:
-        pages = [page.aspage() for page in tif.pages]
-    return OpenFile(name), [page for page in pages if not is_mask(page)]
+def overviews_beside(file: OpenFile, tif: TiffFile) -> list[TiffLevel]:
+    """Return the pages of a file of overviews beside an image that are no masks; see above."""
+    pages = [page.aspage() for page in tif.pages]
+    return [TiffLevel(file, [page]) for page in pages if not is_mask(page)]
 
 
 def values_of_all_bands(text: str, bands: int) -> tuple[float, ...]:

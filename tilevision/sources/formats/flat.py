@@ -23,10 +23,12 @@ from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
 from tilevision.sources.formats.picturebytes import mask_in_jpeg
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
+from tilevision.sources.formats.tiffframes import parsed
 from tilevision.sources.formats.tifflevels import BandMask, TableMask, TurnedLevel, ValueMask
 from tilevision.sources.identity import file_options, fingerprint_of_file, known_fingerprint
 from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
+from tilevision.sources.staging.rows import OpenFile
 from tilevision.sources.staging.staged import StagedSource, open_array, staged_note
 from tilevision.sources.staging.stagingfile import StagedPixels, stage
 
@@ -90,7 +92,10 @@ class FlatFile:
         changed = changed or image.mode in ("1", "P")
         mask, alpha = _transparency(image, stored.bands) if clear else (None, None)
         name = kept_beside(path, ".msk")
-        beside = None if name is None else mask_beside(name, stored.bands)
+        beside = None
+        if name is not None:
+            with parsed(str(name)) as tif:
+                beside = mask_beside(OpenFile(name), tif, stored.bands)
         apart: Level | None = None if beside is None else beside.of(image.size)
         if apart is None and image.format == "JPEG":
             apart = mask_in_jpeg(path, image.size)

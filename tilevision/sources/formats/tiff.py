@@ -59,7 +59,17 @@ from tilevision.sources.staging.stagingfile import StagedPixels, stage
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
-__all__ = ["FORMAT", "TiffPicture", "TiffSource", "is_dear", "lay_out", "open_tiff"]
+__all__ = [
+    "FORMAT",
+    "TiffPicture",
+    "TiffSource",
+    "is_dear",
+    "lay_out",
+    "open_tiff",
+    "with_bands_beside",
+    "with_mask_beside",
+    "with_overviews_beside",
+]
 
 _ORIENTATION, _GDAL_METADATA = 274, 42112
 _TURNED = 5  # orientations from here on swap width and height
@@ -168,7 +178,7 @@ class TiffSource(LevelReader):
         self.nodata_later = picture.beside.nodata
         turned = metadata.orientation >= _TURNED
         self.later_levels = tuple((h, w) if turned else (w, h) for w, h in picture.later)
-        if picture.beside.files:
+        if picture.beside.files and not file.expects:
             files = [Path(one.path) for one in (file, *picture.beside.files)]
             self.watch = FileWatch(file.path, lambda: files, tree_of(file.path, files))
 
@@ -424,24 +434,16 @@ def _with_files_beside(
     path: str, picture: TiffPicture, metadata: ImageMetadata, wanted: str | None
 ) -> tuple[TiffPicture, ImageMetadata]:
     """Return a picture with all that GDAL keeps of it in files beside it."""
-    first = picture.levels[0]
     place = place_beside(path)
     if place is not None:
-        metadata = with_place(metadata, place, first.size)
-    auxiliary = kept_beside(path, ".aux.xml")
-    said = None if auxiliary is None else BandsBeside.of(auxiliary, first.bands)
-    if said is not None:
-        metadata = said.added_to(metadata)
-        picture = replace(
-            picture,
-            colours=said.colours or picture.colours,
-            together=said.together or picture.together,
-            beside=replace(picture.beside, nodata=any(one is not None for one in said.nodata)),
-        )
+        metadata = with_place(metadata, place, picture.levels[0].size)
+    picture, metadata = with_bands_beside(kept_beside(path, ".aux.xml"), picture, metadata)
     overviews = kept_beside(path, ".ovr")
     if len(picture.levels) == 1 and overviews is not None and wanted != "":
         try:
-            picture = _with_overviews_beside(overviews, picture)
+            with parsed(str(overviews)) as tif:
+                digest = fingerprint_of_file(overviews)
+                picture = with_overviews_beside(OpenFile(overviews), tif, digest, picture)
         except SourceError as error:
             note = f"The overviews beside it are not read: {error}"
             metadata = replace(metadata, notes=(*metadata.notes, note))
@@ -449,37 +451,65 @@ def _with_files_beside(
         raise SourceError(
             f"The overviews beside {path} have changed since it was opened; open it again."
         )
-    return _with_mask_beside(path, picture), metadata
+    mask = None if any(picture.masks) else kept_beside(path, ".msk")
+    if mask is not None:
+        with parsed(str(mask)) as tif:
+            picture = with_mask_beside(OpenFile(mask), tif, fingerprint_of_file(mask), picture)
+    return picture, metadata
 
 
-def _with_overviews_beside(name: Path, picture: TiffPicture) -> TiffPicture:
-    """Return `picture` with the coarser levels that GDAL keeps in a file beside it."""
-    file, pages = overviews_beside(name)
-    picture = _with_more_levels(picture, [TiffLevel(file, [page]) for page in pages])
+def with_bands_beside(
+    auxiliary: Path | None, picture: TiffPicture, metadata: ImageMetadata
+) -> tuple[TiffPicture, ImageMetadata]:
+    """Return a picture with what the ``.aux.xml`` beside it says of its bands."""
+    said = BandsBeside.of(auxiliary, picture.levels[0].bands)
+    if said is None:
+        return picture, metadata
+    picture = replace(
+        picture,
+        colours=said.colours or picture.colours,
+        together=said.together or picture.together,
+        beside=replace(picture.beside, nodata=any(one is not None for one in said.nodata)),
+    )
+    return picture, said.added_to(metadata)
+
+
+def with_overviews_beside(
+    file: OpenFile, tif: TiffFile, digest: str, picture: TiffPicture
+) -> TiffPicture:
+    """Return `picture` with the coarser levels that GDAL keeps in a file beside it.
+
+    Parameters
+    ----------
+    file : OpenFile
+    tif : TiffFile
+        The same file.
+    digest : str
+        Of its content.
+    picture : TiffPicture
+
+    Raises
+    ------
+    SourceError
+        If the file is damaged, or holds none.
+    """
+    picture = _with_more_levels(picture, overviews_beside(file, tif))
     if not picture.later:
-        raise SourceError(f"{name} holds no smaller picture of the same kind; build it again.")
+        raise SourceError(f"{file.path} holds no smaller picture of the same kind; build it again.")
     for level in picture.levels[1:]:
         level.window(0, 0, 1, 1, None)  # what cannot be decoded shows now
-    beside = replace(
-        picture.beside,
-        files=(*picture.beside.files, file),
-        overviews=fingerprint_of_file(file.path),
-    )
-    return replace(picture, beside=beside)
+    files = (*picture.beside.files, file)
+    return replace(picture, beside=replace(picture.beside, files=files, overviews=digest))
 
 
-def _with_mask_beside(path: str, picture: TiffPicture) -> TiffPicture:
-    """Return `picture` with the mask that GDAL keeps in a file beside it, where it has none."""
-    name = None if any(picture.masks) else kept_beside(path, ".msk")
-    if name is None:
-        return picture
-    mask = mask_beside(name, picture.levels[0].bands)
-    beside = replace(
-        picture.beside,
-        files=(*picture.beside.files, mask.file),
-        mask=fingerprint_of_file(mask.file.path),
-    )
+def with_mask_beside(
+    file: OpenFile, tif: TiffFile, digest: str, picture: TiffPicture
+) -> TiffPicture:
+    """Return `picture`, which has no mask, with that in a file beside it; see above."""
+    mask = mask_beside(file, tif, picture.levels[0].bands)
+    files = (*picture.beside.files, file)
     masks = [mask.of(level.size) for level in picture.levels]
+    beside = replace(picture.beside, files=files, mask=digest)
     return replace(picture, masks=masks, beside=beside)
 
 

@@ -12,6 +12,11 @@ from tilevision.sources.formats.tiff import TiffSource, is_dear, lay_out
 from tilevision.sources.formats.tiffframes import parsed
 from tilevision.sources.remote.protocols import remote_file
 from tilevision.sources.remote.rangedfile import Cursor, RangedFile
+from tilevision.sources.remote.remotebeside import (
+    FilesElsewhere,
+    ask_beside,
+    with_files_elsewhere,
+)
 from tilevision.sources.remote.remotefile import Look, Remote, changed, patiently
 from tilevision.sources.source import Pixels, SourceRef
 
@@ -30,6 +35,7 @@ class RangedTiff(TiffSource):
 
     _file: RangedFile
     readable_pixels = 1 << 24
+    beside = FilesElsewhere()
 
     @property
     def reference(self) -> SourceRef:
@@ -42,6 +48,7 @@ class RangedTiff(TiffSource):
                 **self._options,
                 "address": self._file.remote.address,
                 "content": (look.size, look.tag),
+                **({"beside": self.beside} if self.beside else {}),
             },
             fingerprint=self.fingerprint,
         )
@@ -61,6 +68,7 @@ def open_ranged_tiff(
     content: tuple[int, str],
     frame: int = 0,
     mpp: tuple[float, float] | None = None,
+    beside: FilesElsewhere | None = None,
 ) -> RangedTiff:
     """Open on a worker what `ranged_tiff` opened.
 
@@ -74,6 +82,8 @@ def open_ranged_tiff(
     frame : int
         From 0.
     mpp : tuple of float, optional
+    beside : FilesElsewhere, optional
+        The files beside it, where there are any.
 
     Raises
     ------
@@ -84,14 +94,18 @@ def open_ranged_tiff(
     look = patiently(remote.look)
     if (look.size, look.tag) != tuple(content) or not look.ranges:
         raise changed(address)
-    source = ranged_tiff(remote, look, frame, mpp)
+    source = ranged_tiff(remote, look, frame, mpp, beside or FilesElsewhere())
     if source is None:  # cannot be: it was opened so by the client
         raise changed(address)
     return source
 
 
 def ranged_tiff(
-    remote: Remote, look: Look, frame: int, mpp: tuple[float, float] | None
+    remote: Remote,
+    look: Look,
+    frame: int,
+    mpp: tuple[float, float] | None,
+    beside: FilesElsewhere | None = None,
 ) -> RangedTiff | None:
     """Open a picture of a TIFF file by ranges; None where it has no cheap windows.
 
@@ -104,6 +118,8 @@ def ranged_tiff(
         From 0.
     mpp : tuple of float, optional
         Microns per pixel in x and y; overrides what the file says.
+    beside : FilesElsewhere, optional
+        The files beside it; None where nobody has asked yet.
 
     Raises
     ------
@@ -119,8 +135,14 @@ def ranged_tiff(
     # Rows that lie one after the other are at hand on a disk; elsewhere each costs a request.
     if page.free_rows or is_dear(page):
         return None
+    if beside is None:
+        asked = not frame
+        beside = ask_beside(remote.address, picture, metadata) if asked else FilesElsewhere()
+    picture, metadata = with_files_elsewhere(remote.address, beside, picture, metadata, _parsed)
     options: dict[str, object] = {"frame": frame, "mpp": mpp}
-    return RangedTiff(file, picture, metadata, options, look.fingerprint(remote.address))
+    source = RangedTiff(file, picture, metadata, options, look.fingerprint(remote.address))
+    source.beside = beside
+    return source
 
 
 @contextmanager
