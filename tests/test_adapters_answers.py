@@ -348,6 +348,20 @@ def test_rotated_boxes_and_trackers_of_supervision_are_kept():
     assert found.labels.tolist() == ["ship"] and found.attributes == ({"tracker_id": 7},)
 
 
+def test_what_a_result_hands_to_supervision_is_read_whole():
+    """Outlines, points and texts beside the boxes come back as what they were (both ways)."""
+    shape = [[[[[2, 3], [10, 3], [10, 12]]]]]
+    answer = SimpleNamespace(
+        xyxy=np.array([BOX]), confidence=np.array([0.5]), class_id=np.array([1]), mask=None,
+        data={"class_name": ["ship"], "polygon": shape, "text": ["A1"], "age": [3]},
+    )  # fmt: skip
+    found = findings_of(answer, "m")
+    assert found.texts == ("A1",) and found.attributes == ({"age": 3},)
+    assert found.polygons[0][0][0].tolist() == shape[0][0][0]
+    answer.data = {"point": np.array([[4.0, 5.0]])}
+    assert findings_of(answer, "m").points.tolist() == [[4, 5]]
+
+
 def test_masks_of_torchvision_are_outlines():
     """A dict as torchvision's may have masks (n, 1, h, w) of probabilities."""
     masks = np.zeros((1, 1, 20, 20), np.float32)

@@ -242,15 +242,94 @@ def of_coco_results(result: Result, path: Path) -> dict[str, Any]:
     }
 
 
-def of_geopackage(result: Result, path: Path) -> dict[str, Any]:
-    """Read the layer by GDAL, and take metres back to pixels of 2 m from (1000, 5000)."""
+def of_geojson(result: Result, path: Path) -> dict[str, Any]:
+    """Read degrees by GDAL, and take them back to pixels by way of the image's metres (PROJ)."""
+    placed = on_earth(result)
+    table = by_label(geopandas.read_file(placed.save(path / "a.geojson")))
+    shapes = in_pixels(table.geometry.to_crs("EPSG:32633").to_numpy())
+    found: dict[str, Any] = of_shapes(shapes) | {
+        "scores": table["score"].tolist(),
+        "labels": table["label"].tolist(),
+        "class_ids": table["class_id"].tolist(),
+    }
+    if "text" in table:
+        found["texts"] = table["text"].tolist()
+    for name, column in (("attributes", "attributes"), ("keypoints", "keypoints_px")):
+        if column in table:
+            given = table[column]
+            found[name] = [json.loads(one) if isinstance(one, str) else one for one in given]
+    return found
+
+
+def of_supervision(result: Result, _path: Path) -> dict[str, Any]:
+    """Read supervision's own fields, and what it keeps beside them in ``data``."""
+    pytest.importorskip("supervision", reason="supervision is no test dependency: too heavy")
+    made = result.to_supervision()
+    made = made[np.argsort(made.data["class_name"])[::-1]]
+    found = {
+        "boxes": made.xyxy,
+        "scores": made.confidence.tolist(),
+        "labels": made.data["class_name"].tolist(),
+        "class_ids": made.class_id.tolist(),
+    }
+    names = {"xyxyxyxy": "oriented", "point": "points", "keypoints": "keypoints", "text": "texts"}
+    found |= {ours: list(made.data[name]) for name, ours in names.items() if name in made.data}
+    if "polygon" in made.data:
+        found["polygons"] = [one[0][0] for one in made.data["polygon"]]
+    if "age" in made.data:
+        found["attributes"] = [{"age": age} for age in made.data["age"]]
+    return found
+
+
+def of_fiftyone(result: Result, _path: Path) -> dict[str, Any]:
+    """Read FiftyOne's labels: detections, polylines and key points, in shares of the sides."""
+    pytest.importorskip("fiftyone", reason="fiftyone is no test dependency: it brings a database")
+    sample = result.to_fiftyone("scan.tif")
+
+    def ordered(field: str, kind: str) -> list[Any]:
+        listed = sample[field][kind] if field in sample.field_names else []
+        return sorted(listed, key=lambda one: one.label, reverse=True)
+
+    rows = ordered("detections", "detections")
+    corner = np.array([row.bounding_box for row in rows]) * (*SIZE, *SIZE)
+    found: dict[str, Any] = {
+        "boxes": np.hstack([corner[:, :2], corner[:, :2] + corner[:, 2:]]),
+        "scores": [row.confidence for row in rows],
+        "labels": [row.label for row in rows],
+        "class_ids": [row["class_id"] for row in rows],
+    }
+    rings = [np.array(one.points[0]) * SIZE for one in ordered("outlines", "polylines")]
+    found |= {"polygons": rings, "oriented": rings} if rings else {}
+    if poses := ordered("keypoints", "keypoints"):
+        placed = np.array([one.points for one in poses]) * SIZE
+        sure = np.array([one.confidence for one in poses])[..., None]
+        found["keypoints"] = np.concatenate([placed, sure], axis=2)
+    if points := ordered("points", "keypoints"):
+        found["points"] = [np.array(one.points[0]) * SIZE for one in points]
+    if "text" in rows[0].field_names:
+        found["texts"] = [row["text"] for row in rows]
+    if "age" in rows[0].field_names:
+        found["attributes"] = [{"age": row["age"]} for row in rows]
+    return found
+
+
+def on_earth(result: Result) -> Result:
+    """Return the result of an image whose pixels of 2 m begin at (500000, 5000000)."""
     metadata = ImageMetadata(crs="EPSG:32633", transform=(2.0, 0, 500_000, 0, -2.0, 5_000_000))
-    placed = Result(Picture(**vars_of(metadata)), result.rows, result.tile_findings,
-                    result.settings, result.facts, result.name)  # fmt: skip
-    table = by_label(geopandas.read_file(placed.save(path / "a.gpkg"), layer="detections"))
-    shapes = shapely.transform(
-        table.geometry.to_numpy(), lambda p: (p - (500_000, 5_000_000)) / (2.0, -2.0)
-    )
+    return Result(Picture(**vars_of(metadata)), result.rows, result.tile_findings,
+                  result.settings, result.facts, result.name)  # fmt: skip
+
+
+def in_pixels(shapes: Any) -> Any:
+    """Return shapes in that image's metres in its pixels."""
+    return shapely.transform(shapes, lambda p: (p - (500_000, 5_000_000)) / (2.0, -2.0))
+
+
+def of_geopackage(result: Result, path: Path) -> dict[str, Any]:
+    """Read the layer by GDAL, and take metres back to pixels."""
+    file = on_earth(result).save(path / "a.gpkg")
+    table = by_label(geopandas.read_file(file, layer="detections"))
+    shapes = in_pixels(table.geometry.to_numpy())
     found: dict[str, Any] = of_shapes(shapes) | {
         "scores": table["score"].tolist(),
         "labels": table["label"].tolist(),
@@ -335,6 +414,9 @@ EXPORTS: dict[str, Callable[[Result, Path], dict[str, Any]]] = {
     "dataframe": of_dataframe,
     "geodataframe": of_geodataframe,
     "qupath": of_qupath,
+    "geojson": of_geojson,
+    "supervision": of_supervision,
+    "fiftyone": of_fiftyone,
     "coco": of_coco,
     "coco-results": of_coco_results,
     "gpkg": of_geopackage,
@@ -394,6 +476,8 @@ def test_every_column_comes_back(export: str, merge: str, tmp_path: Path) -> Non
             assert same(found["boxes"], BOXES, "boxes"), columns
 
 
+# What is handed over in memory, whole.
+OBJECTS = {"dataframe", "geodataframe", "supervision", "fiftyone"}
 WORDS = {
     "polygons": "outlines",
     "oriented": "rotated boxes",
@@ -403,7 +487,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("export", sorted(set(EXPORTS) - {"dataframe", "geodataframe"}))
+@pytest.mark.parametrize("export", sorted(set(EXPORTS) - OBJECTS))
 def test_what_a_format_has_no_place_for_is_said_once(export: str, tmp_path: Path) -> None:
     """One line names all that is left out; nothing is said of a result that is kept whole.
 

@@ -275,6 +275,8 @@ def _of_supervision(answer: Any) -> Columns:
     labels = data.pop("class_name", None)
     corners = data.pop("xyxyxyxy", None)
     poses = data.pop("keypoints", None)
+    # Of `result.to_supervision`, so that what it gives is read as a whole.
+    shapes, texts, points = (data.pop(name, None) for name in ("polygon", "text", "point"))
     columns: Columns = {
         "boxes": answer.xyxy,
         "scores": answer.confidence,
@@ -284,6 +286,9 @@ def _of_supervision(answer: Any) -> Columns:
     }
     if poses is not None and len(poses):
         columns["keypoints"] = _poses(list(poses))
+    for name, column in (("polygons", shapes), ("texts", texts), ("points", points)):
+        if column is not None and len(column):
+            columns[name] = list(column)
     if getattr(answer, "mask", None) is not None:
         columns["polygons"] = _outlines(answer.mask)
     if getattr(answer, "tracker_id", None) is not None:

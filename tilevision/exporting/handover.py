@@ -10,6 +10,7 @@ from tilevision.analysis.units import Georeference
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
+from tilevision.findings import Findings
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -22,8 +23,8 @@ def to_supervision(result: ResultData) -> Any:
 
     Scores are NaN where the model gives none, and None where it gives none at all. ``data``
     holds ``class_name``, and where there are such ``xyxyxyxy`` (corners of rotated boxes,
-    else of the boxes), ``polygon``, ``keypoints`` ``(n, k, 3)`` and ``text``; masks of a large
-    image would fit no memory.
+    else of the boxes), ``polygon``, ``point``, ``keypoints`` ``(n, k, 3)``, ``text`` and each
+    attribute; masks of a large image would fit no memory.
     ``metadata`` says what was not analysed.
 
     Raises
@@ -46,8 +47,11 @@ def to_supervision(result: ResultData) -> Any:
         data["xyxyxyxy"] = np.where(turned, found.oriented, corners)
     if found.keypoints is not None:
         data["keypoints"] = np.array(found.keypoints)
-    for name, column in (("polygon", found.polygons), ("text", found.texts)):
-        if column is not None:
+    if found.points is not None:
+        data["point"] = np.array(found.points)
+    columns = {"polygon": found.polygons, "text": found.texts, **_attributes(found)}
+    for name, column in columns.items():
+        if column is not None and name not in data:
             data[name] = np.empty(len(found), dtype=object)
             data[name][:] = column
     return supervision.Detections(
@@ -57,6 +61,13 @@ def to_supervision(result: ResultData) -> Any:
         data=data,
         metadata={"coverage": result.coverage, "complete": result.complete},
     )
+
+
+def _attributes(found: Findings) -> dict[str, list[Any]]:
+    """Return further values as columns; None where a detection lacks one."""
+    rows = [dict(row or {}) for row in found.attributes or ()]
+    names = dict.fromkeys(str(name) for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def to_geodataframe(result: ResultData) -> Any:
@@ -90,10 +101,11 @@ def to_geodataframe(result: ResultData) -> Any:
 
 
 def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
-    """Return a `fiftyone.Sample` with ``detections`` and, where there are outlines, ``outlines``.
+    """Return a `fiftyone.Sample` with ``detections`` and, where there are such, more fields.
 
-    Positions are shares of the image's sides, 0 to 1. ``tilevision`` says what was not
-    analysed.
+    ``outlines`` are polylines, ``keypoints`` poses and ``points`` points, with their label. A
+    detection has ``class_id`` and its attributes as fields of its own. Positions are shares of the
+    image's sides, 0 to 1. ``tilevision`` says what was not analysed.
 
     Parameters
     ----------
@@ -114,11 +126,18 @@ def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
             "which it reads."
         ) from None
     size = result.source.size
-    boxes, outlines = [], []
+    boxes, outlines, poses, points = [], [], [], []
     for found in detections(result):
         said = {"label": found.label, "confidence": found.score}
         said |= {} if found.text is None else {"text": found.text}
-        boxes.append(fiftyone.Detection(bounding_box=_shares(found, size), **said))
+        boxes.append(
+            fiftyone.Detection(bounding_box=_shares(found, size), **_fields(found), **said)
+        )
+        if found.keypoints is not None:
+            poses.append(_pose(fiftyone, found, size))
+        if found.point is not None:
+            at = [_share(found.point, size)]
+            points.append(fiftyone.Keypoint(label=found.label, points=at))
         if found.outline:
             rings = [[_share(p, size) for p in ring] for part in found.outline for ring in part]
             outlines.append(fiftyone.Polyline(points=rings, closed=True, filled=True, **said))
@@ -126,8 +145,31 @@ def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
     sample["detections"] = fiftyone.Detections(detections=boxes)
     if outlines:
         sample["outlines"] = fiftyone.Polylines(polylines=outlines)
+    for name, listed in (("keypoints", poses), ("points", points)):
+        if listed:
+            sample[name] = fiftyone.Keypoints(keypoints=listed)
     sample["tilevision"] = statement(result)
     return sample
+
+
+def _fields(found: Detection) -> dict[str, Any]:
+    """Return class number and attributes, but for names that a detection has of its own."""
+    own = {"label", "confidence", "text", "bounding_box", "mask", "mask_path", "index", "instance"}
+    own |= {"tags", "attributes", "id"}
+    given = {str(name): value for name, value in (found.attributes or {}).items()}
+    return {"class_id": found.class_id} | {k: v for k, v in given.items() if k not in own}
+
+
+def _pose(fiftyone: Any, found: Detection, size: tuple[int, int]) -> Any:
+    """Return key points as FiftyOne has them: NaN for those that are not there."""
+    rows = np.asarray(found.keypoints, dtype=np.float64)
+    absent = ~np.isfinite(rows).all(axis=1) | (rows == 0).all(axis=1)
+    shares = rows[:, :2] / np.array(size)
+    shares[absent] = np.nan
+    sure = np.where(absent, 0.0, rows[:, 2])
+    return fiftyone.Keypoint(
+        label=found.label, points=[tuple(at) for at in shares.tolist()], confidence=sure.tolist()
+    )
 
 
 def _shares(found: Detection, size: tuple[int, int]) -> list[float]:
