@@ -88,6 +88,20 @@ def test_one_raster_has_one_place(tmp_path: Path, system: str, driver: str) -> N
         assert open_source(path).metadata.crs == system
 
 
+@pytest.mark.parametrize("driver", ["GTiff", "COG", "VRT", "HFA"])
+@pytest.mark.parametrize("system", ["EPSG:7415", "EPSG:4979", "EPSG:4326+5773", "LOCAL"])
+def test_heights_and_local_systems_are_kept(tmp_path: Path, system: str, driver: str) -> None:
+    """The system that GDAL has of every container (GeoTIFF 1.1, VerticalGeoKey)."""
+    crs = CRS.from_user_input('LOCAL_CS["site",UNIT["metre",1]]' if system == "LOCAL" else system)
+    first = save(tmp_path / "a.tif", crs, rasterio.Affine(1, 0, 5, 0, -1, 52))
+    path = tmp_path / {"COG": "b.tif", "VRT": "b.vrt", "HFA": "b.img"}.get(driver, "a.tif")
+    if path != first:
+        copy(first, path, driver=driver)
+    with rasterio.open(path) as dataset:
+        found = open_source(path).metadata.crs
+        assert (None if found is None else CRS.from_user_input(found)) == dataset.crs
+
+
 def test_an_authority_s_code_is_kept_and_else_the_definition(tmp_path: Path) -> None:
     """ESRI's codes are codes, too; what has none is WKT, never another system's code."""
     place = rasterio.transform.from_origin(500_000, 2_000_000, 10, 10)

@@ -462,7 +462,7 @@ def with_bands_beside(
     auxiliary: Path | None, picture: TiffPicture, metadata: ImageMetadata
 ) -> tuple[TiffPicture, ImageMetadata]:
     """Return a picture with what the ``.aux.xml`` beside it says of its bands."""
-    said = BandsBeside.of(auxiliary, picture.levels[0].bands)
+    said = None if auxiliary is None else BandsBeside.of(auxiliary, picture.levels[0].bands)
     if said is None:
         return picture, metadata
     picture = replace(

@@ -274,7 +274,11 @@ _PLACING = {
     34737: "s",
     _RPC: "d",
 }
-_DEFINING = {"GTModelTypeGeoKey", "ProjectedCSTypeGeoKey", "GeographicTypeGeoKey"}
+_DEFINING = {
+    *("GTModelTypeGeoKey", "ProjectedCSTypeGeoKey", "GeographicTypeGeoKey"),
+    "GTCitationGeoKey",  # of a local system nothing else is said
+}
+_HEIGHTS = {"VerticalCSTypeGeoKey", "VerticalGeoKey"}
 _PIXEL_IS_POINT = 2
 
 
@@ -436,7 +440,8 @@ def geo_reference(page: TiffPage) -> EarthPlace:
     placed = transform is not None or not (
         (isinstance(points, tuple) and len(points) > 6) or page.tags.valueof(_RPC) is not None
     )
-    if placed and (code is not None or not defined):
+    whole = code is not None and not keys.keys() & _HEIGHTS
+    if placed and (whole or not defined):
         return EarthPlace(code, transform)
     kinds = {code: kind for code, kind in _PLACING.items() if page.tags.valueof(code) is not None}
     values = {code: page.tags.valueof(code) for code in kinds}
@@ -459,7 +464,7 @@ def _geo_keys(page: TiffPage) -> dict[str, Any]:
 
 
 def _epsg(keys: dict[str, Any]) -> str | None:
-    """Return the EPSG code of the CRS; None where it is not that code and nothing else."""
+    """Return the EPSG code of the horizontal CRS; None where it is not that code alone."""
     model = int(keys.get("GTModelTypeGeoKey", 0))
     projected, geographic = (
         int(keys.get(name, 0)) for name in ("ProjectedCSTypeGeoKey", "GeographicTypeGeoKey")
