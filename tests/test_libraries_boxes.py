@@ -77,6 +77,7 @@ def test_its_onnx_file_takes_tiles_of_any_size(ssd: Any, shared_data: Path, tmp_
     )  # fmt: skip
     spec = model(file)
     assert spec.params["family"] == "torchvision" and spec.input_size is None
+    assert spec.max_detections == 200
     detector = build(spec)
     for tile in tiles(picture).values():
         with torch.no_grad():

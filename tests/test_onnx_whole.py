@@ -349,3 +349,37 @@ def test_weights_that_were_left_behind_are_named(tmp_path: Path) -> None:
     (alone / "m.onnx").write_bytes((whole / "m.onnx").read_bytes())
     with pytest.raises(ModelError, match=r"keeps its weights in m\.weights, which is not in"):
         model(str(alone / "m.onnx"))
+
+
+@pytest.mark.parametrize("last", ["Slice", "TopK"])
+def test_what_a_graph_keeps_of_an_order_is_the_limit(tmp_path: Path, last: str) -> None:
+    """Scores gathered by the first 7 of an order, or by the best 7: no tile can have more.
+
+    So torchvision 0.29 ends (``keep[:detections_per_img]``), whose files state no number of rows.
+    """
+    take = ["order", "zero", "most", "zero", "one"] if last == "Slice" else ["many", "most"]
+    made = ["rows"] if last == "Slice" else ["best", "rows"]
+    nodes = [
+        helper.make_node(last, take, made),
+        helper.make_node("Gather", ["many", "rows"], ["scores"]),
+        helper.make_node("Gather", ["places", "rows"], ["boxes"]),
+        helper.make_node("Gather", ["numbers", "rows"], ["labels"]),
+    ]
+    constants = {
+        "zero": np.array([0]), "one": np.array([1]), "most": np.array([7]),
+        "order": np.arange(20), "many": np.full(20, 0.5, np.float32),
+        "places": np.tile(np.array([1, 1, 9, 9], np.float32), (20, 1)),
+        "numbers": np.ones(20, np.int64),
+    }  # fmt: skip
+    picture = helper.make_tensor_value_info("image", FLOAT, (3, None, None))
+    outputs = [
+        helper.make_tensor_value_info("boxes", FLOAT, (None, 4)),
+        helper.make_tensor_value_info("labels", TensorProto.INT64, (None,)),
+        helper.make_tensor_value_info("scores", FLOAT, (None,)),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, [picture], outputs, constants)
+    spec = model(str(path))
+    assert spec.params["family"] == "torchvision"
+    assert spec.max_detections == 7
+    found = build(spec).predict([np.zeros((64, 64, 3), np.uint8)])[0]
+    assert len(found) == 7

@@ -14,7 +14,7 @@ from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find
 from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
 from tilevision.adapters.onnx.families.transformers import MASKS
-from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.graph import kept_of, mixes_pictures, nodes_of
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
@@ -256,14 +256,18 @@ class _Undecided:
         if family.startswith("classifier"):
             return None
         known = FAMILIES.get(family)
+        read = known.reads if known is not None else ()
+        ports = self.facts.outputs
+        named = [port.name for port in ports if port.name in read or family == "torchvision"]
+        kept = [most for name in named if (most := kept_of(self.path, name)) is not None]
         if known is None or not known.finite:
-            return MOST
+            return min(MOST, *kept) if kept else MOST
         # Queries are as many on every picture, so that a trial counts them where no shape does.
-        ports = self.layout.outputs if known.queries else self.facts.outputs
+        ports = self.layout.outputs if known.queries else ports
         rows = [
             port.shape[1] for port in ports if len(port.shape) == 3 and port.shape[1] is not None
         ]
-        return min(MOST, *rows) if rows else MOST
+        return min(MOST, *rows, *kept)
 
     def fields(self, family: str) -> dict[str, Any]:
         """Return the fields of the spec that are not the user's to say first."""

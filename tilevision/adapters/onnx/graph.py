@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["Node", "maker_of", "mixes_pictures", "nodes_of"]
+__all__ = ["Node", "kept_of", "maker_of", "mixes_pictures", "nodes_of"]
 
+_INT64 = 7  # TensorProto.DataType
+_ENDLESS = 2**31 - 1  # as a slice without an end has it
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Nodes that hand their input on: what made it is looked for before them.
 _SHAPING = {
@@ -74,6 +76,99 @@ def mixes_pictures(nodes: tuple[Node, ...]) -> bool:
         or (node.operator == "BatchNormalization" and node.training)
         for node in nodes
     )
+
+
+def kept_of(path: Path, output: str) -> int | None:
+    """Return how many rows of an output a graph keeps at most, as its last choice says.
+
+    Where the values are those of the first rows of an order (``Gather`` by a ``Slice`` from 0 on,
+    as torchvision's detectors end) or of the best (``TopK``), and their number is a constant. None
+    where it ends otherwise.
+    """
+    nodes = nodes_of(path)
+    numbers = _constants(path, path.stat().st_mtime_ns)
+    made = {name: node for node in nodes for name in node.outputs}
+
+    def source(name: str) -> Node | None:
+        node = made.get(name)
+        for _ in range(len(nodes)):
+            if node is None or node.operator not in ("Identity", "Cast", "Unsqueeze", "Squeeze"):
+                break
+            node = made.get(node.inputs[0])
+        return node
+
+    last = source(output)
+    if last is not None and last.operator in ("Gather", "GatherElements") and len(last.inputs) > 1:
+        last = source(last.inputs[1])
+    if last is None:
+        return None
+    given = [numbers.get(name) for name in last.inputs[1:]]
+    if last.operator == "TopK" and len(given) == 1:
+        return given[0] if given[0] and given[0] > 0 else None
+    if last.operator != "Slice" or len(given) < 2 or given[0] != 0:
+        return None
+    axes, steps = (given[2:3] or [0])[0], (given[3:4] or [1])[0]
+    most = given[1]
+    return most if axes == 0 and steps == 1 and most is not None and 0 < most < _ENDLESS else None
+
+
+@lru_cache(maxsize=16)
+def _constants(path: Path, changed: int) -> dict[str, int]:  # noqa: ARG001 - part of the key
+    """Return the whole numbers that stand in a graph, by name: initializers and constants."""
+    found: dict[str, int] = {}
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            for part, start, end in _fields(text, 0, len(text)):
+                if part != 7:
+                    continue
+                for number, low, high in _fields(text, start, end):
+                    if number == 5:
+                        name, value = _whole_number(text, low, high)
+                    elif number == 1:
+                        name, value = _constant(text, low, high)
+                    else:
+                        continue
+                    if value is not None:
+                        found[name] = value
+    except (OSError, ValueError, IndexError, RecursionError):
+        return {}
+    return found
+
+
+def _constant(text: mmap.mmap, start: int, end: int) -> tuple[str, int | None]:
+    """Return the name and the whole number of a node that is a constant."""
+    operator, name, value = b"", "", None
+    for number, low, high in _fields(text, start, end):
+        if number == 4:
+            operator = text[low:high]
+        elif number == 2:
+            name = text[low:high].decode("utf-8", "replace")
+        elif number == 5:
+            for part, first, last in _fields(text, low, high):
+                if part == 5:
+                    value = _whole_number(text, first, last)[1]
+    return name, value if operator == b"Constant" else None
+
+
+def _whole_number(text: mmap.mmap, start: int, end: int) -> tuple[str, int | None]:
+    """Return the name of a tensor and its one int64; None where it has others, or several."""
+    name, kind, raw = "", 0, b""
+    numbers: list[int | None] = []
+    for number, low, high in _fields(text, start, end):
+        if number == 2:
+            kind = _varint(text, low)[0]
+        elif number == 8:
+            name = text[low:high].decode("utf-8", "replace")
+        elif number == 7:
+            value, stop = _varint(text, low)
+            numbers.append(value if stop == high else None)  # several are packed behind each other
+        elif number == 9 and high - low <= 8:
+            raw = text[low:high]
+    if kind != _INT64:
+        return name, None
+    if len(raw) == 8:
+        return name, int.from_bytes(raw, "little", signed=True)
+    return name, numbers[0] if len(numbers) == 1 else None
 
 
 @lru_cache(maxsize=16)

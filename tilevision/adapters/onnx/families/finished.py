@@ -126,7 +126,7 @@ FAMILIES = (
         *("rgb", "0..255", False),
         finite=True,
         multiple=1,
-        reads=_TENSORFLOW,
+        reads=(*_TENSORFLOW, "num_detections"),
     ),
     Family(
         "mmdet",
