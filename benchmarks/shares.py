@@ -1,10 +1,11 @@
 """A checkpoint made of segments beside one that is a database, on the same disk in one run.
 
-    python benchmarks/shares.py [--folder DIR] [--records N]
+    python benchmarks/shares.py [--folder DIR] [--records N] [--before DIR]
 
 Prints what a commit of 16 records costs in either form, taking turns; then the seconds and the
 memory that opening, finding and loading N records take (default 100,000). `--folder` may be on a
-share: then the form it would get there is measured alone.
+share: then the form it would get there is measured alone. `--before` names the source of an
+earlier version, whose database takes its turn as well.
 """
 
 import argparse
@@ -20,7 +21,6 @@ from pathlib import Path
 from statistics import median, quantiles
 
 from tilevision.checkpoint import Checkpoint
-from tilevision.checkpoint.folder import has_segments
 
 TILES = 16
 COMMITS = 300
@@ -45,24 +45,69 @@ def make(folder: Path, form: str) -> Path:
     return folder
 
 
-def commits(base: Path, forms: list[str]) -> None:
-    """Let the forms take turns, so that what else the machine does meets both."""
-    opened = {form: Checkpoint.open(make(base / form, form)) for form in forms}
-    seconds: dict[str, list[float]] = {form: [] for form in forms}
-    names = keys(COMMITS * TILES)
-    for start in range(0, len(names), TILES):
-        batch = {key: record(start) for key in names[start : start + TILES]}
-        for form, checkpoint in opened.items():
-            began = time.perf_counter()
-            checkpoint.commit(batch)
-            seconds[form].append(time.perf_counter() - began)
-    for form, checkpoint in opened.items():
-        checkpoint.close()
+def commits(base: Path, forms: list[str], before: Path | None) -> None:
+    """Let the forms take turns, so that what else the machine does meets all of them."""
+    trees = dict.fromkeys(forms) | ({"before": before} if before else {})
+    committing = {form: Committing(base / form, form, tree) for form, tree in trees.items()}
+    seconds = {form: [one.commit() for _ in range(10)][:0] for form, one in committing.items()}
+    for _ in range(COMMITS):
+        for form, one in committing.items():
+            seconds[form].append(one.commit())
+    for form, one in committing.items():
+        one.close()
         worst = quantiles(seconds[form], n=20)[-1]
         print(
             f"{form:9} {1000 * median(seconds[form]):7.2f} ms a commit of {TILES} records "
             f"(of {len(record(1)[0]):,} bytes), 95 % below {1000 * worst:.2f} ms"
         )
+    for form in seconds.keys() - {"database"} if "database" in seconds else ():
+        ratio = median(a / b for a, b in zip(seconds[form], seconds["database"], strict=True))
+        print(f"{form} / database: {ratio:.2f} (median of {COMMITS} pairs)")
+
+
+class Committing:
+    """A process with a checkpoint, which commits when it is asked to.
+
+    Parameters
+    ----------
+    folder : Path
+    form : str
+    tree : Path, optional
+        Of another version's source; None: this one's.
+    """
+
+    def __init__(self, folder: Path, form: str, tree: Path | None) -> None:
+        environment = os.environ | ({"PYTHONPATH": str(tree)} if tree else {})
+        command = [sys.executable, __file__, "--commit", str(make(folder, form))]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def commit(self) -> float:
+        """Return the seconds of a commit."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def committing(folder: Path) -> None:
+    """Commit a batch for each line that comes."""
+    with Checkpoint.open(folder) as checkpoint:
+        for number, _ in enumerate(sys.stdin):
+            names = keys_from(number * TILES)
+            batch = {key: record(number) for key in names}
+            began = time.perf_counter()
+            checkpoint.commit(batch)
+            print(time.perf_counter() - began, flush=True)
+
+
+def keys_from(first: int) -> list[str]:
+    return [hashlib.sha256(b"%d" % n).hexdigest() for n in range(first, first + TILES)]
 
 
 def whole(base: Path, form: str, count: int) -> None:
@@ -107,16 +152,23 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--folder", type=Path)
     options.add_argument("--records", type=int, default=100_000)
+    options.add_argument("--before", type=Path)
     options.add_argument("--open", type=Path)
+    options.add_argument("--commit", type=Path)
     given = options.parse_args()
     if given.open is not None:
         opening(given.open, given.records)
         return
+    if given.commit is not None:
+        committing(given.commit)
+        return
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         base = Path(name)
+        from tilevision.checkpoint.folder import has_segments  # an earlier version has none
+
         forms = ["segments"] if has_segments(base / "new") else ["database", "segments"]
         print(f"load {os.getloadavg()[0]:.1f}")
-        commits(base, forms)
+        commits(base, forms, given.before)
         for form in forms:
             whole(base, form, given.records)
 
