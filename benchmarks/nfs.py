@@ -1,11 +1,12 @@
-"""Checkpoints on a real NFS share: a kernel's server and two clients, in a small virtual machine.
+"""Checkpoints on real NFS and SMB shares: a server and two kernel clients, in a virtual machine.
 
 Run, as root on Debian with ``apt-get install --no-install-recommends qemu-system-x86
 busybox-static nfs-kernel-server kmod iproute2 linux-image-amd64``: ``python benchmarks/nfs.py
-[3|4.2 [DRILL …]]``. The kernel may lie elsewhere: ``TILEVISION_GUEST_KERNEL`` names a folder with
-``boot`` and ``lib/modules``. The guest sees this machine's files, read only; server and clients
-are network namespaces in it. It asserts its rules and prints its figures; times say little, since
-the guest is emulated. Not part of CI; it says what is missing where it cannot run.
+[3|4.2|smb3.1.1 [DRILL …]]`` (SMB: ``samba cifs-utils`` too). The kernel may lie elsewhere:
+``TILEVISION_GUEST_KERNEL`` names a folder with ``boot`` and ``lib/modules``. The guest sees this
+machine's files, read only; server and clients are network namespaces in it. It asserts its rules
+and prints its figures; times say little, since the guest is emulated. Not part of CI; it says what
+is missing where it cannot run.
 """
 
 from __future__ import annotations
@@ -38,6 +39,29 @@ PROGRAMS = (
 )
 MODULES = ("9p", "9pnet_virtio", "virtio_pci", "virtio_blk", "ext4", "veth")
 NFS_MODULES = ("nfsd", "nfsv4", "nfsv3")
+SMB_MODULES = (
+    *("nls_utf8", "cmac", "ghash_generic", "seqiv", "ccm", "gcm", "ctr", "ecb"),
+    *("sha512_generic", "cifs"),
+)
+SMB = """
+[global]
+server role = standalone server
+map to guest = Bad User
+disable spoolss = yes
+lock directory = /run/samba
+state directory = /run/samba
+cache directory = /run/samba
+private dir = /run/samba
+pid directory = /run/samba
+ncalrpc dir = /run/samba/ncalrpc
+log file = /run/samba/log
+strict sync = yes
+[disk]
+path = /mnt/disk
+guest ok = yes
+read only = no
+force user = root
+"""
 KERNEL = Path(os.environ.get("TILEVISION_GUEST_KERNEL", "/"))
 MINUTES = 40
 TILES = 16
@@ -58,9 +82,10 @@ exec busybox chroot /host /bin/sh -c "{command}"
 # The host ---------------------------------------------------------------------------------------
 
 
-def missing() -> str:
+def missing(*, smb: bool) -> str:
     """Return what the drill lacks here; empty if nothing."""
-    lack = [name for name in PROGRAMS if shutil.which(name) is None]
+    wanted = (*PROGRAMS, *(("smbd", "mount.cifs") if smb else ()))
+    lack = [name for name in wanted if shutil.which(name) is None]
     if not list((KERNEL / "boot").glob("vmlinuz-*")):
         lack.append("a kernel below /boot")
     if os.geteuid() != 0:
@@ -103,7 +128,8 @@ def initramfs(folder: Path, release: str, wanted: str) -> None:
         (root / name).mkdir(parents=True)
     shutil.copy(str(shutil.which("busybox")), root / "bin" / "busybox")
     order: list[str] = []
-    for module in (*MODULES, *NFS_MODULES):
+    smb = wanted.startswith("smb")
+    for module in (*MODULES, *(SMB_MODULES if smb else NFS_MODULES)):
         asked = ["modprobe", "-d", str(KERNEL), "-S", release, "--show-depends", module]
         answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
         for line in answer.splitlines():
@@ -137,15 +163,9 @@ def sh(*command: str, check: bool = True) -> str:
 
 
 def serve() -> None:
-    """Start the kernel's NFS server, on a disk of its own."""
+    """Mount the server's disk, and lead a network to each client."""
     Path("/mnt/disk").mkdir()
     sh("mount", "/dev/vda", "/mnt/disk")
-    for place in ("/var/lib/nfs/v4recovery", "/var/lib/nfs/rpc_pipefs", "/run/rpc_pipefs"):
-        Path(place).mkdir(parents=True)
-    for name in ("etab", "rmtab", "xtab"):
-        Path("/var/lib/nfs", name).touch()
-    sh("mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd")
-    Path("/run/exports").write_text("")
     sh("ip", "link", "set", "lo", "up")
     for number, name in enumerate("ab", start=1):
         sh("ip", "netns", "add", name)
@@ -155,6 +175,16 @@ def serve() -> None:
         sh("ip", "-n", name, "addr", "add", f"10.9.{number}.2/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             sh("ip", "-n", name, "link", "set", device, "up")
+
+
+def serve_nfs() -> None:
+    """Start the kernel's NFS server."""
+    for place in ("/var/lib/nfs/v4recovery", "/var/lib/nfs/rpc_pipefs", "/run/rpc_pipefs"):
+        Path(place).mkdir(parents=True)
+    for name in ("etab", "rmtab", "xtab"):
+        Path("/var/lib/nfs", name).touch()
+    sh("mount", "-t", "nfsd", "nfsd", "/proc/fs/nfsd")
+    for number in (1, 2):
         where = f"10.9.{number}.2:/mnt/disk"
         sh("exportfs", "-o", "rw,sync,no_root_squash,fsid=0,no_subtree_check,insecure", where)
     sh("rpcbind")
@@ -164,7 +194,15 @@ def serve() -> None:
     sh("rpc.nfsd", "8")
 
 
-class NfsClient:
+def serve_smb() -> None:
+    """Start samba."""
+    Path("/run/samba/ncalrpc").mkdir(parents=True)
+    Path("/run/samba/smb.conf").write_text(SMB)
+    sh("smbd", "--daemon", "--configfile=/run/samba/smb.conf")
+    time.sleep(5.0)
+
+
+class ShareClient:
     """A host with a mount of its own, and a process there that does what it is asked.
 
     Parameters
@@ -182,8 +220,12 @@ class NfsClient:
             ",nolock,port=2049,mountport=20048,mountproto=tcp,proto=tcp" if version == "3" else ""
         )
         source = f"{server}:/mnt/disk" if version == "3" else f"{server}:/"
+        mount = f"mount.nfs {source} /mnt/nfs -o {options}"
+        if version.startswith("smb"):
+            options = f"guest,hard,vers={version.removeprefix('smb')}"
+            mount = f"mount.cifs //{server}/disk /mnt/nfs -o {options}"
         script = (
-            f"hostname {name}; mkdir -p /mnt/nfs; mount.nfs {source} /mnt/nfs -o {options} && "
+            f"hostname {name}; mkdir -p /mnt/nfs; {mount} && "
             f"exec {sys.executable} -B {Path(__file__).resolve()} --client"
         )
         self._process = subprocess.Popen(
@@ -427,7 +469,7 @@ def client() -> None:
 # The drill --------------------------------------------------------------------------------------
 
 
-def killed(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def killed(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Kill a writer fifty times at random moments; the other host has all it acknowledged."""
     chance, acknowledged = random.Random(17), list[tuple[str, int]]()
     for kill in range(KILLS):
@@ -441,7 +483,7 @@ def killed(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     return {"kills": KILLS, "acknowledged": TILES * sum(n for _, n in acknowledged), "there": whole}
 
 
-def two_writers(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def two_writers(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Have both hosts write at once; what either acknowledged is there for the other."""
     children = [host.ask("begin", owner=f"both {host.name}", count=30) for host in (a, b)]
     counts = [host.ask("told", child=child) for host, child in zip((a, b), children, strict=True)]
@@ -451,7 +493,7 @@ def two_writers(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     return {"acknowledged": TILES * 60, "there": there}
 
 
-def stolen(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def stolen(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Stop an owner: it is named, taken over once its beats are missed, and notices."""
     child = a.ask("hold")
     busy = threading.Timer(3.0, lambda: a.ask("stop", child=child, number=signal.SIGSTOP))
@@ -471,7 +513,7 @@ def stolen(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     }
 
 
-def torn(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def torn(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Cut the last segment anywhere: what was whole before the cut is there, and more goes in."""
     chance, kept = random.Random(3), list[int]()
     for cut in range(5):
@@ -487,8 +529,8 @@ def torn(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     return {"cuts": 5, "there": TILES * sum(kept), "later": b.ask("check", batches=[("after", 2)])}
 
 
-def restarted(a: NfsClient, b: NfsClient) -> dict[str, Any]:
-    """Stop the server for six seconds while a host writes."""
+def restarted(a: ShareClient, b: ShareClient) -> dict[str, Any]:
+    """Stop the server (NFS) for six seconds while a host writes."""
     child = a.ask("begin", owner="restarted", count=60)
     time.sleep(1.0)
     began = time.monotonic()
@@ -501,7 +543,7 @@ def restarted(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     return {"seconds": seconds, "there": b.ask("check", batches=[("restarted", 60)])}
 
 
-def full(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def full(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Fill the server's disk: the writer is told so, nothing is lost, and space lets it go on."""
     free = shutil.disk_usage("/mnt/disk").free
     ballast = Path("/mnt/disk/ballast")
@@ -520,7 +562,7 @@ def full(a: NfsClient, b: NfsClient) -> dict[str, Any]:
     return {"acknowledged": TILES * count, "there": there, "said": error}
 
 
-def followed(a: NfsClient, b: NfsClient) -> dict[str, Any]:
+def followed(a: ShareClient, b: ShareClient) -> dict[str, Any]:
     """Follow from one host the journal that the other writes."""
     a.ask("journal", lines=60)
     late = sorted(b.ask("follow", lines=60))
@@ -534,11 +576,14 @@ DRILLS = (killed, two_writers, stolen, torn, restarted, full, followed)
 def inside(version: str, *names: str) -> None:
     """Carry out the drills in the guest: those that are named, or all."""
     serve()
-    a, b = NfsClient("a", version), NfsClient("b", version)
-    print("NFS", version, a.ask("form"), flush=True)
+    serve_smb() if version.startswith("smb") else serve_nfs()
+    a, b = ShareClient("a", version), ShareClient("b", version)
+    print("share", version, a.ask("form"), flush=True)
     print("a commit of 16 records:", a.ask("calls", count=40), flush=True)
     for drill in DRILLS:
         if names and drill.__name__ not in names:
+            continue
+        if drill is restarted and version.startswith("smb"):
             continue
         began = time.monotonic()
         figures = drill(a, b)
@@ -556,7 +601,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--client"]:
         client()
         return
-    if lack := missing():
+    if lack := missing(smb="smb" in "".join(sys.argv[1:2])):
         raise SystemExit(f"Skipped: this needs {lack}.")
     with tempfile.TemporaryDirectory(prefix="nfs-drill-") as name:
         raise SystemExit(guest(Path(name), " ".join(sys.argv[1:] or ["4.2"])))
