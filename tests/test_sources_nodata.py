@@ -322,3 +322,44 @@ def test_the_share_with_data_of_a_large_level_is_estimated(
     assert exact is not None and about is not None and about.shape == exact.shape
     assert about.mean() == pytest.approx(VALID.mean(), abs=0.1)
     assert about[:, :10].max() == 0 and about[:20, 40:].min() == 1
+
+
+@pytest.mark.parametrize("said", ["-3.40282e+38", "-3.4e+38", "-3.4028234663852886e+038", "3.4e38"])
+@pytest.mark.parametrize("as_said", [True, False])
+def test_the_limit_of_floats_may_be_written_in_few_digits(
+    tmp_path: Path, said: str, as_said: bool
+) -> None:
+    """As GDAL 3.10 has it: both the value that is written and the limit that is meant."""
+    limit = float(np.finfo(np.float32).max)
+    hole = float(said) if as_said else float(np.copysign(limit, float(said)))
+    path = tmp_path / "a.tif"
+    tag = (42113, "s", 0, said, True)
+    tifffile.imwrite(path, _holes("float32", hole)[0], extratags=[tag], metadata=None)
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal(dataset.read_masks(1) != 0, VALID)
+    source = open_source(path)
+    np.testing.assert_array_equal(source.data_share(WIDTH), VALID)
+    options = read_options(source, dtype="scaled")
+    scaled = read_pixels(source, WHOLE, 1.0, options)
+    np.testing.assert_array_equal(np.isnan(scaled[..., 0]), ~VALID)
+    exact = said.startswith("-3.40282346")
+    assert options.revision == ("" if exact else "no data near the limit")
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_transparent_value_of_16_bits_is_no_data(tmp_path: Path, bands: int) -> None:
+    """PNG's tRNS chunk of grey and colours of 16 bits, which is GDAL's no-data value there."""
+    save(tmp_path / "0.tif", _holes("uint16", 65535, bands), nodata=65535)
+    path = tmp_path / "a.png"
+    copy(tmp_path / "0.tif", path, driver="PNG")
+    with rasterio.open(path) as dataset:
+        np.testing.assert_array_equal((dataset.read_masks() != 0).any(axis=0), VALID)
+        values = np.moveaxis(dataset.read(), 0, -1)
+    source = open_source(path)
+    np.testing.assert_array_equal(source.data_share(WIDTH), VALID)
+    stretch = read_options(source).stretch
+    assert stretch is not None
+    for band, found in enumerate(stretch):
+        assert found == pytest.approx(np.percentile(values[VALID, band], (1, 99)), abs=1)
+    raw = read_pixels(source, WHOLE, 1.0, read_options(source, dtype="raw"))
+    np.testing.assert_array_equal(raw, values)

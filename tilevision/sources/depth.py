@@ -36,6 +36,9 @@ _WINDOW = 256
 _WINDOWS = 8
 _SAMPLE_SIDE = 512
 _PROBE_SIDE = 64
+_LIMIT = float(np.finfo(np.float32).max)
+_NEAR = 0.99
+_FLOATS = (np.float16, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,28 @@ def with_data(pixels: Pixels, nodata: float | tuple[float | None, ...] | None) -
     if isinstance(nodata, tuple):
         for band, value in enumerate(nodata):
             if value is not None and not np.isnan(value):
-                found[..., band] &= pixels[..., band] != value
+                found[..., band] &= _other_than(pixels[..., band], value)
     elif nodata is not None and not np.isnan(nodata):
-        found &= pixels != nodata
+        found &= _other_than(pixels, nodata)
     return found
+
+
+def _other_than(pixels: Pixels, value: float) -> NDArray[np.bool_]:
+    """Return which values are not `value`.
+
+    Near the limit of float32 it may be written in few digits: GDAL 3.10 takes -3.4e+38 and
+    -3.40282e+38 for the lowest float as well.
+    """
+    if pixels.dtype in _FLOATS and _is_near_limit(value):
+        return np.asarray(pixels > value * _NEAR if value < 0 else pixels < value * _NEAR)
+    return np.asarray(pixels != value)
+
+
+def _is_near_limit(value: float | None) -> bool:
+    """Return True if a value is nearly, but not exactly, the limit of float32."""
+    if value is None or not _LIMIT * _NEAR <= abs(value) <= _LIMIT / _NEAR:
+        return False
+    return float(np.float32(min(abs(value), _LIMIT))) != _LIMIT
 
 
 def read_options(
@@ -142,9 +163,13 @@ def read_options(
     if dtype not in ("uint8", "raw", "scaled"):
         raise SourceError(f"dtype={dtype!r} is not known; give 'uint8', 'raw' or 'scaled'.")
     source = _as_asked(source, dtype)
+    revision: str = getattr(source, "revision", "")
+    declared = source.metadata.band_nodata or (source.metadata.nodata,)
+    if source.dtype in _FLOATS and any(_is_near_limit(value) for value in declared):
+        revision = "; ".join(filter(None, (revision, "no data near the limit")))
     return replace(
         _options(source, _chosen_bands(source, bands, dtype), dtype),
-        revision=getattr(source, "revision", ""),
+        revision=revision,
         resampled=getattr(source, "resampled", ""),
     )
 

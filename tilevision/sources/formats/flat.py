@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -91,6 +92,10 @@ class FlatFile:
         changed = bool(clear or stored.bands != layout.bands or stored.highest or stored.netpbm)
         changed = changed or image.mode in ("1", "P")
         mask, alpha = _transparency(image, stored.bands) if clear else (None, None)
+        if deep and "transparency" in image.info:  # a value or a colour, shown as any other
+            value = image.info["transparency"]
+            values = value if isinstance(value, tuple) else (value,)
+            mask = partial(ValueMask, values=values)
         name = kept_beside(path, ".msk")
         beside = None
         if name is not None:
