@@ -137,3 +137,28 @@ def test_classes_of_transformers_folders_and_objects_are_in_the_table(tmp_path) 
     expected = tuple(labels.get(i) for i in range(max(labels) + 1))
     assert tv.model(str(path)).classes == expected
     assert tv.model(made).classes == expected
+
+
+def test_the_table_of_a_run_is_printed_once(capsys) -> None:
+    """`tilevision run` prints every class of the model with its number, whatever was found."""
+    from tilevision.cli.reporting import Printer
+
+    Printer(as_json=False, quiet=False).result(result_of("ship"), [])
+    listed = ", ".join(f"{number} {name}" for number, name in enumerate(NAMES))
+    assert capsys.readouterr().out.count(f"Class numbers: {listed}.") == 1
+    many = tuple(f"kind{number}" for number in range(30))
+    Printer(as_json=False, quiet=False).result(result_of("kind7", classes=many), [])
+    assert capsys.readouterr().out.rstrip().endswith("19 kind19 and 10 more.")
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_all_images_of_a_run_have_one_table(stated) -> None:
+    """Of many images: the model's classes, or else those that were found in any."""
+    from tilevision.batch.many import Numbering
+
+    numbering = Numbering(stated)
+    classes = NAMES if stated else ()
+    for label in ("ship", "car"):
+        numbering.add(result_of(label, classes=classes))
+    found = {name: number for number, name in enumerate(NAMES)}
+    assert numbering.table == (found if stated else {"car": 0, "ship": 1})

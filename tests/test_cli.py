@@ -244,6 +244,7 @@ def test_run_writes_what_was_asked_for(folder):
     done = _shell(*words, "--out", "a.json", "--out", "a.geojson", "--out", "a.csv")
     assert done.returncode == 0, done.stderr
     assert "squares found 12 detections (12 square)" in done.stdout
+    assert done.stdout.count("Class numbers: 0 square.") == 1
     assert "Wrote a.geojson" in done.stdout
     boxes = [tuple(row["box"]) for row in json.loads(Path("a.json").read_text())["detections"]]
     expected = {(x, y, x + 10, y + 10) for x in (30, 95, 195, 320) for y in (20, 145, 260)}
@@ -256,6 +257,7 @@ def test_run_writes_what_was_asked_for(folder):
     facts = json.loads(again.stdout)
     assert again.stderr == ""
     assert (facts["detections"], facts["restored"], facts["complete"]) == (12, 6, True)
+    assert facts["classes"] == {"square": 0}
 
     listed = [json.loads(line) for line in _call("runs", "--json").stdout.splitlines()]
     assert [row["status"] for row in listed] == ["complete", "complete"]

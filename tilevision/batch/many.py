@@ -192,10 +192,18 @@ class Numbering:
         self._stated = stated
         self._seen: set[tuple[str, int]] = set()
         self._saved: dict[str, dict[str, int]] = {}
+        self._known: dict[str, int] = {}
+
+    @property
+    def table(self) -> dict[str, int]:
+        """Class names and their numbers, of all images so far, in the order of the numbers."""
+        known = self._known if self._stated else numbered(self._seen)
+        return dict(sorted(known.items(), key=lambda item: item[1]))
 
     def add(self, result: Result) -> Result:
         """Return `result` with the numbers of all images so far."""
         if self._stated:
+            self._known |= result.classes
             return result
         self._seen |= classes_seen(result.tile_findings)
         return self.placed(result)
@@ -298,6 +306,11 @@ class Many:
         )
         self.id: str = self._manifest["id"]
         self.label: str = self._manifest["image"]
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Class names and their numbers, the same in the files of all images."""
+        return self._numbering.table
 
     @property
     def complete(self) -> bool:

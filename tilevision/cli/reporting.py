@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Printer"]
 
 SHOWN_FAILURES = 3
+SHOWN_CLASSES = 20
 
 
 class Printer:
@@ -42,6 +43,7 @@ class Printer:
             self._line(facts(result) | {"files": [str(path) for path in saved]})
         elif not self._quiet:
             self._say(f"{result.name}: {result.status}. {result.summary}")
+            self._classes(result.classes)
             for path in saved:
                 self._say(f"Wrote {path}.")
         _warn_of_failures(result)
@@ -75,6 +77,8 @@ class Printer:
             warn(f"{line} The same command tries the others again.")
         elif not self._as_json and not self._quiet:
             self._say(line)
+        if not self._as_json and not self._quiet:
+            self._classes(many.classes)
         if many.summary is not None and not self._as_json and not self._quiet:
             self._say(f"Wrote {many.summary.parent} ({many.summary.name} is this table).")
 
@@ -83,6 +87,14 @@ class Printer:
         from tilevision.batch.batch import statement
 
         warn(f"Run {many.id}: {statement(many.rows.values())}")
+
+    def _classes(self, table: Mapping[str, int]) -> None:
+        """Print the number of each class, which all files of the run have in common."""
+        shown = [f"{number} {label}" for label, number in list(table.items())[:SHOWN_CLASSES]]
+        more = len(table) - len(shown)
+        if shown:
+            rest = f" and {more:,} more" if more else ""
+            self._say(f"Class numbers: {', '.join(shown)}{rest}.")
 
     def _line(self, facts: dict[str, Any]) -> None:
         click.echo(json.dumps(facts))
@@ -100,6 +112,7 @@ def facts(result: Result) -> dict[str, Any]:
         "complete": result.complete,
         "detections": digest.n_findings,
         "counts": digest.counts,
+        "classes": result.classes,
         "tiles": digest.n_tiles,
         "analysed": digest.n_analysed,
         "restored": result.facts.restored,
