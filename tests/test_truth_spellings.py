@@ -199,3 +199,18 @@ def test_a_file_of_many_images_is_parsed_once_a_run(
     assert reads.count(path) == 1
     assert seen.f1 == 1 and seen.per_image["n_true"].tolist() == [1] * 4
     assert "plot_9" in seen.coverage
+
+
+def test_a_geopackage_is_objects_with_an_area_or_points(tmp_path: Path) -> None:
+    """Points of a MultiPoint are objects each, nothing is none, a line is refused (OGC 12-128)."""
+    geopandas = pytest.importorskip("geopandas")
+    square = shapely.Polygon(RING)
+    shapes = [square, shapely.MultiPoint([(5, 5), (9, 9)]), None]
+    table = geopandas.GeoDataFrame({"label": ["a", None, "c"]}, geometry=shapes)
+    table.to_file(tmp_path / "a.gpkg", layer="detections")
+    found = read_truth(tmp_path / "a.gpkg", size=SIZE)
+    assert sorted(found.labels) == ["a", "object", "object"]
+    line = geopandas.GeoDataFrame({"label": ["a"]}, geometry=[shapely.LineString(RING)])
+    line.to_file(tmp_path / "b.gpkg", layer="detections")
+    with pytest.raises(SourceError, match="LineString, which has no area"):
+        read_truth(tmp_path / "b.gpkg", size=SIZE)

@@ -383,11 +383,8 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
 
     # Tiles with their probabilities, as our own export for QuPath has them, are no objects.
     rows = [row for row in data["features"] if _kind(row) != "tile" and row.get("geometry")]
-    named = [(part, _name(row)) for row in rows for part in _objects(shape(row["geometry"]))]
-    flat = sorted({part.geom_type for part, _ in named} - {"Polygon", "MultiPolygon", "Point"})
-    if flat:
-        raise SourceError(f"{where} holds a {flat[0]}, which has no area; leave it out.")
-    shapes = np.array([part for part, _ in named], dtype=object)
+    given = [shape(row["geometry"]) for row in rows]
+    shapes, names = _objects(given, [_name(row) for row in rows], where)
     frame, place = str(data.get("coordinates_in", "")), pictured.place
     crs = _named_crs(data)
     if place is not None and not frame.startswith("pixels"):
@@ -401,12 +398,31 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
         )
     origin = np.asarray(data.get("origin", (0, 0)), dtype=np.float64)
     shapes = moved(shapes, lambda points: points + origin)
-    return Truth(findings_of_shapes(shapes, [name for _, name in named]))
+    return Truth(findings_of_shapes(shapes, names))
 
 
-def _objects(shape: Any) -> list[Any]:
-    """Return the objects that a geometry stands for: each point of many, else one."""
-    return list(shape.geoms) if shape.geom_type == "MultiPoint" else [shape]
+def _objects(
+    shapes: Sequence[Any], names: Sequence[Any], where: str
+) -> tuple[NDArray[np.object_], list[str]]:
+    """Return the objects that geometries stand for: each point of many, else one; none of nothing.
+
+    Raises
+    ------
+    SourceError
+        If one is a line, or a collection.
+    """
+    parts, kinds = [], []
+    for shape, name in zip(shapes, names, strict=True):
+        if shape is None or shape.is_empty:
+            continue
+        if shape.geom_type not in ("Polygon", "MultiPolygon", "Point", "MultiPoint"):
+            raise SourceError(
+                f"{where} holds a {shape.geom_type}, which has no area; leave it out."
+            )
+        many = list(shape.geoms) if shape.geom_type == "MultiPoint" else [shape]
+        parts += many
+        kinds += ["object" if name is None or name != name else str(name)] * len(many)
+    return np.array(parts, dtype=object), kinds
 
 
 def _check_degrees(shapes: NDArray[np.object_], where: str) -> None:
@@ -444,13 +460,15 @@ def _geopackage(path: Path, pictured: Pictured) -> Truth:
         which = "the image" if place is None else "the file"
         told = f"{path} and the image both need a reference system, and {which} has none"
         raise SourceError(f"{told}; give the truth in pixels.")
-    shapes = shapely.from_wkb(wkb)
-    if place:
-        shapes = moved(shapes, lambda points: place.from_crs(points, meta["crs"]))
     names = [str(name).lower() for name in meta["fields"]]
     fields = dict(zip(names, columns, strict=True))
     label = next((fields[name] for name in _NAMES if name in fields), None)
-    return Truth(findings_of_shapes(shapes, None if label is None else list(map(str, label))))
+    given = shapely.from_wkb(wkb)
+    said = [None] * len(given) if label is None else label.tolist()
+    shapes, kinds = _objects(given, said, str(path))
+    if place:
+        shapes = moved(shapes, lambda points: place.from_crs(points, meta["crs"]))
+    return Truth(findings_of_shapes(shapes, kinds))
 
 
 def _kind(feature: Mapping[str, Any]) -> object:
