@@ -1,12 +1,15 @@
 """Errors cross processes as text and sort into kinds."""
 
+import importlib
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tilevision import errors
+from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import Failure
 
 
@@ -108,3 +111,21 @@ def test_any_error_says_what_it_is_and_where_it_came_from(error: Any, words: str
     assert len(failure.message) <= 500 and len(failure.traceback) <= 2000
     assert pickle.loads(pickle.dumps(failure)) == failure
     str(failure).encode()
+
+
+def test_an_error_of_a_function_that_travelled_names_its_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code of one's own modules travels by value, of which cloudpickle drops the file."""
+    name = f"mine_{tmp_path.name}".replace("-", "_")
+    source = tmp_path / f"{name}.py"
+    source.write_text(
+        "def helper(row):\n    return row['box']\n\n\nmodel = lambda px: helper({})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    travelled = unpack(pack(importlib.import_module(name).model, "mine"))
+    with pytest.raises(KeyError) as raised:
+        travelled(None)
+    where = Failure.of(raised.value).traceback
+    assert f'File "{source}", line 2, in helper\n    return row[' in where
+    assert f'File "{source}", line 5' in where

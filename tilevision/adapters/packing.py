@@ -12,7 +12,7 @@ import io
 import sys
 import threading
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return types.ModuleType, (value.__name__,), content, None, None, _fill
         if isinstance(value, types.FunctionType) and id(value.__globals__) in self._left:
             return super().reducer_override(self._before(value))
+        if isinstance(value, types.CodeType):  # cloudpickle drops the file, which errors name
+            rebuild, arguments = self.dispatch_table[types.CodeType](value)
+            return _in_file, (rebuild, arguments, value.co_filename)
         if isinstance(value, _CACHED):
             return _cached, (value.__wrapped__, value.cache_parameters())
         return super().reducer_override(value)
@@ -108,6 +111,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
 def _fill(module: types.ModuleType, content: dict[str, Any]) -> None:
     vars(module).update(content)
+
+
+def _in_file(
+    rebuild: Callable[..., types.CodeType], arguments: tuple[Any, ...], file: str
+) -> types.CodeType:
+    return rebuild(*arguments).replace(co_filename=file)
 
 
 def _cached(f: Any, parameters: dict[str, Any]) -> Any:
