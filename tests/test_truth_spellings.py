@@ -214,3 +214,15 @@ def test_a_geopackage_is_objects_with_an_area_or_points(tmp_path: Path) -> None:
     line.to_file(tmp_path / "b.gpkg", layer="detections")
     with pytest.raises(SourceError, match="LineString, which has no area"):
         read_truth(tmp_path / "b.gpkg", size=SIZE)
+
+
+def test_group_0_of_cvat_is_no_group(tmp_path: Path) -> None:
+    """CVAT for images 1.1: shapes outside of groups may say ``group_id="0"``; others are one."""
+    path = tmp_path / "a.xml"
+    for group, count in (("0", 2), ("3", 1)):
+        shapes = "".join(
+            f'<polygon label="a" group_id="{group}" points="{x},1;{x + 8},1;{x + 8},9"/>'
+            for x in (1, 21)
+        )
+        path.write_text(CVAT.format(f'<image name="scan.tif">{shapes}</image>'))
+        assert len(read_truth(path, "scan.tif", size=SIZE)) == count

@@ -81,19 +81,20 @@ def _cvat(root: ElementTree.Element, pictured: Pictured, where: str) -> Truth:
         if image.get("name", "") in wanted:
             pictured.check_size(image.get("width"), image.get("height"), where)
     rows = [
-        (shape, shape.get("group_id"), number)
+        shape
         for image in images
         if image.get("name", "") in wanted
-        for number, shape in enumerate(image)
+        for shape in image
         if shape.tag != "tag"
     ]
-    unread = sorted({shape.tag for shape, _, _ in rows} - set(_SHAPES))
+    unread = sorted({shape.tag for shape in rows} - set(_SHAPES))
     if unread:
         raise SourceError(f"{where} holds CVAT shapes of kind {unread[0]}, which have no area.")
     together: dict[Any, list[ElementTree.Element]] = {}
-    for shape, group, number in rows:
-        # Parts of one outline are polygons of one group, as our own export has them.
-        key = (group, shape.get("label")) if group and shape.tag == "polygon" else number
+    for number, shape in enumerate(rows):
+        # Parts of one outline are polygons of one group, as our own export has them; 0 is none.
+        group = shape.get("group_id", "0") if shape.tag == "polygon" else "0"
+        key = number if group in ("", "0") else (group, shape.get("label"))
         together.setdefault(key, []).append(shape)
     found = [shapely.union_all([_cvat_shape(one) for one in many]) for many in together.values()]
     labels = [many[0].get("label", "object") for many in together.values()]
