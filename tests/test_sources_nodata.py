@@ -322,6 +322,8 @@ def test_the_share_with_data_of_a_large_level_is_estimated(
     assert exact is not None and about is not None and about.shape == exact.shape
     assert about.mean() == pytest.approx(VALID.mean(), abs=0.1)
     assert about[:, :10].max() == 0 and about[:20, 40:].min() == 1
+    monkeypatch.setattr(type(source), "readable_pixels", 16 * 16)  # a window, where nothing is
+    assert source.data_share(100) is None
 
 
 @pytest.mark.parametrize("said", ["-3.40282e+38", "-3.4e+38", "-3.4028234663852886e+038", "3.4e38"])

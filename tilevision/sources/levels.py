@@ -452,7 +452,7 @@ class LevelReader(ABC):
 
         The cells are the pixels of `thumbnail`. None where the image declares no missing data.
         Where no level is small enough to be read for it, it is estimated: windows that lie evenly
-        over the image each stand for their surroundings.
+        over the image each stand for their surroundings. None where none of these has data.
         """
         nodata = self._nodata(None)
         told = bool(nodata.values) or self.dtype.kind == "f"
@@ -471,7 +471,8 @@ class LevelReader(ABC):
 
         outputs = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
         if level.size[0] * level.size[1] > self.readable_pixels:
-            return estimated(block, level.size, level.chunk, outputs, self.readable_pixels)
+            about = estimated(block, level.size, level.chunk, outputs, self.readable_pixels)
+            return about if about.any() else None  # data that lie between all windows
         x = Axis(0, level.size[0], outputs[0], level.size[0], level.chunk[0])
         y = Axis(0, level.size[1], outputs[1], level.size[1], level.chunk[1])
         share: NDArray[np.float32] = resample(block, x, y, 1, np.dtype(np.float32))[0][..., 0]
