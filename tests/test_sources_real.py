@@ -80,6 +80,23 @@ def test_slides_match_openslide(shared_data: Path, name: str) -> None:
     source.close()
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_slide_is_the_same_by_gdal_openslide_and_us(shared_data: Path) -> None:
+    """Every pixel of CMU-1's small region: GDAL 3.10 (as a TIFF), OpenSlide 4, and ours."""
+    openslide = pytest.importorskip("openslide", reason="openslide-python is not installed")
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed")
+    path = shared_data / "cmu-1-small-region.svs"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not among the real images on this machine")
+    source, slide = open_source(path), openslide.OpenSlide(path)
+    found = source.read(Box(0, 0, *source.size))
+    by_openslide = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
+    with rasterio.open(path) as dataset:
+        by_gdal = np.moveaxis(dataset.read(), 0, -1)
+    np.testing.assert_array_equal(found, by_openslide)
+    np.testing.assert_array_equal(found, by_gdal)
+
+
 def test_levels_are_what_openslide_stores_there(shared_data: Path) -> None:
     """Reading at a level's own scale returns the stored level, not a resampled one."""
     openslide = pytest.importorskip("openslide", reason="openslide-python is not installed")
