@@ -365,3 +365,14 @@ def test_a_transparent_value_of_16_bits_is_no_data(tmp_path: Path, bands: int) -
         assert found == pytest.approx(np.percentile(values[VALID, band], (1, 99)), abs=1)
     raw = read_pixels(source, WHOLE, 1.0, read_options(source, dtype="raw"))
     np.testing.assert_array_equal(raw, values)
+
+
+@pytest.mark.parametrize("hole", [0, 1])
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_no_data_of_single_bits(tmp_path: Path, photometric: str, hole: int) -> None:
+    """It is turned round with the values where white is 0."""
+    bits = np.where(VALID, 1 - hole, hole).astype(np.uint8)[np.newaxis]
+    path = save(tmp_path / "a.tif", bits, nodata=hole, nbits=1, photometric=photometric)
+    source = open_source(path)
+    np.testing.assert_array_equal(source.data_share(WIDTH), VALID)
+    np.testing.assert_array_equal(source.stored.data_share(WIDTH), VALID)

@@ -305,3 +305,15 @@ def test_sgi_s_compression_is_refused_by_name(tmp_path: Path, compression: int) 
         tif.pages.first.tags["Compression"].overwrite(compression)
     with pytest.raises(SourceError, match=r"LogLuv .* convert it to RGB"):
         open_source(path)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.vrt", "a.img", "a.dat"])
+def test_bands_have_their_names_by_every_reader(tmp_path: Path, name: str) -> None:
+    """GDAL's descriptions: ``bands=("nir",)`` is the same band of each container."""
+    first = save(tmp_path / "0.tif", values("uint8", 2))
+    with rasterio.open(first, "r+") as dataset:
+        dataset.descriptions = ("red edge", "nir")
+    copy(first, tmp_path / name, driver=CONTAINERS.get(name, ("GTiff", {}))[0])
+    source = open_source(tmp_path / name)
+    assert source.metadata.channels == ("red edge", "nir")
+    assert read_options(source, ["nir"]).bands == (1,)

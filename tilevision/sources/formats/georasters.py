@@ -497,6 +497,7 @@ def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageM
     place = place_of(dataset)
     values = [None if value is None else float(value) for value in dataset.nodatavals]
     nodata = same_in_all(values)
+    names = tuple(name or "" for name in dataset.descriptions)
     return ImageMetadata(
         format="JPEG2000" if dataset.driver.startswith("JP2") else dataset.driver,
         mpp=mpp,
@@ -505,6 +506,7 @@ def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageM
         nodata=None if isinstance(nodata, tuple) else nodata,
         scaling=declared_scaling(dataset.scales, dataset.offsets),
         notes=(place.note,) if place.note else (),
+        channels=names if any(names) else (),
         band_nodata=nodata if isinstance(nodata, tuple) else None,
     )
 

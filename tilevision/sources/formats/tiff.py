@@ -175,7 +175,8 @@ class TiffSource(LevelReader):
         self._staged = staged
         self._revision = _revision(picture)
         self._beside = picture.beside
-        self.nodata_later = picture.beside.nodata
+        turned_bits = self._how is not None and first.dtype.kind == "b"
+        self.nodata_later = picture.beside.nodata or (turned_bits and metadata.nodata is not None)
         turned = metadata.orientation >= _TURNED
         self.later_levels = tuple((h, w) if turned else (w, h) for w, h in picture.later)
         if picture.beside.files and not file.expects:

@@ -199,7 +199,8 @@ def interpretation(
 def _grey(photometric: int, dtype: np.dtype[Any], bits: int) -> Interpretation | None:
     inverted = photometric == _MIN_IS_WHITE and dtype.kind in "bu"
     if dtype.kind == "b":
-        return Interpretation(np.logical_not, mixed=False) if inverted else None
+        turned = Interpretation(np.logical_not, mixed=False, value=lambda stored: 1 - stored)
+        return turned if inverted else None
     highest = 2**bits - 1
     # Few bits are spread to 8, as every viewer does.
     few = dtype == np.uint8 and 1 < bits < 8
