@@ -317,3 +317,33 @@ def test_bands_have_their_names_by_every_reader(tmp_path: Path, name: str) -> No
     source = open_source(tmp_path / name)
     assert source.metadata.channels == ("red edge", "nir")
     assert read_options(source, ["nir"]).bands == (1,)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("after", [True, False])
+def test_a_colour_table_counts_whatever_the_tag_of_its_colours(
+    tmp_path: Path, dtype: str, after: bool
+) -> None:
+    """Rasterio 1.4 writes a table after the pixels and leaves the tag at grey; GDAL has colours."""
+    classes = (np.arange(140 * 200).reshape(140, 200) % 200).astype(dtype)
+    table = {n: (n, 255 - n, n * 7 % 256, 255) for n in range(200)}
+    path = tmp_path / "a.tif"
+    profile = {"width": 200, "height": 140, "count": 1, "dtype": dtype}
+    with rasterio.open(path, "w", driver="GTiff", **profile) as dataset:
+        if not after:
+            dataset.write_colormap(1, table)
+        dataset.write(classes, 1)
+        if after:
+            dataset.write_colormap(1, table)
+    with tifffile.TiffFile(path) as tif:
+        assert int(tif.pages.first.photometric) == (1 if after else 3)
+    with rasterio.open(path) as dataset:
+        assert dataset.colorinterp[0].name == "palette"
+    source = open_source(path)
+    options = read_options(source)
+    expected = np.array([table[n][:3] for n in range(200)])[classes]
+    np.testing.assert_array_equal(read_pixels(source, WHOLE, 1.0, options), expected)
+    assert options.revision == ("colour table" if after else "")
+    raw = read_options(source, dtype="raw")
+    np.testing.assert_array_equal(read_pixels(source, WHOLE, 1.0, raw)[..., 0], classes)
+    assert raw.revision == ("" if after else "stored")

@@ -110,7 +110,7 @@ def _is_subsampled(data: bytes) -> bool:
     return data.startswith(_START) and components[4:6] != components[1:3]
 
 
-_MIN_IS_WHITE, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 5, 6, 8, 9
+_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = 0, 1, 3, 5, 6, 8, 9
 _NOT_SHOWN = {
     10: "ITU L*a*b* colours",
     32803: "the raw mosaic of a camera's sensor (CFA)",
@@ -176,12 +176,11 @@ def interpretation(
     """
     if photometric in _NOT_SHOWN:
         return Interpretation(_refusal(name, _NOT_SHOWN[photometric]))
-    if photometric == _PALETTE and page.colormap is not None and dtype.kind == "u":
-        colours = np.asarray(page.colormap)
-        table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
-        return Interpretation(
-            lambda pixels: table[np.minimum(pixels[..., 0], len(table) - 1)], classes=True
-        )
+    # GDAL has colours wherever there is a table; rasterio may write it without the tag.
+    tagged = photometric == _PALETTE
+    table = page.colormap if tagged or (photometric == _MIN_IS_BLACK and samples == 1) else None
+    if table is not None and dtype.kind == "u":
+        return _colour_table(np.asarray(table), tagged=tagged)
     if photometric in (_CIELAB, _ICCLAB) and samples in (3, 4) and dtype in (np.uint8, np.uint16):
         signed = photometric == _CIELAB
         return Interpretation(lambda pixels: _from_lab(pixels, signed=signed), revision="L*a*b*")
@@ -194,6 +193,17 @@ def interpretation(
     if dtype == np.uint8 and photometric == _YCBCR and samples == 3 and not decoded:
         return Interpretation(lambda pixels: to_rgb(pixels, "YCbCr"))
     return _grey(photometric, dtype, page.bitspersample)
+
+
+def _colour_table(colours: NDArray[Any], *, tagged: bool) -> Interpretation:
+    """Return how numbers of classes are shown in their `colours` ``(3, n)``."""
+    table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
+    return Interpretation(
+        lambda pixels: table[np.minimum(pixels[..., 0], len(table) - 1)],
+        classes=True,
+        revision="" if tagged else "colour table",
+        stored="stored" if tagged else "",
+    )
 
 
 def _grey(photometric: int, dtype: np.dtype[Any], bits: int) -> Interpretation | None:
