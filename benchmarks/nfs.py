@@ -113,11 +113,13 @@ def guest(folder: Path, wanted: str) -> int:
     ]
     verdict = 1
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as qemu:
-        threading.Timer(60 * MINUTES, qemu.kill).start()
+        late = threading.Timer(60 * MINUTES, qemu.kill)
+        late.start()
         for line in qemu.stdout or ():
             text = line.decode("utf-8", "replace").rstrip()
             print("   ", text, flush=True)
             verdict = 0 if text.endswith("the drill has passed") else verdict
+        late.cancel()
     return verdict
 
 
