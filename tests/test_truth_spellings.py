@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 
 from tilevision.errors import SourceError
 from tilevision.evaluation import evaluate, read_truth
@@ -226,3 +227,17 @@ def test_group_0_of_cvat_is_no_group(tmp_path: Path) -> None:
         )
         path.write_text(CVAT.format(f'<image name="scan.tif">{shapes}</image>'))
         assert len(read_truth(path, "scan.tif", size=SIZE)) == count
+
+
+@pytest.mark.parametrize("kind", ["P", "L", "few bits"])
+def test_a_picture_of_object_numbers_is_read_as_it_is_stored(tmp_path: Path, kind: str) -> None:
+    """Numbers behind a colour table (as in VOC), or of four bits, are numbers (PNG by Pillow)."""
+    values = np.zeros((300, 400), np.uint8)
+    values[30:60, 40:80], values[30:60, 80:120] = 1, 2  # side by side: two objects, not one patch
+    picture = Image.fromarray(values)
+    if kind != "L":
+        picture = picture.convert("P")
+        picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    picture.save(tmp_path / "mask.png", **({"bits": 4} if kind == "few bits" else {}))
+    found = read_truth(tmp_path / "mask.png", "scan.tif", size=SIZE)
+    assert sorted(found.boxes.tolist()) == [BOX, [80.0, 30.0, 120.0, 60.0]]

@@ -504,12 +504,13 @@ def _ours(data: Mapping[str, Any]) -> Truth:
 
 def _picture(path: Path, pictured: Pictured) -> Truth:
     from tilevision.geometry import Box
-    from tilevision.sources import open_source
+    from tilevision.sources import ReadOptions, open_source, read_pixels
 
     source = open_source(path)
     try:
         width, height = source.size
-        pixels = source.read(Box(0, 0, width, height))
+        # As stored: the numbers of a colour table, not its colours.
+        pixels = read_pixels(source, Box(0, 0, width, height), 1.0, ReadOptions(dtype="raw"))
     finally:
         source.close()
     if pixels.shape[2] != 1:
