@@ -216,6 +216,22 @@ NOW = time.time()
         ("soon", None),
         ("nan", None),
     ],
+    # Not the values: they change by the second, and all test processes must name a test alike.
+    ids=[
+        "http",
+        "offset",
+        "utc",
+        "asctime",
+        "rfc 850",
+        "iso",
+        "past",
+        "twice",
+        "unit",
+        "spaces",
+        "negative",
+        "word",
+        "nan",
+    ],
 )
 def test_the_wait_that_is_asked_for_in_any_form(value: str, seconds: float | None) -> None:
     """Seconds, with a unit, sent twice; the dates of RFC 9110, obsolete ones too, and ISO 8601."""
