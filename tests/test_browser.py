@@ -18,7 +18,7 @@ from labs import (
     write_notebook,
 )
 
-from tilevision.plot import class_colours
+from tilevision.plot import palette
 from tilevision.plot.palette import rgb
 
 pytestmark = pytest.mark.slow
@@ -35,9 +35,13 @@ COUNT = """canvas => {
 
 
 def _count(label: str) -> str:
-    """Return the code that counts the pixels of the boxes of a class."""
+    """Return the code that counts the pixels of the boxes of a class.
+
+    In the kernel it is the first class, so it has the colour of its name. This process may have
+    given that to another.
+    """
     code = COUNT
-    red, green, blue = rgb(class_colours([label])[label])
+    red, green, blue = rgb(palette.CLASS_COLOURS[palette._own_slot(label)])
     for name, value in (("RED", red), ("GREEN", green), ("BLUE", blue)):
         code = code.replace(name, str(value))
     return code
