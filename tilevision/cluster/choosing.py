@@ -126,9 +126,7 @@ def shared_cluster(workers: int | None = None) -> BorrowedCluster:
         As `local_cluster`.
     """
     with _shelf.lock:
-        if _shelf.process != os.getpid():  # the parent's cluster, after a fork, is not ours
-            _shelf.cluster, _shelf.users, _shelf.process = None, 0, os.getpid()
-            _shelf.expected = None
+        _drop_what_a_parent_left()
         current = _shelf.cluster
         if current is not None and _shelf.users and not current.closed:
             if workers not in (None, current.size):
@@ -158,10 +156,9 @@ def expect_cluster(client: Any = None, workers: int | None = None) -> None:
     if not _shelf.lock.acquire(blocking=False):  # somebody is starting one
         return
     try:
-        if _shelf.process == os.getpid() and (_shelf.cluster or _shelf.expected):
-            return
-        _shelf.cluster, _shelf.users, _shelf.process = None, 0, os.getpid()
-        _shelf.expected = engage()
+        _drop_what_a_parent_left()
+        if _shelf.cluster is None and _shelf.expected is None:
+            _shelf.expected = engage()
     finally:
         _shelf.lock.release()
 
@@ -169,8 +166,14 @@ def expect_cluster(client: Any = None, workers: int | None = None) -> None:
 def no_cluster_yet() -> None:
     """End what `expect_cluster` has begun and nobody has used."""
     with _shelf.lock:
-        if _shelf.process == os.getpid():
-            _stop_expecting()
+        _drop_what_a_parent_left()
+        _stop_expecting()
+
+
+def _drop_what_a_parent_left() -> None:
+    if _shelf.process != os.getpid():  # after a fork, the parent's cluster is not ours
+        _shelf.cluster, _shelf.users, _shelf.expected = None, 0, None
+        _shelf.process = os.getpid()
 
 
 def _stop_expecting() -> None:
