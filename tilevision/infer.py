@@ -290,14 +290,16 @@ class _Task:
 
     def _finish(self, rows: list[int], answers: Any, seconds: float) -> None:
         """Turn a batch's answers into outcomes, tile by tile."""
+        full: Sequence[bool] = (False,) * len(rows)
         if isinstance(answers, Answers):
-            self._used(rows, answers.usage)
-            self._remarks = answers.remarks
+            if answers.usage is not None:
+                self._used(rows, answers.usage)
+            self._remarks, full = answers.remarks, answers.full
         _check(self._work.model, answers, len(rows))
         share = seconds / len(rows)
-        for row, findings in zip(rows, answers, strict=True):
+        for row, findings, filled in zip(rows, answers, full, strict=True):
             with self._surviving([row], perf_counter() - share):
-                self.outcomes[row] = self._compacted(row, findings, share)
+                self.outcomes[row] = self._compacted(row, findings, share, filled)
 
     def _used(self, rows: list[int], usage: Usage) -> None:
         """Share what a call used among its tiles; it stands even if the call fails."""
@@ -310,7 +312,7 @@ class _Task:
         own = getattr(self._built, "suppresses", False) and not spec.class_agnostic
         return None if own else spec.nms
 
-    def _compacted(self, row: int, findings: Findings, seconds: float) -> TileOutcome:
+    def _compacted(self, row: int, findings: Findings, seconds: float, filled: bool) -> TileOutcome:
         tile, model = self._tiles[row], self._work.model
         with self._hooks.span("encode"):
             kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
@@ -320,7 +322,7 @@ class _Task:
             tile,
             records,
             n_findings=len(kept),
-            saturated=most is not None and len(findings) >= most,
+            saturated=filled or (most is not None and len(findings) >= most),
             read_seconds=self._read_seconds[row],
             infer_seconds=seconds,
             usage=self._usage[row],

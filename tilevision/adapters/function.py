@@ -133,7 +133,9 @@ class ObjectModel:
                 "one answer for each tile of the batch."
             )
         findings = [findings_of(answer, self._name, None, self._on_bad) for answer in answers]
-        return Answers(findings, answers.usage) if isinstance(answers, Answers) else findings
+        if not isinstance(answers, Answers):
+            return findings
+        return Answers(findings, answers.usage, answers.remarks, answers.full)
 
 
 def from_function(spec: ModelSpec) -> FunctionModel:

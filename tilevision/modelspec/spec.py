@@ -115,24 +115,32 @@ class Price:
 
 
 class Answers(list[Findings]):
-    """What a hosted model's `request` may return to say what it used: findings, with `usage`.
+    """What `predict` or `request` may return to say more than what was found: findings, and that.
 
     Parameters
     ----------
     findings : iterable of Findings
         One for each tile.
-    usage : Usage
-        Of all of them together.
+    usage : Usage, optional
+        Of all of them together; None: one call for each tile.
     remarks : sequence of str
         What the user should be shown about the model, one sentence each; each is shown once.
+    full : sequence of bool
+        One for each tile: True if the model can give no more, though it gave fewer than its
+        `max_detections`. Default: False for all.
     """
 
     def __init__(
-        self, findings: Iterable[Findings], usage: Usage, remarks: Sequence[str] = ()
+        self,
+        findings: Iterable[Findings],
+        usage: Usage | None = None,
+        remarks: Sequence[str] = (),
+        full: Sequence[bool] = (),
     ) -> None:
         super().__init__(findings)
         self.usage = usage
         self.remarks = tuple(remarks)
+        self.full = tuple(full) or (False,) * len(self)
 
 
 _counted: ContextVar[list[Usage] | None] = ContextVar("tilevision_usage", default=None)

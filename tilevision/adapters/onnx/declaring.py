@@ -13,8 +13,10 @@ from typing import Any
 from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find
 from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
+from tilevision.adapters.onnx.families.finished import roles_of
 from tilevision.adapters.onnx.families.transformers import MASKS
-from tilevision.adapters.onnx.graph import kept_of, mixes_pictures, nodes_of
+from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.mostrows import kept_of, suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
@@ -238,6 +240,8 @@ class _Undecided:
     def warn_of_unread(self, family: str) -> None:
         """Name the outputs of a recognised model that are not read."""
         known = FAMILIES[family].reads if family in FAMILIES else ()
+        if family == "torchvision" and (roles := roles_of(self.facts.outputs)):
+            known = tuple(roles.values())  # whatever their names are
         names = [port.name for port in self.facts.outputs]
         unread = [name for name in names if name not in known]
         if known and set(names) & set(known) and unread:
@@ -259,7 +263,9 @@ class _Undecided:
         read = known.reads if known is not None else ()
         ports = self.facts.outputs
         named = [port.name for port in ports if port.name in read or family == "torchvision"]
-        kept = [most for name in named if (most := kept_of(self.path, name)) is not None]
+        told = [kept_of(self.path, name) for name in named]
+        told.append(suppressed_to(self.path, [port.name for port in ports])[0])
+        kept = [most for most in told if most is not None]
         if known is None or not known.finite:
             return min(MOST, *kept) if kept else MOST
         # Queries are as many on every picture, so that a trial counts them where no shape does.

@@ -15,6 +15,7 @@ from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
 from tilevision.adapters.onnx.families.layout import MULTIPLE
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.mostrows import suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
@@ -22,7 +23,7 @@ from tilevision.adapters.onnx.providers import open_session
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import Answers, ModelSpec
 
 __all__ = ["OnnxDetector", "load"]
 
@@ -64,8 +65,8 @@ class OnnxDetector:
         self._rules = rules
         self._batch_size = facts.batch or batch_size  # where pictures mix, 1: see `load`
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return one `Findings` per tile ``(h, w, c)``.
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one `Findings` per tile ``(h, w, c)``, and which of them the graph has filled.
 
         Raises
         ------
@@ -73,14 +74,14 @@ class OnnxDetector:
             If the model does not run, or its outputs cannot be read.
         """
         placed = [(self._preparation.place(tile), tile) for tile in batch]
-        found: list[Findings] = []
+        found: list[tuple[Findings, bool]] = []
         for place, group in groupby(placed, key=lambda pair: pair[0]):
             tiles = [tile for _, tile in group]
             for first in range(0, len(tiles), self._batch_size):
                 found += self._predict(tiles[first : first + self._batch_size], place)
-        return found
+        return Answers([seen for seen, _ in found], full=[full for _, full in found])
 
-    def _predict(self, tiles: list[NDArray[Any]], place: Placement) -> list[Findings]:
+    def _predict(self, tiles: list[NDArray[Any]], place: Placement) -> list[tuple[Findings, bool]]:
         pictures = self._preparation.prepare(tiles, place)
         missing = (self._facts.batch or 0) - len(tiles)
         if missing > 0:  # the batch is fixed
@@ -115,7 +116,7 @@ class OnnxDetector:
                 )
         return {name: out[row : row + 1] for name, out in outputs.items()}
 
-    def _read(self, outputs: dict[str, NDArray[Any]], place: Placement) -> Findings:
+    def _read(self, outputs: dict[str, NDArray[Any]], place: Placement) -> tuple[Findings, bool]:
         rules = self._rules
         info = DecodeInfo(
             place.input, place.tile, rules.names, rules.score_floor, self._facts.keypoints
@@ -161,17 +162,23 @@ def load(spec: ModelSpec) -> OnnxDetector:
     decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
     by_shape = params.get("overlap") == "shape"
     floor, most = params["score_floor"], spec.max_detections
-    rules = Rules(spec.name, params["names"], floor, spec.nms, most, by_shape)
+    own_choice = not (spec.payload or FAMILIES[params["family"]].suppresses)
+    _, each = suppressed_to(path, [port.name for port in facts.outputs])
+    rules = Rules(
+        *(spec.name, params["names"], floor, spec.nms, most, by_shape),
+        each=each,
+        chooses=own_choice,
+    )
     # Whatever was declared: a tile's result must not depend on those it was dealt out with.
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
     own = not (spec.payload or by_shape) and FAMILIES[params["family"]].suppresses
     return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own)
 
 
-def _in_tile(findings: Findings, place: Placement, rules: Rules) -> Findings:
+def _in_tile(findings: Findings, place: Placement, rules: Rules) -> tuple[Findings, bool]:
     """Return what a user's function found in the input, in pixels of the tile."""
     scale, offset = place.scale, place.offset
     moved = findings.filter(rules.score_floor).mapped(
         (1 / scale[0], 1 / scale[1]), (-offset[0] / scale[0], -offset[1] / scale[1])
     )
-    return finish(moved, rules)
+    return finish(moved, rules), rules.are_filled_by(moved)

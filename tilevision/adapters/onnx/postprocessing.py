@@ -44,6 +44,10 @@ class Rules:
         IoU above which two of one class are the same; None keeps all.
     most : int, optional
         How many are kept, the best first; None keeps all.
+    each : int, optional
+        How many boxes of one class the graph itself keeps at most.
+    chooses : bool
+        Whether the graph itself chooses, so that what it gives is counted before `nms` is applied.
     by_shape : bool
         Whether overlap is that of outlines and rotated boxes, not what the family's tool measures.
     """
@@ -54,10 +58,22 @@ class Rules:
     nms: float | None
     most: int | None
     by_shape: bool = False
+    each: int | None = None
+    chooses: bool = False
+
+    def are_filled_by(self, findings: Findings) -> bool:
+        """Return True if a tile has as many as the graph can give, in all or of one class."""
+        if self.chooses and self.most is not None and len(findings) >= self.most:
+            return True
+        if self.each is None or len(findings) < self.each:
+            return False
+        named = (findings.class_ids < 0).all()
+        kinds = findings.labels.astype(str) if named else findings.class_ids
+        return bool(np.unique(kinds, return_counts=True)[1].max() >= self.each)
 
 
-def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findings:
-    """Return the findings of one tile, in its pixels.
+def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> tuple[Findings, bool]:
+    """Return the findings of one tile, in its pixels, and whether the graph can give no more.
 
     Raises
     ------
@@ -65,7 +81,7 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
         If scores are none.
     """
     if seen.tile_scores is not None:
-        return Findings(tile_scores=_tile_scores(seen.tile_scores, rules))
+        return Findings(tile_scores=_tile_scores(seen.tile_scores, rules)), False
     _check_scores(seen.scores, rules.name)
     good = np.isfinite(seen.boxes).all(axis=1) & (seen.scores >= rules.score_floor)
     good &= (seen.boxes[:, 2:] > seen.boxes[:, :2]).all(axis=1)
@@ -85,6 +101,7 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
         keypoints=_keypoints(seen, rows, place),
         attributes=[{"row": int(row)} for row in rows],  # findings sort themselves
     )
+    full = rules.are_filled_by(findings)
     # Outlines are costly: where they do not decide, only what is kept gets one.
     kept = findings if rules.by_shape else finish(findings, rules)
     chosen = np.array([a["row"] for a in kept.attributes or () if a], dtype=np.int64)
@@ -92,7 +109,7 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> Findin
     columns.pop("attributes", None)
     columns["polygons"] = _polygons(seen, chosen, kept.boxes, place)
     found = Findings(**columns)
-    return finish(found, rules) if rules.by_shape else found
+    return finish(found, rules) if rules.by_shape else found, full
 
 
 def _not_again(seen: Candidates, rows: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tilevision.adapters.gpuclaims import claimed_gpu
 from tilevision.adapters.modelfiles import missing_parts
+from tilevision.adapters.onnx.graph import nodes_of
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
@@ -175,6 +176,12 @@ def open_session(
                 f"Model {name} keeps its weights in {', '.join(parts[:3])}, which "
                 f"{'is' if len(parts) == 1 else 'are'} not in {path.parent}; copy that as well."
             ) from error
+        if strange := _of_tensorrt(path):
+            raise ModelError(
+                f"Model {name} was exported for TensorRT, which alone has its operator {strange}. "
+                "Export it again for ONNX Runtime, without suppression or with that of ONNX "
+                "(NonMaxSuppression)."
+            ) from error
         words = " ".join(str(error).split())[:300]
         raise ModelError(
             f"Model {name}: onnxruntime {onnxruntime.__version__} cannot open {path}: {words}; "
@@ -186,6 +193,11 @@ def open_session(
             f"{session.get_providers()[0]} instead; check the driver, or pass device='cpu'."
         )
     return session
+
+
+def _of_tensorrt(path: Path) -> str:
+    """Return the first operator of a file that only TensorRT has; nothing where there is none."""
+    return next((node.operator for node in nodes_of(path) if "TRT" in node.operator), "")
 
 
 @lru_cache

@@ -17,13 +17,13 @@ from tilevision.adapters.onnx.families.transformers import SIZES
 from tilevision.adapters.onnx.ports import Port
 from tilevision.errors import ModelError
 
-__all__ = ["FAMILIES"]
+__all__ = ["FAMILIES", "roles_of"]
 
 ROLES = ("boxes", "scores", "labels", "masks", "keypoints")
 _TENSORFLOW = ("detection_boxes", "detection_scores", "detection_classes")
 
 
-def _roles(ports: tuple[Port, ...]) -> dict[str, str] | None:
+def roles_of(ports: tuple[Port, ...]) -> dict[str, str] | None:
     """Return which output holds boxes, scores, labels and masks: by name, else by shape and type.
 
     Files that torchvision writes by default have numbers for names.
@@ -54,7 +54,7 @@ def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG
         Port(name, out.shape, kinds.get(out.dtype.kind, "tensor(float)"))
         for name, out in outputs.items()
     )
-    roles = _roles(ports)
+    roles = roles_of(ports)
     if roles is None:
         raise ModelError(
             f"Outputs {', '.join(map(str, ports))} are not boxes, scores and labels; leave family "
@@ -101,7 +101,7 @@ def _mmdet(outputs: Outputs, info: DecodeInfo) -> Candidates:
 
 def _is_torchvision(layout: Layout) -> bool:
     told_size = any(port.name == SIZES for port in layout.facts.inputs)
-    return not told_size and _roles(layout.facts.outputs) is not None
+    return not told_size and roles_of(layout.facts.outputs) is not None
 
 
 def _is_mmdet(layout: Layout) -> bool:
@@ -116,7 +116,7 @@ FAMILIES = (
         _is_torchvision,
         _torchvision,
         multiple=1,
-        reads=(*ROLES, "keypoints_scores"),
+        reads=ROLES,
     ),
     Family(
         "tensorflow",
