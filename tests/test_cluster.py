@@ -165,6 +165,44 @@ def test_processes_look_at_themselves_less_often_unless_the_user_says_how_often(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not starting.FORKING, reason="counts page faults as Linux does")
+def test_workers_keep_the_memory_that_the_next_tile_needs(cluster: LocalCluster) -> None:
+    """Arrays as large as a tile, made and freed again and again, lie in the same memory.
+
+    Counted are the pages that the kernel had to provide: 2,048 for 8 MB each time that the
+    memory is given back in between, which costs more than most models' work on a tile.
+    """
+
+    def provided() -> int:
+        import resource
+
+        import numpy as np
+
+        def spent() -> int:
+            np.ones(2**20)
+            return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+
+        spent()
+        before = spent()
+        return max(spent() for _ in range(20)) - before
+
+    workers = cluster.workers()
+    asked = [cluster.client.submit(provided, pure=False, workers=[one]) for one in workers]
+    assert len(asked) == 2 and all(one.result(timeout=60) < 2048 for one in asked)
+
+
+def test_memory_is_given_back_as_dask_does_it_where_the_user_says_how() -> None:
+    """A threshold of the user's, in Dask's configuration or the environment, stays."""
+    early = "distributed.nanny.pre-spawn-environ"
+    with dask.config.set({f"{early}.MALLOC_TRIM_THRESHOLD_": 2**16 + 1}):
+        theirs = starting._before_imports(dask.config.serialize(starting._portable_config()))
+    assert theirs["MALLOC_TRIM_THRESHOLD_"] == "65537"
+    assert "MALLOC_MMAP_THRESHOLD_" not in theirs
+    ours = starting._before_imports(dask.config.serialize(starting._portable_config()))
+    assert int(ours["MALLOC_TRIM_THRESHOLD_"]) > int(ours["MALLOC_MMAP_THRESHOLD_"]) > 2**24
+
+
+@pytest.mark.slow
 def test_our_cluster_tells_what_it_is(cluster: LocalCluster) -> None:
     """A local cluster is ours, counts its workers, links its dashboard, and is not the default."""
     assert cluster.owned and cluster.alive

@@ -54,6 +54,11 @@ _CALMER = {
     "distributed.admin.tick.interval": ("20ms", "500ms"),
 }
 _OURS = {"distributed.scheduler.worker-ttl": None, "distributed.worker.daemon": False}
+_EARLY_SETTINGS = "distributed.nanny.pre-spawn-environ"
+# Dask has workers give freed memory back at once. The pixels of each tile then lie in fresh pages,
+# which the kernel has to clear: a tile of 512 px cost 8 ms in it, as much as all else it needs.
+_GIVES_BACK = ("MALLOC_TRIM_THRESHOLD_", 64 * 2**10)
+_KEEPS = {"MALLOC_TRIM_THRESHOLD_": 64 * 2**20, "MALLOC_MMAP_THRESHOLD_": 32 * 2**20}
 
 _early = [
     "distributed.nanny",
@@ -127,7 +132,7 @@ class Interpreter:
             stdin=PIPE,
             stdout=PIPE,
             stderr=self._errors,
-            env=_before_imports() | _environment() | ours,
+            env=_before_imports(config) | _environment() | ours,
             start_new_session=True,
         )
         threading.Thread(target=self._listen, name="tilevision-interpreter", daemon=True).start()
@@ -282,9 +287,9 @@ def _environment() -> dict[str, str]:
     return {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}
 
 
-def _before_imports() -> dict[str, str]:
+def _before_imports(config: str) -> dict[str, str]:
     # What Dask sets for workers alone before they start: these are forked.
-    settings = dask.config.get("distributed.nanny.pre-spawn-environ")
+    settings = dask.config.get(_EARLY_SETTINGS, config=dask.config.deserialize(config))
     return {name: str(value) for name, value in settings.items()}
 
 
@@ -318,7 +323,12 @@ def _portable_config() -> dict[str, Any]:
         with suppress(TypeError, ValueError):
             portable[key] = json.loads(json.dumps(value))
     calmer = {key: calm for key, (usual, calm) in _CALMER.items() if dask.config.get(key) == usual}
-    dask.config.set(calmer | _OURS, config=portable)
+    early = dict(dask.config.get(_EARLY_SETTINGS))
+    name, usual = _GIVES_BACK
+    if early.get(name) == usual:
+        del early[name]
+        early = _KEEPS | early
+    dask.config.set(calmer | _OURS | {_EARLY_SETTINGS: early}, config=portable)
     return portable
 
 
