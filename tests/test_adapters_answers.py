@@ -438,3 +438,11 @@ def test_threads_of_a_worker_take_turns(kind, thread_safe):
     for thread in threads:
         thread.join(20)
     assert met == [thread_safe, thread_safe]
+
+
+def test_class_numbers_beyond_the_names_of_a_function_are_told():
+    """Names for 0 to 1 and a class 5: the names may belong to other numbers."""
+    numbered = FunctionModel(lambda pixels: [[*BOX, 0.5, 5]], "m", names=["car", "ship"])
+    answers = numbered.predict([np.zeros((9, 9, 3), np.uint8)])
+    assert answers[0].labels.tolist() == ["class_5"]
+    assert "gave class number 5, and names are 2, for 0 to 1" in answers.remarks[0]

@@ -7,9 +7,11 @@ import pytest
 import shapely
 from framework_models import needs
 
+from tilevision.adapters.frameworks.sahi_models import SahiDetector
+from tilevision.adapters.frameworks.torch_modules import TorchDetector
 from tilevision.catalogue import model
 from tilevision.errors import ModelError
-from tilevision.modelspec import build
+from tilevision.modelspec import ModelSpec, build
 
 
 @pytest.fixture(autouse=True)
@@ -243,3 +245,127 @@ def test_the_limit_of_a_network_of_transformers(config, processor, limit):
     from tilevision.adapters.frameworks.transformers_pipelines import object_limit
 
     assert object_limit(config, processor) == limit
+
+
+def answering(**further):
+    """Return a network that finds one object in any picture, and answers more than is read."""
+    (torch,) = needs("torch")
+
+    class Answering(torch.nn.Module):
+        def forward(self, pictures):
+            found = {"boxes": torch.tensor([[2.0, 2.0, 20.0, 20.0]]), "labels": torch.tensor([1])}
+            return [found | {"scores": torch.tensor([0.9])} | further for _ in pictures]
+
+    return Answering()
+
+
+def detector_of(network, **params):
+    """Return a detector of a network that no file could hold."""
+    spec = ModelSpec("net", "none:at", "f", {**TORCH, **params}, max_detections=100)
+    return TorchDetector(lambda picture: network([picture]), spec)
+
+
+TORCH = {"names": None, "score_floor": 0.05, "channels": "rgb", "normalize": "0..1"}
+TILE = np.zeros((64, 64, 3), np.uint8)
+
+
+def test_what_a_network_answers_beside_is_named_once():
+    """As other second outputs: by name, where it shows for the first time, once a batch."""
+    (torch,) = needs("torch")
+    detector = detector_of(answering(depth=torch.zeros(1), features=torch.zeros(1, 8)))
+    answers = detector.predict([TILE, TILE])
+    assert [len(found) for found in answers] == [1, 1]
+    assert answers.remarks == (
+        "Model net also gives depth, features, which will not be read; pass a function that "
+        "returns what you need of them as attributes.",
+    )
+    assert detector_of(answering()).predict([TILE]).remarks == ()
+
+
+def test_columns_of_a_network_may_be_missing_or_arrays():
+    """None is a column that is not there; key points without a confidence have confidence 1."""
+    points = np.array([[[3.0, 4.0], [5.0, 6.0]]])
+    found = detector_of(answering(masks=None, keypoints=points)).predict([TILE])[0]
+    assert found.polygons is None
+    assert found.keypoints.tolist() == [[[3, 4, 1], [5, 6, 1]]]
+
+
+def test_scores_that_are_none_are_refused():
+    """A logit of 3.7 is no score of 1; a hair above 1 is."""
+    (torch,) = needs("torch")
+    network = answering(scores=torch.tensor([1.0004]))
+    assert detector_of(network).predict([TILE])[0].scores.tolist() == [1]
+    with pytest.raises(ModelError, match=r"Score 3\.7 lies outside 0 to 1"):
+        detector_of(answering(scores=torch.tensor([3.7]))).predict([TILE])
+
+
+def test_class_numbers_beyond_the_names_are_told():
+    """80 names for a network that numbers as COCO does, to 90, would name its classes wrongly."""
+    (torch,) = needs("torch")
+    network = answering(labels=torch.tensor([90]))
+    names = [f"kind{number}" for number in range(80)]
+    answers = detector_of(network, names=names).predict([TILE])
+    assert answers[0].labels.tolist() == ["class_90"]
+    assert "gave class number 90, and names are 80, for 0 to 79" in answers.remarks[0]
+    assert detector_of(network, names={"90": "toothbrush"}).predict([TILE]).remarks == ()
+
+
+@pytest.mark.parametrize("form", ["best", "first"])
+def test_an_exported_program_states_how_many_boxes_it_gives(tmp_path, form):
+    """``topk(…, 7)`` makes seven rows, ``[:7]`` the least of 7 and what there is: its limit."""
+    (torch,) = needs("torch")
+
+    class Chosen(torch.nn.Module):
+        def forward(self, x):
+            scores = x.mean(dim=1).flatten()
+            if form == "best":
+                at = torch.topk(scores, 7)[1]
+            else:
+                at = torch.nonzero(scores >= 0)[:, 0][:7]
+            boxes = torch.stack([at * 0, at * 0, at + 1, at + 1], dim=1).float()
+            return {"boxes": boxes, "scores": scores[at].sigmoid(), "labels": torch.ones_like(at)}
+
+    spec = model(exported(tmp_path / "m.pt2", Chosen(), torch.zeros(1, 3, 64, 64)))
+    assert spec.max_detections == 7
+    assert len(build(spec).predict([TILE])[0]) == 7
+
+
+class Hands:
+    """A detection model as SAHI's are, with what it has found."""
+
+    def __init__(self, task, found=()):
+        self.task, self.model, self.is_obb = task, self, task == "obb"
+        self.object_prediction_list = found
+
+    def perform_inference(self, image):
+        """Find what was given."""
+
+    def convert_original_predictions(self, **shifts):
+        """Leave it as it is."""
+
+
+def test_rotated_boxes_pass_through_sahi():
+    """SAHI keeps the corners of Ultralytics' rotated boxes as an outline: they are corners.
+
+    ``UltralyticsDetectionModel.is_obb``, sahi 0.12; its masks are their pixels.
+    """
+    needs("sahi")
+    from sahi.prediction import ObjectPrediction
+
+    corners = [10.0, 20.0, 20.0, 10.0, 40.0, 30.0, 30.0, 40.0]
+    one = ObjectPrediction(
+        bbox=[10, 10, 40, 40], category_id=0, category_name="ship", score=0.9,
+        segmentation=[corners], full_shape=[64, 64],
+    )  # fmt: skip
+    detector = SahiDetector(Hands("obb", [one]), ModelSpec("hands", "none:at", "f"))
+    found = detector.predict([TILE])[0]
+    assert found.polygons is None
+    assert found.oriented[0].ravel().tolist() == corners
+
+
+def test_key_points_that_sahi_leaves_out_are_told():
+    """SAHI hands on boxes of a pose model, and not its points."""
+    detector = SahiDetector(Hands("pose"), ModelSpec("hands", "none:at", "f"))
+    remarks = detector.predict([TILE]).remarks
+    assert len(remarks) == 1
+    assert "also gives key points" in remarks[0] and "ultralytics.YOLO" in remarks[0]

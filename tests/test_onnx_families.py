@@ -1,10 +1,12 @@
 """Each family of ONNX models is recognised by notes and shapes, and decoded as its makers meant."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_onnx import saying
+from onnx import helper
+from tiny_onnx import FLOAT, saying, write
 
 from tilevision.catalogue import model
 from tilevision.errors import ModelError
@@ -267,9 +269,68 @@ def test_detr(tmp_path: Path, softmax: bool) -> None:
     assert family == ("detr" if softmax else "rtdetr")
     best = found.take([0])
     check(best, (SHIP, 0.5 if softmax else 0.9, (16, 8, 48, 24)))
-    with pytest.raises(ModelError, match=r"may be detr or rtdetr.*names="):
-        model(str(path))
+    # A softmax says "nothing" almost everywhere, a sigmoid that no class is there.
+    assert model(str(path)).params["family"] == family
     assert model(str(path), family="detr").params["family"] == "detr"
+
+
+def test_detr_and_rtdetr_that_show_nothing_are_asked_for(tmp_path: Path) -> None:
+    """Logits about 0 are neither's; what is to be given is in the line, and works."""
+    logits = np.random.default_rng(0).normal(0, 1, (100, 4)).astype(np.float32)
+    boxes = np.full((100, 4), 0.5, np.float32)
+    path = saying(tmp_path / "m.onnx", {"logits": logits, "pred_boxes": boxes})
+    line = r"may have 4 classes \(RT-DETR.*or 3 and a column for 'nothing' \(DETR.*family='rtdetr'"
+    with pytest.raises(ModelError, match=line):
+        model(str(path))
+    for given, family in (
+        ({"family": "rtdetr"}, "rtdetr"),
+        ({"family": "detr"}, "detr"),
+        ({"names": ["a", "b", "c"]}, "detr"),
+        ({"names": ["a", "b", "c", "d"]}, "rtdetr"),
+    ):
+        assert model(str(path), **given).params["family"] == family
+
+
+@pytest.mark.parametrize(("folder", "names"), [("", 4), ("onnx", 4), ("onnx", 3)])
+def test_the_configuration_beside_a_file_tells_its_classes(
+    tmp_path: Path, folder: str, names: int
+) -> None:
+    """Optimum and transformers write ``config.json`` with ``id2label`` beside, or above ``onnx/``.
+
+    So lie files in repositories of onnx-community. What else has that name is passed over.
+    """
+    (tmp_path / folder).mkdir(exist_ok=True)
+    logits = np.random.default_rng(0).normal(0, 1, (100, 4)).astype(np.float32)
+    answers = {"logits": logits, "pred_boxes": np.full((100, 4), 0.5, np.float32)}
+    path = saying(tmp_path / folder / "model.onnx", answers)
+    (tmp_path / "config.json").write_text("no JSON")
+    with pytest.raises(ModelError, match="may have 4 classes"):
+        model(str(path))
+    listed = {number: f"kind{number}" for number in range(names)}
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": listed}))
+    spec = model(str(path))
+    assert spec.params["family"] == ("rtdetr" if names == 4 else "detr")
+    assert spec.classes == tuple(listed.values())
+
+
+def test_deformable_attention_tells_a_sigmoid(tmp_path: Path) -> None:
+    """RT-DETR, D-FINE and Deformable DETR sample a grid (ONNX ``GridSample``); DETR does not."""
+    logits = np.random.default_rng(0).normal(0, 1, (1, 100, 4)).astype(np.float32)
+    constants = {
+        "grid": np.zeros((1, 1, 1, 2), np.float32), "logits_": logits, "zero": np.float32(0),
+        "pred_boxes_": np.full((1, 100, 4), 0.5, np.float32), "axes": np.array([1, 2, 3]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("GridSample", ["images", "grid"], ["sampled"]),
+        helper.make_node("ReduceSum", ["sampled", "axes"], ["one"], keepdims=0),
+        helper.make_node("Mul", ["one", "zero"], ["none"]),
+        *(helper.make_node("Add", [f"{n}_", "none"], [n]) for n in ("logits", "pred_boxes")),
+    ]
+    names = ("logits", "pred_boxes")
+    ports = [helper.make_tensor_value_info(name, FLOAT, (1, 100, 4)) for name in names]
+    picture = [helper.make_tensor_value_info("images", FLOAT, (1, 3, 64, 64))]
+    path = write(tmp_path / "m.onnx", nodes, picture, ports, constants, opset=16)
+    assert model(str(path)).params["family"] == "rtdetr"
 
 
 def test_rtdetr_that_is_told_the_size(tmp_path: Path) -> None:

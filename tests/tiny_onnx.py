@@ -19,11 +19,12 @@ def write(
     outputs: Sequence[Any],
     constants: Mapping[str, np.ndarray],
     notes: Mapping[str, Any] | None = None,
+    opset: int = 13,
 ) -> Path:
     """Save a model; `notes` go into its metadata as Ultralytics writes them."""
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
     graph = helper.make_graph(list(nodes), "tiny", list(inputs), list(outputs), tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     helper.set_model_props(model, {k: str(v) for k, v in (notes or {}).items()})
     onnx.save(model, path)
     return path

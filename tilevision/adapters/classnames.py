@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tilevision.errors import ModelError
 
-__all__ = ["class_name", "class_names", "count"]
+__all__ = ["beyond_names", "class_name", "class_names", "count"]
 
 
 def class_name(number: int, names: Any) -> str:
@@ -61,6 +61,28 @@ def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str
     if known is None:
         return given
     return [given.get(str(number), name) for number, name in enumerate(known)]
+
+
+def beyond_names(model: str, numbers: Iterable[int], names: Any) -> list[str]:
+    """Return what to tell of class numbers that a list of names does not reach: then it may be off.
+
+    Parameters
+    ----------
+    model : str
+        Its name.
+    numbers : iterable of int
+        Class numbers that it gave.
+    names : list or dict, optional
+        As in `class_name`; a dict may name only some.
+    """
+    most = max(numbers, default=-1)
+    if not isinstance(names, (list, tuple)) or most < len(names):
+        return []
+    return [
+        f"Model {model} gave class number {most}, and names are {len(names)}, for 0 to "
+        f"{len(names) - 1}; they may belong to other numbers. Give names for all, or a dict by "
+        "number."
+    ]
 
 
 def count(names: list[str] | dict[str, str] | None) -> int | None:

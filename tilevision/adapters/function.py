@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
+from tilevision.adapters.classnames import beyond_names
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -67,7 +68,13 @@ class FunctionModel:
             If the function returns what cannot be read as detections.
         """
         with self.turn or nullcontext():
-            return self._predict(batch)
+            return self._remarked(self._predict(batch))
+
+    def _remarked(self, found: list[Findings]) -> list[Findings]:
+        """Return answers, with a remark where they have numbers that have no name."""
+        numbers = (number for one in found for number in one.class_ids.tolist())
+        remarks = beyond_names(self._name, numbers, self._names)
+        return Answers(found, remarks=remarks) if remarks else found
 
     def _predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         if not self._batched:
@@ -87,7 +94,7 @@ class FunctionModel:
 
     def request(self, payload: Sequence[NDArray[Any]]) -> list[Findings]:
         """Call the function while the worker's slot is free for other tiles, on any thread."""
-        return self._predict(payload)
+        return self._remarked(self._predict(payload))
 
     def _read(self, answer: Any) -> Findings:
         return findings_of(answer, self._name, self._names, self._on_bad)

@@ -7,6 +7,7 @@ for names, and a model's name and the files beside it are those of the link.
 from __future__ import annotations
 
 import hashlib
+import json
 import mmap
 import os
 import platform
@@ -16,11 +17,12 @@ import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_file
 
-__all__ = ["check_unchanged", "content_of", "find", "keep", "missing_parts"]
+__all__ = ["check_unchanged", "content_of", "find", "keep", "missing_parts", "read_json"]
 
 _POINTER = 1024  # bytes; a pointer of Git LFS has some 130
 _LONGEST = 255  # characters in the name of a file
@@ -160,6 +162,23 @@ def keep(name: str, save: Callable[[Path], Path]) -> Path:
             f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); save it "
             "yourself and pass the path."
         ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what stands in a JSON file of a saved model; nothing if there is none.
+
+    Raises
+    ------
+    ModelError
+        If it is not JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Cannot read {path} ({error}); save the model again.") from None
+    return found if isinstance(found, dict) else {}
 
 
 def _home() -> Path:

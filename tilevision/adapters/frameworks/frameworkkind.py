@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickletools
 import zipfile
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ __all__ = [
     "kind_of",
     "kind_of_path",
     "names_of",
-    "read_json",
     "strings_of",
 ]
 
@@ -160,20 +158,3 @@ def _opcodes(path: Path) -> list[tuple[str, Any]]:
             f"{str(path)!r} is no model that PyTorch has written ({error or 'no data.pkl'}); "
             "export or copy it again."
         ) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what stands in a JSON file of a saved model; nothing if there is none.
-
-    Raises
-    ------
-    ModelError
-        If it is not JSON.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Cannot read {path} ({error}); save the model again.") from None
-    return found if isinstance(found, dict) else {}

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.tiles import LIMIT, MOST_CLASSES, in_tile, picture, traced
+from tilevision.adapters.frameworks.tiles import (
+    LIMIT,
+    MOST_CLASSES,
+    in_tile,
+    picture,
+    traced,
+    unread,
+)
 from tilevision.adapters.frameworks.torch_modules import stated_by
 from tilevision.adapters.frameworks.transformers_pipelines import object_limit
 from tilevision.adapters.modelfiles import check_unchanged, content_of
@@ -21,7 +28,7 @@ from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.fingerprint import fingerprint_value, version
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import Answers, ModelSpec
 from tilevision.modelspec.spec import split
 
 __all__ = ["SahiDetector", "declare", "load", "processes", "runtime"]
@@ -47,10 +54,14 @@ class SahiDetector:
         self._spec = spec
         self._lock = threading.Lock()
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return one `Findings` per tile ``(h, w, c)``."""
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one `Findings` per tile ``(h, w, c)``; what SAHI leaves out is remarked upon."""
         with self._lock:
-            return [self._one(tile) for tile in batch]
+            found = [self._one(tile) for tile in batch]
+        task = getattr(getattr(self._model, "model", None), "task", None)
+        further = ("key points",) if task == "pose" else ()
+        remedy = "SAHI hands none on: pass the model itself, as ultralytics.YOLO"
+        return Answers(found, remarks=unread(self._spec.name, further, remedy))
 
     def _one(self, tile: NDArray[Any]) -> Findings:
         shown = picture(tile)
@@ -58,7 +69,8 @@ class SahiDetector:
         shape = list(shown.shape[:2])
         self._model.convert_original_predictions(shift_amount=[[0, 0]], full_shape=[shape])
         found = self._model.object_prediction_list
-        polygons = [_polygon(one, tile) for one in found]
+        turned = _is_turned(self._model)
+        polygons = [None if turned else _polygon(one, tile) for one in found]
         return in_tile(
             tile,
             [one.bbox.to_xyxy() for one in found],
@@ -66,6 +78,7 @@ class SahiDetector:
             [one.category.name for one in found],
             class_ids=[-1 if one.category.id is None else int(one.category.id) for one in found],
             polygons=polygons if any(shape is not None for shape in polygons) else None,
+            oriented=[_corners(one) for one in found] if turned and found else None,
             most=self._spec.max_detections,
         )
 
@@ -111,6 +124,7 @@ def declare(value: Any, name: str, fingerprint: str | None, given: Mapping[str, 
         *(VERSION, home, own, sorted(counted.items()), sorted(content.items()), fingerprint),
         *(version("sahi"), declared.get("nms"), declared.get("max_detections")),
         *(("masks by pixels",) if _has_masks(value) else ()),
+        *(("corners",) if _is_turned(value) else ()),  # they were outlines of pixels
         *(("overlap of shapes",) if _has_masks(value) and declared.get("nms") else ()),
     )
     return ModelSpec(
@@ -183,6 +197,20 @@ def _polygon(found: Any, tile: NDArray[Any]) -> Any:
     if found.mask is None:
         return None
     return traced(np.asarray(found.mask.bool_mask, dtype=bool), tile)[1]
+
+
+def _corners(found: Any) -> NDArray[np.float64]:
+    """Return the corners of a rotated box, which SAHI keeps as the outline of a mask."""
+    shape = np.ravel(found.mask.segmentation[0]) if found.mask is not None else ()
+    return np.reshape(shape, (4, 2)) if len(shape) == 8 else np.full((4, 2), np.nan)
+
+
+def _is_turned(value: Any) -> bool:
+    """Return True if a model gives rotated boxes."""
+    try:
+        return bool(value.is_obb)
+    except Exception:  # noqa: BLE001 - a model that is not loaded yet, or has no such word
+        return False
 
 
 def _limit(value: Any) -> int | None:

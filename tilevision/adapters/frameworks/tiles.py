@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "padded",
     "picture",
     "traced",
+    "unread",
 ]
 
 # Of what `examine` returns: the input's size is no part of the identity.
@@ -55,6 +57,25 @@ def padded(tile: NDArray[Any], least: tuple[int, int] = (SMALLEST, SMALLEST)) ->
     return np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)))
 
 
+def unread(name: str, keys: Iterable[str], remedy: str = "") -> list[str]:
+    """Return what to tell of parts of a library's answer that are not read; nothing for none.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    keys : iterable of str
+        What the library calls them.
+    remedy : str
+        What to do where they are wanted.
+    """
+    told = sorted({str(key) for key in keys})
+    if not told:
+        return []
+    remedy = remedy or "pass a function that returns what you need of them as attributes"
+    return [f"Model {name} also gives {', '.join(told)}, which will not be read; {remedy}."]
+
+
 def in_tile(
     tile: NDArray[Any],
     boxes: Any,
@@ -77,7 +98,7 @@ def in_tile(
     rows = np.flatnonzero(good)
     findings = Findings(
         boxes[rows],
-        scores[rows].clip(0, 1),
+        scores[rows],
         [str(labels[row]) for row in rows],
         None if class_ids is None else np.asarray(class_ids, dtype=np.int64).reshape(-1)[rows],
         polygons=None if polygons is None else [polygons[row] for row in rows],

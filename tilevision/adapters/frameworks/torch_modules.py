@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.classnames import class_name
+from tilevision.adapters.classnames import beyond_names, class_name
+from tilevision.adapters.foreignvalues import as_plain_array
 from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, strings_of
 from tilevision.adapters.frameworks.tiles import (
@@ -27,13 +28,14 @@ from tilevision.adapters.frameworks.tiles import (
     in_tile,
     padded,
     traced,
+    unread,
 )
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import Answers, ModelSpec
 
 __all__ = ["TorchDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
 
@@ -71,6 +73,7 @@ class Sizes(NamedTuple):
 
 
 LARGEST = 4096  # pixels a side; what a file allows beyond is no size that it was made for
+_READ = ("boxes", "scores", "labels", "masks", "keypoints")
 _CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")}
 
 
@@ -93,8 +96,8 @@ class TorchDetector:
         self._device = torch_device(spec.device)
         self._lock = threading.Lock()
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return one `Findings` per tile ``(h, w, c)``.
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
 
         Raises
         ------
@@ -104,9 +107,11 @@ class TorchDetector:
         torch = library("torch")
         with self._lock, torch.inference_mode():
             torch.set_num_threads(1)  # there is a worker for each processor
-            return [self._one(tile, torch) for tile in batch]
+            remarks: dict[str, None] = {}
+            found = [self._one(tile, torch, remarks) for tile in batch]
+        return Answers(found, remarks=list(remarks))
 
-    def _one(self, tile: NDArray[Any], torch: Any) -> Findings:
+    def _one(self, tile: NDArray[Any], torch: Any, remarks: dict[str, None]) -> Findings:
         shown, ratio = self._fitted(tile)
         values = torch.from_numpy(self._scaled(shown)).permute(2, 0, 1).contiguous()
         try:
@@ -117,7 +122,13 @@ class TorchDetector:
                 f"Model {self._spec.name} does not run on a picture of {tuple(values.shape)} "
                 f"({type(error).__name__}: {words}); it is called as torchvision's detectors are."
             ) from error
-        return self._read(_dict_of(answer, self._spec.name), tile, ratio)
+        found = _dict_of(answer, self._spec.name)
+        further = unread(self._spec.name, (key for key in found if key not in _READ))
+        columns = {key: _array(found[key]) for key in _READ if found.get(key) is not None}
+        seen = self._read(columns, tile, ratio)
+        beyond = beyond_names(self._spec.name, seen.class_ids.tolist(), self._spec.params["names"])
+        remarks.update(dict.fromkeys([*further, *beyond]))
+        return seen
 
     def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
         """Return the tile at a size that the network takes, and by how much it was shrunk."""
@@ -138,14 +149,16 @@ class TorchDetector:
             values = values / np.float32(np.iinfo(tile.dtype).max)
         return values
 
-    def _read(self, found: Mapping[str, Any], tile: NDArray[Any], ratio: float) -> Findings:
-        columns = {key: found[key].detach().cpu().numpy() for key in found}
+    def _read(
+        self, columns: Mapping[str, NDArray[Any]], tile: NDArray[Any], ratio: float
+    ) -> Findings:
         boxes = columns["boxes"].reshape(-1, 4) / ratio
-        scores = columns.get("scores", np.full(len(boxes), np.nan))
-        numbers = columns.get("labels", np.full(len(boxes), -1)).astype(np.int64)
+        scores = columns.get("scores", np.full(len(boxes), np.nan)).reshape(-1)
+        numbers = columns.get("labels", np.full(len(boxes), -1)).reshape(-1).astype(np.int64)
         points = columns.get("keypoints")
         if points is not None:
-            points = np.concatenate([points[..., :2] / ratio, points[..., 2:]], axis=2)
+            sure = points[..., 2:] if points.shape[2] > 2 else np.ones((*points.shape[:2], 1))
+            points = np.concatenate([points[..., :2] / ratio, sure], axis=2)
         params = self._spec.params
         keep = np.flatnonzero(~(scores < params["score_floor"]))
         polygons = None
@@ -227,11 +240,13 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
         if "mask_rcnn" in texts:
             found[SHAPED] = True
         return found
-    sizes = _sizes(_opened(kind, path, name)) if kind == "export" else None
+    program = _opened(kind, path, name)
+    limit: dict[str, Any] = {LIMIT: rows} if (rows := _rows(program)) else {}
+    sizes = _sizes(program)
     if sizes is None or max(sizes.most) > LARGEST:
-        return {}
+        return limit
     least, most = sizes.least, sizes.most
-    return {"input_size": (most[1], most[0]), "shrinks": "rounded, with masks"} | (
+    return {"input_size": (most[1], most[0]), "shrinks": "rounded, with masks", **limit} | (
         {} if least == most else {UNCOUNTED: True}
     )
 
@@ -315,6 +330,21 @@ def _sizes(program: Any) -> Sizes | None:
     return Sizes((height[0], width[0]), (height[1], width[1]), (height[2], width[2]), same)
 
 
+def _rows(program: Any) -> int | None:
+    """Return how many boxes a program gives at most: the rows of its output of four columns.
+
+    A number, or the least of a number and what there is: ``boxes[:100]`` is ``Min(100, u0)``.
+    """
+    made = set(program.graph_signature.user_outputs)
+    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in made]
+    sides = [shape[0] for shape in shapes if len(shape) == 2 and shape[1] == 4]
+    if not sides or isinstance(sides[0], int):
+        return sides[0] if sides else None
+    expression = sides[0].node.expr
+    numbers = [int(part) for part in getattr(expression, "args", ()) if part.is_Integer]
+    return min(numbers, default=None) if type(expression).__name__ == "Min" else None
+
+
 def _range(side: Any, program: Any) -> tuple[int, int, int]:
     """Return the least, the most and the step of a side: a number, or a symbol in bounds."""
     if isinstance(side, int):
@@ -347,8 +377,7 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
     if isinstance(answer, (list, tuple)) and len(answer) == 3:
         answer = _columns(answer)
     if isinstance(answer, Mapping) and "boxes" in answer:
-        known = ("boxes", "scores", "labels", "masks", "keypoints")
-        return {key: answer[key] for key in known if key in answer}
+        return answer
     raster = answer.get("out") if isinstance(answer, Mapping) else answer
     if getattr(raster, "ndim", 0) == 4:
         raise ModelError(f"Model {name} {SEMANTIC}")
@@ -357,6 +386,11 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
         f"Model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
         "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function."
     )
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """Return a column of an answer as an array: of a tensor, or of what a wrapper made of it."""
+    return np.asarray(as_plain_array(value))
 
 
 def _columns(answer: Sequence[Any]) -> dict[str, Any]:

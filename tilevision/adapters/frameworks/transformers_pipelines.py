@@ -13,7 +13,7 @@ from PIL import Image
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, read_json
+from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
     NAMES,
@@ -22,11 +22,12 @@ from tilevision.adapters.frameworks.tiles import (
     in_tile,
     picture,
     traced,
+    unread,
 )
-from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.modelfiles import check_unchanged, read_json
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import Answers, ModelSpec
 
 __all__ = [
     "TransformersDetector",
@@ -59,6 +60,7 @@ _ENDINGS = {
 # that are saved with one of them.
 _TOP_ONLY, _TOP = ("DeformableDetr", "ConditionalDetr", "Deta"), 100
 _OF_TOP_ONLY = ("deformable_detr", "conditional_detr", "deta", "lw_detr", "dab-detr", "dab_detr")
+_READ = ("score", "label", "box", "mask")
 _ZERO_SHOT = ("OwlViT", "Owlv2", "GroundingDino", "MMGroundingDino", "OmDet")
 
 
@@ -80,8 +82,8 @@ class TransformersDetector:
         }
         self._lock = threading.Lock()
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return one `Findings` per tile ``(h, w, c)``.
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
 
         Raises
         ------
@@ -91,9 +93,11 @@ class TransformersDetector:
         torch = library("torch")
         with self._lock:
             torch.set_num_threads(1)  # there is a worker for each processor
-            return [self._one(tile) for tile in batch]
+            further: set[str] = set()
+            found = [self._one(tile, further) for tile in batch]
+        return Answers(found, remarks=unread(self._spec.name, further))
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
+    def _one(self, tile: NDArray[Any], further: set[str]) -> Findings:
         shown, params = Image.fromarray(picture(tile)), self._spec.params
         floor = params["score_floor"]
         try:
@@ -116,6 +120,7 @@ class TransformersDetector:
                 f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); check the "
                 "task, or try other tile sizes."
             ) from error
+        further.update(key for row in rows for key in row if key not in _READ)
         return self._read(rows, tile)
 
     def _read(self, rows: Sequence[Mapping[str, Any]], tile: NDArray[Any]) -> Findings:

@@ -15,12 +15,12 @@ from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, names_of, strings_of
-from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture
+from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture, unread
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec
+from tilevision.modelspec import Answers, ModelSpec
 
 __all__ = ["UltralyticsDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
 
@@ -29,6 +29,7 @@ LIBRARY = "ultralytics"
 ANY_BANDS = False
 PARAMS: dict[str, Any] = {"iou": 0.7}
 TASKS = ("detect", "segment", "obb", "pose", "classify")
+_READ = {"boxes", "masks", "probs", "keypoints", "obb"}  # of what its `Results` hold
 _SHAPED = ("OBBModel", "SegmentationModel")
 SIDE = 640  # Ultralytics' own default
 
@@ -48,8 +49,8 @@ class UltralyticsDetector:
         self._device = torch_device(spec.device)
         self._lock = threading.Lock()
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return one `Findings` per tile ``(h, w, c)``.
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
 
         Raises
         ------
@@ -59,9 +60,11 @@ class UltralyticsDetector:
         torch = library("torch")
         with self._lock:
             torch.set_num_threads(1)  # there is a worker for each processor
-            return [self._one(tile) for tile in batch]
+            further: set[str] = set()
+            found = [self._one(tile, further) for tile in batch]
+        return Answers(found, remarks=unread(self._spec.name, further))
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
+    def _one(self, tile: NDArray[Any], further: set[str]) -> Findings:
         spec = self._spec
         width, height = spec.input_size or (SIDE, SIDE)
         try:
@@ -81,6 +84,8 @@ class UltralyticsDetector:
                 f"Model {spec.name} does not run on a tile of {tile.shape[1]}×{tile.shape[0]} px "
                 f"({type(error).__name__}: {words}); check input_size=."
             ) from error
+        parts = set(getattr(result, "_keys", ())) - _READ
+        further.update(part for part in parts if getattr(result, part, None) is not None)
         return self._read(result, tile)
 
     def _read(self, result: Any, tile: NDArray[Any]) -> Findings:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tilevision.adapters.classnames import class_names, count
-from tilevision.adapters.modelfiles import content_of, find
+from tilevision.adapters.modelfiles import content_of, find, read_json
 from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
 from tilevision.adapters.onnx.families.finished import roles_of
 from tilevision.adapters.onnx.families.transformers import MASKS
@@ -304,7 +305,26 @@ class _Undecided:
     def names(self) -> Any:
         """Return the class names; None where nobody names any."""
         asked, noted = self.params.get("names"), self.facts.notes.get("names")
-        return class_names(self.path.name, asked, noted)
+        named = class_names(self.path.name, asked, noted)
+        return self._names_beside() if named is None else named
+
+    def _names_beside(self) -> Any:
+        """Return the names in the ``config.json`` that transformers or Optimum wrote with a file.
+
+        Only of the families that are told apart by the number of classes, where the user has not:
+        all others have been read without, and keep their identity.
+        """
+        shapes = {port.name: port.shape for port in self.facts.outputs}
+        pair = "pred_boxes" in shapes and ("logits" in shapes or "pred_logits" in shapes)
+        if not pair or "family" in self.params or shapes.get("logits", (None,))[-1] == 1:
+            return None
+        folders = [self.path.parent, self.path.parent.parent]  # or above, beside onnx/
+        beside = folders[: 2 if self.path.parent.name == "onnx" else 1]
+        for folder in beside:
+            with suppress(ModelError):  # something else's file of that name
+                if noted := read_json(folder / "config.json").get("id2label"):
+                    return class_names(self.path.name, None, noted)
+        return None
 
     def size(self) -> tuple[int, int] | None:
         """Return width and height of the input; None: as the tiles are."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
+from tilevision.adapters.classnames import beyond_names
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
 from tilevision.adapters.onnx.families.layout import MULTIPLE
@@ -79,7 +80,9 @@ class OnnxDetector:
             tiles = [tile for _, tile in group]
             for first in range(0, len(tiles), self._batch_size):
                 found += self._predict(tiles[first : first + self._batch_size], place)
-        return Answers([seen for seen, _ in found], full=[full for _, full in found])
+        numbers = (number for seen, _ in found for number in seen.class_ids.tolist())
+        remarks = beyond_names(self._rules.name, numbers, self._rules.names)
+        return Answers([seen for seen, _ in found], None, remarks, [full for _, full in found])
 
     def _predict(self, tiles: list[NDArray[Any]], place: Placement) -> list[tuple[Findings, bool]]:
         pictures = self._preparation.prepare(tiles, place)

@@ -50,6 +50,13 @@ def recognise(name: str, layout: Layout) -> str:
     if len(found) == 1:
         return found[0]
     seen = listed(_concrete(layout))
+    if set(found) == {"detr", "rtdetr"}:
+        columns = next(port.shape[-1] for port in layout.outputs if "logits" in port.name)
+        raise ModelError(
+            f"Model {name} may have {columns} classes (RT-DETR, Deformable DETR, D-FINE), or "
+            f"{(columns or 1) - 1} and a column for 'nothing' (DETR, YOLOS) ({seen}): give "
+            "family='rtdetr' or family='detr', or the names= of its classes as a list."
+        )
     if found:
         raise ModelError(
             f"Model {name} may be {' or '.join(found)} ({seen}); say which with family=, as "

@@ -29,6 +29,7 @@ __all__ = ["FAMILIES", "sigmoid", "softmax"]
 
 _PAIRS = (("pred_boxes", "logits"), ("pred_boxes", "pred_logits"), ("dets", "labels"))
 SIZES = "orig_target_sizes"
+_NEARLY_ALL = 0.9  # share of queries
 MASKS = ("masks", "pred_masks")  # of RF-DETR-Seg, and of DETR for panoptic segmentation
 
 
@@ -143,9 +144,30 @@ def _logits(layout: Layout, pairs: tuple[tuple[str, str], ...]) -> int | None:
     return None
 
 
+def _has_nothing(layout: Layout) -> bool | None:
+    """Return True if the last column of logits means "nothing", by what the file shows.
+
+    None where nothing speaks for either. Asked where no names tell how many classes there are.
+    Deformable attention, which samples a grid, is trained with a sigmoid for each class (Zhu et
+    al., arXiv:2010.04159, and all that build on it); a softmax without much to see says "nothing"
+    almost everywhere, as noise has no objects.
+    """
+    if any(node.operator == "GridSample" for node in layout.nodes):
+        return False
+    logits = next((layout.sample[name] for name in layout.sample if "logits" in name), None)
+    if logits is None or not logits.size:
+        return None
+    rows = logits.reshape(-1, logits.shape[-1])
+    if (softmax(rows)[:, -1] > 0.5).mean() > _NEARLY_ALL:
+        return True
+    return False if (rows.max(axis=1) < 0).mean() > _NEARLY_ALL else None
+
+
 def _is_detr(layout: Layout) -> bool:
     columns = _logits(layout, _PAIRS[:2])
-    return columns is not None and layout.counts(columns - 1)
+    if columns is None or not layout.counts(columns - 1):
+        return False
+    return layout.n_classes is not None or _has_nothing(layout) is not False
 
 
 def _is_rtdetr(layout: Layout) -> bool:
@@ -153,7 +175,9 @@ def _is_rtdetr(layout: Layout) -> bool:
     if told and {"labels", "boxes", "scores"} <= layout.names:
         return True
     columns = _logits(layout, _PAIRS[:2])
-    return columns is not None and layout.counts(columns)
+    if columns is None or not layout.counts(columns):
+        return False
+    return layout.n_classes is not None or columns == 1 or not _has_nothing(layout)
 
 
 def _is_rfdetr(layout: Layout) -> bool:
