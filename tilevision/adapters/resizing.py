@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 __all__ = ["resized"]
 
+_CACHED_BYTES = 2**18
+
 
 def resized(tile: NDArray[Any], size: tuple[int, int], antialias: bool = True) -> NDArray[Any]:
     """Return a tile ``(h, w, c)`` at another size (width, height); whole numbers are rounded.
@@ -41,23 +43,28 @@ def _sampled(tile: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Interpolate linearly between neighbouring pixels, rows first, then columns."""
     width, height = size
     channels = tile.shape[2]
-    above, below, share = _between(tile.shape[0], height)
-    share = share[:, None, None]
-    rows = tile[above].astype(np.float32)
-    rows *= 1 - share
-    under = tile[below].astype(np.float32)
-    under *= share
-    rows += under
-    left, right, share = _between(tile.shape[1], width)
+    floats = tile.dtype.kind == "f"
+    above, below, down = _between(tile.shape[0], height)
+    left, right, across = _between(tile.shape[1], width)
     # Whole rows at once, with the channels of a column behind each other: twice as fast.
-    flat, share, lanes = rows.reshape(height, -1), np.repeat(share, channels), np.arange(channels)
-    values: NDArray[Any] = flat.take((left[:, None] * channels + lanes).ravel(), 1, mode="clip")
-    values *= 1 - share
-    beside = flat.take((right[:, None] * channels + lanes).ravel(), 1, mode="clip")
-    beside *= share
-    values += beside
-    picture: NDArray[Any] = values.reshape(height, width, channels)
-    return picture if tile.dtype.kind == "f" else np.rint(picture).astype(tile.dtype)
+    lanes, across = np.arange(channels), np.repeat(across, channels)
+    first, second = ((one[:, None] * channels + lanes).ravel() for one in (left, right))
+    flat = tile.reshape(tile.shape[0], -1)
+    picture = np.empty((height, width * channels), np.float32 if floats else tile.dtype)
+    # As many rows as the processor's cache holds: three times as fast as all of them.
+    step = max(1, _CACHED_BYTES // (4 * flat.shape[1]))
+    for start in range(0, height, step):
+        part = slice(start, start + step)
+        share = down[part, None]
+        rows = np.multiply(flat[above[part]], 1 - share, dtype=np.float32)
+        rows += np.multiply(flat[below[part]], share, dtype=np.float32)
+        values = rows.take(first, 1, mode="clip")
+        values *= 1 - across
+        beside = rows.take(second, 1, mode="clip")
+        beside *= across
+        values += beside
+        picture[part] = values if floats else np.rint(values, out=values)
+    return picture.reshape(height, width, channels)
 
 
 @lru_cache(maxsize=64)  # tiles of an image have few sizes

@@ -490,6 +490,8 @@ class LevelReader(ABC):
         x0, y0, x1, y1 = self._checked(box, scale)
         outputs = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
         chosen = None if bands is None else self._band_numbers(bands)
+        if chosen == list(range(self.bands)):  # all in order: to pick them takes a copy
+            chosen = None
         level = self._level_for(scale)
         return self._resized(level, (x0, y0, x1, y1), outputs, chosen, masked=masked)
 
