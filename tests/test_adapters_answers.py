@@ -1,6 +1,8 @@
 """What a user's model may return, and what is refused."""
 
 import threading
+from collections import deque, namedtuple
+from dataclasses import make_dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -446,3 +448,95 @@ def test_class_numbers_beyond_the_names_of_a_function_are_told():
     answers = numbered.predict([np.zeros((9, 9, 3), np.uint8)])
     assert answers[0].labels.tolist() == ["class_5"]
     assert "gave class number 5, and names are 2, for 0 to 1" in answers.remarks[0]
+
+
+Located = namedtuple("Located", ("score", "xmin", "ymin", "xmax", "ymax", "label"))
+Cells = namedtuple("Cells", ("left", "top", "right", "bottom", "sure", "kind"))
+Record = make_dataclass("Record", ["box", "score", "class_id"])
+Table = np.dtype([(name, float) for name in (*EDGES, "score")] + [("label", "U9")])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [Located(0.5, *BOX, "ship")],  # by its names, not by its order
+        Located(0.5, *BOX, "ship"),
+        [Cells(*BOX, 0.5, "ship")],  # names that nobody knows: by its order
+        [Record(BOX, 0.5, 1)],
+        Record(BOX, 0.5, 1),
+        np.array([(*BOX, 0.5, "ship")], Table),
+        np.rec.array([(*BOX, 0.5, "ship")], Table),
+        {"a": {"box": BOX, "score": 0.5, "label": b"ship"}}.values(),
+        deque([{"box": BOX, "score": 0.5, "label": "ship"}]),
+        (np.array([BOX]), np.array([0.5]), np.array([1])),
+        [{"boxes": np.array([BOX]), "scores": np.array([0.5]), "labels": np.array([1])}],
+        {"boxes": np.array([BOX]), "scores": np.array([0.5]), "text_labels": ["ship"]},
+        list(pd.DataFrame([[*BOX, 0.5, "ship"]], columns=[*EDGES, "score", "label"]).itertuples()),
+    ],
+)
+def test_records_and_columns_of_any_kind_are_read(answer):
+    """Named tuples, data classes, structured arrays, views, tuples of columns, a list of one."""
+    found = findings_of(answer, "m", names=["car", "ship"])
+    assert found.boxes.tolist() == [BOX]
+    assert found.scores.tolist() == [0.5]
+    assert found.labels.tolist() == ["ship"]
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_columns_of_nothing_are_nothing(parts):
+    """Of a tuple of empty boxes, scores and classes, too."""
+    assert len(findings_of((np.zeros((0, 4)), np.zeros(0), np.zeros(0))[:parts], "m")) == 0
+
+
+def test_shapes_alone_are_detections():
+    """A list of shapely's geometries, or a GeoSeries, is one detection each."""
+    triangle = shapely.Polygon([(0, 0), (4, 0), (2, 5)])
+    found = findings_of([triangle, shapely.box(1, 1, 3, 3)], "m")
+    assert sorted(found.boxes.tolist()) == [[0, 0, 4, 5], [1, 1, 3, 3]]
+
+
+def test_a_map_of_segments_is_read_as_transformers_makes_it():
+    """``post_process_instance_segmentation`` of transformers 5: a map, and what its numbers are."""
+    numbered = np.full((20, 20), -1)
+    numbered[2:10, 3:12], numbered[12:18, 1:5] = 0, 7
+    listed = [
+        {"id": 0, "label_id": 1, "was_fused": False, "score": 0.9},
+        {"id": 7, "label_id": 0, "was_fused": False, "score": 0.8},
+        {"id": 9, "label_id": 0, "was_fused": False, "score": 0.7},  # covered by others
+    ]
+    answer = {"segmentation": numbered, "segments_info": listed}
+    found = findings_of(answer, "m", names=["car", "ship"])
+    assert found.labels.tolist() == ["ship", "car"]
+    assert found.boxes.tolist() == [[3, 2, 12, 10], [1, 12, 5, 18]]
+    areas = [shapely.Polygon(parts[0][0]).area for parts in found.polygons]
+    assert areas == pytest.approx([72, 24])
+
+
+def test_scores_of_key_points_are_kept():
+    """Keypoint R-CNN's ``keypoints_scores`` are no probabilities: they become attributes."""
+    answer = {"boxes": [BOX], "keypoints": np.ones((1, 2, 3)), "keypoints_scores": [[3.5, -1.0]]}
+    assert findings_of(answer, "m").attributes == ({"keypoints_scores": [3.5, -1.0]},)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_all_of_supervision_is_kept_or_named():
+    """Columns of any shape that JSON has are attributes; the note names the others."""
+    (sv,) = needs("supervision")
+    seen = sv.Detections(
+        xyxy=np.array([BOX]), confidence=np.array([0.5]), tracker_id=np.array([7]),
+        data={"embedding": np.ones((1, 3)), "more": np.array([{"a": 1}], dtype=object),
+              "handle": np.array([object()])},
+        metadata={"camera": "north"},
+    )  # fmt: skip
+    found = findings_of(seen, "m")
+    assert found.attributes == ({"embedding": [1, 1, 1], "more": {"a": 1}, "tracker_id": 7},)
+    assert found.note == "Not read of supervision's Detections: handle, metadata camera."
+    poses = sv.KeyPoints(
+        xy=np.array([[[1.0, 2], [3, 4]]]), detection_confidence=np.array([0.7]),
+        keypoint_confidence=np.array([[0.5, 0.6]]), visible=np.array([[True, False]]),
+        data={"zone": np.array(["north"])},
+    )  # fmt: skip
+    found = findings_of(poses, "m")
+    assert found.scores.tolist() == [0.7]
+    assert found.keypoints.tolist() == [[[1, 2, 0.5], [3, 4, 0]]]
+    assert found.attributes == ({"zone": "north"},)

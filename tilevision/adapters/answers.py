@@ -16,6 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.adapters.answercolumns import (
+    are_poses,
+    left_out,
+    of_poses,
+    of_supervision,
+    outlines_of,
+    pose_of,
+    poses_of,
+)
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.foreignvalues import (
     as_attributes,
@@ -64,6 +73,7 @@ KEYS = {
 # Keys that libraries' own rows have beside them: what they say is known otherwise, or is of no use
 # in a tile. DeepForest names the picture; Roboflow numbers its rows and says what they are.
 _IGNORED = {"image_path", "image", "detection_id", "prediction_type", "parent_id"}
+_FIELDS = KEYS.keys() | _IGNORED
 _CENTRED = ("x", "y", "width", "height")  # Roboflow's boxes: a centre and a size
 _ACCEPTED = (
     "Return Findings, None, an (n, 4) to (n, 6) array of xmin, ymin, xmax, ymax, score, class, a "
@@ -71,13 +81,15 @@ _ACCEPTED = (
     "supervision.Detections."
 )
 # Columns of a mapping of columns, as torchvision's detectors return them.
-_COLUMNS = {"boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"}
+_COLUMNS = {
+    *("boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"),
+    "text_labels",  # of Grounding DINO
+}
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _OPTIONAL = (
     *("score", "label", "class_id", "polygon", "oriented", "point", "text"),
     "keypoints",
 )
-_MASK = 0.5  # probability from which a pixel belongs to a mask
 
 # Columns by name: boxes, scores, labels, class_ids, oriented, points, polygons, texts, attributes.
 Columns = dict[str, Any]
@@ -133,7 +145,7 @@ def _check_tile_scores(found: Findings, name: str) -> None:
 
 
 def _read(answer: Any, names: Any, on_bad: str) -> Findings:
-    answer = unwrapped(answer)
+    answer = unwrapped(answer, _FIELDS)
     rows = _rows_of(answer)
     bad: dict[int, str] = {}
     if rows is None:
@@ -143,11 +155,15 @@ def _read(answer: Any, names: Any, on_bad: str) -> Findings:
         read = _read_rows(rows, names, bad)
         columns, numbers = _joined(list(read.values())), list(read)
     if on_bad == "drop":
-        return _good(columns, numbers, names, bad)
-    if bad:
+        found = _good(columns, numbers, names, bad)
+    elif bad:
         number = min(bad)
         raise ModelError(f"Detection {number} of {len(numbers) + len(bad)}: {bad[number]}.")
-    return _whole(columns, names)
+    else:
+        found = _whole(columns, names)
+    if lost := left_out(answer):
+        return Findings(**found.columns, note=f"{found.note} {lost}".strip())
+    return found
 
 
 def _line(error: Exception) -> str:
@@ -168,15 +184,15 @@ def _rows_of(answer: Any) -> Sequence[Mapping[str, Any]] | None:
 def _columns_of(answer: Any) -> Columns:
     if answer is None:
         return {}
-    if _is_poses(answer):
-        return _of_poses(answer)
+    if are_poses(answer):
+        return of_poses(answer)
     if type(answer).__module__.startswith("ultralytics"):
         raise ModelError(
             "Return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
             "it expects BGR and tiles are RGB."
         )
     if hasattr(answer, "xyxy") and hasattr(answer, "confidence"):
-        return _of_supervision(answer)
+        return of_supervision(answer)
     answer = as_plain_array(answer)
     if isinstance(answer, Mapping):
         return _of_mapping(answer)
@@ -190,11 +206,22 @@ def _columns_of(answer: Any) -> Columns:
 def _of_list(answer: Sequence[Any]) -> Columns:
     if not answer:
         return {}
+    if _are_columns(parts := [as_plain_array(part) for part in answer]):
+        return _of_mapping(dict(zip(("boxes", "scores", "labels"), parts, strict=False)))
     try:
         array = np.array([np.asarray(item, dtype=np.float64) for item in answer])
     except (TypeError, ValueError):
         raise ModelError(_ACCEPTED) from None
     return _of_array(array)
+
+
+def _are_columns(parts: Sequence[Any]) -> bool:
+    """Return True for boxes ``(n, 4)`` with scores ``(n,)``, and maybe classes ``(n,)``."""
+    shapes = [np.shape(part) for part in parts if isinstance(part, np.ndarray)]
+    if len(shapes) < len(parts) or len(parts) not in (2, 3):
+        return False
+    first, *others = shapes
+    return len(first) == 2 and first[1] == 4 and all(shape == first[:1] for shape in others)
 
 
 def _of_array(array: NDArray[Any]) -> Columns:
@@ -220,7 +247,7 @@ def _of_mapping(answer: Mapping[str, Any]) -> Columns:
     columns: Columns = {"boxes": given["boxes"]}
     if given.get("scores") is not None:
         columns["scores"] = given["scores"]
-    labels = given.get("labels")
+    labels = answer.get("text_labels", given.get("labels"))
     if labels is not None:
         known = [label for label in labels if not is_missing(label)]
         numbers = bool(known) and all(map(_is_class_number, known))
@@ -228,83 +255,13 @@ def _of_mapping(answer: Mapping[str, Any]) -> Columns:
     if given.get("class_ids") is not None:
         columns["class_ids"] = given["class_ids"]
     if given.get("masks") is not None:
-        columns["polygons"] = _outlines(given["masks"])
+        columns["polygons"] = outlines_of(given["masks"])
     if given.get("keypoints") is not None:
         columns["keypoints"] = given["keypoints"]
+    if given.get("keypoints_scores") is not None:  # of Keypoint R-CNN: no probabilities
+        sure = np.asarray(given["keypoints_scores"], float).tolist()
+        columns["attributes"] = [{"keypoints_scores": one} for one in sure]
     return columns
-
-
-def _is_poses(answer: Any) -> bool:
-    """Return True for `supervision.KeyPoints`, which have no boxes."""
-    return type(answer).__name__ == "KeyPoints" and hasattr(answer, "xy")
-
-
-def _of_poses(answer: Any) -> Columns:
-    """Read poses without boxes: each box goes around the points that are there."""
-    points = np.asarray(answer.xy, dtype=np.float64)
-    sure = getattr(answer, "keypoint_confidence", None)
-    sure = getattr(answer, "confidence", None) if sure is None else sure
-    sure = np.ones(points.shape[:2]) if sure is None else np.asarray(sure, dtype=np.float64)
-    if not len(points):
-        return {}
-    absent = ((points == 0).all(axis=2) | (sure <= 0))[..., None]
-    low = np.where(absent, np.inf, points).min(axis=1)
-    high = np.where(absent, -np.inf, points).max(axis=1)
-    columns: Columns = {
-        "boxes": np.concatenate([low, high], axis=1),
-        "keypoints": np.concatenate([points, sure[..., None]], axis=2),
-    }
-    if getattr(answer, "class_id", None) is not None:
-        columns["class_ids"] = answer.class_id
-    labels = (getattr(answer, "data", None) or {}).get("class_name")
-    return columns if labels is None else columns | {"labels": list(labels)}
-
-
-def _outlines(masks: Any) -> list[Any]:
-    """Return the outlines of masks ``(n, h, w)`` or ``(n, 1, h, w)``, bool or probabilities."""
-    from tilevision.adapters.outlines import outline
-
-    return [
-        outline(np.reshape(mask, np.shape(mask)[-2:]) > _MASK)
-        for mask in (np.asarray(one) for one in masks)
-    ]
-
-
-def _of_supervision(answer: Any) -> Columns:
-    data = dict(getattr(answer, "data", None) or {})
-    labels = data.pop("class_name", None)
-    corners = data.pop("xyxyxyxy", None)
-    poses = data.pop("keypoints", None)
-    # Of `result.to_supervision`, so that what it gives is read as a whole.
-    shapes, texts, points = (data.pop(name, None) for name in ("polygon", "text", "point"))
-    columns: Columns = {
-        "boxes": answer.xyxy,
-        "scores": answer.confidence,
-        "class_ids": answer.class_id,
-        "labels": None if labels is None else list(labels),
-        "oriented": None if corners is None or not len(corners) else np.asarray(corners, float),
-    }
-    if poses is not None and len(poses):
-        columns["keypoints"] = _poses(list(poses))
-    for name, column in (("polygons", shapes), ("texts", texts), ("points", points)):
-        if column is not None and len(column):
-            columns[name] = list(column)
-    if getattr(answer, "mask", None) is not None:
-        columns["polygons"] = _outlines(answer.mask)
-    if getattr(answer, "tracker_id", None) is not None:
-        data["tracker_id"] = answer.tracker_id
-    columns["attributes"] = _attributes(data, len(answer.xyxy))
-    return {key: value for key, value in columns.items() if value is not None}
-
-
-def _attributes(data: Mapping[str, Any], n: int) -> list[dict[str, Any]] | None:
-    """Return what is plain of further columns, row by row; None where there is nothing."""
-    plain = {str(k): np.asarray(v) for k, v in data.items() if len(v) == n}
-    plain = {k: v for k, v in plain.items() if v.ndim == 1 and v.dtype.kind in "biufUO"}
-    rows = [{k: v[i].item() if hasattr(v[i], "item") else v[i] for k, v in plain.items()}
-            for i in range(n)]  # fmt: skip
-    rows = [{k: v for k, v in row.items() if isinstance(v, (str, int, float))} for row in rows]
-    return [{k: v for k, v in row.items() if not is_missing(v)} for row in rows] if plain else None
 
 
 # Rows -------------------------------------------------------------------------------------
@@ -344,35 +301,12 @@ def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
             column_of = [np.full(shape, np.nan) if v is None else v for v in found[name]]
             columns[column] = column_of
     if "keypoints" in found:
-        columns["keypoints"] = _poses(found["keypoints"])
+        columns["keypoints"] = poses_of(found["keypoints"])
     plural = {"label": "labels", "polygon": "polygons", "text": "texts"}
     columns |= {plural[name]: found[name] for name in plural if name in found}
     if any("attributes" in row for row in read):
         columns["attributes"] = [row.get("attributes") for row in read]
     return columns
-
-
-def _poses(rows: Sequence[Any]) -> NDArray[np.float64]:
-    """Return key points ``(n, k, 3)``, of x, y and where it is given confidence; NaN for none."""
-    read = [None if row is None else _pose(row) for row in rows]
-    most = max(len(pose) for pose in read if pose is not None)
-    out = np.full((len(read), most, 3), np.nan)
-    for place, pose in enumerate(read):
-        if pose is not None:
-            out[place, : len(pose)] = pose
-    return out
-
-
-def _pose(given: Any) -> NDArray[np.float64]:
-    """Return key points ``(k, 3)`` of pairs, triples, COCO's flat list, or dicts as Roboflow's."""
-    if isinstance(given, (list, tuple)) and given and isinstance(given[0], Mapping):
-        given = [[one["x"], one["y"], one.get("confidence", 1.0)] for one in given]
-    pose = np.asarray(given, dtype=np.float64)
-    if pose.ndim == 1 and len(pose) % 3 == 0:  # x, y, v, x, y, v, … as COCO has them
-        pose = pose.reshape(-1, 3)
-    if pose.ndim != 2 or pose.shape[1] not in (2, 3) or not len(pose):
-        raise ModelError(f"Key points have shape {pose.shape}; give (k, 3): x, y, confidence.")
-    return pose if pose.shape[1] == 3 else np.column_stack([pose, np.ones(len(pose))])
 
 
 def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
@@ -394,7 +328,7 @@ def _row(given: Mapping[str, Any], names: Any) -> dict[str, Any]:
             row[_meaning(key, value)] = value
     row |= _class_of(classes, row.get("class_id"), names)
     if "keypoints" in row:
-        row["keypoints"] = _pose(row["keypoints"])
+        row["keypoints"] = pose_of(row["keypoints"])
     if "text" in row:
         row["text"] = str(row["text"])
     if "attributes" in row:

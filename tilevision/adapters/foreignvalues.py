@@ -1,14 +1,16 @@
 """Answers in other libraries' containers, as plain arrays, lists, dicts and numbers.
 
-Tables of polars and pyarrow, tensors, masked arrays, iterators and Roboflow's response objects
-become what `answers` reads; nothing is read here of what they mean.
+Tables of polars and pyarrow, structured arrays, named tuples, data classes, shapes, tensors, masked
+arrays, iterators and the response objects of Roboflow and transformers become what `answers` reads.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -19,44 +21,97 @@ from tilevision.findings import plain
 __all__ = ["as_attributes", "as_plain_array", "as_plain_value", "is_missing", "unwrapped"]
 
 
-def unwrapped(answer: Any) -> Any:
+# Fields that a data class of one detection has, and that none of many detections has.
+_PLACES = {
+    *("box", "bbox", "xmin", "x1", "x", "polygon", "geometry", "oriented", "point", "points"),
+}
+
+
+def unwrapped(answer: Any, known: Set[str]) -> Any:
     """Return an answer without its container: rows, columns or an array.
 
     Parameters
     ----------
     answer : object
         Whatever a function returned.
+    known : set of str
+        The keys that a row may have.
     """
     if hasattr(answer, "model_dump") and hasattr(answer, "predictions"):
         answer = answer.model_dump(by_alias=True)  # Roboflow's inference
-    if isinstance(answer, Iterator):
+    if isinstance(answer, (Iterator, ValuesView, Set, deque)):
         answer = list(answer)
-    answer = _rows_of_table(answer)
+    answer = _rows_of_table(answer, known)
     if isinstance(answer, (list, tuple)) and len(answer) == 1:
         only = answer[0]
-        if hasattr(only, "predictions") or (isinstance(only, Mapping) and "predictions" in only):
-            return unwrapped(only)
+        keys = only if isinstance(only, Mapping) else ()
+        if hasattr(only, "predictions") or "predictions" in keys or "boxes" in keys:
+            return unwrapped(only, known)  # of the one picture that was asked for
     if isinstance(answer, Mapping) and isinstance(answer.get("predictions"), (list, tuple)):
         return answer["predictions"]
+    if isinstance(answer, Mapping) and {"segmentation", "segments_info"} <= answer.keys():
+        return _rows_of_segments(answer)
     return answer
 
 
-def _rows_of_table(answer: Any) -> Any:
+def _rows_of_segments(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the objects of a map of segments, as image processors of transformers make it."""
+    from tilevision.adapters.outlines import outline
+
+    numbered = np.asarray(as_plain_array(answer["segmentation"]))
+    rows = []
+    for one in answer["segments_info"]:
+        shape = outline(numbered == one["id"])
+        if shape is not None:
+            row = {"polygon": shape, "class_id": one.get("label_id"), "score": one.get("score")}
+            rows.append(row)
+    return rows
+
+
+def _rows_of_table(answer: Any, known: Set[str]) -> Any:
     """Return the rows of a table of polars, pyarrow or pandas; anything else as it is."""
     if hasattr(answer, "collect") and hasattr(answer, "collect_schema"):
         answer = answer.collect()  # a LazyFrame
-    if hasattr(answer, "to_dicts"):
-        return answer.to_dicts()  # polars
-    if hasattr(answer, "to_pylist") and hasattr(answer, "schema"):
-        return answer.to_pylist()  # pyarrow
+    for way in ("to_dicts", "to_pylist"):  # polars, pyarrow
+        if hasattr(answer, way):
+            return getattr(answer, way)()
     if hasattr(answer, "columns") and hasattr(answer, "to_dict"):
         return answer.to_dict("records")  # pandas
+    if hasattr(answer, "geom_type") and not isinstance(answer, (list, tuple)):
+        answer = list(answer) if hasattr(answer, "index") else [answer]  # of geopandas, of shapely
+    if isinstance(answer, np.ndarray) and answer.dtype.names:
+        return [dict(zip(answer.dtype.names, row, strict=True)) for row in answer.ravel().tolist()]
+    if (alone := _record(answer, known)) is not None:
+        return [alone]
     if isinstance(answer, (list, tuple)) and answer:
-        series = all(hasattr(row, "to_dict") and hasattr(row, "index") for row in answer)
-        return [row.to_dict() for row in answer] if series else _named(answer)
+        return _rows_of_list(answer, known)
     if isinstance(answer, np.ndarray) and answer.ndim == 2 and answer.dtype.kind in "OU":
         return _named(answer.tolist())
     return answer
+
+
+def _rows_of_list(answer: Sequence[Any], known: Set[str]) -> Any:
+    """Return rows of pandas, shapes and records as dicts; other rows as they are."""
+    if all(hasattr(row, "to_dict") and hasattr(row, "index") for row in answer):
+        return [row.to_dict() for row in answer]
+    if all(hasattr(row, "geom_type") for row in answer):
+        return [{"geometry": shape} for shape in answer]
+    records = [_record(row, known) for row in answer]
+    return records if None not in records else _named(answer)
+
+
+def _record(row: Any, known: Set[str]) -> dict[str, Any] | None:
+    """Return a data class or a named tuple as a dict; None for what has no names that are known.
+
+    A tuple whose names nobody knows goes by its order, as one without names.
+    """
+    if hasattr(row, "_asdict"):
+        named = {name: value for name, value in row._asdict().items() if name != "Index"}
+        return named if named.keys() <= known else None
+    if not is_dataclass(row) or isinstance(row, type):
+        return None
+    found = {one.name: getattr(row, one.name) for one in fields(row)}
+    return found if found.keys() & _PLACES else None
 
 
 def _named(rows: Sequence[Any]) -> Any:
@@ -89,6 +144,8 @@ def as_plain_value(value: Any) -> Any:
     """Return the value of a cell: a tensor or array of one number as the number."""
     if value is np.ma.masked:
         return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     value = as_plain_array(value)
     if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "biufUO":
         return value.item()
