@@ -14,6 +14,7 @@ from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import (
     ReadOptions,
+    depth,
     display_options,
     open_source,
     read_options,
@@ -80,6 +81,28 @@ def test_other_depths_are_stretched_over_all_greys(dtype: str) -> None:
     shown = read_pixels(source, WHOLE, 1.0, options)[..., 0].ravel().astype(int)
     assert shown[0] == 0 and shown[-1] == 255
     assert (np.diff(shown) >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", ">u2", "int16", "<i2", "int32"])
+@pytest.mark.parametrize("nodata", [None, 40.0, -9999.0, (None, 40.0)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_each_depth_is_stretched_by_one_formula(
+    dtype: str, nodata: float | tuple[float | None, ...] | None, masked: bool
+) -> None:
+    """Whether looked up or computed: rint(255 (value - low) / (high - low)), cut; else 0.
+
+    By the definition in the README; the expected values come from Python's numbers, one by one.
+    """
+    pixels = np.random.default_rng(3).integers(-120, 120, (9, 11, 2)).astype(dtype)
+    mask = np.random.default_rng(4).random((9, 11, 1)) < 0.7 if masked else None
+    stretch = ((-20.0, 90.0), (3.5, 70.25))
+    shown = depth.stretched(pixels, mask, stretch, nodata)
+    for (y, x, band), value in np.ndenumerate(pixels):
+        low, high = stretch[band]
+        hole = nodata[band] if isinstance(nodata, tuple) else nodata
+        grey = round(min(max((float(value) - low) * (255.0 / (high - low)), 0), 255))
+        there = value != hole and (mask is None or mask[y, x, 0])
+        assert shown[y, x, band] == (grey if there else 0)
 
 
 def test_raw_values_are_as_stored() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "read_options",
     "read_pixels",
     "same_in_all",
+    "stretched",
     "to_uint8",
     "with_data",
 ]
@@ -38,6 +40,8 @@ _SAMPLE_SIDE = 512
 _PROBE_SIDE = 64
 _LIMIT = float(np.finfo(np.float32).max)
 _NEAR = 0.99
+_TABLED_BYTES = 2  # of whole numbers that are looked up rather than stretched each
+_TABLES = 64
 _FLOATS = (np.float16, np.float32)
 
 
@@ -313,16 +317,60 @@ def _to_rgb(
     pixels: Pixels, mask: NDArray[np.bool_] | None, options: ReadOptions
 ) -> NDArray[np.uint8]:
     if options.stretch is not None:
-        shown = np.empty(pixels.shape, np.uint8)
-        whole = mask is None and options.nodata is None and pixels.dtype.kind != "f"
-        there = None if whole else _there(pixels, mask, options.nodata)
-        for band, (low, high) in enumerate(options.stretch):
-            seen = None if there is None else there[..., band]
-            shown[..., band] = _stretched(pixels[..., band], low, high, seen)
-        pixels = shown
+        pixels = stretched(pixels, mask, options.stretch, options.nodata)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels)
+
+
+def stretched(
+    pixels: Pixels,
+    mask: NDArray[np.bool_] | None,
+    stretch: tuple[tuple[float, float], ...],
+    nodata: float | tuple[float | None, ...] | None,
+) -> NDArray[np.uint8]:
+    """Stretch each band to 8 bits.
+
+    Parameters
+    ----------
+    pixels : ndarray, ``(h, w, c)``
+    mask : ndarray of bool, optional
+        ``(h, w, c)`` or ``(h, w, 1)``: which of them have data.
+    stretch, nodata
+        Of each band, as in `ReadOptions`.
+
+    Returns
+    -------
+    ndarray, ``(h, w, c)``
+        0 where there is no data.
+    """
+    shown = np.empty(pixels.shape, np.uint8)
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= _TABLED_BYTES:
+        each = nodata if isinstance(nodata, tuple) else (nodata,) * len(stretch)
+        for band, ((low, high), value) in enumerate(zip(stretch, each, strict=True)):
+            table = _table(pixels.dtype, low, high, value)
+            shown[..., band] = table[_unsigned(pixels[..., band])]
+        return shown if mask is None else np.where(mask, shown, np.uint8(0))
+    whole = mask is None and nodata is None and pixels.dtype.kind != "f"
+    there = None if whole else _there(pixels, mask, nodata)
+    for band, (low, high) in enumerate(stretch):
+        seen = None if there is None else there[..., band]
+        shown[..., band] = _stretched(pixels[..., band], low, high, seen)
+    return shown
+
+
+def _unsigned(values: Pixels) -> Pixels:
+    """Return the bits of whole numbers as numbers from 0: places in a table."""
+    return values.view(f"u{values.dtype.itemsize}")
+
+
+@lru_cache(maxsize=_TABLES)
+def _table(dtype: np.dtype[Any], low: float, high: float, nodata: float | None) -> Pixels:
+    """Return what each value that `dtype` has is stretched to, by its bits."""
+    bits = np.arange(1 << 8 * dtype.itemsize, dtype=f"u{dtype.itemsize}")
+    values = bits.view(dtype)
+    there = None if nodata is None else with_data(values, nodata)
+    return _stretched(values, low, high, there)
 
 
 def _chosen_bands(

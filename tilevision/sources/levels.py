@@ -178,9 +178,12 @@ def resample(
         if valid is None:
             _add(total, block.astype(work), across, down)
             continue
-        known = np.bool_(True) if there is None else there
-        _add(total, np.where(known, block, 0).astype(work), across, down)
-        _add(valid, np.broadcast_to(known, block.shape).astype(work), across, down)
+        if there is None or there.all():
+            _add(total, block.astype(work), across, down)
+            _add(valid, np.ones((*block.shape[:2], 1), work), across, down)
+            continue
+        _add(total, np.where(there, block, 0).astype(work), across, down)
+        _add(valid, there.astype(work), across, down)
     if valid is None or empty is None:
         return _cast(total, dtype), None
     # Rounding leaves crumbs of weight where nothing was valid.
@@ -224,6 +227,7 @@ def _blocks(
 
 
 def _add(total: Pixels, block: Pixels, across: tuple[int, Any], down: tuple[int, Any]) -> None:
+    """Add a block's share to `total`; one band of it stands for all."""
     height, width, bands = block.shape
     (left, columns), (top, rows) = across, down
     part = rows.astype(block.dtype) @ block.reshape(height, width * bands)
@@ -505,11 +509,13 @@ class LevelReader(ABC):
         masked: bool = False,
     ) -> tuple[Pixels, NDArray[np.bool_] | None]:
         x, y = self._axes(level, box, outputs)
-        nodata = self._nodata(bands)
         if x.exact and y.exact:
             edges = round(x.start), round(y.start), round(x.stop), round(y.stop)
             pixels = level.window(*edges, bands)
-            return pixels, self._there(level, pixels, edges, nodata) if masked else None
+            if not masked:
+                return pixels, None
+            return pixels, self._there(level, pixels, edges, self._nodata(bands))
+        nodata = self._nodata(bands)
         # 8-bit pictures often declare white or black as no-data in every band alone, which
         # would bias the averages of ordinary pixels.
         averaged = nodata if self.dtype != np.uint8 or self.classes else Nodata(nodata.bands)
