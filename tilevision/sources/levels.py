@@ -228,8 +228,7 @@ def _blocks(
 
 def _add(total: Pixels, block: Pixels, across: tuple[int, Any], down: tuple[int, Any]) -> None:
     """Add a block's share to `total`; one band of it stands for all."""
-    height, width, bands = block.shape
-    (left, columns), (top, rows) = across, down
+    (height, width, bands), (left, columns), (top, rows) = block.shape, across, down
     part = rows.astype(block.dtype) @ block.reshape(height, width * bands)
     part = part.reshape(-1, width, bands).transpose(1, 0, 2).reshape(width, -1)
     part = columns.astype(block.dtype) @ part
