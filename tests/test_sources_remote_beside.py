@@ -143,3 +143,95 @@ def test_a_mask_that_changes_is_noticed(server: RangeServer, scene: Path) -> Non
     server.files["/maps/scene.tif.msk"] += b"more"
     with pytest.raises(SourceError, match="has changed since"):
         open_reference(pickle.loads(reference))
+
+
+def _written(folder: Path, name: str) -> Path:
+    """Write a small picture of a format that has no windows elsewhere, or a TIFF in one strip."""
+    path = folder / name
+    driver = {".jpg": "JPEG", ".PNG": "PNG", ".jp2": "JP2OpenJPEG", ".tif": "GTiff"}[path.suffix]
+    profile = {"width": WIDTH, "height": HEIGHT, "count": 1, "dtype": "uint8"}
+    how = {"compress": "deflate", "blockysize": HEIGHT} if driver == "GTiff" else {}
+    with rasterio.open(path, "w", driver=driver, **profile, **how) as dataset:
+        dataset.write((50 + X // 3 + Y % 90).astype("uint8"), 1)
+    for written in folder.glob("*.aux.xml"):
+        written.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "world"), [("a.jpg", "jgw"), ("b.PNG", "PGW"), ("c.jp2", "wld"), ("d.tif", "tfw")]
+)
+def test_what_lies_beside_a_download_is_read_as_beside_a_file(
+    server: RangeServer, tmp_path: Path, name: str, world: str
+) -> None:
+    """World file, ``.aux.xml`` and ``.msk`` of GDAL 3.10, with the query that an address needs."""
+    (folder := tmp_path / "maps").mkdir()
+    path = _written(folder, name)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(VALID)
+    path.with_suffix(f".{world}").write_text("10\n0\n0\n-10\n404005\n3285995\n")
+    band = '<PAMRasterBand band="1"><NoDataValue>60</NoDataValue></PAMRasterBand>'
+    aux = f"<PAMDataset><SRS>EPSG:32617</SRS>{band}</PAMDataset>"
+    path.with_name(f"{name}.aux.xml").write_text(aux)
+    server.secret, server.ranges = "sesame-0123", path.suffix != ".tif"  # which needs no download
+    url = f"{_put(server, path)}?token={server.secret}"
+    near, far = open_source(path), open_source(url)
+    assert far.metadata.crs == "EPSG:32617"
+    assert (near.metadata.transform, near.metadata.nodata) == (
+        (10.0, 0.0, 404000.0, 0.0, -10.0, 3286000.0),
+        60.0,
+    )
+    for fact in ("crs", "transform", "nodata", "band_nodata", "levels"):
+        assert getattr(far.metadata, fact) == getattr(near.metadata, fact)
+    reference = pickle.loads(pickle.dumps(far.reference))
+    far.close()
+    worker = open_reference(reference)
+    assert worker.fingerprint == far.fingerprint
+    for scale in (1.0, 0.5):
+        np.testing.assert_array_equal(worker.read(WHOLE, scale), near.read(WHOLE, scale))
+    np.testing.assert_array_equal(worker.data_share(100), near.data_share(100))
+    worker.close()
+
+
+def test_overviews_beside_a_download_are_its_levels(server: RangeServer, tmp_path: Path) -> None:
+    """As beside the same file on a disk."""
+    server.ranges = False
+    (folder := tmp_path / "maps").mkdir()
+    path = _written(folder, "d.tif")
+    _overviews(path)
+    near, far = open_source(path), open_source(_put(server, path))
+    assert far.metadata.levels == near.metadata.levels != ((WIDTH, HEIGHT),)
+    np.testing.assert_array_equal(far.read(WHOLE, 0.25), near.read(WHOLE, 0.25))
+    assert read_options(far).resampled == read_options(near).resampled
+
+
+def test_what_lies_beside_a_download_is_asked_for_in_four_requests(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    """Nothing there is normal, and leaves identity and metadata; arrays and PDF have none."""
+    (folder := tmp_path / "maps").mkdir()
+    path = _written(folder, "a.jpg")
+    np.save(folder / "e.npy", np.zeros((40, 60, 3), np.uint8))
+    source = open_source(_put(server, path))
+    assert sorted(one.path for one in server.asked if one.status == 404) == [
+        *("/maps/a.jgw", "/maps/a.jpg.aux.xml", "/maps/a.jpg.msk", "/maps/a.wld")
+    ]
+    assert source.fingerprint == open_source(path).fingerprint
+    server.forget()
+    open_source(f"{server.url}/maps/e.npy")
+    assert all(one.path == "/maps/e.npy" for one in server.asked)
+
+
+def test_a_mask_beside_a_download_that_changes_is_noticed(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    """A worker on another host does not read another mask than the client."""
+    (folder := tmp_path / "maps").mkdir()
+    path = _written(folder, "b.PNG")
+    _mask(path)
+    source = open_source(_put(server, path))
+    reference = pickle.dumps(source.reference)
+    source.close()
+    server.files["/maps/b.PNG.msk"] += b"more"
+    with pytest.raises(SourceError, match=r"b\.PNG\.msk has changed since"):
+        open_reference(pickle.loads(reference))

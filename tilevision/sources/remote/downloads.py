@@ -1,7 +1,7 @@
 """Files elsewhere that have no cheap windows: downloaded once, for all workers of a host.
 
 From then on it is a local file, identified by its content as every other. It is in the staging
-folder while anybody here reads it.
+folder while anybody here reads it, with what lies beside it at its address: `remotebeside`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,7 +27,12 @@ from tilevision.sources.addresses import Address
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.localfiles import open_local
 from tilevision.sources.remote.protocols import remote_file
-from tilevision.sources.remote.remotefile import Look, Remote, patiently
+from tilevision.sources.remote.remotebeside import (
+    FilesElsewhere,
+    ask_for_download,
+    placed_elsewhere,
+)
+from tilevision.sources.remote.remotefile import Look, Remote, changed, patiently
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.stagingfile import hold, leave, staging_folder, unusable
 
@@ -152,6 +158,7 @@ def open_download(
     page: int | None = None,
     mpp: tuple[float, float] | None = None,
     dpi: float | None = None,
+    beside: FilesElsewhere | None = None,
 ) -> DownloadedSource:
     """Open on a worker what `download` opened, downloading it where this host has it not.
 
@@ -164,14 +171,16 @@ def open_download(
         Names the file in the staging folder.
     page, mpp, dpi
         As `open_source` takes them.
+    beside : FilesElsewhere, optional
+        The files beside it, where there are any.
     """
-    staged = _staged(key, address)
+    staged, files = _staged(key, address), beside or FilesElsewhere()
 
     def fetch() -> None:
         remote = remote_file(address)
-        _fetch(remote, patiently(remote.look), staged)
+        _fetch_all(remote, patiently(remote.look), staged, files)
 
-    return _opened(Download(staged, hold(staged, fetch)), address, key, page, mpp, dpi)
+    return _opened(Download(staged, hold(staged, fetch)), address, key, files, page, mpp, dpi)
 
 
 def download(
@@ -198,15 +207,20 @@ def download(
     """
     # Without a tag nobody knows whether a file that is here already is still the same.
     key = look.fingerprint(remote.address) if look.tag else secrets.token_hex(16)
+    first = page in (None, 1)
+    beside = ask_for_download(remote.address, look) if first else FilesElsewhere()
+    if beside:
+        key = sha256(f"{key} {replace(beside, note='')!r}".encode()).hexdigest()
     staged = _staged(key, remote.address)
-    file = Download(staged, hold(staged, lambda: _fetch(remote, look, staged)))
-    return _opened(file, remote.address, key, page, mpp, dpi)
+    file = Download(staged, hold(staged, lambda: _fetch_all(remote, look, staged, beside)))
+    return _opened(file, remote.address, key, beside, page, mpp, dpi)
 
 
 def _opened(
     file: Download,
     address: Address,
     key: str,
+    beside: FilesElsewhere,
     page: int | None,
     mpp: tuple[float, float] | None,
     dpi: float | None,
@@ -215,13 +229,17 @@ def _opened(
     try:
         with _named(file.path, shown):
             image = open_local(str(file.path), page=page, mpp=mpp, dpi=dpi)
+            image.metadata = placed_elsewhere(address, beside, image.metadata, image.size)
     except BaseException:
         file.close()
         raise
+    if beside.note:
+        image.metadata = replace(image.metadata, notes=(*image.metadata.notes, beside.note))
+    options = {"address": address, "key": key, "page": page, "mpp": mpp, "dpi": dpi}
     reference = SourceRef(
         opener="tilevision.sources.remote.downloads:open_download",
         path=shown,
-        options={"address": address, "key": key, "page": page, "mpp": mpp, "dpi": dpi},
+        options={**options, "beside": beside} if beside else options,
         fingerprint=image.fingerprint,
     )
     return DownloadedSource(image, file, reference)
@@ -233,6 +251,21 @@ def _staged(key: str, address: Address) -> Path:
     plain = suffix[1:].isalnum() and suffix.isascii() and len(suffix) <= _LONGEST_SUFFIX
     usual = plain and suffix not in (".lock", ".part")
     return staging_folder() / f"{key}-download{suffix if usual else '.file'}"
+
+
+def _fetch_all(remote: Remote, look: Look, path: Path, beside: FilesElsewhere) -> None:
+    """Write the file to `path`, and first what lies beside it; all go with it when it goes."""
+    if beside.auxiliary:
+        path.with_name(f"{path.name}.aux.xml").write_bytes(beside.auxiliary)
+    for suffix, known in ((".msk", beside.mask), (".ovr", beside.overviews)):
+        if known is None:
+            continue
+        other = remote_file(remote.address.beside(suffix))
+        seen = patiently(other.look)
+        if (seen.size, seen.tag) != tuple(known):
+            raise changed(other.address)
+        _fetch(other, seen, path.with_name(f"{path.name}{suffix}"))
+    _fetch(remote, look, path)
 
 
 def _fetch(remote: Remote, look: Look, path: Path) -> None:

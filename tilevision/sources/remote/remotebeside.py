@@ -1,24 +1,27 @@
-"""What GDAL keeps of a TIFF file elsewhere in files beside it: asked for once, when it is opened.
+"""What GDAL keeps of an image elsewhere in files beside it: asked for once, when it is opened.
 
 At most four requests, all at the same time, for what the file does not say itself. A server that
-denies them has no such files.
+denies them has no such files. Those beside an image that is downloaded are downloaded with it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tilevision.errors import SourceError, Throttled, TransientError
 from tilevision.sources.addresses import Address
-from tilevision.sources.formats.spatial import place_beside, with_place
+from tilevision.sources.formats import georasters
+from tilevision.sources.formats.flat import picture_format
+from tilevision.sources.formats.slides import is_slide
+from tilevision.sources.formats.spatial import EarthPlace, place_beside, with_place
 from tilevision.sources.formats.tiff import (
     TiffPicture,
     with_bands_beside,
@@ -33,17 +36,25 @@ from tilevision.sources.source import ImageMetadata
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
-__all__ = ["FilesElsewhere", "ask_beside", "with_files_elsewhere"]
+__all__ = [
+    "FilesElsewhere",
+    "ask_beside",
+    "ask_for_download",
+    "placed_elsewhere",
+    "with_files_elsewhere",
+]
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WORLD_NUMBERS = 6
+_TURNED = 5  # orientations from here on swap width and height
 
+Question = tuple[str, Callable[[], object]]
 Parse = Callable[[RangedFile], AbstractContextManager["TiffFile"]]
 
 
 @dataclass(frozen=True, slots=True)
 class FilesElsewhere:
-    """The files beside a TIFF file elsewhere, as far as there are any.
+    """The files beside an image elsewhere, as far as there are any.
 
     Parameters
     ----------
@@ -76,21 +87,58 @@ def ask_beside(address: Address, picture: TiffPicture, metadata: ImageMetadata) 
     metadata : ImageMetadata
         As the file says.
     """
-    wanted: list[tuple[str, Callable[[], object]]] = [
-        ("auxiliary", lambda: _content(address.beside(".aux.xml")))
-    ]
+    wanted: list[Question] = [("auxiliary", lambda: _content(address.beside(".aux.xml")))]
     if metadata.transform is None:
-        wanted.append(("world", lambda: _world(_content(address.beside(".tfw", instead=True)))))
+        wanted.append(_world_file(address, "tfw"))
     if len(picture.levels) == 1:
-        wanted.append(("overviews", lambda: _size_and_tag(address.beside(".ovr"))))
+        wanted.append(("overviews", lambda: _size_and_tag(address.beside(".ovr"), ranged=True)))
     if not any(picture.masks) and picture.levels[0].alpha is None:
+        wanted.append(("mask", lambda: _size_and_tag(address.beside(".msk"), ranged=True)))
+    return _answered(wanted)
+
+
+def ask_for_download(address: Address, look: Look) -> FilesElsewhere:
+    """Ask for the files beside an image that is to be downloaded, where its format has such.
+
+    Parameters
+    ----------
+    address : Address
+        Of the file, without a page.
+    look : Look
+        That somebody had of it.
+    """
+    tiff = look.start.startswith(_TIFF)
+    raster = not tiff and PurePosixPath(address.name).suffix.lower() in georasters.FORMAT.suffixes
+    picture = not (tiff or raster) and bool(picture_format(look.start))
+    if not (tiff or raster or picture) or is_slide(address.name, tiff=False):
+        return FilesElsewhere()
+    suffix = PurePosixPath(address.name).suffix[1:].lower()
+    usual = f"{suffix[:1]}{suffix[-1:]}w"
+    wanted: list[Question] = [("auxiliary", lambda: _content(address.beside(".aux.xml")))]
+    wanted += [_world_file(address, usual)] * bool(suffix)
+    if not tiff:  # as for TIFF that is read by ranges, where this name is not asked for either
+        wanted += [_world_file(address, "wld")] * bool(suffix)
+    if not raster:
         wanted.append(("mask", lambda: _size_and_tag(address.beside(".msk"))))
+    if tiff:
+        wanted.append(("overviews", lambda: _size_and_tag(address.beside(".ovr"))))
+    return _answered(wanted)
+
+
+def _world_file(address: Address, suffix: str) -> Question:
+    shouted = PurePosixPath(address.name).suffix.isupper()
+    place = address.beside(f".{suffix.upper() if shouted else suffix}", instead=True)
+    return "world", lambda: _world(_content(place))
+
+
+def _answered(wanted: Sequence[Question]) -> FilesElsewhere:
+    """Return what is answered to all of the questions, asked at the same time."""
     found: dict[str, object] = {}
     with ThreadPoolExecutor(len(wanted), "tilevision-beside") as threads:
         asked = [(name, threads.submit(ask)) for name, ask in wanted]
         for name, answer in asked:
             try:
-                found[name] = answer.result()
+                found[name] = found.get(name) or answer.result()
             except (TransientError, Throttled) as error:
                 found["note"] = f"Whether a mask or overviews lie beside it is not known: {error}"
             except SourceError:
@@ -143,6 +191,38 @@ def _described(
     address: Address, files: FilesElsewhere, picture: TiffPicture, metadata: ImageMetadata
 ) -> tuple[TiffPicture, ImageMetadata]:
     """Return a picture with what is said of its place and its bands, as beside a local file."""
+    with _stand_in(address, files) as (place, auxiliary):
+        if place is not None:
+            metadata = with_place(metadata, place, picture.levels[0].size)
+        return with_bands_beside(auxiliary, picture, metadata)
+
+
+def placed_elsewhere(
+    address: Address, files: FilesElsewhere, metadata: ImageMetadata, size: tuple[int, int]
+) -> ImageMetadata:
+    """Return what is said of an image of a size, with where it lies by its world file.
+
+    Parameters
+    ----------
+    address : Address
+    files : FilesElsewhere
+    metadata : ImageMetadata
+        As the image says, and its ``.aux.xml``.
+    size : tuple of int
+        Width and height, upright.
+    """
+    if not files.world or metadata.transform is not None:
+        return metadata
+    with _stand_in(address, files) as (place, _):
+        stored = size[::-1] if metadata.orientation >= _TURNED else size
+        return metadata if place is None else with_place(metadata, place, stored)
+
+
+@contextmanager
+def _stand_in(
+    address: Address, files: FilesElsewhere
+) -> Iterator[tuple[EarthPlace | None, Path | None]]:
+    """Lay what was found beside an image of one pixel; yield its place and its ``.aux.xml``."""
     import tifffile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -153,10 +233,7 @@ def _described(
             auxiliary.write_bytes(files.auxiliary)
         if files.world:
             path.with_suffix(".tfw").write_bytes(files.world)
-        place = place_beside(str(path))
-        if place is not None:
-            metadata = with_place(metadata, place, picture.levels[0].size)
-        return with_bands_beside(auxiliary, picture, metadata)
+        yield place_beside(str(path)), auxiliary if files.auxiliary else None
 
 
 @contextmanager
@@ -186,6 +263,7 @@ def _world(content: bytes) -> bytes:
     return content if len(numbers) == _WORLD_NUMBERS else b""
 
 
-def _size_and_tag(address: Address) -> tuple[int, str] | None:
+def _size_and_tag(address: Address, *, ranged: bool = False) -> tuple[int, str] | None:
     look: Look = patiently(remote_file(address).look)
-    return (look.size, look.tag) if look.ranges and look.start.startswith(_TIFF) else None
+    usable = look.start.startswith(_TIFF) and (look.ranges or not ranged)
+    return (look.size, look.tag) if usable else None
