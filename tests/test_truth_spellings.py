@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from PIL import Image
 
 from tilevision.errors import SourceError
@@ -47,6 +48,10 @@ def feature(kind: str, coordinates: Any) -> dict[str, Any]:
     return {"type": "Feature", "properties": {"label": "a"}, "geometry": shape}
 
 
+VOC = (
+    "<annotation><object><name>a</name><difficult>{}</difficult><bndbox><xmin>40</xmin>"
+    "<ymin>30</ymin><xmax>80</xmax><ymax>60</ymax></bndbox>{}</object></annotation>"
+)
 SQUARE = feature("Polygon", [[*RING, RING[0]]])
 SPELLINGS: dict[str, Any] = {
     # COCO: an outline without a box; ids as numbers here and as texts there; paths of Windows.
@@ -54,6 +59,7 @@ SPELLINGS: dict[str, Any] = {
     "null box": coco({"bbox": None, "segmentation": [[x for at in RING for x in at]]}),
     "text category": coco({"category_id": "7"}),
     "text image": coco({}, image="1"),
+    "float image": coco({"image_id": 1.0, "category_id": 7.0}),  # as pandas writes columns
     "windows": coco({}, name="C:\\data\\scan.tif"),
     "address": coco({}, name="https://host/scan.tif"),
     # Label Studio: uploads get a prefix; <Rectangle> with <Labels>; skipped annotations.
@@ -65,9 +71,23 @@ SPELLINGS: dict[str, Any] = {
         {"data": {"image": "scan.tif"}, "annotations": [
             {"was_cancelled": True, "result": []}, task([labelled()])["annotations"][0]]},
     ],
-    # GeoJSON: one feature, and the list of features that QuPath exports.
+    # Label Studio's JSON-MIN: regions stand in a list under the name of their control.
+    "json-min": [
+        {"image": "/data/upload/1/0123abcd-scan.tif", "id": 1, "annotator": 1, "annotation_id": 1,
+         "label": [STUDIO | {"rectanglelabels": ["a"], "original_width": 400,
+                             "original_height": 300}]},
+    ],
+    # GeoJSON: one feature, the list of features that QuPath exports, a third coordinate, a class
+    # as a number or that is null under another name, and collections, of which areas count.
     "feature": SQUARE,
     "features": [SQUARE],
+    "heights": feature("MultiPolygon", [[[[x, y, 5] for x, y in [*RING, RING[0]]]]]),
+    "number": SQUARE | {"properties": {"class_id": 0, "label": None}},
+    "collection": SQUARE | {"geometry": {"type": "GeometryCollection", "geometries": [
+        SQUARE["geometry"], {"type": "LineString", "coordinates": RING}]}},
+    # Pascal VOC with an outline, as Roboflow exports it, and without a box around text.
+    "a.xml": VOC.format(0, "<polygon><x1>40</x1><y1>30</y1><x2>80</x2><y2>30</y2><x3>80</x3>"
+                        "<y3>60</y3><x4>40</x4><y4>60</y4></polygon>"),
     # Tables: other separators, a byte order mark, numbers of classes, outlines as WKT.
     "a.csv": "xmin;ymin;xmax;ymax;label\n40;30;80;60;a\n",
     "b.csv": "\ufeffxmin\txmax\tymin\tymax\tlabel\n40\t80\t30\t60\ta\n",
@@ -77,6 +97,8 @@ SPELLINGS: dict[str, Any] = {
     # YOLO: a score, key points, whole numbers written with a point, commas.
     "a.txt": f"0 {SHARES} 0.9\n",
     "b.txt": f"0 {SHARES} 0.15 0.15 2 0.14 0.14 0\n",
+    "e.txt": f"0 {SHARES} {'0.15 0.15 1 ' * 17}\n",  # all hidden
+    "f.txt": f"0 {SHARES} {'0.15 0.15 1 ' * 17} 0.9\n",
     "c.txt": f"0.0 {SHARES}\n",
     "d.txt": f"0,{SHARES.replace(' ', ',')}\n",
     "a.json": "\ufeff" + json.dumps(coco({})),
@@ -108,6 +130,8 @@ REFUSED = {
     "mask": (np.zeros((10, 10), bool), "of an image of 10×10 px"),
     "a.txt": ("0 60 45 40 30\n", "shares of the sides"),
     "b.txt": ("40 30 80 30 80 60 40 60 a 0\n", "no file of YOLO labels"),
+    "b.csv": ("ImageID,XMin,XMax,YMin,YMax\nscan,0.1,0.2,0.1,0.2\n", "shares of the sides"),
+    "strange": (coco({"image_id": "scan.tif"}), "image 'scan.tif', which it does not list"),
     "a.csv": ("xmin,ymin,xmax,ymax\n80,60,40,30\n", "scan.csv cannot be read .* inverted"),
     "a.xml": (
         "<annotation><size><width>9</width><height>9</height></size></annotation>",
@@ -149,19 +173,68 @@ def test_a_mask_of_one_value_is_what_is_there_and_what_is_not() -> None:
     assert len(read_truth(values - 1, size=SIZE)) == 2
 
 
-def test_difficult_objects_of_pascal_voc_are_neither_right_nor_wrong(tmp_path: Path) -> None:
-    """VOC 2012 development kit, section 4.4.2: objects marked as difficult are ignored."""
+@pytest.mark.parametrize("word", ["1", "True", "yes"])
+def test_difficult_objects_of_pascal_voc_are_neither_right_nor_wrong(
+    tmp_path: Path, word: str
+) -> None:
+    """VOC 2012 development kit, section 4.4.2: objects marked as difficult are ignored.
+
+    The mark belongs to its object, in whatever order they stand.
+    """
     path = tmp_path / "a.xml"
-    box = "<bndbox>" + "".join(
-        f"<{name}>{at:g}</{name}>"
-        for name, at in zip(("xmin", "ymin", "xmax", "ymax"), BOX, strict=True)
-    )
-    path.write_text(
-        f"<annotation><object><name>a</name><difficult>1</difficult>{box}</bndbox></object>"
-        "</annotation>"
-    )
-    truth = truth_of(path, Pictured("scan.tif", SIZE))
-    assert len(truth.objects) == 0 and truth.crowd.boxes.tolist() == [BOX]
+    easy = VOC.format(0, "").replace(">40<", ">10<").partition("</annotation>")[0]
+    difficult = VOC.format(word, "").partition("<annotation>")[2]
+    for text in (easy + difficult, "<annotation>" + difficult.replace("</annotation>", "")
+                 + easy.partition("<annotation>")[2] + "</annotation>"):  # fmt: skip
+        path.write_text(text)
+        truth = truth_of(path, Pictured("scan.tif", SIZE))
+        assert truth.crowd.boxes.tolist() == [BOX]
+        assert truth.objects.boxes.tolist() == [[10, 30, 80, 60]]
+
+
+def test_numbers_of_map_files_are_named_by_the_model(tmp_path: Path) -> None:
+    """A whole column ``class`` of a Shapefile, and a GeoDataFrame, as of any table."""
+    geopandas = pytest.importorskip("geopandas")
+    shapes = [shapely.Polygon(RING), shapely.box(100, 100, 110, 120)]
+    table = geopandas.GeoDataFrame({"class": [1, 0]}, geometry=shapes)
+    table.to_file(tmp_path / "a.shp")
+    for given in (tmp_path / "a.shp", table):
+        found = read_truth(given, size=SIZE, names=("a", "b"))
+        assert sorted(found.labels) == ["a", "b"]
+        assert read_truth(given, size=SIZE).labels.tolist() == ["1", "0"]
+
+
+def test_an_outline_that_touches_the_edges_is_no_pose(tmp_path: Path) -> None:
+    """Corners of an outline may be exactly 0 or 1, where visibilities of key points would stand."""
+    path = tmp_path / "scan.txt"
+    along = "0.5 0 1 0 1 1 0.5 1 0 0.5"
+    for corners in (
+        "0.2 0.2 0.9 0.9 0.5 0.5 1 0.3",
+        "0 0 1 0 1 1 0 1",
+        along,
+    ):
+        path.write_text(f"0 {corners}\n")
+        pairs = np.reshape([float(one) for one in corners.split()], (-1, 2)) * SIZE
+        found = read_truth(path, "scan.tif", size=SIZE)
+        assert found.boxes[0] == pytest.approx([*pairs.min(axis=0), *pairs.max(axis=0)])
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint32", "int64"])
+def test_object_numbers_of_any_type_are_read(tmp_path: Path, kind: str) -> None:
+    """Of an array, in ``.npy`` and TIFF; floats are numbers where they are whole, NaN is none."""
+    values = np.zeros((300, 400), kind)
+    values[30:60, 40:80], values[100:120, 100:110] = 70000, 3
+    if kind == "float32":
+        values[200:210, 200:210] = np.nan
+    np.save(tmp_path / "mask.npy", values)
+    given = [values, tmp_path / "mask.npy"]
+    if kind != "int64":
+        tifffile.imwrite(tmp_path / "mask.tif", values)
+        given.append(tmp_path / "mask.tif")
+    for one in given:
+        assert sorted(read_truth(one, size=SIZE).boxes.tolist()) == [BOX, [100, 100, 110, 120]]
+    with pytest.raises(SourceError, match="object numbers"):
+        read_truth(values.astype(float) / 2 + 0.25, size=SIZE)
 
 
 CVAT = """<annotations>{}</annotations>"""

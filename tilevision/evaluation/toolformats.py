@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.evaluation.annotated import Pictured, Truth, stem_of
-from tilevision.evaluation.truthshapes import findings_of_shapes, mask_shape, valid
+from tilevision.evaluation.truthshapes import findings_of_shapes, mask_shape, unscored, valid
 from tilevision.findings import Findings
 
-__all__ = ["label_studio", "task_image", "tree", "uploaded", "xml"]
+__all__ = ["label_studio", "task_image", "tree", "uploaded", "whole_task", "xml"]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SHAPES = ("box", "polygon", "points", "ellipse", "mask")
@@ -66,9 +66,30 @@ def _voc(root: ElementTree.Element, where: str, pictured: Pictured) -> Truth:
     if any(one.find("bndbox") is None for one in objects):
         raise SourceError(f"{where} holds an object without bndbox; export it with boxes.")
     boxes = [[float(one.findtext(f"bndbox/{name}", "")) for name in _CORNERS] for one in objects]
-    difficult = [one.findtext("difficult", "0").strip() == "1" for one in objects]
+    difficult = [
+        one.findtext("difficult", "0").strip().lower() in ("1", "true", "yes") for one in objects
+    ]
     labels = [one.findtext("name", "object") for one in objects]
-    return Truth.of(Findings(boxes, labels=labels), difficult)
+    outlines = [_voc_outline(one) for one in objects]
+    found = Findings(
+        boxes,
+        scores=np.arange(len(boxes), 0, -1) / max(len(boxes), 1),  # keeps rows in their order
+        labels=labels,
+        polygons=outlines if any(one is not None for one in outlines) else None,
+    )
+    read = Truth.of(found, difficult)
+    return Truth(unscored(read.objects), unscored(read.crowd))
+
+
+def _voc_outline(one: ElementTree.Element) -> NDArray[np.float64] | None:
+    """Return the outline of an object that has one, as Roboflow writes it: x1, y1, x2, y2, …"""
+    corners = one.find("polygon")
+    if corners is None:
+        return None
+    said = {part.tag: part.text or "" for part in corners}
+    numbers = range(1, 1 + len(said) // 2)
+    ring = [(float(said[f"x{number}"]), float(said[f"y{number}"])) for number in numbers]
+    return np.array(ring) if len(ring) > 2 else None
 
 
 def _cvat(root: ElementTree.Element, pictured: Pictured, where: str) -> Truth:
@@ -89,7 +110,9 @@ def _cvat(root: ElementTree.Element, pictured: Pictured, where: str) -> Truth:
     ]
     unread = sorted({shape.tag for shape in rows} - set(_SHAPES))
     if unread:
-        raise SourceError(f"{where} holds CVAT shapes of kind {unread[0]}, which have no area.")
+        raise SourceError(
+            f"{where} holds CVAT shapes of kind {unread[0]}, which are not read; leave them out."
+        )
     together: dict[Any, list[ElementTree.Element]] = {}
     for number, shape in enumerate(rows):
         # Parts of one outline are polygons of one group, as our own export has them; 0 is none.
@@ -130,6 +153,19 @@ def task_image(task: Mapping[str, Any]) -> str:
     """Return the name of a task's image, as it stands there."""
     texts = [value for value in task["data"].values() if isinstance(value, str)]
     return str(task["data"].get("image", texts[0] if texts else ""))
+
+
+def whole_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a task of Label Studio's JSON-MIN as its JSON has it: regions are its lists there."""
+    rows = []
+    for value in task.values():
+        for region in value if isinstance(value, list) else ():
+            if isinstance(region, Mapping) and "original_width" in region:
+                kind = next((key for key in region if str(key).endswith("labels")), "")
+                sizes = {key: region.get(key) for key in ("original_width", "original_height")}
+                rows.append({"type": kind, "value": region, **sizes})
+    named = {key: value for key, value in task.items() if isinstance(value, str)}
+    return {"data": named, "annotations": [{"result": rows}]}
 
 
 def uploaded(name: str) -> str:

@@ -46,13 +46,13 @@ def read_truth(
     ----------
     truth : Findings, DataFrame, mapping, list, array, str or PathLike
         Findings as they are; a table with columns xmin, ymin, xmax, ymax and, where there
-        are classes, label; COCO, GeoJSON, Label Studio or our own JSON as read from a file; an
-        array ``(h, w)`` of object numbers (0 is background; with a single number or bool,
-        connected patches are objects); or a file:
+        are classes, label, or of geopandas; COCO, GeoJSON, Label Studio or our own JSON as read
+        from a file; an array ``(h, w)`` of object numbers (0 is background; with a single number
+        or bool, connected patches are objects); or a file:
 
         ``.json`` (COCO, COCO results, GeoJSON, Label Studio, ours), ``.geojson``, ``.gpkg``,
         ``.fgb``, ``.shp``, ``.xml`` (Pascal VOC, CVAT for images), ``.csv``, ``.parquet``,
-        ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``).
+        ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``, ``.npy``).
 
         All in pixels of the full-resolution image, except for GeoJSON, GeoPackage, FlatGeobuf and
         Shapefile of an image with `place`, and YOLO and Label Studio, which count in shares of

@@ -15,8 +15,15 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.evaluation.annotated import Pictured, Truth, stem_of
-from tilevision.evaluation.toolformats import label_studio, task_image, tree, uploaded, xml
-from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, moved
+from tilevision.evaluation.toolformats import (
+    label_studio,
+    task_image,
+    tree,
+    uploaded,
+    whole_task,
+    xml,
+)
+from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, moved, unscored
 from tilevision.evaluation.yololabels import yolo
 from tilevision.findings import Findings
 
@@ -41,16 +48,14 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
         return _ours(data)
     if isinstance(data, Mapping) and "annotations" in data and "result" not in data:
         return _coco(data, pictured, where)
-    if isinstance(data, Mapping) and data.get("type") == "Feature":
-        data = {"type": "FeatureCollection", "features": [data]}
-    if isinstance(data, Mapping) and data.get("type") == "FeatureCollection":
-        return _geojson(data, pictured, where)
+    if (collection := _collection(data)) is not None:
+        return _geojson(collection, pictured, where)
     tasks = data if isinstance(data, list) else [data]
     if tasks and all(isinstance(one, Mapping) for one in tasks):
-        if all(one.get("type") == "Feature" for one in tasks):  # as QuPath exports them
-            return _geojson({"features": tasks}, pictured, where)
         if all("data" in one for one in tasks):
             return label_studio(tasks, pictured, where)
+        if all("annotation_id" in one or "annotator" in one for one in tasks):
+            return label_studio([whole_task(one) for one in tasks], pictured, where)
         if all("bbox" in one and "category_id" in one for one in tasks):
             return _coco_results(tasks, pictured, where)
     if data == []:
@@ -59,6 +64,20 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
         f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection) nor Label Studio "
         "(tasks)."
     )
+
+
+def _collection(data: Any) -> Mapping[str, Any] | None:
+    """Return what is GeoJSON of any kind as a FeatureCollection; None for all else."""
+    if isinstance(data, list):  # as QuPath exports it
+        features = [isinstance(one, Mapping) and one.get("type") == "Feature" for one in data]
+        return {"features": data} if data and all(features) else None
+    if not isinstance(data, Mapping):
+        return None
+    if "coordinates" in data or "geometries" in data:
+        data = {"type": "Feature", "geometry": data}
+    if data.get("type") == "Feature":
+        data = {"type": "FeatureCollection", "features": [data]}
+    return data if data.get("type") == "FeatureCollection" else None
 
 
 def table(rows: Any, where: str, pictured: Pictured) -> Truth:
@@ -70,6 +89,11 @@ def table(rows: Any, where: str, pictured: Pictured) -> Truth:
         If a corner has no column, or no image is this one.
     """
     names = {str(name).strip().lower(): name for name in rows.columns}
+    if hasattr(rows, "crs") and "geometry" in names:  # of geopandas
+        label = next((names[name] for name in (*_NAMES, "class_id") if name in names), None)
+        said = [None] * len(rows) if label is None else rows[label].tolist()
+        given = rows[names["geometry"]].to_numpy(dtype=object)
+        return _on_map(given, said, label == names.get("class_id"), rows.crs, where, pictured)
     missing = [name for name in _CORNERS if name not in names]
     if missing:
         raise SourceError(
@@ -83,13 +107,15 @@ def table(rows: Any, where: str, pictured: Pictured) -> Truth:
     corners = [names[name] for name in _CORNERS]
     rows = rows[~rows[corners].isna().all(axis=1)]  # an image without objects is one empty row
     boxes = rows[corners].to_numpy(dtype=np.float64)
+    if len(boxes) and boxes.max() <= 1 and (boxes % 1 > 0).any():  # as Open Images has them
+        raise SourceError(f"{where} holds shares of the sides, from 0 to 1; give boxes in pixels.")
     found = Findings(
         boxes,
         scores=np.arange(len(rows), 0, -1) / max(len(rows), 1),  # keeps rows in their order
         labels=_labels_of(rows, names, pictured),
         polygons=_outlines_of(rows, names, boxes),
     )
-    return Truth(_unscored(found))
+    return Truth(unscored(found))
 
 
 def _labels_of(rows: Any, names: Mapping[str, Any], pictured: Pictured) -> list[str] | None:
@@ -98,14 +124,22 @@ def _labels_of(rows: Any, names: Mapping[str, Any], pictured: Pictured) -> list[
     if column is None:
         return None
     given = rows[column]
-    if given.dtype.kind in "iuf" and (pictured.names or column == names.get("class_id")):
-        return ["object" if one != one else pictured.class_name(int(one)) for one in given]
-    absent = given.isna()
+    said = [None if none else one for one, none in zip(given, given.isna(), strict=True)]
     # Our own CSV puts an apostrophe before what a spreadsheet would run as a formula.
     return [
-        "object" if none else re.sub(r"^'(?=[=+@\t\r-])", "", str(one))
-        for one, none in zip(given, absent, strict=True)
+        re.sub(r"^'(?=[=+@\t\r-])", "", _class_of(one, column == names.get("class_id"), pictured))
+        for one in said
     ]
+
+
+def _class_of(said: Any, numbered: bool, pictured: Pictured) -> str:
+    """Return the class that a value says: a name, or a number that the model names."""
+    if said is None or said != said:
+        return "object"
+    whole = isinstance(said, (int, float, np.number)) and float(said).is_integer()
+    if whole and not isinstance(said, bool):
+        return pictured.class_name(int(said)) if pictured.names or numbered else f"{said:g}"
+    return str(said)
 
 
 def _outlines_of(rows: Any, names: Mapping[str, Any], boxes: Floats) -> list[Any] | None:
@@ -179,10 +213,10 @@ def _divided_coco(data: Mapping[str, Any]) -> dict[str, Any]:
             {"images": [], "categories": data.get("categories", []), "annotations": []},
         )
         part["images"].append(item)
-        annotations[str(item["id"])] = part["annotations"]
+        annotations[_key(item["id"])] = part["annotations"]
     for row in data["annotations"]:
-        if str(row.get("image_id")) in annotations:
-            annotations[str(row["image_id"])].append(row)
+        if _key(row.get("image_id")) in annotations:
+            annotations[_key(row["image_id"])].append(row)
     return parts
 
 
@@ -198,6 +232,9 @@ def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
     """
     from scipy import ndimage
 
+    if values.dtype.kind == "f":  # no number is no object
+        numbers = np.nan_to_num(values, nan=0)
+        values = numbers.astype(np.int64) if (numbers % 1 == 0).all() else values
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     if values.ndim != 2 or values.dtype.kind not in "biu":
         raise SourceError(
@@ -293,12 +330,19 @@ def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
         mine = [item for item, name in zip(images, names, strict=True) if name in fit]
         for item in mine:
             pictured.check_size(item.get("width"), item.get("height"), where)
-        wanted = {str(item["id"]) for item in mine}  # 7 and "7" are one image
-    names_of = {str(item["id"]): str(item["name"]) for item in data.get("categories", [])}
+        wanted = {_key(item["id"]) for item in mine}
+        known = {_key(item["id"]) for item in images}
+        strange = [row for row in data["annotations"] if _key(row.get("image_id")) not in known]
+        if strange and len(strange) == len(data["annotations"]):
+            raise SourceError(
+                f"{where} holds annotations of image {strange[0].get('image_id')!r}, which it does "
+                "not list under images; use the id that stands there."
+            )
+    names_of = {_key(item["id"]): str(item["name"]) for item in data.get("categories", [])}
     rows = [
-        row for row in data["annotations"] if wanted is None or str(row.get("image_id")) in wanted
+        row for row in data["annotations"] if wanted is None or _key(row.get("image_id")) in wanted
     ]
-    unnamed = sorted({str(row["category_id"]) for row in rows if "category_id" in row}
+    unnamed = sorted({_key(row["category_id"]) for row in rows if "category_id" in row}
                      - set(names_of))  # fmt: skip
     if unnamed:
         raise SourceError(
@@ -306,6 +350,11 @@ def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
             "categories; add it there."
         )
     return _coco_rows(rows, names_of)
+
+
+def _key(number: Any) -> str:
+    """Return an id as text: 7, 7.0 and "7" are one."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
 
 
 def _coco_results(rows: Sequence[Any], pictured: Pictured, where: str) -> Truth:
@@ -337,18 +386,13 @@ def _coco_rows(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> T
     found = Findings(
         boxes,
         scores=np.arange(len(rows), 0, -1) / max(len(rows), 1),  # keeps rows in their order
-        labels=[names.get(str(i), "object") for i in ids],
+        labels=[names.get(_key(i), "object") for i in ids],
         class_ids=[i if isinstance(i, int) else -1 for i in ids] if rows else None,
         polygons=polygons if any(p is not None for p in polygons) else None,
     )
     crowd = [bool(row.get("iscrowd")) for row in rows]
     read = Truth.of(found, crowd)
-    return Truth(_unscored(read.objects), _unscored(read.crowd))
-
-
-def _unscored(findings: Findings) -> Findings:
-    columns = findings.columns | {"scores": np.full(len(findings), np.nan)}
-    return Findings(**columns)
+    return Truth(unscored(read.objects), unscored(read.crowd))
 
 
 def _coco_box(row: Mapping[str, Any], polygon: Any) -> list[float]:
@@ -384,7 +428,7 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     # Tiles with their probabilities, as our own export for QuPath has them, are no objects.
     rows = [row for row in data["features"] if _kind(row) != "tile" and row.get("geometry")]
     given = [shape(row["geometry"]) for row in rows]
-    shapes, names = _objects(given, [_name(row) for row in rows], where)
+    shapes, names = _objects(given, [_name(row, pictured) for row in rows], where)
     frame, place = str(data.get("coordinates_in", "")), pictured.place
     crs = _named_crs(data)
     if place is not None and not frame.startswith("pixels"):
@@ -409,12 +453,15 @@ def _objects(
     Raises
     ------
     SourceError
-        If one is a line, or a collection.
+        If one is a line, or a collection without areas.
     """
     parts, kinds = [], []
     for shape, name in zip(shapes, names, strict=True):
         if shape is None or shape.is_empty:
             continue
+        if shape.geom_type == "GeometryCollection":
+            areas = [part for part in shapely.get_parts(shape) if part.area > 0]
+            shape = shapely.union_all(areas) if areas else shape  # noqa: PLW2901 - what counts of it
         if shape.geom_type not in ("Polygon", "MultiPolygon", "Point", "MultiPoint"):
             raise SourceError(
                 f"{where} holds a {shape.geom_type}, which has no area; leave it out."
@@ -455,19 +502,32 @@ def _geopackage(path: Path, pictured: Pictured) -> Truth:
         told = f"{path} has the layers {', '.join(layers[:5])}"
         raise SourceError(f"{told}; name that of the truth 'detections'.")
     meta, _, wkb, columns = read(path, layer=chosen)
-    place = pictured.place
-    if (place is None) != (meta["crs"] is None):
-        which = "the image" if place is None else "the file"
-        told = f"{path} and the image both need a reference system, and {which} has none"
-        raise SourceError(f"{told}; give the truth in pixels.")
     names = [str(name).lower() for name in meta["fields"]]
     fields = dict(zip(names, columns, strict=True))
-    label = next((fields[name] for name in _NAMES if name in fields), None)
+    label = next((name for name in (*_NAMES, "class_id") if name in fields), None)
     given = shapely.from_wkb(wkb)
-    said = [None] * len(given) if label is None else label.tolist()
-    shapes, kinds = _objects(given, said, str(path))
+    said = [None] * len(given) if label is None else fields[label].tolist()
+    return _on_map(given, said, label == "class_id", meta["crs"], str(path), pictured)
+
+
+def _on_map(
+    given: Any, said: Sequence[Any], numbered: bool, crs: Any, where: str, pictured: Pictured
+) -> Truth:
+    """Read geometries in a reference system, or in pixels where the image has none either.
+
+    Raises
+    ------
+    SourceError
+        If only one of both has a system.
+    """
+    place = pictured.place
+    if (place is None) != (crs is None):
+        which = "the image" if place is None else "the file"
+        told = f"{where} and the image both need a reference system, and {which} has none"
+        raise SourceError(f"{told}; give the truth in pixels.")
+    shapes, kinds = _objects(given, [_class_of(one, numbered, pictured) for one in said], where)
     if place:
-        shapes = moved(shapes, lambda points: place.from_crs(points, meta["crs"]))
+        shapes = moved(shapes, lambda points: place.from_crs(points, crs))
     return Truth(findings_of_shapes(shapes, kinds))
 
 
@@ -475,13 +535,14 @@ def _kind(feature: Mapping[str, Any]) -> object:
     return (feature.get("properties") or {}).get("objectType")
 
 
-def _name(feature: Mapping[str, Any]) -> str:
+def _name(feature: Mapping[str, Any], pictured: Pictured) -> str:
     """Return the class a feature names; QuPath nests it in ``classification``."""
     properties = feature.get("properties") or {}
     nested = properties.get("classification")
     if isinstance(nested, Mapping) and "name" in nested:
         return str(nested["name"])
-    return next((str(properties[name]) for name in _NAMES if name in properties), "object")
+    names = [name for name in (*_NAMES, "class_id") if properties.get(name) is not None]
+    return _class_of(properties[names[0]], names[0] == "class_id", pictured) if names else "object"
 
 
 def _ours(data: Mapping[str, Any]) -> Truth:
@@ -518,6 +579,10 @@ def _picture(path: Path, pictured: Pictured) -> Truth:
     return mask(pixels[..., 0], str(path), pictured)
 
 
+def _array(path: Path, pictured: Pictured) -> Truth:
+    return mask(np.load(path, allow_pickle=False), str(path), pictured)
+
+
 READERS: dict[str, Callable[[Path, Pictured], Truth]] = {
     ".json": _json_file,
     ".geojson": _json_file,
@@ -528,6 +593,7 @@ READERS: dict[str, Callable[[Path, Pictured], Truth]] = {
     ".fgb": _geopackage,
     ".shp": _geopackage,
     ".txt": yolo,
+    ".npy": _array,
     ".png": _picture,
     ".tif": _picture,
     ".tiff": _picture,

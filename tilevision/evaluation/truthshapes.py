@@ -17,6 +17,7 @@ __all__ = [
     "mask_shape",
     "moved",
     "outline_parts",
+    "unscored",
     "valid",
 ]
 
@@ -51,6 +52,12 @@ def outline_parts(shape: Any) -> list[list[Floats]] | None:
         for piece in pieces
         if not piece.is_empty
     ] or None
+
+
+def unscored(findings: Findings) -> Findings:
+    """Return findings without scores: those of truth only kept rows in their order."""
+    columns = findings.columns | {"scores": np.full(len(findings), np.nan)}
+    return Findings(**columns)
 
 
 def valid(shape: Any) -> Any:

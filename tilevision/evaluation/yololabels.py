@@ -20,6 +20,8 @@ __all__ = ["yolo"]
 
 Floats = NDArray[np.float64]
 
+_SURE = 3  # key points; of fewer, an outline may look like them
+_ROUNDED = 0.005  # shares by which a point may lie beside its box
 _BEYOND = 1.5  # shares of the sides; labels reach beyond the picture, but not by so much
 
 
@@ -70,7 +72,8 @@ def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any], points: int)
     `points` is how many numbers of key points the data set states for each object.
     """
     values = np.array([float(one) for one in row[1:]])
-    if len(values) in (4, 5) or len(values) == 4 + points or _is_pose(values):
+    posed = points > 0 and len(values) - points in (4, 5)
+    if len(values) in (4, 5) or posed or _is_pose(values):
         _check_shares(path, values[:4])
         centre, sides = values[:2] * size, values[2:4] * size / 2
         return shapely.box(*(centre - sides), *(centre + sides))
@@ -84,13 +87,23 @@ def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any], points: int)
 
 
 def _is_pose(values: Floats) -> bool:
-    """Return True for a box and triples whose last number is a visibility, some of them 2."""
-    seen = values[6::3]
-    return (
-        len(values) > 4
-        and len(values) % 3 == 1
-        and bool(np.isin(seen, (0, 1, 2)).all() and (seen == 2).any())
-    )
+    """Return True for a box and triples whose last number is a visibility, with or without a score.
+
+    Some are visible (2), or all that are labelled lie in the box: an outline that happens to have
+    0 or 1 at these places does not.
+    """
+    rows = np.reshape(values[4 : 4 + (len(values) - 4) // 3 * 3], (-1, 3))
+    scored = len(values) % 3 == 2 and len(rows) >= _SURE and 0 <= values[-1] <= 1
+    if not len(rows) or not (len(values) % 3 == 1 or scored):
+        return False
+    if not np.isin(rows[:, 2], (0, 1, 2)).all():
+        return False
+    inside = np.abs(rows[:, :2] - values[:2]) <= values[2:4] / 2 + _ROUNDED
+    labelled = rows[:, 2] > 0
+    if (rows[:, 2] == 2).any():
+        return True
+    enough = len(values) % 2 == 1 or len(rows) >= _SURE
+    return bool(enough and labelled.any() and inside[labelled].all())
 
 
 def _check_shares(path: Path, values: Floats) -> None:
