@@ -18,6 +18,7 @@ import numpy as np
 
 from tilevision.errors import CheckpointError, CheckpointTooLarge, ModelError
 from tilevision.findings import Findings, plain
+from tilevision.payloads import PREFIX
 
 __all__ = [
     "RECORDS_PER_TILE",
@@ -58,6 +59,8 @@ def encode(findings: Findings) -> tuple[bytes, ...]:
 def decode(records: Sequence[bytes]) -> Findings:
     """Read what `encode` wrote.
 
+    A record that refers to arrays (`tilevision.payloads.arrays_of`) is passed over.
+
     Raises
     ------
     ValueError, KeyError, TypeError, ModelError
@@ -67,6 +70,8 @@ def decode(records: Sequence[bytes]) -> Findings:
         (record,) = records
         bare = record.startswith(_BARE) and len(record) < _BARE_BYTES and b"tile_" not in record
         return _bare(record) if bare else _decode(record)
+    if records and records[-1].startswith(PREFIX):
+        return decode(records[:-1])
     first, *rest = (_decode(record) for record in records)
     rows = Findings.concat([first, *rest])
     return Findings(**rows.columns, tile_scores=first.tile_scores, note=first.note)

@@ -134,7 +134,7 @@ def _check_place(path: Path) -> None:
 
 CHECKPOINT_SCHEMA = 1
 SEGMENTS_SCHEMA = 2
-_OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "runs", "segments"}
+_OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "payloads", "runs", "segments"}
 _BEGINNING_SECONDS = 5.0  # in which whoever makes a folder has written its meta.json
 
 

@@ -6,10 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from tilevision.codec import canonical_json, check_records
+
+if TYPE_CHECKING:
+    from tilevision.checkpoint.payloadstore import PayloadMemory
 
 __all__ = ["MemoryCheckpoint"]
 
@@ -26,6 +29,7 @@ class MemoryCheckpoint:
 
     def __init__(self) -> None:
         self._records: dict[str, tuple[float, tuple[bytes, ...]]] = {}
+        self._payloads: PayloadMemory | None = None
         self._lock = threading.Lock()
 
     def done(self, keys: Iterable[str]) -> set[str]:
@@ -46,12 +50,28 @@ class MemoryCheckpoint:
         with self._lock:
             return {key: self._records[key][0] for key in keys if key in self._records}
 
-    def commit(self, records: Mapping[str, Sequence[bytes]]) -> None:
+    def commit(
+        self,
+        records: Mapping[str, Sequence[bytes]],
+        payloads: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> None:
         """Store all of `records`, or raise and store none of them."""
         now = time.time()
+        if payloads:
+            self.payloads.add(payloads)
         checked = {key: (now, check_records(key, rows)) for key, rows in records.items()}
         with self._lock:
             self._records |= checked
+
+    @property
+    def payloads(self) -> PayloadMemory:
+        """The arrays that records refer to; they can be read after `close`."""
+        from tilevision.checkpoint.payloadstore import PayloadMemory
+
+        with self._lock:
+            if self._payloads is None:
+                self._payloads = PayloadMemory()
+            return self._payloads
 
     def delete(self, keys: Iterable[str]) -> int:
         """Forget `keys`; return how many were there."""
@@ -79,9 +99,10 @@ class MemoryCheckpoint:
         return compute(path)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Forget every record; results hold on to their arrays."""
         with self._lock:
             self._records.clear()
+            self._payloads = None
 
     def __enter__(self) -> MemoryCheckpoint:
         return self

@@ -145,13 +145,20 @@ def frame_of(rows: Iterable[Packed]) -> bytes:
 # Reading ----------------------------------------------------------------------------------------
 
 
-def open_segment(path: Path) -> BinaryIO:
-    """Open a segment for reading; `OSError` if it is no plain file."""
+def open_segment(path: Path, buffer: int = _BUFFER) -> BinaryIO:
+    """Open a segment for reading; `OSError` if it is no plain file.
+
+    Parameters
+    ----------
+    path : Path
+    buffer : int
+        Bytes that are read ahead.
+    """
     file = os.open(path, _READ)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))
-    return os.fdopen(file, "rb", buffering=_BUFFER)
+    return os.fdopen(file, "rb", buffering=buffer)
 
 
 def frames(file: BinaryIO, start: int) -> Iterator[SegmentFrame]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from array import array
 from binascii import unhexlify
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.checkpoint.segmentfile import ROW, Packed, data_of
 
@@ -115,6 +118,26 @@ class SegmentIndex:
         slot = self._slots.get(key)
         return None if slot is None else self._place(slot)
 
+    def places(self, keys: Sequence[bytes]) -> tuple[NDArray[np.int64], ...]:
+        """Return segment (-1: unknown), offset, size and number of records of keys: each ``(n,)``.
+
+        `name` has the name of a segment.
+        """
+        slots = self._slots
+        rows = np.fromiter((slots.get(key, -1) for key in keys), np.int64, len(keys))
+        if not len(self._segment):
+            return tuple(np.full(len(keys), -1, dtype=np.int64) for _ in range(4))
+        columns = (self._segment, self._offset, self._size, self._count)
+        found = [
+            np.frombuffer(column, column.typecode)[rows].astype(np.int64) for column in columns
+        ]
+        found[0][rows < 0] = -1
+        return tuple(found)
+
+    def name(self, number: int) -> str:
+        """Return the name of a segment by its number, as `places` has it."""
+        return self._names[number]
+
     def time(self, key: bytes) -> float | None:
         """Return when a key was stored; None where nothing is."""
         slot = self._slots.get(key)
@@ -133,11 +156,11 @@ class SegmentIndex:
             kept = self._slots.items()
             self._slots = {key: at for key, at in kept if self._segment[at] not in numbers}
 
-    def living(self) -> dict[str, int]:
-        """Return how many bytes of each segment are in use."""
+    def living(self, unused: Collection[bytes] = ()) -> dict[str, int]:
+        """Return how many bytes of each segment are in use, those of `unused` keys left out."""
         used = dict.fromkeys(self._numbers, 0)
-        for slot in self._slots.values():
-            if self._count[slot]:
+        for key, slot in self._slots.items():
+            if self._count[slot] and key not in unused:
                 used[self._names[self._segment[slot]]] += self._size[slot] + ROW.size
         return used
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import threading
 import time
 import zlib
@@ -104,6 +105,16 @@ class SegmentStore:
         checked = {key: check_records(key, rows) for key, rows in records.items()}
         now = time.time()
         self._append([(digest(key), now, len(rows), pack(rows)) for key, rows in checked.items()])
+
+    def last_records(self) -> Iterator[bytes]:
+        """Yield the last record of every key: the one that refers to arrays, where one does."""
+        with self._lock:
+            self._look()
+            keys = self._index.older(math.inf)
+            for start in range(0, len(keys), _CHUNK):
+                with explained(self._folder):
+                    found = self._records(keys[start : start + _CHUNK])
+                yield from (records[-1] for records in found.values())
 
     def delete(self, keys: Iterable[str]) -> int:
         """Forget `keys`; return how many were there."""

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 from diskcache import Cache
 from diskcache.core import DBNAME
@@ -29,6 +29,10 @@ from tilevision.checkpoint.lease import is_leased
 from tilevision.checkpoint.segmentstore import SegmentStore
 from tilevision.codec import RECORD_LIMIT, canonical_json, check_records, label, matches
 from tilevision.errors import CheckpointCorrupt, CheckpointError
+from tilevision.payloads import PREFIX, arrays_of
+
+if TYPE_CHECKING:
+    from tilevision.checkpoint.payloadstore import PayloadStore
 
 __all__ = ["Checkpoint"]
 
@@ -43,6 +47,8 @@ _ROWS = f"""SELECT key, mode, filename, substr(tag, 1, 40),
     FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""  # noqa: S608 - a number
 _TIMES = """SELECT key, store_time FROM Cache
     WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
+_REFERRING = "SELECT value FROM Cache WHERE substr(value, 1, length(?1)) = ?1"
+_REFERS = memoryview(PREFIX)
 _OLD = "SELECT key FROM Cache WHERE raw = 1 AND store_time < ? AND tag IS NOT NULL"
 
 
@@ -61,6 +67,7 @@ class Checkpoint:
     """
 
     folder: Path
+    _payloads: PayloadStore | None = None
 
     def __init__(self, folder: Path, directory: Path, cache: Cache) -> None:
         self.folder = folder
@@ -113,13 +120,20 @@ class Checkpoint:
         """Return when each of `keys` was stored, seconds since the epoch."""
         return dict(self._query(_TIMES, json.dumps(list(keys))))
 
-    def commit(self, records: Mapping[str, Sequence[bytes]]) -> None:
+    def commit(
+        self,
+        records: Mapping[str, Sequence[bytes]],
+        payloads: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> None:
         """Store all of `records` in one transaction, or raise and store none of them.
 
         Parameters
         ----------
         records : mapping of str to sequence of bytes
             Canonical JSON by key; up to 256 KiB of UTF-8 each. Replaces what is stored.
+        payloads : mapping of bytes to bytes
+            The arrays they refer to, by digest: on the disk before any record is. What is written
+            of them where this raises is unused space.
 
         Raises
         ------
@@ -129,6 +143,21 @@ class Checkpoint:
             If the disk is full or refuses, or another process holds the database.
         """
         checked = {key: check_records(key, rows) for key, rows in records.items()}
+        if payloads:
+            self.payloads.add(payloads)
+        self._commit(checked)
+
+    @property
+    def payloads(self) -> PayloadStore:
+        """The arrays that records refer to; they can be read after `close`."""
+        from tilevision.checkpoint.payloadstore import PayloadStore
+
+        with self._lock:
+            if self._payloads is None:
+                self._payloads = PayloadStore(self.folder, self._check_in_place)
+            return self._payloads
+
+    def _commit(self, checked: Mapping[str, tuple[bytes, ...]]) -> None:
         with self._writing() as cache:
             for key, rows in checked.items():
                 _, before = cache.get(key, tag=True)
@@ -151,9 +180,22 @@ class Checkpoint:
     def prune(self, before: float) -> int:
         """Forget what was stored before `before` (epoch); return how many keys.
 
-        The space is given back to the disk.
+        The space is given back to the disk, that of arrays that no record refers to as well: call
+        it while no run is at work in the folder.
         """
-        return self.delete([key for (key,) in self._query(_OLD, before)])
+        count = self.delete([key for (key,) in self._query(_OLD, before)])
+        self._sweep(before, lambda: (row for (row,) in self._query(_REFERRING, _REFERS)))
+        return count
+
+    def _sweep(self, before: float, referring: Callable[[], Iterable[bytes]]) -> None:
+        """Remove arrays that were stored before a time and stand in no record of `referring`."""
+        if not (self.folder / "payloads").is_dir():
+            return
+        wanted: set[bytes] = set()
+        for record in referring():
+            with suppress(ValueError, KeyError, TypeError):  # a damaged record refers to nothing
+                wanted.update(ref.digest for ref in arrays_of((b"", record)).values())
+        self.payloads.sweep(wanted, before)
 
     def put_json(self, key: str, value: Any) -> None:
         """Store the record of a stage: a dict or a list of plain JSON types, up to 256 KiB."""
@@ -199,6 +241,8 @@ class Checkpoint:
         with self._lock:
             self._closed = True
             self._drop()
+            if self._payloads is not None:
+                self._payloads.close()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -235,7 +279,7 @@ class Checkpoint:
         if cache is not None:
             cache.close()
 
-    def _query(self, query: str, argument: str | float) -> list[Any]:
+    def _query(self, query: str, argument: str | float | memoryview) -> list[Any]:
         """Fetch all rows: an open reader would keep the log of writes from being folded in."""
         self._check_open()
         with explained(self.folder), closing(database.connect(self._directory)) as connection:
@@ -275,8 +319,9 @@ class _SegmentCheckpoint(Checkpoint):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        identity = open_segments(folder)
-        self._store = SegmentStore(folder, lambda: check_segments(folder, identity))
+        self._identity = open_segments(folder)
+        self._store = SegmentStore(folder, self._check_in_place)
+        self._lock = threading.RLock()
 
     def done(self, keys: Iterable[str]) -> set[str]:
         return self._store.done(keys)
@@ -287,17 +332,26 @@ class _SegmentCheckpoint(Checkpoint):
     def stored_at(self, keys: Iterable[str]) -> dict[str, float]:
         return self._store.stored_at(keys)
 
-    def commit(self, records: Mapping[str, Sequence[bytes]]) -> None:
-        self._store.commit(records)
+    def _commit(self, checked: Mapping[str, tuple[bytes, ...]]) -> None:
+        self._store.commit(checked)
 
     def delete(self, keys: Iterable[str]) -> int:
         return self._store.delete(keys)
 
     def prune(self, before: float) -> int:
-        return self._store.prune(before, idle=not is_leased(self.folder))
+        idle = not is_leased(self.folder)
+        count = self._store.prune(before, idle=idle)
+        if idle:
+            self._sweep(before, self._store.last_records)
+        return count
 
     def close(self) -> None:
         self._store.close()
+        if self._payloads is not None:
+            self._payloads.close()
+
+    def _check_in_place(self) -> None:
+        check_segments(self.folder, self._identity)
 
 
 def _numbered(key: str, count: int) -> list[str]:
