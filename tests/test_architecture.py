@@ -35,7 +35,7 @@ TABLE = {
     "printed": set(),
     "infer": {
         *("sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"),
-        "printed",
+        *("printed", "payloads"),
     },
     "schedule": {"status", "grid", "findings"},
     "cluster": set(),
@@ -48,7 +48,7 @@ TABLE = {
     "seams": {"findings", "geometry", "grid", "overlaps"},
     "analysis": {
         *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
-        "overlaps",
+        *("overlaps", "payloads"),
     },
     "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},
@@ -84,7 +84,7 @@ TABLE = {
             "events",
         ),
         *("seams", "moderation", "synthesis", "plot", "analysis", "result", "exporting"),
-        *("regions", "routing"),
+        *("regions", "routing", "payloads"),
     },
     "history": {
         *("status", "geometry", "grid", "findings", "sources", "regions", "checkpoint", "events"),

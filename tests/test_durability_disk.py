@@ -32,7 +32,7 @@ class FullDisk:
         self.refusals = refusals
         self.stored: dict[str, Any] = {}
 
-    def commit(self, entries: dict[str, Any]) -> None:
+    def commit(self, entries: dict[str, Any], payloads: Any) -> None:
         """Store, or say that the disk is full."""
         if self.refusals:
             self.refusals -= 1

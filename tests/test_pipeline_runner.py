@@ -195,7 +195,7 @@ def test_a_damaged_checkpoint_ends_the_run(inline: Make) -> None:
     """Nothing can be kept in it: the error is the run's, not a tile's."""
 
     class Damaged(MemoryCheckpoint):
-        def commit(self, entries: Any) -> None:
+        def commit(self, entries: Any, payloads: Any) -> None:
             raise CheckpointCorrupt("damaged")
 
     run = inline(store=Damaged())

@@ -250,7 +250,9 @@ _WEIGHTS = (
     ".safetensors",
 )
 # What says how a function or an object is called, beside the fields of a spec, and its default.
-_CALLING = {"on_bad": "raise", "thread_safe": False}
+_CALLING = {"on_bad": "raise", "thread_safe": False, "returns": "", "precision": "float16"}
+_RETURNS = ("", "embedding")
+_PRECISIONS = ("float16", "float32")
 _FUNCTION_PARAMS = ("batched", "names", *_CALLING)
 _CONVERSION = 1  # how answers become findings; a change here changes what a function finds
 
@@ -304,7 +306,9 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         names, by class number); for functions and objects ``on_bad="drop"`` (a detection that
         makes no sense is left out, and the tile's note says so; by default the tile fails) and
         ``thread_safe=True`` (several threads of a worker may call it at once; by default they
-        take turns). For a name, all others are parameters of that model:
+        take turns), ``returns="embedding"`` (it returns a vector of 1 to 8,192 numbers, ``(d,)``;
+        for a batch ``(n, d)``) and ``precision="float32"`` (of the vectors that are stored; by
+        default float16). For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
         folder `tilevision.adapters.frameworks.declaring.declare`.
@@ -458,6 +462,16 @@ def _check_calling(name: str, params: dict[str, Any]) -> None:
     if on_bad not in ("raise", "drop"):
         raise ModelArgumentError(
             f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'."
+        )
+    if params.get("returns", "") not in _RETURNS:
+        raise ModelArgumentError(
+            f"returns of model {name} is {params['returns']!r:.80}; give 'embedding' where it "
+            "returns vectors, or leave it out."
+        )
+    if params.get("precision", "float16") not in _PRECISIONS:
+        raise ModelArgumentError(
+            f"precision of model {name} is {params['precision']!r:.80}; give 'float16' or "
+            "'float32', of the vectors that are stored."
         )
     flag(f"thread_safe of model {name}", params.get("thread_safe", False), ModelArgumentError)
     for key, default in _CALLING.items():

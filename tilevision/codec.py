@@ -40,6 +40,8 @@ SCHEMA_VERSION = 1
 def encode(findings: Findings) -> tuple[bytes, ...]:
     """Return the records of a tile's findings: canonical JSON, 256 KiB of UTF-8 each at most.
 
+    An embedding is not among them: see `tilevision.payloads`.
+
     Raises
     ------
     CheckpointTooLarge

@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from tilevision.errors import ModelError
 from tilevision.geometry import MultiPolygon, map_polygon, polygon
 from tilevision.grid import Tile
+from tilevision.payloads import StoredArray
 
 __all__ = ["Findings", "TileFindings", "assembled", "plain", "stacked"]
 
+MOST_NUMBERS = 8192  # of a vector
 SCORE_SLACK = 1e-3  # by which a sigmoid in half precision passes 1
 _ROW_COLUMNS = ("polygons", "texts", "attributes")
 _COLUMNS = (
@@ -63,12 +65,16 @@ class Findings:
     keypoints : array (n, k, 3), optional
         x, y and confidence (or visibility, 0 for none) of each of a pose's key points; NaN in
         rows that have none.
+    embedding : array (d,), optional
+        A vector for the tile as a whole: 1 to 8,192 finite numbers. Kept as float16 if given so,
+        else as float32. It goes to a side file of the checkpoint: the findings of a `Result` have
+        none, `Result.embeddings` has them all.
 
     Raises
     ------
     ModelError
-        If columns differ in length, boxes are not finite or inverted, or scores lie
-        outside 0 to 1.
+        If columns differ in length, boxes are not finite or inverted, scores lie
+        outside 0 to 1, or the embedding is no such vector.
     """
 
     boxes: NDArray[np.float64]
@@ -83,6 +89,7 @@ class Findings:
     tile_scores: Mapping[str, float]
     note: str
     keypoints: NDArray[np.float64] | None
+    embedding: NDArray[Any] | None
 
     def __init__(
         self,
@@ -98,6 +105,7 @@ class Findings:
         tile_scores: Mapping[str, float] | None = None,
         note: str = "",
         keypoints: ArrayLike | None = None,
+        embedding: ArrayLike | None = None,
     ) -> None:
         box = _array("boxes", boxes, (4,))
         n = len(box)
@@ -116,7 +124,8 @@ class Findings:
             "keypoints": None if keypoints is None else _keypoints(keypoints),
         }
         _check(columns, n)
-        _fill(self, _sort(columns), tile_scores or {}, note)
+        vector = None if embedding is None else _vector(embedding)
+        _fill(self, _sort(columns), tile_scores or {}, note, vector)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -129,6 +138,7 @@ class Findings:
             len(self) == len(other)
             and mine.keys() == theirs.keys()
             and (self.note, self.tile_scores) == (other.note, other.tile_scores)
+            and _same(self.embedding, other.embedding)
             and all(plain(mine[name]) == plain(theirs[name]) for name in mine)
         )
 
@@ -161,7 +171,7 @@ class Findings:
         """Return the rows that a mask ``(n,)`` of bool or an index of int selects."""
         index = np.asarray(rows)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-        return _build(_select(self.columns, index), self.tile_scores, self.note)
+        return _build(_select(self.columns, index), self.tile_scores, self.note, self.embedding)
 
     def filter(
         self, min_score: float | None = None, classes: Iterable[str] | None = None
@@ -199,7 +209,7 @@ class Findings:
             columns["keypoints"][..., :2] = self.keypoints[..., :2] * f + o
         if self.polygons is not None:
             columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
-        return _build(_sort(columns), self.tile_scores, self.note)
+        return _build(_sort(columns), self.tile_scores, self.note, self.embedding)
 
     def rounded(self) -> Findings:
         """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
@@ -216,7 +226,7 @@ class Findings:
                 for p in self.polygons
             )
         scores = {name: round(value, 5) for name, value in self.tile_scores.items()}
-        return _build(_sort(columns), scores, self.note)
+        return _build(_sort(columns), scores, self.note, self.embedding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +240,14 @@ class TileFindings:
         In pixels of the tile as the model saw it (``tile.output_size``).
     saturated : bool
         True if the model returned as many detections as it can, so some may be missing.
+    vector : StoredArray, optional
+        The tile's embedding, in the side files of the checkpoint.
     """
 
     tile: Tile
     findings: Findings
     saturated: bool = False
+    vector: StoredArray | None = None
 
     def in_image(self) -> Findings:
         """Return the findings in pixels of the full-resolution image."""
@@ -252,14 +265,23 @@ def assembled(columns: dict[str, Any]) -> Findings:
     return _build(_sort(whole), {}, "")
 
 
-def _build(columns: dict[str, Any], tile_scores: Mapping[str, float], note: str) -> Findings:
+def _build(
+    columns: dict[str, Any],
+    tile_scores: Mapping[str, float],
+    note: str,
+    embedding: NDArray[Any] | None = None,
+) -> Findings:
     findings = object.__new__(Findings)
-    _fill(findings, columns, tile_scores, note)
+    _fill(findings, columns, tile_scores, note, embedding)
     return findings
 
 
 def _fill(
-    findings: Findings, columns: dict[str, Any], tile_scores: Mapping[str, float], note: str
+    findings: Findings,
+    columns: dict[str, Any],
+    tile_scores: Mapping[str, float],
+    note: str,
+    embedding: NDArray[Any] | None,
 ) -> None:
     """Set the fields of a frozen instance; arrays become read-only."""
     for name in _COLUMNS:
@@ -269,6 +291,35 @@ def _fill(
         object.__setattr__(findings, name, column)
     object.__setattr__(findings, "tile_scores", dict(sorted(tile_scores.items())))
     object.__setattr__(findings, "note", note)
+    object.__setattr__(findings, "embedding", embedding)
+
+
+def _vector(values: ArrayLike) -> NDArray[Any]:
+    """Return a vector of numbers that can be stored, ours and read-only."""
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged; a tensor that is not detached
+        given = np.empty(0, dtype=object)
+    if given.ndim != 1 or given.dtype.kind not in "iuf" or not 0 < len(given) <= MOST_NUMBERS:
+        raise ModelError(
+            f"An embedding has shape {given.shape} of {given.dtype}; give one vector of 1 to "
+            f"{MOST_NUMBERS:,} numbers for the tile."
+        )
+    with np.errstate(over="ignore"):
+        vector = given.astype(np.float16 if given.dtype == np.float16 else np.float32)
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if len(bad):
+        raise ModelError(
+            f"An embedding holds {given[bad[0]]:g} at place {bad[0]}; give finite numbers."
+        )
+    vector.setflags(write=False)
+    return vector
+
+
+def _same(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and np.array_equal(one, other)
 
 
 def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.modelspec import Answers, ModelSpec, Usage, build
+from tilevision.payloads import array_record, bytes_of
 from tilevision.printed import noting_what_is_printed
 from tilevision.sources import (
     ReadOptions,
@@ -68,6 +69,8 @@ class TileOutcome:
         What the model was made to do for it; a request's is shared among its tiles.
     remarks : tuple of str
         What the user should be shown about the model.
+    payloads : tuple of (bytes, bytes)
+        The arrays that the records refer to: digest and bytes of each.
     """
 
     tile: Tile
@@ -80,6 +83,7 @@ class TileOutcome:
     batched: bool = False
     usage: Usage = Usage(calls=1)  # noqa: RUF009 - frozen
     remarks: tuple[str, ...] = ()
+    payloads: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def _nothing(_: str) -> None:
@@ -317,6 +321,10 @@ class _Task:
         with self._hooks.span("encode"):
             kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
             records = codec.encode(kept)
+            payloads: tuple[tuple[bytes, bytes], ...] = ()
+            if findings.embedding is not None:
+                record, payloads = _apart(findings.embedding, model)
+                records += (record,)
         most = model.max_detections
         return TileOutcome(
             tile,
@@ -327,6 +335,7 @@ class _Task:
             infer_seconds=seconds,
             usage=self._usage[row],
             remarks=self._remarks,
+            payloads=payloads,
         )
 
     @contextmanager
@@ -349,6 +358,15 @@ class _Task:
                     batched=len(rows) > 1 and self._built is not None,
                     usage=self._usage.get(row, Usage()),
                 )
+
+
+def _apart(vector: NDArray[Any], spec: ModelSpec) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """Return the record that refers to a tile's embedding, and what goes to a side file."""
+    from tilevision.adapters.vectors import at_precision
+
+    precision = spec.params.get("precision", "float16")
+    ref, raw = bytes_of(at_precision(vector, precision, spec.name))
+    return array_record({"embedding": ref}), ((ref.digest, raw),)
 
 
 def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.classnames import beyond_names
 from tilevision.adapters.packing import unpack
+from tilevision.adapters.vectors import vector_of, vectors_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
@@ -36,6 +37,8 @@ class FunctionModel:
     thread_safe : bool
         Whether several threads of a worker may call it at the same time. Otherwise they take
         turns, since functions keep models, and models keep the picture they are at.
+    returns : str
+        ``"embedding"``: arrays it returns are vectors; empty: they are detections.
 
     Attributes
     ----------
@@ -51,12 +54,14 @@ class FunctionModel:
         names: Any = None,
         on_bad: str = "raise",
         thread_safe: bool = False,
+        returns: str = "",
     ) -> None:
         self.function = function
         self._name = name
         self._batched = batched
         self._names = names
         self._on_bad = on_bad
+        self._returns = returns
         self.turn = None if thread_safe else threading.RLock()
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
@@ -80,6 +85,8 @@ class FunctionModel:
         if not self._batched:
             return [self._read(self.function(pixels)) for pixels in batch]
         answers = self.function(list(batch))
+        if self._returns:
+            answers = vectors_of(answers, len(batch), self._name)
         if not isinstance(answers, (list, tuple)) or len(answers) != len(batch):
             got = f"{len(answers)} answers" if hasattr(answers, "__len__") else "no list"
             raise ModelError(
@@ -97,6 +104,8 @@ class FunctionModel:
         return self._remarked(self._predict(payload))
 
     def _read(self, answer: Any) -> Findings:
+        if self._returns:
+            return vector_of(answer, self._name)
         return findings_of(answer, self._name, self._names, self._on_bad)
 
 
@@ -106,16 +115,22 @@ class ObjectModel:
     Parameters
     ----------
     value : object
-    name, on_bad, thread_safe
+    name, on_bad, thread_safe, returns
         As in `FunctionModel`.
     """
 
     def __init__(
-        self, value: Any, name: str, on_bad: str = "raise", thread_safe: bool = False
+        self,
+        value: Any,
+        name: str,
+        on_bad: str = "raise",
+        thread_safe: bool = False,
+        returns: str = "",
     ) -> None:
         self._value = value
         self._name = name
         self._on_bad = on_bad
+        self._returns = returns
         self.turn = None if thread_safe else threading.RLock()
         if callable(value):
             self.function = value
@@ -134,6 +149,8 @@ class ObjectModel:
         return self._read(self._value.request(payload))
 
     def _read(self, answers: Any) -> list[Findings]:
+        if self._returns and not isinstance(answers, Answers):
+            return [vector_of(row, self._name) for row in vectors_of(answers, None, self._name)]
         if not isinstance(answers, (list, tuple)):
             raise ModelError(
                 f"Model {self._name} returned a {type(answers).__name__}; return a list with "
@@ -147,12 +164,17 @@ class ObjectModel:
 
 def from_function(spec: ModelSpec) -> FunctionModel:
     """Open the function that `spec` carries."""
-    return FunctionModel(unpack(spec.payload), spec.name, **spec.params)
+    return FunctionModel(unpack(spec.payload), spec.name, **_calling(spec))
 
 
 def from_object(spec: ModelSpec) -> ObjectModel:
     """Open the model object that `spec` carries."""
-    return ObjectModel(unpack(spec.payload), spec.name, **spec.params)
+    return ObjectModel(unpack(spec.payload), spec.name, **_calling(spec))
+
+
+def _calling(spec: ModelSpec) -> dict[str, Any]:
+    """Return how it is called; the precision of vectors matters only where they are stored."""
+    return {key: value for key, value in spec.params.items() if key != "precision"}
 
 
 def from_factory(spec: ModelSpec) -> Any:

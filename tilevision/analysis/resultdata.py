@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.heatmap import Heatmap
     from tilevision.analysis.units import Units
     from tilevision.seams import OverlapCheck, SeamBias
@@ -262,9 +263,18 @@ class ResultData:
                 f"The calls cost at most {self.cost:.4g}: the server did not count the tokens of "
                 f"{self.facts.uncounted:,} of them."
             )
-        notes = remarks(self.tile_findings)
+        notes = " ".join(filter(None, [self._vectors, remarks(self.tile_findings)]))
         told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
         return " ".join(filter(None, told))
+
+    @property
+    def _vectors(self) -> str:
+        kinds = {seen.vector.ref.shape for seen in self.tile_findings if seen.vector is not None}
+        if not kinds or (found := self.embeddings) is None:
+            return ""
+        count = int(found.present.sum())
+        tiles = "1 tile has" if count == 1 else f"{count:,} tiles have"
+        return f"{tiles} a vector of {found.shape[1]:,} numbers ({found.dtype.name})."
 
     @property
     def tiles(self) -> pd.DataFrame:
@@ -272,6 +282,24 @@ class ResultData:
         from tilevision.analysis.tables import tile_table
 
         return tile_table(self.rows)
+
+    @cached_property
+    def embeddings(self) -> Embeddings | None:
+        """The vectors of the tiles, in step with `tiles`; None where no tile has one.
+
+        An array ``(tiles, d)`` that is read from the checkpoint as it is asked for: see
+        `tilevision.analysis.embeddings.Embeddings`.
+
+        Raises
+        ------
+        RunError
+            If vectors of several widths or types are among them.
+        """
+        if all(seen.vector is None for seen in self.tile_findings):
+            return None
+        from tilevision.analysis.embeddings import embeddings_of
+
+        return embeddings_of([row.tile for row in self.rows], self.tile_findings)
 
     @property
     def failed(self) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import POLYGON_TOLERANCE
 from tilevision.modelspec import ModelSpec, on_device
+from tilevision.payloads import StoredArray, arrays_of
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.progress import preparing
 from tilevision.pipeline.settings import Settings
@@ -48,10 +49,12 @@ __all__ = [
     "outlook",
     "resolve_stages",
     "stored_findings",
+    "vector_in",
 ]
 
 Store = Checkpoint | MemoryCheckpoint
 SAMPLE = 200
+CHECKED_AT_ONCE = 5000  # vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +167,11 @@ class Pass:
             return None
         return sum(asked) / len(asked) if asked else None
 
-    def seen(self, tile: Tile, records: tuple[bytes, ...]) -> TileFindings:
-        """Return what the model saw in `tile`, from its records."""
+    def seen(self, tile: Tile, records: tuple[bytes, ...], checkpoint: Store) -> TileFindings:
+        """Return what the model saw in `tile`, from its records; `checkpoint` has its arrays."""
         findings, most = decode(records), self.model.max_detections
-        return TileFindings(tile, findings, most is not None and len(findings) >= most)
+        full = most is not None and len(findings) >= most
+        return TileFindings(tile, findings, full, vector_in(records, checkpoint))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -430,18 +434,50 @@ def stored_findings(
 ) -> Iterator[tuple[Tile, TileFindings]]:
     """Yield what is stored of `tiles`; a record that cannot be read is passed over.
 
+    So is one whose vector is missing or damaged.
+
     Raises
     ------
     CheckpointCorrupt
         If the database itself is damaged.
     """
     named = {one.keys[tile]: tile for tile in sorted(tiles)}
+    unread: list[TileFindings] = []
     for key, records in checkpoint.load(list(named)):
         try:
-            seen = one.seen(named[key], records)
+            seen = one.seen(named[key], records, checkpoint)
         except (ValueError, KeyError, TypeError, TilevisionError):
             continue
-        yield named[key], seen
+        if seen.vector is None:
+            yield seen.tile, seen
+            continue
+        unread.append(seen)
+        if len(unread) == CHECKED_AT_ONCE:
+            yield from _undamaged(unread, checkpoint)
+            unread = []
+    yield from _undamaged(unread, checkpoint)
+
+
+def _undamaged(found: list[TileFindings], checkpoint: Store) -> Iterator[tuple[Tile, TileFindings]]:
+    """Yield those of `found` whose vectors are there; the others run again."""
+    if found:
+        refs = [seen.vector.ref for seen in found if seen.vector is not None]
+        sound = checkpoint.payloads.sound(refs)
+        yield from ((seen.tile, seen) for seen, good in zip(found, sound, strict=True) if good)
+
+
+def vector_in(records: Sequence[bytes], checkpoint: Store) -> StoredArray | None:
+    """Return the vector that a tile's records refer to; None where they refer to none.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If the reference is damaged.
+    """
+    if len(records) < 2:  # as of almost every tile of a run without vectors
+        return None
+    ref = arrays_of(records).get("embedding")
+    return None if ref is None else StoredArray(ref, checkpoint.payloads)
 
 
 def _groups(

@@ -16,15 +16,17 @@ from tilevision.errors import (
     CheckpointError,
     CheckpointTooLarge,
     Failure,
+    ModelError,
     RunError,
 )
 from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import ModelSpec, processes, within
+from tilevision.payloads import PayloadRef, arrays_of
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Budgeted, duration
-from tilevision.pipeline.planning import Pass, Plan, Store
+from tilevision.pipeline.planning import Pass, Plan, Store, vector_in
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
 from tilevision.schedule import Policy, Quota, Scheduler
@@ -281,10 +283,36 @@ class _PassSink:
     checkpoint: Store
     remarks: set[str] = field(default_factory=set)
     asked_until: float = 0.0
+    kind: PayloadRef | None = None
 
     def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
-        """Store what arrived."""
-        return commit(outcomes, self.one.keys, self.checkpoint, self.control)
+        """Store what arrived; a vector unlike those of the run's other tiles is refused."""
+        odd: dict[Tile, Failure] = {}
+        if any(outcome.payloads for outcome in outcomes):
+            odd = self._odd(outcomes)
+            outcomes = [outcome for outcome in outcomes if outcome.tile not in odd]
+        return odd | commit(outcomes, self.one.keys, self.checkpoint, self.control)
+
+    def _odd(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
+        """Return the tiles whose vectors differ in width or type from the run's first."""
+        if self.kind is None:
+            known = (seen.vector for seen in self.tally.found.values())
+            self.kind = next((vector.ref for vector in known if vector is not None), None)
+        odd: dict[Tile, Failure] = {}
+        for outcome in outcomes:
+            ref = arrays_of(outcome.records).get("embedding")
+            if ref is None:
+                continue
+            first = self.kind = self.kind or ref
+            if (ref.dtype, ref.shape) != (first.dtype, first.shape):
+                odd[outcome.tile] = Failure.of(
+                    ModelError(
+                        f"Model {self.one.label} returned a vector of {ref.shape[0]:,} numbers "
+                        f"({ref.dtype}), and other tiles of the run have {first.shape[0]:,} "
+                        f"({first.dtype}); a run has vectors of one width and type."
+                    )
+                )
+        return odd
 
     def announce(self, change: Announce) -> None:
         """Enter a tile's new status; say how long a backend asks to wait, where that is long."""
@@ -309,7 +337,8 @@ class _PassSink:
 
     def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Enter what a committed tile saw."""
-        self.tally.keep(self.one, outcome, attempt, worker)
+        vector = vector_in(outcome.records, self.checkpoint)
+        self.tally.keep(self.one, outcome, attempt, worker, vector)
 
     def waiting(self, line: str) -> None:
         """Publish why the run stands still."""
@@ -400,17 +429,19 @@ def commit(
     """
     refused: dict[Tile, Failure] = {}
     entries: dict[str, tuple[bytes, ...]] = {}
+    payloads: dict[bytes, bytes] = {}
     for outcome in outcomes:
         key = keys[outcome.tile]
         try:
             entries[key] = check_records(key, outcome.records)
+            payloads.update(outcome.payloads)
         except CheckpointTooLarge as error:
             refused[outcome.tile] = Failure.of(error)
     ours: CheckpointError | None = None
     before = RunStatus.RUNNING
     while True:
         try:
-            checkpoint.commit(entries)
+            checkpoint.commit(entries, payloads)
         except CheckpointCorrupt:
             raise
         except CheckpointError as error:

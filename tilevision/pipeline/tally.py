@@ -14,6 +14,7 @@ from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import Usage
+from tilevision.payloads import StoredArray
 from tilevision.pipeline.estimate import Spending
 from tilevision.pipeline.planning import Pass, Plan, Store, stored_findings
 from tilevision.result import MergeSettings, TileRow
@@ -99,10 +100,17 @@ class Tally:
         """Charge what an attempt used, whether it succeeded or not."""
         self.spending.charge(one.model, one.label, outcome.usage, outcome.tile)
 
-    def keep(self, one: Pass, outcome: TileOutcome, attempt: int, worker: str) -> None:
-        """Take over what a committed tile saw."""
+    def keep(
+        self,
+        one: Pass,
+        outcome: TileOutcome,
+        attempt: int,
+        worker: str,
+        vector: StoredArray | None = None,
+    ) -> None:
+        """Take over what a committed tile saw, and where its vector is."""
         tile = self.rows[outcome.tile].tile  # ours: the outcome's has travelled, it is a copy
-        self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated)
+        self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated, vector)
         self._enter(
             one,
             tile,

@@ -1,0 +1,328 @@
+"""A vector for each tile: what may be returned, what is kept, and what a result gives back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
+
+import tilevision as tv
+from tilevision.checkpoint import Checkpoint
+from tilevision.history.runrecord import Recording
+from tilevision.history.storedresult import _ReadRun, planned_result, stored_result
+from tilevision.modelspec import build
+from tilevision.payloads import arrays_of
+from tilevision.status import TileStatus
+
+Make = Callable[..., Inline]
+TILE = np.full((32, 32, 3), 50, np.uint8)
+
+
+def encoder(pixels: np.ndarray) -> np.ndarray:
+    """Return five numbers that no other tile of the picture has."""
+    return np.arange(5) / 3 + pixels[0, 0, 0]
+
+
+EMBEDDING = tv.model(encoder, returns="embedding")
+
+
+def expected(dtype: str = "float16") -> np.ndarray:
+    """What `encoder` says of the six tiles of the picture, row by row."""
+    return np.array([encoder(np.full((1, 1, 3), 10 * n)) for n in range(1, 7)]).astype(dtype)
+
+
+def one(f: Any, **declared: Any) -> Any:
+    """What a model says of one tile."""
+    return build(tv.model(f, fingerprint="x", returns="embedding", **declared)).predict([TILE])[0]
+
+
+# What may be returned -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        np.array([1.0, 2.5, -3.0]),
+        np.array([[1, 2.5, -3]], np.float32),
+        np.array([1, 2.5, -3], np.float16),
+        [1, 2.5, -3],
+        tv.Findings(embedding=[1, 2.5, -3]),
+    ],
+)
+def test_a_vector_comes_in_any_form(answer: Any) -> None:
+    """An array of one tile or of a batch of one, a list, findings: the same numbers."""
+    assert one(lambda _: answer).embedding.tolist() == [1, 2.5, -3]
+
+
+def test_tensors_are_vectors() -> None:
+    """Also those that still know their gradients, and types that NumPy lacks."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor([1.0, 2.5], requires_grad=True)
+    assert one(lambda _: tensor).embedding.tolist() == [1, 2.5]
+    assert one(lambda _: tensor.bfloat16()[None]).embedding.tolist() == [1, 2.5]
+
+
+@pytest.mark.parametrize("pack", [np.array, list])
+def test_a_batch_is_an_array_or_a_list(pack: Any) -> None:
+    """A batched function returns ``(n, d)``, or n vectors; another number of rows is refused."""
+    rows = [[1.0, 2.0], [3.0, 4.0]]
+    spec = tv.model(lambda batch: pack(rows), fingerprint="b", batched=True, returns="embedding")
+    found = build(spec).predict([TILE, TILE])
+    assert [each.embedding.tolist() for each in found] == rows
+    with pytest.raises(tv.ModelError, match=r"3 tiles and returned 2 vectors"):
+        build(spec).predict([TILE] * 3)
+
+
+def test_an_object_may_return_vectors() -> None:
+    """An object with ``predict`` returns ``(n, d)`` for its batch."""
+
+    class Encoder:
+        fingerprint = "v1"
+
+        def predict(self, batch: Any) -> Any:
+            return np.array([[pixels.mean(), 2.0] for pixels in batch])
+
+    found = build(tv.model(Encoder(), returns="embedding")).predict([TILE, TILE + 1])
+    assert [each.embedding.tolist() for each in found] == [[50, 2], [51, 2]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "shape"),
+        (np.zeros((2, 5)), r"shape \(2, 5\)"),
+        (np.zeros(0), "1 to 8,192 numbers"),
+        (np.zeros(8193), "1 to 8,192 numbers"),
+        (np.array(["a", "b"]), "1 to 8,192 numbers"),
+        ([[1, 2], [3]], "1 to 8,192 numbers"),
+        (np.array([1, np.nan]), "holds nan at place 1"),
+        (np.array([np.inf, 1]), "holds inf at place 0"),
+        (np.array([1, 1e300]), "holds 1e[+]300 at place 1"),
+        (tv.Findings(), "returned findings without one"),
+    ],
+)
+def test_what_is_no_vector_is_refused_by_name(answer: Any, said: str) -> None:
+    """The tile fails with one line: which model, what came, what it should be."""
+    with pytest.raises(tv.ModelError, match=said) as caught:
+        one(lambda _: answer)
+    assert "\n" not in str(caught.value) and "model" in str(caught.value).lower()
+
+
+def test_declarations_are_checked_and_are_part_of_the_model() -> None:
+    """Another precision is another model; a default that is written out is not."""
+    plain = tv.model(encoder)
+    marks = {
+        plain.fingerprint,
+        EMBEDDING.fingerprint,
+        tv.model(encoder, returns="embedding", precision="float32").fingerprint,
+    }
+    assert len(marks) == 3
+    spelled = tv.model(encoder, returns="embedding", precision="float16")
+    assert spelled.fingerprint == EMBEDDING.fingerprint
+    assert tv.model(encoder, returns="", precision="float16").fingerprint == plain.fingerprint
+    with pytest.raises(tv.ModelError, match=r"returns of model encoder is 'vector'; give 'emb"):
+        tv.model(encoder, returns="vector")
+    with pytest.raises(tv.ModelError, match="give 'float16' or 'float32'"):
+        tv.model(encoder, precision="int8")
+
+
+def test_findings_carry_their_vector() -> None:
+    """What selects or moves detections leaves the tile's vector; it is read-only, and counts."""
+    found = tv.Findings([[0, 0, 2, 2], [4, 4, 6, 6]], [0.2, 0.9], embedding=[1, 2])
+    for other in (
+        found.filter(0.5),
+        found.take([0]),
+        found.mapped((2, 2), (1, 1)),
+        found.rounded(),
+    ):
+        assert other.embedding.tolist() == [1, 2]
+    assert found != tv.Findings([[0, 0, 2, 2], [4, 4, 6, 6]], [0.2, 0.9])
+    assert tv.Findings(embedding=[1, 2]) == tv.Findings(embedding=[1.0, 2.0])
+    with pytest.raises(ValueError, match="read-only"):
+        found.embedding[0] = 3
+
+
+# What is kept, and given back ---------------------------------------------------------------
+
+
+@pytest.fixture(params=["folder", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return Checkpoint.open(tmp_path / "ck") if request.param == "folder" else None
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_a_result_has_a_row_for_each_tile(inline: Make, store: Any, precision: str) -> None:
+    """In step with its tiles, as they were returned, after the checkpoint was closed."""
+    run = inline(tv.model(encoder, returns="embedding", precision=precision), store=store)
+    result = run.conduct()
+    run.store.close()
+    assert result.complete and result.embeddings.shape == (len(result.tiles), 5)
+    assert result.embeddings.dtype == precision and result.embeddings.present.all()
+    np.testing.assert_array_equal(np.asarray(result.embeddings), expected(precision))
+    assert "6 tiles have a vector of 5 numbers (float16)" in result.summary.replace(
+        precision, "float16"
+    )
+    np.testing.assert_array_equal(result.with_(min_score=0.5).embeddings[2], expected(precision)[2])
+
+
+def test_rows_are_taken_as_of_an_array(inline: Make) -> None:
+    """By number, slice, list, mask and column: as NumPy does it on the whole."""
+    embeddings = inline(EMBEDDING).conduct().embeddings
+    whole = expected()
+    mask = np.array([True, False, False, True, True, False])
+    for key in (0, -1, slice(1, 4), slice(None, None, -2), [4, 1, 1], mask, [], (2, 3)):
+        np.testing.assert_array_equal(embeddings[key], whole[key])
+    np.testing.assert_array_equal(embeddings[:, 1:3], whole[:, 1:3])
+    np.testing.assert_array_equal(list(embeddings), whole)
+    assert np.asarray(embeddings, dtype=np.float64).dtype == np.float64
+    assert len(embeddings) == 6 and embeddings.nbytes == whole.nbytes
+    with pytest.raises(IndexError):
+        embeddings[6]
+    rows, vectors = zip(*embeddings.blocks(), strict=True)
+    np.testing.assert_array_equal(np.concatenate(vectors), whole[np.concatenate(rows)])
+
+
+def test_vectors_come_beside_detections(inline: Make) -> None:
+    """A model may find objects and say a vector; the record of the objects is as without one."""
+
+    def both(pixels: np.ndarray) -> tv.Findings:
+        return tv.Findings([[8, 8, 20, 20]], [0.5], embedding=encoder(pixels))
+
+    def boxes(pixels: np.ndarray) -> tv.Findings:
+        return tv.Findings([[8, 8, 20, 20]], [0.5])
+
+    run, bare = inline(both), inline(boxes)
+    result = run.conduct()
+    assert result.findings == bare.conduct().findings and len(result.findings) == 6
+    np.testing.assert_array_equal(np.asarray(result.embeddings), expected())
+    for one_pass, other in ((run, bare),):
+        mine = [rows for _, rows in _records(one_pass)]
+        theirs = [rows for _, rows in _records(other)]
+        assert [rows[:-1] for rows in mine] == theirs
+        assert all(arrays_of(rows)["embedding"].shape == (5,) for rows in mine)
+    assert bare.control.result.embeddings is None
+
+
+def _records(run: Inline) -> list[Any]:
+    (one_pass,) = run.plan.passes
+    return list(run.store.load(list(one_pass.keys.values())))
+
+
+def test_an_interrupted_run_is_restored_as_it_was(inline: Make, tmp_path: Path) -> None:
+    """Three tiles, then all: the records are those of a run in one go, and nothing runs twice."""
+    calls = itertools.count()
+    broken = [True]
+
+    def moody(pixels: np.ndarray) -> np.ndarray:
+        next(calls)
+        if broken[0] and pixels[0, 0, 0] > 30:
+            raise tv.PermanentError("not yet")
+        return encoder(pixels)
+
+    spec = tv.model(moody, fingerprint="m", returns="embedding", thread_safe=True)
+    build(spec).function = moody
+    with Checkpoint.open(tmp_path / "ck") as store:
+        partial = inline(spec, store=store).conduct()
+        assert partial.status == "partial" and partial.embeddings.shape == (6, 5)
+        np.testing.assert_array_equal(partial.embeddings.present, [True] * 3 + [False] * 3)
+        np.testing.assert_array_equal(partial.embeddings[:3], expected()[:3])
+        assert np.isnan(partial.embeddings[3:]).all()
+        assert "3 tiles without one" in repr(partial.embeddings)
+    broken[0] = False
+    with Checkpoint.open(tmp_path / "ck") as store:
+        resumed = inline(spec, store=store)
+        again = resumed.conduct()
+        np.testing.assert_array_equal(np.asarray(again.embeddings), expected())
+        assert list(again.tiles["status"]) == ["restored"] * 3 + ["done"] * 3
+        assert next(calls) == 9
+        clean = inline(spec)
+        clean.conduct()
+        assert _records(resumed) == _records(clean)
+
+
+def test_a_damaged_vector_runs_its_tile_again_and_no_other(
+    inline: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are restored, the user is told once, and the vector is right."""
+    with Checkpoint.open(tmp_path / "ck") as store:
+        inline(EMBEDDING, store=store).conduct()
+    pack = next((tmp_path / "ck" / "payloads").iterdir())
+    whole = pack.read_bytes()
+    at = whole.index(expected()[4].tobytes())
+    pack.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+    with Checkpoint.open(tmp_path / "ck") as store:
+        run = inline(EMBEDDING, store=store)
+        mended = run.conduct()
+    statuses = list(mended.tiles["status"])
+    assert statuses.pop(4) == TileStatus.DONE and set(statuses) == {"restored"}
+    np.testing.assert_array_equal(np.asarray(mended.embeddings), expected())
+    assert len([line for line in caplog.messages if "damaged or missing" in line]) == 1
+
+
+def test_what_is_stored_is_read_without_a_run(inline: Make, tmp_path: Path) -> None:
+    """The result of a plan has the vectors of the tiles that are stored already."""
+    with Checkpoint.open(tmp_path / "ck") as store:
+        inline(EMBEDDING, store=store).conduct()
+    with Checkpoint.open(tmp_path / "ck") as store:
+        plan = inline(EMBEDDING, store=store).plan
+    embeddings = planned_result(plan, tmp_path / "ck").embeddings
+    np.testing.assert_array_equal(np.asarray(embeddings), expected())
+
+
+def test_a_lost_folder_of_vectors_runs_all_tiles_again(inline: Make, tmp_path: Path) -> None:
+    """Records whose vectors are gone are no results."""
+    with Checkpoint.open(tmp_path / "ck") as store:
+        inline(EMBEDDING, store=store).conduct()
+    (tmp_path / "ck" / "payloads").rename(tmp_path / "away")
+    with Checkpoint.open(tmp_path / "ck") as store:
+        again = inline(EMBEDDING, store=store).conduct()
+    assert set(again.tiles["status"]) == {"done"}
+    np.testing.assert_array_equal(np.asarray(again.embeddings), expected())
+
+
+def test_vectors_of_two_widths_are_refused(inline: Make) -> None:
+    """One width a run: the tiles that differ fail, and say what the others have."""
+
+    def uneven(pixels: np.ndarray) -> np.ndarray:
+        return np.ones(5 if pixels[0, 0, 0] != 40 else 7)
+
+    result = inline(tv.model(uneven, returns="embedding"), concurrency=1).conduct()
+    assert list(result.tiles["status"]).count("failed") == 1
+    assert "a vector of 7 numbers (float16), and other tiles of the run have 5" in (
+        result.first_failure
+    )
+    assert result.embeddings.present.sum() == 5
+
+
+def test_numbers_too_large_for_float16_fail_the_tile(inline: Make) -> None:
+    """They would be infinite; the remedy stands in the line."""
+    spec = tv.model(lambda _: np.array([1e5, 1]), fingerprint="big", returns="embedding")
+    result = inline(spec).conduct()
+    assert "declare tv.model(f, precision='float32')" in result.first_failure
+    spec = tv.model(
+        lambda _: np.array([1e5, 1]), fingerprint="big", returns="embedding", precision="float32"
+    )
+    assert inline(spec).conduct().embeddings[0].tolist() == [1e5, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_runs_on_a_cluster_give_the_same_live_and_reopened(elsewhere: Path) -> None:
+    """Through workers, resumed by id, and read from the journal: the same vectors."""
+    import tifffile
+
+    values = np.arange(10, 70, 10, dtype=np.uint8).reshape(2, 3)
+    pixels = np.repeat(np.kron(values, np.ones((32, 32), np.uint8))[..., None], 3, axis=2)
+    tifffile.imwrite("picture.tif", pixels, photometric="rgb", tile=(32, 32))
+    grid = tv.Grid.by_tile(32, 0)
+    first = tv.analyze("picture.tif", EMBEDDING, grid=grid, progress=False)
+    resumed = tv.resume(first.run_id, model=EMBEDDING).result(60)
+    past = _ReadRun(Recording(first.run_id, ".tilevision", "picture.tif"))
+    reopened = stored_result(past, ".tilevision", model=EMBEDDING)
+    for result in (first, resumed, reopened):
+        np.testing.assert_array_equal(np.asarray(result.embeddings), expected())
