@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -162,3 +163,59 @@ def test_a_pyav_that_is_too_old_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(av, "__version__", "16.1.0")
     with pytest.raises(SourceError, match=r"PyAV 17 or later; PyAV 16\.1\.0 .* pip install -U av"):
         open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [("a.avi", "rawvideo", "pal8"), ("b.mov", "qtrle", "gray"), ("c.avi", "msrle", "pal8")],
+)
+def test_frames_with_a_palette_keep_it(tmp_path: Path, name: str, codec: str, kind: str) -> None:
+    """Each frame has the colours that PyAV 18 gives it when it plays the film from the start.
+
+    FFmpeg 8 forgets the palette of raw video and QuickTime animation when it jumps.
+    """
+    path = tmp_path / name
+    numbers = np.arange(32 * 48, dtype=np.uint8).reshape(32, 48)
+    table = np.stack([np.full(256, 255), np.arange(256), 255 - np.arange(256), np.full(256, 7)], 1)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=5)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, kind
+        for step in range(4):
+            values = numbers + np.uint8(20 * step)
+            shown = values if kind == "gray" else (values, table.astype(np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format=kind)))
+        container.mux(stream.encode())
+    with av.open(path) as container:
+        played = [one.to_ndarray(format="rgb24") for one in container.decode(video=0)]
+    for number in (2, 0):
+        source = open_source(path, page=number + 1)
+        np.testing.assert_array_equal(source.read(Box(0, 0, 48, 32)), played[number])
+        assert played[number].max() > 200
+
+
+@pytest.mark.parametrize("downwards", [False, True])
+def test_uncompressed_avi_is_blue_green_red(tmp_path: Path, downwards: bool) -> None:
+    """BI_RGB of 24 bits: blue, green, red; the last row first, or, of negative height, the first.
+
+    By BITMAPINFOHEADER of Windows. RGB24 written into AVI as it lies therefore changes red and
+    blue: FFmpeg 8 warns that it cannot be written to AVI.
+    """
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16], pixels[16:] = (200, 30, 10), (5, 60, 250)
+    rows = pixels if downwards else pixels[::-1]
+    data = rows[..., ::-1].tobytes()
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return name + struct.pack("<I", len(content)) + content
+
+    main = struct.pack("<14I", 200_000, 0, 0, 0x10, 1, 0, 1, len(data), 48, 32, *[0] * 4)
+    about = struct.pack("<I2H8I4h", *[0] * 4, 1, 5, 0, 1, len(data), 2**32 - 1, 0, 0, 0, 48, 32)
+    height = -32 if downwards else 32
+    form = struct.pack("<Iii2H6I", 40, 48, height, 1, 24, 0, len(data), *[0] * 4)
+    track = chunk(b"LIST", b"strl" + chunk(b"strh", b"vidsDIB " + about) + chunk(b"strf", form))
+    head = chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + track)
+    body = chunk(b"LIST", b"movi" + chunk(b"00db", data))
+    index = chunk(b"idx1", b"00db" + struct.pack("<3I", 0x10, 4, len(data)))
+    path = tmp_path / "raw.avi"
+    path.write_bytes(chunk(b"RIFF", b"AVI " + head + body + index))
+    np.testing.assert_array_equal(open_source(path).read(Box(0, 0, 48, 32)), pixels)

@@ -46,6 +46,7 @@ _SUFFIXES = frozenset(
 )
 _DECODER = "video1"
 _QUARTER = 90
+_PALETTE = "pal8"
 _OLDEST = 17  # of PyAV
 _FURTHER_BACK = 10.0  # seconds: few films have their key frames further apart
 _known: dict[tuple[str, FileStamp], tuple[list[int], float]] = {}
@@ -130,8 +131,8 @@ def open_video(
         raise SourceError(
             f"{path} has {len(stamps)} frames, counted from 1; there is no {frame + 1}."
         )
-    picture = _picture(path, stamps, stamps[frame], tick)
-    own = sha256(f"{content} frame {frame}".encode()).hexdigest()
+    picture, revised = _picture(path, stamps, stamps[frame], tick)
+    own = sha256(f"{content} frame {frame}{revised}".encode()).hexdigest()
 
     def write(out: Pixels) -> Iterator[int]:
         out[...] = picture
@@ -166,24 +167,42 @@ def _stamps(path: str) -> tuple[list[int], float]:
         return _known[key]
 
 
-def _picture(path: str, stamps: Sequence[int], stamp: int, tick: float) -> Pixels:
+def _picture(path: str, stamps: Sequence[int], stamp: int, tick: float) -> tuple[Pixels, str]:
+    """Return the frame of a time stamp, and what earlier releases read wrongly in it, if any."""
     # Some containers seek by the order of decoding, and land on a key frame that is shown
     # later: then from further back, and at last from the beginning.
     back = round(_FURTHER_BACK / tick)
     for start in (stamp, max(stamps[0], stamp - back), None):
-        with _opened(path) as container:
-            stream = container.streams.video[0]
-            check_decodes(path, stream.width, stream.height, 8)
-            if start is not None:
-                container.seek(start, stream=stream, backward=True)
-            for found in container.decode(stream):
-                if found.pts == stamp:
-                    pixels: Pixels = found.to_ndarray(format="rgb24")
-                    # As the camera was held, counter-clockwise.
-                    return np.rot90(pixels, round(found.rotation / _QUARTER))
-                if found.pts is not None and found.pts > stamp:
-                    break
+        found, palette = _decoded(path, stamp, start)
+        if found is None:
+            continue
+        if not palette or start is None:
+            return found, ""
+        # FFmpeg hands the palette of a stream over once, before its first frame: after a jump
+        # the frames of some codecs (raw, QuickTime animation) are black.
+        whole, _ = _decoded(path, stamp, None)
+        if whole is None or np.array_equal(whole, found):
+            return found, ""
+        return whole, " revised: palette"
     raise SourceError(f"{path}: PyAV cannot decode this frame; get the video again.")
+
+
+def _decoded(path: str, stamp: int, start: int | None) -> tuple[Pixels | None, bool]:
+    """Return a frame, decoding from the key frame before `start`, and whether it has a palette."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        check_decodes(path, stream.width, stream.height, 8)
+        if start is not None:
+            container.seek(start, stream=stream, backward=True)
+        for found in container.decode(stream):
+            if found.pts == stamp:
+                pixels: Pixels = found.to_ndarray(format="rgb24")
+                # As the camera was held, counter-clockwise.
+                turned = np.rot90(pixels, round(found.rotation / _QUARTER))
+                return turned, found.format.name == _PALETTE
+            if found.pts is not None and found.pts > stamp:
+                break
+    return None, False
 
 
 @contextmanager
