@@ -304,7 +304,7 @@ def test_a_slide_that_ends_its_process_ends_only_a_trial(
     assert open_source(path).size == (1600, 1200)
 
 
-def _dicom(path: Path, pixels: np.ndarray) -> None:
+def _dicom(path: Path, pixels: np.ndarray, *, paths: int = 1, planes: int = 1) -> None:
     """Write a tiled DICOM slide (PS3.3 A.32.8, explicit little endian) of tiles of 256 px."""
     side = 256
 
@@ -350,8 +350,8 @@ def _dicom(path: Path, pixels: np.ndarray) -> None:
         ),
         item(0x00480006, "UL", wide),
         item(0x00480007, "UL", high),
-        item(0x00480302, "UL", 1),
-        item(0x00480303, "UL", 1),
+        item(0x00480302, "UL", paths),
+        item(0x00480303, "UL", planes),
         sequence(0x52009229, sequence(0x00289110, item(0x00280030, "DS", "0.0005\\0.00025"))),
         item(0x7FE00010, "OB", tiles),
     ]
@@ -388,3 +388,15 @@ def test_a_file_beside_a_dicom_slide_is_part_of_it(tmp_path: Path) -> None:
     alone = open_source(tmp_path / "DCM00001").fingerprint
     _dicom(tmp_path / "DCM00002", pixels + 1)
     assert open_source(tmp_path / "DCM00001").fingerprint != alone
+
+
+def test_dicom_with_more_than_one_picture_says_so(tmp_path: Path) -> None:
+    """Optical paths are a note; focal planes, which OpenSlide 4.0 refuses, no damage."""
+    pixels = np.zeros((256, 256, 3), np.uint8)
+    _dicom(tmp_path / "stains.dcm", pixels, paths=2)
+    (tmp_path / "deep").mkdir()
+    _dicom(tmp_path / "deep" / "planes.dcm", pixels, planes=3)
+    with pytest.raises(SourceError, match=r"TotalPixelMatrixFocalPlanes value 3.*one focal plane"):
+        open_source(tmp_path / "deep" / "planes.dcm")
+    (note,) = open_source(tmp_path / "stains.dcm").metadata.notes
+    assert "2 optical paths" in note

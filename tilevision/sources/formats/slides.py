@@ -232,6 +232,7 @@ def open_slide(
         mpp=mpp or _microns(properties),
         bounds=_bounds(properties, slide.dimensions),
         levels=tuple(level.size for level in levels),
+        notes=_notes(properties),
     )
     return SlideSource(path, slide, levels, metadata, {"mpp": mpp, **identity}, fingerprint)
 
@@ -244,10 +245,26 @@ def _opened(path: str) -> OpenSlide:
     try:
         return OpenSlide(path)
     except Exception as error:
+        said = f"OpenSlide cannot read {path} ({_words(error)})"
+        if _is_dicom(Path(path)):
+            raise SourceError(
+                f"{said}. Of DICOM it reads whole slides in colour, of one focal plane, in "
+                "explicit little endian, JPEG or JPEG 2000; convert others to that, or to OME-TIFF."
+            ) from error
         raise SourceError(
-            f"OpenSlide cannot read {path} ({_words(error)}); if it is a slide, get it again "
-            "together with the files that belong to it."
+            f"{said}; if it is a slide, get it again together with the files that belong to it."
         ) from error
+
+
+def _notes(properties: Any) -> tuple[str, ...]:
+    """Return what is to be known of a slide that holds several pictures of the same place."""
+    paths = properties.get("dicom.NumberOfOpticalPaths", "1")
+    if paths.isdecimal() and int(paths) > 1:
+        return (
+            f"The slide has {paths} optical paths (stains, wavelengths), of which OpenSlide shows "
+            "one alone, and does not say which; export each as a slide of its own to be sure.",
+        )
+    return ()
 
 
 def _microns(properties: Any) -> tuple[float, float] | None:
