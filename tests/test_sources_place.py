@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import tilevision as tv
@@ -100,6 +101,20 @@ def test_heights_and_local_systems_are_kept(tmp_path: Path, system: str, driver:
     with rasterio.open(path) as dataset:
         found = open_source(path).metadata.crs
         assert (None if found is None else CRS.from_user_input(found)) == dataset.crs
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_negative_pixel_scale_still_has_north_up(tmp_path: Path, kind: int) -> None:
+    """GDAL 3.10 takes the sign of ModelPixelScale's y for an error of the writer; areas, points."""
+    keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, kind, 3072, 0, 1, 32617)
+    tags = [
+        (33550, "d", 3, (2.0, -3.0, 0.0), True),
+        (33922, "d", 6, (10.0, 20.0, 0.0, 500_000.0, 4_000_000.0, 0.0), True),
+        (34735, "H", len(keys), keys, True),
+    ]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS[0], extratags=tags)
+    np.testing.assert_allclose(by_us(path), by_gdal(path), atol=1e-9)
 
 
 def test_an_authority_s_code_is_kept_and_else_the_definition(tmp_path: Path) -> None:

@@ -497,5 +497,5 @@ def _transform(page: TiffPage) -> tuple[float, ...] | None:
     scale, tie = page.tags.valueof(_PIXEL_SCALE), page.tags.valueof(_TIEPOINT)
     if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
         return None
-    a, e = float(scale[0]), -float(scale[1])
+    a, e = float(scale[0]), -abs(float(scale[1]))  # GDAL 3.10: north is up, whatever its sign
     return (a, 0.0, float(tie[3]) - a * float(tie[0]), 0.0, e, float(tie[4]) - e * float(tie[1]))
