@@ -25,12 +25,14 @@ SMALL = np.ascontiguousarray(PICTURE[::4, ::4])
 MASK = np.ones((120, 160), np.bool_)
 
 
-def written(path: Path, *pages: tuple[np.ndarray, int, dict[str, Any]]) -> Path:
-    """Write pages, each with its NewSubfileType."""
+def written(
+    path: Path, *pages: tuple[np.ndarray, int, dict[str, Any]], shaped: bool = False
+) -> Path:
+    """Write pages, each with its NewSubfileType; `shaped` with tifffile's own description."""
     with tifffile.TiffWriter(path) as file:
         for pixels, kind, options in pages:
             how = {"photometric": "rgb" if pixels.ndim == 3 else "minisblack", **options}
-            file.write(pixels, subfiletype=kind, metadata=None, **how)
+            file.write(pixels, subfiletype=kind, metadata={} if shaped else None, **how)
     return path
 
 
@@ -51,9 +53,10 @@ def page(path: Path, number: int) -> np.ndarray:
     ],
     ids=["thumbnail last", "thumbnail first", "picture below a preview", "mask", "both"],
 )
-def test_masks_and_thumbnails_are_no_pages(tmp_path: Path, pages: list[Any]) -> None:
+@pytest.mark.parametrize("shaped", [False, True])
+def test_masks_and_thumbnails_are_no_pages(tmp_path: Path, pages: list[Any], shaped: bool) -> None:
     """One picture is one page, wherever its thumbnail and its mask are."""
-    path = written(tmp_path / "a.tif", *pages)
+    path = written(tmp_path / "a.tif", *pages, shaped=shaped)
     assert tv.pages(path) == [f"{path}#page=1"]
     source = open_source(path)
     assert not [note for note in source.metadata.notes if "page" in note]

@@ -128,6 +128,21 @@ def test_jpeg_xl(tmp_path: Path, stored: np.ndarray, right: np.ndarray, containe
 
 
 @jpeg_xl
+def test_what_a_jpeg_xl_stores_is_read_raw(tmp_path: Path) -> None:
+    """Colours and transparency as libjxl was given them; what is transparent is no data."""
+    path = tmp_path / "a.jxl"
+    path.write_bytes(imagecodecs.jpegxl_encode(RGBA, lossless=True))
+    source = open_source(path)
+    options = tv.sources.read_options(source, dtype="raw")
+    for one in (source, open_reference(source.reference)):
+        pixels = tv.sources.read_pixels(one, Box(0, 0, *source.size), 1.0, options)
+        np.testing.assert_array_equal(pixels, RGBA)
+    share = source.data_share(max(source.size))
+    np.testing.assert_array_equal(share > 0, RGBA[..., 3] > 0)
+    assert options.revision and not tv.sources.read_options(source).revision
+
+
+@jpeg_xl
 def test_jpeg_xl_that_is_cut_off(tmp_path: Path) -> None:
     """A cut file is one line that says who could not decode it."""
     data = imagecodecs.jpegxl_encode(RGB, lossless=True)

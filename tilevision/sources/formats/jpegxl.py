@@ -5,22 +5,26 @@ The decoder turns them upright. What is transparent is shown over white, as in o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_decodes
 from tilevision.sources.formats.imageformat import ImageFormat
 from tilevision.sources.formats.pictures import over_white
+from tilevision.sources.formats.tifflevels import BandMask
 from tilevision.sources.identity import file_options, known_fingerprint
+from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 from tilevision.sources.staging.staged import StagedSource, staged_note
-from tilevision.sources.staging.stagingfile import stage
+from tilevision.sources.staging.stagingfile import StagedPixels, stage
 
-__all__ = ["FORMAT", "open_jpegxl"]
+__all__ = ["FORMAT", "JpegXlSource", "open_jpegxl"]
 
 _CODESTREAM = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -28,9 +32,74 @@ _DECODER = "jxl1"
 _HEADER_BYTES = 1 << 16  # in which the boxes before the codestream are expected
 # Width over height, by the number that stands for it in the codestream (ISO/IEC 18181-1, 9.2.2).
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+_WITH_ALPHA = (2, 4)  # bands
 _BYTES_PER_PIXEL = 16  # that the decoder needs at most: four samples of 32 bits
 
 Layout = tuple[int, int, int, str]
+
+
+class JpegXlSource(StagedSource):
+    """A picture as it is shown; what its file stores beside its colours is decoded when asked for.
+
+    Parameters
+    ----------
+    path : str
+    clear : bool
+        Whether the file stores where the picture is transparent.
+    staged : StagedPixels
+    metadata : ImageMetadata
+    reference : SourceRef
+    """
+
+    def __init__(
+        self,
+        path: str,
+        clear: bool,
+        staged: StagedPixels,
+        metadata: ImageMetadata,
+        reference: SourceRef,
+    ) -> None:
+        super().__init__(path, staged, metadata, reference)
+        self._clear = clear
+        self._as_stored: StagedSource | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def stored(self) -> LevelReader:
+        """The same picture with the band that says where it is transparent."""
+        if not self._clear:
+            return self
+        with self._lock:
+            if self._as_stored is None:
+                self._as_stored = self._decoded()
+            return self._as_stored
+
+    def data_share(self, max_side: int) -> NDArray[np.float32] | None:
+        """Return the share of each cell that has data; see `LevelReader.data_share`."""
+        return self.stored.data_share(max_side) if self._clear else super().data_share(max_side)
+
+    def close(self) -> None:
+        """Give up the staging files; they are removed when nobody else reads them."""
+        super().close()
+        if self._as_stored is not None:
+            self._as_stored.close()
+
+    def _decoded(self) -> StagedSource:
+        picture, _ = _decoded(self._name)
+
+        def write(out: Pixels) -> Iterator[int]:
+            out[...] = picture
+            yield len(picture)
+
+        height, width, bands = picture.shape
+        key = f"{self.fingerprint}-{_DECODER}-stored"
+        staged = stage(key, (height, width, bands), picture.dtype, write)
+        alpha, metadata, reference = bands - 1, self.metadata, self.reference
+        found = StagedSource(
+            self._name, staged, metadata, reference, lambda level: BandMask(level, alpha), alpha
+        )
+        found.revision = "stored"
+        return found
 
 
 def open_jpegxl(
@@ -38,9 +107,10 @@ def open_jpegxl(
     *,
     mpp: tuple[float, float] | None = None,
     layout: Layout | None = None,
+    clear: bool = False,
     stamp: tuple[int, int] | None = None,
     fingerprint: str = "",
-) -> StagedSource:
+) -> JpegXlSource:
     """Open a JPEG XL picture; of an animation, its first frame.
 
     Parameters
@@ -49,7 +119,9 @@ def open_jpegxl(
     mpp : tuple of float, optional
         Microns per pixel in x and y, where the caller knows them.
     layout : tuple, optional
-        Height, width, bands and dtype of the decoded picture, where they are known already.
+        Height, width, bands and dtype of the picture as shown, where they are known already.
+    clear : bool
+        Then: whether it stores where it is transparent.
     stamp : tuple of int, optional
         Size and modification time under which the file had `fingerprint`.
     fingerprint : str
@@ -63,24 +135,27 @@ def open_jpegxl(
     frames, decoded = 1, None
     if layout is None:
         decoded, frames = _decoded(path)
+        clear = decoded.shape[2] in _WITH_ALPHA
+        decoded = over_white(decoded)
         layout = (*decoded.shape, decoded.dtype.name)
     height, width, bands, dtype = layout
 
     def write(out: Pixels) -> Iterator[int]:
-        out[...] = _decoded(path)[0] if decoded is None else decoded
+        out[...] = over_white(_decoded(path)[0]) if decoded is None else decoded
         yield height
 
     staged = stage(f"{fingerprint}-{_DECODER}", (height, width, bands), np.dtype(dtype), write)
     metadata = ImageMetadata(format="JPEG XL", mpp=mpp, frames=frames, notes=(staged_note(staged),))
-    options: dict[str, Any] = {"mpp": mpp, "layout": layout, **file_options(path, fingerprint)}
+    known: dict[str, Any] = {"layout": layout, "clear": clear}
+    options = {"mpp": mpp, **known, **file_options(path, fingerprint)}
     reference = SourceRef(
         "tilevision.sources.formats.jpegxl:open_jpegxl", path, options, fingerprint
     )
-    return StagedSource(path, staged, metadata, reference)
+    return JpegXlSource(path, clear, staged, metadata, reference)
 
 
 def _decoded(path: str) -> tuple[Pixels, int]:
-    """Return the picture ``(h, w, c)`` and how many frames the file has."""
+    """Return the picture ``(h, w, c)`` as stored, and how many frames the file has."""
     import imagecodecs
 
     if not imagecodecs.JPEGXL.available:
@@ -110,7 +185,7 @@ def _decoded(path: str) -> tuple[Pixels, int]:
         )
     if array.dtype == np.float16:
         array = array.astype(np.float32)
-    return over_white(array) if array.shape[2] in (2, 4) else array, frames
+    return array, frames
 
 
 def _size(path: str, data: bytes) -> tuple[int, int]:

@@ -33,6 +33,7 @@ _PHOTOMETRIC_MASK = 4
 # Only these are lists of equal pictures. In the others, what follows the first series are
 # labels, macro photos (patient names!) and thumbnails, which are never read.
 _PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej")
+_LISTED_KINDS = ("generic", "uniform", "shaped")  # whose pages say what kind they are
 
 
 @contextmanager
@@ -210,7 +211,7 @@ def _places_in(number: int, series: TiffPageSeries) -> Iterator[tuple[_Place, in
         for plane in range(planes):
             yield _Place(number, (0,), (plane,)), 0
         return
-    listed = series.kind in ("generic", "uniform")
+    listed = series.kind in _LISTED_KINDS
     for pages in _grouped(series):
         kind = _kind(series.pages[pages[0]]) if listed else 0
         yield _Place(number, tuple(pages), (0,) * len(pages)), kind
