@@ -77,6 +77,23 @@ def test_numbers_may_have_gaps() -> None:
     assert table == {"car": 1, "ship": 3} == categories(table)
 
 
+def test_a_number_without_a_name_keeps_its_number() -> None:
+    """Names for 1 and 5, and a class 3 that nobody has named: 3 is free, and is its number."""
+    result = result_of("a", "class_3", classes=(None, "a", None, None, None, "b"), numbers=[1, 3])
+    assert result.classes == {"a": 1, "class_3": 3, "b": 5}
+
+
+@pytest.mark.parametrize("nothing", ["__background__", "N/A", "background"])
+def test_what_names_no_class_is_none(tmp_path, nothing) -> None:
+    """Torchvision's tables begin with ``__background__``, DETR's of COCO have ``N/A``: person is 1.
+
+    Listed beside the classes, it would raise all numbers of a COCO file by one.
+    """
+    result = result_of("cat", classes=(nothing, "person", "cat"), numbers=[2])
+    assert result.classes == {"person": 1, "cat": 2}
+    assert numbers_in_coco(result, tmp_path) == {"person": 1, "cat": 2}
+
+
 @pytest.mark.parametrize(
     ("declared", "expected"),
     [
@@ -162,3 +179,16 @@ def test_all_images_of_a_run_have_one_table(stated) -> None:
         numbering.add(result_of(label, classes=classes))
     found = {name: number for number, name in enumerate(NAMES)}
     assert numbering.table == (found if stated else {"car": 0, "ship": 1})
+
+
+def test_images_share_the_numbers_of_what_a_model_does_not_list() -> None:
+    """An ant in one image and a zebra in the other are not both number 3."""
+    from tilevision.batch.many import Numbering
+
+    numbering = Numbering(stated=True)
+    first = numbering.add(result_of("zebra", "ship"))
+    second = numbering.add(result_of("ant"))
+    listed = {name: number for number, name in enumerate(NAMES)}
+    assert first.classes == listed | {"zebra": 3}
+    assert second.classes == numbering.table == listed | {"ant": 3, "zebra": 4}
+    assert numbering.placed(first).classes == numbering.table

@@ -41,8 +41,11 @@ __all__ = [
     "numbered",
     "positions",
     "remarks",
+    "tabled",
     "tiles_by_model",
 ]
+
+_NO_CLASS = {"__background__", "N/A"}  # in tables of class names, as torchvision's
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +184,29 @@ def class_table(
     tile_findings : iterable of TileFindings
         Of all tiles, before anything is filtered or merged.
     """
+    return tabled(names, classes_seen(tile_findings))
+
+
+def tabled(names: Sequence[str | None], seen: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Return class name to number, in the order of the numbers; see `class_table`.
+
+    Names that stand for no class (``__background__``, and ``N/A`` in the tables of COCO) are listed
+    only where a model gave them: so person is 1 as in COCO, and not raised to 2.
+
+    Parameters
+    ----------
+    names : sequence of (str or None)
+    seen : iterable of (str, int)
+        Class names with the numbers that a model gave them, as `classes_seen` returns them.
+    """
     stated: dict[str, int] = {}
     for number, name in enumerate(names):
-        if name is not None:
+        nothing = name in _NO_CLASS or (number == 0 and name == "background")
+        if name is not None and not nothing:
             stated.setdefault(name, number)
-    found = {pair for pair in classes_seen(tile_findings) if pair[0] not in stated}
-    first = max(stated.values(), default=-1) + 1
-    return dict(sorted((stated | numbered(found, first)).items(), key=lambda item: item[1]))
+    found = {pair for pair in seen if pair[0] not in stated}
+    every = stated | numbered(found, frozenset(stated.values()))
+    return dict(sorted(every.items(), key=lambda item: item[1]))
 
 
 def classes_seen(tile_findings: Iterable[TileFindings]) -> set[tuple[str, int]]:
@@ -202,14 +221,16 @@ def classes_seen(tile_findings: Iterable[TileFindings]) -> set[tuple[str, int]]:
     return {(str(label), number) for label, number in pairs}
 
 
-def numbered(pairs: set[tuple[str, int]], first: int = 0) -> dict[str, int]:
-    """Return label to number, `first` or higher: the model's, as far as those tell labels apart."""
-    known = {label: number for label, number in sorted(pairs) if number >= first}
+def numbered(pairs: set[tuple[str, int]], taken: frozenset[int] = frozenset()) -> dict[str, int]:
+    """Return label to number, none of those `taken`: the model's, where those tell labels apart."""
+    known = {
+        label: number for label, number in sorted(pairs) if number >= 0 and number not in taken
+    }
     ambiguous = len(set(known.values())) < len(known)
     several = len({pair for pair in pairs if pair[1] != -1}) > len(known)
     if ambiguous or several:
         known = {}
-    following = max(known.values(), default=first - 1) + 1
+    following = max([*known.values(), *taken], default=-1) + 1
     unknown = sorted({label for label, _ in pairs} - set(known))
     return known | {label: following + i for i, label in enumerate(unknown)}
 

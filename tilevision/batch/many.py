@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tilevision.analysis.account import categories, classes_seen, numbered, positions
+from tilevision.analysis.account import categories, classes_seen, positions, tabled
 from tilevision.batch.batch import ImageRow, bare, write_summary
 from tilevision.batch.batchjournal import Logbook, describe_many
 from tilevision.batch.batchprogress import Headway
@@ -182,7 +182,7 @@ class Analysed:
 
 
 class Numbering:
-    """One number a class over all images, where the models themselves state none (`stated`).
+    """One number a class over all images: the model's (`stated`), and those of what it lists not.
 
     What is found in one image can change the numbers of those before it (a class that is new, or
     sorted first): `stale` names the images that were saved with others.
@@ -190,30 +190,31 @@ class Numbering:
 
     def __init__(self, stated: bool) -> None:
         self._stated = stated
+        self._names: tuple[str | None, ...] = ()
         self._seen: set[tuple[str, int]] = set()
         self._saved: dict[str, dict[str, int]] = {}
-        self._known: dict[str, int] = {}
 
     @property
     def table(self) -> dict[str, int]:
         """Class names and their numbers, of all images so far, in the order of the numbers."""
-        known = self._known if self._stated else numbered(self._seen)
-        return dict(sorted(known.items(), key=lambda item: item[1]))
+        return tabled(self._names, self._seen)
 
     def add(self, result: Result) -> Result:
         """Return `result` with the numbers of all images so far."""
         if self._stated:
-            self._known |= result.classes
-            return result
+            self._names = max(self._names, result.facts.classes, key=len)
         self._seen |= classes_seen(result.tile_findings)
         return self.placed(result)
 
     def placed(self, result: Result) -> Result:
         """Return `result` with the numbers as they are now."""
-        table = numbered(self._seen)
-        if self._stated or not 0 <= max(table.values(), default=-1) < _MOST_CLASSES:
+        table = self.table
+        if not table.keys() - set(self._names):
             return result
-        names: list[str | None] = [None] * (max(table.values()) + 1)
+        if not 0 <= max(table.values(), default=-1) < _MOST_CLASSES:
+            return result
+        names: list[str | None] = [*self._names]
+        names += [None] * (max(table.values()) + 1 - len(names))
         for name, number in table.items():
             names[number] = name
         facts = replace(result.facts, classes=tuple(names))
@@ -227,7 +228,7 @@ class Numbering:
 
     def stale(self) -> list[str]:
         """Return the images whose files number classes otherwise than all images together do."""
-        now = _as_written(numbered(self._seen))
+        now = _as_written(self.table)
         return [
             name
             for name, then in self._saved.items()
