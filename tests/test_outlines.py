@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import shapely
+from skimage.filters import gaussian
+from skimage.measure import label
 
 from tilevision import codec
 from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
@@ -113,3 +115,36 @@ def test_outlines_that_lose_no_point_are_stored_as_they_are():
     assert [[r.tolist() for r in part] for part in kept] == [
         [r.tolist() for r in part] for part in given
     ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_masks_that_reach_the_edges_of_a_tile_keep_their_area(seed):
+    """Within 1 %, and within the tile: where an outline cannot go out, its other sides do.
+
+    Patches of smooth noise in tiles of 6 to 40 px, each of which touches an edge or several.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        n = int(rng.integers(6, 40))
+        patches = label(gaussian(rng.random((n, n)), rng.uniform(0.6, 3)) > 0.5, connectivity=1)
+        if not patches.any():
+            continue
+        mask = patches == 1 + np.argmax(np.bincount(patches.ravel())[1:])
+        found = compact(Findings([[0, 0, n, n]], polygons=[outline(mask)]), (n, n)).rounded()
+        assert area(found.polygons[0]) == pytest.approx(mask.sum(), rel=0.01)
+        points = np.concatenate([ring for part in found.polygons[0] for ring in part])
+        assert points.min() >= 0 and points.max() <= n
+
+
+def test_an_outline_that_cannot_be_simplified_is_stored_as_it_is():
+    """A comb with gaps of one pixel would cross itself: it keeps its points, and its area."""
+    mask = np.zeros((60, 60), bool)
+    mask[5:50:2, 5:50] = mask[5:50, 5] = True
+    assert area(stored([outline(mask)]).polygons[0]) == pytest.approx(mask.sum(), rel=0.01)
+
+
+def test_what_reaches_out_of_a_tile_is_cut_there():
+    """An outline given by a model may go on outside: its area is that of what is inside."""
+    disk = np.asarray(shapely.Point(0, 50).buffer(20, quad_segs=40).exterior.coords)[:-1]
+    found = compact(Findings([[0, 30, 20, 70]], polygons=[disk]), (100, 100))
+    assert area(found.polygons[0]) == pytest.approx(np.pi * 200, rel=0.01)

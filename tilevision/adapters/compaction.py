@@ -14,6 +14,8 @@ from tilevision.overlaps import Bodies, keepers, meeting_chunks
 
 __all__ = ["POLYGON_TOLERANCE", "compact", "suppress"]
 
+_STRAY = 0.01  # share of its area by which a stored outline may be larger or smaller
+_OVERHANG = 0.1  # pixels that outlines of masks go beyond the edges of a tile at most
 POLYGON_TOLERANCE = 0.5  # pixels that a stored outline may stray; part of each tile's key
 
 
@@ -102,9 +104,48 @@ def _lean(
     x0, y0, x1, y1 = shapely.bounds(lean).T
     out = (x0 < 0) | (y0 < 0) | (x1 > size[0]) | (y1 > size[1])
     if out.any():
-        sound = shapely.make_valid(lean[out])
-        lean[out] = shapely.intersection(sound, shapely.box(0, 0, *size))
+        lean[out] = _clipped(whole[out], lean[out], size)
     return [None if shape is None else _parts(shape) for shape in lean]
+
+
+def _clipped(whole: NDArray[Any], lean: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return the part of simplified shapes in the tile, with the area that the whole has there.
+
+    Outlines of masks go a little beyond the edges of a tile that the mask reaches, as their corners
+    are cut elsewhere: their area is that of the mask, all of which lies in the tile.
+    """
+    import shapely
+
+    tile = shapely.box(0, 0, *size)
+    cut = shapely.intersection(shapely.make_valid(lean), tile)
+    x0, y0, x1, y1 = shapely.bounds(whole).T
+    over = np.max([-x0, -y0, x1 - size[0], y1 - size[1]], axis=0)
+    exact = shapely.intersection(shapely.make_valid(whole), tile)
+    wanted = np.where(over <= _OVERHANG, shapely.area(whole), shapely.area(exact))
+    plain = (shapely.get_type_id(cut) == 3) & ~shapely.is_empty(cut) & (wanted > 0)
+    if plain.any():
+        cut[plain] = _refilled(cut[plain], wanted[plain], size)
+    astray = np.abs(shapely.area(cut) - wanted) > _STRAY * wanted
+    return np.asarray(np.where(astray, exact, cut))
+
+
+def _refilled(shapes: NDArray[Any], areas: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Return polygons in the tile with the areas wanted, which what lies along its edges keeps."""
+    import shapely
+
+    rings = shapely.get_exterior_ring(shapes)
+    counts = shapely.get_num_coordinates(rings) - 1
+    ends = np.cumsum(counts + 1) - 1
+    points = np.delete(shapely.get_coordinates(rings), ends, axis=0).clip(0, size)
+    around = areas + shapely.area(shapely.polygons(rings)) - shapely.area(shapes)  # holes stay
+    points = rounded_with_areas(with_areas(points, counts, around, size), counts, around, size)
+    starts = np.cumsum(counts) - counts
+    closed = np.insert(points, np.cumsum(counts), points[starts], axis=0)
+    fresh = shapely.linearrings(closed, indices=np.repeat(np.arange(len(rings)), counts + 1))
+    found = shapely.polygons(fresh)
+    for number in np.flatnonzero(shapely.get_num_interior_rings(shapes)):
+        found[number] = shapely.Polygon(fresh[number], shapes[number].interiors)
+    return np.asarray(np.where(shapely.is_valid(found), found, shapes))
 
 
 def _with_its_area(whole: NDArray[Any], lean: NDArray[Any]) -> NDArray[Any]:
@@ -123,7 +164,7 @@ def _with_its_area(whole: NDArray[Any], lean: NDArray[Any]) -> NDArray[Any]:
     counts = shapely.get_num_coordinates(rings) - 1
     changed = shapely.get_num_coordinates(before) - 1 != counts if len(before) == len(rings) else ()
     if not np.any(changed):
-        return lean
+        return _not_astray(whole, lean)
     points = np.delete(shapely.get_coordinates(rings), np.cumsum(counts + 1) - 1, axis=0)
     rows = np.repeat(changed, counts)
     areas = shapely.area(shapely.polygons(before[changed]))
@@ -146,7 +187,16 @@ def _with_its_area(whole: NDArray[Any], lean: NDArray[Any]) -> NDArray[Any]:
     for number in np.flatnonzero(several > 1):
         found[number] = shapely.multipolygons(polygons[owner == number])
     good = shapely.is_valid(found) | ~shapely.is_valid(lean)
-    return np.where(good, found, lean)
+    return _not_astray(whole, np.where(good, found, lean))
+
+
+def _not_astray(whole: NDArray[Any], lean: NDArray[Any]) -> NDArray[Any]:
+    """Return simplified shapes, and the whole of those that cannot be simplified as they are."""
+    import shapely
+
+    meant = shapely.area(whole)
+    astray = (np.abs(shapely.area(lean) - meant) > _STRAY * meant) & shapely.is_valid(whole)
+    return np.where(astray, whole, lean)
 
 
 def _shape(polygon: MultiPolygon) -> Any:

@@ -78,7 +78,10 @@ def traced(
 
 
 def with_areas(
-    points: NDArray[np.float64], counts: NDArray[np.int64], areas: NDArray[np.float64]
+    points: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    areas: NDArray[np.float64],
+    within: tuple[int, int] | None = None,
 ) -> NDArray[np.float64]:
     """Return rings whose sides are moved out or in until they have the areas wanted.
 
@@ -89,9 +92,11 @@ def with_areas(
     counts : array (rings,)
         How many of them each ring has.
     areas : array (rings,)
+    within : tuple of int, optional
+        Width and height of the tile, which no point leaves: sides along its edges stay there.
     """
     number, first, following, before = _neighbours(counts)
-    for _ in range(2):  # the second time for what corners add
+    for _ in range(2 if within is None else 6):  # the second time for what corners add
         steps = points[following] - points
         lengths = np.hypot(*steps.T)
         signed = np.add.reduceat(_cross(points, points[following]), first) / 2
@@ -103,19 +108,36 @@ def with_areas(
         beside = normals[before]
         bend = 1 + (normals * beside).sum(axis=1)
         mitre = (normals + beside) / np.maximum(bend, _SHARPEST)[:, None]
+        if within is not None:
+            lengths = np.where(_along_edges(points, points[following], within), 0, lengths)
         around = np.add.reduceat(lengths, first)
         step = (areas - np.abs(signed)) / np.maximum(around, 1e-12)
-        points = points + mitre * step[number][:, None]
+        if within is None:
+            points = points + mitre * step[number][:, None]
+        else:  # rings of which little is free would be thrown far out
+            step = step.clip(-0.5, 0.5)
+            points = (points + mitre * step[number][:, None]).clip(0, within)
     return points
 
 
+def _along_edges(
+    one: NDArray[np.float64], two: NDArray[np.float64], within: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return which sides, from point to point ``(n, 2)``, lie on an edge of the tile."""
+    straight = one == two
+    return np.asarray((straight & ((one == 0) | (one == np.array(within)))).any(axis=1))
+
+
 def rounded_with_areas(
-    points: NDArray[np.float64], counts: NDArray[np.int64], areas: NDArray[np.float64]
+    points: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    areas: NDArray[np.float64],
+    within: tuple[int, int] | None = None,
 ) -> NDArray[np.float64]:
     """Return rings with points at tenths of a pixel, and their areas still as near as can be.
 
     Rounding moves opposite sides alike, out or in. So afterwards, three times, that point of each
-    ring is moved by a tenth that brings it nearest to its area.
+    ring is moved by a tenth that brings it nearest to its area, and not out of the tile `within`.
     """
     number, first, following, before = _neighbours(counts)
     points = np.round(points, 1)
@@ -127,6 +149,9 @@ def rounded_with_areas(
         gains = np.column_stack([chord[:, 1], -chord[:, 0]]) * np.sign(signed)[number][:, None] / 20
         gains = np.column_stack([gains, -gains])
         left = np.abs(wrong[number][:, None] - gains)
+        if within is not None:
+            outside = np.hstack([points + 0.1 > np.array(within), points < 0.1])
+            left = np.where(outside, np.inf, left)
         best = left.min(axis=1)
         least = np.minimum.reduceat(best, first)
         chosen = np.flatnonzero((best == least[number]) & (least < np.abs(wrong))[number])
