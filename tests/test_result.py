@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tilevision.errors import RunError, TilevisionError
@@ -245,6 +246,20 @@ def test_class_numbers_are_filled_in():
     assert plain.to_dataframe()["class_id"].tolist() == [2, 1, 2, 0]
     some = _result(seen=[_seen(LEFT, boxes, scores, labels, class_ids=[7, 3, -1, -1])])
     assert some.to_dataframe()["class_id"].tolist() == [7, 3, 7, 8]
+
+
+def test_attributes_are_columns_however_deep_they_are():
+    """As `pandas.json_normalize` names them; what a row lacks is None, lists stay lists."""
+    rows = [{"size": {"width": 3, "parts": [1, 2]}, "kind": "a"}, {"size": 5}]
+    boxes = [[1, 1, 5, 5], [10, 10, 15, 15]]
+    seen = TileFindings(LEFT, Findings(boxes, [0.9, 0.8], attributes=rows))
+    table = _result(seen=[seen]).to_dataframe()
+    found = table.filter(like="attributes.")
+    expected = pd.json_normalize(rows).add_prefix("attributes.")
+    assert set(found) == set(expected)
+    assert found["attributes.size.parts"].tolist() == [[1, 2], None]
+    assert found["attributes.size.width"].tolist()[0] == 3
+    assert found["attributes.size"].tolist()[1] == 5
 
 
 def test_saturated_tiles_are_counted_from_the_findings():

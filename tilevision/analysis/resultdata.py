@@ -336,7 +336,8 @@ class ResultData:
             area (px²) and, where microns per pixel or a reference system are known, area_um2
             (µm²) or area_m2 (m², geodesic). Where there are such: text; point_x, point_y;
             corner0_x … corner3_y of rotated boxes; keypoint0_x, keypoint0_y, keypoint0_score, …;
-            attributes.NAME. ``attrs`` holds the units and what was not analysed.
+            attributes.NAME, and attributes.NAME.INNER of nested mappings. ``attrs`` holds the
+            units and what was not analysed.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,9 +111,18 @@ def _coordinates(found: Findings) -> dict[str, Any]:
 
 def _flattened(found: Findings) -> dict[str, Any]:
     """Return a column for each attribute that any row has; None where a row lacks it."""
-    rows = found.attributes or ()
-    names = sorted({str(name) for row in rows for name in row or ()})
-    return {f"attributes.{name}": [(row or {}).get(name) for row in rows] for name in names}
+    rows = [dict(_leaves(row or {}, "attributes")) for row in found.attributes or ()]
+    names = sorted({name for row in rows for name in row})
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _leaves(values: Mapping[str, Any], head: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings under the path to each: ``attributes.size.width``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{head}.{name}")
+        else:
+            yield f"{head}.{name}", value
 
 
 def tile_table(rows: Sequence[TileRow]) -> pd.DataFrame:
