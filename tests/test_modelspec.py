@@ -118,6 +118,20 @@ def test_stated_fingerprint_spares_the_reading():
     assert len(build(model(f, fingerprint="v1")).predict([TILE])[0]) == 0
 
 
+def test_the_folder_of_a_saved_model_is_named_where_something_near_it_is_given(tmp_path):
+    """Its weights alone, or the repository in the cache of Hugging Face's hub: what to give."""
+    folder = tmp_path / "models--org--net" / "snapshots" / "abc123"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
+    with pytest.raises(ModelError, match=rf"part of what stands in '{folder}'; give that"):
+        model(str(folder / "model.safetensors"))
+    with pytest.raises(ModelError, match=rf"has no config.json.*give '{folder}'"):
+        model(str(folder.parents[1]))
+    with pytest.raises(ModelError, match=r"has no config.json.*give the folder or file"):
+        model(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [

@@ -382,10 +382,16 @@ def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mo
 
         return frameworks.declare(text, fingerprint, given)
     if suffix in _WEIGHTS:
+        if _saved(beside := str(Path(text).parent)):
+            raise ModelError(f"Weights {text!r} are part of what stands in {beside!r}; give that.")
         raise ModelError(
             f"Weights {text!r} cannot be loaded by path; pass a function that loads them once "
             "(with @functools.cache) and returns boxes."
         )
+    if (folder := Path(text).expanduser()).is_dir():
+        found = next(folder.glob("snapshots/*/config.json"), None)
+        remedy = f"give {str(found.parent)!r}" if found else "give the folder or file of a model"
+        raise ModelError(f"Folder {text!r} has no config.json, so it is no saved model; {remedy}.")
     return _redeclared(named(text, given), fingerprint, {})
 
 
