@@ -14,8 +14,15 @@ from shares import as_share
 
 from tilevision.checkpoint import Checkpoint, RunLock, lease, run_owner
 from tilevision.errors import RunBusy
-from tilevision.events import Journal, JournalTail, RunChanged, journal_path, list_runs
-from tilevision.events.journal import part_path, read_journal
+from tilevision.events import (
+    Journal,
+    JournalTail,
+    RunChanged,
+    journal_path,
+    list_runs,
+    read_journal,
+)
+from tilevision.events.journal import part_path
 
 SMALL = (b'{"boxes":[]}',)
 ELSEWHERE = {

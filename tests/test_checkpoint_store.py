@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import threading
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shares import as_share, segments
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, prune_runs
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, database, prune_runs, store
+from tilevision.checkpoint.database import open_cache
 from tilevision.checkpoint.lock import RunLock
 from tilevision.codec import RECORD_LIMIT, canonical_json, decode, encode
 from tilevision.errors import CheckpointError, CheckpointTooLarge
@@ -366,8 +368,12 @@ def test_threads_may_commit_at_once(folder):
         assert checkpoint.done(expected) == expected
 
 
-def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
-    """A failure in the middle of a transaction leaves nothing of it, and the next one works."""
+@pytest.mark.parametrize("records", [SMALL, SMALL * 2], ids=["one", "several"])
+def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch, records):
+    """A failure in the middle of a transaction leaves nothing of it, and the next one works.
+
+    Keys with one record are stored together, those with several one by one.
+    """
     with Checkpoint.open(tmp_path / "ck") as checkpoint:
         checkpoint.commit({"before": SMALL})
         inner, calls = checkpoint._cache.set, []
@@ -378,12 +384,43 @@ def test_a_batch_is_stored_whole_or_not_at_all(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return inner(*args, **kwargs)
 
-        monkeypatch.setattr(checkpoint._cache, "set", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            checkpoint.commit({f"{n}": SMALL for n in range(5)})
+        def breaking_off(cache, entries):
+            database.insert(cache, entries[:3])
+            if len(entries) > 3:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(checkpoint._cache, "set", interrupted)
+            patched.setattr(store, "insert", breaking_off)
+            with pytest.raises(KeyboardInterrupt):
+                checkpoint.commit({f"{n}": records for n in range(5)})
         assert checkpoint.done(["before", *"01234"]) == {"before"}
-        checkpoint.commit({f"{n}": SMALL for n in range(5)})
+        checkpoint.commit({f"{n}": records for n in range(5)})
         assert checkpoint.done(["before", *"01234"]) == {"before", *"01234"}
+
+
+def test_records_stored_together_are_as_those_stored_one_by_one(tmp_path):
+    """New records, which go past diskcache's own `set`, leave rows like its own.
+
+    The oracle is diskcache: the same records, written with its public method.
+    """
+    rows = {}
+    for name in ("together", "alone"):
+        with Checkpoint.open(tmp_path / name) as checkpoint:
+            records = {f"{n}": (b'{"boxes":[%d]}' % n,) for n in range(4)}
+            checkpoint.commit(records)
+        if name == "alone":
+            with open_cache(tmp_path / name / "cache") as cache:
+                for key, (record,) in records.items():
+                    _, tag = cache.get(key, tag=True)
+                    assert cache.delete(key)
+                    cache.set(key, record, tag=tag)
+        with closing(sqlite3.connect(tmp_path / name / "cache" / "cache.db")) as connection:
+            columns = "key, raw, expire_time, access_count, tag, size, mode, filename, value"
+            found = connection.execute(f"SELECT {columns} FROM Cache ORDER BY key").fetchall()
+            counted = connection.execute("SELECT value FROM Settings WHERE key = 'count'")
+            rows[name] = found, counted.fetchall()
+    assert rows["together"] == rows["alone"] and len(rows["alone"][0]) == 4
 
 
 def test_a_transaction_that_was_left_open_does_not_swallow_the_next(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -134,6 +135,10 @@ class Run:
     def announce(self, change: Announce) -> None:
         """Note a status."""
         self.announced.append(change)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing is written here."""
+        return nullcontext()
 
     def waiting(self, line: str) -> None:
         """Note a line."""

@@ -153,14 +153,16 @@ def test_a_closed_journal_ignores_events(tmp_path):
 
 FULL = """
 import logging, resource, sys
+from contextlib import nullcontext
 from tilevision.events import Journal, RunChanged, read_journal
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 path = sys.argv[1]
 journal = Journal(path, {"id": "r1"})
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, hard))
-for number in range(500):
-    journal(RunChanged(number, "running", "x" * 50))
+with journal.together() if sys.argv[2] == "together" else nullcontext():
+    for number in range(500):
+        journal(RunChanged(number, "running", "x" * 50))
 assert journal.error is not None
 held = len(read_journal(path)[1])
 assert 0 < held < 500, held
@@ -172,9 +174,10 @@ assert times == list(range(501)), times
 """
 
 
-def test_a_full_disk_is_reported_once_and_made_up_for(tmp_path):
+@pytest.mark.parametrize("how", ["singly", "together"])
+def test_a_full_disk_is_reported_once_and_made_up_for(tmp_path, how):
     """No write error reaches the run; when there is space, the held-back lines follow in order."""
-    printed = run(FULL, tmp_path / "r.jsonl")
+    printed = run(FULL, tmp_path / "r.jsonl", how)
     assert printed.count("cannot be written") == 1 and "the run continues" in printed
 
 
@@ -273,6 +276,29 @@ def test_the_journal_is_a_listener_of_the_bus(tmp_path, caplog):
             bus.emit(event)
     assert read_journal(path)[1] == STORY
     assert not caplog.records
+
+
+def test_events_published_together_are_written_at_once(tmp_path, monkeypatch):
+    """Many tiles that land together cost one call of the system, also where one of them raises."""
+    calls, plain = [], os.write
+    monkeypatch.setattr(os, "write", lambda file, data: calls.append(data) or plain(file, data))
+    bus, path = Bus(), tmp_path / "r.jsonl"
+
+    def publish():
+        with bus.together():
+            for event in STORY:
+                bus.emit(event)
+            assert not calls
+            raise KeyError
+
+    with Journal(path, MANIFEST) as journal:
+        bus.subscribe(journal)
+        calls.clear()
+        with pytest.raises(KeyError):
+            publish()
+        assert len(calls) == 1 and read_journal(path)[1] == STORY
+        bus.emit(STORY[0])
+        assert len(calls) == 2
 
 
 WRITER = """

@@ -17,7 +17,7 @@ from diskcache import Cache
 from diskcache.core import DBNAME
 
 from tilevision.checkpoint import database
-from tilevision.checkpoint.database import explained, open_cache
+from tilevision.checkpoint.database import explained, insert, open_cache, stored
 from tilevision.checkpoint.folder import (
     check_segments,
     has_segments,
@@ -159,12 +159,17 @@ class Checkpoint:
 
     def _commit(self, checked: Mapping[str, tuple[bytes, ...]]) -> None:
         with self._writing() as cache:
+            known, new = stored(cache, list(checked)), []
             for key, rows in checked.items():
+                if key not in known and len(rows) == 1:
+                    new.append((key, rows[0], label(rows)))
+                    continue
                 _, before = cache.get(key, tag=True)
                 for old in _numbered(key, _count(before))[len(rows) :]:
                     cache.delete(old)
                 for name, row in zip(_numbered(key, len(rows)), rows, strict=True):
                     cache.set(name, row, tag=label(rows) if name == key else None)
+            insert(cache, new)
 
     def delete(self, keys: Iterable[str]) -> int:
         """Forget `keys`; return how many were there."""

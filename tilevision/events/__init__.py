@@ -12,16 +12,14 @@ from tilevision.events.bus import (
 from tilevision.events.images import ImageChanged, image_line, read_image
 from tilevision.events.journal import (
     Journal,
-    JournalTail,
-    follow_journal,
     from_line,
     is_listed,
     journal_parts,
     journal_path,
-    read_journal,
     read_manifest,
     to_line,
 )
+from tilevision.events.journalreader import JournalTail, follow_journal, read_journal
 from tilevision.events.runlist import RunSummary, list_runs, together
 
 __all__ = [

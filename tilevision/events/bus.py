@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -244,6 +245,18 @@ class Bus:
                     self._deliver(self._waiting.pop(0))
             finally:
                 self._delivering = False
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Publish many events within: listeners that have a `together` as well may hold them."""
+        with self._state:
+            listeners = tuple(self._listeners.values())
+        with ExitStack() as stack:
+            for listener in listeners:
+                held = getattr(listener, "together", None)
+                if held is not None:
+                    stack.enter_context(held())
+            yield
 
     def subscribe(self, listener: Listener, replay: bool = False) -> Callable[[], None]:
         """Call `listener` with every event from now on; return a function that ends it.

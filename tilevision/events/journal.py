@@ -11,8 +11,10 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,14 +26,11 @@ from tilevision.grid import Tile
 __all__ = [
     "JOURNAL_SCHEMA",
     "Journal",
-    "JournalTail",
-    "follow_journal",
     "from_line",
     "is_listed",
     "journal_parts",
     "journal_path",
     "part_path",
-    "read_journal",
     "read_manifest",
     "redact",
     "redact_settings",
@@ -109,9 +108,9 @@ _FIELDS = {
 _TEXTS = {"reason", "message", "error", "link", "details"}
 JOURNAL_SCHEMA = 1
 LINES_HELD_BACK = 10_000
+LINES_AT_ONCE = 256
 BEGINNING_SECONDS = 1.0
 SYNC_SECONDS = 0.25
-_CHUNK = 1 << 20
 _log = logging.getLogger("tilevision.events")
 
 
@@ -271,103 +270,6 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise RunError(f"There is no journal {path} ({error.strerror}).") from error
 
 
-def read_journal(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Event]]:
-    """Return the manifest of a journal and its events, in order.
-
-    Torn lines, and kinds of events from later versions, are skipped.
-
-    Raises
-    ------
-    RunError
-        If there is no journal, or it does not start with a manifest.
-    """
-    manifest = read_manifest(path)
-    return manifest, list(follow_journal(path, stop=lambda: True))
-
-
-class JournalTail:
-    """Reads what was appended to a journal since the last call. Keeps no file open in between.
-
-    Once a later owner has begun a file of its own, what an earlier one may still add is not read:
-    it has lost the run.
-
-    Parameters
-    ----------
-    path : path
-        Need not exist yet.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._first = self._path = Path(path)
-        self._offset = 0
-        self._there = False
-
-    def read(self) -> Iterator[Event]:
-        """Yield what was appended since; skip torn lines and kinds of later versions."""
-        for line in self.lines():
-            try:
-                event = from_line(line)
-            except ValueError:  # torn by a crash or a full disk; a later line is whole again
-                continue
-            if event is not None:
-                yield event
-
-    def lines(self) -> Iterator[bytes]:
-        """Yield the complete lines appended since; skip the first, which is the manifest."""
-        self._there = self._there or is_listed(self._first)
-        if not self._there:
-            return
-        yield from self._rest()
-        for part in journal_parts(self._first)[1:]:
-            if self._path == self._first or part.name > self._path.name:
-                yield from self._rest()  # what was appended before the next owner came
-                self._path, self._offset = part, 0
-                yield from self._rest()
-
-    def _rest(self) -> Iterator[bytes]:
-        try:
-            file = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        with file:
-            file.seek(self._offset)
-            rest = b""
-            while chunk := file.read(_CHUNK):
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    first = self._offset == 0
-                    self._offset += len(line) + 1
-                    if not first:
-                        yield line
-
-
-def follow_journal(
-    path: str | os.PathLike[str], stop: Callable[[], bool], poll: float = 0.1
-) -> Iterator[Event]:
-    """Yield the events of a journal from its start, then as they are appended.
-
-    Nothing is missed between history and live: both are the same file, read on.
-
-    Parameters
-    ----------
-    path : path
-        Need not exist yet.
-    stop : callable
-        Called whenever everything was read; once it returns True, what was appended
-        meanwhile is still yielded, and then the iterator ends.
-    poll : float
-        Seconds between looks at the file.
-    """
-    tail, stopping = JournalTail(path), False
-    while True:
-        yield from tail.read()
-        if stopping:
-            return
-        stopping = stop()
-        if not stopping:
-            time.sleep(poll)
-
-
 def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
     try:
         raw = parse_line(line)
@@ -416,6 +318,7 @@ class Journal:
         self.error: OSError | None = None
         self._lock = threading.Lock()
         self._held_back: deque[bytes] = deque(maxlen=LINES_HELD_BACK)
+        self._together = 0
         self._reported = False
         self._synced_at = 0.0 if synced else math.inf
         self._late: threading.Timer | None = None
@@ -428,7 +331,8 @@ class Journal:
         self._file = _open(self.path, os.O_CREAT | os.O_EXCL)
         raw = {"kind": "manifest", "schema": JOURNAL_SCHEMA, **redact_settings(manifest)}
         try:
-            self._append(json_line(raw))
+            self._held_back.append(json_line(raw))
+            self._append(self._held_back)
             self._settle()
         except OSError as error:
             self.close()
@@ -482,15 +386,31 @@ class Journal:
             if self._file < 0:
                 return
             self._held_back.append(line)
-            try:
-                while self._held_back:
-                    self._append(self._held_back[0])
-                    self._held_back.popleft()
-                self._settle()
-            except OSError as error:
-                self._report(error)
-            else:
-                self.error = None
+            if not self._together or len(self._held_back) >= LINES_AT_ONCE:
+                self._write_out()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the lines that come meanwhile at the end, many with one call."""
+        with self._lock:
+            self._together += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._together -= 1
+                if self._held_back and self._file >= 0:
+                    self._write_out()
+
+    def _write_out(self) -> None:
+        try:
+            while self._held_back:
+                self._append(islice(self._held_back, LINES_AT_ONCE))
+            self._settle()
+        except OSError as error:
+            self._report(error)
+        else:
+            self.error = None
 
     def close(self) -> None:
         """Close the file; later events are ignored."""
@@ -537,14 +457,21 @@ class Journal:
         except OSError as error:
             self._report(error)
 
-    def _append(self, line: bytes) -> None:
-        """Write one line with one call; after a short write the next starts on a new line."""
-        data = b"\n" + line if self._torn else line
+    def _append(self, lines: Iterable[bytes]) -> None:
+        """Write the oldest lines held back with one call, and hold them back no longer.
+
+        After a short write the next starts with the line that was torn, on a new line.
+        """
+        begin = b"\n" if self._torn else b""
+        data = begin + b"".join(lines)
         written = os.write(self._file, data)
+        if written:
+            self._torn = data[written - 1 : written] != b"\n"
+        left = written - len(begin)
+        while self._held_back and left >= len(self._held_back[0]):
+            left -= len(self._held_back.popleft())
         if written < len(data):
-            self._torn = data[:written] != b"\n"
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._torn = False
 
     def _report(self, error: OSError) -> None:
         self.error = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -100,6 +101,10 @@ class TileSink(Protocol):
 
     def announce(self, change: Announce) -> None:
         """Take a new status of a tile, except ``done``."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context: what is kept and announced within may be written at its end."""
         ...
 
     def model(self, line: str) -> None:
@@ -235,20 +240,21 @@ class _Loop:
         submits: list[Submit] = []
         left: list[str] = []
         end: End | None = None
-        for action in actions:
-            match action:
-                case Submit():
-                    submits.append(action)
-                case Announce():
-                    self.sink.announce(action)
-                case Abandon():
-                    left.extend(self._abandon(action))
-                case TakeBack():
-                    self.tasks.take_back(action)
-                case Hold():
-                    self.sink.hold(action.reason)
-                case End():
-                    end = action
+        with self.sink.together():
+            for action in actions:
+                match action:
+                    case Submit():
+                        submits.append(action)
+                    case Announce():
+                        self.sink.announce(action)
+                    case Abandon():
+                        left.extend(self._abandon(action))
+                    case TakeBack():
+                        self.tasks.take_back(action)
+                    case Hold():
+                        self.sink.hold(action.reason)
+                    case End():
+                        end = action
         if submits:
             self.tasks.submit(submits)
         if left:
@@ -338,12 +344,13 @@ class _Loop:
             happenings.append(Committed(committed))
         if refused:
             happenings.append(Refused(refused))
-        for flight, signal in landed:
-            happenings.append(finished(flight, signal))
-            attempts = flight.attempts()
-            for outcome in signal.report.outcomes:
-                if outcome.failure is None and outcome.tile not in refused:
-                    self.sink.keep(outcome, attempts.get(outcome.tile, 1), signal.report.worker)
+        happenings.extend(finished(flight, signal) for flight, signal in landed)
+        with self.sink.together():
+            for flight, signal in landed:
+                attempts, worker = flight.attempts(), signal.report.worker
+                for outcome in signal.report.outcomes:
+                    if outcome.failure is None and outcome.tile not in refused:
+                        self.sink.keep(outcome, attempts.get(outcome.tile, 1), worker)
         return happenings
 
     def _broken(self, signal: Broken) -> list[Happening]:

@@ -35,7 +35,6 @@ _MOVED = (
     ("catalogue", "model resolve", "modelspec.resolve"),
     ("events.bus", "RunChanged StageDone TileChanged", "events.facts"),
     ("events.journal", "from_line to_line", "events.lines"),
-    ("events.journal", "JournalTail follow_journal read_journal", "events.journalreader"),
     ("exporting.saving", "destination save", "exporting"),
     ("exporting.statement", "methods", "exporting.methods"),
     ("modelspec.spec", "Answers Price Usage", "modelspec.price"),

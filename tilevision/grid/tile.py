@@ -114,6 +114,10 @@ class Tile:
         if not self.id:
             object.__setattr__(self, "id", f"r{self.row:03d}c{self.col:03d}")
 
+    def __hash__(self) -> int:
+        # A run asks some thirty times a tile; tiles at one place differ in scale alone.
+        return hash((self.row, self.col))
+
     @property
     def output_size(self) -> Size:
         """Width and height of the pixels the model gets; at least 1 each."""

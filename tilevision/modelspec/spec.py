@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
@@ -61,14 +62,19 @@ class Usage:
     most_output: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        mine, theirs = _counts(self), _counts(other)
+        return Usage(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
     def split(self, parts: int) -> list[Usage]:
         """Return `parts` shares that add up to this exactly; the first ones have what is over."""
         return [
-            Usage(*(total // parts + (part < total % parts) for total in astuple(self)))
+            Usage(*(total // parts + (part < total % parts) for total in _counts(self)))
             for part in range(parts)
         ]
+
+
+# `dataclasses.astuple` copies deeply: that took a run a fifth of its time for each short tile.
+_counts = attrgetter(*(one.name for one in fields(Usage)))
 
 
 @dataclass(frozen=True, slots=True)

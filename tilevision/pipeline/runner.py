@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
@@ -193,7 +193,8 @@ class Runner:
     def _restore(self, one: Pass, tiles: frozenset[Tile], checkpoint: Store) -> None:
         if tiles:
             began = time.perf_counter()
-            count = self._tally.restore(one, tiles, checkpoint)
+            with self._control.bus.together():
+                count = self._tally.restore(one, tiles, checkpoint)
             of = f" ({one.label})" if len(self._passes) > 1 else ""
             self._control.stage("restore", began, f"{count:,} tiles restored{of}", restored=True)
 
@@ -339,6 +340,10 @@ class _PassSink:
         """Enter what a committed tile saw."""
         vector = vector_in(outcome.records, self.checkpoint)
         self.tally.keep(self.one, outcome, attempt, worker, vector)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Have the journal write what comes within at once."""
+        return self.control.bus.together()
 
     def waiting(self, line: str) -> None:
         """Publish why the run stands still."""
