@@ -1,10 +1,13 @@
 """Runs on clusters that change: they grow from nothing, bind tasks, pause, join late."""
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dask
 import numpy as np
@@ -12,6 +15,8 @@ import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
 import tilevision as tv
+from tilevision.fanout.client import Sent, Tasks
+from tilevision.schedule.messages import Submit
 
 PIXELS = np.random.default_rng(0).integers(0, 80, (320, 320, 3)).astype(np.uint8)
 IN_PROCESS: dict[str, Any] = {
@@ -125,6 +130,34 @@ def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
         assert run.wait(10)
         assert run.status == "cancelled"
         assert any(line.startswith(f"1 tiles still run on {address}") for line in lines(run))
+
+
+def test_tasks_that_have_yet_to_reach_the_scheduler_are_asked_for_again() -> None:
+    """Dask unpacks what a client sends beside its other work: a task unknown now may run later.
+
+    The scheduler here is a stand-in, whose queue gets the task after the first question.
+    """
+    released: list[str] = []
+    scheduler = SimpleNamespace(
+        tasks={}, client_releases_keys=lambda keys, client: released.extend(keys)
+    )
+
+    class Asked:
+        id = "client"
+
+        async def run_on_scheduler(self, ask: Callable[..., Any], **arguments: Any) -> Any:
+            answer = ask(**arguments, dask_scheduler=scheduler)
+            scheduler.tasks["key"] = SimpleNamespace(processing_on=None, state="queued")
+            return answer
+
+    inbox: SimpleQueue[Any] = SimpleQueue()
+    cluster: Any = SimpleNamespace(client=Asked())
+    tasks = Tasks(cluster, cast("Any", None), "run", inbox)
+    pending: Any = SimpleNamespace(status="pending", key="key")
+    tasks.flights["task"] = Sent(Submit("task", (), ()), pending)
+    asyncio.run(tasks._take_back({"key": "task"}, 0))
+    assert [inbox.get().tasks for _ in range(inbox.qsize())] == [(), ("task",)]
+    assert released == ["key"]
 
 
 @pytest.mark.slow

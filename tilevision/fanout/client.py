@@ -45,6 +45,7 @@ PRIORITY_STEP = 1e-7  # a million tasks are no more than a tenth of one of the u
 BRING_SECONDS = 20.0
 NOBODY = "tcp://127.0.0.1:1"
 UNFIT_BRING_SECONDS = 5.0  # one of those that are left out may never answer
+UNHEARD_SECONDS = 0.05  # between questions for tasks that have not reached the scheduler
 LOST_WITH_SCHEDULER = ("scheduler-connection-lost", "scheduler-restart")
 GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 
@@ -318,20 +319,30 @@ class Tasks:
 
     async def _take_back(self, keys: dict[str, str], at_hand: int) -> None:
         client = self.cluster.client
-        try:
-            back, elsewhere = await client.run_on_scheduler(
-                release_queued, keys=list(keys), client=client.id
+        while keys:
+            try:
+                back, elsewhere, unheard = await client.run_on_scheduler(
+                    release_queued, keys=list(keys), client=client.id
+                )
+            except Exception:  # noqa: BLE001 a gateway may forbid it: then those last in turn come back
+                back, elsewhere, unheard = list(keys)[at_hand:], {}, []
+            asked = (
+                client.run(drop_unbegun, keys=its, workers=[worker])
+                for worker, its in elsewhere.items()
             )
-        except Exception:  # noqa: BLE001 a gateway may forbid it: then those last in turn come back
-            back, elsewhere = list(keys)[at_hand:], {}
-        asked = (
-            client.run(drop_unbegun, keys=its, workers=[worker])
-            for worker, its in elsewhere.items()
-        )
-        for answer in await asyncio.gather(*asked, return_exceptions=True):
-            if isinstance(answer, dict):  # else that worker is gone or busy, and keeps its tasks
-                back.extend(key for dropped in answer.values() for key in dropped)
-        self.inbox.put(TakenBack(tuple(keys[key] for key in back)))
+            for answer in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(
+                    answer, dict
+                ):  # else that worker is gone or busy, and keeps its tasks
+                    back.extend(key for dropped in answer.values() for key in dropped)
+            self.inbox.put(TakenBack(tuple(keys[key] for key in back)))
+            keys = {key: keys[key] for key in unheard if self._under_way(keys[key])}
+            if keys:
+                await asyncio.sleep(UNHEARD_SECONDS)
+
+    def _under_way(self, task: str) -> bool:
+        flight = self.flights.get(task)
+        return flight is not None and flight.future.status == "pending"
 
     def look(self) -> None:
         """Ask the scheduler for its workers; the answer comes as `WorkersSeen`."""
@@ -352,18 +363,29 @@ class Tasks:
 
 def release_queued(
     keys: list[str], client: str, dask_scheduler: Any = None
-) -> tuple[list[str], dict[str, list[str]]]:
-    """Release tasks that no worker has, on the scheduler; return them, and who has the others."""
+) -> tuple[list[str], dict[str, list[str]], list[str]]:
+    """Release tasks that no worker has, on the scheduler.
+
+    Returns
+    -------
+    tuple of list, dict of list, list
+        The tasks that were released; those that a worker has, by its address; those that the
+        scheduler does not know yet: it takes a moment to unpack what a client has sent, and would
+        run them afterwards.
+    """
     back: list[str] = []
     elsewhere: dict[str, list[str]] = {}
+    unheard: list[str] = []
     for key in keys:
         task = dask_scheduler.tasks.get(key)
-        if task is not None and task.processing_on is not None:
+        if task is None:
+            unheard.append(key)
+        elif task.processing_on is not None:
             elsewhere.setdefault(task.processing_on.address, []).append(key)
-        elif task is None or task.state in ("queued", "no-worker", "waiting", "released"):
+        elif task.state in ("queued", "no-worker", "waiting", "released"):
             back.append(key)
     dask_scheduler.client_releases_keys(keys=back, client=client)
-    return back, elsewhere
+    return back, elsewhere, unheard
 
 
 def drop_unbegun(keys: list[str], dask_worker: Any = None) -> list[str]:
