@@ -223,6 +223,23 @@ def test_masks_beside_a_file_are_its_masks(tmp_path: Path, driver: str, turned: 
     np.testing.assert_array_equal(source.data_share(320), expected)
 
 
+@pytest.mark.parametrize("driver", ["GTiff", "PNG"])
+def test_a_mask_beside_that_hides_nothing_leaves_the_identity(tmp_path: Path, driver: str) -> None:
+    """Such a file was read rightly without its mask; one hidden pixel makes another of it."""
+    path = save(tmp_path / f"a.{CONTAINERS[driver]}", ramp("uint8", 3), driver)
+    alone = open_source(path)
+    holes = np.ones_like(VALID)
+    for hidden in (False, True):
+        holes[-1, -1] = not hidden
+        with updated(path, GDAL_TIFF_INTERNAL_MASK=False) as dataset:
+            dataset.write_mask(holes)
+        source = open_source(path)
+        assert (source.fingerprint != alone.fingerprint) == hidden
+        for scale in (1.0, 0.5):
+            options, before = (read_options(one).identity(scale) for one in (source, alone))
+            assert (options != before) == (hidden and scale != 1)
+
+
 def test_a_mask_of_each_band_beside_a_tiff(tmp_path: Path) -> None:
     """A ``.msk`` whose flags do not say that it is of all bands masks each with its own."""
     path = save(tmp_path / "a.tif", ramp("uint8", 2))

@@ -346,6 +346,9 @@ def test_the_limit_of_floats_may_be_written_in_few_digits(
     np.testing.assert_array_equal(np.isnan(scaled[..., 0]), ~VALID)
     exact = said.startswith("-3.40282346")
     assert options.revision == ("" if exact else "no data near the limit")
+    raw = read_options(source, dtype="raw")  # which is what it was, but for averages
+    assert not raw.revision
+    assert ("near the limit" in raw.resampled) == (not exact)
 
 
 @pytest.mark.parametrize("bands", [1, 3])

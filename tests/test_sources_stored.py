@@ -345,3 +345,24 @@ def test_a_colour_table_counts_whatever_the_tag_of_its_colours(
     raw = read_options(source, dtype="raw")
     np.testing.assert_array_equal(read_pixels(source, WHOLE, 1.0, raw)[..., 0], classes)
     assert raw.revision == ("" if grey else "stored")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.img"])
+def test_a_table_of_greys_is_a_grey_picture(tmp_path: Path, name: str) -> None:
+    """Whose every value has the colour that it has as a grey: shown, averaged, kept as before."""
+    pixels = values("uint8", 1)
+    save(tmp_path / "plain.tif", pixels)
+    path = tmp_path / name
+    if name == "a.tif":  # the table beside the tag for grey, as rasterio may leave it
+        entries = np.tile(np.arange(256) * 257, 3).tolist()
+        tag = (320, "H", 768, tuple(entries), True)
+        tifffile.imwrite(path, pixels[0], photometric="minisblack", extratags=[tag], metadata=None)
+    else:
+        save(path, pixels, "HFA")
+        with rasterio.open(path, "r+") as dataset:
+            dataset.write_colormap(1, {n: (n, n, n, 255) for n in range(256)})
+    plain, source = open_source(tmp_path / "plain.tif"), open_source(path)
+    assert read_options(source) == read_options(plain)
+    for scale in (1.0, 0.5):
+        shown = [read_pixels(one, WHOLE, scale, read_options(one)) for one in (source, plain)]
+        np.testing.assert_array_equal(*shown)

@@ -167,15 +167,21 @@ def read_options(
     if dtype not in ("uint8", "raw", "scaled"):
         raise SourceError(f"dtype={dtype!r} is not known; give 'uint8', 'raw' or 'scaled'.")
     source = _as_asked(source, dtype)
-    revision: str = getattr(source, "revision", "")
     declared = source.metadata.band_nodata or (source.metadata.nodata,)
-    if source.dtype in _FLOATS and any(_is_near_limit(value) for value in declared):
-        revision = "; ".join(filter(None, (revision, "no data near the limit")))
+    near = source.dtype in _FLOATS and any(_is_near_limit(value) for value in declared)
+    fact = "no data near the limit" if near else ""
+    revision: str = getattr(source, "revision", "")
+    resampled: str = getattr(source, "resampled", "")
+    raw = dtype == "raw"  # whose values are what they were, unless averaged
     return replace(
         _options(source, _chosen_bands(source, bands, dtype), dtype),
-        revision=revision,
-        resampled=getattr(source, "resampled", ""),
+        revision=_both(revision, "" if raw else fact),
+        resampled=_both(resampled, fact if raw else ""),
     )
+
+
+def _both(*facts: str) -> str:
+    return "; ".join(filter(None, facts))
 
 
 def display_options(source: ImageSource) -> ReadOptions:

@@ -25,6 +25,8 @@ __all__ = ["BandsBeside", "MaskBeside", "mask_beside", "overviews_beside", "valu
 
 _LARGEST = 64 << 20  # bytes of an .aux.xml: histograms and tables of attributes are in it as well
 _GDAL_METADATA = 42112
+_CHECKED_PIXELS = 1 << 23
+_BLOCK_PIXELS = 1 << 20
 _OF_ALL_BANDS = 2  # among the flags of a mask in GDAL: one for all bands
 
 
@@ -119,6 +121,18 @@ class MaskBeside:
         if found is None:
             return None
         return BandMask(found, 0) if self.shared else BandsMask(found)
+
+    def hides_nothing(self) -> bool:
+        """Return True if it says of every pixel that it is there, as far as it may be read."""
+        level = self.levels[0]
+        width, height = level.size
+        if self.file.expects or width * height > _CHECKED_PIXELS:
+            return False
+        step = max(1, _BLOCK_PIXELS // width)
+        return all(
+            level.window(0, y0, width, min(y0 + step, height), None).all()
+            for y0 in range(0, height, step)
+        )
 
 
 def mask_beside(file: OpenFile, tif: TiffFile, bands: int) -> MaskBeside:

@@ -113,8 +113,8 @@ class FlatFile:
 
     @property
     def identity(self) -> str:
-        """The fingerprint of the picture: of its file, and of a mask beside it."""
-        if self.beside is None:
+        """The fingerprint of the picture: of its file, and of a mask beside it that hides some."""
+        if self.beside is None or self.beside.hides_nothing():
             return self.fingerprint
         told = f"{self.fingerprint} revised: mask {fingerprint_of_file(self.beside.file.path)}"
         return sha256(told.encode()).hexdigest()

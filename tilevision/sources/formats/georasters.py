@@ -28,7 +28,7 @@ from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.formats.spatial import place_of
-from tilevision.sources.formats.tiffmetadata import few_bits_spread
+from tilevision.sources.formats.tiffmetadata import few_bits_spread, is_grey_ramp
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
@@ -416,7 +416,7 @@ def _colour_table(dataset: DatasetReader) -> NDArray[np.uint8] | None:
     table = np.zeros((max(listed) + 1, 3), np.uint8)
     for number, colour in listed.items():
         table[number] = colour[:3]
-    return table
+    return None if is_grey_ramp(table) else table
 
 
 def _colourless(dataset: DatasetReader) -> bool:

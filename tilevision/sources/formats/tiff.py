@@ -89,7 +89,7 @@ class FilesBeside:
     ----------
     files : tuple of OpenFile
     mask : str
-        SHA-256 of the file with its mask; empty without one.
+        SHA-256 of the file with its mask; empty without one that hides anything.
     overviews : str
         The same of the file with its coarser levels.
     nodata : bool
@@ -510,7 +510,9 @@ def with_mask_beside(
     mask = mask_beside(file, tif, picture.levels[0].bands)
     files = (*picture.beside.files, file)
     masks = [mask.of(level.size) for level in picture.levels]
-    beside = replace(picture.beside, files=files, mask=digest)
+    # A picture of which it hides nothing was read rightly without it, and keeps its identity.
+    told = "" if mask.hides_nothing() else digest
+    beside = replace(picture.beside, files=files, mask=told)
     return replace(picture, masks=masks, beside=beside)
 
 

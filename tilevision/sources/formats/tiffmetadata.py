@@ -42,6 +42,7 @@ __all__ = [
     "few_bits_spread",
     "geo_reference",
     "interpretation",
+    "is_grey_ramp",
     "microns_per_pixel",
     "no_data",
     "scaling",
@@ -180,7 +181,9 @@ def interpretation(
     tagged = photometric == _PALETTE
     table = page.colormap if tagged or (photometric == _MIN_IS_BLACK and samples == 1) else None
     if table is not None and dtype.kind == "u":
-        return _colour_table(np.asarray(table), tagged=tagged)
+        colours = _eight_bits(np.asarray(table))
+        if tagged or not is_grey_ramp(colours):
+            return _colour_table(colours, tagged=tagged)
     if photometric in (_CIELAB, _ICCLAB) and samples in (3, 4) and dtype in (np.uint8, np.uint16):
         signed = photometric == _CIELAB
         return Interpretation(lambda pixels: _from_lab(pixels, signed=signed), revision="L*a*b*")
@@ -195,9 +198,18 @@ def interpretation(
     return _grey(photometric, dtype, page.bitspersample)
 
 
-def _colour_table(colours: NDArray[Any], *, tagged: bool) -> Interpretation:
-    """Return how numbers of classes are shown in their `colours` ``(3, n)``."""
-    table = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
+def _eight_bits(colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the colours ``(n, 3)`` of a tag ``(3, n)``, which some write in 8 bits."""
+    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8).T.copy()
+
+
+def is_grey_ramp(table: NDArray[np.uint8]) -> bool:
+    """Return True if the colours ``(n, 3)`` of a byte's values are these values: a grey picture."""
+    return len(table) == 256 and bool((table == np.arange(256)[:, np.newaxis]).all())
+
+
+def _colour_table(table: NDArray[np.uint8], *, tagged: bool) -> Interpretation:
+    """Return how numbers of classes are shown in the colours of their `table` ``(n, 3)``."""
     return Interpretation(
         lambda pixels: table[np.minimum(pixels[..., 0], len(table) - 1)],
         classes=True,
