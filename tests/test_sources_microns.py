@@ -216,3 +216,18 @@ def test_numbers(text, right):
 def test_no_numbers(text):
     """Anything else is none, rather than a part of it."""
     assert math.isnan(number(text))
+
+
+def test_metadata_in_a_companion_file_are_named(tmp_path: Path) -> None:
+    """An OME-TIFF may hold its pixels alone (BinaryOnly, OME 2016-06): a note says what is not."""
+    text = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        '<BinaryOnly MetadataFile="all.companion.ome" UUID="urn:uuid:0"/></OME>'
+    )
+    tifffile.imwrite(tmp_path / "c0.tif", PIXELS[..., 0], description=text, metadata=None)
+    source = tv.open_source(tmp_path / "c0.tif")
+    assert source.size == (320, 256) and source.metadata.mpp is None
+    assert (
+        sum("all.companion.ome, which is not read" in note for note in source.metadata.notes) == 1
+    )
+    assert tv.open_source(tmp_path / "c0.tif", mpp=0.5).metadata.notes == ()

@@ -320,6 +320,11 @@ def microns_per_pixel(tif: TiffFile, page: TiffPage) -> tuple[tuple[float, float
     declared = declared or (_imagej(tif, page) if tif.is_imagej else None)
     if declared is not None or page.tags.valueof(_KEYS) is not None:
         return declared, ""
+    if tif.is_ome and (named := _elements(tif.ome_metadata or "", "BinaryOnly")):
+        return None, (
+            "The size of its pixels and the names of its channels stand in another file, "
+            f"{named[0].get('MetadataFile')}, which is not read; give mpp=."
+        )
     unit = {2: "inch", 3: "cm"}.get(page.tags.valueof(_RESOLUTION_UNIT, 2))
     found = _by_resolution(page, microns_per_unit(unit))
     if found is None or max(found) > _COARSEST_MICROSCOPE:
