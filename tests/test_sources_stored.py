@@ -366,3 +366,52 @@ def test_a_table_of_greys_is_a_grey_picture(tmp_path: Path, name: str) -> None:
     for scale in (1.0, 0.5):
         shown = [read_pixels(one, WHOLE, scale, read_options(one)) for one in (source, plain)]
         np.testing.assert_array_equal(*shown)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_inks_are_shown_in_their_colours_at_any_depth(
+    tmp_path: Path, deep: bool, mode: str, more: int
+) -> None:
+    """CMYK and YCbCr of 8 and 16 bits, with or without alpha: as Pillow shows the 8-bit picture."""
+    picture = Image.fromarray(values("uint8", 3).transpose(1, 2, 0))
+    stored = np.asarray(picture.convert(mode))
+    right = np.asarray(Image.fromarray(stored, mode).convert("RGB"))
+    stored = np.dstack([stored, *[np.full(stored.shape[:2], 255, np.uint8)] * more])
+    stored = stored.astype(np.uint16) * 257 if deep else stored
+    how: dict[str, Any] = {"photometric": "separated" if mode == "CMYK" else "ycbcr"}
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        stored,
+        extrasamples=["unassalpha"] * more,
+        subsampling=(1, 1),
+        metadata=None,
+        **how,
+    )
+    source = open_source(tmp_path / "a.tif")
+    options = read_options(source)
+    whole = Box(0, 0, *source.size)
+    np.testing.assert_array_equal(read_pixels(source, whole, 1.0, options), right)
+    assert bool(options.revision) == (deep or more == 1)  # those were shown as they lie
+    raw = read_options(source, dtype="raw")
+    np.testing.assert_array_equal(read_pixels(source, whole, 1.0, raw), stored)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_table_of_any_depth_has_its_colours(tmp_path: Path, bits: int) -> None:
+    """GDAL 3.10 writes 1, 2, 4 and 8 bits with a palette: numbers raw, colours shown."""
+    classes = (np.arange(140 * 200).reshape(140, 200) % 2**bits).astype(np.uint8)
+    table = {n: (200 - n % 60, n, 77 + n % 100, 255) for n in range(2**bits)}
+    path = tmp_path / "a.tif"
+    profile = {"width": 200, "height": 140, "count": 1, "dtype": "uint8", "nbits": bits}
+    with rasterio.open(path, "w", driver="GTiff", photometric="palette", **profile) as dataset:
+        dataset.write_colormap(1, table)
+        dataset.write(classes, 1)
+    source = open_source(path)
+    options = read_options(source)
+    colours = np.array([table[n][:3] for n in range(2**bits)])[classes]
+    np.testing.assert_array_equal(read_pixels(source, WHOLE, 1.0, options), colours)
+    assert options.bands == (0, 1, 2) and not options.revision  # as it was all along
+    raw = read_pixels(source, WHOLE, 1.0, read_options(source, dtype="raw"))
+    np.testing.assert_array_equal(raw[..., 0], classes)

@@ -46,6 +46,7 @@ _DRIVERS = (
 _SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
 _LONGEST_HEADER = 1 << 20  # of what comes before the codestream of JPEG 2000
+_GREYS = 256  # entries of a table that make a picture of bytes a grey one
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
 
@@ -416,7 +417,7 @@ def _colour_table(dataset: DatasetReader) -> NDArray[np.uint8] | None:
     table = np.zeros((max(listed) + 1, 3), np.uint8)
     for number, colour in listed.items():
         table[number] = colour[:3]
-    return None if is_grey_ramp(table) else table
+    return None if len(table) == _GREYS and is_grey_ramp(table) else table
 
 
 def _colourless(dataset: DatasetReader) -> bool:

@@ -180,7 +180,7 @@ def interpretation(
     # GDAL has colours wherever there is a table; rasterio may write it without the tag.
     tagged = photometric == _PALETTE
     table = page.colormap if tagged or (photometric == _MIN_IS_BLACK and samples == 1) else None
-    if table is not None and dtype.kind == "u":
+    if table is not None and dtype.kind in "bu":
         colours = _eight_bits(np.asarray(table))
         if tagged or not is_grey_ramp(colours):
             return _colour_table(colours, tagged=tagged)
@@ -189,13 +189,32 @@ def interpretation(
         return Interpretation(lambda pixels: _from_lab(pixels, signed=signed), revision="L*a*b*")
     if photometric in (_CIELAB, _ICCLAB) and samples > 1:
         return Interpretation(_refusal(name, f"L*a*b* colours in {samples} samples of {dtype}"))
-    if dtype == np.uint8 and photometric == _CMYK and samples == 4:
-        return Interpretation(lambda pixels: to_rgb(pixels, "CMYK"))
     # A decoder of JPEG turns colours back, unless each is in a picture of its own.
     decoded = int(page.compression) in _JPEG and int(page.planarconfig) == 1
-    if dtype == np.uint8 and photometric == _YCBCR and samples == 3 and not decoded:
-        return Interpretation(lambda pixels: to_rgb(pixels, "YCbCr"))
+    if photometric == _CMYK and samples >= 4:
+        return _mixture("CMYK", 4, dtype, samples, name)
+    if photometric == _YCBCR and samples >= 3 and not decoded:
+        return _mixture("YCbCr", 3, dtype, samples, name)
     return _grey(photometric, dtype, page.bitspersample)
+
+
+def _mixture(
+    mode: str, bands: int, dtype: np.dtype[Any], samples: int, name: str
+) -> Interpretation:
+    """Return how inks or YCbCr, the first `bands` of all samples, are shown in RGB of 8 bits."""
+    usual = samples == bands and dtype == np.uint8
+    if dtype not in (np.uint8, np.uint16):
+        return Interpretation(_refusal(name, f"{mode} colours in samples of {dtype}"))
+
+    def show(pixels: Pixels) -> Pixels:
+        deep = pixels[..., :bands]
+        eight = deep if dtype == np.uint8 else (deep >> 8).astype(np.uint8)
+        return to_rgb(np.ascontiguousarray(eight), mode)
+
+    # Earlier releases showed others as they lie.
+    return Interpretation(
+        show, revision="" if usual else f"{mode} of {samples}", stored="stored" if usual else ""
+    )
 
 
 def _eight_bits(colours: NDArray[Any]) -> NDArray[np.uint8]:
@@ -204,8 +223,8 @@ def _eight_bits(colours: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def is_grey_ramp(table: NDArray[np.uint8]) -> bool:
-    """Return True if the colours ``(n, 3)`` of a byte's values are these values: a grey picture."""
-    return len(table) == 256 and bool((table == np.arange(256)[:, np.newaxis]).all())
+    """Return True if the colours ``(n, 3)`` of n values lead evenly from black to white."""
+    return bool((table == np.rint(np.linspace(0, 255, len(table)))[:, np.newaxis]).all())
 
 
 def _colour_table(table: NDArray[np.uint8], *, tagged: bool) -> Interpretation:
