@@ -14,10 +14,11 @@ import pytest
 import tifffile
 
 import tilevision as tv
+from tilevision import cluster as clusters
+from tilevision import fanout
 from tilevision.checkpoint import MemoryCheckpoint
 from tilevision.events import Bus, Event
 from tilevision.infer import infer
-from tilevision.pipeline import runner
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.manifest import describe_run
@@ -122,8 +123,8 @@ def inline_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[...
     """Return what makes an `Inline` run; its image lies in the test's own folder."""
     cluster = nullcontext(SimpleNamespace(dashboard_link="http://here/status?token=1"))
     cluster.dashboard_link = "http://here/status?token=1"  # type: ignore[attr-defined]
-    monkeypatch.setattr(runner, "run_tiles", run_tiles)
-    monkeypatch.setattr(runner, "find_cluster", lambda *_: (cluster, "a cluster in this process"))
-    monkeypatch.setattr(runner, "reported", lambda *_: nullcontext())
+    monkeypatch.setattr(fanout, "run_tiles", run_tiles)
+    monkeypatch.setattr(clusters, "find_cluster", lambda *_: (cluster, "a cluster in this process"))
+    monkeypatch.setattr(clusters, "reported", lambda *_: nullcontext())
     image = picture(tmp_path)
     return lambda model=once_each, **given: Inline(image, model, **given)

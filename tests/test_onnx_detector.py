@@ -435,16 +435,17 @@ def test_a_run_is_resumed_by_its_id(red, street, cluster, tmp_path):
 @pytest.mark.slow
 def test_a_local_cluster_has_one_worker_for_each_gpu(red, street, cluster, monkeypatch):
     """Unless the user says how many, or brings a cluster."""
+    from tilevision import cluster as clusters
     from tilevision.pipeline import runner
 
     asked = []
-    find = runner.find_cluster
+    find = clusters.find_cluster
 
     def watched(client, workers, usual):
         asked.append((workers, usual))
         return find(client, workers, usual)
 
-    monkeypatch.setattr(runner, "find_cluster", watched)
+    monkeypatch.setattr(clusters, "find_cluster", watched)
     monkeypatch.setattr(runner, "processes", lambda spec: 1)
     assert tv.start(street, red, checkpoint=None).result().complete
     assert asked == [(None, 1)]

@@ -11,6 +11,8 @@ import pytest
 from inline_tiles import Inline, inline_runs, once_each  # noqa: F401 - a fixture
 
 import tilevision as tv
+from tilevision import cluster as clusters
+from tilevision import fanout
 from tilevision.checkpoint import MemoryCheckpoint
 from tilevision.errors import CheckpointCorrupt, PermanentError
 from tilevision.events import StageDone, TileChanged
@@ -77,7 +79,7 @@ def test_what_is_stored_needs_no_cluster(inline: Make, monkeypatch: pytest.Monke
     """A run whose tiles are all restored neither looks for a cluster nor sends a tile."""
     store = MemoryCheckpoint()
     inline(store=store).conduct()
-    monkeypatch.setattr(runner, "find_cluster", lambda *_: pytest.fail("no cluster is needed"))
+    monkeypatch.setattr(clusters, "find_cluster", lambda *_: pytest.fail("no cluster is needed"))
     run = inline(store=store)
     result = run.conduct()
     assert {row.status for row in result.rows} == {"restored"}
@@ -205,4 +207,4 @@ def test_a_damaged_checkpoint_ends_the_run(inline: Make) -> None:
 
 def test_the_harness_is_the_one_that_runs(inline: Make) -> None:
     """No test here starts a cluster by mistake."""
-    assert runner.run_tiles is inline_tiles.run_tiles
+    assert fanout.run_tiles is inline_tiles.run_tiles

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tilevision
+import tilevision.sources.localfiles  # all formats, before workers are forked
 from tilevision.adapters.modelfiles import content_of
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.modelspec import ModelSpec, runtime

@@ -10,7 +10,6 @@ from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
-from tilevision.cluster import expect_cluster, no_cluster_yet
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
@@ -257,6 +256,8 @@ def launch(
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
+    from tilevision.cluster import expect_cluster, no_cluster_yet
+
     expect_cluster(settings.client, settings.workers)
     try:
         with open_checkpoint(settings.checkpoint) as checkpoint:

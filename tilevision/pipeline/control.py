@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from tilevision.cluster import give_way
 from tilevision.display import ErrorStream
 from tilevision.errors import RunError, TilevisionError
 from tilevision.events import Bus, RunChanged, StageDone
@@ -161,6 +160,8 @@ class Control:
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Call `work` on a thread of its own; the run is over once it has returned."""
+        from tilevision.cluster import give_way
+
         give_way()
         over: Future[None] = Future()
 

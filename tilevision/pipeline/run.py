@@ -14,7 +14,6 @@ from typing import Any
 
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, RunLock, lost_with_job
 from tilevision.checks import whole
-from tilevision.cluster import no_cluster_yet
 from tilevision.errors import Blocked, ClusterError, IncompleteRun, RunBusy, RunError
 from tilevision.events import Event, Journal, TileChanged, journal_path
 from tilevision.grid import Tile
@@ -306,6 +305,8 @@ class Session:
 
     def _hold(self, flow: Callable[[Store], None]) -> None:
         """Call `flow` with the checkpoint open and its events journaled."""
+        from tilevision.cluster import no_cluster_yet
+
         with ExitStack() as stack:
             stack.callback(no_cluster_yet)
             epoch = 0

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tilevision.checkpoint import check_records
-from tilevision.cluster import Cluster, find_cluster, reported
 from tilevision.errors import (
     CheckpointCorrupt,
     CheckpointError,
@@ -19,7 +19,6 @@ from tilevision.errors import (
     ModelError,
     RunError,
 )
-from tilevision.fanout import run_tiles
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import ModelSpec, processes, within
@@ -33,6 +32,9 @@ from tilevision.schedule import Policy, Quota, Scheduler
 from tilevision.schedule.messages import Announce, End, Happening, Paused, RetryFailed
 from tilevision.schedule.policy import asked_for
 from tilevision.status import RunStatus, TileStatus
+
+if TYPE_CHECKING:
+    from tilevision.cluster import Cluster
 
 __all__ = ["Runner", "commit"]
 
@@ -207,6 +209,8 @@ class Runner:
         command: RetryFailed | None = None,
     ) -> bool:
         """Fan a leg's tiles out; return whether it came to its end."""
+        from tilevision.fanout import run_tiles
+
         one, tally, control = self._passes[number], self._tally, self._control
         first: list[Happening] = [] if command is None else [command]
         if control.status is RunStatus.PAUSED:
@@ -384,6 +388,8 @@ class RunCluster:
         ClusterError, RunError
             If there is none and none can be started.
         """
+        from tilevision.cluster import find_cluster, reported
+
         if self._cluster is None:
             began = time.perf_counter()
             settings, control = self._settings, self._control

@@ -8,7 +8,6 @@ from pathlib import Path
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import page_name
 from tilevision.sources.formats.imageformat import ImageFile
-from tilevision.sources.localfiles import FORMATS, SUFFIXES, format_of
 from tilevision.sources.opening import open_source
 
 __all__ = ["images_in", "pages"]
@@ -26,6 +25,8 @@ def images_in(folder: str | os.PathLike[str]) -> list[Path]:
     SourceError
         If the folder cannot be read.
     """
+    from tilevision.sources.localfiles import FORMATS
+
     try:
         seen = [path for path in Path(folder).iterdir() if not path.name.startswith(".")]
     except OSError as error:
@@ -59,6 +60,8 @@ def pages(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _is_image(path: Path) -> bool:
+    from tilevision.sources.localfiles import SUFFIXES, format_of
+
     if path.is_dir():
         return format_of(ImageFile(str(path), b"")) is not None
     return path.suffix.lower() in SUFFIXES

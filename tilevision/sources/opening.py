@@ -16,11 +16,8 @@ from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address
 from tilevision.sources.filetree import FileWatch
 from tilevision.sources.formats.arrays.daskarray import is_dask_array, open_dask
-from tilevision.sources.formats.flat import open_pillow
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.localfiles import open_local
-from tilevision.sources.remote.remoteopening import open_remote
 from tilevision.sources.source import ImageSource, SourceRef
 from tilevision.sources.staging.staged import open_array
 
@@ -154,6 +151,8 @@ def open_source(
     if is_dask_array(image):
         return open_dask(image, mpp=resolution)
     if _is_pillow(image):
+        from tilevision.sources.formats.flat import open_pillow
+
         return open_pillow(image, mpp=resolution)
     if isinstance(image, LevelReader):
         return image if resolution is None else image.at_resolution(resolution)
@@ -179,7 +178,12 @@ def _open_named(
     dpi: float | None,
 ) -> ImageSource:
     """Open a file or address: one of its pages, or that at these places along its axes."""
-    opener = open_remote if is_address(name) else open_local
+    # The code of all formats is imported once an image is opened.
+    opener: Callable[..., ImageSource]
+    if is_address(name):
+        from tilevision.sources.remote.remoteopening import open_remote as opener
+    else:
+        from tilevision.sources.localfiles import open_local as opener
     if all(place is None for place in asked.values()):
         return opener(name, page=page, mpp=mpp, dpi=dpi)
     first = opener(name, mpp=mpp)

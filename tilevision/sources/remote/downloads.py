@@ -25,7 +25,6 @@ from tilevision.errors import SourceError, TransientError
 from tilevision.geometry import Box
 from tilevision.sources.addresses import Address
 from tilevision.sources.levels import LevelReader
-from tilevision.sources.localfiles import open_local
 from tilevision.sources.remote.protocols import remote_file
 from tilevision.sources.remote.remotebeside import (
     FilesElsewhere,
@@ -228,6 +227,8 @@ def _opened(
     shown = address.shown
     try:
         with _named(file.path, shown):
+            from tilevision.sources.localfiles import open_local
+
             image = open_local(str(file.path), page=page, mpp=mpp, dpi=dpi)
             image.metadata = placed_elsewhere(address, beside, image.metadata, image.size)
     except BaseException:
