@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -64,3 +65,17 @@ def test_every_refusal_names_what_was_tried() -> None:
     """Also where the library at work is not installed."""
     said = str(unreadable("a.xyz", KeyError("x"), "no-such-library"))
     assert said.startswith("a.xyz cannot be read by no-such-library (not installed) (KeyError")
+
+
+@pytest.mark.parametrize("kind", ["JPEG of 12 bits", "JPEG-LS"])
+def test_kinds_that_pillow_does_not_read_are_not_damaged(tmp_path: Path, kind: str) -> None:
+    """Whole files, as imagecodecs writes them, are called what they are."""
+    values = (np.arange(64 * 96).reshape(64, 96) % 4096).astype(np.uint16)
+    if kind == "JPEG-LS":
+        data, says = imagecodecs.jpegls_encode(values.astype(np.uint8)), "JPEG-LS"
+    else:
+        data, says = imagecodecs.jpeg_encode(values, bitspersample=12), "12-bit"
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(tv.SourceError, match=f"{says}.* convert it to PNG or TIFF") as error:
+        tv.open_source(tmp_path / "a.jpg")
+    assert "damaged" not in str(error.value)

@@ -6,11 +6,22 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tilevision.errors import SourceError
 
-__all__ = ["unreadable"]
+__all__ = ["is_unsupported", "unreadable"]
 
 # Of bytes that are not what they should be; each library has classes of its own beside them.
 _OF_BYTES = ("zlib.error", "struct.error", "builtins.EOFError", "_struct.error")
-_NOT_SUPPORTED = ("not supported", "not implemented", "requires the", "unsupported")
+_NOT_SUPPORTED = (
+    "not supported",
+    "not implemented",
+    "requires the",
+    "unsupported",
+    "cannot handle",
+)
+
+
+def is_unsupported(reason: str) -> bool:
+    """Return True if a library's words say that it does not read such a file, whole as it is."""
+    return any(word in reason.lower() for word in _NOT_SUPPORTED)
 
 
 def unreadable(what: str, error: BaseException, *libraries: str) -> SourceError:
@@ -31,9 +42,7 @@ def unreadable(what: str, error: BaseException, *libraries: str) -> SourceError:
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     used = " and ".join(f"{name} {_version(name)}" for name in libraries)
     kind = type(error)
-    if isinstance(error, (ImportError, NotImplementedError)) or any(
-        word in reason.lower() for word in _NOT_SUPPORTED
-    ):
+    if isinstance(error, (ImportError, NotImplementedError)) or is_unsupported(reason):
         return SourceError(
             f"{what} needs something that {used} cannot read ({reason}); install a newer version "
             "of it, or convert the file."

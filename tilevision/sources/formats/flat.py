@@ -21,7 +21,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_plausible
 from tilevision.sources.formats.besidefiles import BandsBeside, MaskBeside, mask_beside
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
-from tilevision.sources.formats.picturebytes import mask_in_jpeg
+from tilevision.sources.formats.picturebytes import is_jpeg_ls, mask_in_jpeg
 from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
 from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
 from tilevision.sources.formats.tiffframes import parsed
@@ -360,6 +360,8 @@ def _identified(path: str, file: BinaryIO) -> Image:
             "AVIF, HEIC, JPEG XL)"
             f"{_looks_like(prefix)}"
         )
+    if name == "JPEG" and is_jpeg_ls(prefix):
+        raise SourceError(f"{path} is JPEG-LS, which is not read; convert it to PNG or TIFF.")
     file.seek(0)
     try:
         if name in _BOXED:

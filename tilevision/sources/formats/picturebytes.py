@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from tilevision.sources.identity import row_blocks
 from tilevision.sources.source import Pixels
 
-__all__ = ["BitMask", "NetpbmValues", "mask_in_jpeg"]
+__all__ = ["BitMask", "NetpbmValues", "is_jpeg_ls", "mask_in_jpeg"]
 
 _HEADER_BYTES = 4096  # with comments
 _BANDS = {b"P2": 1, b"P3": 3, b"P5": 1, b"P6": 3}
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
+_JPEG_LS = b"\xff\xf7"  # its frame (ITU-T T.87, C.1.1), which follows the first marker or tables
 _JPEG_END = b"\xff\xd9"
 
 
@@ -146,3 +147,13 @@ def mask_in_jpeg(path: str, size: tuple[int, int]) -> BitMask | None:
     except zlib.error:
         return None
     return BitMask(np.frombuffer(bits, np.uint8), size) if len(bits) == count else None
+
+
+def is_jpeg_ls(start: bytes) -> bool:
+    """Return True if a file that begins so is JPEG-LS, which only begins as a JPEG does."""
+    place = 2
+    while start[place : place + 1] == b"\xff" and len(start) > place + 4:
+        if start[place : place + 2] == _JPEG_LS:
+            return True
+        place += 2 + int.from_bytes(start[place + 2 : place + 4], "big")
+    return False

@@ -19,6 +19,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.capacity import check_decodes, too_big
 from tilevision.sources.formats.picturebytes import NetpbmValues
 from tilevision.sources.identity import row_blocks
+from tilevision.sources.readerfaults import is_unsupported
 from tilevision.sources.source import Pixels
 from tilevision.sources.staging.jpegrows import JpegRows, has_decoder, in_one_pass
 from tilevision.sources.staging.pngrows import SAMPLES, PngRows
@@ -203,6 +204,10 @@ def upright(array: Pixels, orientation: int) -> Pixels:
 def damaged(name: str, error: BaseException) -> SourceError:
     """Return the error for a file whose content cannot be decoded."""
     reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+    if is_unsupported(reason):
+        return SourceError(
+            f"{name} is of a kind that Pillow does not read ({reason}); convert it to PNG or TIFF."
+        )
     return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again.")
 
 
