@@ -104,17 +104,28 @@ def test_heights_and_local_systems_are_kept(tmp_path: Path, system: str, driver:
 
 
 @pytest.mark.parametrize("kind", [1, 2])
-def test_a_negative_pixel_scale_still_has_north_up(tmp_path: Path, kind: int) -> None:
-    """GDAL 3.10 takes the sign of ModelPixelScale's y for an error of the writer; areas, points."""
+@pytest.mark.parametrize("scale", [(2.0, -3.0, 0.0), (0.0, 0.0, 0.0), (2.0, 3.0), None])
+@pytest.mark.parametrize("matrix", [False, True])
+def test_tags_that_contradict_each_other_place_as_gdal_does(
+    tmp_path: Path, kind: int, scale: tuple[float, ...] | None, matrix: bool
+) -> None:
+    """GDAL 3.10: the scale goes before the matrix, its sign says nothing, and nor does a 0."""
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, kind, 3072, 0, 1, 32617)
-    tags = [
-        (33550, "d", 3, (2.0, -3.0, 0.0), True),
-        (33922, "d", 6, (10.0, 20.0, 0.0, 500_000.0, 4_000_000.0, 0.0), True),
-        (34735, "H", len(keys), keys, True),
-    ]
+    tags: list[Any] = [(34735, "H", len(keys), keys, True)]
+    if scale is not None:
+        tags.append((33550, "d", len(scale), scale, True))
+        tags.append((33922, "d", 6, (10.0, 20.0, 0.0, 500_000.0, 4_000_000.0, 0.0), True))
+    if matrix:
+        values = (4.0, 1.0, 0.0, 6e5, 1.0, -4.0, 0.0, 5e6, *[0.0] * 7, 1.0)
+        tags.append((34264, "d", 16, values, True))
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, PIXELS[0], extratags=tags)
-    np.testing.assert_allclose(by_us(path), by_gdal(path), atol=1e-9)
+    tifffile.imwrite(path, PIXELS[0], extratags=sorted(tags))
+    found = open_source(path).metadata.transform
+    with rasterio.open(path) as dataset:
+        right = dataset.transform
+    assert (found is None) == right.is_identity
+    if found is not None:
+        np.testing.assert_allclose(found, right[:6], rtol=1e-12)
 
 
 def test_an_authority_s_code_is_kept_and_else_the_definition(tmp_path: Path) -> None:

@@ -526,12 +526,15 @@ def _epsg(keys: dict[str, Any]) -> str | None:
 
 
 def _transform(page: TiffPage) -> tuple[float, ...] | None:
-    matrix = page.tags.valueof(_TRANSFORMATION)
-    if matrix is not None and len(matrix) == 16:
-        values = [float(value) for value in matrix]
-        return (values[0], values[1], values[3], values[4], values[5], values[7])
+    """Return what maps pixels onto the Earth; as GDAL 3.10, the scale goes before the matrix."""
     scale, tie = page.tags.valueof(_PIXEL_SCALE), page.tags.valueof(_TIEPOINT)
-    if scale is None or tie is None or len(scale) < 2 or len(tie) < 6:
+    complete = scale is not None and tie is not None and len(scale) >= 2 and len(tie) >= 6
+    if complete and all(scale[:2]):
+        a, e = float(scale[0]), -abs(float(scale[1]))  # north is up, whatever its sign
+        c, f = float(tie[3]) - a * float(tie[0]), float(tie[4]) - e * float(tie[1])
+        return (a, 0.0, c, 0.0, e, f)
+    matrix = page.tags.valueof(_TRANSFORMATION)
+    if matrix is None or len(matrix) != 16:
         return None
-    a, e = float(scale[0]), -abs(float(scale[1]))  # GDAL 3.10: north is up, whatever its sign
-    return (a, 0.0, float(tie[3]) - a * float(tie[0]), 0.0, e, float(tie[4]) - e * float(tie[1]))
+    values = [float(value) for value in matrix]
+    return (values[0], values[1], values[3], values[4], values[5], values[7])
