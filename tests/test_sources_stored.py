@@ -415,3 +415,33 @@ def test_a_table_of_any_depth_has_its_colours(tmp_path: Path, bits: int) -> None
     assert options.bands == (0, 1, 2) and not options.revision  # as it was all along
     raw = read_pixels(source, WHOLE, 1.0, read_options(source, dtype="raw"))
     np.testing.assert_array_equal(raw[..., 0], classes)
+
+
+@pytest.mark.parametrize("luma", [(299, 587, 114), (2126, 7152, 722)])
+@pytest.mark.parametrize("codes", [(0, 255, 128, 255, 128, 255), (16, 235, 128, 240, 128, 240)])
+def test_ycbcr_is_shown_by_its_own_coding(
+    tmp_path: Path, luma: tuple[int, ...], codes: tuple[int, ...]
+) -> None:
+    """YCbCrCoefficients and ReferenceBlackWhite (TIFF 6.0, section 21), as libtiff heeds them."""
+    right = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3))
+    share = np.array(luma) / sum(luma)
+    y = right @ share
+    chroma = [(right[..., band] - y) / (2 - 2 * share[band]) for band in (2, 0)]
+    steps = [(codes[2 * n + 1] - codes[2 * n]) / (255 if n == 0 else 127) for n in range(3)]
+    parts = [part * steps[n] + codes[2 * n] for n, part in enumerate([y, *chroma])]
+    stored = np.rint(np.stack(parts, axis=-1)).clip(0, 255).astype(np.uint8)
+
+    def rationals(values: tuple[int, ...], unit: int) -> tuple[int, ...]:
+        return tuple(part for value in values for part in (value, unit))
+
+    tags = [
+        (529, "2I", 3, rationals(luma, sum(luma)), True),
+        (532, "2I", 6, rationals(codes, 1), True),
+    ]
+    how: dict[str, Any] = {"photometric": "ycbcr", "subsampling": (1, 1), "metadata": None}
+    tifffile.imwrite(tmp_path / "a.tif", stored, extratags=tags, **how)
+    source = open_source(tmp_path / "a.tif")
+    shown = read_pixels(source, WHOLE, 1.0, read_options(source))
+    assert np.abs(shown.astype(int) - right).max() <= 3
+    plain = (luma[0], codes[0]) == (299, 0)
+    assert bool(read_options(source).revision) == (not plain)

@@ -27,7 +27,15 @@ from tilevision.sources.staging.pngrows import SAMPLES, PngRows
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PictureLayout", "damaged", "decode_picture", "over_white", "to_rgb", "upright"]
+__all__ = [
+    "PictureLayout",
+    "YCbCrCoding",
+    "damaged",
+    "decode_picture",
+    "over_white",
+    "to_rgb",
+    "upright",
+]
 
 _ORIENTATION_TAG = 0x0112
 _TURNED = 5  # EXIF orientations from here on swap width and height
@@ -206,7 +214,7 @@ def damaged(name: str, error: BaseException) -> SourceError:
     reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
     if is_unsupported(reason):
         return SourceError(
-            f"{name} is of a kind that Pillow does not read ({reason}); convert it to PNG or TIFF."
+            f"{name} has what Pillow does not read ({reason}); convert it to PNG or TIFF."
         )
     return SourceError(f"{name} is damaged or incomplete: {reason}; get the file again.")
 
@@ -218,6 +226,60 @@ def to_rgb(pixels: Pixels, mode: str) -> Pixels:
     height, width = pixels.shape[:2]
     image = Pillow.frombytes(mode, (width, height), np.ascontiguousarray(pixels).tobytes())
     return np.array(image.convert("RGB"))
+
+
+@dataclass(frozen=True, slots=True)
+class YCbCrCoding:
+    """What the numbers of YCbCr stand for (TIFF 6.0, section 21).
+
+    Parameters
+    ----------
+    luma : tuple of float
+        The shares of red, green and blue in Y.
+    black, white : tuple of float
+        The code of each component for none and for all of it, of 0 to 255.
+    """
+
+    luma: tuple[float, ...] = (0.299, 0.587, 0.114)
+    black: tuple[float, ...] = (0.0, 128.0, 128.0)
+    white: tuple[float, ...] = (255.0, 255.0, 255.0)
+
+    @classmethod
+    def of(cls, coefficients: object, black_white: object) -> YCbCrCoding:
+        """Read it from the values of two tags, numerators and denominators; None where missing."""
+        luma, codes = _rationals(coefficients, 3), _rationals(black_white, 6)
+        plain = cls()
+        sensible = bool(codes) and all(np.diff(codes)[::2] > 0)
+        return cls(
+            luma if luma and all(luma) else plain.luma,
+            codes[::2] if sensible else plain.black,
+            codes[1::2] if sensible else plain.white,
+        )
+
+    @property
+    def usual(self) -> bool:
+        """Return True if it is that of JPEG files."""
+        plain = YCbCrCoding()
+        pairs = ((self.luma, plain.luma), (self.black, plain.black), (self.white, plain.white))
+        return all(np.allclose(mine, its, atol=0.01) for mine, its in pairs)
+
+    def rgb(self, pixels: Pixels) -> Pixels:
+        """Return 8-bit codes ``(h, w, 3)`` in RGB."""
+        black, white = np.array(self.black), np.array(self.white)
+        full = (pixels - black) * np.array([255, 127, 127]) / (white - black)
+        y, blue, red = np.moveaxis(full, -1, 0)
+        share = self.luma
+        r, b = y + red * (2 - 2 * share[0]), y + blue * (2 - 2 * share[2])
+        g = (y - share[0] * r - share[2] * b) / share[1]
+        shown: Pixels = np.rint(np.clip(np.stack([r, g, b], axis=-1), 0, 255)).astype(np.uint8)
+        return shown
+
+
+def _rationals(value: object, count: int) -> tuple[float, ...]:
+    """Return what a tag of so many rational numbers says; empty where it makes no sense."""
+    if not isinstance(value, tuple) or len(value) != 2 * count or not all(value[1::2]):
+        return ()
+    return tuple(one / other for one, other in zip(value[::2], value[1::2], strict=True))
 
 
 def _load(image: Image) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
 from tilevision.sources.depth import declared_scaling
-from tilevision.sources.formats.pictures import to_rgb
+from tilevision.sources.formats.pictures import YCbCrCoding, to_rgb
 from tilevision.sources.formats.spatial import (
     EarthPlace,
     in_microns,
@@ -120,6 +120,7 @@ _NOT_SHOWN = {
     34892: "the raw, linear values of a camera's sensor (LinearRaw)",
 }
 _JPEG = (6, 7, 33007, 34892)
+_CODING = (529, 532)  # YCbCrCoefficients, ReferenceBlackWhite
 # From CIE XYZ under D50, of which TIFF's and ICC's L*a*b* are, to linear sRGB (ICC's profile).
 _WHITE = np.array([0.96422, 1.0, 0.82521], np.float32)
 _TO_SRGB = np.array(
@@ -194,12 +195,18 @@ def interpretation(
     if photometric == _CMYK and samples >= 4:
         return _mixture("CMYK", 4, dtype, samples, name)
     if photometric == _YCBCR and samples >= 3 and not decoded:
-        return _mixture("YCbCr", 3, dtype, samples, name)
+        coding = YCbCrCoding.of(*(page.tags.valueof(tag) for tag in _CODING))
+        return _mixture("YCbCr", 3, dtype, samples, name, None if coding.usual else coding)
     return _grey(photometric, dtype, page.bitspersample)
 
 
 def _mixture(
-    mode: str, bands: int, dtype: np.dtype[Any], samples: int, name: str
+    mode: str,
+    bands: int,
+    dtype: np.dtype[Any],
+    samples: int,
+    name: str,
+    coding: YCbCrCoding | None = None,
 ) -> Interpretation:
     """Return how inks or YCbCr, the first `bands` of all samples, are shown in RGB of 8 bits."""
     usual = samples == bands and dtype == np.uint8
@@ -209,11 +216,12 @@ def _mixture(
     def show(pixels: Pixels) -> Pixels:
         deep = pixels[..., :bands]
         eight = deep if dtype == np.uint8 else (deep >> 8).astype(np.uint8)
-        return to_rgb(np.ascontiguousarray(eight), mode)
+        return to_rgb(eight, mode) if coding is None else coding.rgb(eight)
 
-    # Earlier releases showed others as they lie.
+    # Earlier releases showed others as they lie, and knew one coding of YCbCr.
+    known = usual and coding is None
     return Interpretation(
-        show, revision="" if usual else f"{mode} of {samples}", stored="stored" if usual else ""
+        show, revision="" if known else f"{mode} of {samples}", stored="stored" if usual else ""
     )
 
 
