@@ -133,6 +133,7 @@ def test_pages_that_stand_for_what_is_missing_are_no_files(
         server.put(f"maps/{name}", b"<!DOCTYPE html><html><body>Sorry</body></html>")
     source = open_source(_put(server, scene))
     assert source.metadata == open_source(scene).metadata
+    assert "beside" not in source.reference.options  # nor do they travel with the tiles
 
 
 def test_a_mask_that_changes_is_noticed(server: RangeServer, scene: Path) -> None:

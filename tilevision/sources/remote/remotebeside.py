@@ -87,7 +87,9 @@ def ask_beside(address: Address, picture: TiffPicture, metadata: ImageMetadata) 
     metadata : ImageMetadata
         As the file says.
     """
-    wanted: list[Question] = [("auxiliary", lambda: _content(address.beside(".aux.xml")))]
+    wanted: list[Question] = [
+        ("auxiliary", lambda: _auxiliary(_content(address.beside(".aux.xml"))))
+    ]
     if metadata.transform is None:
         wanted.append(_world_file(address, "tfw"))
     if len(picture.levels) == 1:
@@ -114,7 +116,9 @@ def ask_for_download(address: Address, look: Look) -> FilesElsewhere:
         return FilesElsewhere()
     suffix = PurePosixPath(address.name).suffix[1:].lower()
     usual = f"{suffix[:1]}{suffix[-1:]}w"
-    wanted: list[Question] = [("auxiliary", lambda: _content(address.beside(".aux.xml")))]
+    wanted: list[Question] = [
+        ("auxiliary", lambda: _auxiliary(_content(address.beside(".aux.xml"))))
+    ]
     wanted += [_world_file(address, usual)] * bool(suffix)
     if not tiff:  # as for TIFF that is read by ranges, where this name is not asked for either
         wanted += [_world_file(address, "wld")] * bool(suffix)
@@ -251,6 +255,11 @@ def _opened(
 
 def _content(address: Address) -> bytes:
     return patiently(lambda: remote_file(address).part(None, None)) or b""
+
+
+def _auxiliary(content: bytes) -> bytes:
+    """Return what GDAL wrote; servers have pages for what they have not."""
+    return content if b"<PAMDataset" in content else b""
 
 
 def _world(content: bytes) -> bytes:
