@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -21,9 +23,13 @@ __all__ = ["ArrayStore", "PayloadRef", "StoredArray", "array_record", "arrays_of
 
 # First bytes of a record that holds references; no other record of a tile begins like this.
 PREFIX = b'{"payloads":{'
-DTYPES = ("float16", "float32")
 _MOST_BYTES = 64 * 2**20  # of one array
 _DIGEST_DIGITS = 64
+_VECTOR = re.compile(
+    rb'\{"payloads":\{"embedding":\{"dtype":"(float16|float32)","sha256":"([0-9a-f]{64})",'
+    rb'"shape":\[([1-9][0-9]{0,7})\]\}\}\}'
+)
+_ITEM_BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class PayloadRef:
     @property
     def size(self) -> int:
         """Return how many bytes the array has."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 class ArrayStore(Protocol):
@@ -134,17 +140,29 @@ def arrays_of(records: Sequence[bytes]) -> dict[str, PayloadRef]:
     """
     if len(records) < 2 or not records[-1].startswith(PREFIX):
         return {}
+    if plain := _VECTOR.fullmatch(records[-1]):  # of a hundred thousand tiles, so without JSON
+        dtype, digest, width = plain.groups()
+        ref = PayloadRef(bytes.fromhex(digest.decode()), *_kind(dtype, width))
+        return {"embedding": _bounded(ref)}
     told = json.loads(records[-1])["payloads"]
     return {name: _ref(one) for name, one in told.items()}
 
 
 def _ref(told: dict[str, Any]) -> PayloadRef:
     digest, dtype, shape = told["sha256"], told["dtype"], told["shape"]
-    if len(digest) != _DIGEST_DIGITS or dtype not in DTYPES:
+    if len(digest) != _DIGEST_DIGITS or dtype not in _ITEM_BYTES:
         raise ValueError("It refers to an array of an unknown kind.")
     if not all(type(side) is int and side > 0 for side in shape):
         raise ValueError("It refers to an array without a shape.")
-    ref = PayloadRef(bytes.fromhex(digest), dtype, tuple(shape))
+    return _bounded(PayloadRef(bytes.fromhex(digest), dtype, tuple(shape)))
+
+
+@lru_cache(maxsize=64)
+def _kind(dtype: bytes, width: bytes) -> tuple[str, tuple[int]]:
+    return dtype.decode(), (int(width),)
+
+
+def _bounded(ref: PayloadRef) -> PayloadRef:
     if not 0 < ref.size <= _MOST_BYTES:
         raise ValueError("It refers to an array larger than any.")
     return ref

@@ -150,6 +150,8 @@ class Checkpoint:
     @property
     def payloads(self) -> PayloadStore:
         """The arrays that records refer to; they can be read after `close`."""
+        if self._payloads is not None:
+            return self._payloads
         from tilevision.checkpoint.payloadstore import PayloadStore
 
         with self._lock:
