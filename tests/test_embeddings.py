@@ -12,11 +12,14 @@ import pytest
 from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
 
 import tilevision as tv
+from tilevision.analysis import embeddings as embeddings_module
+from tilevision.analysis.embeddings import Embeddings, embeddings_of, similar
 from tilevision.checkpoint import Checkpoint
+from tilevision.checkpoint.payloadstore import PayloadMemory
 from tilevision.history.runrecord import Recording
 from tilevision.history.storedresult import _ReadRun, planned_result, stored_result
 from tilevision.modelspec import build
-from tilevision.payloads import arrays_of
+from tilevision.payloads import StoredArray, arrays_of, bytes_of
 from tilevision.status import TileStatus
 
 Make = Callable[..., Inline]
@@ -326,3 +329,94 @@ def test_runs_on_a_cluster_give_the_same_live_and_reopened(elsewhere: Path) -> N
     reopened = stored_result(past, ".tilevision", model=EMBEDDING)
     for result in (first, resumed, reopened):
         np.testing.assert_array_equal(np.asarray(result.embeddings), expected())
+
+
+# Tiles that look alike ----------------------------------------------------------------------
+
+
+def _many(vectors: np.ndarray) -> tuple[Embeddings, list[tv.Tile]]:
+    """Embeddings of as many tiles in a row, in memory."""
+    tiles = [tv.Tile(0, i, tv.Box(10 * i, 0, 10 * i + 10, 10)) for i in range(len(vectors))]
+    memory, found = PayloadMemory(), []
+    for tile, vector in zip(tiles, vectors, strict=True):
+        ref, raw = bytes_of(vector)
+        memory.add({ref.digest: raw})
+        found.append(tv.TileFindings(tile, tv.Findings(), vector=StoredArray(ref, memory)))
+    embeddings = embeddings_of(tiles, found)
+    assert embeddings is not None
+    return embeddings, tiles
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("block", [1, 2000, 2**22])
+def test_similar_tiles_are_those_of_brute_force(
+    monkeypatch: pytest.MonkeyPatch, metric: str, block: int
+) -> None:
+    """In double precision over all of them, ties by the tiles' order; however it is cut up."""
+    monkeypatch.setattr(embeddings_module, "_BLOCK", block)
+    random = np.random.default_rng(3)
+    vectors = random.normal(size=(200, 24)).astype(np.float16)
+    vectors[50:60] = vectors[7]  # the same tile ten times
+    vectors[100:140] = vectors[100] + random.normal(size=(40, 24)) * 1e-3  # nearly the same
+    embeddings, tiles = _many(vectors)
+    wide = vectors.astype(np.float64)
+    for asked in (7, 55, 120, random.normal(size=24)):
+        own = asked if isinstance(asked, int) else -1
+        query = asked if own < 0 else wide[own]
+        if metric == "cosine":
+            value = wide @ query / np.linalg.norm(wide, axis=1) / np.linalg.norm(query)
+            rank = -value
+        else:
+            value = rank = np.linalg.norm(wide - query, axis=1)
+        # The vectors are few enough for exact ties to be those that were made.
+        order = [i for i in np.lexsort((np.arange(200), np.round(rank, 9))) if i != own][:20]
+        what = asked if own < 0 else tiles[own].id
+        found = similar(embeddings, tiles, what, 20, metric)
+        assert list(found["id"]) == [tiles[i].id for i in order]
+        name = "similarity" if metric == "cosine" else "distance"
+        np.testing.assert_allclose(found[name], value[order], atol=1e-7)
+        np.testing.assert_array_equal(found["xmin"], [10.0 * i for i in order])
+
+
+def test_similar_of_a_result(inline: Make) -> None:
+    """By tile or by vector; tiles without a vector are no answer."""
+
+    def moody(pixels: np.ndarray) -> np.ndarray:
+        if pixels[0, 0, 0] == 20:
+            raise tv.PermanentError("no")
+        return encoder(pixels)
+
+    result = inline(tv.model(moody, returns="embedding")).conduct()
+    found = result.similar("r000c000", k=10, metric="euclidean")
+    assert list(found["id"]) == ["r000c002", "r001c000", "r001c001", "r001c002"]
+    assert list(result.similar(result.embeddings[3], k=1)["id"]) == ["r001c000"]
+    for wrong, said in (
+        ({"what": "r009c009"}, "There is no tile 'r009c009'"),
+        ({"what": "r000c001"}, "has no vector"),
+        ({"what": [1, 2]}, "a vector of 5 finite numbers"),
+        ({"what": np.zeros(5)}, "zero, which has no direction"),
+        ({"what": "r000c000", "metric": "taxi"}, "give cosine or euclidean"),
+        ({"what": "r000c000", "k": 0}, "whole number of 1 or more"),
+    ):
+        with pytest.raises(tv.RunError, match=said):
+            result.similar(**wrong)
+    with pytest.raises(tv.RunError, match="No tile of this result has a vector"):
+        inline().conduct().similar("r000c000")
+
+
+def test_a_zero_vector_is_near_nothing_by_cosine() -> None:
+    """It has no direction; by distance it is a place like any other."""
+    embeddings, tiles = _many(np.array([[1, 0], [0, 0], [0, 1]], np.float32))
+    assert list(similar(embeddings, tiles, [1, 1], 5)["id"]) == [tiles[0].id, tiles[2].id]
+    assert list(similar(embeddings, tiles, [0.1, 0], 1, "euclidean")["id"]) == [tiles[1].id]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1, 1e30])
+def test_lengths_beyond_single_precision_change_nothing(size: float) -> None:
+    """Directions count, and distances are exact, though squares would be zero or infinite."""
+    vectors = (np.array([[1, 0], [3, 1], [0, 2], [1, 1]]) * size).astype(np.float32)
+    embeddings, tiles = _many(vectors)
+    found = similar(embeddings, tiles, [2, 1.9], 2)
+    assert list(found["id"]) == [tiles[3].id, tiles[1].id]
+    found = similar(embeddings, tiles, np.array([1, 0.9]) * size, 2, "euclidean")
+    assert list(found["id"]) == [tiles[3].id, tiles[0].id]

@@ -23,7 +23,7 @@ from tilevision.analysis.account import (
     remarks,
     tiles_by_model,
 )
-from tilevision.errors import SourceError
+from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.status import TileStatus
 
@@ -300,6 +300,38 @@ class ResultData:
         from tilevision.analysis.embeddings import embeddings_of
 
         return embeddings_of([row.tile for row in self.rows], self.tile_findings)
+
+    def similar(self, what: Any, k: int = 20, metric: str = "cosine") -> pd.DataFrame:
+        """Return the tiles whose vectors are nearest to one: exactly, of all tiles.
+
+        Parameters
+        ----------
+        what : str or array (d,)
+            The id of a tile, which is not among the answers; or a vector.
+        k : int
+            How many tiles, at most.
+        metric : str
+            ``"cosine"``, by which a zero vector is near nothing; or ``"euclidean"``.
+
+        Returns
+        -------
+        DataFrame
+            The nearest first: id, xmin, ymin, xmax, ymax (pixels of the full-resolution image),
+            and ``similarity`` (-1 to 1), or ``distance``.
+
+        Raises
+        ------
+        RunError
+            If no tile has a vector, or there is no such tile or metric.
+        """
+        if self.embeddings is None:
+            raise RunError(
+                "No tile of this result has a vector; use an encoder: "
+                "tv.model(f, returns='embedding')."
+            )
+        from tilevision.analysis.embeddings import similar
+
+        return similar(self.embeddings, [row.tile for row in self.rows], what, k, metric)
 
     @property
     def failed(self) -> pd.DataFrame:
