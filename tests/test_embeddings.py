@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,14 @@ def test_a_result_has_a_row_for_each_tile(inline: Make, store: Any, precision: s
         precision, "float16"
     )
     np.testing.assert_array_equal(result.with_(min_score=0.5).embeddings[2], expected(precision)[2])
+
+
+def test_a_result_travels_to_another_process(inline: Make, tmp_path: Path) -> None:
+    """Pickled, it finds its vectors in the checkpoint's folder; without one it holds them."""
+    with Checkpoint.open(tmp_path / "ck") as store:
+        for result in (inline(EMBEDDING, store=store).conduct(), inline(EMBEDDING).conduct()):
+            again = pickle.loads(pickle.dumps(result.embeddings))
+            np.testing.assert_array_equal(np.asarray(again), expected())
 
 
 def test_rows_are_taken_as_of_an_array(inline: Make) -> None:
@@ -420,3 +429,126 @@ def test_lengths_beyond_single_precision_change_nothing(size: float) -> None:
     assert list(found["id"]) == [tiles[3].id, tiles[1].id]
     found = similar(embeddings, tiles, np.array([1, 0.9]) * size, 2, "euclidean")
     assert list(found["id"]) == [tiles[3].id, tiles[0].id]
+
+
+# Encoders -----------------------------------------------------------------------------------
+
+
+def _linear(path: Path, beside: bool = False) -> Path:
+    """Save an encoder: the mean colour of a picture, times a matrix ``(3, 6)``."""
+    from onnx import helper
+    from tiny_onnx import FLOAT, write
+
+    matrix = np.random.default_rng(1).normal(size=(3, 6)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["image_embeds"]),
+    ]
+    outputs = [helper.make_tensor_value_info("image_embeds", FLOAT, ("n", 6))]
+    if beside:
+        nodes.append(helper.make_node("Identity", ["flat"], ["hidden"]))
+        outputs.insert(0, helper.make_tensor_value_info("hidden", FLOAT, ("n", 3)))
+    inputs = [helper.make_tensor_value_info("images", FLOAT, ("n", 3, 32, 32))]
+    return write(path, nodes, inputs, outputs, {"matrix": matrix})
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_onnx_encoder_says_what_its_runtime_says(
+    inline: Make, tmp_path: Path, beside: bool
+) -> None:
+    """The vectors of a run are those of onnxruntime on the same pictures; others are not read."""
+    runtime = pytest.importorskip("onnxruntime")
+    path = _linear(tmp_path / "encoder.onnx", beside)
+    spec = tv.model(str(path), returns="embedding", precision="float32", normalize="0..1")
+    result = inline(spec).conduct()
+    grey = np.arange(10, 70, 10, dtype=np.float32)[:, None, None, None] / 255
+    pictures = np.broadcast_to(grey, (6, 3, 32, 32)).astype(np.float32)
+    told = runtime.InferenceSession(str(path)).run(["image_embeds"], {"images": pictures})[0]
+    np.testing.assert_allclose(np.asarray(result.embeddings), told, rtol=1e-6)
+    assert not len(result.findings) and not result.tiles["saturated"].any()
+
+
+def test_an_onnx_encoder_is_declared(tmp_path: Path) -> None:
+    """A classifier has the same shape: what is not declared is read as before."""
+    path = str(_linear(tmp_path / "encoder.onnx"))
+    spec = tv.model(path, returns="embedding")
+    assert spec.params["family"] == "embedding" and "precision" not in spec.params
+    assert tv.model(path).params["family"].startswith("classifier")
+    marks = {spec.fingerprint, tv.model(path).fingerprint}
+    marks.add(tv.model(path, returns="embedding", precision="float32").fingerprint)
+    assert len(marks) == 3
+    with pytest.raises(tv.ModelError, match="returns='embedding' or family='yolov8', not both"):
+        tv.model(path, returns="embedding", family="yolov8")
+    with pytest.raises(tv.ModelError, match="is 'masks'; give 'embedding'"):
+        tv.model(path, returns="masks")
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def half(inline: Make) -> tv.Result:
+    """A result of six tiles, of which the second has no vector."""
+
+    def moody(pixels: np.ndarray) -> np.ndarray:
+        if pixels[0, 0, 0] == 20:
+            raise tv.PermanentError("no")
+        return encoder(pixels)
+
+    return inline(tv.model(moody, returns="embedding")).conduct()
+
+
+LEFT = [[x, y] for y in (0, 32) for x in (0, 32, 64) if (x, y) != (32, 0)]
+IDS = ["r000c000", "r000c002", "r001c000", "r001c001", "r001c002"]
+
+
+def test_numpy_reads_the_archive(half: tv.Result, tmp_path: Path) -> None:
+    """Only tiles with a vector, as they are stored, with ids and boxes; no time in the file."""
+    path = half.save(tmp_path / "a.embeddings.npz")
+    with np.load(path) as found:
+        np.testing.assert_array_equal(found["embeddings"], np.delete(expected(), 1, axis=0))
+        assert found["embeddings"].dtype == np.float16 and found["ids"].tolist() == IDS
+        boxes = found["boxes"]
+        assert "INCOMPLETE" in str(found["tilevision"])
+    np.testing.assert_array_equal(boxes, np.hstack([LEFT, np.add(LEFT, 32)]))
+    assert half.save(tmp_path / "b.embeddings.npz").read_bytes() == path.read_bytes()
+
+
+def test_parquet_holds_lists_of_one_length(half: tv.Result, tmp_path: Path) -> None:
+    """Pyarrow and pandas read the vectors beside the tiles, and what was not analysed."""
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pq.read_table(half.save(tmp_path / "a.embeddings.parquet"))
+    assert str(table.schema.field("embedding").type) == "fixed_size_list<element: float>[5]"
+    frame = table.to_pandas()
+    assert frame["id"].tolist() == IDS and frame[["xmin", "ymin"]].to_numpy().tolist() == LEFT
+    np.testing.assert_array_equal(
+        np.stack(frame["embedding"]), np.delete(expected(), 1, axis=0).astype(np.float32)
+    )
+    assert b"INCOMPLETE" in table.schema.metadata[b"tilevision"]
+
+
+def test_slide_level_tools_read_the_hdf5(half: tv.Result, tmp_path: Path) -> None:
+    """``features`` and ``coords`` row by row, with the attributes that TRIDENT writes."""
+    h5py = pytest.importorskip("h5py")
+    path = half.save(tmp_path / "a.embeddings.h5")
+    assert half.save(tmp_path / "b.embeddings.h5").read_bytes() == path.read_bytes()
+    with h5py.File(path) as file:
+        assert "INCOMPLETE" in file.attrs["tilevision"]
+        features, coords = file["features"], file["coords"]
+        np.testing.assert_array_equal(
+            features[:], np.delete(expected(), 1, axis=0).astype(np.float32)
+        )
+        assert coords[:].tolist() == LEFT and coords.dtype == np.int64
+        said = dict(coords.attrs)
+        assert features.attrs["encoder"] == "moody" and features.attrs["name"] == "picture"
+    asked = {"patch_size": 32, "patch_size_level0": 32, "overlap": 0, "name": "picture"}
+    asked |= {"level0_width": 96, "level0_height": 64, "savetodir": ""}
+    assert said == asked
+
+
+def test_without_vectors_there_is_nothing_to_write(inline: Make, tmp_path: Path) -> None:
+    """One line, and no file."""
+    with pytest.raises(tv.RunError, match="use an encoder"):
+        inline().conduct().save(tmp_path / "a.embeddings.npz")
+    assert not list(tmp_path.glob("a.*"))

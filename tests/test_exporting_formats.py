@@ -31,7 +31,8 @@ from tilevision.findings import Findings
 from tilevision.result import TileRow
 
 # Of detections; poses are refused where there are no key points.
-HOLDING = [s for s in SUFFIXES if "heatmap" not in s and s not in (".recipe.json", ".yolo-pose")]
+OTHERS = ("heatmap", "embeddings", ".recipe.json", ".yolo-pose")
+HOLDING = [s for s in SUFFIXES if not any(other in s for other in OTHERS)]
 
 
 def _read(path):

@@ -251,8 +251,6 @@ _WEIGHTS = (
 )
 # What says how a function or an object is called, beside the fields of a spec, and its default.
 _CALLING = {"on_bad": "raise", "thread_safe": False, "returns": "", "precision": "float16"}
-_RETURNS = ("", "embedding")
-_PRECISIONS = ("float16", "float32")
 _FUNCTION_PARAMS = ("batched", "names", *_CALLING)
 _CONVERSION = 1  # how answers become findings; a change here changes what a function finds
 
@@ -309,7 +307,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         take turns), ``returns="embedding"`` (it returns a vector of 1 to 8,192 numbers, ``(d,)``;
         for a batch ``(n, d)``) and ``precision="float32"`` (of the vectors that are stored; by
         default float16). For a name, all others are parameters of that model:
-        ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` see
+        ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` (an encoder too, with
+        ``returns="embedding"``) see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
         folder `tilevision.adapters.frameworks.declaring.declare`.
 
@@ -464,21 +463,14 @@ def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, A
 
 def _check_calling(name: str, params: dict[str, Any]) -> None:
     """Check how a model is to be called; defaults are left out, for they are no part of it."""
+    from tilevision.adapters.vectors import check_vectors
+
     on_bad = params.get("on_bad", "raise")
     if on_bad not in ("raise", "drop"):
         raise ModelArgumentError(
             f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'."
         )
-    if params.get("returns", "") not in _RETURNS:
-        raise ModelArgumentError(
-            f"returns of model {name} is {params['returns']!r:.80}; give 'embedding' where it "
-            "returns vectors, or leave it out."
-        )
-    if params.get("precision", "float16") not in _PRECISIONS:
-        raise ModelArgumentError(
-            f"precision of model {name} is {params['precision']!r:.80}; give 'float16' or "
-            "'float32', of the vectors that are stored."
-        )
+    check_vectors(name, params)
     flag(f"thread_safe of model {name}", params.get("thread_safe", False), ModelArgumentError)
     for key, default in _CALLING.items():
         if params.get(key) == default:

@@ -8,10 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.foreignvalues import as_plain_array
-from tilevision.errors import ModelError
+from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
 
-__all__ = ["at_precision", "vector_of", "vectors_of"]
+__all__ = ["at_precision", "check_vectors", "vector_of", "vectors_of"]
+
+
+def check_vectors(name: str, params: dict[str, Any]) -> None:
+    """Check ``returns`` and ``precision`` of model `name`; defaults are taken out of `params`.
+
+    Raises
+    ------
+    ModelArgumentError
+        If one is none of those known.
+    """
+    if params.get("returns", "") not in ("", "embedding"):
+        raise ModelArgumentError(
+            f"returns of model {name} is {params['returns']!r:.80}; give 'embedding' where it "
+            "returns vectors, or leave it out."
+        )
+    if params.get("precision", "float16") not in ("float16", "float32"):
+        raise ModelArgumentError(
+            f"precision of model {name} is {params['precision']!r:.80}; give 'float16' or "
+            "'float32', of the vectors that are stored."
+        )
+    if params.get("precision") == "float16":
+        del params["precision"]
 
 
 def vector_of(answer: Any, name: str) -> Findings:

@@ -78,6 +78,9 @@ class PayloadStore:
         with explained(folder):
             self._refresh()
 
+    def __reduce__(self) -> tuple[type[PayloadStore], tuple[Path]]:
+        return PayloadStore, (self._folder,)
+
     def add(self, payloads: Mapping[bytes, bytes]) -> None:
         """Store bytes by digest; when it returns they are on the disk.
 

@@ -31,6 +31,7 @@ from tilevision.exporting import (
     rasters,
     recipefile,
     spreadsheet,
+    vectorfiles,
     voc,
     yolofolder,
 )
@@ -161,6 +162,13 @@ FORMATS: dict[str, Format] = {
     "cvat": Format(".cvat.xml", cvat.write, lacks=("points", "attributes")),
     "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
     "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
+    "embeddings": Format(".embeddings.npz", vectorfiles.write_npz, "file"),
+    "embeddings-parquet": Format(
+        ".embeddings.parquet", vectorfiles.write_parquet, "file", "pyarrow", "parquet"
+    ),
+    "embeddings-hdf5": Format(
+        ".embeddings.h5", vectorfiles.write_hdf5, "file", "h5py", "embeddings"
+    ),
     "recipe": Format(".recipe.json", recipefile.write),
     "voc": Format(".voc.xml", voc.write, lacks=("oriented", "keypoints", *_TRAINING)),
     "yolo": Format(
@@ -234,6 +242,10 @@ def save(
     voc                  .voc.xml                 Pascal VOC, boxes
     heatmap              .heatmap.tif             GeoTIFF of tile probabilities, a band a class
     heatmap-png          .heatmap.png             one class, and a world file (.pgw)
+    embeddings           .embeddings.npz          vectors of the tiles, their ids and boxes
+    embeddings-parquet   .embeddings.parquet      the same as a table
+    embeddings-hdf5      .embeddings.h5           features and coords, as TRIDENT and CLAM
+                                                  read them
     recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
     yolo-pose            .yolo-pose               the same with key points

@@ -14,6 +14,7 @@ from typing import Any
 from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find, read_json
 from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
+from tilevision.adapters.onnx.families.encoders import ENCODER
 from tilevision.adapters.onnx.families.finished import roles_of
 from tilevision.adapters.onnx.families.transformers import MASKS
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
@@ -22,6 +23,7 @@ from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, tr
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
 from tilevision.adapters.packing import pack
+from tilevision.adapters.vectors import check_vectors
 from tilevision.checks import share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
@@ -33,7 +35,7 @@ __all__ = ["PARAMS", "VERSION", "declare"]
 VERSION = 1  # of preparation and decoding; a change in what they make of a file changes it
 PARAMS = (
     *("names", "channels", "normalize", "letterbox", "decode", "family", "score_floor", "threads"),
-    *("overlap", "path"),
+    *("overlap", "path", "returns", "precision"),
 )
 OVERLAPS = ("family", "shape")
 CHANNELS = ("rgb", "bgr", "grey", "bands")
@@ -84,6 +86,11 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             family's own tool does, so that as many are found as there (YOLO-OBB compares rotated
             boxes as Gaussians, YOLO with masks compares boxes). ``"shape"``: the area that outlines
             or rotated boxes share, as in merges and for all other models.
+        returns : str
+            ``"embedding"``: the file is an encoder, whose output ``(n, d)`` is a vector of the
+            tile. Default: detections, or classes of the tile.
+        precision : str
+            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
         threads : int
             Processors for one prediction. Default 1, since there is a worker for each.
         path : str
@@ -106,6 +113,10 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     file = find(str(wanted.pop("path", None) or path), file=True)
     declared, params = split(file.name, wanted)
     _check_names(file.name, params)
+    check_vectors(file.name, params)
+    if params.pop("returns", ""):
+        _check_encoder(file.name, params, decode)
+        params["family"] = ENCODER
     facts = read_facts(file, file.name)
     model = _Undecided(file, facts, declared, params)
     if decode is not None and not callable(decode):
@@ -148,6 +159,20 @@ def _identity(
     further = ("overlap of Gaussians",) if turned and nms is not None else ()
     identity = ("onnx", VERSION, sorted(counted.items()), most, nms, decoder, *further)
     return fingerprint_value(identity)
+
+
+def _of_the_whole(family: str) -> bool:
+    """Return True if such models say something of the tile as a whole, and find no objects."""
+    return family == ENCODER or family.startswith("classifier")
+
+
+def _check_encoder(name: str, params: Mapping[str, Any], decode: Any) -> None:
+    if decode is not None or params.get("family", ENCODER) != ENCODER:
+        other = "decode=" if decode is not None else f"family={params['family']!r}"
+        raise ModelArgumentError(
+            f"Model {name}: give returns='embedding' or {other}, not both; a decoder may return "
+            "tv.Findings(embedding=vector)."
+        )
 
 
 def _check_names(name: str, params: Mapping[str, Any]) -> None:
@@ -200,7 +225,11 @@ class _Undecided:
             "threads": self.threads(),
         } | {
             key: value
-            for key, value in (("reading", self.reading(family)), ("overlap", self.overlap()))
+            for key, value in (
+                ("reading", self.reading(family)),
+                ("overlap", self.overlap()),
+                ("precision", self.params.get("precision")),
+            )
             if value  # identities of all others stay what they are
         }
 
@@ -234,7 +263,7 @@ class _Undecided:
 
         What the file has room for changes no detection, only whether a tile is saturated.
         """
-        usual = None if family.startswith("classifier") else MOST
+        usual = None if _of_the_whole(family) else MOST
         declared: int | None = self.declared.get("max_detections", usual)
         return declared
 
@@ -258,7 +287,7 @@ class _Undecided:
 
     def _most(self, family: str) -> int | None:
         """Return how many detections a tile can have: by the rows of the output, if they end."""
-        if family.startswith("classifier"):
+        if _of_the_whole(family):
             return None
         known = FAMILIES.get(family)
         read = known.reads if known is not None else ()
@@ -407,8 +436,10 @@ class _Undecided:
         """Return the score below which nothing is recorded."""
         floor = self.params.get("score_floor")
         if floor is None:
-            if not family.startswith("classifier"):
+            if not _of_the_whole(family):
                 return SCORE_FLOOR
+            if family == ENCODER:
+                return 0.0
             classes = self.facts.outputs[0].shape[1]
             return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01
         return float(share(f"score_floor of model {self.path.name}", floor, ModelArgumentError))

@@ -18,6 +18,7 @@ from tilevision.adapters.compaction import suppress
 from tilevision.adapters.onnx.families import Candidates
 from tilevision.adapters.onnx.preparation import Placement
 from tilevision.adapters.outlines import traced
+from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.overlaps import meeting_chunks
@@ -82,6 +83,8 @@ def findings_in_tile(seen: Candidates, place: Placement, rules: Rules) -> tuple[
     """
     if seen.tile_scores is not None:
         return Findings(tile_scores=_tile_scores(seen.tile_scores, rules)), False
+    if seen.embedding is not None:
+        return vector_of(seen.embedding, rules.name), False
     _check_scores(seen.scores, rules.name)
     good = np.isfinite(seen.boxes).all(axis=1) & (seen.scores >= rules.score_floor)
     good &= (seen.boxes[:, 2:] > seen.boxes[:, :2]).all(axis=1)

@@ -2,6 +2,7 @@
 
 from tilevision.adapters.onnx.families import (
     classifier,
+    encoders,
     finished,
     grids,
     pose,
@@ -27,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         finished,
         grids,
         classifier,
+        encoders,
     )
     for family in module.FAMILIES
 }

@@ -88,6 +88,8 @@ class Candidates:
         Of the tile as a whole.
     keypoints : array (n, k, 3), optional
         x, y in pixels of the model's input, and confidence.
+    embedding : array (d,), optional
+        Of the tile as a whole.
     """
 
     boxes: NDArray[Any]
@@ -101,6 +103,7 @@ class Candidates:
     masks_in_boxes: bool = False
     tile_scores: NDArray[Any] | None = None
     keypoints: NDArray[Any] | None = None
+    embedding: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
