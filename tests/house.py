@@ -69,19 +69,23 @@ def module(path: Path) -> str:
 
 MODULES = {module(path): path for path in FILES}
 PARTS = {part(path) for path in FILES}
-# What users give by name, and what a message about it may begin with.
-ARGUMENTS = {
-    argument.arg
-    for path in FILES
-    for node in nodes(path)
-    if isinstance(node, ast.arguments)
-    for argument in (*node.args, *node.kwonlyargs)
-} | {
-    node.target.id  # fields of dataclasses
-    for path in FILES
-    for node in nodes(path)
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-}
+
+
+@functools.cache
+def arguments() -> set[str]:
+    """Return what users give by name, and what a message about it may begin with.
+
+    Names of parameters, and of the fields of dataclasses. Only who asks waits for it: every
+    process of the suite imports this file.
+    """
+    found = set()
+    for path in FILES:
+        for node in nodes(path):
+            if isinstance(node, ast.arguments):
+                found |= {argument.arg for argument in (*node.args, *node.kwonlyargs)}
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+    return found
 
 
 # What is imported ---------------------------------------------------------------------------

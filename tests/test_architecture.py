@@ -146,7 +146,7 @@ def _ask(code):
 def _is_sentence(words):
     """Return True if a message begins and ends as one should."""
     about = ARGUMENT.match(words)
-    begins = BEGINNING.match(words) or (about and about[1] in house.ARGUMENTS)
+    begins = BEGINNING.match(words) or (about and about[1] in house.arguments())
     return bool(begins and ENDING.search(words))
 
 

@@ -60,14 +60,15 @@ def refuse(thumbnail):
 
 @pytest.fixture
 def folder(elsewhere, spots):
-    """The current folder, with a picture and a file of models."""
+    """The current folder, with a picture and a file of models that no test has imported."""
     Image.fromarray(spots).save("spots.png")
     Path("seen.py").write_text(MODELS)
-    return elsewhere
+    yield elsewhere
+    sys.modules.pop("seen", None)
 
 
 def _call(*words):
-    """Run a command in this process; nothing that starts a cluster."""
+    """Run a command in this process; what needs a cluster takes the current client's."""
     return CliRunner().invoke(main, list(words))
 
 
@@ -253,7 +254,7 @@ def test_run_writes_what_was_asked_for(folder):
     assert len(json.loads(Path("a.geojson").read_text())["features"]) == 12
     assert len(Path("a.csv").read_text().splitlines()) == 13
 
-    again = _shell(*words, "--json", "--quiet")
+    again = _call(*words, "--json", "--quiet")
     facts = json.loads(again.stdout)
     assert again.stderr == ""
     assert (facts["detections"], facts["restored"], facts["complete"]) == (12, 6, True)
@@ -265,16 +266,16 @@ def test_run_writes_what_was_asked_for(folder):
 
 
 @pytest.mark.slow
-def test_failed_tiles_are_exit_3(folder):
+def test_failed_tiles_are_exit_3(folder, cluster):
     """Some tiles failed: the rest is written and says so, each reason is told once."""
     picture = np.zeros((100, 400, 3), np.uint8)
     picture[40:50, 350:360] = 255
     Image.fromarray(picture).save("corner.png")
-    done = _shell(
-        *("run", "corner.png", "--model", "seen.py:only_dark", "--grid", "1x4", "--workers", "1"),
+    done = _call(
+        *("run", "corner.png", "--model", "seen.py:only_dark", "--grid", "1x4"),
         *("--out", "a.json"),
     )
-    assert done.returncode == 3, done.stderr
+    assert done.exit_code == 3, done.stderr
     assert "ValueError: too bright for me" in done.stderr
     assert "INCOMPLETE: 1 of 4 tiles" in done.stdout
     document = json.loads(Path("a.json").read_text())
@@ -283,36 +284,36 @@ def test_failed_tiles_are_exit_3(folder):
 
 
 @pytest.mark.slow
-def test_a_model_that_returns_nonsense_is_exit_2(folder):
+def test_a_model_that_returns_nonsense_is_exit_2(folder, cluster):
     """A model no tile can be analysed with is bad input: one line, nothing written."""
-    done = _shell(
-        *("run", "spots.png", "--model", "seen.py:nonsense", "--workers", "1", "--quiet"),
+    done = _call(
+        *("run", "spots.png", "--model", "seen.py:nonsense", "--quiet"),
         *("--out", "a.json"),
     )
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "nonsense returned a" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not Path("a.json").exists()
 
 
 @pytest.mark.slow
-def test_moderation_blocks_with_exit_4(folder):
+def test_moderation_blocks_with_exit_4(folder, cluster):
     """Moderation refused: its reason, exit 4, and no tile was run."""
     words = ["run", "spots.png", "--model", "seen.py:squares", "--moderation", "seen.py:refuse"]
-    done = _shell(*words, "--quiet")
-    assert done.returncode == 4
+    done = _call(*words, "--quiet")
+    assert done.exit_code == 4
     assert "nobody consented" in done.stderr
 
 
 @pytest.mark.slow
-def test_many_images_stop_at_none(folder):
+def test_many_images_stop_at_none(folder, cluster):
     """A bad image among many is told and stops nothing; exit 3 says something is missing."""
     Path("bad.png").write_bytes(b"")
-    done = _shell(
+    done = _call(
         *("run", "spots.png", "bad.png", "gone.png", "--model", "seen.py:squares"),
-        *("--workers", "1", "--out-dir", "found", "--json", "--quiet"),
+        *("--out-dir", "found", "--json", "--quiet"),
     )
-    assert done.returncode == 3
+    assert done.exit_code == 3
     rows = {row["image"]: row for row in map(json.loads, done.stdout.splitlines())}
     assert rows["spots.png"]["detections"] == 12
     assert rows["bad.png"]["status"] == rows["gone.png"]["status"] == "error"
@@ -321,21 +322,21 @@ def test_many_images_stop_at_none(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("image", ["scans", "scans/*.png"])
-def test_a_folder_needs_no_out_dir(folder, image):
+def test_a_folder_needs_no_out_dir(folder, cluster, image):
     """A folder or a pattern is all its images, also where nothing is to be written."""
     Path("scans").mkdir()
     Path("spots.png").rename("scans/spots.png")
-    words = ["run", image, "--model", "seen.py:squares", "--workers", "1", "--json", "--quiet"]
-    done = _shell(*words)
-    assert done.returncode == 0, done.stderr
+    words = ["run", image, "--model", "seen.py:squares", "--json", "--quiet"]
+    done = _call(*words)
+    assert done.exit_code == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(row["image"], row["detections"]) for row in rows] == [("spots.png", 12)]
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder):
+def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder, cluster):
     """Ctrl-C: exit 130 and a command; that command restores what is done and ends the same."""
-    words = ["run", "spots.png", "--model", "seen.py:slow", "--grid", "2x3", "--workers", "1"]
+    words = ["run", "spots.png", "--model", "seen.py:slow", "--grid", "2x3"]
     command = [sys.executable, "-m", "tilevision", *words, "--out", "a.json", "--quiet"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         _until(lambda: any(run.counts.get("done", 0) > 1 for run in list_runs(".tilevision")))
@@ -349,11 +350,11 @@ def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder):
 
     again = shlex.split(line)
     assert again[:3] == ["python", "-m", "tilevision"]
-    done = _shell(*again[3:])
-    assert done.returncode == 0, done.stderr
+    done = _call(*again[3:])
+    assert done.exit_code == 0, done.stderr
     assert "restored" in {k for run in list_runs(".tilevision") for k in run.counts}
-    clean = _shell(*words, "--checkpoint", "other", "--out", "b.json", "--quiet")
-    assert clean.returncode == 0, clean.stderr
+    clean = _call(*words, "--checkpoint", "other", "--out", "b.json", "--quiet")
+    assert clean.exit_code == 0, clean.stderr
     assert Path("a.json").read_bytes() == Path("b.json").read_bytes()
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -320,16 +320,23 @@ def test_nonsense_is_one_line(elsewhere, words, says) -> None:
     assert not Path(".tilevision/runs").exists()
 
 
+@pytest.fixture
+def own_models(elsewhere: Path) -> Iterator[None]:
+    """A file of models in the current folder, that no test has imported."""
+    Path("seen.py").write_text(MODELS)
+    yield
+    sys.modules.pop("seen", None)
+
+
 @pytest.mark.slow
-def test_strict_retries_and_report_of_a_real_run(elsewhere) -> None:
+def test_strict_retries_and_report_of_a_real_run(own_models, cluster) -> None:
     """Strict fails where a tile failed, after the tries asked for; the report is a page."""
     picture = Image.new("RGB", (400, 300), "grey")
     picture.paste("black", (0, 0, 50, 50))
     picture.save("a.png")
-    Path("seen.py").write_text(MODELS)
-    words = ["run", "a.png", "--model", "seen.py:picky", "--grid", "2x2", "--workers", "1"]
-    said = _shell(*words, "--strict", "--retries", "1", "--report", "perf.html")
-    assert said.returncode == 1, said.stderr
+    words = ["run", "a.png", "--model", "seen.py:picky", "--grid", "2x2"]
+    said = _call(*words, "--strict", "--retries", "1", "--report", "perf.html")
+    assert said.exit_code == 1, said.stderr
     assert "1 of 4 tiles failed" in said.stderr
     page = Path("perf.html").read_text()
     assert "bokeh" in page
@@ -340,14 +347,13 @@ def test_strict_retries_and_report_of_a_real_run(elsewhere) -> None:
 
 
 @pytest.mark.slow
-def test_no_reuse_computes_again_and_a_report_of_nothing_is_said(elsewhere) -> None:
+def test_no_reuse_computes_again_and_a_report_of_nothing_is_said(own_models, cluster) -> None:
     """Stored tiles are not run, and then there is no report; with --no-reuse they are."""
     Image.new("RGB", (400, 300), "grey").save("a.png")
-    Path("seen.py").write_text(MODELS)
-    words = ["run", "a.png", "--model", "seen.py:picky", "--grid", "2x2", "--workers", "1"]
-    assert json.loads(_shell(*words, "--json").stdout)["restored"] == 0
-    again = _shell(*words, "--json", "--report", "perf.html")
+    words = ["run", "a.png", "--model", "seen.py:picky", "--grid", "2x2"]
+    assert json.loads(_call(*words, "--json").stdout)["restored"] == 0
+    again = _call(*words, "--json", "--report", "perf.html")
     assert json.loads(again.stdout)["restored"] == 4
     assert "no performance report" in again.stderr
     assert not Path("perf.html").exists()
-    assert json.loads(_shell(*words, "--json", "--no-reuse").stdout)["restored"] == 0
+    assert json.loads(_call(*words, "--json", "--no-reuse").stdout)["restored"] == 0
