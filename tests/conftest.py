@@ -77,8 +77,31 @@ def spots() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def two_workers() -> "Iterator[LocalCluster]":
-    """A cluster of two workers, started once; no run finds it without a client of its own."""
+def host() -> Iterator[None]:
+    """The process that clusters of this one are forked from: it has imported everything once.
+
+    It costs nothing while it waits, and a cluster less than a quarter of what it would.
+    """
+    from tilevision.cluster.processes import engage, leave
+
+    engaged = engage()
+    yield
+    leave(engaged)
+
+
+@pytest.fixture(autouse=True)
+def quick_clusters(request: pytest.FixtureRequest) -> None:
+    """Have a host ready where a test may start clusters."""
+    if request.node.get_closest_marker("slow"):
+        request.getfixturevalue("host")
+
+
+@pytest.fixture(scope="module")
+def two_workers(host: None) -> "Iterator[LocalCluster]":
+    """A cluster of two workers for one file; no run finds it without a client of its own.
+
+    Idle workers look at the clock all the time: one for the whole session would cost more.
+    """
     from tilevision.cluster import local_cluster
 
     with local_cluster(workers=2) as ours:

@@ -46,7 +46,7 @@ def test_a_killed_scheduler_is_replaced_in_a_run(tmp_path: Path) -> None:
 
 def test_poison_tiles_fail_alone(tmp_path: Path) -> None:
     """One of each kind: just these fail, each for its reason; the cluster serves another run."""
-    drills_cluster.poison_drill(tmp_path, rows=6, cols=10, each=1, timeout=3.0, seed=1)
+    drills_cluster.poison_drill(tmp_path, rows=6, cols=10, each=1, timeout=6.0, seed=1)
 
 
 def test_a_hanging_tile_fails_alone_on_a_cluster_of_the_users(tmp_path: Path) -> None:
