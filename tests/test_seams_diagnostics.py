@@ -11,7 +11,7 @@ import scenes
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.seams import merge, overlap_check, seam_bias
+from tilevision.seams import diagnostics, merge, overlap_check, seam_bias
 
 NAMES = ["mixed", "crowd", "elongated", "nested"]
 
@@ -31,6 +31,19 @@ def test_seam_bias_is_near_zero_for_seam_and_not_for_the_others(name: str) -> No
     assert abs(seam.excess - chance.excess) < 0.02
     assert none.visible and none.low > 0
     assert nms.excess > seam.excess + 0.05
+
+
+def test_points_are_found_in_few_boxes_as_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edges included, whichever of the two ways looks for them."""
+    rng = np.random.default_rng(3)
+    corner = rng.integers(0, 40, (30, 2)).astype(np.float64)
+    boxes = np.hstack([corner, corner + rng.integers(0, 12, (30, 2))])
+    points = rng.integers(0, 50, (2000, 2)) / 1.0
+    one_by_one = diagnostics._within(points, boxes)
+    monkeypatch.setattr(diagnostics, "_FEW", 0)
+    assert np.array_equal(one_by_one, diagnostics._within(points, boxes))
+    assert 0 < one_by_one.sum() < 2000
+    assert not diagnostics._within(points, boxes[:0]).any()
 
 
 def test_seam_bias_sees_loss() -> None:

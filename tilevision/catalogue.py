@@ -148,18 +148,19 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
     ModelError
         If there is none, its extra is missing, or a parameter is unknown.
     """
-    entries = _entries()
     family, _, variant = name.partition(":")
     if family in _BUILTIN and hasattr(_module(_BUILTIN[family]), "declare"):
         return _self_declared(_BUILTIN[family], variant, given)
-    if name not in entries:
+    # To ask what is installed takes a look at every package: only for what is not known here.
+    entry = _BUILTIN.get(name) or _session.get(name) or _installed().get(name)
+    if entry is None:
+        entries = _entries()
         close = difflib.get_close_matches(name, entries, 1, 0.5)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ModelError(
             f"There is no model {name!r}.{hint} Known models: {', '.join(sorted(entries))}. You "
             "can also pass a function, a model object or the path of a model file."
         )
-    entry = entries[name]
     declared, params = split(name, {**entry.declared, **given})
     declared = {"stages": entry.shown.stages, **declared}
     payload = b""

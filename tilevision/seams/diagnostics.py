@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ Floats = NDArray[np.float64]
 _POINTS, _BLOCKS = 60_000, 6
 # Where tiles differ in size (each of these twice the one before), blocks are finer.
 _SIZES, _FINE_BLOCKS = 8, 24
+# Up to so many boxes, points are looked for in each; from there on by strips.
+_FEW = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +207,16 @@ def _sizes(points: Floats, boxes: Floats) -> NDArray[np.int64]:
 def _within(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     """Return a mask ``(n,)`` of which points ``(n, 2)`` lie in any of `boxes`."""
     inside = np.zeros(len(points), dtype=bool)
-    if len(boxes):
+    if len(boxes) <= _FEW:
+        x, y = np.ascontiguousarray(points.T)
+        for x0, y0, x1, y1 in boxes:
+            inside |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    else:
         inside[meetings(np.hstack([points, points]), boxes)[0]] = True
     return inside
 
 
+@functools.cache
 def _evenly(n: int) -> Floats:
     """Return `n` points ``(n, 2)`` of the unit square, by Roberts' additive recurrence."""
     root = 1.324717957244746  # of x³ = x + 1
