@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ QUICK_START = Path(__file__).resolve().parents[1] / "notebooks" / "01_quickstart
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 PICTURE = ".tilevision-picture"
+POLLING = 200.0
 
 CELLS = """() => {
   const cells = window.jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells;
@@ -161,6 +163,8 @@ def page(lab: Lab) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(60_000)
+        # Asked at every frame, as is usual, a long wait costs more than what is waited for.
+        page.wait_for_function = functools.partial(page.wait_for_function, polling=POLLING)
         yield page
         browser.close()
 
