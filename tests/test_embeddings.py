@@ -552,3 +552,42 @@ def test_without_vectors_there_is_nothing_to_write(inline: Make, tmp_path: Path)
     with pytest.raises(tv.RunError, match="use an encoder"):
         inline().conduct().save(tmp_path / "a.embeddings.npz")
     assert not list(tmp_path.glob("a.*"))
+
+
+@pytest.mark.parametrize("form", ["module", "script", "export"])
+@pytest.mark.parametrize("normalize", ["0..1", "imagenet"])
+def test_a_torch_encoder_says_what_torch_says(inline: Make, form: str, normalize: str) -> None:
+    """Whole, scripted and exported: the vectors are those of the network on the same pictures."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    parts = torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    network = torch.nn.Sequential(*parts, torch.nn.Linear(4, 6)).eval()
+    example = torch.zeros(1, 3, 32, 32)
+    made = {
+        "module": lambda: network,
+        "script": lambda: torch.jit.script(network),
+        "export": lambda: torch.export.export(network, (example,)),
+    }[form]()
+    spec = tv.model(made, returns="embedding", precision="float32", normalize=normalize)
+    result = inline(spec).conduct()
+    grey = torch.arange(10, 70, 10).float()[:, None, None, None] / 255
+    pictures = grey.expand(6, 3, 32, 32)
+    if normalize == "imagenet":
+        mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+        shape = (1, 3, 1, 1)
+        pictures = (pictures - torch.tensor(mean).view(shape)) / torch.tensor(deviation).view(shape)
+    with torch.inference_mode():
+        told = network(pictures).numpy()
+    np.testing.assert_allclose(np.asarray(result.embeddings), told, rtol=1e-4, atol=1e-5)
+
+
+def test_a_torch_encoder_is_declared() -> None:
+    """A network that is not is the model it was; imagenet is for encoders alone."""
+    torch = pytest.importorskip("torch")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 6))
+    plain, encoder_ = tv.model(network), tv.model(network, returns="embedding")
+    assert plain.fingerprint != encoder_.fingerprint
+    assert not {"returns", "precision"} & set(plain.params)
+    assert "precision" not in encoder_.params
+    with pytest.raises(tv.ModelError, match="normalize of model Sequential is 'imagenet'"):
+        tv.model(network, normalize="imagenet")

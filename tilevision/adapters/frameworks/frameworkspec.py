@@ -20,6 +20,7 @@ from tilevision.adapters.frameworks.tiles import (
     UNCOUNTED,
 )
 from tilevision.adapters.modelfiles import content_of, find, keep
+from tilevision.adapters.vectors import check_vectors
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_value, version
@@ -56,7 +57,13 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             ``"torch"``, ``"torchscript"``, ``"export"``, ``"transformers"`` or
             ``"ultralytics"``, where the file does not tell.
         channels, normalize : str
-            For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``.
+            For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``, for encoders also
+            ``"imagenet"``.
+        returns : str
+            ``"embedding"``: a network of PyTorch's is an encoder, which takes a batch
+            ``(n, c, h, w)`` and returns ``(n, d)``: a vector of each tile.
+        precision : str
+            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
         task, candidate_labels : str, list of str
             For transformers: the pipeline's task, and what a zero-shot detector looks for.
         iou : float
@@ -116,13 +123,14 @@ def _declared(
 ) -> ModelSpec:
     adapter = _adapter(kind)
     declared, asked = split(name, given)
+    vectors = _vectors(name, adapter, asked)
     known = {**_COMMON, **adapter.PARAMS}
     for key in asked:
         if key not in known:
             close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}."
             raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
-    params = {**known, **asked}
+    params = {**known, **asked, **vectors}
     params["names"] = class_names(name, params["names"], None)
     share(f"score_floor of model {name}", params["score_floor"], ModelArgumentError)
     _check_pictures(name, declared, adapter.ANY_BANDS)
@@ -155,6 +163,18 @@ def _declared(
         params=params,
         **fields,
     )
+
+
+def _vectors(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `asked`, and return, what says that a model is an encoder: nothing, if it is not.
+
+    Where nothing is said, nothing is added: all other models keep their identity.
+    """
+    if not getattr(adapter, "ENCODES", False):
+        return {}
+    said: dict[str, Any] = {key: asked.pop(key) for key in ("returns", "precision") if key in asked}
+    check_vectors(name, said)
+    return {key: value for key, value in said.items() if value}
 
 
 def _by_number(noted: Mapping[int, str], asked: Any) -> tuple[str | None, ...]:

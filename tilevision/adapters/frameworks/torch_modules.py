@@ -33,6 +33,7 @@ from tilevision.adapters.frameworks.tiles import (
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
+from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec
@@ -42,6 +43,7 @@ __all__ = ["TorchDetector", "examine", "load", "processes", "runtime", "save", "
 VERSION = 1
 LIBRARY = "torch"
 ANY_BANDS = True
+ENCODES = True
 PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
 
 
@@ -73,6 +75,10 @@ class Sizes(NamedTuple):
 
 
 LARGEST = 4096  # pixels a side; what a file allows beyond is no size that it was made for
+_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)  # of ImageNet, red, green, blue
+_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+# The vector among several answers, as libraries name it.
+_VECTORS = ("image_embeds", "pooler_output", "embeddings", "embedding")
 _READ = ("boxes", "scores", "labels", "masks", "keypoints")
 _CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")}
 
@@ -184,6 +190,39 @@ class TorchDetector:
         )
 
 
+class TorchEncoder(TorchDetector):
+    """An encoder on its device: a batch ``(1, c, h, w)`` in, a vector ``(1, d)`` out."""
+
+    def _one(self, tile: NDArray[Any], torch: Any, remarks: dict[str, None]) -> Findings:  # noqa: ARG002
+        if self._sizes is not None and self._sizes.least == self._sizes.most:
+            height, width = self._sizes.most
+            if tile.shape[:2] != (height, width):
+                tile = resized(tile, (width, height))
+        values = torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous()
+        try:
+            answer = self._call(values.to(self._device))
+        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
+            words = " ".join(str(error).split())[-200:]
+            raise ModelError(
+                f"Model {self._spec.name} does not run on a batch of {(1, *values.shape)} "
+                f"({type(error).__name__}: {words}); declare input_size=, or pass a function."
+            ) from error
+        return vector_of(_chosen(answer), self._spec.name)
+
+    def _scaled(self, tile: NDArray[Any]) -> NDArray[np.float32]:
+        if self._spec.params["normalize"] != "imagenet":
+            return super()._scaled(tile)
+        if tile.shape[2] != len(_MEAN):
+            raise ModelError(
+                f"Model {self._spec.name} is given {tile.shape[2]} bands, and "
+                "normalize='imagenet' is of three; give normalize='0..1'."
+            )
+        most = np.float32(np.iinfo(tile.dtype).max if tile.dtype.kind in "iu" else 1)
+        values = (tile.astype(np.float32) / most - _MEAN) / _DEVIATION
+        turned = values[..., ::-1] if self._spec.params["channels"] == "bgr" else values
+        return np.ascontiguousarray(turned)
+
+
 def stated_by(value: Any) -> dict[str, Any]:
     """Return what an object says of itself: how many objects torchvision's detectors keep."""
     head = getattr(value, "roi_heads", value)
@@ -226,7 +265,9 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     ModelError
         If a parameter is none of those known.
     """
-    for key, known in _CHOICES.items():
+    for key, usual in _CHOICES.items():
+        further = ("imagenet",) if key == "normalize" and params.get("returns") else ()
+        known = (*usual, *further)
         if params[key] not in known:
             raise ModelError(
                 f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
@@ -263,6 +304,10 @@ def load(spec: ModelSpec) -> TorchDetector:
     check_unchanged(path, params["content"], spec.name)
     device = torch_device(spec.device)
     opened = _opened(params["framework"], path, spec.name)
+    if params.get("returns"):
+        export = params["framework"] == "export"
+        network = opened.module().to(device) if export else opened.to(device).eval()
+        return TorchEncoder(_called(network, "batch"), spec, _sizes(opened) if export else None)
     if params["framework"] == "export":
         example = opened.example_inputs[0][0] if opened.example_inputs else None
         network = opened.module().to(device)
@@ -386,6 +431,15 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
         f"Model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
         "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function."
     )
+
+
+def _chosen(answer: Any) -> Any:
+    """Return the vector among what an encoder answered."""
+    for name in _VECTORS:
+        found = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
+        if found is not None:
+            return found
+    return answer
 
 
 def _array(value: Any) -> NDArray[Any]:
