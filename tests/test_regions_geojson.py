@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import shapely
 
+from tilevision.analysis.units import Georeference
 from tilevision.errors import GridError, SourceError
+from tilevision.evaluation.truth import read_truth
 from tilevision.regions import Region, read_region
 from tilevision.sources import ImageMetadata, open_source
 
@@ -230,3 +232,38 @@ def test_a_map_file_that_is_no_region_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.fgb").write_bytes(b"fgb" + bytes(40))
     with pytest.raises(SourceError, match=r"broken\.fgb cannot be read"):
         _read(tmp_path / "broken.fgb")
+
+
+@pytest.mark.parametrize("west", [300.0, -0.2, 179.8, -180.2, 0.0])
+def test_longitudes_may_count_from_elsewhere(west: float) -> None:
+    """An image of 0.4° whose longitudes go on past 180 or below 0: RFC 7946 has -180 to 180.
+
+    Where a region crosses the antimeridian it is cut there, and one again on the image.
+    """
+    transform = (0.001, 0.0, west, 0.0, -0.001, 10.0)
+    scene = Scene("EPSG:4326", transform)
+    scene.metadata = ImageMetadata(crs="EPSG:4326", transform=transform, levels=((400, 300),))
+    ring = np.array(BOX) * [0.001, -0.001] + [west, 10.0]
+    placed = Georeference.of(scene.metadata)
+    assert placed is not None
+    degrees = placed.to_degrees(np.array(BOX, float))
+    np.testing.assert_allclose((degrees - ring)[:, 0] % 360 % 359.9, 0, atol=1e-6)
+    assert np.abs(degrees[:, 0]).max() <= 180
+    value: Any = {"type": "Polygon", "coordinates": [degrees.tolist()]}
+    if np.ptp(degrees[:, 0]) > 180:
+        halves = [
+            [[side, 9.95], [end, 9.95], [end, 9.75], [side, 9.75], [side, 9.95]]
+            for side, end in ((179.9, 180.0), (-180.0, -179.9))
+        ]
+        value = {"type": "MultiPolygon", "coordinates": [[half] for half in halves]}
+    region = read_region(value, scene)  # type: ignore[arg-type]  # asked for no pixels
+    assert _same(region, BOX)
+    (found,) = read_truth(
+        {
+            "type": "FeatureCollection",
+            "features": [{"type": "Feature", "properties": {}, "geometry": value}],
+        },
+        place=placed,
+        size=(400, 300),
+    ).boxes.tolist()
+    np.testing.assert_allclose(found, (100, 50, 300, 250), atol=0.05)

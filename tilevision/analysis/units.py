@@ -92,7 +92,11 @@ class Georeference:
         RunError
             If rasterio is missing, or the CRS does not allow it.
         """
-        return _reprojected(self.to_crs(points), self.crs, WGS84)
+        found = _reprojected(self.to_crs(points), self.crs, WGS84)
+        east = found[:, 0]
+        # Some images count longitudes from 0 to 360, or on past the antimeridian.
+        found[:, 0] = np.where(np.abs(east) > 180, (east + 180) % 360 - 180, east)
+        return found
 
     def from_crs(self, points: Points, crs: str | None = None) -> Points:
         """Map x, y ``(n, 2)`` of a reference system to pixels of the full-resolution image.

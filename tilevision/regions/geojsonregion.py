@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError, SourceError
-from tilevision.regions.regionshapes import polygonal
+from tilevision.regions.regionshapes import Longitudes, polygonal
 from tilevision.sources import ImageMetadata
 
 __all__ = ["geojson_polygons", "load_geojson", "polygons_in_pixels"]
@@ -187,7 +187,9 @@ def polygons_in_pixels(found: list[Any], crs: str, metadata: ImageMetadata) -> l
         source, target = CRS.from_user_input(crs), CRS.from_user_input(metadata.crs)
         if source.is_geographic:
             found = [_along_degrees(shape) for shape in found]
-        warped = [shapely.transform(shape, warp) for shape in found]
+        width = metadata.levels[0][0] if metadata.levels else None
+        longitudes = Longitudes.of(metadata.crs, metadata.transform, width)
+        warped = [longitudes.met(shapely.transform(shape, warp)) for shape in found]
     except Exception as error:  # noqa: BLE001 - GDAL's own errors have no public base
         raise GridError(
             f"Region cannot be brought from {crs} to {metadata.crs} of the image: "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import shapely
 from tilevision.errors import GridError
 from tilevision.geometry import Box
 
-__all__ = ["UNDERSTOOD", "box_in", "polygonal", "ring_of", "whole_polygons"]
+__all__ = ["UNDERSTOOD", "Longitudes", "box_in", "polygonal", "ring_of", "whole_polygons"]
 
 UNDERSTOOD = (
     "give (x0, y0, x1, y1), points of a polygon, GeoJSON or its file, a GeoPackage, a mask or its "
@@ -90,3 +93,51 @@ def _finite(values: Any, shown: Any) -> Any:
     if not np.isfinite(numbers).all():
         raise GridError(f"region {shown!r:.80} holds a number that is not finite.")
     return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Longitudes:
+    """The longitudes of an image, which may count from 0 to 360 where others are negative.
+
+    Parameters
+    ----------
+    turn : float
+        Pixels of a whole turn; 0 where the image's x is no longitude.
+    width : float
+        Of the image, pixels.
+    """
+
+    turn: float
+    width: float
+
+    @classmethod
+    def of(cls, crs: str, transform: Sequence[float], width: float | None) -> Longitudes:
+        """Read them from where an image lies; its width, or None where that is not known."""
+        from rasterio.crs import CRS
+
+        system = CRS.from_user_input(crs)
+        step, slant = transform[0], transform[1] or transform[3]
+        if not system.is_geographic or slant or not step:
+            return cls(0.0, 0.0)
+        turn = abs(2 * math.pi / float(system.units_factor[1]) / step)
+        return cls(turn, turn if width is None else width)
+
+    def met(self, shape: Any) -> Any:
+        """Return a shape in pixels, each part turned so far that it lies on the image, if it can.
+
+        Parts that meet then are one: GeoJSON cuts what lies across the antimeridian.
+        """
+        if not self.turn:
+            return shape
+        stored = list(shapely.get_parts(shape))
+        parts = [self._turned(part) for part in stored]
+        if all(new is old for new, old in zip(parts, stored, strict=True)):
+            return shape
+        return shapely.union_all(parts)
+
+    def _turned(self, part: Any) -> Any:
+        left, _, right, _ = shapely.bounds(part)
+        turns = (0.0, self.turn, -self.turn)
+        shared = [min(right + by, self.width) - max(left + by, 0.0) for by in turns]
+        by = turns[shared.index(max(shared))]
+        return shapely.transform(part, lambda points: points + np.array([by, 0.0])) if by else part
