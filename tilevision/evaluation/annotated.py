@@ -8,8 +8,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
+from tilevision.evaluation.truthshapes import placed
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
@@ -74,6 +76,18 @@ class Pictured:
     place: Georeference | None = None
     names: tuple[str | None, ...] = ()
     strict: bool = False
+
+    def found(self, shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
+        """Return shapes on Earth in pixels of the image, which has a place.
+
+        Parameters
+        ----------
+        shapes : ndarray of shapely geometries
+        crs : str, optional
+            Theirs; None is longitude and latitude.
+        """
+        assert self.place is not None  # the caller has looked
+        return placed(shapes, self.place, crs, self.size)
 
     def chosen(self, images: Iterable[object], where: str) -> set[object]:
         """Return which of the `images` that `where` names is this one, in all its spellings.

@@ -13,7 +13,6 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from tilevision.analysis.units import Georeference
 from tilevision.errors import SourceError
 from tilevision.evaluation.annotated import Pictured, Truth, stem_of
 from tilevision.evaluation.toolformats import (
@@ -27,7 +26,6 @@ from tilevision.evaluation.toolformats import (
 from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, moved, unscored
 from tilevision.evaluation.yololabels import yolo
 from tilevision.findings import Findings
-from tilevision.regions.regionshapes import Longitudes
 
 __all__ = ["READERS", "csv_of", "divided", "folder", "json_of", "mask", "parsed", "table"]
 
@@ -436,7 +434,7 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     if place is not None and not frame.startswith("pixels"):
         if crs is None:
             _check_degrees(shapes, where)
-        shapes = _placed(shapes, place, crs, pictured)
+        shapes = pictured.found(shapes, crs)
     elif frame.startswith("degrees") or crs is not None:
         raise SourceError(
             f"{where} is in {crs or 'degrees'}, and the image has no CRS and transform to find it "
@@ -529,19 +527,8 @@ def _on_map(
         raise SourceError(f"{told}; give the truth in pixels.")
     shapes, kinds = _objects(given, [_class_of(one, numbered, pictured) for one in said], where)
     if place:
-        shapes = _placed(shapes, place, crs, pictured)
+        shapes = pictured.found(shapes, crs)
     return Truth(findings_of_shapes(shapes, kinds))
-
-
-def _placed(
-    shapes: NDArray[np.object_], place: Georeference, crs: str | None, pictured: Pictured
-) -> NDArray[np.object_]:
-    """Return shapes on Earth in pixels of an image that has a place."""
-    width = None if pictured.size is None else pictured.size[0]
-    there = moved(shapes, lambda points: place.from_crs(points, crs))
-    longitudes = Longitudes.of(place.crs, place.transform, width)
-    there[:] = [longitudes.met(shape) for shape in there]
-    return there
 
 
 def _kind(feature: Mapping[str, Any]) -> object:

@@ -9,7 +9,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from tilevision.analysis.units import Georeference
 from tilevision.findings import Findings
+from tilevision.regions.regionshapes import Longitudes
 
 __all__ = [
     "findings_of_shapes",
@@ -17,6 +19,7 @@ __all__ = [
     "mask_shape",
     "moved",
     "outline_parts",
+    "placed",
     "unscored",
     "valid",
 ]
@@ -82,3 +85,26 @@ def mask_shape(wanted: NDArray[np.bool_], left: float, top: float) -> Any:
 def moved(shapes: NDArray[np.object_], move: Callable[[Floats], Floats]) -> NDArray[np.object_]:
     """Return shapes with every point ``(n, 2)`` moved."""
     return np.asarray(shapely.transform(shapes, move))
+
+
+def placed(
+    shapes: NDArray[np.object_],
+    place: Georeference,
+    crs: str | None,
+    size: tuple[int, int] | None,
+) -> NDArray[np.object_]:
+    """Return shapes on Earth in pixels of an image that lies at `place`.
+
+    Parameters
+    ----------
+    shapes : ndarray of shapely geometries
+    place : Georeference
+    crs : str, optional
+        Theirs; None is longitude and latitude.
+    size : tuple of int, optional
+        Width and height of the image, where they are known.
+    """
+    there = moved(shapes, lambda points: place.from_crs(points, crs))
+    longitudes = Longitudes.of(place.crs, place.transform, None if size is None else size[0])
+    there[:] = [longitudes.met(shape) for shape in there]
+    return there
