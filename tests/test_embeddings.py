@@ -15,7 +15,7 @@ from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
 import tilevision as tv
 from tilevision.analysis import embeddings as embeddings_module
 from tilevision.analysis.embeddings import Embeddings, embeddings_of, similar
-from tilevision.checkpoint import Checkpoint
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.checkpoint.payloadstore import PayloadMemory
 from tilevision.history.runrecord import Recording
 from tilevision.history.storedresult import _ReadRun, planned_result, stored_result
@@ -168,9 +168,8 @@ def test_a_result_has_a_row_for_each_tile(inline: Make, store: Any, precision: s
     assert result.complete and result.embeddings.shape == (len(result.tiles), 5)
     assert result.embeddings.dtype == precision and result.embeddings.present.all()
     np.testing.assert_array_equal(np.asarray(result.embeddings), expected(precision))
-    assert "6 tiles have a vector of 5 numbers (float16)" in result.summary.replace(
-        precision, "float16"
-    )
+    told = f"encoder gave a vector of 5 numbers ({precision}) for 6 tiles in an image"
+    assert result.summary.startswith(told)
     np.testing.assert_array_equal(result.with_(min_score=0.5).embeddings[2], expected(precision)[2])
 
 
@@ -309,6 +308,25 @@ def test_vectors_of_two_widths_are_refused(inline: Make) -> None:
         result.first_failure
     )
     assert result.embeddings.present.sum() == 5
+
+
+def test_restored_vectors_of_two_widths_are_said(inline: Make) -> None:
+    """Two encoders that ran apart and are then mixed: the summary says both, the array is none."""
+
+    def wide(pixels: np.ndarray) -> np.ndarray:
+        return np.ones(7) + pixels[0, 0, 0]
+
+    other = tv.model(wide, returns="embedding")
+    store = MemoryCheckpoint()
+    inline(EMBEDDING, store=store).conduct()
+    inline(other, store=store).conduct()
+    mixed = tv.Route(EMBEDDING, [(lambda facts: facts.row > 0, other)])
+    result = inline(mixed, store=store).conduct()
+    assert "5 numbers (float16) for 3 tiles and a vector of 7 numbers (float16) for 3 tiles" in (
+        result.summary
+    )
+    with pytest.raises(tv.RunError, match="which are no one array; run each encoder by itself"):
+        np.asarray(result.embeddings)
 
 
 def test_numbers_too_large_for_float16_fail_the_tile(inline: Make) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "remarks",
     "tabled",
     "tiles_by_model",
+    "vectors_told",
 ]
 
 _NO_CLASS = {"__background__", "N/A"}  # in tables of class names, as torchvision's
@@ -465,11 +466,22 @@ def _mean_pixel(tiles: Sequence[Tile], units: Units) -> float:
     return float(np.average(means, weights=sides.prod(axis=1)))
 
 
-def describe(facts: Digest) -> str:
-    """Write the scene in sentences: counts, density, confidence, coverage, failures."""
+def describe(facts: Digest, vectors: str = "") -> str:
+    """Write the scene in sentences: counts, density, confidence, coverage, failures.
+
+    Parameters
+    ----------
+    facts : Digest
+    vectors : str
+        What vectors tiles have, as `vectors_told` says it; empty where they have none.
+    """
     width, height = facts.size
     where = "in" if facts.region is None else f"within the region ({facts.region}) of"
-    sentences = [f"{_found(facts)} {where} an image of {width:,} × {height:,} pixels."]
+    bare = vectors and not facts.n_findings and not facts.classified
+    found = f"{facts.model or 'The model'} gave {vectors}" if bare else _found(facts)
+    sentences = [f"{found} {where} an image of {width:,} × {height:,} pixels."]
+    if vectors and not bare:
+        sentences.append(f"It gave {vectors}.")
     if facts.density and facts.n_findings:
         value, unit = facts.density
         number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -538,6 +550,19 @@ def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:
     scores = [one.findings.tile_scores for one in found if one.findings.tile_scores]
     counts = Counter(max(sorted(each), key=lambda name: each[name]) for each in scores)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CLASSES])
+
+
+def vectors_told(found: Sequence[TileFindings]) -> str:
+    """Return what vectors the tiles have: "a vector of 768 numbers (float16) for 9 tiles"."""
+    kinds = Counter(
+        (seen.vector.ref.shape[0], seen.vector.ref.dtype)
+        for seen in found
+        if seen.vector is not None
+    )
+    return " and ".join(
+        f"a vector of {width:,} numbers ({dtype}) for {n:,} tile{'' if n == 1 else 's'}"
+        for (width, dtype), n in sorted(kinds.items())
+    )
 
 
 def remarks(found: Sequence[TileFindings]) -> str:

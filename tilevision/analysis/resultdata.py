@@ -22,6 +22,7 @@ from tilevision.analysis.account import (
     most_probable,
     remarks,
     tiles_by_model,
+    vectors_told,
 )
 from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
@@ -244,7 +245,8 @@ class ResultData:
     def description(self) -> str:
         """The scene in sentences, without a word on when or how it was computed."""
         if self.facts.synthesis is None:
-            text = " ".join(filter(None, [describe(self.digest), self._by_whom]))
+            scene = describe(self.digest, vectors_told(self.tile_findings))
+            text = " ".join(filter(None, [scene, self._by_whom]))
         else:
             text = f"{self.facts.synthesis.strip()} {self.coverage}"
         if len(self.tile_findings) < 2 or not len(self.findings):
@@ -263,18 +265,9 @@ class ResultData:
                 f"The calls cost at most {self.cost:.4g}: the server did not count the tokens of "
                 f"{self.facts.uncounted:,} of them."
             )
-        notes = " ".join(filter(None, [self._vectors, remarks(self.tile_findings)]))
+        notes = remarks(self.tile_findings)
         told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
         return " ".join(filter(None, told))
-
-    @property
-    def _vectors(self) -> str:
-        kinds = {seen.vector.ref.shape for seen in self.tile_findings if seen.vector is not None}
-        if not kinds or (found := self.embeddings) is None:
-            return ""
-        count = int(found.present.sum())
-        tiles = "1 tile has" if count == 1 else f"{count:,} tiles have"
-        return f"{tiles} a vector of {found.shape[1]:,} numbers ({found.dtype.name})."
 
     @property
     def tiles(self) -> pd.DataFrame:
