@@ -5,7 +5,9 @@ The oracle is `YOLO(file).predict`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,22 +35,41 @@ def exported(kind: str, picture: np.ndarray, folder: Path) -> str:
     made = ultralytics.YOLO(f"{kind}.yaml", verbose=False)
     enliven(made.model)
     head = made.model.model[-1]
-    lasts = [
-        (branch[-1], -5.0 if name.endswith("cv3") else 1.0, 1.2 if name.endswith("cv3") else 1.0)
-        for name in ("cv2", "cv3", "cv4")
-        for branch in getattr(head, name, None) or []
-    ]
-    settled(made.model, batch_of(picture), lasts)
+    ended = {"end2end": True} if hasattr(head, "one2one_cv2") else {}
+    if ended:  # one box for each object, chosen in the graph
+        head.end2end = True
+    settled(made.model, batch_of(picture), _lasts(head, "one2one_" if ended else ""))
     path = folder / f"{kind}.pt"
     made.save(path)
     return str(
         ultralytics.YOLO(str(path)).export(
-            format="onnx", imgsz=SIDE, verbose=False, simplify=False, opset=17
+            format="onnx", imgsz=SIDE, verbose=False, simplify=False, opset=17, **ended
         )
     )
 
 
-@pytest.mark.parametrize("kind", ["yolov8n", "yolo11n-seg", "yolov8n-obb", "yolov8n-pose"])
+def _lasts(head: Any, chosen: str) -> Iterator[tuple[Any, float, float]]:
+    """Yield the last layers of boxes, scores and the rest, each with its mean and deviation."""
+    boxes = (1.0, 1.0) if head.reg_max > 1 else (4.0, 0.7)  # as a distribution, or as they are
+    for name, spread in (("cv2", boxes), ("cv3", (-5.0, 1.2)), ("cv4", (1.0, 1.0))):
+        for branch in getattr(head, chosen + name, None) or []:
+            if hasattr(branch, "__getitem__") and hasattr(branch[-1], "weight"):
+                yield (branch[-1], *spread)
+
+
+KINDS = {
+    "yolov8n": "yolov8",
+    "yolo11n-seg": "yolo-seg",
+    "yolov8n-obb": "yolo-obb",
+    "yolov8n-pose": "yolo-pose",
+    "yolo26n": "yolov10",
+    "yolo26n-seg": "yolo-seg-end2end",
+    "yolo26n-obb": "yolo-obb-end2end",
+    "yolo26n-pose": "yolo-pose-end2end",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_finds_what_its_library_finds(
     kind: str, shared_data, tmp_path: Path, monkeypatch
 ) -> None:
@@ -62,6 +83,7 @@ def test_a_file_finds_what_its_library_finds(
     # Masks of random weights fall into fifty pieces each: a few are as good as many, and quicker.
     few = {"max_detections": 60} if kind.endswith("seg") else {}
     spec = model(file, score_floor=FLOOR, **few)
+    assert spec.params["family"] == KINDS[kind]
     detector = build(spec)
     share = 0.03
     for name, (height, width) in (MASK_TILES if kind.endswith("seg") else TILES).items():
@@ -73,7 +95,7 @@ def test_a_file_finds_what_its_library_finds(
         result = theirs.predict(
             [np.ascontiguousarray(tile[..., ::-1])],
             conf=FLOOR,
-            iou=spec.nms,
+            iou=spec.nms or 0.7,
             max_det=spec.max_detections,
             imgsz=SIDE,
             device="cpu",
