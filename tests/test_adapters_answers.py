@@ -540,3 +540,32 @@ def test_all_of_supervision_is_kept_or_named():
     assert found.scores.tolist() == [0.7]
     assert found.keypoints.tolist() == [[[1, 2, 0.5], [3, 4, 0]]]
     assert found.attributes == ({"zone": "north"},)
+
+
+def test_what_sahi_predicts_is_read():
+    """A `PredictionResult`, and the list of `ObjectPrediction` in it (sahi 0.12), with masks."""
+    needs("sahi")
+    from sahi.prediction import ObjectPrediction
+
+    square = [10.0, 10.0, 20.0, 10.0, 20.0, 30.0, 10.0, 30.0]
+    listed = [
+        ObjectPrediction(bbox=[1, 2, 9, 8], category_id=0, category_name="car", score=0.5),
+        ObjectPrediction(
+            bbox=[10, 10, 20, 30], category_id=3, category_name="ship", score=0.9,
+            segmentation=[square], full_shape=[40, 40],
+        ),
+    ]  # fmt: skip
+    for answer in (listed, SimpleNamespace(object_prediction_list=listed)):
+        found = findings_of(answer, "m")
+        assert found.labels.tolist() == ["ship", "car"]
+        assert found.class_ids.tolist() == [3, 0]
+        assert found.boxes.tolist() == [[10, 10, 20, 30], [1, 2, 9, 8]]
+        outline = shapely.Polygon(found.polygons[0][0][0])
+        assert outline.area == pytest.approx(231, abs=1) and found.polygons[1] is None
+
+
+def test_a_list_of_results_of_ultralytics_is_told_from_others():
+    """`model(pixels)` gives a list of one: what to return is said as for the one itself."""
+    kind = type("Results", (), {"__module__": "ultralytics.engine.results"})
+    with pytest.raises(ModelError, match=r"Return result\.boxes\.data"):
+        findings_of([kind()], "m")

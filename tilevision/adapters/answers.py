@@ -186,7 +186,8 @@ def _columns_of(answer: Any) -> Columns:
         return {}
     if are_poses(answer):
         return of_poses(answer)
-    if type(answer).__module__.startswith("ultralytics"):
+    first = answer[0] if isinstance(answer, (list, tuple)) and answer else answer
+    if type(first).__module__.startswith("ultralytics"):
         raise ModelError(
             "Return result.boxes.data.cpu().numpy(), and hand the model pixels[..., ::-1], since "
             "it expects BGR and tiles are RGB."

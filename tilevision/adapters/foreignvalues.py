@@ -81,6 +81,7 @@ def _rows_of_table(answer: Any, known: Set[str]) -> Any:
         answer = list(answer) if hasattr(answer, "index") else [answer]  # of geopandas, of shapely
     if isinstance(answer, np.ndarray) and answer.dtype.names:
         return [dict(zip(answer.dtype.names, row, strict=True)) for row in answer.ravel().tolist()]
+    answer = getattr(answer, "object_prediction_list", answer)  # of SAHI
     if (alone := _record(answer, known)) is not None:
         return [alone]
     if isinstance(answer, (list, tuple)) and answer:
@@ -96,8 +97,20 @@ def _rows_of_list(answer: Sequence[Any], known: Set[str]) -> Any:
         return [row.to_dict() for row in answer]
     if all(hasattr(row, "geom_type") for row in answer):
         return [{"geometry": shape} for shape in answer]
+    if all(hasattr(row, "to_coco_annotation") for row in answer):
+        return [_of_sahi(row) for row in answer]
     records = [_record(row, known) for row in answer]
     return records if None not in records else _named(answer)
+
+
+def _of_sahi(row: Any) -> dict[str, Any]:
+    """Return an `ObjectPrediction` of SAHI as a dict; its masks lie over the whole picture."""
+    from tilevision.adapters.outlines import outline
+
+    found = {"box": row.bbox.to_xyxy(), "score": row.score.value, "class": row.category.name}
+    mask = None if row.mask is None else np.asarray(row.mask.bool_mask, dtype=bool)
+    shape = None if mask is None else outline(mask)
+    return found | {"class_id": row.category.id, "polygon": shape}
 
 
 def _record(row: Any, known: Set[str]) -> dict[str, Any] | None:
