@@ -531,6 +531,8 @@ def test_all_of_supervision_is_kept_or_named():
     found = findings_of(seen, "m")
     assert found.attributes == ({"embedding": [1, 1, 1], "more": {"a": 1}, "tracker_id": 7},)
     assert found.note == "Not read of supervision's Detections: handle, metadata camera."
+    ours = sv.Detections(np.array([BOX]), metadata={"coverage": "All.", "complete": True})
+    assert findings_of(ours, "m").note == ""
     poses = sv.KeyPoints(
         xy=np.array([[[1.0, 2], [3, 4]]]), detection_confidence=np.array([0.7]),
         keypoint_confidence=np.array([[0.5, 0.6]]), visible=np.array([[True, False]]),

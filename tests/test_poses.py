@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exported import result_of
 from framework_models import needs
 from tiny_onnx import saying
 
 from tilevision.adapters.answers import findings_of
 from tilevision.catalogue import model
-from tilevision.errors import ModelError
+from tilevision.errors import ModelError, RunError
 from tilevision.findings import Findings
 from tilevision.modelspec import build
 
@@ -76,6 +77,15 @@ def test_a_tile_score_that_is_no_probability_is_refused():
     for score in (3.2, -0.5, float("nan")):
         with pytest.raises(ModelError, match=r"no probability from 0 to 1; .*attributes"):
             findings_of(Findings(tile_scores={"age": score}), "m")
+
+
+def test_an_image_without_detections_is_an_empty_file_of_poses(tmp_path):
+    """One of many images may have nothing: YOLO-pose is no error there, as YOLO is not."""
+    folder = result_of(Findings()).save(tmp_path / "a.yolo-pose")
+    (labels,) = (folder / "labels").iterdir()
+    assert labels.read_text() == ""
+    with pytest.raises(RunError, match="no key points"):
+        result_of(Findings([[1, 1, 5, 5]])).save(tmp_path / "b.yolo-pose")
 
 
 # ONNX ---------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _MASK = 0.5  # probability from which a pixel belongs to a mask
+_OURS = {"coverage", "complete"}  # metadata of `result.to_supervision`
 # Further columns of `supervision.Detections` that are read as what they are.
 _READ = {"class_name", "xyxyxyxy", "keypoints", "polygon", "text", "point"}
 
@@ -145,5 +146,6 @@ def left_out(answer: Any) -> str:
         for name, column in data.items()
         if name not in _READ and any(not is_missing(one) and _held(one) is None for one in column)
     ]
-    lost += [f"metadata {name}" for name in getattr(answer, "metadata", None) or {}]
+    beside = dict(getattr(answer, "metadata", None) or {})
+    lost += [f"metadata {name}" for name in beside if name not in _OURS]
     return f"Not read of supervision's {type(answer).__name__}: {', '.join(lost)}." if lost else ""

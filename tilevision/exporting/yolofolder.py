@@ -83,12 +83,13 @@ def write_poses(result: ResultData, folder: Path) -> None:
     Raises
     ------
     RunError
-        If the detections have no key points.
+        If there are detections, and they have no key points.
     """
     found = result.findings.keypoints
-    if found is None:
+    if found is None and len(result.findings):
         raise RunError("The detections have no key points; save .yolo or .yolo-obb.")
-    _write(result, folder, partial(pose_line, count=found.shape[1]), found.shape[1])
+    count = 0 if found is None else found.shape[1]  # an image of many may have nothing
+    _write(result, folder, partial(pose_line, count=count), count)
 
 
 def box_line(detection: Detection, size: Size) -> str:
