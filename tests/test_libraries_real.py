@@ -63,7 +63,6 @@ KINDS = {
     "yolov8n-obb": "yolo-obb",
     "yolov8n-pose": "yolo-pose",
     "yolo26n": "yolov10",
-    "yolo26n-seg": "yolo-seg-end2end",
     "yolo26n-obb": "yolo-obb-end2end",
     "yolo26n-pose": "yolo-pose-end2end",
 }

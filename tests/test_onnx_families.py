@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -251,6 +252,28 @@ def test_rotated_boxes_end_to_end(tmp_path: Path) -> None:
     family, found = seen(saying(tmp_path / "m.onnx", {"output0": rows}, notes=notes))
     assert family == "yolo-obb-end2end"
     check(found, (SHIP, 0.9, (25, 20, 35, 40)))
+
+
+@pytest.mark.parametrize(
+    ("noted", "labels"),
+    [
+        ({0: "a", 1: "b", 2: "c", 3: "d"}, ["b", "d"]),
+        ({1: "b", 3: "d"}, ["b", "d"]),  # numbers without a name between
+        ({"1": "b"}, ["b", "class_3"]),
+        ({0: 10, 1: 11, 2: 12, 3: 13}, ["11", "13"]),
+        ({0: ["a"]}, ["class_1", "class_3"]),  # something else's
+        ({1: "b", 10**9: "d"}, ["class_1", "class_3"]),
+    ],
+)
+def test_names_in_a_file_may_have_gaps(tmp_path: Path, noted: Any, labels: list[str]) -> None:
+    """Each number has its name, whatever others have; the user's go before."""
+    rows = np.zeros((300, 6), np.float32)
+    rows[:2] = (4, 4, 20, 20, 0.9, 1), (30, 30, 50, 50, 0.8, 3)
+    path = saying(tmp_path / "m.onnx", {"output0": rows}, notes={"task": "detect", "names": noted})
+    _, found = seen(path)
+    assert found.labels.tolist() == labels and found.class_ids.tolist() == [1, 3]
+    _, found = seen(path, names={3: "mine"})
+    assert found.labels.tolist() == [labels[0], "mine"]
 
 
 @pytest.mark.parametrize("softmax", [True, False])

@@ -9,6 +9,8 @@ from tilevision.errors import ModelError
 
 __all__ = ["beyond_names", "class_name", "class_names", "count"]
 
+_MOST = 100_000  # a table of names by number is no larger
+
 
 def class_name(number: int, names: Any) -> str:
     """Return the name of a class number, from a list or a mapping; ``class_0`` without."""
@@ -46,7 +48,7 @@ def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str
     if asked is None:
         return known
     if isinstance(asked, list) and asked and all(isinstance(name, str) for name in asked):
-        if known is not None and len(asked) != len(known):
+        if isinstance(known, list) and len(asked) != len(known):
             raise ModelError(
                 f"names of model {model} are {len(asked)}, and the file has {len(known)} classes; "
                 "give one for each, or a dict of some by class number."
@@ -58,8 +60,8 @@ def class_names(model: str, asked: Any, noted: Any) -> list[str] | dict[str, str
             "names by class number."
         )
     given = {str(number): name for number, name in asked.items()}
-    if known is None:
-        return given
+    if not isinstance(known, list):
+        return {**(known or {}), **given}
     return [given.get(str(number), name) for number, name in enumerate(known)]
 
 
@@ -90,16 +92,28 @@ def count(names: list[str] | dict[str, str] | None) -> int | None:
     return len(names) if isinstance(names, list) else None
 
 
-def _complete(noted: Any) -> list[str] | None:
-    """Return the file's names as a list, where they are names; other tools note other things."""
+def _complete(noted: Any) -> list[str] | dict[str, str] | None:
+    """Return the file's names as a list, or by number where some have none.
+
+    None where they are no names: other tools note other things.
+    """
     if isinstance(noted, list) and noted:
         return [str(name) for name in noted]
-    if not _by_number(noted):
+    if not isinstance(noted, dict):
         return None
-    numbered = {int(number): name for number, name in noted.items()}
+    texts = {key: str(name) if _is_number(name) else name for key, name in noted.items()}
+    if not _by_number(texts):
+        return None
+    numbered = {int(number): name for number, name in texts.items()}
+    if max(numbered) >= _MOST:
+        return None
     if sorted(numbered) != list(range(len(numbered))):
-        return None
+        return {str(number): name for number, name in sorted(numbered.items())}
     return [numbered[number] for number in sorted(numbered)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _by_number(names: Any) -> bool:
