@@ -27,7 +27,7 @@ from tilevision.catalogue import resolve
 from tilevision.cluster import attach
 from tilevision.errors import ClusterError, ModelError
 from tilevision.events import StageDone
-from tilevision.fanout import client
+from tilevision.fanout import client, loop
 from tilevision.fanout import survey as surveying
 from tilevision.fanout.probe import Fitness, complaint, probe
 from tilevision.fanout.survey import PACKAGES, Member, Survey, compare
@@ -287,12 +287,16 @@ def test_a_host_that_joins_later_and_cannot_work_is_left_out(
 
 @pytest.mark.slow
 def test_a_run_whose_only_host_cannot_work_stops_with_its_reason(
-    foreign: ForeignCluster, image: Path
+    foreign: ForeignCluster, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster that had no worker at first gets one that cannot: one error, no hang."""
+    """A cluster that had no worker at first gets one that cannot: one error, no hang.
+
+    Also where that worker answers before the client has looked who is there.
+    """
     reason = without_namespaces()
     if reason:
         pytest.skip(f"no mount namespaces here: {reason}")
+    monkeypatch.setattr(loop, "HEARTBEAT_SECONDS", 3600.0)
     run = tv.start(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
     foreign.add("127.0.0.5", within=hiding(image.parent))
     with pytest.raises(ClusterError, match=r"Worker host 127\.0\.0\.5 cannot read"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -449,7 +449,13 @@ class _Loop:
                 self.sink.waiting(line)
             happenings.append(TaskLost(flight.submit.task, LEFT_OUT, worker, blameless=True))
         if landed:
-            self.crew.saw(dict(self.crew.seen), time.monotonic())
+            seen = self.crew.seen
+            if not {signal.report.worker for _, signal in landed} <= seen.keys():
+                # A worker that has just joined answers before anybody has looked around. Those
+                # that are gone stay until then: what they had begun is taken back there.
+                with suppress(ClusterError):
+                    seen = _sighted(self.cluster) | seen
+            self.crew.saw(dict(seen), time.monotonic())
             self._bind()
             self.workers = self._there()
             happenings.append(self.workers)
