@@ -152,7 +152,9 @@ def _check_zoom(page: Any) -> None:
 
 def _check_reload(lab: Lab, page: Any) -> None:
     page.keyboard.press("Control+s")
-    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    # At every frame: the picture that is kept may come, and change the notebook, at once.
+    clean = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
+    page.wait_for_function(clean, polling="raf")
     page.reload()
     page.locator(PICTURE).wait_for()
     page.wait_for_function(f"() => ({_count(NAME)})(document.querySelector('{PICTURE}')) > 500")

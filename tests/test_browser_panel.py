@@ -279,7 +279,9 @@ def _check_past_runs(page: Any) -> None:
 
 def _check_reload_and_save(lab: Lab, page: Any) -> None:
     page.keyboard.press("Control+s")
-    page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    # At every frame: the picture that is kept may come, and change the notebook, at once.
+    clean = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
+    page.wait_for_function(clean, polling="raf")
     page.reload()
     _await_label(page, "complete: .*72 detections merged by seam")
     _press(page, "Show all")
