@@ -283,6 +283,27 @@ def test_an_image_that_is_decoded_first_tells_how_far_it_is(make, spots, tmp_pat
     assert len(shares) == len(set(shares)) <= 101
 
 
+def test_run_can_be_pressed_again_though_a_frame_came_during_planning(
+    make, spots, monkeypatch
+) -> None:
+    """A frame finds no plan while one is made; with the plan, Run is ready again."""
+    panel, gate = make(spots), threading.Event()
+    _run(panel)
+    planned = panel_module.plan
+
+    def slow(*given: Any, **options: Any) -> Any:
+        assert gate.wait(60)
+        return planned(*given, **options)
+
+    monkeypatch.setattr(panel_module, "plan", slow)
+    panel._replan()
+    _wait(lambda: not panel._ready)
+    panel._screen.poke()
+    _wait(lambda: panel._controls.run.disabled)
+    gate.set()
+    _wait(lambda: not panel._controls.run.disabled)
+
+
 def test_a_cascade_chosen_in_the_panel_asks_the_second_model(make, spots, tmp_path) -> None:
     """Where a score of the first lies in the band, the second's detections count."""
 

@@ -303,6 +303,7 @@ class Panel:
         elif self._screen.run is self.run:
             # What the run found stays on the screen until the user looks elsewhere.
             self._subject.offer(_run_words(self.run), f"New setup: {len(made.tiles):,} tiles")
+            self._screen.poke()  # a frame drawn meanwhile has found nothing ready, and greyed Run
         else:
             self._screen.show(self._plan)
         new = self._screen.run is not self._plan
