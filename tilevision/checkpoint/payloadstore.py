@@ -9,7 +9,6 @@ it refers to first. What a crash leaves without a record is unused space.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import threading
 import time
@@ -24,11 +23,13 @@ from numpy.typing import NDArray
 from tilevision.checkpoint.database import explained, replaced
 from tilevision.checkpoint.filesystem import names_in
 from tilevision.checkpoint.segmentfile import (
+    GONE,
     SegmentWriter,
     frame_of,
     frames,
     number_of,
     open_segment,
+    read_grown,
     segment_name,
     sync_folder,
 )
@@ -46,7 +47,6 @@ _NEAR = 64 * 2**10  # bytes: reading on costs less than a request of its own
 _SPAN = 8 * 2**20  # bytes that one request reads at most, where an array has no more
 _AT_ONCE = 2000  # arrays that are looked at together
 _HEADERS = 8 * 2**10  # bytes read for a frame's header and table: arrays are skipped
-_GONE = {errno.ENOENT, errno.ESTALE}
 
 _log = logging.getLogger("tilevision.checkpoint")
 
@@ -225,15 +225,7 @@ class PayloadStore:
         names: set[str] = set()
         with contextlib.suppress(FileNotFoundError):  # none was ever written
             names.update(name for name in names_in(self._packs) if number_of(name) is not None)
-        for name in sorted(names):
-            try:
-                size = (self._packs / name).stat().st_size
-                if size != self._sizes.get(name):
-                    self._read_on(name)
-                    self._sizes[name] = size
-            except OSError as error:  # removed by another process meanwhile
-                if error.errno not in _GONE:
-                    raise
+        read_grown(self._packs, names, self._sizes, self._read_on)
         gone = self._read_to.keys() - names
         if gone:
             self._index.forget_segments(gone)
@@ -283,7 +275,7 @@ class PayloadStore:
             try:
                 _read_rows(self._packs / name, offset[mine], mine, out, got)
             except OSError as error:
-                if error.errno not in _GONE:
+                if error.errno not in GONE:
                     raise
                 got[mine] = False
         for row in np.flatnonzero(got).tolist():

@@ -21,7 +21,7 @@ import socket
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,7 @@ from typing import BinaryIO
 from tilevision.codec import RECORD_LIMIT
 
 __all__ = [
+    "GONE",
     "MAGIC",
     "ROW",
     "SegmentFrame",
@@ -39,12 +40,14 @@ __all__ = [
     "number_of",
     "open_segment",
     "pack",
+    "read_grown",
     "segment_name",
     "sync_folder",
     "unpack",
 ]
 
 MAGIC = b"TVSEG\x01\r\n"
+GONE = {errno.ENOENT, errno.ESTALE}  # of a file that another process has removed
 FRAME = b"\xf1tvframe"
 _HEADER = struct.Struct("<8sIQII")  # FRAME, rows, bytes of data, CRC of the table, CRC of this
 ROW = struct.Struct("<32sdIII")  # key, time, records, bytes of data, CRC of the data
@@ -244,6 +247,24 @@ def number_of(name: str) -> int | None:
     """Return the number that a segment's name begins with; None if it is no segment's name."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def read_grown(
+    folder: Path, names: Iterable[str], sizes: dict[str, int], read_on: Callable[[str], None]
+) -> None:
+    """Call `read_on` with each of `names` whose size has changed, in order; note its size.
+
+    Files that another process removes meanwhile are passed over.
+    """
+    for name in sorted(names):
+        try:
+            size = (folder / name).stat().st_size
+            if size != sizes.get(name):
+                read_on(name)
+                sizes[name] = size
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,6 @@ compute the same key store it twice, and either record is right.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import threading
@@ -20,6 +19,7 @@ from typing import BinaryIO
 from tilevision.checkpoint.database import explained, replaced
 from tilevision.checkpoint.filesystem import names_in
 from tilevision.checkpoint.segmentfile import (
+    GONE,
     Packed,
     SegmentWriter,
     frame_of,
@@ -27,6 +27,7 @@ from tilevision.checkpoint.segmentfile import (
     number_of,
     open_segment,
     pack,
+    read_grown,
     segment_name,
     sync_folder,
     unpack,
@@ -42,7 +43,6 @@ _CHUNK = 1000  # keys that are read together; bounds memory
 _NEAR = 64 * 2**10  # bytes: reading on costs less than a request of its own
 _SPAN = 8 * 2**20  # bytes that one request reads at most
 _MOVED_AT_ONCE = 1000
-_GONE = {errno.ENOENT, errno.ESTALE}
 
 _log = logging.getLogger("tilevision.checkpoint")
 
@@ -237,15 +237,7 @@ class SegmentStore:
     def _refresh(self) -> None:
         """Read on in what has grown, and in what is new; forget what is gone."""
         names = {name for name in names_in(self._segments) if number_of(name) is not None}
-        for name in sorted(names):
-            try:
-                size = (self._segments / name).stat().st_size
-                if size != self._sizes.get(name):
-                    self._read_on(name)
-                    self._sizes[name] = size
-            except OSError as error:  # removed by another process meanwhile
-                if error.errno not in _GONE:
-                    raise
+        read_grown(self._segments, names, self._sizes, self._read_on)
         gone = self._read_to.keys() - names
         if gone:
             self._index.forget_segments(gone)
@@ -302,7 +294,7 @@ class SegmentStore:
         try:
             data = self._fetch(places)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 raise
             self._refresh()  # another machine has moved what is in use into a new file
             now = {key: self._index.place(key) for key in places}
