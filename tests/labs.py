@@ -91,7 +91,8 @@ def serving(base: Path) -> Iterator[Lab]:
     lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
     options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
-               "--LabApp.expose_app_in_browser=True"]  # fmt: skip
+               "--LabApp.expose_app_in_browser=True",
+               "--JupyterNotebookApp.expose_app_in_browser=True"]  # fmt: skip
     log = (base / "server.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", *options], env=os.environ | places,
