@@ -111,6 +111,12 @@ ADAPTERS = (
         extra="transformers",
     ),
     Adapter(
+        "timm",
+        "tilevision.adapters.frameworks.timm_models:load",
+        library="timm",
+        extra="timm",
+    ),
+    Adapter(
         "ultralytics",
         "tilevision.adapters.frameworks.ultralytics_models:load",
         (".pt",),

@@ -233,6 +233,8 @@ class ModelSpec:
         identity.
     class_agnostic : bool
         True if `nms` takes detections of different classes for duplicates as well.
+    notes : tuple of str
+        What a plan says of it, one line each. Not part of its identity.
     shrinks : str
         How tiles larger than `input_size` are made smaller, where earlier versions did it
         otherwise; without an `input_size`, how those that are no multiple of 32 pixels are taken;
@@ -260,6 +262,7 @@ class ModelSpec:
     shrinks: str = ""
     names: tuple[str | None, ...] | None = None
     class_agnostic: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str | None, ...]:

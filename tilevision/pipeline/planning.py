@@ -305,6 +305,7 @@ def _plan(
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
     others = [note for model in stages.models[1:] for note in misfits(tiling, source, model)]
+    others += [note for model in stages.models for note in model.notes]
     others += _floor_notes(settings, stages)
     tiles = tiling.tiles(source.size)
     region = None if settings.region is None else read_region(settings.region, source)

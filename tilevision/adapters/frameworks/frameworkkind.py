@@ -12,6 +12,7 @@ from tilevision.adapters import ADAPTERS
 from tilevision.errors import ModelError
 
 __all__ = [
+    "FEATURES",
     "SEMANTIC",
     "classes_of",
     "kind_of",
@@ -24,6 +25,8 @@ SEMANTIC = (
     "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
     "or an instance segmentation model, or pass a function that makes polygons of it."
 )
+
+FEATURES = "image-feature-extraction"  # the task of transformers' pipelines that are encoders
 
 # What a pickle of nothing but weights imports.
 _OF_WEIGHTS = {"torch", "collections", "numpy", "builtins", "_codecs"}
@@ -42,6 +45,8 @@ def kind_of(value: Any) -> str:
     home = type(value).__module__
     if kind != "torch":
         return kind
+    if home.startswith("timm."):
+        return "timm"
     if home.startswith("torchvision.models.segmentation"):
         raise ModelError(f"Model {type(value).__name__} {SEMANTIC}")
     remedy = {

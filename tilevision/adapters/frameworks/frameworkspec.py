@@ -10,11 +10,12 @@ from typing import Any
 
 from tilevision.adapters import ADAPTERS, adapter_of
 from tilevision.adapters.classnames import class_names
-from tilevision.adapters.frameworks.frameworkkind import kind_of, kind_of_path
+from tilevision.adapters.frameworks.frameworkkind import FEATURES, kind_of, kind_of_path
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
     MOST_CLASSES,
     NAMES,
+    NOTES,
     REVISION,
     SHAPED,
     UNCOUNTED,
@@ -60,8 +61,13 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``, for encoders also
             ``"imagenet"``.
         returns : str
-            ``"embedding"``: a network of PyTorch's is an encoder, which takes a batch
-            ``(n, c, h, w)`` and returns ``(n, d)``: a vector of each tile.
+            ``"embedding"``: the model is an encoder, which gives a vector of each tile. A network
+            of PyTorch's takes a batch ``(n, c, h, w)`` and returns ``(n, d)``. Networks of timm
+            and pipelines for ``image-feature-extraction`` are encoders without saying so.
+        pooling : str
+            For encoders of timm and transformers: ``"model"`` (what the library gives as the
+            vector of a picture), ``"cls"`` (the class token), ``"mean"`` (of the patches) or
+            ``"cls+mean"`` (one after the other). The plan says which it is.
         precision : str
             ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
         task, candidate_labels : str, list of str
@@ -92,6 +98,7 @@ def declare_object(value: Any, fingerprint: str | None, given: Mapping[str, Any]
     Parameters
     ----------
     value : torch.nn.Module, ScriptModule, ExportedProgram, Pipeline, YOLO or DetectionModel
+        A network of timm's is an encoder.
     fingerprint, given
         As in `declare`.
 
@@ -103,11 +110,14 @@ def declare_object(value: Any, fingerprint: str | None, given: Mapping[str, Any]
     kind = kind_of(value)
     adapter = _adapter(kind)
     wanted = dict(given)
-    name = str(wanted.pop("name", None) or type(value).__name__)
+    asked = wanted.pop("name", None)
     if kind == "sahi":
+        name = str(asked or type(value).__name__)
         spec: ModelSpec = adapter.declare(value, name, fingerprint, wanted)
         return spec
     stated = adapter.stated_by(value)
+    own = stated.pop("name", None)
+    name = str(asked or own or type(value).__name__)
     limit = stated.pop(LIMIT, None)
     path = keep(name, lambda folder: adapter.save(value, folder))
     return _declared(kind, name, path, fingerprint, {**stated, **wanted}, limit)
@@ -139,6 +149,7 @@ def _declared(
     limit = found.pop(LIMIT, None) or limit
     shaped = found.pop(SHAPED, False) and declared.get("nms") is not None
     noted = found.pop(NAMES, None)
+    said = tuple(found.pop(NOTES, ()))
     if noted and 0 <= min(noted) <= max(noted) < MOST_CLASSES:
         found["names"] = _by_number(noted, params["names"])
     fields = {"batch_size": BATCH, "max_detections": MOST, "min_score": MIN_SCORE, **found}
@@ -161,6 +172,7 @@ def _declared(
         factory=f"{adapter.__name__}:load",
         fingerprint=fingerprint_value(identity),
         params=params,
+        notes=said,
         **fields,
     )
 
@@ -172,8 +184,17 @@ def _vectors(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
     """
     if not getattr(adapter, "ENCODES", False):
         return {}
-    said: dict[str, Any] = {key: asked.pop(key) for key in ("returns", "precision") if key in asked}
+    only = getattr(adapter, "ONLY_ENCODES", False) or asked.get("task") == FEATURES
+    keys = ("returns", "precision", *(("pooling",) if hasattr(adapter, "POOLS") else ()))
+    said: dict[str, Any] = {key: asked.pop(key) for key in keys if key in asked}
     check_vectors(name, said)
+    if only:
+        said["returns"] = "embedding"
+    if "pooling" in said and not said.get("returns"):
+        raise ModelArgumentError(
+            f"Model {name} is given pooling= without returns='embedding', and is no encoder so; "
+            "give both, or leave pooling out."
+        )
     return {key: value for key, value in said.items() if value}
 
 

@@ -16,6 +16,7 @@ __all__ = [
     "LIMIT",
     "MOST_CLASSES",
     "NAMES",
+    "NOTES",
     "REVISION",
     "SHAPED",
     "SMALLEST",
@@ -37,6 +38,8 @@ SHAPED = "shaped"
 # Of what `examine` returns: the names of its classes by number, which are in the file's content.
 NAMES = "class names"
 MOST_CLASSES = 100_000  # a table of names by number is no larger
+# Of what `examine` returns: lines that a plan says of the model; no part of its identity.
+NOTES = "notes"
 # Of what `examine` returns: what changed in how such models are read, a part of the identity.
 REVISION = "revision"
 SMALLEST = 32  # pixels; libraries fail on less, so smaller tiles are laid on black

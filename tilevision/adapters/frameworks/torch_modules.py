@@ -38,7 +38,16 @@ from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec
 
-__all__ = ["TorchDetector", "examine", "load", "processes", "runtime", "save", "stated_by"]
+__all__ = [
+    "TorchDetector",
+    "examine",
+    "load",
+    "opened_file",
+    "processes",
+    "runtime",
+    "save",
+    "stated_by",
+]
 
 VERSION = 1
 LIBRARY = "torch"
@@ -281,7 +290,7 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
         if "mask_rcnn" in texts:
             found[SHAPED] = True
         return found
-    program = _opened(kind, path, name)
+    program = opened_file(kind, path, name)
     limit: dict[str, Any] = {LIMIT: rows} if (rows := _rows(program)) else {}
     sizes = _sizes(program)
     if sizes is None or max(sizes.most) > LARGEST:
@@ -303,7 +312,7 @@ def load(spec: ModelSpec) -> TorchDetector:
     params, path = spec.params, Path(spec.params["path"])
     check_unchanged(path, params["content"], spec.name)
     device = torch_device(spec.device)
-    opened = _opened(params["framework"], path, spec.name)
+    opened = opened_file(params["framework"], path, spec.name)
     if params.get("returns"):
         export = params["framework"] == "export"
         network = opened.module().to(device) if export else opened.to(device).eval()
@@ -319,7 +328,14 @@ def load(spec: ModelSpec) -> TorchDetector:
     return TorchDetector(_called(network, "list" if takes.startswith("List") else "batch"), spec)
 
 
-def _opened(kind: str, path: Path, name: str) -> Any:
+def opened_file(kind: str, path: Path, name: str) -> Any:
+    """Return what a file holds: a network, or an exported program.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be opened, or holds something else.
+    """
     torch = library("torch")
     try:
         if kind == "export":

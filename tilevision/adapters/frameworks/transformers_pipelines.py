@@ -1,4 +1,4 @@
-"""Pipelines of transformers: detection, zero-shot detection, instances and classification."""
+"""Pipelines of transformers: detection, instances, classification and encoders of pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC
+from tilevision.adapters.frameworks.feature_pipelines import TransformersEncoder, prepared
+from tilevision.adapters.frameworks.frameworkkind import FEATURES, SEMANTIC
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
     NAMES,
@@ -43,10 +44,12 @@ __all__ = [
 VERSION = 1
 LIBRARY = "transformers"
 ANY_BANDS = False
+ENCODES = True
+POOLS = True
 PARAMS: dict[str, Any] = {"task": None, "candidate_labels": None}
 TASKS = (
     *("object-detection", "zero-shot-object-detection"),
-    *("image-segmentation", "image-classification"),
+    *("image-segmentation", "image-classification", FEATURES),
 )
 # How the class of a saved network ends, to the task it is for.
 _ENDINGS = {
@@ -182,6 +185,14 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
             "the folder that save_pretrained wrote."
         )
     architecture = str((config.get("architectures") or [""])[0])
+    if params.get("returns"):
+        if params["task"] not in (None, FEATURES):
+            raise ModelError(
+                f"Model {name} is given returns='embedding' and task={params['task']!r}; leave "
+                f"task out, or give {FEATURES!r}."
+            )
+        params["task"] = FEATURES
+        return prepared(name, path, config, _processor(path), params)
     if "SemanticSegmentation" in architecture:
         raise ModelError(f"Model {name} ({architecture}) {SEMANTIC}")
     params["task"] = params["task"] or _task_of(architecture)
@@ -216,7 +227,7 @@ def runtime(spec: ModelSpec) -> str:
     return f"transformers {library('transformers').__version__}, {torch_runtime(spec)}"
 
 
-def load(spec: ModelSpec) -> TransformersDetector:
+def load(spec: ModelSpec) -> TransformersDetector | TransformersEncoder:
     """Open the pipeline that `spec` describes, on its device.
 
     Raises
@@ -229,6 +240,8 @@ def load(spec: ModelSpec) -> TransformersDetector:
     device = torch_device(spec.device)
     transformers = library("transformers")
     transformers.utils.logging.disable_progress_bar()  # in a worker's log it tells nobody anything
+    if params["task"] == FEATURES:
+        return TransformersEncoder(spec, device)
     try:
         made = transformers.pipeline(params["task"], model=str(path), device=device)
     except Exception as error:

@@ -1,0 +1,264 @@
+"""Encoders of transformers: what ``image-feature-extraction`` pipelines do, pooled to a vector."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from tilevision.adapters.frameworks.devices import library
+from tilevision.adapters.frameworks.frameworkkind import FEATURES
+from tilevision.adapters.frameworks.pooling import check_pooling, pooled
+from tilevision.adapters.frameworks.tiles import NOTES, picture
+from tilevision.adapters.vectors import vector_of
+from tilevision.errors import ModelError
+from tilevision.findings import Findings
+from tilevision.modelspec import Answers, ModelSpec
+
+__all__ = ["TransformersEncoder", "prepared"]
+
+# What stands before the patches, as the networks call it: the class token first.
+_CLASS = ("cls_token", "class_token", "class_embedding")
+_BESIDE = ("register_tokens", "distillation_token")
+# The vectors of pictures that pairs of text and picture are compared by.
+_PAIRED = ("get_image_features", "visual_projection")
+_RANDOM = ("vit_mae",)  # drops patches by chance: no two answers are the same
+
+
+class TransformersEncoder:
+    """A network and its image processor on their device.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    device : str
+        As PyTorch calls it.
+    """
+
+    def __init__(self, spec: ModelSpec, device: str) -> None:
+        transformers = library("transformers")
+        self._spec = spec
+        path = spec.params["path"]
+        try:
+            network = _opened(spec)
+            self._pipeline = transformers.pipeline(
+                FEATURES, model=network, image_processor=path, device=device
+            )
+        except ModelError:
+            raise
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"Model {spec.name}: transformers {transformers.__version__} cannot open {path} as "
+                f"{FEATURES} ({type(error).__name__}: {words}); save network and image processor "
+                "together with pipeline.save_pretrained."
+            ) from error
+        self._lock = threading.Lock()
+
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
+        """Return one vector per tile ``(h, w, 3)``.
+
+        Raises
+        ------
+        ModelError
+            If the network does not run on a tile, or gives no such vector.
+        """
+        torch = library("torch")
+        with self._lock, torch.inference_mode():
+            torch.set_num_threads(1)  # there is a worker for each processor
+            return Answers([self._one(tile) for tile in batch])
+
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        params, name = self._spec.params, self._spec.name
+        whole = (0, 0, tile.shape[1], tile.shape[0])
+        shown = Image.fromarray(picture(tile)).crop(whole)
+        try:
+            values = self._features(shown, params["pooling"] == "model")
+        except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            words = " ".join(str(error).split())[-200:]
+            raise ModelError(
+                f"Model {name} ({FEATURES}) does not run on a tile of "
+                f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); pass a "
+                "function that calls it."
+            ) from error
+        if values is None:
+            raise ModelError(
+                f"Model {name} gives no vector of its own; give pooling='mean', or 'cls' where it "
+                "has a class token."
+            )
+        found = values[0].float().cpu().numpy()
+        if params["pooling"] == "model":
+            return vector_of(found.reshape(-1), name)  # networks of maps keep (d, 1, 1)
+        return vector_of(pooled(found, params["pooling"], params["prefix_tokens"], name), name)
+
+    def _features(self, shown: Any, own: bool) -> Any:
+        """Return the library's own vector (1, d), or features of the patches (1, n, d)."""
+        network, inputs = self._pipeline.model, self._pipeline.preprocess(shown)
+        inputs = inputs.to(network.device)
+        if hasattr(network, "get_image_features"):  # a network of text and picture
+            if not own:
+                return network.vision_model(**inputs).last_hidden_state
+            answer = network.get_image_features(**inputs)
+            return getattr(answer, "pooler_output", answer)
+        answer = network(**inputs)
+        if not own:
+            return answer.last_hidden_state
+        vector = getattr(answer, "image_embeds", None)
+        return getattr(answer, "pooler_output", None) if vector is None else vector
+
+
+def prepared(
+    name: str,
+    path: Path,
+    config: Mapping[str, Any],
+    processor: Mapping[str, Any],
+    params: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the fields of the spec that the folder decides, and complete the parameters.
+
+    Parameters
+    ----------
+    name : str
+    path : Path
+        The folder.
+    config, processor : mapping
+        What it says of the network, and of how pictures are prepared.
+    params : dict
+        Gains ``pooling`` where none was asked for, and ``prefix_tokens``.
+
+    Raises
+    ------
+    ModelError
+        If it is no encoder of pictures, or has no image processor.
+    """
+    if not processor:
+        raise ModelError(
+            f"{str(path)!r} has no preprocessor_config.json, which says how pictures are prepared; "
+            "save the image processor into the folder, too."
+        )
+    if config.get("model_type") in _RANDOM:
+        raise ModelError(
+            f"Model {name} leaves out patches by chance, so it never says the same of a tile; load "
+            "the encoder alone: transformers.ViTModel.from_pretrained."
+        )
+    parts = _parts(path, config, name)
+    token = any(part.endswith(_CLASS) for part in parts)
+    asked = params.get("pooling")
+    params["pooling"] = asked or _usual(parts)
+    check_pooling(name, params["pooling"], token)
+    params["prefix_tokens"] = sum(
+        1 if part.endswith(_CLASS) else shape[-2]
+        for part, shape in parts.items()
+        if part.endswith((*_CLASS, *_BESIDE))
+    )
+    size, said = _size(processor)
+    notes = (f"Model {name}, by its image processor: {said}; pooling {params['pooling']!r}.",)
+    return {"max_detections": None, "input_size": size, NOTES: notes}
+
+
+def _usual(parts: Mapping[str, Any]) -> str:
+    """Return the pooling of a network: its own vector, where its weights are known to be trained.
+
+    A dense layer over the class token is left untrained by most ways of training, and is then
+    filled with random numbers when a checkpoint is opened.
+    """
+    return "cls" if any("pooler.dense" in part for part in parts) else "model"
+
+
+def _parts(path: Path, config: Mapping[str, Any], name: str) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a network's tensors by name, without its weights.
+
+    Raises
+    ------
+    ModelError
+        If the library does not know the network.
+    """
+    torch, transformers = library("torch"), library("transformers")
+    try:
+        settings = transformers.AutoConfig.from_pretrained(str(path))
+        with torch.device("meta"):
+            kind = _class_of(config)
+            network = kind(settings) if kind else transformers.AutoModel.from_config(settings)
+        tower = getattr(network, "vision_model", network)
+        own = {part for part in _PAIRED if hasattr(network, part)}
+        shapes = {part: tuple(value.shape) for part, value in tower.named_parameters()}
+    except Exception as error:
+        words = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"Model {name}: transformers {transformers.__version__} cannot make the network of "
+            f"{path} ({type(error).__name__}: {words}); pass a function that calls it."
+        ) from error
+    return shapes if not own else {part: s for part, s in shapes.items() if "pooler" not in part}
+
+
+def _class_of(config: Mapping[str, Any]) -> Any:
+    """Return the class a folder names, where it gives features; None where it has a head."""
+    architecture = str((config.get("architectures") or [""])[0])
+    if "For" in architecture:
+        return None
+    return getattr(library("transformers"), architecture, None) if architecture else None
+
+
+def _opened(spec: ModelSpec) -> Any:
+    """Open the network, and make sure that what the vector rests on has weights in the folder.
+
+    Raises
+    ------
+    ModelError
+        If some are missing, which the library fills with random numbers.
+    """
+    transformers = library("transformers")
+    path = Path(spec.params["path"])
+    config = transformers.AutoConfig.from_pretrained(str(path))
+    kind = _class_of(config.to_dict()) or transformers.AutoModel
+    level = logging.getLogger("transformers").level
+    logging.getLogger("transformers").setLevel(logging.ERROR)  # what is missing is said below
+    try:
+        network, told = kind.from_pretrained(str(path), output_loading_info=True)
+    finally:
+        logging.getLogger("transformers").setLevel(level)
+    own = spec.params["pooling"] == "model"
+    missing = [part for part in sorted(told["missing_keys"]) if own or "pooler" not in part]
+    if missing:
+        raise ModelError(
+            f"Model {spec.name}: {path} has no weights for {', '.join(missing[:3])}, which would "
+            "be random; save the whole network"
+            + (", or give pooling='cls' or 'mean'." if "pooler" in missing[0] else ".")
+        )
+    return network.eval()
+
+
+def _size(processor: Mapping[str, Any]) -> tuple[tuple[int, int] | None, str]:
+    """Return the size (width, height) that tiles are brought to, and all that is done, in words."""
+    size, crop = processor.get("size"), processor.get("crop_size")
+    width, height = _sides(size) if processor.get("do_resize", True) else (0, 0)
+    inner = _sides(crop) if processor.get("do_center_crop") else (0, 0)
+    said = [f"a tile is brought to {width} × {height} px" if width else "a tile keeps its size"]
+    if inner[0]:
+        said.append(f"of which the middle {inner[0]} × {inner[1]} px count")
+    if processor.get("do_normalize", True):
+        for key, word in (("image_mean", "mean"), ("image_std", "deviation")):
+            told = processor.get(key)
+            if isinstance(told, (list, tuple)):
+                said.append(f"{word} {', '.join(f'{value:.3f}' for value in told)}")
+    else:
+        said.append("not normalised")
+    first, rest = said[0], said[1:]
+    chosen = (width, height) if width else inner
+    return (chosen if chosen[0] else None), ", ".join([first, *rest])
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if not isinstance(size, Mapping):
+        return 0, 0
+    if "height" in size and "width" in size:
+        return int(size["width"]), int(size["height"])
+    edge = int(size.get("shortest_edge") or 0)
+    return edge, edge
