@@ -7,12 +7,14 @@ import pytest
 import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from tilevision.errors import GridError, RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.seams import METHODS, merge
+from tilevision.seams.matching import assign, heaviest_first
 
 LEFT, RIGHT = Tile(0, 0, Box(0, 0, 100, 100)), Tile(0, 1, Box(80, 0, 180, 100))
 SIZE = (180, 100)
@@ -234,3 +236,30 @@ def test_the_methods_of_others_do_what_they_say() -> None:
     assert len(of["none"]) == 2
     assert len(merge(tiles, "nms", match_threshold=0.7, size=SIZE)) == 2
     assert len(merge(tiles, "nms", match_threshold=0.7, match_metric="ios", size=SIZE)) == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from([0.25, 0.5, 1.0])),
+        unique_by=lambda edge: edge[:2],
+        max_size=12,
+    )
+)
+@settings(deadline=None)
+def test_matches_weigh_the_most_that_a_matching_can(edges: list[tuple[int, int, float]]) -> None:
+    """Chosen edges share no end and weigh as much as scipy's best assignment."""
+    left, right = np.array([edge[:2] for edge in edges], np.int64).reshape(-1, 2).T
+    weight = np.array([edge[2] for edge in edges])
+    chosen = assign(left, right + 5, weight)
+    assert len(set(left[chosen].tolist())) == len(set(right[chosen].tolist())) == len(chosen)
+    table = np.zeros((5, 5))
+    table[left, right] = weight
+    rows, columns = linear_sum_assignment(table, maximize=True)
+    assert weight[chosen].sum() == pytest.approx(table[rows, columns].sum())
+
+
+@given(st.lists(st.sampled_from([0.1, 0.5, 0.5000000000000001, 2.0]), max_size=30))
+def test_equal_weights_are_taken_as_they_stand(weight: list[float]) -> None:
+    """The order of edges is NumPy's stable one, so that results do not hang on the machine."""
+    given = np.array(weight)
+    assert heaviest_first(given).tolist() == np.argsort(-given, kind="stable").tolist()

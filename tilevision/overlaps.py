@@ -163,12 +163,11 @@ def meeting_chunks(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Entries:
-    """Boxes ``(4, n)`` by strip and left edge, ``k`` entries: see `meeting_chunks`."""
+    """Boxes by strip and left edge, ``k`` entries: see `meeting_chunks`."""
 
-    boxes: Floats
-    first: Index  # strip that each box begins in, (n,)
+    boxes: Floats  # (4, k)
     row: Index
-    strip: Index
+    starts: Mask  # whether the box begins in this strip
     begin: Index  # strip and left edge as one sorted number
     end: Index  # strip and right edge
 
@@ -186,14 +185,16 @@ class _Raster:
         first, last = (self._strip(boxes[side]) for side in (1, 3))
         count = np.maximum(last - first, 0) + 1
         row = np.repeat(np.arange(boxes.shape[1]), count)
-        strip = _within(count) + first.take(row)
+        place = _within(count)
+        strip = place + first.take(row)
         strips = int(self._strip(self.high[1])) + 1
         bits = min(_POSITION_BITS, 62 - (self.kinds * strips).bit_length())
         key = (strip if kind is None else kind.take(row) * strips + strip) << bits
         begin = key + self._position(boxes[0], bits).take(row)
         end = key + self._position(boxes[2], bits).take(row)
         order = np.argsort(begin)
-        return _Entries(boxes, first, *(v.take(order) for v in (row, strip, begin, end)))
+        row, begin, end = (values.take(order) for values in (row, begin, end))
+        return _Entries(boxes.take(row, axis=1), row, (place == 0).take(order), begin, end)
 
     def _strip(self, y: Any) -> Any:
         return ((y - self.low[1]) / self.strip).astype(np.int64)
@@ -211,16 +212,20 @@ def _begin_within(
     count = np.searchsorted(b.begin, a.end, side="right") - start
     total = np.cumsum(count)
     cuts = np.searchsorted(total, np.arange(_PAIRS, total[-1], _PAIRS), side="right")
+    (x0, y0, x1, y1), (left, top, _, bottom) = a.boxes, b.boxes
     for low, high in pairwise([0, *cuts.tolist(), len(count)]):
         some = count[low:high]
         at = np.repeat(np.arange(low, high), some)
-        here, there = a.row.take(at), b.row.take(_within(some) + start.take(at))
-        (x0, y0, x1, y1), (left, top, _, bottom) = a.boxes, b.boxes
-        begins, y = left.take(there), top.take(there)
-        good = after(begins, x0.take(here)) & (begins <= x1.take(here))
-        good &= (y <= y1.take(here)) & (y0.take(here) <= bottom.take(there))
-        good &= np.maximum(a.first.take(here), b.first.take(there)) == a.strip.take(at)
-        yield here[good], there[good]
+        there = _within(some) + np.repeat(start[low:high], some)
+        # Half of the pairs end here, so that only the rest is looked at from left to right.
+        good = a.starts.take(at) | b.starts.take(there)
+        good &= (top.take(there) <= y1.take(at)) & (y0.take(at) <= bottom.take(there))
+        left_over = np.flatnonzero(good)
+        at, there = at.take(left_over), there.take(left_over)
+        begins = left.take(there)
+        good = after(begins, x0.take(at)) & (begins <= x1.take(at))
+        pairs = np.flatnonzero(good)
+        yield a.row.take(at.take(pairs)), b.row.take(there.take(pairs))
 
 
 def _within(count: Index) -> Index:
