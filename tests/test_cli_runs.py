@@ -289,13 +289,17 @@ def test_every_option_reaches_start() -> None:
     """Each stands for the argument of its name; left out, for the default of tv.start."""
     given = _given(
         *("--concurrency", "5", "--batch-size", "2", "--timeout", "1.5", "--retries", "4"),
-        *("--max-failures", "0.1", "--no-reuse", "--strict"),
+        *("--max-failures", "0.1", "--no-reuse", "--strict", "--quota", "3", "--per-minute", "90"),
+        *("--merge", "nms", "--merge-threshold", "0.3", "--merge-metric", "ios"),
     )
     wanted = {"concurrency": 5, "batch_size": 2, "timeout": 1.5, "retry": tv.Retry(attempts=5)}
     wanted |= {"max_failures": 0.1, "reuse": False, "strict": True}
+    wanted |= {"merge": "nms", "match_threshold": 0.3, "match_metric": "ios"}
+    wanted |= {"quota": tv.Quota(concurrency=3, per_minute=90.0)}
     assert given.items() >= wanted.items()
     plain = _given()
     assert "retry" not in plain
+    assert plain["quota"] is None
     assert (plain["reuse"], plain["strict"], plain["timeout"]) == (True, False, None)
 
 
@@ -306,6 +310,12 @@ def test_every_option_reaches_start() -> None:
         (["--batch-size", "-1"], "batch_size is -1"),
         (["--timeout", "0"], "timeout is 0"),
         (["--retries", "-1"], "--retries is -1"),
+        (["--quota", "0"], "Quota concurrency is 0"),
+        (["--per-minute", "-1"], "Quota per_minute is -1"),
+        (["--merge-threshold", "2"], "match_threshold is 2"),
+        (["--model-arg", "min_area"], "--model-arg 'min_area' is not KEY=VALUE"),
+        (["--model-arg", "size=3"], "Model blobs has no parameter 'size'"),
+        (["--recipe", "a.png"], "a.png is not a recipe"),
         (["--max-failures", "few"], "--max-failures"),
         (["--report", "nowhere/a.html"], "no such folder"),
         (["--report", "."], "is a folder"),

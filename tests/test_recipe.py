@@ -27,7 +27,8 @@ def test_a_recipe_repeats_the_run(tmp_path, sky) -> None:
     """Same grid, model with its parameters, region, thresholds and merge: the same findings."""
     model = tv.model("blobs", max_diameter=12.0)
     asked = {"grid": tv.Grid(rows=2, cols=3, overlap="40px"), "region": (20, 30, 400, 380)}
-    first = _run(sky, model=model, min_score=0.3, merge="nms", **asked)
+    merge = {"merge": "nms", "match_metric": "ios", "match_threshold": 0.3, "class_agnostic": True}
+    first = _run(sky, model=model, min_score=0.3, **merge, **asked)
     path = first.save(tmp_path / "found.recipe.json")
     again = _run(sky, **tv.recipe(path))
     assert len(first.findings) > 20

@@ -170,6 +170,8 @@ def test_no_argument_of_start_is_lost_on_its_way(monkeypatch: pytest.MonkeyPatch
         "synthesis": None,
         "merge": "nms",
         "class_agnostic": True,
+        "match_metric": "ios",
+        "match_threshold": 0.25,
         "checkpoint": "elsewhere",
         "client": None,
         "workers": 3,

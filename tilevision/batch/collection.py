@@ -123,7 +123,7 @@ def resume(
         If image or model are not those of the run.
     """
     if "images" in find_manifest(run_id, checkpoint) and image is None:
-        return _resume_many(run_id, checkpoint, model, client, overrides)
+        return collect(many_again(run_id, checkpoint, model, client, **overrides))
     return resume_run(run_id, checkpoint, image=image, model=model, client=client, **overrides)
 
 
@@ -138,13 +138,14 @@ def resume_run(
     return launch(image, settings, manifest=manifest)
 
 
-def _resume_many(
+def many_again(
     run_id: str,
     checkpoint: str | os.PathLike[str],
-    model: Any,
-    client: Any,
-    overrides: dict[str, Any],
-) -> Batch:
+    model: Any = None,
+    client: Any = None,
+    **overrides: Any,
+) -> Many:
+    """Return a run of many images to go on with; arguments and errors are those of `resume`."""
     manifest = find_manifest(run_id, checkpoint)
     check_free(run_id, checkpoint)
     images, arguments = recall_many(manifest, model, overrides)
@@ -153,4 +154,4 @@ def _resume_many(
     settings = Settings(**(arguments | {"checkpoint": checkpoint} | overrides))
     many = Many(images, settings, manifest["out_dir"], manifest["out_format"], manifest=manifest)
     check_same_model(manifest, many.stages)
-    return collect(many)
+    return many

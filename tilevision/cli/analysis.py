@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilevision.cli.failing import ExitCode, resumable, warn
-from tilevision.cli.options import analysis_options, arguments
+from tilevision.cli.options import (
+    analysis_options,
+    arguments,
+    checkpoint_option,
+    model_argument,
+    stated,
+    workers_option,
+)
 from tilevision.cli.reporting import Printer
 from tilevision.errors import ModelError, RunError, SourceError
 from tilevision.status import RunStatus, TileStatus
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from tilevision.pipeline import Run
     from tilevision.result import Result
 
-__all__ = ["run", "wait"]
+__all__ = ["resume", "run", "wait"]
 
 CLOSING_SECONDS = 15.0
 
@@ -63,6 +70,7 @@ def run(
     An IMAGE can be a folder, a pattern in quotes, one page (scan.tif#page=3) or all pages
     (scan.tif#pages) of a file. The same command again continues where the last one stopped.
     """
+    import tilevision as tv
     from tilevision.batch.imagenames import stands_for_many
     from tilevision.batch.many import Many
     from tilevision.pipeline.settings import Settings
@@ -72,18 +80,63 @@ def run(
     form = out_format or "geojson"
     printed = Printer(as_json=as_json, quiet=options["quiet"])
     folder = _folder(out_dir)
+    asked = arguments(options, stated(ctx))
     if len(images) == 1 and not stands_for_many(images[0]):
         targets = _targets(images[0], outs, folder, form)
-        given = arguments(options) | {"report": report}
-        ctx.exit(_one(ctx, images[0], targets, given, printed))
+        started = tv.start(images[0], **asked, report=report)
+        ctx.exit(_one(ctx, started, targets, printed, keeps=asked["checkpoint"] is not None))
     if outs:
         raise click.UsageError("--out names a single file. Give --out-dir for many images.")
     if report is not None:
         raise click.UsageError("--report only works for a single image. Leave it out for many.")
     keeps = not options["no_checkpoint"]
     several = images[0] if len(images) == 1 else images
-    many = Many(several, Settings(**arguments(options)), folder, form)
+    many = Many(several, Settings(**asked), folder, form)
     ctx.exit(_many(ctx, many, printed, keeps=keeps))
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@checkpoint_option
+@click.option("--image", help="The image, where its file has moved.")
+@click.option("--model", help="FILE.py:FUNCTION, where the run used a function.")
+@workers_option
+@click.option("--out", "outs", multiple=True, help="File to write. Can be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    run_id: str,
+    checkpoint: str,
+    image: str | None,
+    model: str | None,
+    workers: int | None,
+    outs: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Continue a run of one image or of many by the ID that `tilevision runs` lists.
+
+    Finished tiles are restored, failed ones tried again. Many images are written where the run
+    began to write them.
+    """
+    from tilevision.batch.collection import many_again, resume_run
+    from tilevision.exporting import destination
+    from tilevision.pipeline.manifest import find_manifest
+
+    printer = Printer(as_json=as_json, quiet=quiet)
+    given: dict[str, Any] = {"model": model_argument(model), "progress": not quiet}
+    if workers is not None:
+        given["workers"] = workers
+    if "images" not in find_manifest(run_id, checkpoint):
+        targets = [destination(Path(out)) for out in outs]
+        again = resume_run(run_id, checkpoint, image=image, **given)
+        ctx.exit(_one(ctx, again, targets, printer, keeps=True))
+    for name in ("image", "outs"):
+        if ctx.params[name]:
+            raise click.UsageError(f"--{name.removesuffix('s')} names one image. Leave it out.")
+    ctx.exit(_many(ctx, many_again(run_id, checkpoint, **given), printer, keeps=True))
 
 
 def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
@@ -98,20 +151,13 @@ def wait(ctx: click.Context, run: Run, *, keeps: bool) -> Result:
 
 
 def _one(
-    ctx: click.Context,
-    image: str,
-    targets: Sequence[Path],
-    given: dict[str, Any],
-    printer: Printer,
+    ctx: click.Context, run: Run, targets: Sequence[Path], printer: Printer, *, keeps: bool
 ) -> ExitCode:
-    import tilevision as tv
-
-    run = tv.start(image, **given)
     _check_formats(run, targets)
-    result = wait(ctx, run, keeps=given["checkpoint"] is not None)
+    result = wait(ctx, run, keeps=keeps)
     _refuse_nothing(result)
     printer.result(result, [_saved(result, target) for target in targets])
-    if given["report"] and result.facts.restored == len(result.rows):
+    if ctx.params.get("report") and result.facts.restored == len(result.rows):
         warn("Every tile was stored already, so there is no performance report.")
     whole = result.complete and result.status == RunStatus.COMPLETE
     return ExitCode.COMPLETE if whole else ExitCode.MISSING
@@ -120,7 +166,7 @@ def _one(
 def _saved(result: Result, target: Path) -> Path:
     """Save a result, and say in a line what the format has no place for."""
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         path = result.save(target)
     for one in said:
         warn(str(one.message))

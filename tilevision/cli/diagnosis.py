@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilevision.cli.failing import ExitCode, printable
-from tilevision.cli.options import model_argument
+from tilevision.cli.options import checkpoint_option, model_argument, workers_option
 from tilevision.errors import ClusterError, TilevisionError
 
 if TYPE_CHECKING:
@@ -323,12 +323,8 @@ def _counted(count: int, noun: str) -> str:
 
 
 @click.command()
-@click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
-)
-@click.option(
-    "--workers", type=int, help="Number of local processes to start. [default: one per processor]"
-)
+@checkpoint_option
+@workers_option
 @click.option(
     "--scheduler", help="Check this Dask cluster host by host, for example tcp://10.0.0.1:8786."
 )

@@ -13,6 +13,7 @@ import click
 
 from tilevision.cli.failing import printable
 from tilevision.cli.following import follow_run
+from tilevision.cli.options import checkpoint_option
 from tilevision.errors import RunError
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def _runs(n: int) -> str:
 
 
 @click.command()
-@click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
-)
+@checkpoint_option
 @click.option(
     "--follow",
     metavar="ID",

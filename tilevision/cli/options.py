@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from tilevision.cli.configuration import named_model
 from tilevision.errors import ModelError
 
-__all__ = ["analysis_options", "arguments", "model_argument"]
+__all__ = [
+    "analysis_options",
+    "arguments",
+    "checkpoint_option",
+    "model_argument",
+    "stated",
+    "workers_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+checkpoint_option = click.option(
+    "--checkpoint",
+    envvar="TILEVISION_CHECKPOINT",
+    default=".tilevision",
+    show_default=True,
+    help="Folder for finished tiles.",
+)
+workers_option = click.option(
+    "--workers",
+    type=int,
+    envvar="TILEVISION_WORKERS",
+    help="Number of local processes. [default: one per processor]",
+)
 _OPTIONS = (
     click.option(
         "--model",
-        required=True,
         help="A name (`tilevision models` lists them), weights.onnx, or FILE.py:FUNCTION.",
+    ),
+    click.option(
+        "--model-arg",
+        "model_args",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Parameter of the model: min_area=30, classes='[\"ship\"]'. Can be repeated.",
+    ),
+    click.option(
+        "--recipe",
+        metavar="FILE",
+        help="Repeat what a .recipe.json or .json result says; other options replace parts of it.",
     ),
     click.option(
         "--grid",
@@ -47,19 +82,30 @@ _OPTIONS = (
     click.option(
         "--class-agnostic", is_flag=True, help="Merge detections of different classes as well."
     ),
+    click.option(
+        "--merge-threshold",
+        "match_threshold",
+        type=float,
+        default=0.5,
+        show_default=True,
+        help="Overlap from which two detections are one, for nms, nmm and wbf.",
+    ),
+    click.option(
+        "--merge-metric",
+        "match_metric",
+        default="iou",
+        show_default=True,
+        help="How that overlap is measured: iou, or ios (of the smaller).",
+    ),
     click.option("--min-score", type=float, help="Drop detections with a lower score, 0 to 1."),
     click.option(
         "--class", "classes", multiple=True, help="Keep only this class. Can be repeated."
     ),
-    click.option(
-        "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
-    ),
+    checkpoint_option,
     click.option(
         "--no-checkpoint", is_flag=True, help="Store nothing: a stopped run starts again from zero."
     ),
-    click.option(
-        "--workers", type=int, help="Number of local processes. [default: one per processor]"
-    ),
+    workers_option,
     click.option("--concurrency", type=int, help="Number of tiles in flight. [default: automatic]"),
     click.option("--batch-size", type=int, help="Number of tiles per task. [default: automatic]"),
     click.option(
@@ -68,6 +114,8 @@ _OPTIONS = (
         show_default=True,
         help="Where the model runs: cpu, cuda:0, mps, …",
     ),
+    click.option("--quota", type=int, help="Number of requests that a hosted model gets at once."),
+    click.option("--per-minute", type=float, help="Number of requests that it gets in a minute."),
     click.option("--timeout", type=float, help="Seconds until a tile is given up."),
     click.option(
         "--retries", type=int, help="How often a failed tile is tried again. [default: 2]"
@@ -87,7 +135,9 @@ _OPTIONS = (
 
 
 def model_argument(text: str | None) -> Any:
-    """Return the function, spec, route or cascade that ``FILE.py:NAME`` names; other text as it is.
+    """Return the function, spec, route or cascade that ``FILE.py:NAME`` names.
+
+    A name of ``tilevision.toml`` is the model that it describes there; other text stays.
 
     The file's folder joins ``sys.path``, as it does when a script is run, so that workers
     can import the file and what lies beside it.
@@ -99,7 +149,7 @@ def model_argument(text: str | None) -> Any:
     """
     match = re.fullmatch(r"(?P<file>.+\.py):(?P<name>\w+)", text or "")
     if match is None:
-        return text
+        return named_model(text) or text
     path = Path(match["file"]).expanduser().resolve()
     if not path.is_file():
         raise ModelError(f"Model {text}: there is no file {path}.")
@@ -140,13 +190,26 @@ def analysis_options(command: F) -> F:
     return command
 
 
-def arguments(options: dict[str, Any]) -> dict[str, Any]:
+def stated(ctx: click.Context) -> frozenset[str]:
+    """Return the names of the options that somebody gave, in any way."""
+    unsaid = (ParameterSource.DEFAULT, None)
+    return frozenset(n for n in ctx.params if ctx.get_parameter_source(n) not in unsaid)
+
+
+def arguments(options: dict[str, Any], stated: Collection[str] = ()) -> dict[str, Any]:
     """Return the arguments of `tilevision.start` that `options` stand for.
+
+    Parameters
+    ----------
+    options : dict
+        Of `analysis_options`, by name.
+    stated : collection of str
+        Which of them somebody gave: these replace what a recipe says.
 
     Raises
     ------
-    GridError, ModelError
-        If the grid is not understood, or a model's file does not import.
+    GridError, ModelError, RunError
+        If the grid is not understood, a model's file does not import, or the recipe cannot be read.
     """
     given = dict(options)
     quiet, no_checkpoint = given.pop("quiet"), given.pop("no_checkpoint")
@@ -154,6 +217,7 @@ def arguments(options: dict[str, Any]) -> dict[str, Any]:
     given["resolution"] = _resolution(given["resolution"])
     given["classes"] = given["classes"] or None
     given["reuse"] = not given.pop("no_reuse")
+    given["quota"] = _quota(given["quota"], given.pop("per_minute"))
     retries = given.pop("retries")
     if retries is not None:
         given["retry"] = _retry(retries)
@@ -162,7 +226,47 @@ def arguments(options: dict[str, Any]) -> dict[str, Any]:
         given["checkpoint"] = None
     for stage in ("model", "moderation", "synthesis"):
         given[stage] = model_argument(given[stage])
-    return given
+    return _with_model(given, given.pop("model_args"), given.pop("recipe"), stated)
+
+
+def _with_model(
+    given: dict[str, Any], model_args: Sequence[str], path: str | None, stated: Collection[str]
+) -> dict[str, Any]:
+    """Return `given` with its model, and with what a recipe says where nobody said otherwise."""
+    if given["model"] is None and path is None:
+        raise click.UsageError("Give --model, or a --recipe.")
+    if model_args:
+        if given["model"] is None:
+            raise click.UsageError("--model-arg needs --model.")
+        from tilevision.catalogue import model
+
+        given["model"] = model(given["model"], **dict(map(_parameter, model_args)))
+    if path is None:
+        return given
+    from tilevision.pipeline import recipe
+
+    told = recipe(path, given["model"])
+    # `retry` and `progress` have other names in the shell; no recipe holds them.
+    return given | {name: value for name, value in told.items() if name not in stated}
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    """Return name and value of ``KEY=VALUE``; a value that is no JSON is text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise click.UsageError(f"--model-arg {text!r} is not KEY=VALUE, for example min_area=30.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _quota(concurrency: int | None, per_minute: float | None) -> Any:
+    if concurrency is None and per_minute is None:
+        return None
+    from tilevision.schedule import Quota
+
+    return Quota(concurrency=concurrency, per_minute=per_minute)
 
 
 def _grid(grid: str | None, overlap: str | None) -> Any:

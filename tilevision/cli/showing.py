@@ -11,6 +11,7 @@ import click
 
 from tilevision.cli.analysis import wait
 from tilevision.cli.failing import ExitCode, printable
+from tilevision.cli.options import checkpoint_option, workers_option
 
 if TYPE_CHECKING:
     from tilevision.result import Result
@@ -47,10 +48,8 @@ SCENES = (
 @click.option(
     "--out-dir", default=".", help="Folder for the pictures. [default: the current folder]"
 )
-@click.option(
-    "--checkpoint", default=".tilevision", show_default=True, help="Folder for finished tiles."
-)
-@click.option("--workers", type=int, help="Number of local processes. [default: one per processor]")
+@checkpoint_option
+@workers_option
 @click.pass_context
 def demo(ctx: click.Context, out_dir: str, checkpoint: str, workers: int | None) -> None:
     """Analyse a deep-field sky, a tissue section and a document page.

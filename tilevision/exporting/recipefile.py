@@ -19,9 +19,7 @@ def recipe(result: ResultData) -> dict[str, Any] | None:
     if not told:
         return None
     how = result.settings.to_dict()
-    changed = {"min_score": how["min_score"], "classes": how["classes"], "merge": how["method"]}
-    if how["class_agnostic"]:
-        changed["class_agnostic"] = True
+    changed = {"merge": how.pop("method"), **how}
     return told | {"settings": told["settings"] | changed}
 
 

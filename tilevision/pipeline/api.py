@@ -15,7 +15,7 @@ from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.manifest import check_same_work, describe_run
 from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
-from tilevision.pipeline.progress import ProgressBar
+from tilevision.pipeline.progress import ProgressBar, log_events
 from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
@@ -43,6 +43,8 @@ def start(
     synthesis: Any = "summary",
     merge: str = "seam",
     class_agnostic: bool = False,
+    match_metric: str = "iou",
+    match_threshold: float = 0.5,
     checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT,
     client: Any = None,
     workers: int | None = None,
@@ -100,6 +102,11 @@ def start(
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
     class_agnostic : bool
         True if detections of different classes may be one object, across tiles and within one.
+    match_metric : str
+        ``"iou"`` or ``"ios"`` (of the smaller): how overlap is measured for nms, nmm and wbf, and
+        for several names of one object; ``"seam"`` compares what two tiles saw of their zone.
+    match_threshold : float
+        Overlap from which two are one there, above 0, up to 1.
     checkpoint : path-like or None
         Folder where each tile's findings are kept; None keeps nothing.
     client : distributed.Client, optional
@@ -148,6 +155,7 @@ def start(
         model=model, grid=grid, resolution=resolution, full_image=full_image, mpp=mpp,
         region=region, min_score=min_score, classes=classes, moderation=moderation,
         synthesis=synthesis, merge=merge, class_agnostic=class_agnostic,
+        match_metric=match_metric, match_threshold=match_threshold,
         checkpoint=checkpoint, client=client, workers=workers, concurrency=concurrency,
         batch_size=batch_size, device=device, retry=retry, quota=quota, timeout=timeout,
         max_failures=max_failures, budget=budget, reuse=reuse, strict=strict,
@@ -270,6 +278,7 @@ def launch(
     run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:
         (show or _show_progress)(decided, control.bus)
+    control.bus.subscribe(log_events(run_id, decided.name))
     described = describe_run(run_id, image, decided, settings, batch=batch)
     conductor = Conductor(decided, settings, described, control)
     session = Session(conductor, settings, described, control)

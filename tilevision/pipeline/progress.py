@@ -1,21 +1,22 @@
-"""Progress bars for scripts and terminals: of a run, and of an image that is being prepared.
+"""How work shows its progress: bars of a run and of an image's preparation; lines in a log.
 
 Drawing them never stops the work, and leaves a handful of lines where lines stay.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tilevision.display import ErrorStream, is_live
 from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
 from tilevision.sources import StagingProgress, following, is_followed
-from tilevision.status import TileStatus
+from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["Bar", "ProgressBar", "preparing"]
+__all__ = ["Bar", "ProgressBar", "log_events", "preparing"]
 
 _SHOWN = (
     *(TileStatus.RESTORED, TileStatus.RETRYING),
@@ -214,3 +215,31 @@ class _PreparationBar:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
+
+
+_log = logging.getLogger("tilevision.run")
+# A run tells all this on its bar and in its result: where nobody asked for a log, there is none.
+_log.addHandler(logging.NullHandler())
+_TROUBLE = (TileStatus.RETRYING, TileStatus.THROTTLED, TileStatus.FAILED)
+_FINE = (RunStatus.RUNNING, RunStatus.COMPLETE)
+
+
+def log_events(run_id: str, name: str) -> Callable[[Event], None]:
+    """Return a listener that writes a run's events with the logger ``tilevision.run``.
+
+    What the run does is INFO; attempts that failed, and an end that is not complete, WARNING.
+    """
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TileChanged):
+            if event.status in _TROUBLE:
+                words = (run_id, name, event.tile.id, event.status, event.attempt, event.error)
+                _log.warning("Run %s of %s: tile %s %s, attempt %d: %s", *words)
+        elif isinstance(event, RunChanged):
+            level = logging.INFO if event.status in _FINE else logging.WARNING
+            why = f": {event.reason}" if event.reason else ""
+            _log.log(level, "Run %s of %s: %s%s", run_id, name, event.status, why)
+        elif event.message:
+            _log.info("Run %s of %s: %s: %s", run_id, name, event.stage, event.message)
+
+    return listen

@@ -32,6 +32,7 @@ class Subject:
 
     RECORDED: ClassVar[tuple[str, ...]] = (
         *("mpp", "min_score", "classes", "merge", "class_agnostic"),
+        *("match_metric", "match_threshold"),
     )
 
     model: Any
@@ -47,6 +48,8 @@ class Subject:
     synthesis: Any = "summary"
     merge: str = "seam"
     class_agnostic: bool = False
+    match_metric: str = "iou"
+    match_threshold: float = 0.5
 
     def _check_subject(self) -> None:
         checks.flag("full_image", self.full_image)
@@ -64,6 +67,8 @@ class Subject:
         return MergeSettings(
             method=self.merge,
             class_agnostic=self.class_agnostic,
+            match_metric=self.match_metric,
+            match_threshold=self.match_threshold,
             min_score=self.min_score,
             classes=None if self.classes is None else checks.names("classes", self.classes),
         )

@@ -85,10 +85,12 @@ class ResultLookup:
         kept = find_manifest(run.id, self._checkpoint).get("settings", {})
         classes = kept.get("classes")
         classes = (classes,) if isinstance(classes, str) else classes
+        # Journals of earlier versions recorded fewer.
+        same = ("min_score", "class_agnostic", "match_metric", "match_threshold")
         return MergeSettings(
             method=kept.get("merge", "seam"),
-            min_score=kept.get("min_score"),
             classes=None if classes is None else tuple(classes),
+            **{name: kept[name] for name in same if name in kept},
         )
 
 
