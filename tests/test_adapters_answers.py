@@ -166,6 +166,7 @@ def test_documented_keys_are_all_understood():
         "point": [1, 1],
     }
     values |= {"polygon": [[0, 0], [1, 0], [0, 1]], "oriented": np.zeros((4, 2)), "attributes": {}}
+    values["embedding"] = [0.5, 1.5]
     values |= dict(zip(EDGES, BOX, strict=True)) | {"keypoints": [[1, 1]]}
     for key, meaning in KEYS.items():
         assert len(findings_of([{"box": BOX, key: values[meaning]}], "m")) == 1, key

@@ -459,7 +459,7 @@ def test_where_segments_would_not_be_safe_nothing_is_stored(folder, monkeypatch)
     ("text", "words"),
     [
         (
-            '{"format": "tilevision checkpoint", "schema": 3, "store": "segments", "id": "1"}',
+            '{"format": "tilevision checkpoint", "schema": 4, "store": "segments", "id": "1"}',
             "later",
         ),
         ('{"format": "tilevision checkpoint", "schema": 2, "store": "segments"}', "not written"),

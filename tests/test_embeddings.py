@@ -609,3 +609,177 @@ def test_a_torch_encoder_is_declared() -> None:
     assert "precision" not in encoder_.params
     with pytest.raises(tv.ModelError, match="normalize of model Sequential is 'imagenet'"):
         tv.model(network, normalize="imagenet")
+
+
+# A vector for each detection ----------------------------------------------------------------
+
+
+def seen_twice(pixels: np.ndarray) -> list[dict[str, Any]]:
+    """Two detections with vectors that say which tile and which of the two they are."""
+    tone = float(pixels[0, 0, 0])
+    return [
+        {"box": (2, 2, 9, 9), "score": 0.25, "label": "low", "embedding": [tone, 0, 1]},
+        {"box": (12, 12, 20, 20), "score": 0.75, "label": "high", "embedding": [tone, 1, 0]},
+    ]
+
+
+@pytest.mark.parametrize("form", ["dicts", "columns", "findings"])
+def test_each_detection_may_have_a_vector(form: str) -> None:
+    """Row by row, as a column, or as findings; the row's order takes its vector along."""
+    rows = seen_twice(TILE)
+    boxes, scores = [r["box"] for r in rows], [r["score"] for r in rows]
+    vectors = [r["embedding"] for r in rows]
+    answer = {
+        "dicts": rows,
+        "columns": {"boxes": np.array(boxes), "scores": scores, "embeddings": vectors},
+        "findings": tv.Findings(boxes, scores, embeddings=vectors),
+    }[form]
+    found = build(tv.model(lambda _: answer, fingerprint="x")).predict([TILE])[0]
+    assert found.embeddings.tolist() == [[50, 1, 0], [50, 0, 1]]  # the better first
+    assert found.filter(0.5).embeddings.tolist() == [[50, 1, 0]]
+    assert found.mapped((2, 2), (1, 1)).embeddings.tolist() == found.embeddings.tolist()
+    assert found.rounded() == found != tv.Findings(boxes, scores)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        ([[1.0, 2.0]], "has 1 rows, boxes has 2"),
+        ([1.0, 2.0], r"give \(n, d\)"),
+        ([[1.0], [2.0, 3.0]], r"give \(n, d\)"),
+        ([[1.0], [np.nan]], "row 1 holds nan at place 0"),
+        (np.zeros((2, 8193)), "1 to 8,192"),
+    ],
+)
+def test_vectors_of_detections_are_checked(vectors: Any, said: str) -> None:
+    """One for each, of one length, finite: or the tile fails with a line."""
+    with pytest.raises(tv.ModelError, match=said):
+        tv.Findings([[0, 0, 2, 2], [4, 4, 6, 6]], embeddings=vectors)
+
+
+def test_detections_that_differ_in_nothing_but_their_vectors_have_one_order() -> None:
+    """Whichever came first: the same findings, and the same bytes on disk."""
+    boxes = [[0, 0, 2, 2]] * 2
+    one, other = (
+        tv.Findings(boxes, [0.5, 0.5], embeddings=order) for order in ([[1], [2]], [[2], [1]])
+    )
+    assert one == other and len(one) == 2
+
+
+def test_a_tile_without_vectors_leaves_its_rows_empty() -> None:
+    """Joined with tiles that have some, its rows are NaN; two widths are no column."""
+    bare = tv.Findings([[0, 0, 2, 2]], [0.5])
+    wide = tv.Findings([[4, 4, 6, 6]], [0.9], embeddings=np.array([[1, 2]], np.float16))
+    joined = tv.Findings.concat([bare, wide])
+    assert joined.embeddings.dtype == np.float16
+    np.testing.assert_array_equal(joined.embeddings, [[1, 2], [np.nan, np.nan]])
+    with pytest.raises(tv.ModelError, match=r"2 numbers .* and 3 numbers .*one column"):
+        tv.Findings.concat([wide, tv.Findings([[0, 0, 1, 1]], embeddings=[[1, 2, 3]])])
+
+
+def test_vectors_of_detections_are_kept_and_restored(inline: Make, store: Any) -> None:
+    """A result has them beside its boxes; restored and filtered ones are the same."""
+    spec = tv.model(seen_twice)
+    run = inline(spec, store=store)
+    result = run.conduct()
+    found = result.findings
+    assert len(found) == 12 and found.embeddings.dtype == np.float16
+    tones = [10.0 * n for n in range(1, 7)]
+    assert sorted(map(tuple, found.embeddings.tolist())) == sorted(
+        [*((tone, 0, 1) for tone in tones), *((tone, 1, 0) for tone in tones)]
+    )
+    for box, label, (tone, *ones) in zip(
+        found.boxes, found.labels, found.embeddings.tolist(), strict=True
+    ):
+        assert ones == ([1, 0] if label == "high" else [0, 1])
+        tile = next(
+            row.tile
+            for row in result.rows
+            if row.tile.box.x0 <= box[0] < row.tile.box.x1
+            and row.tile.box.y0 <= box[1] < row.tile.box.y1
+        )
+        assert tone == 10 * (1 + [row.tile for row in result.rows].index(tile))
+    assert result.with_(min_score=0.5).findings.embeddings[:, 1].tolist() == [1.0] * 6
+    again = inline(spec, store=run.store).conduct()
+    assert set(again.tiles["status"]) == {"restored"} and again.findings == found
+    assert result.embeddings is None
+
+
+def test_the_merge_keeps_the_vector_of_the_best_view() -> None:
+    """Of an object that two tiles saw, the one whose box is kept."""
+    left, right = tv.Grid(rows=1, cols=2, overlap=0.5).tiles((60, 30))
+    shared = right.box.x0 + 2.0
+    parts = [
+        tv.TileFindings(
+            tile,
+            tv.Findings(
+                [[shared - tile.box.x0, 5, shared + 12 - tile.box.x0, 15]],
+                [score],
+                embeddings=[[score * 8, 1.0]],
+            ),
+        )
+        for tile, score in ((left, 0.5), (right, 0.75))
+    ]
+    for method in ("seam", "nms", "nmm", "wbf"):
+        merged = tv.merge(parts, method)
+        assert len(merged) == 1 and merged.embeddings.tolist() == [[6.0, 1.0]], method
+
+
+def test_damaged_vectors_of_detections_run_their_tile_again(inline: Make, tmp_path: Path) -> None:
+    """As a damaged vector of a tile does."""
+    spec = tv.model(seen_twice)
+    with Checkpoint.open(tmp_path / "ck") as store:
+        whole = inline(spec, store=store).conduct().findings
+    pack = next((tmp_path / "ck" / "payloads").iterdir())
+    raw = np.array([[30, 1, 0], [30, 0, 1]], np.float16).tobytes()
+    data = pack.read_bytes()
+    at = data.index(raw)
+    pack.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with Checkpoint.open(tmp_path / "ck") as store:
+        mended = inline(spec, store=store).conduct()
+    assert sorted(mended.tiles["status"]) == ["done", *["restored"] * 5]
+    assert mended.findings == whole
+
+
+def test_detections_of_two_widths_are_refused(inline: Make) -> None:
+    """The tiles that differ fail, and say what the others have."""
+
+    def uneven(pixels: np.ndarray) -> tv.Findings:
+        width = 2 if pixels[0, 0, 0] == 40 else 3
+        return tv.Findings([[2, 2, 9, 9]], [0.5], embeddings=np.ones((1, width)))
+
+    result = inline(tv.model(uneven), concurrency=1).conduct()
+    assert list(result.tiles["status"]).count("failed") == 1
+    assert "vectors of detections of 2 numbers (float16), and other tiles of the run have 3" in (
+        result.first_failure
+    )
+
+
+def test_exports_hold_the_vectors_of_detections_or_say_that_they_do_not(
+    inline: Make, tmp_path: Path
+) -> None:
+    """Parquet and supervision have them, row by row; all other files say what is left out."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    result = inline(tv.model(seen_twice)).conduct()
+    table = parquet.read_table(result.save(tmp_path / "a.parquet"))
+    vectors = np.array(table["embedding"].to_pylist(), np.float16)
+    np.testing.assert_array_equal(vectors, result.findings.embeddings)
+    with pytest.warns(UserWarning, match=r"the vectors of detections.*\.parquet for vectors"):
+        result.save(tmp_path / "a.json")
+    with pytest.warns(UserWarning, match="the vectors of detections"):
+        result.save(tmp_path / "a.coco.json")
+
+
+@pytest.mark.parametrize("model", ["tile", "detections"])
+def test_a_folder_with_vectors_is_refused_by_earlier_releases(
+    inline: Make, tmp_path: Path, model: str
+) -> None:
+    """They would run its tiles again and write over them; its version says so before."""
+    spec = EMBEDDING if model == "tile" else tv.model(seen_twice)
+    with Checkpoint.open(tmp_path / "ck") as store:
+        inline(tv.model(lambda _: None, fingerprint="none"), store=store).conduct()
+        assert '"schema": 1' in (tmp_path / "ck" / "meta.json").read_text()  # they may read this
+        inline(spec, store=store).conduct()
+    assert '"schema": 3' in (tmp_path / "ck" / "meta.json").read_text()
+    with Checkpoint.open(tmp_path / "ck") as store:
+        assert set(inline(spec, store=store).conduct().tiles["status"]) == {"restored"}

@@ -11,7 +11,7 @@ from tilevision import codec
 from tilevision.checkpoint import MemoryCheckpoint
 from tilevision.errors import Failure
 from tilevision.events import BOXES_PER_EVENT, Bus
-from tilevision.findings import Findings
+from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import ModelSpec, Price, Usage
@@ -31,6 +31,11 @@ def records(n: int, score: float = 0.5, label: str = "cell") -> tuple[bytes, ...
     """Return the records of `n` equal detections."""
     boxes = [(1, 2, 3, 4)] * n
     return codec.encode(Findings(boxes, labels=[label] * n, scores=[score] * n))
+
+
+def seen(outcome: TileOutcome) -> TileFindings:
+    """Return what an outcome's records say."""
+    return TileFindings(outcome.tile, codec.decode(outcome.records), outcome.saturated)
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def test_a_committed_tile_is_done_with_what_it_saw(tally: Tally, one: Pass) -> N
     """Attempt, worker and times are in its row and in the event; boxes in image pixels."""
     news = events(tally)
     outcome = TileOutcome(SECOND, records(2), n_findings=2, read_seconds=0.5, infer_seconds=1.5)
-    tally.keep(one, outcome, 3, "tcp://a")
+    tally.keep(one, outcome, seen(outcome), 3, "tcp://a")
     row = tally.rows[SECOND]
     assert (row.status, row.attempts, row.worker, row.n_findings) == ("done", 3, "tcp://a", 2)
     (event,) = news
@@ -79,7 +84,8 @@ def test_a_committed_tile_is_done_with_what_it_saw(tally: Tally, one: Pass) -> N
 def test_scores_below_the_minimum_are_kept_and_not_shown(tally: Tally, one: Pass) -> None:
     """What is found stays for other thresholds; what is counted and drawn obeys this one."""
     news = events(tally)
-    tally.keep(one, TileOutcome(FIRST, records(4, score=0.125), n_findings=4), 1, "w")
+    outcome = TileOutcome(FIRST, records(4, score=0.125), n_findings=4)
+    tally.keep(one, outcome, seen(outcome), 1, "w")
     assert tally.rows[FIRST].n_findings == 0 and news[0].boxes == ()
     assert len(tally.found[FIRST].findings) == 4
 
@@ -87,7 +93,8 @@ def test_scores_below_the_minimum_are_kept_and_not_shown(tally: Tally, one: Pass
 def test_an_event_has_the_strongest_boxes_alone(tally: Tally, one: Pass) -> None:
     """However many were found, an event stays small."""
     news = events(tally)
-    tally.keep(one, TileOutcome(FIRST, records(BOXES_PER_EVENT + 9)), 1, "w")
+    outcome = TileOutcome(FIRST, records(BOXES_PER_EVENT + 9))
+    tally.keep(one, outcome, seen(outcome), 1, "w")
     assert len(news[0].boxes) == BOXES_PER_EVENT
     assert news[0].n_findings == BOXES_PER_EVENT + 9
 
@@ -133,6 +140,7 @@ def test_what_is_stored_is_restored(tally: Tally, one: Pass) -> None:
 
 def test_a_tile_handed_on_is_pending_again(tally: Tally, one: Pass) -> None:
     """The model of the next pass decides on it, so what the first one saw is taken back."""
-    tally.keep(one, TileOutcome(FIRST, records(1)), 1, "w")
+    outcome = TileOutcome(FIRST, records(1))
+    tally.keep(one, outcome, seen(outcome), 1, "w")
     tally.hand_on([FIRST], one)
     assert tally.rows[FIRST].status == "pending" and not tally.found

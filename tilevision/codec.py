@@ -40,7 +40,8 @@ SCHEMA_VERSION = 1
 def encode(findings: Findings) -> tuple[bytes, ...]:
     """Return the records of a tile's findings: canonical JSON, 256 KiB of UTF-8 each at most.
 
-    An embedding is not among them: see `tilevision.payloads`.
+    Embeddings are not among them: see `tilevision.payloads`. Rows stand in the order of
+    ``findings.rounded()``.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def _record(findings: Findings) -> bytes:
     raw: dict[str, Any] = {
         name: plain(column)
         for name, column in findings.columns.items()
-        if name not in ("labels", "class_ids")
+        if name not in ("labels", "class_ids", "embeddings")
     }
     if (findings.class_ids != -1).any():
         raw["class_ids"] = findings.class_ids.tolist()

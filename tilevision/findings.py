@@ -27,6 +27,7 @@ _ROW_COLUMNS = ("polygons", "texts", "attributes")
 _COLUMNS = (
     *("boxes", "scores", "labels", "class_ids", "oriented", "points", *_ROW_COLUMNS),
     "keypoints",
+    "embeddings",
 )
 
 
@@ -69,12 +70,16 @@ class Findings:
         A vector for the tile as a whole: 1 to 8,192 finite numbers. Kept as float16 if given so,
         else as float32. It goes to a side file of the checkpoint: the findings of a `Result` have
         none, `Result.embeddings` has them all.
+    embeddings : array (n, d), optional
+        A vector for each detection, of 1 to 8,192 finite numbers, float16 or float32 as above. It
+        stays with its detection: of what several tiles saw, the best view's. NaN in rows of a
+        `Result` that come from tiles without.
 
     Raises
     ------
     ModelError
         If columns differ in length, boxes are not finite or inverted, scores lie
-        outside 0 to 1, or the embedding is no such vector.
+        outside 0 to 1, or an embedding is no such vector.
     """
 
     boxes: NDArray[np.float64]
@@ -90,6 +95,7 @@ class Findings:
     note: str
     keypoints: NDArray[np.float64] | None
     embedding: NDArray[Any] | None
+    embeddings: NDArray[Any] | None
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class Findings:
         note: str = "",
         keypoints: ArrayLike | None = None,
         embedding: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
     ) -> None:
         box = _array("boxes", boxes, (4,))
         n = len(box)
@@ -122,6 +129,7 @@ class Findings:
             "texts": None if texts is None else tuple(texts),
             "attributes": None if attributes is None else tuple(attributes),
             "keypoints": None if keypoints is None else _keypoints(keypoints),
+            "embeddings": None if embeddings is None or not n else _vectors(embeddings),
         }
         _check(columns, n)
         vector = None if embedding is None else _vector(embedding)
@@ -139,6 +147,7 @@ class Findings:
             and mine.keys() == theirs.keys()
             and (self.note, self.tile_scores) == (other.note, other.tile_scores)
             and _same(self.embedding, other.embedding)
+            and _same(mine.pop("embeddings", None), theirs.pop("embeddings", None))
             and all(plain(mine[name]) == plain(theirs[name]) for name in mine)
         )
 
@@ -210,6 +219,11 @@ class Findings:
         if self.polygons is not None:
             columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
         return _build(_sort(columns), self.tile_scores, self.note, self.embedding)
+
+    def with_embeddings(self, embeddings: NDArray[Any]) -> Findings:
+        """Return the findings with a vector for each row ``(n, d)``, which are not checked."""
+        columns = self.columns | {"embeddings": embeddings}
+        return _build(columns, self.tile_scores, self.note, self.embedding)
 
     def rounded(self) -> Findings:
         """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
@@ -316,10 +330,34 @@ def _vector(values: ArrayLike) -> NDArray[Any]:
     return vector
 
 
+def _vectors(values: ArrayLike) -> NDArray[Any]:
+    """Return a vector for each row ``(n, d)``, of numbers that can be stored."""
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged; a tensor that is not detached
+        given = np.empty(0, dtype=object)
+    numbers = given.ndim == 2 and given.dtype.kind in "iuf" and 0 < given.shape[1] <= MOST_NUMBERS
+    if not numbers:
+        raise ModelError(
+            f"Embeddings have shape {given.shape} of {given.dtype}; give (n, d): one vector of 1 "
+            f"to {MOST_NUMBERS:,} numbers for each box, all of one length."
+        )
+    with np.errstate(over="ignore"):
+        vectors = given.astype(np.float16 if given.dtype == np.float16 else np.float32)
+    bad = np.argwhere(~np.isfinite(vectors))
+    if len(bad):
+        row, place = bad[0]
+        raise ModelError(
+            f"The embedding of row {row} holds {given[row, place]:g} at place {place}; give finite "
+            "numbers."
+        )
+    return vectors
+
+
 def _same(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
     if one is None or other is None:
         return one is other
-    return one.dtype == other.dtype and np.array_equal(one, other)
+    return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=True)
 
 
 def _array(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -405,8 +443,10 @@ def _sort(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row_text(columns: dict[str, Any], row: int) -> str:
-    names = (name for name in _COLUMNS[2:] if columns.get(name) is not None)
-    return repr([plain(columns[name][row]) for name in names])
+    names = (name for name in _COLUMNS[2:-1] if columns.get(name) is not None)
+    vectors = columns.get("embeddings")
+    last = "" if vectors is None else vectors[row].tobytes().hex()
+    return repr([plain(columns[name][row]) for name in names]) + last
 
 
 def _select(columns: dict[str, Any], index: NDArray[np.int64]) -> dict[str, Any]:
@@ -438,15 +478,37 @@ def stacked(name: str, parts: Sequence[tuple[NDArray[Any] | None, int]]) -> NDAr
     if name == "keypoints":
         most = max((column.shape[1] for column, _ in parts if column is not None), default=1)
         shape = (most, 3)
+    dtype = np.dtype(np.float64)
+    if name == "embeddings":
+        shape, dtype = _one_kind([column for column, _ in parts if column is not None])
     filled = []
     for column, n in parts:
         if column is None or column.shape[1:] != shape:
-            wide = np.full((n, *shape), np.nan)
+            wide = np.full((n, *shape), np.nan, dtype=dtype)
             if column is not None and column.ndim == 3:
                 wide[:, : column.shape[1]] = column
             column = wide  # noqa: PLW2901  # as wide as the others
         filled.append(column)
     return np.concatenate(filled) if filled else np.empty((0, *shape))
+
+
+def _one_kind(columns: Sequence[NDArray[Any]]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return the one width and type of vectors that are to stand in one column.
+
+    Raises
+    ------
+    ModelError
+        If they differ.
+    """
+    kinds = sorted({(column.shape[1], column.dtype.name) for column in columns})
+    if len(kinds) > 1:
+        told = " and ".join(f"{width:,} numbers ({dtype})" for width, dtype in kinds[:3])
+        raise ModelError(
+            f"The detections have vectors of {told}, which are no one column; run each model by "
+            "itself."
+        )
+    width, dtype = kinds[0]
+    return (width,), np.dtype(dtype)
 
 
 def plain(value: Any) -> Any:

@@ -322,8 +322,9 @@ class _Task:
             kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
             records = codec.encode(kept)
             payloads: tuple[tuple[bytes, bytes], ...] = ()
-            if findings.embedding is not None:
-                record, payloads = _apart(findings.embedding, model)
+            arrays = {"embedding": findings.embedding, "embeddings": kept.rounded().embeddings}
+            if there := {name: one for name, one in arrays.items() if one is not None}:
+                record, payloads = _apart(there, model)
                 records += (record,)
         most = model.max_detections
         return TileOutcome(
@@ -360,13 +361,18 @@ class _Task:
                 )
 
 
-def _apart(vector: NDArray[Any], spec: ModelSpec) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    """Return the record that refers to a tile's embedding, and what goes to a side file."""
+def _apart(
+    arrays: dict[str, NDArray[Any]], spec: ModelSpec
+) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
+    """Return the record that refers to a tile's embeddings, and what goes to a side file."""
     from tilevision.adapters.vectors import at_precision
 
     precision = spec.params.get("precision", "float16")
-    ref, raw = bytes_of(at_precision(vector, precision, spec.name))
-    return array_record({"embedding": ref}), ((ref.digest, raw),)
+    stored = {
+        name: bytes_of(at_precision(array, precision, spec.name)) for name, array in arrays.items()
+    }
+    refs = {name: ref for name, (ref, _) in stored.items()}
+    return array_record(refs), tuple((ref.digest, raw) for ref, raw in stored.values())
 
 
 def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:

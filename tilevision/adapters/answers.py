@@ -69,6 +69,7 @@ KEYS = {
     "keypoints": "keypoints",
     "text": "text",
     "attributes": "attributes",
+    "embedding": "embedding",
 }
 # Keys that libraries' own rows have beside them: what they say is known otherwise, or is of no use
 # in a tile. DeepForest names the picture; Roboflow numbers its rows and says what they are.
@@ -84,11 +85,12 @@ _ACCEPTED = (
 _COLUMNS = {
     *("boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"),
     "text_labels",  # of Grounding DINO
+    "embeddings",
 }
 _EDGES = ("xmin", "ymin", "xmax", "ymax")
 _OPTIONAL = (
     *("score", "label", "class_id", "polygon", "oriented", "point", "text"),
-    "keypoints",
+    *("keypoints", "embedding"),
 )
 
 # Columns by name: boxes, scores, labels, class_ids, oriented, points, polygons, texts, attributes.
@@ -108,7 +110,8 @@ def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise"
         Boxes in pixels of the tile, half-open: xmin, ymin, xmax, ymax. A dict has ``box`` (or
         ``bbox``, or ``xmin`` … ``ymax``), and may have ``score``, ``label``, ``class_id``,
         ``polygon``, ``oriented``, ``point``, ``keypoints`` (k rows of x, y, and a confidence
-        if there is one), ``text`` and ``attributes``; a polygon or point may stand without a box.
+        if there is one), ``text``, ``attributes`` and, all or none of them, ``embedding`` (d
+        numbers); a polygon or point may stand without a box.
         ``class`` and ``label`` may be the name or the number of a class,
         and may come together with ``name``, ``class_name`` or ``class_id``. Tables of DeepForest
         and predictions of Roboflow are read as they are. None, NaN and NA mean "missing".
@@ -259,6 +262,8 @@ def _of_mapping(answer: Mapping[str, Any]) -> Columns:
         columns["polygons"] = outlines_of(given["masks"])
     if given.get("keypoints") is not None:
         columns["keypoints"] = given["keypoints"]
+    if given.get("embeddings") is not None:
+        columns["embeddings"] = given["embeddings"]
     if given.get("keypoints_scores") is not None:  # of Keypoint R-CNN: no probabilities
         sure = np.asarray(given["keypoints_scores"], float).tolist()
         columns["attributes"] = [{"keypoints_scores": one} for one in sure]
@@ -303,6 +308,8 @@ def _joined(read: Sequence[Mapping[str, Any]]) -> Columns:
             columns[column] = column_of
     if "keypoints" in found:
         columns["keypoints"] = poses_of(found["keypoints"])
+    if "embedding" in found:
+        columns["embeddings"] = found["embedding"]
     plural = {"label": "labels", "polygon": "polygons", "text": "texts"}
     columns |= {plural[name]: found[name] for name in plural if name in found}
     if any("attributes" in row for row in read):

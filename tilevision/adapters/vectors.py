@@ -102,11 +102,11 @@ def vectors_of(answer: Any, wanted: int | None, name: str) -> list[Any]:
 
 
 def at_precision(vector: NDArray[Any], precision: str, name: str) -> NDArray[Any]:
-    """Return a vector as it is stored.
+    """Return a vector, or the vectors of a tile's detections, as they are stored.
 
     Parameters
     ----------
-    vector : array (d,) of float16 or float32
+    vector : array (d,) or (n, d) of float16 or float32
     precision : str
         ``"float16"`` or ``"float32"``.
     name : str

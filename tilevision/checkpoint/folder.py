@@ -31,6 +31,7 @@ __all__ = [
     "absolute",
     "check_segments",
     "has_segments",
+    "note_arrays",
     "open_segments",
     "opened",
     "prepare",
@@ -134,6 +135,7 @@ def _check_place(path: Path) -> None:
 
 CHECKPOINT_SCHEMA = 1
 SEGMENTS_SCHEMA = 2
+ARRAYS_SCHEMA = 3  # of either, once a record refers to arrays: earlier releases cannot read those
 _OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "payloads", "runs", "segments"}
 _BEGINNING_SECONDS = 5.0  # in which whoever makes a folder has written its meta.json
 
@@ -183,14 +185,14 @@ def _check_version(path: Path) -> None:
         schema = None
     if type(schema) is not int or schema < 1:
         raise CheckpointCorrupt("Its meta.json was not written by tilevision.")
-    if schema > CHECKPOINT_SCHEMA:
+    if schema not in (CHECKPOINT_SCHEMA, ARRAYS_SCHEMA):
         raise _later(path, schema)
 
 
 def _later(path: Path, schema: int) -> CheckpointError:
     return CheckpointError(
         f"The checkpoint {path} was written by a later tilevision (schema {schema}, this one "
-        f"knows {SEGMENTS_SCHEMA}). Update tilevision, or use another folder."
+        f"knows {ARRAYS_SCHEMA}). Update tilevision, or use another folder."
     )
 
 
@@ -225,12 +227,29 @@ def open_segments(path: Path) -> str:
         schema = meta.get("schema") if meta.get("format") == FORMAT else None
         if type(schema) is not int or schema < SEGMENTS_SCHEMA or "id" not in meta:
             raise CheckpointCorrupt("Its meta.json was not written by tilevision.")
-        if schema > SEGMENTS_SCHEMA:
+        if schema > ARRAYS_SCHEMA:
             raise _later(path, schema)
         if "segments" not in names_in(path):
             (path / "segments").mkdir(mode=0o700, exist_ok=True)
             sync_folder(path)
         return str(meta["id"])
+
+
+def note_arrays(path: Path) -> None:
+    """Make sure that a checkpoint says that its records may refer to arrays.
+
+    Releases that know no arrays would run such tiles again, and write over them: so they refuse
+    the folder instead.
+
+    Raises
+    ------
+    CheckpointError
+        If its meta.json cannot be written.
+    """
+    with explained(path):
+        meta = read_meta(path)
+        if meta.get("format") == FORMAT and meta["schema"] < ARRAYS_SCHEMA:
+            _write_meta(path / "meta.json", meta | {"schema": ARRAYS_SCHEMA})
 
 
 def check_segments(path: Path, identity: str) -> None:
@@ -287,9 +306,13 @@ def _hide_from_git(path: Path) -> None:
 
 
 def _write_version(meta: Path) -> None:
-    scratch = meta.with_name("meta.json.new")
+    _write_meta(meta, {"format": FORMAT, "schema": CHECKPOINT_SCHEMA})
+
+
+def _write_meta(meta: Path, said: dict[str, Any]) -> None:
+    scratch = meta.with_name(f"meta.json.{secrets.token_hex(4)}.new")  # of several, each its own
     with scratch.open("w") as file:
-        json.dump({"format": FORMAT, "schema": CHECKPOINT_SCHEMA}, file)
+        json.dump(said, file)
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(meta)

@@ -21,6 +21,7 @@ from tilevision.checkpoint.database import explained, insert, open_cache, stored
 from tilevision.checkpoint.folder import (
     check_segments,
     has_segments,
+    note_arrays,
     open_segments,
     opened,
     prepare,
@@ -68,6 +69,7 @@ class Checkpoint:
 
     folder: Path
     _payloads: PayloadStore | None = None
+    _noted = False  # that there are arrays
 
     def __init__(self, folder: Path, directory: Path, cache: Cache) -> None:
         self.folder = folder
@@ -144,6 +146,9 @@ class Checkpoint:
         """
         checked = {key: check_records(key, rows) for key, rows in records.items()}
         if payloads:
+            if not self._noted:
+                note_arrays(self.folder)
+                self._noted = True
             self.payloads.add(payloads)
         self._commit(checked)
 

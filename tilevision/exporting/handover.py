@@ -23,8 +23,8 @@ def to_supervision(result: ResultData) -> Any:
 
     Scores are NaN where the model gives none, and None where it gives none at all. ``data``
     holds ``class_name``, and where there are such ``xyxyxyxy`` (corners of rotated boxes,
-    else of the boxes), ``polygon``, ``point``, ``keypoints`` ``(n, k, 3)``, ``text`` and each
-    attribute; masks of a large image would fit no memory.
+    else of the boxes), ``polygon``, ``point``, ``keypoints`` ``(n, k, 3)``, ``embedding``
+    ``(n, d)``, ``text`` and each attribute; masks of a large image would fit no memory.
     ``metadata`` says what was not analysed.
 
     Raises
@@ -47,6 +47,8 @@ def to_supervision(result: ResultData) -> Any:
         data["xyxyxyxy"] = np.where(turned, found.oriented, corners)
     if found.keypoints is not None:
         data["keypoints"] = np.array(found.keypoints)
+    if found.embeddings is not None:
+        data["embedding"] = np.array(found.embeddings)
     if found.points is not None:
         data["point"] = np.array(found.points)
     columns = {"polygon": found.polygons, "text": found.texts, **_attributes(found)}

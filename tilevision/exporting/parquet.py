@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tilevision.analysis.units import AREA_COLUMNS
 from tilevision.exporting.detectionrows import Detection, shaped
 from tilevision.exporting.statement import statement
@@ -30,7 +33,8 @@ def write(result: ResultData, path: Path) -> None:
 
     Columns: xmin, ymin, xmax, ymax (half-open), label, class_id, score (null where the
     model gives none), area_px2, area_um2 where microns per pixel are known, text and
-    attributes and keypoints (JSON) where there are such, and geometry (WKB: the outline, else the
+    attributes and keypoints (JSON) and embedding (a list of float32, all of one length; null where
+    a detection has none) where there are such, and geometry (WKB: the outline, else the
     rotated box, else the point of an empty box, else the box). The file's metadata say
     under ``tilevision`` what was not analysed.
 
@@ -48,8 +52,12 @@ def write(result: ResultData, path: Path) -> None:
         {name: json.dumps(value, ensure_ascii=False) for name, value in said.items()}
     )
     with pq.ParquetWriter(path, schema) as file:
+        start = 0
         for chunk, shapes in shaped(result):
             columns = _columns(result, chunk, shapes)
+            if (vectors := result.findings.embeddings) is not None:
+                columns["embedding"] = _lists(vectors[start : start + len(chunk)])
+            start += len(chunk)
             file.write_batch(pa.RecordBatch.from_pydict(columns, schema=schema))
 
 
@@ -64,7 +72,18 @@ def _schema(result: ResultData) -> Any:
     columns |= {"text": text} if found.texts is not None else {}
     columns |= {"attributes": text} if found.attributes is not None else {}
     columns |= {"keypoints": text} if found.keypoints is not None else {}
+    if found.embeddings is not None:
+        columns |= {"embedding": pa.list_(pa.float32(), found.embeddings.shape[1])}
     return pa.schema([*columns.items(), ("geometry", pa.binary())])
+
+
+def _lists(vectors: NDArray[Any]) -> Any:
+    """Return vectors ``(n, d)`` as lists of one length; null for those that are NaN."""
+    import pyarrow as pa
+
+    flat = pa.array(vectors.astype(np.float32).reshape(-1))
+    none = pa.array(np.isnan(vectors).any(axis=1))
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1], mask=none)
 
 
 def _columns(result: ResultData, chunk: list[Detection], shapes: Any) -> dict[str, Any]:
@@ -87,4 +106,4 @@ def _columns(result: ResultData, chunk: list[Detection], shapes: Any) -> dict[st
         "geometry": shapely.to_wkb(shapes),
     }
     names = _schema(result).names
-    return {name: columns[name] for name in names}
+    return {name: columns[name] for name in names if name != "embedding"}

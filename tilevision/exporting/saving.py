@@ -86,9 +86,10 @@ class Format:
         lost = [_WORDS[name] for name in self.lacks if _present(found, name)]
         if not lost:
             return ""
+        vectors = " (.parquet for vectors)" if _WORDS["embeddings"] in lost else ""
         return (
             f"{self.suffix} has no place for {', '.join(lost)}: that is left out there; "
-            "save .json to keep everything."
+            f"save .json to keep everything{vectors}."
         )
 
     def check(
@@ -125,8 +126,10 @@ _WORDS = {
     "keypoints": "key points",
     "texts": "texts",
     "attributes": "attributes",
+    "embeddings": "the vectors of detections",
 }
-_TRAINING = ("polygons", "points", "texts", "attributes")
+_PLACED = ("points", "embeddings")
+_TRAINING = ("polygons", "points", "texts", "attributes", "embeddings")
 
 
 def _present(found: Findings, name: str) -> bool:
@@ -144,22 +147,23 @@ def _present(found: Findings, name: str) -> bool:
 
 FORMATS: dict[str, Format] = {
     # Outlines are not named: nobody expects them in a table of numbers, and their areas are there.
-    "csv": Format(".csv", spreadsheet.write, lacks=("oriented", "points")),
-    "json": Format(".json", document.write),
-    "geojson": Format(".geojson", geojson.write, suits=geojson.check_place, lacks=("points",)),
-    "qupath": Format(".qupath.geojson", geojson.write_qupath, lacks=("points",)),
+    "csv": Format(".csv", spreadsheet.write, lacks=("oriented", "points", "embeddings")),
+    "json": Format(".json", document.write, lacks=("embeddings",)),
+    "geojson": Format(".geojson", geojson.write, suits=geojson.check_place, lacks=_PLACED),
+    "qupath": Format(".qupath.geojson", geojson.write_qupath, lacks=_PLACED),
     "gpkg": Format(
         *(".gpkg", geopackage.write, "file", "pyogrio", "geo"),
         suits=geopackage.place_of,
-        lacks=("points",),
+        lacks=_PLACED,
     ),
     "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet", lacks=("points",)),
-    "coco": Format(".coco.json", coco.write, lacks=("points",)),
+    "coco": Format(".coco.json", coco.write, lacks=_PLACED),
     "coco-results": Format(
-        ".coco-results.json", coco.write_results, lacks=("points", "texts", "attributes")
+        *(".coco-results.json", coco.write_results),
+        lacks=("texts", "attributes", *_PLACED),
     ),
-    "label-studio": Format(".label-studio.json", labelstudio.write, lacks=("points", "attributes")),
-    "cvat": Format(".cvat.xml", cvat.write, lacks=("points", "attributes")),
+    "label-studio": Format(".label-studio.json", labelstudio.write, lacks=("attributes", *_PLACED)),
+    "cvat": Format(".cvat.xml", cvat.write, lacks=("attributes", *_PLACED)),
     "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
     "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
     "embeddings": Format(".embeddings.npz", vectorfiles.write_npz, "file"),

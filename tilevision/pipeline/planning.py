@@ -16,7 +16,7 @@ from tilevision.catalogue import resolve
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
 from tilevision.codec import decode
 from tilevision.errors import ModelError, TilevisionError
-from tilevision.findings import TileFindings
+from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import POLYGON_TOLERANCE
 from tilevision.modelspec import ModelSpec, on_device
@@ -42,6 +42,7 @@ __all__ = [
     "Plan",
     "Stages",
     "Store",
+    "found_in",
     "image_name",
     "labels",
     "make_passes",
@@ -49,7 +50,6 @@ __all__ = [
     "outlook",
     "resolve_stages",
     "stored_findings",
-    "vector_in",
 ]
 
 Store = Checkpoint | MemoryCheckpoint
@@ -169,9 +169,10 @@ class Pass:
 
     def seen(self, tile: Tile, records: tuple[bytes, ...], checkpoint: Store) -> TileFindings:
         """Return what the model saw in `tile`, from its records; `checkpoint` has its arrays."""
-        findings, most = decode(records), self.model.max_detections
+        findings, vector = found_in(records, checkpoint)
+        most = self.model.max_detections
         full = most is not None and len(findings) >= most
-        return TileFindings(tile, findings, full, vector_in(records, checkpoint))
+        return TileFindings(tile, findings, full, vector)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -467,18 +468,28 @@ def _undamaged(found: list[TileFindings], checkpoint: Store) -> Iterator[tuple[T
         yield from ((seen.tile, seen) for seen, good in zip(found, sound, strict=True) if good)
 
 
-def vector_in(records: Sequence[bytes], checkpoint: Store) -> StoredArray | None:
-    """Return the vector that a tile's records refer to; None where they refer to none.
+def found_in(records: Sequence[bytes], checkpoint: Store) -> tuple[Findings, StoredArray | None]:
+    """Return what a tile's records say, and the vector of the tile, if they refer to one.
+
+    Vectors of detections are read now, and stand in the findings.
 
     Raises
     ------
-    ValueError, KeyError, TypeError
-        If the reference is damaged.
+    ValueError, KeyError, TypeError, ModelError
+        If a record is damaged.
+    CheckpointCorrupt
+        If vectors of detections are damaged or missing.
     """
+    findings = decode(records)
     if len(records) < 2:  # as of almost every tile of a run without vectors
-        return None
-    ref = arrays_of(records).get("embedding")
-    return None if ref is None else StoredArray(ref, checkpoint.payloads)
+        return findings, None
+    refs = arrays_of(records)
+    if (rows := refs.get("embeddings")) is not None:
+        if len(rows.shape) != 2 or rows.shape[0] != len(findings):
+            raise ValueError("It refers to other vectors than those of its detections.")
+        findings = findings.with_embeddings(StoredArray(rows, checkpoint.payloads).load())
+    ref = refs.get("embedding")
+    return findings, None if ref is None else StoredArray(ref, checkpoint.payloads)
 
 
 def _groups(

@@ -19,13 +19,14 @@ from tilevision.errors import (
     ModelError,
     RunError,
 )
+from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import ModelSpec, processes, within
-from tilevision.payloads import PayloadRef, arrays_of
+from tilevision.payloads import arrays_of
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Budgeted, duration
-from tilevision.pipeline.planning import Pass, Plan, Store, vector_in
+from tilevision.pipeline.planning import Pass, Plan, Store, found_in
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
 from tilevision.schedule import Policy, Quota, Scheduler
@@ -288,7 +289,7 @@ class _PassSink:
     checkpoint: Store
     remarks: set[str] = field(default_factory=set)
     asked_until: float = 0.0
-    kind: PayloadRef | None = None
+    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Store what arrived; a vector unlike those of the run's other tiles is refused."""
@@ -300,23 +301,23 @@ class _PassSink:
 
     def _odd(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Return the tiles whose vectors differ in width or type from the run's first."""
-        if self.kind is None:
-            known = (seen.vector for seen in self.tally.found.values())
-            self.kind = next((vector.ref for vector in known if vector is not None), None)
+        if not self.kinds:
+            for seen in self.tally.found.values():  # a run has a few kinds: the first of each
+                self.kinds = _kinds_of(seen) | self.kinds
         odd: dict[Tile, Failure] = {}
         for outcome in outcomes:
-            ref = arrays_of(outcome.records).get("embedding")
-            if ref is None:
-                continue
-            first = self.kind = self.kind or ref
-            if (ref.dtype, ref.shape) != (first.dtype, first.shape):
-                odd[outcome.tile] = Failure.of(
-                    ModelError(
-                        f"Model {self.one.label} returned a vector of {ref.shape[0]:,} numbers "
-                        f"({ref.dtype}), and other tiles of the run have {first.shape[0]:,} "
-                        f"({first.dtype}); a run has vectors of one width and type."
+            for name, ref in arrays_of(outcome.records).items():
+                kind = ref.shape[-1], ref.dtype
+                width, dtype = self.kinds.setdefault(name, kind)
+                if kind != (width, dtype):
+                    what = "a vector" if name == "embedding" else "vectors of detections"
+                    odd[outcome.tile] = Failure.of(
+                        ModelError(
+                            f"Model {self.one.label} returned {what} of {kind[0]:,} numbers "
+                            f"({kind[1]}), and other tiles of the run have {width:,} ({dtype}); a "
+                            "run has vectors of one width and type."
+                        )
                     )
-                )
         return odd
 
     def announce(self, change: Announce) -> None:
@@ -342,8 +343,9 @@ class _PassSink:
 
     def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Enter what a committed tile saw."""
-        vector = vector_in(outcome.records, self.checkpoint)
-        self.tally.keep(self.one, outcome, attempt, worker, vector)
+        found, vector = found_in(outcome.records, self.checkpoint)
+        seen = TileFindings(outcome.tile, found, outcome.saturated, vector)
+        self.tally.keep(self.one, outcome, seen, attempt, worker)
 
     def together(self) -> AbstractContextManager[None]:
         """Have the journal write what comes within at once."""
@@ -416,6 +418,16 @@ class RunCluster:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def _kinds_of(seen: TileFindings) -> dict[str, tuple[int, str]]:
+    """Return width and type of what a tile has of vectors, as records call them."""
+    found: dict[str, tuple[int, str]] = {}
+    if seen.vector is not None:
+        found["embedding"] = seen.vector.ref.shape[-1], seen.vector.ref.dtype
+    if (rows := seen.findings.embeddings) is not None:
+        found["embeddings"] = rows.shape[1], rows.dtype.name
+    return found
 
 
 def commit(

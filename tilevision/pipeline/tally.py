@@ -7,14 +7,12 @@ import time
 from collections.abc import Collection
 from dataclasses import replace
 
-from tilevision.codec import decode
 from tilevision.events import BOXES_PER_EVENT, Bus, TileChanged
 from tilevision.events.journal import redact
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome
 from tilevision.modelspec import Usage
-from tilevision.payloads import StoredArray
 from tilevision.pipeline.estimate import Spending
 from tilevision.pipeline.planning import Pass, Plan, Store, stored_findings
 from tilevision.result import MergeSettings, TileRow
@@ -104,13 +102,13 @@ class Tally:
         self,
         one: Pass,
         outcome: TileOutcome,
+        seen: TileFindings,
         attempt: int,
         worker: str,
-        vector: StoredArray | None = None,
     ) -> None:
-        """Take over what a committed tile saw, and where its vector is."""
+        """Take over what a committed tile saw."""
         tile = self.rows[outcome.tile].tile  # ours: the outcome's has travelled, it is a copy
-        self.found[tile] = TileFindings(tile, decode(outcome.records), outcome.saturated, vector)
+        self.found[tile] = replace(seen, tile=tile)
         self._enter(
             one,
             tile,
