@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,11 @@ def main() -> None:
 
     with (
         tempfile.TemporaryDirectory(prefix="tilevision-screen-") as base,
-        serving(Path(base), "JupyterLab Light") as lab,
+        serving(Path(base)) as server,
         sync_playwright() as playwright,
     ):
+        lab = replace(server, folder=server.folder / "screen")
+        lab.folder.mkdir()
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         print("commit to pixel in Chromium, at 200 tiles a second; milliseconds")
         print("  tiles  median   p95   worst  frames/s  messages/s    kB/s   load")
