@@ -65,6 +65,16 @@ def test_many_keys_are_found_and_loaded(checkpoint):
     assert dict(checkpoint.load(asked)) == stored
 
 
+def test_small_and_large_records_are_loaded_in_the_order_asked_for(checkpoint):
+    """However many are read at once: empty tiles by the thousand, then some of 200 KB each."""
+    empty, full = (b'{"boxes":[]}',), (b'["%s"]' % (b"x" * 200_000),)
+    entries = {f"k{n}": full if n > 3000 or n == 7 else empty for n in range(3010)}
+    entries["k8"] = (*full, *empty)
+    checkpoint.commit(entries)
+    asked = list(reversed(entries))
+    assert list(checkpoint.load(asked)) == [(key, entries[key]) for key in asked]
+
+
 def test_a_crowded_tile_takes_64_records(checkpoint):
     """The most a tile may have is kept whole: 64 records of just under 256 KiB."""
     record = canonical_json("é" * 120_000)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -67,6 +68,30 @@ def test_a_second_run_restores_every_tile(elsewhere: Path, spots: np.ndarray) ->
     assert second.findings == first.findings
     assert "restored" in second.summary
     assert first.save("a.json").read_bytes() == second.save("b.json").read_bytes()
+
+
+STORED = """
+import sys
+import numpy as np
+import psutil
+import tilevision as tv
+
+run = tv.start(np.zeros((90, 120, 3), np.uint8), tv.model(lambda pixels: [], fingerprint="none"),
+               grid="3x4", workers=1)
+run.result()
+print(run.counts, "distributed" in sys.modules, len(psutil.Process().children()))
+"""
+
+
+def test_what_is_all_stored_takes_neither_dask_nor_another_process(elsewhere: Path) -> None:
+    """In a fresh process; while there are tiles to run it has both."""
+    said = [
+        subprocess.run([sys.executable, "-c", STORED], check=True, capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    first, second = (one.stdout.strip() for one in said)
+    assert first.startswith("{'done': 12} True ") and not first.endswith(" 0")
+    assert second == "{'restored': 12} False 0"
 
 
 def test_the_same_region_under_another_grid_is_the_same_work(

@@ -186,6 +186,8 @@ class Findings:
         self, min_score: float | None = None, classes: Iterable[str] | None = None
     ) -> Findings:
         """Keep rows scored `min_score` or higher (rows without a score stay) in `classes`."""
+        if not len(self):  # as most tiles of most images
+            return self
         keep = np.ones(len(self), dtype=bool)
         if min_score is not None:
             keep &= ~(self.scores < min_score)

@@ -145,9 +145,9 @@ class ResultData:
     def _chosen(self) -> list[TileFindings]:
         """What the tiles saw, of the classes and scores asked for."""
         min_score, classes = self.settings.min_score, self.settings.classes
+        chosen = ((seen, seen.findings.filter(min_score, classes)) for seen in self.tile_findings)
         return [
-            replace(found, findings=found.findings.filter(min_score, classes))
-            for found in self.tile_findings
+            seen if left is seen.findings else replace(seen, findings=left) for seen, left in chosen
         ]
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from tilevision.codec import SCHEMA_VERSION, canonical_json
@@ -50,12 +51,21 @@ def tile_keys(
     shared = _digest(
         {"kind": "tile", "options": options, "source": source_fp, "model": model_fp}
     ).hexdigest()
-    return [
-        hashlib.sha256(
-            canonical_json([shared, *(_number(value) for value in tile.region)])
-        ).hexdigest()
-        for tile in tiles
-    ]
+    begun = hashlib.sha256(f'["{shared}"'.encode())
+    return [_finished(begun, tile) for tile in tiles]
+
+
+def _finished(begun: hashlib._Hash, tile: Tile) -> str:
+    """Return the digest of a list whose beginning was hashed, and that ends with the region."""
+    digest = begun.copy()
+    digest.update(f",{','.join(map(_spelled, tile.region))}]".encode())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _spelled(value: float) -> str:
+    """Spell a number as canonical JSON does; edges of tiles come again and again."""
+    return canonical_json(_number(value)).decode()
 
 
 def stage_key(stage: str, payload: Mapping[str, Any]) -> str:

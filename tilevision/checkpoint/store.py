@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint"]
 
-_CHUNK = 200  # keys a query loads; bounds memory
+_CHUNK, _CHUNK_AT_MOST = 200, 5000  # keys a query loads; bounds memory
+_CHUNK_BYTES = 8 << 20
+_SHORT = 128  # bytes of a record: as most tiles of most images have it, and often the same one
 _DELETED_AT_ONCE = 1000  # bounds how long other writers wait
 _RACY = 2.0  # seconds: a file changed that lately may change again within its clock's tick
 
@@ -111,11 +114,17 @@ class Checkpoint:
         CheckpointCorrupt
             If a record is damaged, or was not written by tilevision.
         """
-        for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start : start + _CHUNK]
+        start, size = 0, _CHUNK
+        while start < len(keys):
+            chunk = keys[start : start + size]
+            start += size
             rows = self._rows(chunk)
-            more = [name for key, row in rows.items() for name in _further(key, row)]
+            several = ((k, row) for k, row in rows.items() if not str(row[2]).startswith("1 "))
+            more = [name for key, row in several for name in _further(key, row)]
             rows |= self._rows(more) if more else {}
+            # Small records come more at a time, since every query opens the database anew.
+            held = sum(len(row[3] or b"") for row in rows.values())
+            size = max(_CHUNK, min(_CHUNK_AT_MOST, _CHUNK_BYTES * len(chunk) // max(1, held)))
             yield from ((key, self._records(key, rows)) for key in chunk if key in rows)
 
     def stored_at(self, keys: Iterable[str]) -> dict[str, float]:
@@ -301,7 +310,12 @@ class Checkpoint:
         return {key: row for key, *row in self._query(_ROWS, json.dumps(list(keys)))}
 
     def _records(self, key: str, rows: Mapping[str, tuple[Any, ...]]) -> tuple[bytes, ...]:
-        tag = rows[key][2]
+        row = rows[key]
+        value = row[3]
+        short = type(value) is bytes and len(value) < _SHORT
+        if single := _same_single(*row) if short else _single(*row):
+            return single
+        tag = row[2]
         with explained(self.folder):
             try:
                 found = [_value(rows[name]) for name in _numbered(key, max(1, _count(tag)))]
@@ -379,6 +393,18 @@ def _count(tag: object) -> int:
     """Return how many records a label tells of; 0 where there is none."""
     number = str(tag).partition(" ")[0]
     return min(int(number), 1000) if number.isdecimal() and len(number) < 5 else 0
+
+
+def _single(mode: Any, filename: Any, tag: Any, value: Any) -> tuple[bytes, ...]:
+    """Return what a row holds that is a whole set of records and undamaged; else nothing."""
+    try:
+        records = check_records("", (_value((mode, filename, tag, value)),))
+    except CheckpointError:  # whoever reads on says what is wrong
+        return ()
+    return records if matches(tag, records) else ()
+
+
+_same_single = lru_cache(maxsize=256)(_single)
 
 
 def _value(row: Sequence[Any]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
+from tilevision.pipeline.expecting import expect, expect_for, stop_expecting
 from tilevision.pipeline.manifest import check_same_work, describe_run
 from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar, log_events
@@ -264,16 +265,15 @@ def launch(
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
-    from tilevision.cluster import expect_cluster, no_cluster_yet
-
-    expect_cluster(settings.client, settings.workers)
+    expect(image, settings, stages)
     try:
         with open_checkpoint(settings.checkpoint) as checkpoint:
             decided = make_plan(image, settings, stages, checkpoint)
         if manifest is not None:
             check_same_work(manifest, decided)
+        expect_for(decided, settings)
     except BaseException:
-        no_cluster_yet()
+        stop_expecting()
         raise
     run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:

@@ -17,6 +17,7 @@ from tilevision.display import ErrorStream
 from tilevision.errors import RunError, TilevisionError
 from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.grid import Tile
+from tilevision.pipeline.expecting import give_way
 from tilevision.schedule.messages import (
     Cancelled,
     Happening,
@@ -160,8 +161,6 @@ class Control:
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Call `work` on a thread of its own; the run is over once it has returned."""
-        from tilevision.cluster import give_way
-
         give_way()
         over: Future[None] = Future()
 

@@ -34,10 +34,12 @@ __all__ = [
     "add_up",
     "duration",
     "earlier_paces",
+    "has_run",
     "slots",
 ]
 
 JOURNALS = 10  # of the latest runs
+JOURNALS_FOR_ONE = 100
 TILES = 500  # of each: enough for a median, and read in no time
 RECENT = 200
 _NOTHING = Usage()
@@ -211,6 +213,16 @@ def earlier_paces(
         )
         for mark, values in seconds.items()
     }
+
+
+def has_run(
+    folder: str | os.PathLike[str] | None, image: str, fingerprints: Collection[str]
+) -> bool:
+    """Return True if one of these models has been over an image of this name, by the journals."""
+    if folder is None:
+        return False
+    latest = islice(_journals(folder, fingerprints), JOURNALS_FOR_ONE)
+    return any(manifest.get("image") == image for manifest, _ in latest)
 
 
 def _journals(

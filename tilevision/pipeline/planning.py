@@ -443,7 +443,8 @@ def stored_findings(
     CheckpointCorrupt
         If the database itself is damaged.
     """
-    named = {one.keys[tile]: tile for tile in sorted(tiles)}
+    asked = frozenset(tiles)
+    named = {key: tile for tile, key in one.keys.items() if tile in asked}
     unread: list[TileFindings] = []
     for key, records in checkpoint.load(list(named)):
         try:

@@ -21,6 +21,7 @@ from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Estimate
+from tilevision.pipeline.expecting import stop_expecting
 from tilevision.pipeline.planning import Plan, Store
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
@@ -305,10 +306,8 @@ class Session:
 
     def _hold(self, flow: Callable[[Store], None]) -> None:
         """Call `flow` with the checkpoint open and its events journaled."""
-        from tilevision.cluster import no_cluster_yet
-
         with ExitStack() as stack:
-            stack.callback(no_cluster_yet)
+            stack.callback(stop_expecting)
             epoch = 0
             if self._folder is not None:
                 lock = RunLock(self._folder, self._run_id, self._give_up)

@@ -52,8 +52,8 @@ class Tiling:
         tiles: dict[tuple[float, ...], Tile] = {}
         for number, scale in enumerate(self.scales):
             for tile in self.grid.tiles(size, scale):
-                name = f"s{number}{tile.id}" if number else tile.id
-                tiles.setdefault(tile.region, replace(tile, id=name))
+                named = replace(tile, id=f"s{number}{tile.id}") if number else tile
+                tiles.setdefault(tile.region, named)
         if self.whole is not None:
             everything = Tile(0, 0, Box(0, 0, *size), self.whole, "whole")
             tiles.setdefault(everything.region, everything)
