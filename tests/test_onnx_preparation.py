@@ -15,7 +15,7 @@ SIDES = st.tuples(st.integers(1, 3000), st.integers(1, 3000))
 INPUTS = st.tuples(st.integers(1, 1500), st.integers(1, 1500))
 
 
-@given(SIDES, INPUTS, st.sampled_from([*FITS.values(), None]))
+@given(SIDES, INPUTS, st.sampled_from(["letterbox", "stretch", "corner", None]))
 def test_a_tile_lies_within_the_input(tile, size, fit):
     """It is never larger, never beside it, and fills it in one direction at least."""
     place = Placement.fit(tile, None if fit is None else size, fit or "letterbox", 32)
@@ -37,6 +37,33 @@ def test_positions_come_back(tile, size, fit, data):
     share = data.draw(st.tuples(st.floats(0, 1), st.floats(0, 1)))
     point = np.array(share) * np.array(tile)
     np.testing.assert_allclose(place.to_tile(place.to_input(point)), point, atol=1e-6)
+
+
+@given(SIDES, st.integers(1, 600))
+def test_the_middle_fills_the_input(tile, side):
+    """The shorter side is the input's, and as much is left out on one side as on the other."""
+    place = Placement.fit(tile, (side, side), "middle", 32)
+    assert min(place.shown) == side
+    for shown, offset in zip(place.shown, place.offset, strict=True):
+        assert abs(shown - side + 2 * offset) <= 1 and offset <= 0
+
+
+@pytest.mark.parametrize("size", [(320, 320), (400, 240), (240, 401), (9, 300), (3, 2000)])
+@pytest.mark.parametrize("wanted", [224, 97])
+def test_classifiers_see_what_torchvision_would_show_them(size, wanted):
+    """Resize of the shorter side and CenterCrop, byte by byte; strips to a tenth of a pixel."""
+    torchvision = pytest.importorskip("torchvision")
+    from PIL import Image
+
+    tile = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    transforms = torchvision.transforms
+    shown = transforms.CenterCrop(wanted)(transforms.Resize(wanted)(Image.fromarray(tile)))
+    prepared = Preparation(
+        (wanted, wanted), "middle", 1, "rgb", "0..255", np.dtype("float32"), True
+    )
+    fed = prepared.prepare([tile], prepared.place(tile))[0].transpose(1, 2, 0)
+    limit = 0 if max(size) <= 8 * min(size) else 25.5
+    assert np.abs(fed - np.asarray(shown)).max() <= limit
 
 
 @given(SIDES, INPUTS)

@@ -298,6 +298,20 @@ def test_resizing_rounds_and_keeps_the_mean() -> None:
         assert mean == pytest.approx(tile.mean(), abs=0.15)
 
 
+def test_only_classified_tiles_that_are_no_squares_have_another_key(tmp_path: Path) -> None:
+    """Squares were seen rightly before, and so was every tile that is stretched on demand."""
+    scores = np.array([0.2, 0.7, 0.1], np.float32)
+    file = str(saying(tmp_path / "m.onnx", {"scores": scores}, size=(64, 64)))
+    spec, stretched = model(file), model(file, letterbox=False)
+    assert spec.fingerprint == stretched.fingerprint == stretched.fingerprint_for((64, 32))
+    assert spec.fingerprint_for((64, 64)) == spec.fingerprint_for((300, 300)) == spec.fingerprint
+    assert spec.fingerprint_for((64, 32)) == spec.fingerprint_for((90, 64)) != spec.fingerprint
+    oblong = model(str(saying(tmp_path / "o.onnx", {"scores": scores}, size=(64, 32))))
+    assert oblong.fingerprint_for((64, 32)) == oblong.fingerprint_for((9, 9)) == oblong.fingerprint
+    with pytest.raises(ModelError, match="would show it a part of each tile"):
+        model(file, family="yolov8", letterbox="middle")
+
+
 def test_only_tiles_that_are_shrunk_have_another_key(tmp_path: Path) -> None:
     """Tiles that fit the input were seen rightly before, and keep their identity."""
     rows = np.zeros((300, 6), np.float32)

@@ -238,8 +238,8 @@ class ModelSpec:
     shrinks : str
         How tiles larger than `input_size` are made smaller, where earlier versions did it
         otherwise; without an `input_size`, how those that are no multiple of 32 pixels are taken;
-        with `CUT`, how those are taken whose sides come out as no whole pixels. Part of the
-        identity for such tiles alone.
+        with `CUT`, how those are taken whose sides come out as no whole pixels; with `MIDDLE`, how
+        those are taken that are no squares. Part of the identity for such tiles alone.
     """
 
     name: str
@@ -279,7 +279,10 @@ class ModelSpec:
         """Return what the answers for a tile of `size` (width, height) depend on."""
         if not self.shrinks:
             return self.fingerprint
-        if self.input_size is None:
+        if self.shrinks == MIDDLE:
+            side = 0 if self.input_size is None else self.input_size[0]
+            fits = side * max(size) // min(size) == side
+        elif self.input_size is None:
             fits = size[0] % _FILLED == 0 == size[1] % _FILLED
         else:
             fits = size[0] <= self.input_size[0] and size[1] <= self.input_size[1]
@@ -290,6 +293,7 @@ class ModelSpec:
 
 
 CUT = "linear, cut to whole pixels"
+MIDDLE = "the middle"  # of tiles that were stretched to a square
 _FILLED = 32  # pixels: tiles were filled up to a multiple of it
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tilevision.adapters.classnames import class_names, count
 from tilevision.adapters.modelfiles import content_of, find, read_json
-from tilevision.adapters.onnx.families import FAMILIES, Family, Layout
+from tilevision.adapters.onnx.families import FAMILIES, Layout
 from tilevision.adapters.onnx.families.encoders import ENCODER
 from tilevision.adapters.onnx.families.finished import roles_of
 from tilevision.adapters.onnx.families.transformers import MASKS
@@ -28,7 +28,7 @@ from tilevision.checks import share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
 from tilevision.modelspec import ModelSpec
-from tilevision.modelspec.spec import CUT, DECLARABLE, split
+from tilevision.modelspec.spec import CUT, DECLARABLE, MIDDLE, split
 
 __all__ = ["PARAMS", "VERSION", "declare"]
 
@@ -71,7 +71,8 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             "std": […]}`` on the scale 0 to 1 in the order of the model's channels.
         letterbox : bool or str
             True: the tile keeps its proportions, in the middle of the input; ``"corner"``: at
-            its top left; False: it is stretched.
+            its top left; ``"middle"``: its middle fills the input, as classifiers are trained (and
+            the default for them); False: it is stretched.
         family : str
             How the outputs are laid out, where their shapes do not tell.
         decode : callable
@@ -151,6 +152,8 @@ def _identity(
     turned: bool,
 ) -> str:
     counted = {k: v for k, v in params.items() if k not in ("path", "threads")}
+    if counted["letterbox"] == "middle":  # of squares it is the same; see `ModelSpec.shrinks`
+        counted["letterbox"] = False
     decoder: Any = None
     if decode is not None:
         decoder = ("stated", stated) if stated else fingerprint_function(decode)
@@ -315,11 +318,14 @@ class _Undecided:
             "nms": self._nms() if known is not None and known.suppresses else None,
             "max_detections": self._most(family),
             "min_score": MIN_SCORE,
-            "shrinks": self._fitted(known),
+            "shrinks": self._fitted(family),
         }
 
-    def _fitted(self, known: Family | None) -> str:
+    def _fitted(self, family: str) -> str:
         """Return how tiles are fitted that earlier versions fitted otherwise."""
+        known, size = FAMILIES.get(family), self.size()
+        if self.letterbox(family) == "middle" and size is not None and size[0] == size[1]:
+            return MIDDLE
         if known is None:
             return ""
         if self.size() is None:
@@ -427,8 +433,13 @@ class _Undecided:
             return FAMILIES[family].letterbox if family in FAMILIES else True
         if not isinstance(asked, (bool, str)) or asked not in FITS:
             raise ModelError(
-                f"letterbox of model {self.path.name} is {asked!r:.80}; give True, False or "
-                "'corner'."
+                f"letterbox of model {self.path.name} is {asked!r:.80}; give True, False, 'corner' "
+                "or 'middle'."
+            )
+        if asked == "middle" and not _of_the_whole(family):
+            raise ModelError(
+                f"Model {self.path.name} finds objects, and letterbox='middle' would show it a "
+                "part of each tile; give True, False or 'corner'."
             )
         return asked
 

@@ -14,10 +14,11 @@ from tilevision.errors import ModelError
 
 __all__ = ["FITS", "NORMALISATIONS", "Placement", "Preparation", "scaling"]
 
-FITS = {True: "letterbox", False: "stretch", "corner": "corner"}
+FITS = {True: "letterbox", False: "stretch", "corner": "corner", "middle": "middle"}
 NORMALISATIONS = ("0..1", "0..255", "-1..1", "imagenet")
 FILL = 114  # grey of the border, as the YOLO families are trained with
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LONGEST = 8  # times its width: of a longer strip the ends are cut off before it is resized
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -75,7 +76,9 @@ class Placement:
             Of the model's input; None: the tile as it is, filled up to a multiple.
         fit : str
             ``"letterbox"``: proportions kept, in the middle; ``"corner"``: likewise, at the top
-            left; ``"stretch"``: as large as the input.
+            left; ``"stretch"``: as large as the input; ``"middle"``: proportions kept, the shorter
+            side as long as that of a square input, and the middle of the longer one. Inputs that
+            are no squares get tiles stretched, as Ultralytics does it.
         multiple : int
             Of what both sides are a multiple where `size` is None.
         rounds : bool
@@ -84,7 +87,12 @@ class Placement:
         if size is None:
             filled = (-(-tile[0] // multiple) * multiple, -(-tile[1] // multiple) * multiple)
             return cls(tile, filled, tile)
-        if fit == "stretch":
+        if fit == "middle" and size[0] == size[1]:
+            shown = [int(size[0] * side / min(tile)) for side in tile]
+            # Halves are rounded as torchvision's CenterCrop does it, which such models are fed by.
+            offset = [-round((long - size[0]) / 2) for long in shown]
+            return cls(tile, size, (shown[0], shown[1]), (offset[0], offset[1]))
+        if fit in ("stretch", "middle"):
             return cls(tile, size, size)
         ratio = min(size[0] / tile[0], size[1] / tile[1])
         whole = round if rounds else int
@@ -210,6 +218,8 @@ class Preparation:
         return tile
 
     def _framed(self, tile: NDArray[Any], place: Placement) -> NDArray[Any]:
+        if min(place.offset) < 0:
+            return self._middle(tile, place.input[0])
         shown = resized(tile, place.shown, self.antialias)
         if place.shown == place.input:
             return shown
@@ -217,3 +227,14 @@ class Preparation:
         x, y = place.offset
         framed[y : y + place.shown[1], x : x + place.shown[0]] = shown
         return framed
+
+    def _middle(self, tile: NDArray[Any], side: int) -> NDArray[Any]:
+        """Return the middle of a tile at its shorter side's scale."""
+        height, width = tile.shape[:2]
+        most = _LONGEST * min(height, width)
+        spare_y, spare_x = (max(0, (long - most) // 2) for long in (height, width))
+        tile = tile[spare_y : height - spare_y, spare_x : width - spare_x]
+        size = tile.shape[1], tile.shape[0]
+        place = Placement.fit(size, (side, side), "middle", self.multiple)
+        x, y = place.offset
+        return resized(tile, place.shown, self.antialias)[-y : side - y, -x : side - x]

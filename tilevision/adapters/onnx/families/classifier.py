@@ -60,7 +60,7 @@ FAMILIES = (
         "(n, classes), between 0 and 1",
         lambda layout: _matches(layout) and are_probabilities(layout),
         _probabilities,
-        *("rgb", "imagenet", False),
+        *("rgb", "imagenet", "middle"),
         multiple=1,
     ),
     Family(
@@ -68,7 +68,7 @@ FAMILIES = (
         "(n, classes), any number",
         lambda layout: _matches(layout) and not are_probabilities(layout),
         _logits,
-        *("rgb", "imagenet", False),
+        *("rgb", "imagenet", "middle"),
         multiple=1,
     ),
 )
