@@ -15,6 +15,7 @@ from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
 import tilevision as tv
 from tilevision.analysis import embeddings as embeddings_module
 from tilevision.analysis.embeddings import Embeddings, embeddings_of, similar
+from tilevision.batch.imagenames import targets
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.checkpoint.payloadstore import PayloadMemory
 from tilevision.history.runrecord import Recording
@@ -561,8 +562,62 @@ def test_slide_level_tools_read_the_hdf5(half: tv.Result, tmp_path: Path) -> Non
         said = dict(coords.attrs)
         assert features.attrs["encoder"] == "moody" and features.attrs["name"] == "picture"
     asked = {"patch_size": 32, "patch_size_level0": 32, "overlap": 0, "name": "picture"}
-    asked |= {"level0_width": 96, "level0_height": 64, "savetodir": ""}
+    asked |= {"level0_width": 96, "level0_height": 64, "savetodir": "", "patch_level": 0}
     assert said == asked
+
+
+class SlideBag:
+    """What CLAM's dataset of patches asks of a file, as its ``Whole_Slide_Bag_FP`` does."""
+
+    def __init__(self, path: Path, slide: Any) -> None:
+        import h5py
+
+        self.slide = slide
+        with h5py.File(path) as file:
+            self.coords = file["coords"][:]
+            self.level = file["coords"].attrs["patch_level"]
+            self.side = file["coords"].attrs["patch_size"]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.slide.read_region(self.coords[row], self.level, (self.side, self.side))
+
+
+def test_a_slide_level_tool_reads_the_pixels_that_a_row_is_of(
+    half: tv.Result, tmp_path: Path
+) -> None:
+    """Place, level and size of a row give the tile that its vector was computed of."""
+    h5py = pytest.importorskip("h5py")
+    path = half.save(tmp_path / "a.embeddings.h5")
+
+    class Slide:
+        def read_region(self, place: Any, level: int, size: Any) -> np.ndarray:
+            assert level == 0
+            (x, y), (w, h) = map(int, place), map(int, size)
+            return half.source.read(tv.Box(x, y, x + w, y + h))
+
+    bag = SlideBag(path, Slide())
+    with h5py.File(path) as file:
+        for row, vector in enumerate(file["features"][:].astype(np.float16)):
+            np.testing.assert_array_equal(encoder(bag[row]).astype(np.float16), vector)
+
+
+def test_anndata_has_the_vectors_where_the_tiles_lie(half: tv.Result, tmp_path: Path) -> None:
+    """Read by its library: X, the centres as spatial coordinates, ids, and what is missing."""
+    anndata = pytest.importorskip("anndata")
+    table = anndata.read_h5ad(half.save(tmp_path / "a.h5ad"))
+    told = np.delete(expected(), 1, axis=0).astype(np.float32)
+    np.testing.assert_array_equal(table.X, told)
+    assert table.X.dtype == np.float32 and table.obs_names.tolist() == IDS
+    np.testing.assert_array_equal(table.obsm["spatial"], np.add(LEFT, 16))
+    assert table.obs[["xmin", "ymin"]].to_numpy().tolist() == LEFT
+    assert "INCOMPLETE" in table.uns["tilevision"]
+
+
+def test_many_slides_give_files_with_their_names(tmp_path: Path) -> None:
+    """As slide-level tools look for them: a folder of ``slide.h5``."""
+    files = targets(tmp_path / "out", ["one.svs", "two.svs"], "embeddings-hdf5")
+    assert [file.name for file in files.values()] == ["one.h5", "two.h5"]
+    assert targets(tmp_path / "b", ["one.svs"], "csv")["one.svs"].name == "one.csv"
 
 
 def test_without_vectors_there_is_nothing_to_write(inline: Make, tmp_path: Path) -> None:

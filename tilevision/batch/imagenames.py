@@ -81,7 +81,8 @@ def targets(folder: str | os.PathLike[str], names: Iterable[str], form: str) -> 
         If the format is unknown, the folder cannot be written, or two names mean one file,
         also where a disk does not tell capitals apart.
     """
-    suffix = find_format(Path(), form).suffix
+    kind = find_format(Path(), form)
+    suffix = kind.among or kind.suffix
     place = Path(folder).expanduser()
     files = {name: place / f"{export_name(name)}{suffix}" for name in names}
     taken = {_alike(SUMMARY): "the table of all images"}

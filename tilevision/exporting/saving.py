@@ -70,6 +70,8 @@ class Format:
         Raises RunError where an image with such metadata cannot be saved so.
     lacks : tuple of str
         Columns of detections that it has no place for.
+    among : str
+        The suffix in a folder of many images, where tools expect another there.
     """
 
     suffix: str
@@ -80,6 +82,7 @@ class Format:
     keeps: tuple[str, ...] = ()
     suits: Callable[[ImageMetadata], object] | None = None
     lacks: tuple[str, ...] = ()
+    among: str = ""
 
     def left_out(self, found: Findings) -> str:
         """Return what of `found` it has no place for, in a line; empty where it holds all."""
@@ -171,8 +174,9 @@ FORMATS: dict[str, Format] = {
         ".embeddings.parquet", vectorfiles.write_parquet, "file", "pyarrow", "parquet"
     ),
     "embeddings-hdf5": Format(
-        ".embeddings.h5", vectorfiles.write_hdf5, "file", "h5py", "embeddings"
+        ".embeddings.h5", vectorfiles.write_hdf5, "file", "h5py", "embeddings", among=".h5"
     ),
+    "anndata": Format(".h5ad", vectorfiles.write_anndata, "file", "anndata", "anndata"),
     "recipe": Format(".recipe.json", recipefile.write),
     "voc": Format(".voc.xml", voc.write, lacks=("oriented", "keypoints", *_TRAINING)),
     "yolo": Format(
@@ -250,6 +254,7 @@ def save(
     embeddings-parquet   .embeddings.parquet      the same as a table
     embeddings-hdf5      .embeddings.h5           features and coords, as TRIDENT and CLAM
                                                   read them
+    anndata              .h5ad                    AnnData: vectors in X, obsm["spatial"]
     recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
     yolo-pose            .yolo-pose               the same with key points

@@ -1,4 +1,4 @@
-"""The vectors of tiles: NumPy's archive, a table, and the HDF5 that slide-level tools read.
+"""The vectors of tiles: NumPy's archive, a table, AnnData, and HDF5 as slide-level tools read it.
 
 All hold the tiles that have a vector, in the order of the grid, and which tile each row is. They
 are written block by block.
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["write_hdf5", "write_npz", "write_parquet"]
+__all__ = ["write_anndata", "write_hdf5", "write_npz", "write_parquet"]
 
 _HDF5_ROWS = 512  # of a chunk: with one, reading takes several times as long
+_CHUNKS = 2  # written at once: a chunk that is written in parts is read again for each
 _STAMP = (1980, 1, 1, 0, 0, 0)  # an export carries no time
 
 
@@ -106,7 +107,8 @@ def write_hdf5(result: ResultData, path: Path) -> None:
     pixels of the full-resolution image, x and y. Attributes of `coords` are those of TRIDENT:
     patch_size, patch_size_level0, level0_width, level0_height, name, savetodir (empty), overlap (in
     pixels of a patch), and level0_magnification and target_magnification where microns per pixel
-    are known.
+    are known; beside them level0_mpp and mpp, and, of tiles at full resolution, patch_level (0)
+    for CLAM. In a folder of many images, each has its slide's name: ``slide.h5``.
 
     Parameters
     ----------
@@ -131,11 +133,56 @@ def write_hdf5(result: ResultData, path: Path) -> None:
             "features", (len(rows), width), dtype=np.float32, chunks=chunks
         )
         features.attrs.update({"name": name, "savetodir": "", "encoder": result.facts.model})
-        for start, vectors in _blocks(embeddings, rows):
-            features[start : start + len(vectors)] = vectors
+        for start, vectors in _blocks(embeddings, rows, _CHUNKS * chunks[0]):
+            features[start : start + len(vectors)] = vectors.astype(np.float32)  # not by HDF5: slow
         coords = file.create_dataset("coords", data=_boxes(tiles)[:, :2].astype(np.int64))
         coords.attrs.update({"name": name, "savetodir": "", **said})
         file.attrs["tilevision"] = json.dumps(statement(result), ensure_ascii=False)
+
+
+def write_anndata(result: ResultData, path: Path) -> None:
+    """Write an AnnData file: a row of ``X (n, d)`` float32 for each tile.
+
+    ``obs`` is indexed by the tile's id and has xmin, ymin, xmax, ymax; ``obsm["spatial"]`` ``(n,
+    2)`` are the centres of the tiles, x and y in pixels of the full-resolution image.
+    ``uns["tilevision"]`` (JSON) says what was not analysed.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+        A file that is not yet there.
+    """
+    import anndata
+    import dask.array
+    import pandas as pd
+
+    embeddings, rows, tiles = _present(result)
+    boxes = _boxes(tiles)
+    chunk = max(1, embeddings.step)
+    parts = [
+        dask.array.from_delayed(
+            dask.delayed(_wide)(embeddings, rows[start : start + chunk]),
+            (len(rows[start : start + chunk]), embeddings.shape[1]),
+            np.float32,
+        )
+        for start in range(0, len(rows), chunk)
+    ]
+    table = anndata.AnnData(
+        X=dask.array.concatenate(parts),
+        obs=pd.DataFrame(
+            dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes.T, strict=True)),
+            index=pd.Index([tile.id for tile in tiles], name="id"),
+        ),
+        obsm={"spatial": (boxes[:, :2] + boxes[:, 2:]) / 2},
+        uns={"tilevision": json.dumps(statement(result), ensure_ascii=False)},
+    )
+    with dask.config.set(scheduler="synchronous"):
+        table.write_h5ad(path)
+
+
+def _wide(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    return embeddings[rows].astype(np.float32)
 
 
 def _present(result: ResultData) -> tuple[Embeddings, NDArray[np.int64], list[Tile]]:
@@ -148,10 +195,13 @@ def _present(result: ResultData) -> tuple[Embeddings, NDArray[np.int64], list[Ti
     return embeddings, rows, [result.rows[row].tile for row in rows.tolist()]
 
 
-def _blocks(embeddings: Embeddings, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[Any]]]:
+def _blocks(
+    embeddings: Embeddings, rows: NDArray[np.int64], step: int = 0
+) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield the vectors of `rows` in their order, and where among them each block begins."""
-    for start in range(0, len(rows), embeddings.step):
-        yield start, embeddings[rows[start : start + embeddings.step]]
+    step = step or embeddings.step
+    for start in range(0, len(rows), step):
+        yield start, embeddings[rows[start : start + step]]
 
 
 def _boxes(tiles: list[Tile]) -> NDArray[np.float64]:
@@ -178,7 +228,10 @@ def _patches(result: ResultData, tiles: list[Tile]) -> dict[str, Any]:
         "level0_width": result.source.size[0],
         "level0_height": result.source.size[1],
     }
+    if size == span:
+        said["patch_level"] = 0
     if result.mpp is not None:
+        said["level0_mpp"], said["mpp"] = result.mpp[0], result.mpp[0] * span / size
         magnification = 10 / result.mpp[0]
         said["level0_magnification"] = round(magnification)
         said["target_magnification"] = round(magnification * size / span)
