@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import scenes
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation import compare, evaluate, read_truth
 from tilevision.findings import Findings, TileFindings

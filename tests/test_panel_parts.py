@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import tilevision as tv
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid

@@ -10,6 +10,7 @@ from tilevision.errors import RunError, TilevisionError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
+from tilevision.regions import Region
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.sources import ImageMetadata
 
@@ -282,3 +283,67 @@ def test_many_tiles_are_sorted_by_row_and_column():
     rows = [TileRow(0.0, tile, "done") for tile in reversed(tiles)]
     table = Result(Picture(), rows, [], MergeSettings(), RunFacts("r", "complete"), "a").tiles
     assert table["id"].tolist() == [tile.id for tile in tiles]
+
+
+def test_limits_apply_to_merged_objects():
+    """An object is as large as its parts together, and as sure as the surest of its views."""
+    whole = _result(mpp=(0.5, 0.5))
+    assert whole.areas.tolist() == [50.0, 100.0]
+    assert whole.with_(min_area=51).findings.labels.tolist() == ["dust"]
+    assert whole.with_(max_area=99).findings.labels.tolist() == ["cell"]
+    assert whole.with_(min_area=50, max_area=100).findings == whole.findings
+    # One of the two views of the dust scores 0.4: it is the merged object that has 0.6.
+    assert whole.with_(max_score=0.5).findings.labels.tolist() == []
+    assert whole.with_(max_score=0.6).findings.labels.tolist() == ["dust"]
+    assert "merged" not in whole.methods()
+    assert (
+        "merged objects of an area below 51 µm² were dropped" in whole.with_(min_area=51).methods()
+    )
+
+
+def test_limits_that_exclude_each_other_are_refused():
+    """Nothing would be left, and the line says which two numbers do not go together."""
+    with pytest.raises(RunError, match=r"min_area=5 is above max_area=4"):
+        _result().with_(min_area=5, max_area=4)
+    with pytest.raises(RunError, match=r"min_score=0.5 is above max_score=0.4"):
+        _result().with_(min_score=0.5, max_score=0.4)
+
+
+def test_another_region_needs_no_inference():
+    """What lies in it is counted; a tile that it touches and that nobody analysed is missing."""
+    left = _result().with_(region=(0, 0, 80, 100))
+    assert left.findings.labels.tolist() == ["cell"]
+    assert left.complete
+    assert [row.status for row in left.rows] == ["done", "skipped"]
+    back = left.with_(region=None)
+    assert [row.status for row in back.rows] == ["done", "pending"]
+    assert not back.complete
+    assert "INCOMPLETE: 1 of 2 tiles" in back.coverage
+
+
+NAMED = """{"type": "FeatureCollection", "features": [
+  {"type": "Feature", "properties": {"name": "core"},
+   "geometry": {"type": "Polygon", "coordinates": [[[0, 0], [50, 0], [50, 100], [0, 100]]]}},
+  {"type": "Feature", "properties": {"classification": {"name": "rim"}},
+   "geometry": {"type": "Polygon", "coordinates": [[[40, 0], [140, 0], [140, 100], [40, 100]]]}}
+]}"""
+
+
+def test_each_named_region_has_a_row():
+    """Names are those of the features; what two of them share counts in both."""
+    table = _result().with_(region=NAMED).regions
+    assert table["region"].tolist() == ["core", "rim"]
+    assert table["detections"].tolist() == [1, 1]
+    assert table["area"].tolist() == [5_000, 10_000]
+    assert table["density"].tolist() == [200, 100]
+    assert table.attrs["units"] == {"area": "px²", "density": "1/megapixel"}
+    whole = _result().regions
+    assert whole.values.tolist() == [["image", 2, 20_000, 100.0, 1.0]]
+
+
+def test_names_of_regions_are_kept_with_the_run():
+    """They come back from a manifest as they were."""
+    region = _result().with_(region=NAMED).facts.region
+    assert Region.from_dict(region.to_dict()) == region
+    unnamed = _result().with_(region=(0, 0, 80, 100)).facts.region
+    assert unnamed.to_dict().keys() == {"name", "geometry"}

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilevision.analysis.account import MergeSettings
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, StageDone, TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box

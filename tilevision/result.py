@@ -6,7 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.analysis.resultdata import ResultData
 
 if TYPE_CHECKING:

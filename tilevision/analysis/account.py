@@ -14,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.units import Units
-from tilevision.checks import names, share
 from tilevision.events import TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
-from tilevision.seams import merge
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Digest",
-    "MergeSettings",
     "RunFacts",
     "TileRow",
     "categories",
@@ -47,58 +44,6 @@ __all__ = [
 ]
 
 _NO_CLASS = {"__background__", "N/A"}  # in tables of class names, as torchvision's
-
-
-@dataclass(frozen=True, slots=True)
-class MergeSettings:
-    """What turns tile findings into findings of the image; changing it costs no inference.
-
-    Parameters
-    ----------
-    method : str
-        ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
-    class_agnostic : bool
-        True if detections of different classes may be one object.
-    match_metric : str
-        ``"iou"`` or ``"ios"``.
-    match_threshold : float
-        From which two detections are one object, above 0, up to 1.
-    min_score : float, optional
-        Lower scores are dropped before the merge; rows without a score stay.
-    classes : tuple of str, optional
-        Other classes are dropped before the merge.
-
-    Raises
-    ------
-    RunError
-        If a name is unknown or a number lies outside 0 to 1.
-    """
-
-    method: str = "seam"
-    class_agnostic: bool = False
-    match_metric: str = "iou"
-    match_threshold: float = 0.5
-    min_score: float | None = None
-    classes: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        # What the merge refuses is refused before any tile is run.
-        merge([], self.method, self.class_agnostic, self.match_metric, self.match_threshold)
-        if self.min_score is not None:
-            object.__setattr__(self, "min_score", float(share("min_score", self.min_score)))
-        if self.classes is not None:
-            object.__setattr__(self, "classes", names("classes", self.classes))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, in the order of the fields."""
-        return {
-            "method": self.method,
-            "class_agnostic": self.class_agnostic,
-            "match_metric": self.match_metric,
-            "match_threshold": self.match_threshold,
-            "min_score": self.min_score,
-            "classes": None if self.classes is None else list(self.classes),
-        }
 
 
 @dataclass(frozen=True, slots=True)

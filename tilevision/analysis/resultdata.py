@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import (
     Digest,
-    MergeSettings,
     RunFacts,
     TileRow,
     class_numbers,
@@ -24,6 +23,7 @@ from tilevision.analysis.account import (
     tiles_by_model,
     vectors_told,
 )
+from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.status import TileStatus
@@ -154,12 +154,25 @@ class ResultData:
     def findings(self) -> Findings:
         """Detections in pixels of the full-resolution image, merged across tiles.
 
-        Where a region was asked for, those whose box has its centre in it.
+        Where a region was asked for, those whose box has its centre in it; where limits of score
+        or area were, those that keep them.
         """
-        if self.facts.region is None:
-            return self._merged
-        boxes = self._merged.boxes
-        return self._merged.take(self.facts.region.holds((boxes[:, :2] + boxes[:, 2:]) / 2))
+        found = self._merged
+        if self.facts.region is not None:
+            found = found.take(self.facts.region.holds(_centres(found)))
+        if self.settings.limits:
+            found = found.take(self.settings.within(found.scores, self._areas_of(found)))
+        return found
+
+    @cached_property
+    def areas(self) -> NDArray[np.float64]:
+        """The area ``(n,)`` of each of `findings`, in the unit ``units.area``: µm², m² or px²."""
+        return self._areas_of(self.findings)
+
+    def _areas_of(self, found: Findings) -> NDArray[np.float64]:
+        from tilevision.analysis.units import areas
+
+        return self.units.of(_centres(found), areas(found))
 
     @cached_property
     def _merged(self) -> Findings:
@@ -218,11 +231,11 @@ class ResultData:
             n_saturated=sum(seen.saturated for seen in self.tile_findings),
             region=self.facts.region,
             classified=most_probable(self.tile_findings),
-            data_share=self._data_share,
+            data_share=self.data_share,
         )
 
     @property
-    def _data_share(self) -> NDArray[np.float32] | None:
+    def data_share(self) -> NDArray[np.float32] | None:
         """The share of each cell of the image that has data; None where all has, or none says."""
         ask = getattr(self.source, "data_share", None)
         try:
@@ -396,15 +409,24 @@ class ResultData:
         class_agnostic: bool = _SAME,
         match_metric: str = _SAME,
         match_threshold: float = _SAME,
+        max_score: float | None = _SAME,
+        min_area: float | None = _SAME,
+        max_area: float | None = _SAME,
+        region: Any = _SAME,
     ) -> Self:
         """Return the result under other thresholds or another merge; nothing is inferred.
 
-        What is not given stays; None lifts `min_score` or `classes`.
+        What is not given stays; None lifts `classes`, and limits of score and area. Areas are in
+        the unit ``units.area`` of the image. `region` is as `tilevision.start` takes it: tiles
+        that do not touch it are left out as if they had been skipped, and those that it touches
+        and that were not analysed are said to be missing.
 
         Raises
         ------
         RunError
             If a name is unknown or a number lies outside 0 to 1.
+        GridError, SourceError
+            If the region is not understood.
         """
         asked: dict[str, Any] = {
             "min_score": min_score,
@@ -413,11 +435,36 @@ class ResultData:
             "class_agnostic": class_agnostic,
             "match_metric": match_metric,
             "match_threshold": match_threshold,
+            "max_score": max_score,
+            "min_area": min_area,
+            "max_area": max_area,
         }
         changed = {name: value for name, value in asked.items() if value is not _SAME}
         settings = replace(self.settings, **changed)
-        return type(self)(
-            self.source, self.rows, self.tile_findings, settings, self.facts, self.name
+        rows, seen, facts = self.rows, self.tile_findings, self.facts
+        if region is not _SAME:
+            from tilevision.analysis.regionrows import within_region
+
+            rows, seen, facts = within_region(region, self.source, rows, seen, facts)
+        return type(self)(self.source, rows, seen, settings, facts, self.name)
+
+    @property
+    def regions(self) -> pd.DataFrame:
+        """One row per region that was asked for: name, detections, area, density, analysed share.
+
+        Areas and densities are of the analysed part, in the units of the image (``attrs``). A
+        region from GeoJSON with named features has a row for each name; without a region the one
+        row is the whole image.
+        """
+        from tilevision.analysis.regionrows import region_table
+
+        return region_table(
+            self.findings,
+            self.rows,
+            self.facts.region,
+            size=self.source.size,
+            units=self.units,
+            data_share=self.data_share,
         )
 
     def __repr__(self) -> str:
@@ -442,6 +489,11 @@ class ResultData:
             f"<table><thead><tr><th style='text-align:left'>class</th><th>detections</th></tr>"
             f"</thead><tbody>{cells}</tbody></table></div>"
         )
+
+
+def _centres(found: Findings) -> NDArray[np.float64]:
+    middles: NDArray[np.float64] = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    return middles
 
 
 def _provenance(facts: RunFacts, n_tiles: int) -> str:

@@ -98,6 +98,11 @@ _OPTIONS = (
         help="How that overlap is measured: iou, or ios (of the smaller).",
     ),
     click.option("--min-score", type=float, help="Drop detections with a lower score, 0 to 1."),
+    click.option("--max-score", type=float, help="Drop merged objects with a higher score."),
+    click.option(
+        "--min-area", type=float, help="Drop smaller objects, in µm², m² or px² as the image has."
+    ),
+    click.option("--max-area", type=float, help="Drop larger objects, in the same unit."),
     click.option(
         "--class", "classes", multiple=True, help="Keep only this class. Can be repeated."
     ),

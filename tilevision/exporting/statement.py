@@ -15,6 +15,7 @@ __all__ = ["methods", "missing_tiles", "statement"]
 
 HASH_CHARACTERS = 12
 
+_ARTICLES = {"score": "a score", "area": "an area"}
 _METRICS = {"iou": "IoU", "ios": "IoS"}
 _MERGES = {
     "seam": (
@@ -114,6 +115,10 @@ def _models(result: ResultData) -> str:
         text += f"; detections with a score below {settings.min_score:g} were dropped"
     if settings.classes is not None:
         text += f"; classes other than {', '.join(settings.classes[:20])} were dropped"
+    for name, value in settings.limits.items():
+        kind, unit = name.split("_")[1], f" {result.units.area}" * name.endswith("area")
+        side = "above" if name.startswith("max") else "below"
+        text += f"; merged objects of {_ARTICLES[kind]} {side} {value:g}{unit} were dropped"
     return text
 
 

@@ -39,6 +39,9 @@ def start(
     mpp: float | tuple[float, float] | None = None,
     region: Any = None,
     min_score: float | None = None,
+    max_score: float | None = None,
+    min_area: float | None = None,
+    max_area: float | None = None,
     classes: Sequence[str] | None = None,
     moderation: Any = None,
     synthesis: Any = "summary",
@@ -87,13 +90,17 @@ def start(
         Microns per pixel, for files that do not state them.
     region : optional
         The part of the image to analyse: ``(x0, y0, x1, y1)``, points ``(k, 2)`` of a polygon
-        or a shapely one, in full-resolution pixels; GeoJSON or its file (longitude and
-        latitude where the image has map coordinates); a mask ``(h, w)`` over the whole image
+        or a shapely one, in full-resolution pixels; GeoJSON, its text or its file (longitude and
+        latitude where the image has map coordinates; features with names are counted one by one
+        in `Result.regions`); a mask ``(h, w)`` over the whole image
         or its file; ``"tissue"``; a list of several. Tiles that do not touch it are skipped;
         a detection counts if the centre of its box lies in the region.
     min_score, classes : optional
         Applied before the merge, without inference. Without `min_score`, the model's own minimum
         applies where it has one; 0 shows everything that was recorded.
+    max_score, min_area, max_area : float, optional
+        Limits of the merged objects; areas in µm² where microns per pixel are known, in m² on a
+        map, else in square pixels.
     moderation : str or callable, optional
         Model that is asked with an RGB thumbnail before any tile runs. The built-in limits always
         apply.
@@ -154,7 +161,8 @@ def start(
     """
     settings = Settings(
         model=model, grid=grid, resolution=resolution, full_image=full_image, mpp=mpp,
-        region=region, min_score=min_score, classes=classes, moderation=moderation,
+        region=region, min_score=min_score, max_score=max_score, min_area=min_area,
+        max_area=max_area, classes=classes, moderation=moderation,
         synthesis=synthesis, merge=merge, class_agnostic=class_agnostic,
         match_metric=match_metric, match_threshold=match_threshold,
         checkpoint=checkpoint, client=client, workers=workers, concurrency=concurrency,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tilevision import checks
+from tilevision.analysis.mergesettings import LIMITS
 from tilevision.errors import RunArgumentError
 from tilevision.files import check_folder
 from tilevision.modelspec.spec import DEVICES
@@ -32,7 +33,7 @@ class Subject:
 
     RECORDED: ClassVar[tuple[str, ...]] = (
         *("mpp", "min_score", "classes", "merge", "class_agnostic"),
-        *("match_metric", "match_threshold"),
+        *("match_metric", "match_threshold", *LIMITS),
     )
 
     model: Any
@@ -43,6 +44,9 @@ class Subject:
     mpp: float | tuple[float, float] | None = None
     region: Any = None
     min_score: float | None = None
+    max_score: float | None = None
+    min_area: float | None = None
+    max_area: float | None = None
     classes: Sequence[str] | None = None
     moderation: Any = None
     synthesis: Any = "summary"
@@ -71,6 +75,9 @@ class Subject:
             match_threshold=self.match_threshold,
             min_score=self.min_score,
             classes=None if self.classes is None else checks.names("classes", self.classes),
+            max_score=self.max_score,
+            min_area=self.min_area,
+            max_area=self.max_area,
         )
 
 
@@ -160,9 +167,13 @@ class Settings(Delivery, Execution, Subject):
         self._check_delivery()
 
     def recorded(self, *groups: type[Subject | Execution | Delivery]) -> dict[str, Any]:
-        """Return the plain values of `groups` that a manifest holds as they are; of all."""
+        """Return the plain values of `groups` that a manifest holds as they are; of all.
+
+        Limits that are not set are left out: manifests of earlier versions have none.
+        """
         chosen = groups or (Subject, Execution, Delivery)
-        return {name: getattr(self, name) for group in chosen for name in group.RECORDED}
+        values = {name: getattr(self, name) for group in chosen for name in group.RECORDED}
+        return {k: value for k, value in values.items() if k not in LIMITS or value is not None}
 
 
 def _check_writable(name: str, path: Path) -> None:

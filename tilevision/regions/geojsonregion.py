@@ -15,10 +15,11 @@ from tilevision.errors import GridError, SourceError
 from tilevision.regions.regionshapes import Longitudes, polygonal
 from tilevision.sources import ImageMetadata
 
-__all__ = ["geojson_polygons", "load_geojson", "polygons_in_pixels"]
+__all__ = ["geojson_polygons", "load_geojson", "polygons_in_pixels", "read_geojson"]
 
 _LARGEST = 256 << 20
 _MOST_NESTED = 20
+_LONGEST_NAME = 200
 _GEOMETRIES = ("Polygon", "MultiPolygon")
 _WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 _LONG_LAT = "OGC:CRS84"
@@ -44,19 +45,34 @@ def load_geojson(path: Path) -> Mapping[str, Any] | None:
         raise SourceError(f"Region {path}: {error.strerror}.") from None
     if len(text) > _LARGEST:
         raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead.")
+    return read_geojson(text, f" {path}")
+
+
+def read_geojson(text: str | bytes, name: str = "") -> Mapping[str, Any]:
+    """Return the object in a text; `name` is what errors call it.
+
+    Raises
+    ------
+    SourceError
+        If it holds something else.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"Region {path} is not whole JSON: {error}.") from None
+        raise SourceError(f"Region{name} is not whole JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise SourceError(f"region {path} holds a {type(value).__name__}, not a GeoJSON object.")
+        raise SourceError(f"Region{name} holds a {type(value).__name__}, not a GeoJSON object.")
     return value
 
 
 def geojson_polygons(
     value: Mapping[str, Any], metadata: ImageMetadata
-) -> tuple[list[Any], tuple[str, ...]]:
-    """Return the polygons of a GeoJSON object in pixels of the image, and notes for the user.
+) -> tuple[list[Any], tuple[str, ...], tuple[str, ...]]:
+    """Return the polygons of a GeoJSON object in pixels of the image, notes, and their names.
+
+    A feature's name is its property ``name``, else that of its ``classification``, as QuPath
+    writes it. Where none has a name, there are no names; where some have, the others are
+    ``"region 2"`` after their place.
 
     On an image with a coordinate reference system they are longitude and latitude (WGS 84,
     RFC 7946) unless the object names another ``crs`` or says ``"coordinates_in": "pixels"``,
@@ -77,12 +93,13 @@ def geojson_polygons(
     SourceError
         If rasterio is needed and absent.
     """
-    found, dropped = [], 0
-    for geometry in _geometries(value, 0):
+    found, names, dropped = [], [], 0
+    for geometry, name in _geometries(value, 0):
         if geometry["type"] in _WITHOUT_AREA:
             dropped += 1
         else:
             found.append(_shape(geometry))
+            names.append(name)
     if not found:
         raise GridError("region is GeoJSON without a polygon; draw one around what to analyse.")
     note = (f"region: {dropped:,} points and lines were left out; they have no area",)
@@ -97,27 +114,37 @@ def geojson_polygons(
         )
     elif "origin" in value:
         found = _moved(found, value["origin"])
-    return found, note if dropped else ()
+    told = [name or f"region {i + 1}" for i, name in enumerate(names)] if any(names) else []
+    return found, note if dropped else (), tuple(told)
 
 
-def _geometries(value: Any, depth: int) -> Iterator[Mapping[str, Any]]:
-    """Yield the geometries in an object, however it nests them."""
+def _geometries(value: Any, depth: int, name: str = "") -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Yield the geometries in an object, however it nests them, and the name of each."""
     kind = value.get("type") if isinstance(value, Mapping) else None
     if depth > _MOST_NESTED:
         raise GridError("region is GeoJSON that is nested too deeply.")
     if kind == "Feature":
         if value.get("geometry") is not None:
-            yield from _geometries(value["geometry"], depth + 1)
+            yield from _geometries(value["geometry"], depth + 1, _name(value))
     elif kind in ("FeatureCollection", "GeometryCollection"):
         parts = value.get("features" if kind == "FeatureCollection" else "geometries")
         if not isinstance(parts, (list, tuple)):
             raise GridError(f"region is a GeoJSON {kind} without its list.")
         for part in parts:
-            yield from _geometries(part, depth + 1)
+            yield from _geometries(part, depth + 1, name)
     elif kind in (*_GEOMETRIES, *_WITHOUT_AREA):
-        yield value
+        yield value, name
     else:
         raise GridError(f"region is GeoJSON of type {kind!r:.40}; give polygons or features.")
+
+
+def _name(feature: Mapping[str, Any]) -> str:
+    properties = feature.get("properties")
+    if not isinstance(properties, Mapping):
+        return ""
+    kind = properties.get("classification")
+    named = properties.get("name") or (kind.get("name") if isinstance(kind, Mapping) else "")
+    return str(named)[:_LONGEST_NAME] if isinstance(named, (str, int, float)) else ""
 
 
 def _shape(geometry: Mapping[str, Any]) -> Any:

@@ -34,11 +34,14 @@ class Region:
         For people: ``"tissue"``, ``"box"``, the name of a file.
     notes : tuple of str
         Notes for the user, one line each.
+    parts : tuple of (str, shapely geometry)
+        What it is put together from, where that has names: polygons that may overlap.
     """
 
     geometry: Any
     name: str
     notes: tuple[str, ...] = field(default=(), compare=False)
+    parts: tuple[tuple[str, Any], ...] = ()
 
     @property
     def area(self) -> float:
@@ -74,8 +77,18 @@ class Region:
         return tuple(shapely.get_coordinates(ring) for ring in rings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, the geometry as GeoJSON in pixels; `from_dict` reads them."""
-        return {"name": self.name, "geometry": plain_geometry(self.geometry)}
+        """Return plain JSON types, the geometry as GeoJSON in pixels; `from_dict` reads them.
+
+        Parts are named only where there are any, as earlier versions knew none.
+        """
+        parts = [{"name": name, "geometry": plain_geometry(shape)} for name, shape in self.parts]
+        whole = {"name": self.name, "geometry": plain_geometry(self.geometry)}
+        return whole | ({"parts": parts} if parts else {})
+
+    @property
+    def each(self) -> tuple[Region, ...]:
+        """Its named parts as regions; itself where it has none."""
+        return tuple(Region(shape, name) for name, shape in self.parts) or (self,)
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Region:
@@ -86,17 +99,22 @@ class Region:
         GridError
             If it is damaged.
         """
-        try:
-            geometry = shapely.geometry.shape(raw["geometry"])
-            name = str(raw["name"])
-        except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
-            raise GridError(f"The stored region is damaged ({error!r})") from None
-        if geometry.is_empty or not geometry.is_valid or "Polygon" not in geometry.geom_type:
-            raise GridError("The stored region is damaged: it is no polygon.")
-        return cls(geometry, name)
+        name, geometry = _stored(raw)
+        return cls(geometry, name, parts=tuple(_stored(part) for part in raw.get("parts", ())))
 
     def __repr__(self) -> str:
         return f"<Region {self.name}: {self.area:,.0f} px²>"
+
+
+def _stored(raw: dict[str, Any]) -> tuple[str, Any]:
+    try:
+        geometry = shapely.geometry.shape(raw["geometry"])
+        name = str(raw["name"])
+    except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
+        raise GridError(f"The stored region is damaged ({error!r})") from None
+    if geometry.is_empty or not geometry.is_valid or "Polygon" not in geometry.geom_type:
+        raise GridError("The stored region is damaged: it is no polygon.")
+    return name, geometry
 
 
 def plain_geometry(geometry: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from tilevision.errors import GridError, SourceError
-from tilevision.regions.geojsonregion import geojson_polygons, load_geojson
+from tilevision.regions.geojsonregion import geojson_polygons, load_geojson, read_geojson
 from tilevision.regions.maskregion import Mask, read_mask
 from tilevision.regions.region import Region
 from tilevision.regions.regionshapes import UNDERSTOOD, box_in, polygonal, ring_of, whole_polygons
@@ -25,11 +25,12 @@ __all__ = ["read_region"]
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """One thing that was given: its polygons, what it is, and notes for the user."""
+    """One thing that was given: its polygons, what it is, notes for the user, its parts' names."""
 
     polygons: list[Any]
     kind: str
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # one for each polygon, where any has one
 
 
 def read_region(value: Any, source: ImageSource) -> Region:
@@ -39,8 +40,9 @@ def read_region(value: Any, source: ImageSource) -> Region:
     ----------
     value : Box, tuple, array, shapely polygon, mapping, path, str, Region, or a list of these
         ``(x0, y0, x1, y1)`` or a `Box`; points ``(k, 2)`` of a polygon; a shapely polygon; a
-        GeoJSON object or its file; a GeoPackage, FlatGeobuf or Shapefile; a mask ``(h, w)`` over
-        the whole image at any resolution or its file, wanted where it is not 0; ``"tissue"``.
+        GeoJSON object, its text or its file, whose features may have names; a GeoPackage,
+        FlatGeobuf or Shapefile; a mask ``(h, w)`` over the whole image at any resolution or its
+        file, wanted where it is not 0; ``"tissue"``.
         Pixels of the full-resolution image, half-open; GeoJSON on an image with map coordinates
         is longitude and latitude, the other files are in the system that they name.
     source : ImageSource
@@ -55,12 +57,14 @@ def read_region(value: Any, source: ImageSource) -> Region:
     if isinstance(value, Region) and shapely.covers(_whole(source.size), value.geometry):
         return value  # as it was stored, to the last vertex
     given = _given(value, source)
-    return _clipped(given.polygons, given.kind, given.notes, source.size)
+    return _clipped(given, source.size)
 
 
 def _given(value: Any, source: ImageSource) -> _Given:
     if isinstance(value, Region):
-        return _Given([value.geometry], value.name, value.notes)
+        parts = value.parts or (("", value.geometry),)
+        names = tuple(name for name, _ in value.parts)
+        return _Given([shape for _, shape in parts], value.name, value.notes, names)
     if isinstance(value, shapely.Geometry):
         return _Given([value], "polygon")
     if isinstance(value, Mapping):
@@ -71,14 +75,20 @@ def _given(value: Any, source: ImageSource) -> _Given:
         if all(isinstance(point, (list, tuple)) and _is_point(point) for point in value):
             return _Given([ring_of(value)], "polygon")
         return _several([_given(item, source) for item in value])
-    if isinstance(value, str) and value == "tissue":
-        return _Given([tissue_polygons(source)], "tissue")
     box = box_in(value)
     if box is not None:
         return _Given([box], "box")
     if isinstance(value, (str, os.PathLike)):
-        return _file(Path(value).expanduser(), source)
+        return _named(value, source)
     raise GridError(f"Region {value!r:.80} is not understood; {UNDERSTOOD}.")
+
+
+def _named(value: str | os.PathLike[str], source: ImageSource) -> _Given:
+    if value == "tissue":
+        return _Given([tissue_polygons(source)], "tissue")
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        return _geojson(read_geojson(value), source, "GeoJSON")
+    return _file(Path(value).expanduser(), source)
 
 
 def _is_point(value: Any) -> bool:
@@ -90,7 +100,10 @@ def _several(parts: list[_Given]) -> _Given:
         return parts[0]
     polygons = [polygon for part in parts for polygon in part.polygons]
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return _Given(polygons, f"{len(parts)} shapes", notes)
+    names: tuple[str, ...] = ()
+    if any(part.names for part in parts):
+        names = tuple(n for part in parts for n in part.names or (part.kind,) * len(part.polygons))
+    return _Given(polygons, f"{len(parts)} shapes", notes, names)
 
 
 def _array(value: np.ndarray[Any, Any], source: ImageSource) -> _Given:
@@ -131,15 +144,16 @@ def _file(path: Path, source: ImageSource) -> _Given:
 
 
 def _geojson(value: Mapping[str, Any], source: ImageSource, name: str) -> _Given:
-    polygons, notes = geojson_polygons(value, source.metadata)
-    return _Given(polygons, name, notes)
+    polygons, notes, names = geojson_polygons(value, source.metadata)
+    if len(names) == 1:
+        name = names[0]
+    return _Given(polygons, name, notes, names)
 
 
-def _clipped(
-    polygons: list[Any], name: str, notes: tuple[str, ...], size: tuple[int, int]
-) -> Region:
+def _clipped(given: _Given, size: tuple[int, int]) -> Region:
     """Return what of the polygons lies on the image, made valid where they cross themselves."""
-    made = [whole_polygons(polygon) for polygon in polygons]
+    name, notes = given.kind, given.notes
+    made = [whole_polygons(polygon) for polygon in given.polygons]
     mended = sum(was_mended for _, was_mended in made)
     if mended:
         which = "the polygon crosses itself" if len(made) == 1 else f"{mended} cross themselves"
@@ -154,7 +168,21 @@ def _clipped(
             f"Region ({name}) reaches from {x0:,.0f}, {y0:,.0f} to {x1:,.0f}, {y1:,.0f} and misses "
             f"the image of {width:,} × {height:,} px."
         )
-    return Region(inside, name, notes)
+    return Region(inside, name, notes, _parts(given.names, [shape for shape, _ in made], size))
+
+
+def _parts(
+    names: tuple[str, ...], shapes: list[Any], size: tuple[int, int]
+) -> tuple[tuple[str, Any], ...]:
+    """Return what of each named shape lies on the image; shapes of one name are one part."""
+    together: dict[str, list[Any]] = {}
+    for name, shape in zip(names, shapes, strict=False):  # without names there are no parts
+        together.setdefault(name, []).append(shape)
+    cut = {
+        name: polygonal(shapely.intersection(shapely.union_all(these), _whole(size)))
+        for name, these in together.items()
+    }
+    return tuple((name, shape) for name, shape in cut.items() if not shape.is_empty)
 
 
 def _whole(size: tuple[int, int]) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
+from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.analysis.mergesettings import LIMITS, MergeSettings
 from tilevision.errors import TilevisionError
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
@@ -90,7 +91,7 @@ class ResultLookup:
         return MergeSettings(
             method=kept.get("merge", "seam"),
             classes=None if classes is None else tuple(classes),
-            **{name: kept[name] for name in same if name in kept},
+            **{name: kept[name] for name in (*same, *LIMITS) if name in kept},
         )
 
 
