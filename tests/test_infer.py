@@ -18,7 +18,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box, iou
 from tilevision.grid import Grid, Tile
 from tilevision.infer import Hooks, Work, infer
-from tilevision.modelspec import Answers, ModelSpec, Usage
+from tilevision.modelspec import Answers, Calls, ModelSpec, Usage
 from tilevision.sources import ImageMetadata, ReadOptions, SourceRef
 
 SIZE = (96, 64)
@@ -139,7 +139,7 @@ def test_whatever_a_model_raises_is_an_outcome(picture, monkeypatch, error, kind
         def predict(self, batch):
             raise error
 
-    monkeypatch.setattr("tilevision.infer.build", lambda spec: Raises())
+    monkeypatch.setattr("tilevision.infer.calls_of", lambda spec: Calls(Raises()))
     spec = ModelSpec("bad", "x:y", "f", batch_size=4)
     outcomes = infer(work(picture(), spec), TILES[:5])
     assert [outcome.failure.kind for outcome in outcomes] == [kind] * 5
@@ -166,7 +166,7 @@ def test_answers_must_match_the_tiles(picture, monkeypatch, answers):
         def predict(self, batch):
             return answers
 
-    monkeypatch.setattr("tilevision.infer.build", lambda spec: Wrong())
+    monkeypatch.setattr("tilevision.infer.calls_of", lambda spec: Calls(Wrong()))
     outcomes = infer(work(picture(), ModelSpec("wrong", "x:y", "f", batch_size=2)), TILES[:2])
     for outcome in outcomes:
         assert outcome.failure.error == "ModelError" and "Model wrong" in outcome.failure.message
@@ -180,7 +180,7 @@ def test_one_tile_too_large_to_store_costs_its_mates_nothing(picture, monkeypatc
         def predict(self, batch):
             return [Findings(), long, Findings()]
 
-    monkeypatch.setattr("tilevision.infer.build", lambda spec: Mixed())
+    monkeypatch.setattr("tilevision.infer.calls_of", lambda spec: Calls(Mixed()))
     outcomes = infer(work(picture(), ModelSpec("m", "x:y", "f", batch_size=3)), TILES[:3])
     assert [o.failure and o.failure.error for o in outcomes] == [None, "CheckpointTooLarge", None]
 
@@ -256,7 +256,7 @@ class Remote:
 
 def remote(monkeypatch, *, refused=None):
     made = Remote(len(TILES), refused)
-    monkeypatch.setattr("tilevision.infer.build", lambda spec: made)
+    monkeypatch.setattr("tilevision.infer.calls_of", lambda spec: Calls(made))
     return ModelSpec("remote", "x:y", "f", hosted=True)
 
 

@@ -16,6 +16,7 @@ from tilevision import fanout
 from tilevision.checkpoint import MemoryCheckpoint
 from tilevision.errors import CheckpointCorrupt, PermanentError
 from tilevision.events import StageDone, TileChanged
+from tilevision.modelspec import Calls
 from tilevision.pipeline import runner
 from tilevision.status import RunStatus
 
@@ -42,7 +43,7 @@ def model(function: Any, monkeypatch: pytest.MonkeyPatch, name: str = "mine") ->
     """Return a model that calls this very object: it is not pickled into a copy."""
     from tilevision import infer
 
-    built = infer.build
+    built = infer.calls_of
 
     class Adapter:
         def predict(self, batch: list[np.ndarray]) -> list[tv.Findings]:
@@ -58,7 +59,7 @@ def model(function: Any, monkeypatch: pytest.MonkeyPatch, name: str = "mine") ->
 
     spec = tv.model(once_each, name=name, fingerprint=name)
     monkeypatch.setattr(
-        infer, "build", lambda asked: Adapter() if asked.name == name else built(asked)
+        infer, "calls_of", lambda asked: Calls(Adapter()) if asked.name == name else built(asked)
     )
     return spec
 

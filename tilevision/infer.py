@@ -18,7 +18,7 @@ from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
 from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
-from tilevision.modelspec import Answers, ModelSpec, Usage, build
+from tilevision.modelspec import Answers, Calls, ModelSpec, Usage, Wish, calls_of
 from tilevision.payloads import array_record, bytes_of
 from tilevision.printed import noting_what_is_printed
 from tilevision.sources import (
@@ -109,7 +109,8 @@ class Hooks:
         ``span("read" | "infer" | "encode")``: a context that measures.
     queued : callable
         Called with a tile's id when it has to wait for its turn at the model, since another
-        thread of this process is at it; `started` is called again once it has its turn.
+        thread of this process is at it; `started` is called again once it has its turn, on
+        whatever thread makes the call.
     """
 
     started: Callable[[str], None] = _nothing
@@ -122,6 +123,8 @@ def infer(
     work: Work,
     tiles: Sequence[Tile],
     hooks: Hooks = Hooks(),
+    *,
+    alone: bool = False,
 ) -> list[TileOutcome]:
     """Read tiles, ask the model about them, and make their records.
 
@@ -133,13 +136,16 @@ def infer(
     work : Work
     tiles : sequence of Tile
     hooks : Hooks
+    alone : bool
+        True if these tiles share no call with those that other threads bring at the same time:
+        it is to be found out what they do.
 
     Returns
     -------
     list of TileOutcome
         Exactly one for each tile, in order.
     """
-    task = _Task(work, tuple(tiles), hooks)
+    task = _Task(work, tuple(tiles), hooks, alone=alone)
     size = max(1, work.model.batch_size)
     batches = [range(i, min(i + size, len(tiles))) for i in range(0, len(tiles), size)]
     if work.model.hosted:
@@ -198,7 +204,8 @@ def _answered(ask: Callable[[Any], Any], requests: list[_Request]) -> Iterator[_
 class _Task:
     """The tiles of one task on their way from pixels to records; rows number its tiles."""
 
-    def __init__(self, work: Work, tiles: tuple[Tile, ...], hooks: Hooks) -> None:
+    def __init__(self, work: Work, tiles: tuple[Tile, ...], hooks: Hooks, *, alone: bool) -> None:
+        self._alone = alone
         self.outcomes: dict[int, TileOutcome] = {}
         self._work = work
         self._tiles = tiles
@@ -207,7 +214,7 @@ class _Task:
         self._read_seconds: dict[int, float] = {}
         self._usage: dict[int, Usage] = {}
         self._remarks: tuple[str, ...] = ()
-        self._built: Any = None
+        self._calls: Calls | None = None
 
     def read(self, rows: Sequence[int]) -> list[int]:
         """Read tiles; return the rows of those that could be."""
@@ -223,38 +230,38 @@ class _Task:
     def predict(self, rows: list[int]) -> None:
         """Ask a model that lives in this process."""
         began = perf_counter()
-        with self._surviving(rows, began), noting_what_is_printed():
-            model = self._model()
-            waited = perf_counter()
-            with self._turn(model, rows[-1]):
-                began += perf_counter() - waited
-                with self._hooks.span("infer"):
-                    self._used(rows, Usage(calls=len(rows)))
-                    answers = model.predict([self._pixels.pop(row) for row in rows])
-            self._finish(rows, answers, perf_counter() - began)
+        with self._surviving(rows, began):
+            with noting_what_is_printed():
+                calls = self._called()
+            last, hooks = self._tiles[rows[-1]].id, self._hooks
+            pixels = [self._pixels.pop(row) for row in rows]
+            wish = Wish(
+                pixels,
+                self._ask,
+                lambda: hooks.queued(last),
+                lambda: hooks.started(last),
+                self._alone,
+            )
+            self._used(rows, Usage(calls=len(rows)))
+            before = perf_counter()
+            calls.ask(wish, max(1, self._work.model.batch_size))
+            began += perf_counter() - before - wish.seconds  # the wait is no tile's time
+            if wish.error is not None:
+                raise wish.error
+            self._finish(rows, wish.answers, perf_counter() - began)
 
-    @contextmanager
-    def _turn(self, model: Any, row: int) -> Iterator[None]:
-        """Have the model to oneself, where its threads take turns; the wait is no tile's time."""
-        turn = getattr(model, "turn", None)
-        if turn is None:
-            yield
-            return
-        if not turn.acquire(blocking=False):
-            self._hooks.queued(self._tiles[row].id)
-            turn.acquire()
-            self._hooks.started(self._tiles[row].id)
-        try:
-            yield
-        finally:
-            turn.release()
+    def _ask(self, pixels: list[NDArray[Any]]) -> Any:
+        with self._hooks.span("infer"), noting_what_is_printed():
+            answers = self._called().model.predict(pixels)
+            _check(self._work.model, answers, len(pixels))  # of all that share the call
+            return answers
 
     def encode(self, rows: list[int]) -> _Request:
         """Make the request of a hosted model."""
         began = perf_counter()
         payload = None
         with self._surviving(rows, began), noting_what_is_printed():
-            model = self._model()
+            model = self._called().model
             with self._hooks.span("encode"):
                 payload = model.encode([self._pixels.pop(row) for row in rows])
         left = [row for row in rows if row not in self.outcomes]
@@ -266,7 +273,7 @@ class _Task:
             return
         with self._surviving([row for request in requests for row in request.rows], perf_counter()):
             self._hooks.waiting()
-            ask = self._model().request
+            ask = self._called().model.request
             with self._hooks.span("infer"):
                 for request in _answered(ask, requests):
                     self._take(request)
@@ -278,12 +285,12 @@ class _Task:
                 raise request.error
             self._finish(request.rows, request.answers, request.seconds)
 
-    def _model(self) -> Any:
+    def _called(self) -> Calls:
         # Built only after its first tile was announced: a model that kills its process
         # while it loads must be blamed on someone.
-        if self._built is None:
-            self._built = build(self._work.model)
-        return self._built
+        if self._calls is None:
+            self._calls = calls_of(self._work.model)
+        return self._calls
 
     def _own_pixels(self, tile: Tile) -> NDArray[Any]:
         """Return the tile as the model's own to write on."""
@@ -313,7 +320,8 @@ class _Task:
     def _nms(self) -> float | None:
         """The overlap of duplicates; None where the model has left them out by its own measure."""
         spec = self._work.model
-        own = getattr(self._built, "suppresses", False) and not spec.class_agnostic
+        model = self._calls.model if self._calls is not None else None
+        own = getattr(model, "suppresses", False) and not spec.class_agnostic
         return None if own else spec.nms
 
     def _compacted(self, row: int, findings: Findings, seconds: float, filled: bool) -> TileOutcome:
@@ -356,7 +364,7 @@ class _Task:
                     failure=failure,
                     read_seconds=seconds if read is None else read,
                     infer_seconds=0.0 if read is None else seconds,
-                    batched=len(rows) > 1 and self._built is not None,
+                    batched=len(rows) > 1 and self._calls is not None,
                     usage=self._usage.get(row, Usage()),
                 )
 

@@ -260,7 +260,8 @@ class Tasks:
 
         Dask itself takes the tasks of one message in the reverse order of their names.
         """
-        order = pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name))
+        alone = pinned or max(submit.attempts) > 1
+        order = pickle.dumps(TileBatch(self._name, submit.task, submit.tiles, self._name, alone))
         theirs = dask.get_annotations().get("priority", 0)
         self._count += 1
         priority = (0 if callable(theirs) else theirs) - self._count * PRIORITY_STEP
@@ -425,7 +426,8 @@ def finished(flight: Sent, signal: Landed) -> TaskFinished:
     batched = frozenset(
         outcome.tile for outcome in signal.report.outcomes if outcome.failure and outcome.batched
     )
-    return TaskFinished(flight.submit.task, outcomes, signal.report.seconds, batched)
+    report = signal.report
+    return TaskFinished(flight.submit.task, outcomes, report.seconds, batched, report.ahead)
 
 
 def _loss(error: BaseException) -> Failure:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
-from contextlib import AbstractContextManager, suppress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -18,15 +21,21 @@ from tilevision.cluster import host_of, import_early
 from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
+from tilevision.modelspec import processes, waits
 from tilevision.readiness import examine
 
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
 BROUGHT_SECONDS = 10.0
+AHEAD = 2  # tasks beside one: one has been read, and one is being read
+AHEAD_BYTES = 512 << 20  # of pixels in a process
+BYTES_A_PIXEL = 8  # as they are read, and prepared
 
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
+_aloft: Counter[str] = Counter()  # tasks of a work that have given their slot to the next one
+_aloft_lock = Lock()
 _warm: set[str] = set()  # works whose model has answered in this process
 _unknown: dict[str, str] = {}  # works that this process has yet to see if it can do
 _unfit: dict[str, str] = {}  # why it cannot
@@ -48,12 +57,15 @@ class TileBatch:
     tiles : tuple of Tile
     topic : str
         Where to report the start of each tile.
+    alone : bool
+        Whether the tiles share no call of the model with others.
     """
 
     work: str
     task: str
     tiles: tuple[Tile, ...]
     topic: str
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +76,21 @@ class Report:
     ----------
     outcomes : tuple of TileOutcome
     seconds : float
-        Time in the worker.
+        Time in the worker, but for the time that its tiles waited for their turn at the model.
     worker : str
         Address.
     unfit : str
         Why this host cannot do the work at all, worded to follow its name; then nothing was tried.
+    ahead : int
+        Tasks that the process would take beside the one that each of its slots is for: it reads
+        their tiles while the model waits for something else than a processor.
     """
 
     outcomes: tuple[TileOutcome, ...]
     seconds: float
     worker: str
     unfit: str = ""
+    ahead: int = 0
 
 
 class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
@@ -111,6 +127,7 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         """Forget the work once the run is over."""
         _blobs.pop(self.name, None)
         _works.pop(self.name, None)
+        _aloft.pop(self.name, None)
         _warm.discard(self.name)
         _unknown.pop(self.name, None)
         _unfit.pop(self.name, None)
@@ -128,10 +145,44 @@ def run_batch(order: bytes) -> Report:
         return Report((), time.perf_counter() - began, worker.address, unfit)
     report = _Reporter(batch, worker)
     hooks = Hooks(started=report, waiting=secede, span=_span, queued=report.queued)
-    outcomes = [_remedied(outcome) for outcome in infer(_work(batch.work), batch.tiles, hooks)]
+    work = _work(batch.work)
+    ahead = _ahead(work, batch.tiles)
+    with _beside_others(batch.work, ahead):
+        found = infer(work, batch.tiles, hooks, alone=batch.alone)
+    outcomes = [_remedied(outcome) for outcome in found]
     if any(outcome.failure is None for outcome in outcomes):
         _warm.add(batch.work)
-    return Report(tuple(outcomes), time.perf_counter() - began, worker.address)
+    seconds = time.perf_counter() - began - report.waited
+    return Report(tuple(outcomes), seconds, worker.address, ahead=ahead)
+
+
+def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
+    """Return how many tasks are worth having beside one, since the model leaves time to read."""
+    model = work.model
+    if model.hosted or not waits(model):
+        return 0
+    width, height = tiles[0].output_size
+    held = AHEAD_BYTES // (width * height * BYTES_A_PIXEL * model.batch_size)
+    readers = (os.cpu_count() or 1) // (processes(model) or os.cpu_count() or 1)
+    return max(1, min(held, max(AHEAD, readers)))
+
+
+@contextmanager
+def _beside_others(name: str, ahead: int) -> Iterator[None]:
+    """Give the slot to the next task, whose tiles are read meanwhile, if `ahead` allows one more.
+
+    Where it does not, this task keeps its slot, and no further one is begun until it is over.
+    """
+    with _aloft_lock:
+        may = _aloft[name] < ahead
+        _aloft[name] += may
+    try:
+        if may:
+            secede()
+        yield
+    finally:
+        with _aloft_lock:
+            _aloft[name] -= may
 
 
 class _Reporter:
@@ -147,9 +198,12 @@ class _Reporter:
         self._worker = worker
         self._numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
         self._waited = False
+        self._queued: float | None = None
+        self.waited = 0.0  # seconds for the model
 
     def queued(self, tile_id: str) -> None:
         """Tell that a tile waits for its turn at the model; it is told again when it has it."""
+        self._queued = time.perf_counter()
         self._worker.log_event(self._batch.topic, self._message(tile_id) | {"waits": True})
 
     def _message(self, tile_id: str) -> dict[str, Any]:
@@ -161,6 +215,9 @@ class _Reporter:
         }
 
     def __call__(self, tile_id: str) -> None:
+        if self._queued is not None:
+            self.waited += time.perf_counter() - self._queued
+            self._queued = None
         worker, topic, message = self._worker, self._batch.topic, self._message(tile_id)
         if self._waited:
             worker.log_event(topic, message)

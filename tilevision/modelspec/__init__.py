@@ -5,7 +5,17 @@ Named `modelspec` because `model` and `models` are public functions, and a packa
 cannot be both a function and a submodule.
 """
 
-from tilevision.modelspec.build import build, on_device, processes, runtime, unwrap, within
+from tilevision.modelspec.build import (
+    build,
+    calls_of,
+    on_device,
+    processes,
+    runtime,
+    unwrap,
+    waits,
+    within,
+)
+from tilevision.modelspec.calls import Calls, Wish
 from tilevision.modelspec.spec import (
     Answers,
     HostedModel,
@@ -20,18 +30,22 @@ from tilevision.modelspec.spec import (
 
 __all__ = [
     "Answers",
+    "Calls",
     "HostedModel",
     "Model",
     "ModelSpec",
     "Price",
     "Stage",
     "Usage",
+    "Wish",
     "build",
+    "calls_of",
     "count",
     "counting",
     "on_device",
     "processes",
     "runtime",
     "unwrap",
+    "waits",
     "within",
 ]

@@ -11,13 +11,24 @@ from dataclasses import replace
 from typing import Any
 
 from tilevision.errors import ModelError, Throttled, TransientError
+from tilevision.modelspec.calls import Calls
 from tilevision.modelspec.spec import HostedModel, Model, ModelSpec, Stage
 
-__all__ = ["attribute", "build", "on_device", "processes", "runtime", "unwrap", "within"]
+__all__ = [
+    "attribute",
+    "build",
+    "calls_of",
+    "on_device",
+    "processes",
+    "runtime",
+    "unwrap",
+    "waits",
+    "within",
+]
 
 KEPT = 8  # models a process keeps; the one used longest ago goes first
 
-_built: OrderedDict[tuple[str, str, bytes, str, str], Any] = OrderedDict()
+_built: OrderedDict[tuple[str, str, bytes, str, str], Calls] = OrderedDict()
 _lock = threading.RLock()
 
 
@@ -36,16 +47,31 @@ def build(spec: ModelSpec) -> Any:
     Throttled, TransientError
         As its factory raises them.
     """
-    # Parameters too: not all of them are part of the identity (a timeout is not).
-    params = json.dumps(dict(spec.params), sort_keys=True)
-    key = (spec.factory, spec.fingerprint, spec.payload, spec.device, params)
+    return calls_of(spec).model
+
+
+def calls_of(spec: ModelSpec) -> Calls:
+    """Return the calls of the model that `spec` describes, which is built as by `build`."""
+    key = _key(spec)
     with _lock:
         if key not in _built:
-            _built[key] = _make(spec)
+            _built[key] = Calls(_make(spec))
             while len(_built) > KEPT:
                 _built.popitem(last=False)
         _built.move_to_end(key)
         return _built[key]
+
+
+def waits(spec: ModelSpec) -> bool:
+    """Return True if the model is built here and its calls leave the processor to others."""
+    calls = _built.get(_key(spec))
+    return calls is not None and calls.waits
+
+
+def _key(spec: ModelSpec) -> tuple[str, str, bytes, str, str]:
+    # Parameters too: not all of them are part of the identity (a timeout is not).
+    params = json.dumps(dict(spec.params), sort_keys=True)
+    return spec.factory, spec.fingerprint, spec.payload, spec.device, params
 
 
 def unwrap(spec: ModelSpec, stage: Stage) -> Callable[..., Any]:

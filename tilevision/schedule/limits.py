@@ -32,6 +32,11 @@ class Window:
     Parameters
     ----------
     policy : Policy
+
+    Attributes
+    ----------
+    ahead : int
+        Tasks that each thread takes beside the one it is for.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -39,6 +44,7 @@ class Window:
         self._hosted = policy.hosted
         self._size: float | None = None
         self._explicit: int | None = None
+        self.ahead = 0
         self.limit(policy.concurrency)
         self._last_cut = 0
 
@@ -51,7 +57,7 @@ class Window:
         """Return how many tasks may be in flight; infinity where only tiles are counted."""
         if self._hosted or self._explicit is not None:
             return math.inf
-        return _above(threads)
+        return self._wanted(threads)
 
     @property
     def follows_threads(self) -> bool:
@@ -101,7 +107,10 @@ class Window:
             return self._explicit
         if self._hosted:
             return max(HOSTED_CAP, _above(threads))
-        return _above(threads) * batch
+        return self._wanted(threads) * batch
+
+    def _wanted(self, threads: int) -> int:
+        return _above(threads) + threads * self.ahead
 
 
 class Bucket:

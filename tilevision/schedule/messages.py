@@ -82,12 +82,16 @@ class TaskFinished:
         Time the worker spent, for the automatic batch size.
     batched : frozenset of Tile
         Failed tiles whose failure hit several tiles at once: retried alone, without blame.
+    ahead : int
+        Tasks that a worker takes beside the one that each of its threads is for, since its model
+        waits for a device.
     """
 
     task: str
     outcomes: Mapping[Tile, Failure | None]
     seconds: float = 0.0
     batched: frozenset[Tile] = frozenset()
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,7 @@ class Outcomes:
             else:
                 self._failed(state, failure, task, now)
         self._circuit.closed(task)
+        self._board.window.ahead = max(self._board.window.ahead, happening.ahead)
         good = sum(failure is None for failure in happening.outcomes.values())
         if good:
             board = self._board
