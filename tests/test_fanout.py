@@ -234,6 +234,27 @@ def test_a_large_model_travels_once_per_worker(cluster: LocalCluster, image: Pat
     assert max(sizes) < 50_000
 
 
+def aloft(tiles: list[Any]) -> list[Any]:
+    """Sleep as a device would, and answer how many tasks have given their slot to the next one."""
+    from tilevision.fanout import worker
+
+    time.sleep(0.05)
+    return [np.array([[0, 0, 4, 4, 0.5, max(worker._aloft.values(), default=0)]]) for _ in tiles]
+
+
+@pytest.mark.slow
+def test_tiles_are_read_ahead_while_the_model_waits(image: Path) -> None:
+    """A worker of one thread begins two more tasks meanwhile, and no more."""
+    source = open_source(image)
+    spec = model(aloft, batched=True, batch_size=2, fingerprint=uuid.uuid4().hex)
+    work = Work(source.reference, read_options(source), spec)
+    with local_cluster(1) as single:
+        run = Run(single, work, policy=Policy(retry=QUICK, model_batch=2, batch_size=2))
+        assert run().status == "complete" and run.done() == run.all_but()
+    counts = [int(decode(outcome.records).class_ids[0]) for outcome in run.committed]
+    assert counts[0] == 0 and max(counts) == 2
+
+
 # Tiles that fail -------------------------------------------------------------------------
 
 

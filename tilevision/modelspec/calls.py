@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Condition
 from time import perf_counter, thread_time
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = ["Calls", "Wish"]
 
 WAITS = 0.5  # of a call's time without the processor, from which on something else computes
 RECENT = 0.3  # how much the last call counts
+_QUEUED = Path("/proc/thread-self/schedstat")  # nanoseconds: at work, and ready to work
 
 
 @dataclass(slots=True, eq=False)
@@ -166,15 +168,27 @@ class Calls:
 
     def _timed(self, group: list[Wish]) -> Any:
         tiles = [tile for one in group for tile in one.tiles]
-        began, worked = perf_counter(), thread_time()
+        began, engaged = perf_counter(), _engaged()
         try:
             return group[0].call(tiles)
         finally:
-            took, worked = perf_counter() - began, thread_time() - worked
+            took, engaged = perf_counter() - began, _engaged() - engaged
             for one in group:
                 one.seconds = took * len(one.tiles) / len(tiles)
-            idle = 1 - worked / took if took > 0 else 0.0
+            idle = 1 - engaged / took if took > 0 else 0.0
             self._idle += RECENT * (idle - self._idle)
+
+
+def _engaged() -> float:
+    """Return the seconds in which this thread has had a processor, or has wanted one.
+
+    On a busy machine a model that computes is kept waiting as well, and does not wait for a device.
+    """
+    try:
+        queued = int(_QUEUED.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # elsewhere than on Linux
+        queued = 0.0
+    return thread_time() + queued
 
 
 def part(answers: Sequence[Any], first: int, last: int) -> Sequence[Any]:

@@ -1,0 +1,199 @@
+"""Threads of one process that ask one model: turns, joined batches, who waits for what."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tilevision.findings import Findings
+from tilevision.modelspec import Answers, Calls, Usage, Wish
+from tilevision.modelspec.calls import _engaged
+
+PATIENCE = 30.0
+
+
+class Gated:
+    """A model whose calls wait until they are let through; answers each tile with itself."""
+
+    def __init__(self, *, turn: bool = True) -> None:
+        self.turn = threading.RLock() if turn else None
+        self.called: list[list[int]] = []
+        self.gate = threading.Event()
+
+    def predict(self, tiles: list[int]) -> list[int]:
+        """Answer, once the gate is open."""
+        self.called.append(list(tiles))
+        assert self.gate.wait(PATIENCE)
+        if -1 in tiles:
+            raise ValueError("bad tile")
+        return list(tiles)
+
+
+class Asked:
+    """A thread that asks for tiles, and what it was told of its turn."""
+
+    def __init__(self, calls: Calls, tiles: list[int], most: int, *, alone: bool = False) -> None:
+        self.told: list[str] = []
+        self.wish = Wish(
+            tiles,
+            calls.model.predict,
+            queues=lambda: self.told.append("queues"),
+            begins=lambda: self.told.append("begins"),
+            alone=alone,
+        )
+        self.thread = threading.Thread(target=calls.ask, args=(self.wish, most), daemon=True)
+        self.thread.start()
+
+    def ended(self) -> Wish:
+        """Return what became of it."""
+        self.thread.join(PATIENCE)
+        assert not self.thread.is_alive()
+        return self.wish
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def line_of(model: Gated, *batches: list[int], most: int, alone: int = -1) -> list[Asked]:
+    """Have the first batch called and the others wait behind it, in this order; let all through."""
+    calls, line = Calls(model), []
+    for number, tiles in enumerate(batches):
+        line.append(Asked(calls, tiles, most, alone=number == alone))
+        until(lambda: model.called if len(line) == 1 else "queues" in line[-1].told)
+    model.gate.set()
+    for one in line:
+        one.ended()
+    return line
+
+
+def test_batches_that_wait_share_a_call_up_to_its_size() -> None:
+    """Those that queue behind a call are joined in order; nobody waits for a batch to be full."""
+    model = Gated()
+    line = line_of(model, [1], [2, 3], [4], [5, 6], [7], most=4)
+    assert model.called == [[1], [2, 3, 4], [5, 6, 7]]
+    assert [one.wish.answers for one in line] == [[1], [2, 3], [4], [5, 6], [7]]
+
+
+def test_who_waits_is_told_so_once_and_of_its_turn_once() -> None:
+    """The one that finds the model free is told nothing: its clock runs from its own start."""
+    line = line_of(Gated(), [1], [2], [3], most=2)
+    assert [one.told for one in line] == [[], ["queues", "begins"], ["queues", "begins"]]
+
+
+def test_a_tile_to_be_found_out_about_shares_no_call() -> None:
+    """Neither with those before it nor with those behind it."""
+    model = Gated()
+    line_of(model, [1], [2], [3], [4], [5], most=8, alone=2)
+    assert model.called == [[1], [2], [3], [4, 5]]
+
+
+def test_a_joined_call_that_fails_is_made_again_for_each() -> None:
+    """Only the batch that is to blame fails; the others have what they would have had alone."""
+    model = Gated()
+    line = line_of(model, [1], [2], [-1, 3], [4], most=4)
+    assert model.called == [[1], [2, -1, 3, 4], [2], [-1, 3], [4]]
+    assert [one.wish.answers for one in line] == [[1], [2], None, [4]]
+    assert isinstance(line[2].wish.error, ValueError)
+    assert all(one.wish.error is None for one in (*line[:2], line[3]))
+
+
+def test_models_without_turns_are_called_side_by_side() -> None:
+    """Two calls are under way at once, and none is joined."""
+    model = Gated(turn=False)
+    calls = Calls(model)
+    both = [Asked(calls, [1], 4), Asked(calls, [2], 4)]
+    until(lambda: len(model.called) == 2)
+    model.gate.set()
+    assert [one.ended().answers for one in both] == [[1], [2]]
+
+
+def test_what_a_joined_call_used_is_shared_among_its_tiles() -> None:
+    """Usage, remarks and what is full go to whom they belong, and add up."""
+
+    def predict(tiles: list[int]) -> Answers:
+        full = [tile == 3 for tile in tiles]
+        return Answers([Findings()] * len(tiles), Usage(1, 10, len(tiles)), ["Odd."], full)
+
+    model = Gated()
+    calls = Calls(model)
+    first = Asked(calls, [1], 4)
+    until(lambda: model.called)
+    model.predict = predict  # type: ignore[method-assign]
+    others = [Asked(calls, [2], 4)]
+    until(lambda: "queues" in others[0].told)
+    others.append(Asked(calls, [3, 4], 4))
+    until(lambda: "queues" in others[1].told)
+    model.gate.set()
+    first.ended()
+    two, more = (one.ended().answers for one in others)
+    assert two.usage + more.usage == Usage(1, 10, 3)
+    assert two.full == (False,) and more.full == (True, False)
+    assert two.remarks == more.remarks == ("Odd.",)
+
+
+def test_seconds_of_a_joined_call_are_shared_by_tiles() -> None:
+    """Each has its tiles' share of the call that answered them, and none of the wait."""
+    one, *both = line_of(Gated(), [1], [2], [3, 4, 5], most=4)
+    assert one.wish.seconds > 0
+    assert both[1].wish.seconds == pytest.approx(3 * both[0].wish.seconds)
+
+
+@pytest.mark.parametrize(
+    ("engaged", "waits"),
+    [(0.0, True), (0.1, True), (0.9, False), (1.0, False)],
+)
+def test_a_model_that_leaves_the_processor_to_others_is_found_out(
+    engaged: float, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the share of its calls' time in which its thread neither worked nor wanted to."""
+    clock = [0.0]
+
+    def work(tiles: list[int]) -> list[int]:
+        clock[0] += 1.0
+        return tiles
+
+    class Model:
+        predict = staticmethod(work)
+
+    monkeypatch.setattr("tilevision.modelspec.calls.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tilevision.modelspec.calls._engaged", lambda: clock[0] * engaged)
+    calls = Calls(Model())
+    assert not calls.waits  # as long as nothing is known
+    for _ in range(3):
+        calls.ask(Wish([1], work, queues=lambda: None, begins=lambda: None), 1)
+    assert calls.waits is waits
+
+
+def test_to_be_kept_from_the_processor_is_no_rest() -> None:
+    """A thread that works, on however busy a machine, is engaged; one that sleeps is not."""
+
+    def measured(act: Callable[[], None]) -> float:
+        began, engaged = time.perf_counter(), _engaged()
+        act()
+        return (_engaged() - engaged) / (time.perf_counter() - began)
+
+    def work() -> None:
+        end = time.thread_time() + 0.05
+        while time.thread_time() < end:
+            pass
+
+    if Path("/proc/thread-self/schedstat").exists():
+        assert measured(work) > 0.5 > measured(lambda: time.sleep(0.2))
+
+
+def test_a_model_on_a_device_waits_whatever_is_measured() -> None:
+    """Libraries wait for a GPU in a loop, which looks like work."""
+
+    class Model:
+        on_device = True
+
+    assert Calls(Model()).waits
