@@ -18,7 +18,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import iou
 
 # As large as an input of 320 px, smaller, and larger: the last is shrunk.
-TILES = {"square": (320, 320), "low": (240, 320), "whole": (580, 1068)}
+TILES = {"square": (320, 320), "low": (240, 320), "tall": (320, 200), "whole": (580, 1068)}
 
 
 def road(folder: Path) -> np.ndarray:
@@ -27,7 +27,7 @@ def road(folder: Path) -> np.ndarray:
 
 
 def tiles(picture: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the picture in three shapes."""
+    """Return the picture in four shapes."""
     return {
         name: np.ascontiguousarray(
             picture if name == "whole" else picture[100 : 100 + high, 200 : 200 + wide]
