@@ -130,7 +130,9 @@ def test_declarations_are_checked_and_are_part_of_the_model() -> None:
     spelled = tv.model(encoder, returns="embedding", precision="float16")
     assert spelled.fingerprint == EMBEDDING.fingerprint
     assert tv.model(encoder, returns="", precision="float16").fingerprint == plain.fingerprint
-    with pytest.raises(tv.ModelError, match=r"returns of model encoder is 'vector'; give 'emb"):
+    with pytest.raises(
+        tv.ModelError, match=r"returns of model encoder is 'vector'; give one of emb"
+    ):
         tv.model(encoder, returns="vector")
     with pytest.raises(tv.ModelError, match="give 'float16' or 'float32'"):
         tv.model(encoder, precision="int8")
@@ -305,7 +307,7 @@ def test_vectors_of_two_widths_are_refused(inline: Make) -> None:
 
     result = inline(tv.model(uneven, returns="embedding"), concurrency=1).conduct()
     assert list(result.tiles["status"]).count("failed") == 1
-    assert "a vector of 7 numbers (float16), and other tiles of the run have 5" in (
+    assert "a vector of 7 numbers (float16), and other tiles of the run have a vector of 5" in (
         result.first_failure
     )
     assert result.embeddings.present.sum() == 5
@@ -805,7 +807,7 @@ def test_detections_of_two_widths_are_refused(inline: Make) -> None:
 
     result = inline(tv.model(uneven), concurrency=1).conduct()
     assert list(result.tiles["status"]).count("failed") == 1
-    assert "vectors of detections of 2 numbers (float16), and other tiles of the run have 3" in (
+    assert "of 2 numbers (float16), and other tiles of the run have vectors of detections of 3" in (
         result.first_failure
     )
 

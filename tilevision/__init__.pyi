@@ -37,6 +37,7 @@ from .pipeline import analyze as analyze
 from .pipeline import plan as plan
 from .pipeline import recipe as recipe
 from .pipeline import start as start
+from .rasterspec import Raster as Raster
 from .result import Result as Result
 from .routing import Cascade as Cascade
 from .routing import Detailed as Detailed

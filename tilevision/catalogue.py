@@ -251,7 +251,14 @@ _WEIGHTS = (
     ".safetensors",
 )
 # What says how a function or an object is called, beside the fields of a spec, and its default.
-_CALLING = {"on_bad": "raise", "thread_safe": False, "returns": "", "precision": "float16"}
+_CALLING = {
+    "on_bad": "raise",
+    "thread_safe": False,
+    "returns": "",
+    "precision": "float16",
+    "classes": None,
+    "unit": "",
+}
 _FUNCTION_PARAMS = ("batched", "names", *_CALLING)
 _CONVERSION = 1  # how answers become findings; a change here changes what a function finds
 
@@ -464,18 +471,18 @@ def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, A
 
 def _check_calling(name: str, params: dict[str, Any]) -> None:
     """Check how a model is to be called; defaults are left out, for they are no part of it."""
-    from tilevision.adapters.vectors import check_vectors
+    from tilevision.adapters.mapanswers import check_returns
 
     on_bad = params.get("on_bad", "raise")
     if on_bad not in ("raise", "drop"):
         raise ModelArgumentError(
             f"on_bad of model {name} is {on_bad!r:.80}; give 'raise' or 'drop'."
         )
-    check_vectors(name, params)
+    check_returns(name, params)
     flag(f"thread_safe of model {name}", params.get("thread_safe", False), ModelArgumentError)
     for key, default in _CALLING.items():
-        if params.get(key) == default:
-            del params[key]
+        if params.get(key, default) == default:
+            params.pop(key, None)
 
 
 def _packed(

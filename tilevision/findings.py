@@ -18,6 +18,7 @@ from tilevision.errors import ModelError
 from tilevision.geometry import MultiPolygon, map_polygon, polygon
 from tilevision.grid import Tile
 from tilevision.payloads import StoredArray
+from tilevision.rasterspec import Raster
 
 __all__ = ["Findings", "TileFindings", "assembled", "plain", "stacked"]
 
@@ -74,6 +75,9 @@ class Findings:
         A vector for each detection, of 1 to 8,192 finite numbers, float16 or float32 as above. It
         stays with its detection: of what several tiles saw, the best view's. NaN in rows of a
         `Result` that come from tiles without.
+    raster : Raster, optional
+        A map of the tile: probabilities, classes or values of its pixels. Like an embedding it goes
+        to a side file, and `Result.raster` has the maps of all tiles as one.
 
     Raises
     ------
@@ -96,6 +100,7 @@ class Findings:
     keypoints: NDArray[np.float64] | None
     embedding: NDArray[Any] | None
     embeddings: NDArray[Any] | None
+    raster: Raster | None
 
     def __init__(
         self,
@@ -113,6 +118,7 @@ class Findings:
         keypoints: ArrayLike | None = None,
         embedding: ArrayLike | None = None,
         embeddings: ArrayLike | None = None,
+        raster: Raster | None = None,
     ) -> None:
         box = _array("boxes", boxes, (4,))
         n = len(box)
@@ -133,7 +139,9 @@ class Findings:
         }
         _check(columns, n)
         vector = None if embedding is None else _vector(embedding)
-        _fill(self, _sort(columns), tile_scores or {}, note, vector)
+        if not (raster is None or isinstance(raster, Raster)):
+            raise ModelError(f"raster is a {type(raster).__name__}; give tv.Raster(array, …).")
+        _fill(self, _sort(columns), tile_scores or {}, note, vector, raster)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -147,6 +155,7 @@ class Findings:
             and mine.keys() == theirs.keys()
             and (self.note, self.tile_scores) == (other.note, other.tile_scores)
             and _same(self.embedding, other.embedding)
+            and self.raster == other.raster
             and _same(mine.pop("embeddings", None), theirs.pop("embeddings", None))
             and all(plain(mine[name]) == plain(theirs[name]) for name in mine)
         )
@@ -180,7 +189,9 @@ class Findings:
         """Return the rows that a mask ``(n,)`` of bool or an index of int selects."""
         index = np.asarray(rows)
         index = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-        return _build(_select(self.columns, index), self.tile_scores, self.note, self.embedding)
+        return _build(
+            _select(self.columns, index), self.tile_scores, self.note, self.embedding, self.raster
+        )
 
     def filter(
         self, min_score: float | None = None, classes: Iterable[str] | None = None
@@ -220,12 +231,12 @@ class Findings:
             columns["keypoints"][..., :2] = self.keypoints[..., :2] * f + o
         if self.polygons is not None:
             columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
-        return _build(_sort(columns), self.tile_scores, self.note, self.embedding)
+        return _build(_sort(columns), self.tile_scores, self.note, self.embedding, self.raster)
 
     def with_embeddings(self, embeddings: NDArray[Any]) -> Findings:
         """Return the findings with a vector for each row ``(n, d)``, which are not checked."""
         columns = self.columns | {"embeddings": embeddings}
-        return _build(columns, self.tile_scores, self.note, self.embedding)
+        return _build(columns, self.tile_scores, self.note, self.embedding, self.raster)
 
     def rounded(self) -> Findings:
         """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
@@ -242,7 +253,7 @@ class Findings:
                 for p in self.polygons
             )
         scores = {name: round(value, 5) for name, value in self.tile_scores.items()}
-        return _build(_sort(columns), scores, self.note, self.embedding)
+        return _build(_sort(columns), scores, self.note, self.embedding, self.raster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +269,20 @@ class TileFindings:
         True if the model returned as many detections as it can, so some may be missing.
     vector : StoredArray, optional
         The tile's embedding, in the side files of the checkpoint.
+    raster : StoredArray, optional
+        The tile's map, there too.
     """
 
     tile: Tile
     findings: Findings
     saturated: bool = False
     vector: StoredArray | None = None
+    raster: StoredArray | None = None
+
+    @property
+    def arrays(self) -> list[StoredArray]:
+        """The arrays of the tile that are read later."""
+        return [one for one in (self.vector, self.raster) if one is not None]
 
     def in_image(self) -> Findings:
         """Return the findings in pixels of the full-resolution image."""
@@ -286,9 +305,10 @@ def _build(
     tile_scores: Mapping[str, float],
     note: str,
     embedding: NDArray[Any] | None = None,
+    raster: Raster | None = None,
 ) -> Findings:
     findings = object.__new__(Findings)
-    _fill(findings, columns, tile_scores, note, embedding)
+    _fill(findings, columns, tile_scores, note, embedding, raster)
     return findings
 
 
@@ -298,6 +318,7 @@ def _fill(
     tile_scores: Mapping[str, float],
     note: str,
     embedding: NDArray[Any] | None,
+    raster: Raster | None,
 ) -> None:
     """Set the fields of a frozen instance; arrays become read-only."""
     for name in _COLUMNS:
@@ -308,6 +329,7 @@ def _fill(
     object.__setattr__(findings, "tile_scores", dict(sorted(tile_scores.items())))
     object.__setattr__(findings, "note", note)
     object.__setattr__(findings, "embedding", embedding)
+    object.__setattr__(findings, "raster", raster)
 
 
 def _vector(values: ArrayLike) -> NDArray[Any]:

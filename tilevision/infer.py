@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -19,8 +19,9 @@ from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.modelspec import Answers, Calls, ModelSpec, Usage, Wish, calls_of
-from tilevision.payloads import array_record, bytes_of
+from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of, packed
 from tilevision.printed import noting_what_is_printed
+from tilevision.rasterspec import Raster
 from tilevision.sources import (
     ReadOptions,
     SourceRef,
@@ -69,7 +70,7 @@ class TileOutcome:
         What the model was made to do for it; a request's is shared among its tiles.
     remarks : tuple of str
         What the user should be shown about the model.
-    payloads : tuple of (bytes, bytes)
+    payloads : tuple of (bytes, bytes or PackedArray)
         The arrays that the records refer to: digest and bytes of each.
     """
 
@@ -83,7 +84,7 @@ class TileOutcome:
     batched: bool = False
     usage: Usage = Usage(calls=1)  # noqa: RUF009 - frozen
     remarks: tuple[str, ...] = ()
-    payloads: tuple[tuple[bytes, bytes], ...] = ()
+    payloads: tuple[tuple[bytes, bytes | PackedArray], ...] = ()
 
 
 def _nothing(_: str) -> None:
@@ -329,11 +330,13 @@ class _Task:
         with self._hooks.span("encode"):
             kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
             records = codec.encode(kept)
-            payloads: tuple[tuple[bytes, bytes], ...] = ()
             arrays = {"embedding": findings.embedding, "embeddings": kept.rounded().embeddings}
-            if there := {name: one for name, one in arrays.items() if one is not None}:
-                record, payloads = _apart(there, model)
-                records += (record,)
+            stored = _vectors({k: one for k, one in arrays.items() if one is not None}, model)
+            if findings.raster is not None:
+                stored["raster"] = _map(findings.raster, tile, model.name)
+            if stored:
+                records += (array_record({name: ref for name, (ref, _) in stored.items()}),)
+            payloads = tuple((ref.digest, raw) for ref, raw in stored.values())
         most = model.max_detections
         return TileOutcome(
             tile,
@@ -369,18 +372,31 @@ class _Task:
                 )
 
 
-def _apart(
-    arrays: dict[str, NDArray[Any]], spec: ModelSpec
-) -> tuple[bytes, tuple[tuple[bytes, bytes], ...]]:
-    """Return the record that refers to a tile's embeddings, and what goes to a side file."""
+_Stored = dict[str, tuple[PayloadRef, bytes | PackedArray]]
+
+
+def _vectors(arrays: dict[str, NDArray[Any]], spec: ModelSpec) -> _Stored:
+    """Return the references to a tile's embeddings, and what goes to a side file."""
+    if not arrays:
+        return {}
     from tilevision.adapters.vectors import at_precision
 
-    precision = spec.params.get("precision", "float16")
-    stored = {
+    precision = "float32" if spec.params.get("precision") == "float32" else "float16"
+    return {
         name: bytes_of(at_precision(array, precision, spec.name)) for name, array in arrays.items()
     }
-    refs = {name: ref for name, (ref, _) in stored.items()}
-    return array_record(refs), tuple((ref.digest, raw) for ref, raw in stored.values())
+
+
+def _map(raster: Raster, tile: Tile, name: str) -> tuple[PayloadRef, PackedArray]:
+    """Return the reference to a tile's map, and what goes to a side file."""
+    if raster.size != tile.output_size:
+        (width, height), (wide, high) = raster.size, tile.output_size
+        raise ModelError(
+            f"Model {name} returned a map of {width}×{height} pixels for a tile of {wide}×{high}; "
+            "return one value for each pixel of the tile (resize it in the model)."
+        )
+    ref, raw = bytes_of(raster.kept)
+    return replace(ref, raster=raster.spec), packed(raw, raster.kept.dtype.itemsize)
 
 
 def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:

@@ -14,12 +14,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayStore", "PayloadRef", "StoredArray", "array_record", "arrays_of", "bytes_of"]
+from tilevision.rasterspec import RasterSpec
+
+__all__ = [
+    "ArrayStore",
+    "PackedArray",
+    "PayloadRef",
+    "StoredArray",
+    "array_record",
+    "arrays_of",
+    "bytes_of",
+    "kind_of",
+    "packed",
+    "unpack",
+]
 
 # First bytes of a record that holds references; no other record of a tile begins like this.
 PREFIX = b'{"payloads":{'
@@ -29,7 +42,9 @@ _VECTOR = re.compile(
     rb'\{"payloads":\{"embedding":\{"dtype":"(float16|float32)","sha256":"([0-9a-f]{64})",'
     rb'"shape":\[([1-9][0-9]{0,7})\]\}\}\}'
 )
-_ITEM_BYTES = {"float16": 2, "float32": 4}
+_ITEM_BYTES = {"float16": 2, "float32": 4, "uint8": 1, "int32": 4}
+_LEVEL = 3  # of zstd: higher ones take several times as long, and save a tenth
+_ZSTD = 16  # kind of packed bytes, less the bytes of an item
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +56,31 @@ class PayloadRef:
     digest : bytes
         SHA-256 of its bytes, little-endian and in C order: 32 bytes.
     dtype : str
-        ``"float16"`` or ``"float32"``.
+        ``"float16"``, ``"float32"``, ``"uint8"`` or ``"int32"``.
     shape : tuple of int
+    raster : RasterSpec, optional
+        What the numbers of a map mean.
     """
 
     digest: bytes
     dtype: str
     shape: tuple[int, ...]
+    raster: RasterSpec | None = None
 
     @property
     def size(self) -> int:
         """Return how many bytes the array has."""
         return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+
+
+def kind_of(ref: PayloadRef) -> str:
+    """Return what an array is, in words that differ where it cannot stand beside another."""
+    if (spec := ref.raster) is not None:
+        what = ", ".join(name or "-" for name in spec.classes) or spec.unit or "no unit"
+        step = "" if spec.precision is None else f", steps of {spec.precision:g}"
+        return f"a map of {spec.kind} ({ref.shape[0]} × {ref.dtype}: {what}{step})"
+    vectors = "a vector" if len(ref.shape) == 1 else "vectors of detections"
+    return f"{vectors} of {ref.shape[-1]:,} numbers ({ref.dtype})"
 
 
 class ArrayStore(Protocol):
@@ -117,16 +145,71 @@ def bytes_of(array: NDArray[Any]) -> tuple[PayloadRef, bytes]:
     return PayloadRef(sha256(raw).digest(), array.dtype.name, array.shape), raw
 
 
+class PackedArray(NamedTuple):
+    """The bytes of an array, compressed.
+
+    Parameters
+    ----------
+    data : bytes
+    kind : int
+        How they are packed; part of what is on the disk. 1 is plain.
+    """
+
+    data: bytes
+    kind: int
+
+
+def packed(raw: bytes, item: int) -> PackedArray:
+    """Compress bytes: by zstd, those of one significance together.
+
+    Parameters
+    ----------
+    raw : bytes
+    item : int
+        Bytes of a number.
+    """
+    from imagecodecs import zstd_encode
+
+    planes = np.frombuffer(raw, np.uint8).reshape(-1, item)
+    grouped = raw if item == 1 else np.ascontiguousarray(planes.T).tobytes()
+    return PackedArray(bytes(zstd_encode(grouped, _LEVEL)), _ZSTD + item)
+
+
+def unpack(data: bytes, kind: int, out: NDArray[np.uint8]) -> bool:
+    """Write what `packed` compressed into `out` ``(size,)``; False where it is anything else.
+
+    No more memory is taken than `out` has, whatever the bytes claim.
+    """
+    from imagecodecs import ZstdError, zstd_decode
+
+    item = kind - _ZSTD
+    if item not in (1, 2, 4) or out.size % item:
+        return False
+    target = out if item == 1 else np.empty(out.size, np.uint8)
+    try:
+        found = zstd_decode(data, out=target)  # type: ignore[arg-type]  # any buffer
+    except ZstdError:
+        return False
+    if len(found) != out.size:
+        return False
+    if item > 1:
+        out.reshape(-1, item)[:] = target.reshape(item, -1).T
+    return True
+
+
 def array_record(refs: dict[str, PayloadRef]) -> bytes:
     """Return the record, canonical JSON, that refers to arrays by name.
 
     It is the last of a tile's records. Releases that know no arrays cannot read such a tile, and
     run it again.
     """
-    told = {
+    told: dict[str, dict[str, Any]] = {
         name: {"dtype": ref.dtype, "sha256": ref.digest.hex(), "shape": list(ref.shape)}
         for name, ref in refs.items()
     }
+    for name, ref in refs.items():
+        if ref.raster is not None:
+            told[name]["map"] = ref.raster.to_dict()
     return json.dumps({"payloads": told}, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -154,7 +237,13 @@ def _ref(told: dict[str, Any]) -> PayloadRef:
         raise ValueError("It refers to an array of an unknown kind.")
     if not all(type(side) is int and side > 0 for side in shape):
         raise ValueError("It refers to an array without a shape.")
-    return _bounded(PayloadRef(bytes.fromhex(digest), dtype, tuple(shape)))
+    raster = _spec(json.dumps(told["map"])) if "map" in told else None
+    return _bounded(PayloadRef(bytes.fromhex(digest), dtype, tuple(shape), raster))
+
+
+@lru_cache(maxsize=64)
+def _spec(told: str) -> RasterSpec:
+    return RasterSpec.from_dict(json.loads(told))
 
 
 @lru_cache(maxsize=64)

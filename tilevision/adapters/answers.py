@@ -81,6 +81,11 @@ _ACCEPTED = (
     "list of dicts with box, score, label, polygon, …, a DataFrame of such columns, or "
     "supervision.Detections."
 )
+_MASKS = (
+    "Declare what the array is, as tv.model(f, returns='probabilities', classes=('water', …)): "
+    "probabilities (k, h, w), classes (h, w), values (h, w), instances (a mask of numbered "
+    "objects) or embedding"
+)
 # Columns of a mapping of columns, as torchvision's detectors return them.
 _COLUMNS = {
     *("boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"),
@@ -232,7 +237,8 @@ def _of_array(array: NDArray[Any]) -> Columns:
     if array.size == 0:
         return {}
     if array.ndim != 2 or array.shape[1] not in (4, 5, 6) or array.dtype.kind not in "iufb":
-        raise ModelError(_ACCEPTED)
+        picture = array.ndim in (2, 3) and array.dtype.kind in "iufb" and min(array.shape[-2:]) > 6
+        raise ModelError(_MASKS if picture else _ACCEPTED)
     array = array.astype(np.float64)
     columns: Columns = {"boxes": array[:, :4]}
     if array.shape[1] > 4:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.classnames import beyond_names
+from tilevision.adapters.mapanswers import Declared
 from tilevision.adapters.packing import unpack
-from tilevision.adapters.vectors import vector_of, vectors_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
+
+_ANSWERS = ("returns", "precision", "classes", "unit")
 
 __all__ = ["FunctionModel", "ObjectModel", "from_factory", "from_function", "from_object"]
 
@@ -37,8 +39,8 @@ class FunctionModel:
     thread_safe : bool
         Whether several threads of a worker may call it at the same time. Otherwise they take
         turns, since functions keep models, and models keep the picture they are at.
-    returns : str
-        ``"embedding"``: arrays it returns are vectors; empty: they are detections.
+    declared : Declared, optional
+        Reads the arrays that it returns, vectors or maps; None: they are detections.
 
     Attributes
     ----------
@@ -54,14 +56,14 @@ class FunctionModel:
         names: Any = None,
         on_bad: str = "raise",
         thread_safe: bool = False,
-        returns: str = "",
+        declared: Declared | None = None,
     ) -> None:
         self.function = function
         self._name = name
         self._batched = batched
         self._names = names
         self._on_bad = on_bad
-        self._returns = returns
+        self._declared = declared
         self.turn = None if thread_safe else threading.RLock()
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
@@ -85,8 +87,8 @@ class FunctionModel:
         if not self._batched:
             return [self._read(self.function(pixels)) for pixels in batch]
         answers = self.function(list(batch))
-        if self._returns:
-            answers = vectors_of(answers, len(batch), self._name)
+        if self._declared is not None:
+            answers = self._declared.rows(answers, len(batch))
         if not isinstance(answers, (list, tuple)) or len(answers) != len(batch):
             got = f"{len(answers)} answers" if hasattr(answers, "__len__") else "no list"
             raise ModelError(
@@ -104,8 +106,8 @@ class FunctionModel:
         return self._remarked(self._predict(payload))
 
     def _read(self, answer: Any) -> Findings:
-        if self._returns:
-            return vector_of(answer, self._name)
+        if self._declared is not None:
+            return self._declared.one(answer)
         return findings_of(answer, self._name, self._names, self._on_bad)
 
 
@@ -115,7 +117,7 @@ class ObjectModel:
     Parameters
     ----------
     value : object
-    name, on_bad, thread_safe, returns
+    name, on_bad, thread_safe, declared
         As in `FunctionModel`.
     """
 
@@ -125,12 +127,12 @@ class ObjectModel:
         name: str,
         on_bad: str = "raise",
         thread_safe: bool = False,
-        returns: str = "",
+        declared: Declared | None = None,
     ) -> None:
         self._value = value
         self._name = name
         self._on_bad = on_bad
-        self._returns = returns
+        self._declared = declared
         self.turn = None if thread_safe else threading.RLock()
         if callable(value):
             self.function = value
@@ -149,8 +151,9 @@ class ObjectModel:
         return self._read(self._value.request(payload))
 
     def _read(self, answers: Any) -> list[Findings]:
-        if self._returns and not isinstance(answers, Answers):
-            return [vector_of(row, self._name) for row in vectors_of(answers, None, self._name)]
+        declared = self._declared
+        if declared is not None and not isinstance(answers, Answers):
+            return [declared.one(row) for row in declared.rows(answers, None)]
         if not isinstance(answers, (list, tuple)):
             raise ModelError(
                 f"Model {self._name} returned a {type(answers).__name__}; return a list with "
@@ -173,8 +176,9 @@ def from_object(spec: ModelSpec) -> ObjectModel:
 
 
 def _calling(spec: ModelSpec) -> dict[str, Any]:
-    """Return how it is called; the precision of vectors matters only where they are stored."""
-    return {key: value for key, value in spec.params.items() if key != "precision"}
+    """Return how it is called, and what reads the arrays that it returns."""
+    told = {key: value for key, value in spec.params.items() if key not in _ANSWERS}
+    return told | ({"declared": Declared(spec)} if spec.params.get("returns") else {})
 
 
 def from_factory(spec: ModelSpec) -> Any:

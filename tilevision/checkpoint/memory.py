@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tilevision.codec import canonical_json, check_records
+from tilevision.payloads import PackedArray
 
 if TYPE_CHECKING:
     from tilevision.checkpoint.payloadstore import PayloadMemory
@@ -53,7 +54,7 @@ class MemoryCheckpoint:
     def commit(
         self,
         records: Mapping[str, Sequence[bytes]],
-        payloads: Mapping[bytes, bytes] = MappingProxyType({}),
+        payloads: Mapping[bytes, bytes | PackedArray] = MappingProxyType({}),
     ) -> None:
         """Store all of `records`, or raise and store none of them."""
         now = time.time()

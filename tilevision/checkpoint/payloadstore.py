@@ -35,14 +35,15 @@ from tilevision.checkpoint.segmentfile import (
 )
 from tilevision.checkpoint.segmentindex import SegmentIndex
 from tilevision.errors import CheckpointCorrupt
-from tilevision.payloads import PayloadRef
+from tilevision.payloads import PackedArray, PayloadRef, unpack
 
 __all__ = ["PayloadMemory", "PayloadStore"]
 
 FOLDER = "payloads"
 PACK_BYTES = 256 * 2**20
-PLAIN = 1  # how a row's data are written; others are for later releases
+PLAIN = 1  # how a row's data are written; others are packed, or for later releases
 WHOLE = 2**20  # bytes: up to here an array is read as a whole to see if it is sound
+WHOLE_PACKED = 4 * 2**20  # the same for packed ones: a map of five classes has a tenth of that
 _NEAR = 64 * 2**10  # bytes: reading on costs less than a request of its own
 _SPAN = 8 * 2**20  # bytes that one request reads at most, where an array has no more
 _AT_ONCE = 2000  # arrays that are looked at together
@@ -81,8 +82,8 @@ class PayloadStore:
     def __reduce__(self) -> tuple[type[PayloadStore], tuple[Path]]:
         return PayloadStore, (self._folder,)
 
-    def add(self, payloads: Mapping[bytes, bytes]) -> None:
-        """Store bytes by digest; when it returns they are on the disk.
+    def add(self, payloads: Mapping[bytes, bytes | PackedArray]) -> None:
+        """Store bytes by digest (of what they are unpacked); when it returns they are on the disk.
 
         What is stored already is not written again.
 
@@ -92,17 +93,18 @@ class PayloadStore:
             If the disk is full or refuses.
         """
         with self._lock, explained(self._folder):
-            fresh = {key: data for key, data in payloads.items() if not self._has(key, len(data))}
+            fresh = {key: data for key, data in payloads.items() if not self._has(key, data)}
             if not fresh:
                 return
             now = time.time()
-            self._append([(key, now, PLAIN, data) for key, data in fresh.items()])
+            rows = {key: _row(data) for key, data in fresh.items()}
+            self._append([(key, now, kind, data) for key, (kind, data) in rows.items()])
 
     def sound(self, refs: Sequence[PayloadRef]) -> list[bool]:
         """Say for each array whether it is there, undamaged; warn once of those that are not.
 
-        Arrays of more than 1 MiB are not read for it: that they are there, and have their size,
-        is looked at, and `gather` reads them with their checksum.
+        Arrays of more than 1 MiB (packed: 4 MiB) are not read for it: that they are there, and
+        have their size, is looked at, and `gather` reads them with their checksum.
         """
         with self._lock, explained(self._folder):
             self._refresh()
@@ -160,8 +162,8 @@ class PayloadStore:
             used = self._index.living(unused)
             old = frozenset(name for name, n in self._sizes.items() if used.get(name, 0) < n / 2)
             moved = [key for key in self._index.within(old) if key not in unused]
-            for key, data in self._each(moved):
-                self._append([(key, time.time(), PLAIN, data)])
+            for key, kind, data in self._each(moved):
+                self._append([(key, time.time(), kind, data)])
             self.close()
             for name in old:
                 (self._packs / name).unlink(missing_ok=True)
@@ -209,14 +211,16 @@ class PayloadStore:
         sync_folder(self._packs)
         return writer
 
-    def _has(self, key: bytes, size: int) -> bool:
+    def _has(self, key: bytes, data: bytes | PackedArray) -> bool:
         """Return True if an array is stored; read once, so that no damaged one is taken for it."""
         place = self._index.place(key)
         if place is None or key in self._bad:
             return False
         if key in self._sound:
             return True
-        return not self._fill([key], np.empty((1, size), dtype=np.uint8))
+        if isinstance(data, PackedArray):  # however it is packed there
+            return self._stored(key) is not None
+        return not self._fill([key], np.empty((1, len(data)), dtype=np.uint8))
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -248,6 +252,7 @@ class PayloadStore:
     def _look(self, refs: Sequence[PayloadRef]) -> list[bool]:
         segment, _, sizes, kinds = self._index.places([ref.digest for ref in refs])
         wanted = np.array([ref.size for ref in refs], dtype=np.int64)
+        packed = (segment >= 0) & (kinds > PLAIN)
         found = (segment >= 0) & (kinds == PLAIN) & (sizes == wanted)
         for size in np.unique(wanted[found & (wanted <= WHOLE)]):
             unread = [
@@ -261,12 +266,17 @@ class PayloadStore:
                 out = np.empty((len(few), int(size)), dtype=np.uint8)
                 bad = self._fill([refs[row].digest for row in few], out)
                 found[[few[row] for row in bad]] = False
+        for row in np.flatnonzero(packed).tolist():
+            key = refs[row].digest
+            small = sizes[row] <= WHOLE_PACKED and key not in self._sound
+            found[row] = not small or self._stored(key) is not None
         self._bad.update(ref.digest for ref, one in zip(refs, found, strict=True) if not one)
         return [bool(one) for one in found]
 
     def _fill(self, digests: Sequence[bytes], out: NDArray[np.uint8]) -> list[int]:
         """Read arrays into the rows of `out`; return the rows that are missing or damaged."""
         segment, offset, sizes, kinds = self._index.places(digests)
+        packed = (segment >= 0) & (kinds > PLAIN)
         there = (segment >= 0) & (kinds == PLAIN) & (sizes == out.shape[1])
         rows = np.flatnonzero(there)
         rows = rows[np.lexsort((offset[rows], segment[rows]))]
@@ -287,6 +297,9 @@ class PayloadStore:
                 self._sound.add(key)
             else:
                 got[row] = False
+        for row in np.flatnonzero(packed).tolist():
+            stored = self._stored(digests[row])
+            got[row] = stored is not None and unpack(stored[1], stored[0], out[row])
         bad: list[int] = np.flatnonzero(~got).tolist()
         self._sound.difference_update(digests[row] for row in bad)
         return bad
@@ -300,15 +313,35 @@ class PayloadStore:
         for mine in np.split(rows, np.flatnonzero(np.diff(segment[rows])) + 1):
             yield self._index.name(int(segment[mine[0]])), mine
 
-    def _each(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    def _each(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
         """Yield arrays of any size; damaged ones are left out: their tiles are computed again."""
         for key in digests:
-            place = self._index.place(key)
-            if place is None or place.records != PLAIN:
-                continue
-            out = np.empty((1, place.size), dtype=np.uint8)
-            if not self._fill([key], out):
-                yield key, out.tobytes()
+            if (stored := self._stored(key)) is not None:
+                yield key, *stored
+
+    def _stored(self, key: bytes) -> tuple[int, bytes] | None:
+        """Return how an array is written, and its bytes as they are; None if damaged or missing."""
+        place = self._index.place(key)
+        if place is None or not place.records:
+            return None
+        data = b""
+        try:
+            with open_segment(self._packs / place.segment, 0) as file:
+                file.seek(place.offset)
+                data = file.read(place.size)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+        if len(data) == place.size and zlib.crc32(data) == place.check:
+            self._sound.add(key)
+            return place.records, data
+        self._sound.discard(key)
+        return None
+
+
+def _row(data: bytes | PackedArray) -> tuple[int, bytes]:
+    """Return how bytes are written, and what is written."""
+    return (data.kind, data.data) if isinstance(data, PackedArray) else (PLAIN, data)
 
 
 def _read_rows(
@@ -346,9 +379,9 @@ class PayloadMemory:
     """`PayloadStore` without a folder: arrays last as long as what refers to them."""
 
     def __init__(self) -> None:
-        self._data: dict[bytes, bytes] = {}
+        self._data: dict[bytes, bytes | PackedArray] = {}
 
-    def add(self, payloads: Mapping[bytes, bytes]) -> None:
+    def add(self, payloads: Mapping[bytes, bytes | PackedArray]) -> None:
         """Keep bytes by digest."""
         self._data.update(payloads)
 
@@ -358,8 +391,14 @@ class PayloadMemory:
 
     def gather(self, digests: Sequence[bytes], size: int) -> NDArray[np.uint8]:
         """Return the bytes of arrays of `size` bytes each. See `ArrayStore.gather`."""
-        joined = b"".join([self._data[key] for key in digests])
-        return np.frombuffer(joined, dtype=np.uint8).reshape(len(digests), size)
+        out = np.empty((len(digests), size), dtype=np.uint8)
+        for row, key in zip(out, digests, strict=True):
+            kind, data = _row(self._data[key])
+            if kind == PLAIN:
+                row[:] = np.frombuffer(data, dtype=np.uint8)
+            else:
+                unpack(data, kind, row)
+        return out
 
     def order(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the order in which they were asked for."""

@@ -31,7 +31,7 @@ from tilevision.checkpoint.lease import is_leased
 from tilevision.checkpoint.segmentstore import SegmentStore
 from tilevision.codec import RECORD_LIMIT, canonical_json, check_records, label, matches
 from tilevision.errors import CheckpointCorrupt, CheckpointError
-from tilevision.payloads import PREFIX, arrays_of
+from tilevision.payloads import PREFIX, PackedArray, arrays_of
 
 if TYPE_CHECKING:
     from tilevision.checkpoint.payloadstore import PayloadStore
@@ -134,7 +134,7 @@ class Checkpoint:
     def commit(
         self,
         records: Mapping[str, Sequence[bytes]],
-        payloads: Mapping[bytes, bytes] = MappingProxyType({}),
+        payloads: Mapping[bytes, bytes | PackedArray] = MappingProxyType({}),
     ) -> None:
         """Store all of `records` in one transaction, or raise and store none of them.
 
@@ -142,7 +142,7 @@ class Checkpoint:
         ----------
         records : mapping of str to sequence of bytes
             Canonical JSON by key; up to 256 KiB of UTF-8 each. Replaces what is stored.
-        payloads : mapping of bytes to bytes
+        payloads : mapping of bytes to bytes or PackedArray
             The arrays they refer to, by digest: on the disk before any record is. What is written
             of them where this raises is unused space.
 

@@ -18,6 +18,7 @@ from tilevision.checks import flag, positive, share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
 from tilevision.fingerprint import fingerprint_value
+from tilevision.rasterspec import RasterSpec
 
 __all__ = [
     "DECLARABLE",
@@ -274,6 +275,11 @@ class ModelSpec:
         if self.names is not None:
             return self.names
         return _by_number(self.params.get("names") or self.params.get("labels"))
+
+    @property
+    def raster(self) -> RasterSpec | None:
+        """What the maps are that it returns; None where it does not declare any."""
+        return RasterSpec.declared(self.params)
 
     def fingerprint_for(self, size: tuple[int, int]) -> str:
         """Return what the answers for a tile of `size` (width, height) depend on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -16,11 +16,11 @@ from tilevision.catalogue import resolve
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, tile_keys
 from tilevision.codec import decode
 from tilevision.errors import ModelError, TilevisionError
-from tilevision.findings import Findings, TileFindings
+from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import POLYGON_TOLERANCE
 from tilevision.modelspec import ModelSpec, on_device
-from tilevision.payloads import StoredArray, arrays_of
+from tilevision.payloads import PayloadRef, StoredArray, arrays_of
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.progress import preparing
 from tilevision.pipeline.settings import Settings
@@ -169,10 +169,10 @@ class Pass:
 
     def seen(self, tile: Tile, records: tuple[bytes, ...], checkpoint: Store) -> TileFindings:
         """Return what the model saw in `tile`, from its records; `checkpoint` has its arrays."""
-        findings, vector = found_in(records, checkpoint)
+        seen = found_in(tile, records, checkpoint)
         most = self.model.max_detections
-        full = most is not None and len(findings) >= most
-        return TileFindings(tile, findings, full, vector)
+        full = most is not None and len(seen.findings) >= most
+        return replace(seen, saturated=full)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -436,7 +436,7 @@ def stored_findings(
 ) -> Iterator[tuple[Tile, TileFindings]]:
     """Yield what is stored of `tiles`; a record that cannot be read is passed over.
 
-    So is one whose vector is missing or damaged.
+    So is one whose vector or map is missing or damaged.
 
     Raises
     ------
@@ -451,7 +451,7 @@ def stored_findings(
             seen = one.seen(named[key], records, checkpoint)
         except (ValueError, KeyError, TypeError, TilevisionError):
             continue
-        if seen.vector is None:
+        if not seen.arrays:
             yield seen.tile, seen
             continue
         unread.append(seen)
@@ -462,15 +462,17 @@ def stored_findings(
 
 
 def _undamaged(found: list[TileFindings], checkpoint: Store) -> Iterator[tuple[Tile, TileFindings]]:
-    """Yield those of `found` whose vectors are there; the others run again."""
+    """Yield those of `found` whose arrays are there; the others run again."""
     if found:
-        refs = [seen.vector.ref for seen in found if seen.vector is not None]
-        sound = checkpoint.payloads.sound(refs)
-        yield from ((seen.tile, seen) for seen, good in zip(found, sound, strict=True) if good)
+        refs = [one.ref for seen in found for one in seen.arrays]
+        owners = [seen.tile for seen in found for _ in seen.arrays]
+        good = checkpoint.payloads.sound(refs)
+        bad = {tile for tile, one in zip(owners, good, strict=True) if not one}
+        yield from ((seen.tile, seen) for seen in found if seen.tile not in bad)
 
 
-def found_in(records: Sequence[bytes], checkpoint: Store) -> tuple[Findings, StoredArray | None]:
-    """Return what a tile's records say, and the vector of the tile, if they refer to one.
+def found_in(tile: Tile, records: Sequence[bytes], checkpoint: Store) -> TileFindings:
+    """Return what a tile's records say; its vector and its map are read when they are wanted.
 
     Vectors of detections are read now, and stand in the findings.
 
@@ -482,15 +484,23 @@ def found_in(records: Sequence[bytes], checkpoint: Store) -> tuple[Findings, Sto
         If vectors of detections are damaged or missing.
     """
     findings = decode(records)
-    if len(records) < 2:  # as of almost every tile of a run without vectors
-        return findings, None
+    if len(records) < 2:  # as of almost every tile of a run without arrays
+        return TileFindings(tile, findings)
     refs = arrays_of(records)
     if (rows := refs.get("embeddings")) is not None:
         if len(rows.shape) != 2 or rows.shape[0] != len(findings):
             raise ValueError("It refers to other vectors than those of its detections.")
         findings = findings.with_embeddings(StoredArray(rows, checkpoint.payloads).load())
-    ref = refs.get("embedding")
-    return findings, None if ref is None else StoredArray(ref, checkpoint.payloads)
+    later = {name: StoredArray(ref, checkpoint.payloads) for name, ref in refs.items()}
+    if "raster" in refs:
+        _check_map(refs["raster"], tile)
+    return TileFindings(tile, findings, vector=later.get("embedding"), raster=later.get("raster"))
+
+
+def _check_map(ref: PayloadRef, tile: Tile) -> None:
+    """Raise ValueError where a record refers to a map of another tile's size."""
+    if ref.raster is None or len(ref.shape) != 3 or ref.shape[:0:-1] != tile.output_size:
+        raise ValueError("It refers to a map that is none of its tile.")
 
 
 def _groups(

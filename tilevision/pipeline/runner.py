@@ -23,7 +23,7 @@ from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
 from tilevision.modelspec import ModelSpec, processes, within
-from tilevision.payloads import arrays_of
+from tilevision.payloads import PackedArray, PayloadRef, arrays_of, kind_of
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Budgeted, duration
 from tilevision.pipeline.planning import Pass, Plan, Store, found_in
@@ -289,10 +289,10 @@ class _PassSink:
     checkpoint: Store
     remarks: set[str] = field(default_factory=set)
     asked_until: float = 0.0
-    kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
-        """Store what arrived; a vector unlike those of the run's other tiles is refused."""
+        """Store what arrived; a vector or map unlike those of the run's other tiles is refused."""
         odd: dict[Tile, Failure] = {}
         if any(outcome.payloads for outcome in outcomes):
             odd = self._odd(outcomes)
@@ -300,22 +300,19 @@ class _PassSink:
         return odd | commit(outcomes, self.one.keys, self.checkpoint, self.control)
 
     def _odd(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
-        """Return the tiles whose vectors differ in width or type from the run's first."""
+        """Return the tiles whose vectors or maps are of another kind than the run's first."""
         if not self.kinds:
             for seen in self.tally.found.values():  # a run has a few kinds: the first of each
                 self.kinds = _kinds_of(seen) | self.kinds
         odd: dict[Tile, Failure] = {}
         for outcome in outcomes:
             for name, ref in arrays_of(outcome.records).items():
-                kind = ref.shape[-1], ref.dtype
-                width, dtype = self.kinds.setdefault(name, kind)
-                if kind != (width, dtype):
-                    what = "a vector" if name == "embedding" else "vectors of detections"
+                kind, usual = kind_of(ref), self.kinds.setdefault(name, kind_of(ref))
+                if kind != usual:
                     odd[outcome.tile] = Failure.of(
                         ModelError(
-                            f"Model {self.one.label} returned {what} of {kind[0]:,} numbers "
-                            f"({kind[1]}), and other tiles of the run have {width:,} ({dtype}); a "
-                            "run has vectors of one width and type."
+                            f"Model {self.one.label} returned {kind}, and other tiles of the run "
+                            f"have {usual}; all tiles of a run have one kind."
                         )
                     )
         return odd
@@ -343,8 +340,8 @@ class _PassSink:
 
     def keep(self, outcome: TileOutcome, attempt: int, worker: str) -> None:
         """Enter what a committed tile saw."""
-        found, vector = found_in(outcome.records, self.checkpoint)
-        seen = TileFindings(outcome.tile, found, outcome.saturated, vector)
+        seen = found_in(outcome.tile, outcome.records, self.checkpoint)
+        seen = replace(seen, saturated=outcome.saturated)
         self.tally.keep(self.one, outcome, seen, attempt, worker)
 
     def together(self) -> AbstractContextManager[None]:
@@ -420,13 +417,15 @@ class RunCluster:
         self._stack.__exit__(kind, error, trace)
 
 
-def _kinds_of(seen: TileFindings) -> dict[str, tuple[int, str]]:
-    """Return width and type of what a tile has of vectors, as records call them."""
-    found: dict[str, tuple[int, str]] = {}
+def _kinds_of(seen: TileFindings) -> dict[str, str]:
+    """Return the kinds of what a tile has of arrays, as records call them."""
+    found: dict[str, str] = {}
     if seen.vector is not None:
-        found["embedding"] = seen.vector.ref.shape[-1], seen.vector.ref.dtype
+        found["embedding"] = kind_of(seen.vector.ref)
+    if seen.raster is not None:
+        found["raster"] = kind_of(seen.raster.ref)
     if (rows := seen.findings.embeddings) is not None:
-        found["embeddings"] = rows.shape[1], rows.dtype.name
+        found["embeddings"] = kind_of(PayloadRef(b"", rows.dtype.name, rows.shape))
     return found
 
 
@@ -452,7 +451,7 @@ def commit(
     """
     refused: dict[Tile, Failure] = {}
     entries: dict[str, tuple[bytes, ...]] = {}
-    payloads: dict[bytes, bytes] = {}
+    payloads: dict[bytes, bytes | PackedArray] = {}
     for outcome in outcomes:
         key = keys[outcome.tile]
         try:

@@ -95,6 +95,8 @@ def decide(
         raise GridError("resolution is empty; give one or several, as [1.0, 0.25].")
     told = [_scale(value, source, spec) for value in values]
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
+    if spec.raster is not None:
+        _check_even(settings, scales, spec)
     grid = _grid(settings.grid, spec).fitted(source)
     whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
     notes = [note for _, notes in told for note in notes]
@@ -104,6 +106,22 @@ def decide(
             "more detail than the file has."
         )
     return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
+
+
+def _check_even(settings: Settings, scales: tuple[float, ...], spec: ModelSpec) -> None:
+    """Refuse what gives no one map: tiles of several scales or sizes."""
+    adaptive = settings.grid is not None and Grid.parse(settings.grid).quadtree is not None
+    several = {
+        "an adaptive grid": adaptive,
+        "several resolutions": len(scales) > 1,
+        "full_image=True": bool(settings.full_image),
+    }
+    for what, asked in several.items():
+        if asked:
+            raise GridError(
+                f"Model {spec.name} gives a map, which has tiles of one size and scale, not "
+                f"{what}; give one resolution and a grid as '8x8' or 640."
+            )
 
 
 def outside(region: Region | None, tiles: tuple[Tile, ...]) -> frozenset[Tile]:

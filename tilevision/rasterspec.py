@@ -1,0 +1,355 @@
+"""Maps as answers: an array over the pixels of a tile, what its numbers mean, how it is kept.
+
+What is kept are whole numbers where it can be: they add up to the same sum in any order, so a map
+that is blended of many tiles is the same whichever came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tilevision.checks import is_number
+from tilevision.errors import CheckpointTooLarge, ModelArgumentError, ModelError
+
+__all__ = ["KINDS", "MOST_CLASSES", "NODATA", "STEPS", "Raster", "RasterSpec"]
+
+KINDS = ("probabilities", "classes", "values")
+# An odd number of steps: with an even one, 0.5 against 0.5 is a tie that no answer was.
+STEPS = 253
+NODATA = 255  # of classes and probabilities
+MOST_CLASSES = 254  # numbers 0 to 253: 254 is "none of them", 255 no data
+_MOST_BYTES = 64 * 2**20
+_EMPTY = -(2**31)  # no data among whole numbers of `precision`
+_SLACK = 1e-3  # by which a softmax in half precision passes 1
+
+
+@dataclass(frozen=True)
+class RasterSpec:
+    """What the numbers of a map mean.
+
+    Parameters
+    ----------
+    kind : str
+        ``"probabilities"``: a plane for each class; ``"classes"``: a plane of class numbers;
+        ``"values"``: planes of measures.
+    classes : tuple of (str or None)
+        Class names by number; None for a number that no class has. Empty for values.
+    unit : str
+        Of values, for people.
+    precision : float, optional
+        Step of values, in which they are kept as whole numbers; None: as float32.
+
+    Raises
+    ------
+    ModelArgumentError
+        If they make no sense together.
+    """
+
+    kind: str
+    classes: tuple[str | None, ...] = ()
+    unit: str = ""
+    precision: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ModelArgumentError(
+                f"The kind of a map is {self.kind!r:.40}; give one of {', '.join(KINDS)}."
+            )
+        object.__setattr__(self, "classes", _names(self.classes))
+        values = self.kind == "values"
+        if values and self.classes:
+            raise ModelArgumentError("A map of values has no classes; leave classes out.")
+        if not values and (self.unit or self.precision is not None):
+            raise ModelArgumentError(
+                f"unit and precision are those of values, not of {self.kind}; leave them out."
+            )
+        if not values and not any(self.classes):
+            raise ModelArgumentError(
+                f"A map of {self.kind} needs its classes; give classes=('water', 'tree', …)."
+            )
+        if self.kind == "probabilities" and None in self.classes:
+            raise ModelArgumentError(
+                "A map of probabilities has a plane for each class; name them all, as "
+                "classes=('water', 'tree', …)."
+            )
+        step = self.precision
+        if step is not None and not (is_number(step) and 0 < step < float("inf")):
+            raise ModelArgumentError(
+                f"precision is {step!r:.40}; give the step in which values are kept, as 0.01."
+            )
+
+    @classmethod
+    def declared(cls, params: Mapping[str, Any]) -> RasterSpec | None:
+        """Return what a model's parameters declare of maps; None where it returns none."""
+        if params.get("returns") not in KINDS:
+            return None
+        precision = params.get("precision")
+        return cls(
+            params["returns"],
+            params.get("classes") or (),
+            str(params.get("unit") or ""),
+            None if precision is None else precision,
+        )
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> RasterSpec:
+        """Read what `to_dict` wrote."""
+        return cls(raw["kind"], tuple(raw.get("classes", ())), **_of_values(raw))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, without what has its default."""
+        told: dict[str, Any] = {"kind": self.kind}
+        told |= {"classes": list(self.classes)} if self.classes else {}
+        told |= {"unit": self.unit} if self.unit else {}
+        return told | ({} if self.precision is None else {"precision": self.precision})
+
+    @property
+    def dtype(self) -> str:
+        """In which it is kept: uint8, or for values int32 or float32."""
+        if self.kind != "values":
+            return "uint8"
+        return "float32" if self.precision is None else "int32"
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Class name to number."""
+        return {name: number for number, name in enumerate(self.classes) if name is not None}
+
+    def kept(self, values: ArrayLike) -> NDArray[Any]:
+        """Return a map as it is kept, ``(k, h, w)`` of `dtype`.
+
+        Parameters
+        ----------
+        values : array (k, h, w) or (h, w)
+            Probabilities 0 to 1; class numbers, 255 where nothing is known; values, NaN where
+            nothing is known.
+
+        Raises
+        ------
+        ModelError
+            If it has another shape or type, or holds what has no place in such a map.
+        CheckpointTooLarge
+            If it takes more than 64 MiB.
+        """
+        given = _planes(values)
+        if self.kind == "probabilities":
+            kept = self._probabilities(given)
+        elif self.kind == "classes":
+            kept = self._classes(given)
+        else:
+            kept = self._values(given)
+        if kept.nbytes > _MOST_BYTES:
+            k, h, w = kept.shape
+            raise CheckpointTooLarge(
+                f"A map of {k} × {h} × {w} pixels takes {kept.nbytes / 2**20:.0f} MiB, more than "
+                "64; use smaller tiles, fewer classes, or returns='classes'."
+            )
+        return kept
+
+    def _probabilities(self, given: NDArray[Any]) -> NDArray[np.uint8]:
+        if given.dtype.kind not in "fb":
+            raise ModelError(
+                f"A map of probabilities is of {given.dtype}; give floats from 0 to 1, or declare "
+                "returns='classes'."
+            )
+        if len(given) != len(self.classes):
+            last = given.shape[-1] == len(self.classes)
+            hint = "classes come first: np.moveaxis(p, -1, 0)" if last else "one plane a class"
+            raise ModelError(
+                f"A map of probabilities has shape {given.shape}, and there are "
+                f"{len(self.classes)} classes; {hint}."
+            )
+        low, high = float(given.min()), float(given.max())
+        if not (low >= -_SLACK and high <= 1 + _SLACK):  # so NaN is refused too
+            raise ModelError(
+                f"A map of probabilities has values from {low:.4g} to {high:.4g}; give 0 to 1 "
+                "(apply softmax or sigmoid to logits)."
+            )
+        wide = given.astype(np.float32, copy=False)
+        kept: NDArray[np.uint8] = np.rint(np.clip(wide, 0, 1) * np.float32(STEPS)).astype(np.uint8)
+        return kept
+
+    def _classes(self, given: NDArray[Any]) -> NDArray[np.uint8]:
+        if given.dtype.kind not in "iub" or len(given) != 1:
+            raise ModelError(
+                f"A map of classes has shape {given.shape} of {given.dtype}; give whole numbers "
+                "(h, w), or declare returns='probabilities'."
+            )
+        present = np.unique(given)
+        unknown = [
+            n
+            for n in present.tolist()
+            if n != NODATA and not (0 <= n < len(self.classes) and self.classes[n] is not None)
+        ]
+        if unknown:
+            raise ModelError(
+                f"A map of classes holds {int(unknown[0])}, which is none of the "
+                f"{len(self.numbers)} classes; name it in classes=, or give 255 for no data."
+            )
+        return given.astype(np.uint8)
+
+    def _values(self, given: NDArray[Any]) -> NDArray[Any]:
+        if given.dtype.kind not in "iufb":
+            raise ModelError(f"A map of values is of {given.dtype}; give numbers (h, w).")
+        if self.precision is None:
+            with np.errstate(over="ignore"):
+                kept = given.astype(np.float32)
+            bad = kept[np.isinf(kept)]
+            if len(bad):
+                raise ModelError("A map of values holds infinity; give NaN where nothing is known.")
+            return kept
+        steps = np.rint(given.astype(np.float64) / self.precision)
+        with np.errstate(invalid="ignore"):
+            beyond = np.abs(steps) >= -_EMPTY
+        if beyond.any():
+            raise ModelError(
+                f"A map of values holds {float(given[beyond].flat[0]):.4g}, too large for steps of "
+                f"{self.precision:g}; raise precision, or leave it out."
+            )
+        return np.where(np.isnan(steps), _EMPTY, steps).astype(np.int32)
+
+    def there(self, kept: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where a map as it is kept has data: of the same shape."""
+        if self.kind != "values":
+            return np.asarray(kept != NODATA)
+        return np.asarray(~np.isnan(kept) if self.precision is None else kept != _EMPTY)
+
+
+class Raster:
+    """A map that a model gives of a tile: probabilities, classes or values for its pixels.
+
+    Parameters
+    ----------
+    values : array (k, h, w) or (h, w)
+        Of the tile's own height and width. NaN (in classes 255) where nothing is known.
+    kind : str, optional
+        ``"probabilities"``, ``"classes"`` or ``"values"``. Default: whole numbers with `classes`
+        are classes, floats with `classes` are probabilities, floats without are values.
+    classes : sequence of str, or mapping of int to str, optional
+        Class names by number.
+    unit : str
+        Of values: ``"m"``.
+    precision : float, optional
+        Step in which values are kept; default: as float32. Probabilities are kept in 253 steps.
+
+    Raises
+    ------
+    ModelError
+        If it is no such map.
+    CheckpointTooLarge
+        If it takes more than 64 MiB.
+    """
+
+    __slots__ = ("kept", "spec")
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        kind: str | None = None,
+        classes: Sequence[str | None] | Mapping[Any, str] | None = None,
+        unit: str = "",
+        precision: float | None = None,
+    ) -> None:
+        if kind is None:
+            kind = _guessed(np.asarray(values), classes)
+        self.spec = RasterSpec(kind, classes or (), unit, precision)  # type: ignore[arg-type]  # the spec reads any form
+        self.kept = self.spec.kept(values)
+        self.kept.setflags(write=False)
+
+    @classmethod
+    def of(cls, values: ArrayLike, spec: RasterSpec) -> Raster:
+        """Return the map of a model that declares its meaning. Raises as the constructor does."""
+        made = cls.__new__(cls)
+        made.spec, made.kept = spec, spec.kept(values)
+        made.kept.setflags(write=False)
+        return made
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, pixels."""
+        return self.kept.shape[2], self.kept.shape[1]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Raster):
+            return NotImplemented
+        return self.spec == other.spec and np.array_equal(
+            self.kept, other.kept, equal_nan=self.kept.dtype.kind == "f"
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content, too large to hash
+
+    def __repr__(self) -> str:
+        k, h, w = self.kept.shape
+        return f"Raster({k} × {h} × {w} {self.spec.kind})"
+
+
+def _guessed(values: NDArray[Any], classes: Any) -> str:
+    """Return the kind of a map that says none; whole numbers without names may be anything."""
+    whole = values.dtype.kind in "iub"
+    if classes:
+        return "classes" if whole else "probabilities"
+    if whole:
+        raise ModelArgumentError(
+            "A map of whole numbers may hold classes, objects or values; give classes=, or "
+            "kind='values'."
+        )
+    return "values"
+
+
+def _of_values(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: raw[key] for key in ("unit", "precision") if key in raw}
+
+
+def _names(given: Any) -> tuple[str | None, ...]:
+    """Return class names by number, from a sequence or a mapping of number to name."""
+    if isinstance(given, Mapping):
+        try:
+            numbered = {int(number): str(name) for number, name in given.items()}
+        except (TypeError, ValueError):
+            numbered = {-1: ""}
+        if min(numbered, default=0) < 0:
+            raise ModelArgumentError(
+                f"classes is {dict(given)!r:.80}; give {{number: name}}, numbers from 0."
+            )
+        most = max(numbered, default=-1)
+        names: Any = [numbered.get(n) for n in range(min(most, MOST_CLASSES) + 1)]
+    else:
+        names = given
+    texts = not isinstance(names, str) and all(isinstance(one, str | None) for one in names)
+    if not texts:
+        raise ModelArgumentError(
+            f"classes is {given!r:.80}; give names, as ('water', 'tree'), or {{number: name}}."
+        )
+    if len(names) > MOST_CLASSES:
+        raise ModelArgumentError(
+            f"There are classes up to number {len(names) - 1}; a map holds numbers 0 to "
+            f"{MOST_CLASSES - 1}."
+        )
+    known = [name for name in names if name is not None]
+    if len(set(known)) < len(known):
+        raise ModelArgumentError("Two classes have the same name; give each its own.")
+    return tuple(names)
+
+
+def _planes(values: ArrayLike) -> NDArray[Any]:
+    """Return a map as planes ``(k, h, w)``; leading axes of length 1 are dropped."""
+    try:
+        given = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # ragged; a tensor that is not detached
+        given = np.empty(0, dtype=object)
+    while given.ndim > 3 and given.shape[0] == 1:
+        given = given[0]
+    if given.ndim == 2:
+        given = given[None]
+    if given.ndim != 3 or not given.size or given.dtype.kind not in "iufb":
+        raise ModelError(
+            f"A map has shape {given.shape} of {given.dtype}; give numbers (h, w), or (k, h, w) "
+            "with the planes first."
+        )
+    return given
