@@ -131,7 +131,7 @@ def test_what_is_no_such_map_is_refused(answer: Any, declared: str, said: str) -
         ({"returns": "classes", "classes": [str(n) for n in range(300)]}, "numbers 0 to 253"),
         ({"returns": "values", "classes": ["a"]}, "has no classes"),
         ({"returns": "values", "precision": -1}, "give the step"),
-        ({"returns": "classes", "classes": ["a"], "unit": "m"}, "are those of values"),
+        ({"returns": "classes", "classes": ["a"], "unit": "m"}, "has no unit or precision"),
         ({"classes": ["a"]}, "goes with returns="),
     ],
 )

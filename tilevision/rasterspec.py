@@ -67,7 +67,7 @@ class RasterSpec:
             raise ModelArgumentError("A map of values has no classes; leave classes out.")
         if not values and (self.unit or self.precision is not None):
             raise ModelArgumentError(
-                f"unit and precision are those of values, not of {self.kind}; leave them out."
+                f"A map of {self.kind} has no unit or precision; leave them out (values have)."
             )
         if not values and not any(self.classes):
             raise ModelArgumentError(
