@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilevision.checks import is_number, names, share
 from tilevision.errors import RunArgumentError
-from tilevision.seams import merge
+from tilevision.seams import check_merge
 
 __all__ = ["LIMITS", "MergeSettings"]
 
@@ -60,7 +60,7 @@ class MergeSettings:
 
     def __post_init__(self) -> None:
         # What the merge refuses is refused before any tile is run.
-        merge([], self.method, self.class_agnostic, self.match_metric, self.match_threshold)
+        check_merge(self.method, self.match_metric, self.match_threshold)
         for name in ("min_score", "max_score"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, float(share(name, getattr(self, name))))

@@ -22,10 +22,11 @@ from tilevision.errors import (
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.modelspec import ModelSpec, processes, within
+from tilevision.modelspec import ModelSpec, within
 from tilevision.payloads import PackedArray, PayloadRef, arrays_of, kind_of
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Budgeted, duration
+from tilevision.pipeline.expecting import usual_workers
 from tilevision.pipeline.planning import Pass, Plan, Store, found_in
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
@@ -392,8 +393,7 @@ class RunCluster:
         if self._cluster is None:
             began = time.perf_counter()
             settings, control = self._settings, self._control
-            wanted = [count for count in map(processes, self._models) if count is not None]
-            usual = min(wanted, default=None)
+            usual = usual_workers(self._models)
             cluster, note = find_cluster(settings.client, settings.workers, usual)
             self._stack.enter_context(cluster)
             if settings.report is not None:

@@ -12,12 +12,13 @@ from tilevision.seams.diagnostics import (
     overlap_check,
     seam_bias,
 )
-from tilevision.seams.merging import METHODS, merge
+from tilevision.seams.merging import METHODS, check_merge, merge
 
 __all__ = [
     "METHODS",
     "OverlapCheck",
     "SeamBias",
+    "check_merge",
     "merge",
     "merge_and_check",
     "overlap_check",

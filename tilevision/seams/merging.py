@@ -29,7 +29,18 @@ from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
 from tilevision.seams.matching import Zones, enter, match
 from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
 
-__all__ = ["METHODS", "Objects", "cut", "doubtful", "group", "join", "merge", "objects_of", "views"]
+__all__ = [
+    "METHODS",
+    "Objects",
+    "check_merge",
+    "cut",
+    "doubtful",
+    "group",
+    "join",
+    "merge",
+    "objects_of",
+    "views",
+]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -227,7 +238,7 @@ def merge(
     GridError
         If a tile is there twice, or lies outside `size`.
     """
-    _check(method, match_metric, match_threshold)
+    check_merge(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
     if method == "seam":
         return join(*objects_of(found, class_agnostic, match_metric, match_threshold))
@@ -246,7 +257,14 @@ def objects_of(
     return found, zones, group(len(found), found.tile, *match(found, zones))
 
 
-def _check(method: str, metric: str, threshold: float) -> None:
+def check_merge(method: str, metric: str, threshold: float) -> None:
+    """Refuse what `merge` would refuse, before there is anything to merge.
+
+    Raises
+    ------
+    RunError
+        If an argument is not among those of `merge`.
+    """
     if method not in METHODS:
         raise RunArgumentError(f"merge is {method!r:.80}; choose from {', '.join(METHODS)}.")
     if metric not in METRICS:
@@ -290,6 +308,8 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
 
 
 def _components(n: int, a: Index, b: Index) -> Index:
+    if not len(a):
+        return np.arange(n, dtype=np.int64)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
