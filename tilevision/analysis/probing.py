@@ -62,8 +62,8 @@ class Probe:
     probabilities : DataFrame
         A row for each tile with a vector: ``id``, and the probability of each class.
     right, tested : int
-        How many of the labelled tiles are classified correctly by a probe that did not see them, and how
-        many that was tried with: all, or none where a class has only one.
+        How many of the labelled tiles are classified correctly by a probe that did not see them,
+        and how many that was tried with: all, or none where a class has only one.
     parts : int
         In how many parts they were left out: as many as there are, up to 200 labels; else 10.
     touching : int

@@ -405,7 +405,7 @@ class ResultData:
         """
         from tilevision.analysis.probing import probed
 
-        def result_of(found: Sequence[TileFindings]) -> Self:
+        def result_of(found: Sequence[TileFindings]) -> ResultData:
             return type(self)(self.source, self.rows, found, self.settings, self.facts, self.name)
 
         return probed(self.tile_findings, *self._vectors(), labels, result_of)
