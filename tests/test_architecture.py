@@ -28,11 +28,13 @@ TABLE = {
     "findings": {"geometry", "grid", "payloads", "rasterspec"},
     "overlaps": {"findings", "geometry"},
     "codec": {"findings", "payloads"},
-    "sources": {"geometry"},
+    "sources": {"files", "geometry"},
     "regions": {"geometry", "grid", "sources"},
     "fingerprint": set(),
     "modelspec": {"findings", "geometry", "fingerprint", "rasterspec"},
-    "adapters": {"findings", "geometry", "overlaps", "fingerprint", "modelspec", "rasterspec"},
+    "adapters": {
+        *("files", "findings", "geometry", "overlaps", "fingerprint", "modelspec", "rasterspec"),
+    },
     "printed": set(),
     "infer": {
         *("sources", "modelspec", "adapters", "findings", "codec", "geometry", "grid"),
@@ -44,7 +46,7 @@ TABLE = {
     "catalogue": {"modelspec", "adapters", "fingerprint", "moderation", "synthesis"},
     "readiness": {"modelspec", "sources", "adapters"},
     "fanout": {"schedule", "infer", "cluster", "grid", "modelspec", "readiness"},
-    "checkpoint": {"codec", "findings", "grid", "payloads"},
+    "checkpoint": {"codec", "files", "findings", "grid", "payloads"},
     "events": {"status", "grid"},
     "seams": {"findings", "geometry", "grid", "overlaps"},
     "analysis": {
@@ -56,7 +58,7 @@ TABLE = {
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},
     "plot": {"status", "analysis", "findings", "grid", "sources", "geometry"},
     "exporting": {"status", "files", "geometry", "findings", "grid", "sources", "analysis"},
-    "result": {"analysis", "exporting", "plot"},
+    "result": {"seams", "analysis", "exporting", "plot"},
     "evaluation": {
         *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),
         *("result", "exporting", "files", "batch", "regions"),
@@ -97,6 +99,7 @@ TABLE = {
     },
     "samples": {"sources"},
     "view": {
+        "seams",
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
         *("routing", "regions"),

@@ -12,12 +12,12 @@ import pytest
 import scenes
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation import compare, evaluate, read_truth
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
+from tilevision.seams import MergeSettings
 from tilevision.sources import open_source
 
 BOXES = [[10.0, 10, 30, 40], [50.0, 60, 90, 80]]

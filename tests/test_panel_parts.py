@@ -14,11 +14,11 @@ import pytest
 
 import tilevision as tv
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
+from tilevision.seams import MergeSettings
 from tilevision.sources import open_source
 from tilevision.status import RunStatus
 from tilevision.view import notebook

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
 from tilevision.result import Result
+from tilevision.seams import MergeSettings
 from tilevision.sources import open_source
 from tilevision.view.panel.filters import OFF, Filters
 from tilevision.view.picture.caption import caption

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.events import RunChanged, StageDone, TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
 from tilevision.plot import STATUSES
 from tilevision.plot.wording import OUTLINE
+from tilevision.seams import MergeSettings
 from tilevision.view.picture import boxes as boxes_module
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.caption import Counted, alt_text, caption

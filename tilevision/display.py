@@ -124,7 +124,7 @@ class ErrorStream:
 
 def _takes_more(stream: TextIO, patience: float) -> bool:
     """Return True if a stream takes `AT_ONCE` bytes without a wait, as far as can be known."""
-    if not hasattr(select, "poll"):  # Windows: only sockets can be asked
+    if sys.platform == "win32":  # only sockets can be asked there
         return True
     try:
         poll = select.poll()

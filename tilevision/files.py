@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, JSON row by row, XML.
+"""How files are written: whole or not at all, JSON row by row, XML; and how they are locked.
 
 Labels and texts are a model's words, and may hold anything.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import secrets
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 from xml.sax.saxutils import escape, quoteattr
@@ -24,10 +27,12 @@ __all__ = [
     "drafting",
     "dumps",
     "element",
+    "lock",
     "opening",
     "refusing",
     "stream_json",
     "stream_list",
+    "try_lock",
     "writing",
 ]
 
@@ -155,3 +160,58 @@ def stream_list(stream: TextIO, rows: Iterable[Any]) -> None:
 def dumps(value: Any) -> str:
     """Return strict JSON, readable as it is."""
     return _encoder.encode(value)
+
+
+# Locks bind a handle, not a process, and only those who ask; whoever dies loses them to the
+# kernel. On a system without `flock` (Windows) they lie on bytes far behind the content: a
+# lock for oneself on all of them, a shared one on any one.
+_FAR, _ROOM = 1 << 20, 1 << 10  # nobody reads there, and what is locked there need not exist
+_PAUSE = 0.005
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _own: dict[int, tuple[int, int]] = {}
+
+    def try_lock(file: int, *, shared: bool = False) -> bool:
+        """Lock an open file, as `lock`, but do not wait; return False where it is taken."""
+        if file in _own:
+            with suppress(OSError):  # it was closed since, and the number is another file's
+                _mark(file, msvcrt.LK_UNLCK, *_own.pop(file))
+        for _ in range(16 if shared else 1):  # another reader may have the same byte
+            # S311: any byte will do
+            part = (random.randrange(_ROOM), 1) if shared else (0, _ROOM)  # noqa: S311
+            try:
+                _mark(file, msvcrt.LK_NBLCK, *part)
+            except OSError:
+                continue
+            _own[file] = part
+            return True
+        return False
+
+    def lock(file: int, *, shared: bool = False) -> None:
+        """Lock an open file, for oneself or shared; a lock that one has is changed."""
+        while not try_lock(file, shared=shared):
+            time.sleep(_PAUSE)
+
+    def _mark(file: int, mode: int, start: int, length: int) -> None:
+        os.lseek(file, _FAR + start, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, mode, length)
+        finally:
+            os.lseek(file, 0, os.SEEK_SET)
+
+else:
+    import fcntl
+
+    def try_lock(file: int, *, shared: bool = False) -> bool:
+        """Lock an open file, as `lock`, but do not wait; return False where it is taken."""
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def lock(file: int, *, shared: bool = False) -> None:
+        """Lock an open file, for oneself or shared; a lock that one has is changed."""
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.analysis.resultdata import ResultData
+from tilevision.seams import MergeSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
+
+from tilevision.files import try_lock
 
 __all__ = ["claimed_gpu"]
 
@@ -17,18 +20,15 @@ _claims: list[IO[str]] = []
 @lru_cache
 def claimed_gpu(count: int) -> int:
     """Return the GPU that this process has for itself, as long as it lives; by turns if none."""
-    with suppress(ImportError):  # Windows has no fcntl
-        import fcntl
-
-        for index in range(count):
-            path = Path(tempfile.gettempdir()) / f"tilevision-gpu-{os.getuid()}-{index}.lock"
-            with suppress(OSError):
-                file = path.open("a")
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    file.close()
-                    continue
+    user = ""
+    if sys.platform != "win32":  # a user's temp folder is his own there
+        user = f"-{os.getuid()}"
+    for index in range(count):
+        path = Path(tempfile.gettempdir()) / f"tilevision-gpu{user}-{index}.lock"
+        with suppress(OSError), ExitStack() as opened:
+            file = opened.enter_context(path.open("a"))
+            if try_lock(file.fileno()):
+                opened.pop_all()
                 _claims.append(file)
                 return index
     return os.getpid() % max(1, count)

@@ -23,9 +23,9 @@ from tilevision.analysis.account import (
     tiles_by_model,
     vectors_told,
 )
-from tilevision.analysis.mergesettings import MergeSettings
 from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
+from tilevision.seams import MergeSettings
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
     from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.heatmap import Heatmap
-    from tilevision.analysis.probing import Probe
     from tilevision.analysis.units import Units
-    from tilevision.grid import Tile
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
 
@@ -332,91 +330,14 @@ class ResultData:
         RunError
             If no tile has a vector, or there is no such tile or metric.
         """
-        from tilevision.analysis.embeddings import similar
-
-        return similar(*self._vectors(), what, k, metric)
-
-    def cluster(self, k: int = 8) -> pd.DataFrame:
-        """Group the tiles by what they look like: k-means on the directions of their vectors.
-
-        The same result gives the same clusters. Vectors are first brought to their 50 principal
-        components.
-
-        Parameters
-        ----------
-        k : int
-            How many clusters, 2 to 100.
-
-        Returns
-        -------
-        DataFrame
-            A row for each tile with a vector: id, xmin, ymin, xmax, ymax (pixels of the
-            full-resolution image) and ``cluster``, 0 for the largest.
-
-        Raises
-        ------
-        RunError
-            If no tile has a vector, `k` makes no sense, or scikit-learn is not installed.
-        """
-        from tilevision.analysis.clustering import clusters
-
-        return clusters(*self._vectors(), k)
-
-    def embedding_map(self, method: str = "pca") -> pd.DataFrame:
-        """Lay the tiles out on a plane, those that look alike near each other.
-
-        Parameters
-        ----------
-        method : str
-            ``"pca"``: the two principal components; ``"tsne"``: t-SNE, of 20,000 tiles at most.
-
-        Returns
-        -------
-        DataFrame
-            A row for each tile with a vector: id, x, y.
-
-        Raises
-        ------
-        RunError
-            As `cluster` does.
-        """
-        from tilevision.analysis.clustering import flat_map
-
-        return flat_map(*self._vectors(), method)
-
-    def probe(self, labels: Mapping[str, Iterable[str]]) -> Probe:
-        """Tell all tiles apart by a few that are labelled: a linear probe on their vectors.
-
-        Parameters
-        ----------
-        labels : mapping of str to sequence of str
-            Ids of tiles by class: ``{"tumour": ["r003c017", …], "stroma": [...]}``.
-
-        Returns
-        -------
-        Probe
-            Probabilities of all tiles, as a table and as a result with a heat map; how many of the
-            labelled tiles are classified correctly when left out, and what that is worth.
-
-        Raises
-        ------
-        RunError
-            If no tile has a vector, the labels make no sense, or scikit-learn is not installed.
-        """
-        from tilevision.analysis.probing import probed
-
-        def result_of(found: Sequence[TileFindings]) -> ResultData:
-            return type(self)(self.source, self.rows, found, self.settings, self.facts, self.name)
-
-        return probed(self.tile_findings, *self._vectors(), labels, result_of)
-
-    def _vectors(self) -> tuple[Embeddings, list[Tile]]:
         if self.embeddings is None:
             raise RunError(
                 "No tile of this result has a vector; use an encoder: "
                 "tv.model(f, returns='embedding')."
             )
-        return self.embeddings, [row.tile for row in self.rows]
+        from tilevision.analysis.embeddings import similar
+
+        return similar(self.embeddings, [row.tile for row in self.rows], what, k, metric)
 
     @property
     def failed(self) -> pd.DataFrame:

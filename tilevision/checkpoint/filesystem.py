@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tilevision.errors import CheckpointError
+from tilevision.files import try_lock
 
 __all__ = [
     "BATCH_JOBS",
@@ -231,30 +232,14 @@ def _is_still_there(file: int, path: Path) -> bool:
         return False
 
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    import msvcrt
+def _try_lock(file: int) -> bool:
+    try:
+        return try_lock(file)
+    except OSError as error:
+        raise CheckpointError(f"Files cannot be locked there ({error.strerror}).") from error
 
-    def _try_lock(file: int) -> bool:
-        os.lseek(file, 1 << 20, os.SEEK_SET)  # past the text, which others must read
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]  # Windows only
-        except OSError:
-            return False
-        finally:
-            os.lseek(file, 0, os.SEEK_SET)
-        return True
-else:
 
-    def _try_lock(file: int) -> bool:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise CheckpointError(f"Files cannot be locked there ({error.strerror}).") from error
-        return True
+if sys.platform != "win32":
 
     def _forget_held() -> None:
         """Close what a fork copied: it would keep the lock after this process has died."""

@@ -188,10 +188,10 @@ def _between_processes(path: Path) -> tuple[bool, bool]:
 
 
 def _lock(file: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return False
+    import fcntl
+
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True

@@ -5,7 +5,6 @@ from tilevision.cluster.choosing import (
     expect_cluster,
     find_cluster,
     give_way,
-    lacks_cluster,
     no_cluster_yet,
     shared_cluster,
 )
@@ -28,7 +27,6 @@ __all__ = [
     "give_way",
     "host_of",
     "import_early",
-    "lacks_cluster",
     "local_cluster",
     "no_cluster_yet",
     "reported",

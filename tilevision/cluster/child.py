@@ -99,12 +99,12 @@ def next_order(modules: list[str]) -> Order | None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's, in all that we start
     _import(modules)
-    if not FORKING:
-        order: Order = json.loads(sys.stdin.readline())
-        _say({"pid": os.getpid()})
-        _become(order)
-        return order
-    return _Host().serve()
+    if sys.platform != "win32" and FORKING:
+        return _Host().serve()
+    order: Order = json.loads(sys.stdin.readline())
+    _say({"pid": os.getpid()})
+    _become(order)
+    return order
 
 
 def _import(modules: list[str]) -> None:
@@ -115,65 +115,68 @@ def _import(modules: list[str]) -> None:
         importlib.import_module(module)
     # Else Dask imports all that it may ever need before a nanny forks; that is done by now.
     distributed.utils._forkserver_preload_set = True  # noqa: SLF001 there is no public way
-    # Without this all workers would draw the same random numbers.
-    os.register_at_fork(after_in_child=np.random.seed)
+    if sys.platform != "win32":
+        # Without this all workers would draw the same random numbers.
+        os.register_at_fork(after_in_child=np.random.seed)
 
 
 def _say(message: dict[str, int]) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
-class _Host:
-    """Forks a process for each order, and says which have ended.
+if sys.platform != "win32":
 
-    Its end is the end of what it has forked: each of them watches it.
-    """
+    class _Host:
+        """Forks a process for each order, and says which have ended.
 
-    def __init__(self) -> None:
-        self._client = os.getppid()
-        self._pipe = os.pipe()
-        os.set_blocking(self._pipe[1], False)
-        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        resource_tracker.ensure_running()  # one for all: each nanny would start its own
-        gc.collect()
-        gc.freeze()  # what is shared by all is looked at by none, and so never copied
+        Its end is the end of what it has forked: each of them watches it.
+        """
 
-    def serve(self) -> Order | None:
-        unread = b""
-        # The pipe from the client stays open where the client has forked: its end alone is no sign.
-        while os.getppid() == self._client:
-            ready, _, _ = select.select([0, self._pipe[0]], [], [], CHECK_SECONDS)
-            if self._pipe[0] in ready:
-                os.read(self._pipe[0], 4096)
-                self._reap()
-            if 0 in ready:
-                read = os.read(0, 2**16)
-                if not read:
-                    break
-                *lines, unread = (unread + read).split(b"\n")
-                for line in lines:
-                    if (order := self._fork(json.loads(line))) is not None:
-                        return order
-        return None
+        def __init__(self) -> None:
+            self._client = os.getppid()
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+            signal.signal(signal.SIGCHLD, lambda *_: None)
+            resource_tracker.ensure_running()  # one for all: each nanny would start its own
+            gc.collect()
+            gc.freeze()  # what is shared by all is looked at by none, and so never copied
 
-    def _fork(self, order: Order) -> Order | None:
-        host = os.getpid()
-        if pid := os.fork():
-            _say({"pid": pid})
+        def serve(self) -> Order | None:
+            unread = b""
+            # The client's pipe stays open where the client has forked: its end alone tells nothing.
+            while os.getppid() == self._client:
+                ready, _, _ = select.select([0, self._pipe[0]], [], [], CHECK_SECONDS)
+                if self._pipe[0] in ready:
+                    os.read(self._pipe[0], 4096)
+                    self._reap()
+                if 0 in ready:
+                    read = os.read(0, 2**16)
+                    if not read:
+                        break
+                    *lines, unread = (unread + read).split(b"\n")
+                    for line in lines:
+                        if (order := self._fork(json.loads(line))) is not None:
+                            return order
             return None
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for end in self._pipe:
-            os.close(end)
-        order["parent"] = host
-        _become(order)
-        return order
 
-    def _reap(self) -> None:
-        with suppress(ChildProcessError):  # there is none left
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                _say({"ended": ended[0], "code": os.waitstatus_to_exitcode(ended[1])})
+        def _fork(self, order: Order) -> Order | None:
+            host = os.getpid()
+            if pid := os.fork():
+                _say({"pid": pid})
+                return None
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for end in self._pipe:
+                os.close(end)
+            order["parent"] = host
+            _become(order)
+            return order
+
+        def _reap(self) -> None:
+            with suppress(ChildProcessError):  # there is none left
+                while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                    _say({"ended": ended[0], "code": os.waitstatus_to_exitcode(ended[1])})
 
 
 def _become(order: Order) -> None:
@@ -198,43 +201,47 @@ def _become(order: Order) -> None:
 
 def main(order: Order) -> None:
     """Serve until told to close, or until the client is gone."""
-    if FORKING and order["cls"] == NANNY:
+    if sys.platform != "win32" and FORKING and order["cls"] == NANNY:
         _fork_workers(order["folder"])
     threading.Thread(target=_watch_client, args=(order,), daemon=True).start()
     asyncio.run(_serve(order))
 
 
-def _fork_workers(folder: str) -> None:
-    """Have this process's nanny fork its workers from a copy of this process as it is now.
+if sys.platform != "win32":
 
-    The standard library's fork server, which a nanny can use, is a fresh interpreter; the copy
-    takes its place. Where that does not work (newer Python versions, too long a path) nannies
-    start interpreters, as they do by default.
-    """
-    from multiprocessing import forkserver
+    def _fork_workers(folder: str) -> None:
+        """Have this process's nanny fork its workers from a copy of this process as it is now.
 
-    import dask
+        The standard library's fork server, which a nanny can use, is a fresh interpreter; the copy
+        takes its place. Where that does not work (newer Python versions, too long a path) nannies
+        start interpreters, as they do by default.
+        """
+        from multiprocessing import forkserver
 
-    if sys.version_info >= (3, 14):  # its fork server wants a key
-        return
-    address = str(Path(folder, f"{os.getpid()}.fork"))
-    alive, ours = os.pipe()
-    with socket.socket(socket.AF_UNIX) as listener:
-        try:
-            listener.bind(address)
-        except OSError:
+        import dask
+
+        if sys.version_info >= (3, 14):  # its fork server wants a key
             return
-        listener.listen()
-        if not (pid := os.fork()):
+        address = str(Path(folder, f"{os.getpid()}.fork"))
+        alive, ours = os.pipe()
+        with socket.socket(socket.AF_UNIX) as listener:
             try:
-                os.close(ours)
-                forkserver.main(listener.fileno(), alive, [])
-            finally:
-                os._exit(0)
-    os.close(alive)
-    server: Any = vars(forkserver)["_forkserver"]  # there is no public way to say where it is
-    vars(server).update(_forkserver_address=address, _forkserver_alive_fd=ours, _forkserver_pid=pid)
-    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+                listener.bind(address)
+            except OSError:
+                return
+            listener.listen()
+            if not (pid := os.fork()):
+                try:
+                    os.close(ours)
+                    forkserver.main(listener.fileno(), alive, [])
+                finally:
+                    os._exit(0)
+        os.close(alive)
+        server: Any = vars(forkserver)["_forkserver"]  # there is no public way to say where it is
+        vars(server).update(
+            _forkserver_address=address, _forkserver_alive_fd=ours, _forkserver_pid=pid
+        )
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
 
 
 async def _serve(order: Order) -> None:

@@ -24,7 +24,7 @@ IDENTITY_VERSION = "0.1.0"
 # Where public names stood when they were first recorded, if they stand elsewhere today: today's
 # module, the names, the module that identities hold.
 _MOVED = (
-    ("analysis.account", "MergeSettings RunFacts TileRow tiles_by_model", "account"),
+    ("analysis.account", "RunFacts TileRow tiles_by_model", "account"),
     ("analysis.account", "categories class_numbers class_table positions", "analysis.categories"),
     ("analysis.account", "*", "digest"),
     ("analysis.heatmap", "*", "heatmap"),
@@ -38,6 +38,7 @@ _MOVED = (
     ("exporting.saving", "destination save", "exporting"),
     ("exporting.statement", "methods", "exporting.methods"),
     ("modelspec.spec", "Answers Price Usage", "modelspec.price"),
+    ("seams.merging", "MergeSettings", "account"),
     ("seams.merging", "merge", "seams"),
     ("sources.addresses", "page_name split_page", "sources.pagenames"),
 )

@@ -279,7 +279,7 @@ class ModelSpec:
     @property
     def raster(self) -> RasterSpec | None:
         """What the maps are that it returns; None where it does not declare any."""
-        return RasterSpec.declared(self.params)
+        return RasterSpec.declared(self.params) if "returns" in self.params else None
 
     def fingerprint_for(self, size: tuple[int, int]) -> str:
         """Return what the answers for a tile of `size` (width, height) depend on."""

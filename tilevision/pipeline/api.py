@@ -13,11 +13,11 @@ from typing import Any, ParamSpec, TypeVar
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.expecting import expect, expect_for, stop_expecting
 from tilevision.pipeline.manifest import check_same_work, describe_run
 from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar, log_events
 from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint
+from tilevision.pipeline.runner import expect, expect_for, stop_expecting
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.schedule import Quota, Retry

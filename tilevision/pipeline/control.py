@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -17,7 +18,6 @@ from tilevision.display import ErrorStream
 from tilevision.errors import RunError, TilevisionError
 from tilevision.events import Bus, RunChanged, StageDone
 from tilevision.grid import Tile
-from tilevision.pipeline.expecting import give_way
 from tilevision.schedule.messages import (
     Cancelled,
     Happening,
@@ -161,7 +161,7 @@ class Control:
 
     def start(self, work: Callable[[], None], name: str) -> None:
         """Call `work` on a thread of its own; the run is over once it has returned."""
-        give_way()
+        _give_way()
         over: Future[None] = Future()
 
         def whole() -> None:
@@ -345,3 +345,11 @@ class _Termination:
 
 
 _termination = _Termination()
+
+
+def _give_way() -> None:
+    """Give the worker's slot back where the caller is a Dask task that is about to wait."""
+    if "distributed" in sys.modules:
+        from tilevision.cluster import give_way as secede
+
+        secede()

@@ -21,8 +21,8 @@ from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Estimate
-from tilevision.pipeline.expecting import stop_expecting
 from tilevision.pipeline.planning import Plan, Store
+from tilevision.pipeline.runner import stop_expecting
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
 from tilevision.routing import Cascade, Route

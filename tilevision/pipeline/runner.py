@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilevision.checkpoint import check_records
 from tilevision.errors import (
@@ -22,12 +23,11 @@ from tilevision.errors import (
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.modelspec import ModelSpec, within
+from tilevision.modelspec import ModelSpec, processes, within
 from tilevision.payloads import PackedArray, PayloadRef, arrays_of, kind_of
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.estimate import Budgeted, duration
-from tilevision.pipeline.expecting import usual_workers
-from tilevision.pipeline.planning import Pass, Plan, Store, found_in
+from tilevision.pipeline.estimate import Budgeted, duration, has_run
+from tilevision.pipeline.planning import Pass, Plan, Stages, Store, found_in, image_name
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
 from tilevision.schedule import Policy, Quota, Scheduler
@@ -38,7 +38,7 @@ from tilevision.status import RunStatus, TileStatus
 if TYPE_CHECKING:
     from tilevision.cluster import Cluster
 
-__all__ = ["Runner", "commit"]
+__all__ = ["Runner", "commit", "expect", "expect_for", "stop_expecting"]
 
 COMMIT_AGAIN_SECONDS = 1.0
 LONG_WAIT_SECONDS = 10.0  # a wait that people would take for a run that hangs
@@ -393,7 +393,8 @@ class RunCluster:
         if self._cluster is None:
             began = time.perf_counter()
             settings, control = self._settings, self._control
-            usual = usual_workers(self._models)
+            wanted = [count for count in map(processes, self._models) if count is not None]
+            usual = min(wanted, default=None)
             cluster, note = find_cluster(settings.client, settings.workers, usual)
             self._stack.enter_context(cluster)
             if settings.report is not None:
@@ -479,3 +480,35 @@ def commit(
                 control.fault = None
                 control.tell(before, "The checkpoint can be written again.")
             return refused
+
+
+# A cluster before the run has it. To import Dask and to start a cluster takes seconds: they go by
+# beside the opening of the image, unless it may be that all its tiles are stored; then the plan
+# decides.
+
+
+def expect(image: Any, settings: Settings, stages: Stages) -> None:
+    """Begin to start the run's cluster, unless these models have been over this image before."""
+    marks = {spec.fingerprint for spec in stages.models}
+    if not (settings.reuse and has_run(settings.checkpoint, image_name(image), marks)):
+        _begin_cluster(settings)
+
+
+def expect_for(plan: Plan, settings: Settings) -> None:
+    """Begin to start the run's cluster where the plan has tiles for it."""
+    if plan.to_run:
+        _begin_cluster(settings)
+
+
+def stop_expecting() -> None:
+    """End what was begun and nobody has used."""
+    if "tilevision.cluster" in sys.modules:
+        from tilevision.cluster import no_cluster_yet
+
+        no_cluster_yet()
+
+
+def _begin_cluster(settings: Settings) -> None:
+    from tilevision.cluster import expect_cluster
+
+    expect_cluster(settings.client, settings.workers)

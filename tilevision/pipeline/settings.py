@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tilevision import checks
-from tilevision.analysis.mergesettings import LIMITS
 from tilevision.errors import RunArgumentError
 from tilevision.files import check_folder
 from tilevision.modelspec.spec import DEVICES
 from tilevision.result import MergeSettings
 from tilevision.schedule import Quota, Retry
 from tilevision.schedule.policy import check_failure_limit
+from tilevision.seams import LIMITS
 
 __all__ = ["DEFAULT_CHECKPOINT", "Delivery", "Execution", "Settings", "Subject"]
 

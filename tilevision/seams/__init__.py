@@ -12,13 +12,14 @@ from tilevision.seams.diagnostics import (
     overlap_check,
     seam_bias,
 )
-from tilevision.seams.merging import METHODS, check_merge, merge
+from tilevision.seams.merging import LIMITS, METHODS, MergeSettings, merge
 
 __all__ = [
+    "LIMITS",
     "METHODS",
+    "MergeSettings",
     "OverlapCheck",
     "SeamBias",
-    "check_merge",
     "merge",
     "merge_and_check",
     "overlap_check",

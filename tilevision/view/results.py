@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.analysis.mergesettings import LIMITS, MergeSettings
 from tilevision.errors import TilevisionError
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
@@ -19,6 +18,7 @@ from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import find_manifest
 from tilevision.plot import STATUSES
 from tilevision.result import Result
+from tilevision.seams import LIMITS, MergeSettings
 from tilevision.view.picture.subject import PlannedRun, Watched
 from tilevision.view.picture.viewstate import ViewState
 

@@ -8,6 +8,7 @@ cut short under a map kills the process.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ class OpenFile:
         self._close()
 
     def _read(self, offset: int, count: int) -> bytes:
-        if hasattr(os, "pread"):
+        if sys.platform != "win32":
             return os.pread(self._file.fileno(), count, offset)
         with self._lock:
             self._file.seek(offset)

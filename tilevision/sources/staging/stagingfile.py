@@ -9,12 +9,12 @@ both away. A crashed process loses its locks to the kernel, so what it left is r
 from __future__ import annotations
 
 import atexit
-import fcntl
 import math
 import mmap
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 import types
@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 from tilevision.errors import SourceError
+from tilevision.files import lock as lock_file
+from tilevision.files import try_lock
 from tilevision.sources.source import Pixels
 
 __all__ = [
@@ -67,8 +69,7 @@ def staging_folder() -> Path:
             f"No temp folder can be used for decoded images ({error}); set TMPDIR to a folder "
             "that you may write to."
         ) from error
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if not private or found.st_uid != os.getuid():
+    if not _is_private(found):
         raise SourceError(
             f"{folder} is not a private folder of yours (mode 0700); remove it, or set TMPDIR."
         )
@@ -102,7 +103,7 @@ def hold(path: Path, make: Callable[[], None]) -> int:
         share = join(path)
         if share is not None:
             return share
-        lock = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = _locked(path)
         if lock is None:
             # Never wait here: whoever is ahead becomes a reader, who may stay for hours.
             time.sleep(_PAUSE)
@@ -113,9 +114,10 @@ def hold(path: Path, make: Callable[[], None]) -> int:
         except BaseException:
             _remove(path)
             os.close(lock)
+            _remove_closed(path)
             raise
         # Turning the lock into a shared one may let somebody in between, to sweep the file.
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        lock_file(lock, shared=True)
         if _is_current(lock, path) and path.exists():
             return lock
         os.close(lock)
@@ -125,7 +127,7 @@ def join(path: Path) -> int | None:
     """Return a share in the file at `path`, or None where there is none (any more)."""
     if not path.parent.is_dir():
         return None
-    lock = _lock(path, fcntl.LOCK_SH)
+    lock = _locked(path, shared=True)
     assert lock is not None
     if path.exists():
         return lock
@@ -151,15 +153,17 @@ def leave(path: Path, lock: int, owner: int | None = None) -> None:
             if _is_current(lock, path):
                 os.close(lock)
         return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is_current(lock, path):
+    last = False
+    # OSError: somebody closed all files, as `os.closerange` does.
+    with suppress(OSError):
+        # Where others still read it, the last of them removes it.
+        last = try_lock(lock) and _is_current(lock, path)
+        if last:
             _remove(path)
-    except OSError:
-        return  # others still read it: the last of them removes it
-    finally:
-        with suppress(OSError):  # somebody closed all files, as `os.closerange` does
-            os.close(lock)
+    with suppress(OSError):
+        os.close(lock)
+    if last:
+        _remove_closed(path)
 
 
 def sweep() -> None:
@@ -167,7 +171,7 @@ def sweep() -> None:
     with suppress(OSError, SourceError):  # who needs the folder will hear of it
         for name in staging_folder().glob("*.lock") if _place().exists() else ():
             with suppress(OSError):
-                lock = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+                lock = os.open(name, os.O_RDWR)
                 leave(name, lock)
 
 
@@ -191,25 +195,48 @@ def unusable(path: Path, error: OSError, needed: int = 0) -> SourceError:
     )
 
 
-def _place() -> Path:
-    return Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
+if sys.platform == "win32":  # a user's temp folder is his own there
+
+    def _place() -> Path:
+        return Path(tempfile.gettempdir()) / "tilevision"
+
+    def _is_private(found: os.stat_result) -> bool:
+        return stat.S_ISDIR(found.st_mode)
+
+    def _remove_closed(path: Path) -> None:
+        """Remove the lock file: while it was open, the system refused."""
+        with suppress(OSError):
+            path.with_suffix(".lock").unlink()
+
+else:
+
+    def _place() -> Path:
+        return Path(tempfile.gettempdir()) / f"tilevision-{os.getuid()}"
+
+    def _is_private(found: os.stat_result) -> bool:
+        private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+        return private and found.st_uid == os.getuid()
+
+    def _remove_closed(path: Path) -> None:
+        """Do nothing: it was removed while it was open, so that no reader found it."""
 
 
-def _lock(path: Path, kind: int) -> int | None:
-    """Lock the image at `path`; None where it is taken and `kind` says not to wait."""
+def _locked(path: Path, *, shared: bool = False) -> int | None:
+    """Lock the image at `path`: a shared lock is waited for; None where another one is taken."""
     # The lock file may be removed between opening and locking it: then the lock is on a
     # file that nobody else will ever find, and the next one must be taken.
     name = path.with_suffix(".lock")
     while True:
         try:
-            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise unusable(path, error) from error
         try:
-            fcntl.flock(lock, kind)
-        except BlockingIOError:
-            os.close(lock)
-            return None
+            if shared:
+                lock_file(lock, shared=True)
+            elif not try_lock(lock):
+                os.close(lock)
+                return None
         except OSError as error:
             os.close(lock)
             raise unusable(path, error) from error
@@ -446,7 +473,7 @@ def _map(path: Path) -> tuple[mmap.mmap, Pixels]:
 
 def _let_go(mapped: mmap.mmap) -> None:
     """Give the memory of mapped pages back: it counts as this process's, as if it leaked."""
-    if hasattr(mmap, "MADV_DONTNEED"):
+    if sys.platform != "win32":
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
