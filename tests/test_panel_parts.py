@@ -30,6 +30,7 @@ from tilevision.view.panel.filters import Filters
 from tilevision.view.panel.modelmenu import ModelMenu
 from tilevision.view.panel.runcontrols import RunControls
 from tilevision.view.panel.settingsform import SettingsForm
+from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.viewstate import fold, initial
 
 
@@ -297,15 +298,19 @@ def _filters(**given: Any) -> Filters:
     return Filters(given.get("min_score"), given.get("classes"), "seam", lambda: None)
 
 
+def _applied(filters: Filters, known: Result) -> Counted:
+    return filters.apply(known, known.with_(**filters.read()), STATE)
+
+
 def test_counts_follow_score_and_class() -> None:
     """What is left is counted and drawn; nothing picked means all classes."""
     filters, known = _filters(), _result(["a", "a", "b"], [0.9, 0.4, 0.6])
-    assert filters.apply(known, STATE).counts == {"a": 2, "b": 1}
+    assert _applied(filters, known).counts == {"a": 2, "b": 1}
     filters.score.value = 0.5
-    assert filters.apply(known, STATE).counts == {"a": 1, "b": 1}
+    assert _applied(filters, known).counts == {"a": 1, "b": 1}
     assert filters.touched
     filters.classes.value = ("b",)
-    counted = filters.apply(known, STATE)
+    counted = _applied(filters, known)
     assert counted.counts == {"b": 1} and len(counted.layer) == 1
     assert "<b>1</b> detection merged by seam, from 3" in filters.words.value
     filters.reset.click()
@@ -315,9 +320,9 @@ def test_counts_follow_score_and_class() -> None:
 def test_classes_keep_their_place_and_their_pick_as_counts_grow() -> None:
     """A list that jumps cannot be used; what is gone for now stays listed with 0."""
     filters = _filters()
-    filters.apply(_result(["a", "b"], [0.5, 0.5]), STATE)
+    _applied(filters, _result(["a", "b"], [0.5, 0.5]))
     filters.classes.value = ("b",)
-    filters.apply(_result(["b", "b", "c", "a"], [0.5] * 4), STATE)
+    _applied(filters, _result(["b", "b", "c", "a"], [0.5] * 4))
     names = [name for _, name in filters.classes.options]
     assert names == ["a", "b", "c"]
     assert filters.classes.value == ("b",)
@@ -327,7 +332,7 @@ def test_classes_keep_their_place_and_their_pick_as_counts_grow() -> None:
 def test_labels_from_models_are_cut_and_made_visible_in_the_list() -> None:
     """10,000 characters do not fill the page, and none turns the text around."""
     filters = _filters()
-    filters.apply(_result(["x" * 10_000, "\u202egnp", ""], [0.5] * 3), STATE)
+    _applied(filters, _result(["x" * 10_000, "\u202egnp", ""], [0.5] * 3))
     words = [words for words, _ in filters.classes.options]
     assert max(map(len, words)) < 60
     assert "\u202e" not in "".join(words)

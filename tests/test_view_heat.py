@@ -66,7 +66,7 @@ def test_the_panel_shows_a_classification_as_heat() -> None:
     _, state, result = _classified([0.0, 1.0, None])
     filters = Filters(None, None, "seam", lambda: None)
     assert filters.heat.layout.display == "none"
-    counted = filters.apply(result, state)
+    counted = filters.apply(result, result, state)
     assert filters.heat.layout.display is None
     said = caption(state, "x", 2.0, counted)
     assert "2 tiles classified" in said["headline"]
@@ -81,4 +81,4 @@ def test_the_panel_shows_a_classification_as_heat() -> None:
 
     assert frame(counted.heat) != frame(None)
     filters.heat.value = OFF
-    assert filters.apply(result, state).heat is None
+    assert filters.apply(result, result, state).heat is None

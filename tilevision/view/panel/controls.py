@@ -130,3 +130,8 @@ class Tabs:
         row = widgets.HBox([self.buttons])
         row.add_class("tilevision-tabs")
         self.box = column(row, self.stack, name="pages")
+
+    def turn(self, before: str, after: str) -> None:
+        """Show the page `after` if `before` is shown: who reads another one is not disturbed."""
+        if self.buttons.value == before:
+            self.buttons.value = after

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -12,6 +12,7 @@ import ipywidgets as widgets
 
 from tilevision.plot import shown
 from tilevision.result import Result
+from tilevision.seams import LIMITS
 from tilevision.view.panel.controls import button, column, control, menu, option, visible
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import count
@@ -38,7 +39,7 @@ class Filters:
 
     Parameters
     ----------
-    min_score, classes, merge
+    min_score, classes, merge, limits
         Initial values, as `tilevision.start` takes them.
     on_change : callable
         Called after one was changed.
@@ -50,10 +51,12 @@ class Filters:
         classes: Sequence[str] | None,
         merge: str,
         on_change: Callable[[], None],
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         self._classes: tuple[str, ...] = ()
         self._listing = 0  # the thread that lists classes now
         self._on_change = on_change
+        self._limits: dict[str, float | None] = dict.fromkeys(LIMITS) | dict(limits or {})
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
         self._add_controls()
@@ -102,12 +105,33 @@ class Filters:
             self._first = (min_score, *self._first[1:])
             self.score.value = min_score
 
+    def limit(self, kind: str, low: float | None, high: float | None) -> None:
+        """Set the least and the most of ``"score"`` or ``"area"``; None is no limit."""
+        self._limits[f"max_{kind}"] = high
+        if kind == "area":
+            self._limits["min_area"] = low
+        elif self.score.value != (low or 0.0):
+            self.score.value = low or 0.0  # which counts again
+            return
+        self._on_change()
+
+    @property
+    def limits(self) -> dict[str, list[float | None]]:
+        """The least and the most of ``score`` and ``area``."""
+        return {
+            "score": [self.score.value or None, self._limits["max_score"]],
+            "area": [self._limits["min_area"], self._limits["max_area"]],
+        }
+
     def _fit(self) -> None:
         matched = self.method.value in ("nms", "nmm", "wbf")
         visible(self.metric, matched)
         visible(self.threshold, matched)
 
     def _reset(self) -> None:
+        limited, self._limits = self._limits, dict.fromkeys(LIMITS)
+        if limited != self._limits:
+            self._on_change()
         self.score.value, self.classes.value, self.method.value = 0.0, (), self._first[2]
         self.metric.value, self.threshold.value = "iou", 0.5
 
@@ -115,7 +139,12 @@ class Filters:
     def touched(self) -> bool:
         """Return True if any filter differs from all detections, merged as the run asked for."""
         how = (self.method.value, self.metric.value, self.threshold.value)
-        return bool(self.score.value or self.classes.value) or how != (self._first[2], "iou", 0.5)
+        limited = any(value is not None for value in self._limits.values())
+        return (
+            limited
+            or bool(self.score.value or self.classes.value)
+            or how != (self._first[2], "iou", 0.5)
+        )
 
     def at_start(self) -> dict[str, Any]:
         """Return the settings that `tilevision.start` takes."""
@@ -125,6 +154,7 @@ class Filters:
             "min_score": self.score.value,
             "classes": settings["classes"],
             "merge": settings["merge"],
+            **self._limits,
         }
 
     def read(self) -> dict[str, Any]:
@@ -135,22 +165,22 @@ class Filters:
             "merge": self.method.value,
             "match_metric": self.metric.value,
             "match_threshold": round(self.threshold.value, 2),
+            **self._limits,
         }
 
-    def apply(self, known: Result, state: ViewState, subject: str = "") -> Counted:
-        """Return the detections of `known` under these settings, as they are drawn.
+    def apply(self, known: Result, result: Result, state: ViewState, subject: str = "") -> Counted:
+        """Return the detections of `result` as they are drawn, and say how many there are.
 
         Parameters
         ----------
-        known : Result
-            All findings of the tiles so far.
+        known, result : Result
+            All findings of the tiles so far, and under these settings.
         state : ViewState
             Of the run, as it was before `known` was looked up.
         subject : str
             What is shown, such as the name of the run.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
-        result = known.with_(**self.read())
         label = self.heat.value
         heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
         counted = count(result, state, heat=heat, filtered=self.touched)

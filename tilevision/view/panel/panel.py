@@ -16,10 +16,12 @@ from tilevision.history import ReplayedRun
 from tilevision.history.followedrun import JournaledRun
 from tilevision.pipeline import Run, plan, start
 from tilevision.result import Result
+from tilevision.seams import LIMITS
 from tilevision.sources import following
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import CellWatch, cell_number, display, require_notebook
+from tilevision.view.outcome.outcome import Outcome
 from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
@@ -138,6 +140,7 @@ class Panel:
             arguments.get("classes"),
             arguments.get("merge", "seam"),
             self._recount,
+            {name: arguments[name] for name in LIMITS if arguments.get(name) is not None},
         )
         self._controls = self._make_controls(arguments.get("concurrency"))
         self._past_list = PastRunList(
@@ -146,6 +149,7 @@ class Panel:
         self._export = ExportForm(self._save)
         self._tile_list: Any = TileList()
         self._screen = Screen(self._on_frame)
+        self._outcome = Outcome(self._screen, self._filters.limit)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
         self._inspector = self._make_inspector()
@@ -225,7 +229,8 @@ class Panel:
         self._tabs = Tabs(
             {
                 "Setup": [self._settings.box],
-                "Detections": [self._filters.box, self._export.box],
+                "Results": [self._outcome.view],
+                "Detections": [self._filters.box, self._outcome.table, self._export.box],
                 "Tiles": [self._tile_list],
                 "Runs": [self._past_list.box],
             }
@@ -390,12 +395,18 @@ class Panel:
         """Return what is shown, filtered; the words beside the filters say what that is."""
         known = self._results.of(self._screen.run, state)
         if known is None:
-            self._filters.clear(f"The result of {self._shown_words} is not available here.")
+            self._say_nothing(f"The result of {self._shown_words} is not available here.")
             return None
         if state.planned and not known.tile_findings:
-            self._filters.clear("No tile is stored for this setup yet. Press Run.")
+            self._say_nothing("No tile is stored for this setup yet. Press Run.")
             return None
-        return self._filters.apply(known, state, self._shown_words.capitalize())
+        result, subject = known.with_(**self._filters.read()), self._shown_words
+        self._outcome.show(known, result, state, subject, self._filters.limits)
+        return self._filters.apply(known, result, state, subject.capitalize())
+
+    def _say_nothing(self, why: str) -> None:
+        self._filters.clear(why)
+        self._outcome.clear(why)
 
     def _findings_of(self, tile: Tile) -> TileFindings | None:
         state = self._screen.state
@@ -425,12 +436,14 @@ class Panel:
             self._controls.show_run(run, state, cannot=self._cannot if past else None)
             if state.ended:
                 self._refresh_past()
+                self._tabs.turn("Setup", "Results")
                 if self._changed:
                     self._replan()
 
     def _pick(self, picked: list[float]) -> None:
         shown = self._screen.run
         if len(picked) == 3 and shown is not None:
+            self._outcome.select_at(picked[0], picked[1])
             self._inspector.pick(shown, picked[0], picked[1])
 
     def _pick_listed(self, picked: list[int]) -> None:

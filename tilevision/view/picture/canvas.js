@@ -168,6 +168,7 @@ class Picture {
     if (this.overview && this.overview !== bitmap) place(this.overview, this.model.get("whole"));
     place(bitmap, shown);
     this.drawOutline(context, scale);
+    this.drawChosen(context, scale);
     this.drawScaleBar(context, scale);
     // What is sharp by now, and how far the run is told, for those who look from outside.
     canvas.dataset.shown = shown.join(" ");
@@ -188,6 +189,31 @@ class Picture {
       context.strokeStyle = colour;
       context.lineWidth = width * this.unit;
       context.strokeRect(x, y, outline[2] * scale, outline[3] * scale);
+    }
+  }
+
+  // The selected object: corners around it, so that its own outline stays to be seen.
+  drawChosen(context, scale) {
+    const chosen = this.model.get("chosen");
+    if (chosen.length !== 4) return;
+    const { unit } = this;
+    const room = 4 * unit;
+    const x0 = (chosen[0] - this.view[0]) * scale - room;
+    const y0 = (chosen[1] - this.view[1]) * scale - room;
+    const [x1, y1] = [x0 + chosen[2] * scale + 2 * room, y0 + chosen[3] * scale + 2 * room];
+    const arm = Math.max(Math.min(x1 - x0, y1 - y0) / 3, 5 * unit);
+    for (const [colour, width] of [["#000000", 5], ["#ffffff", 2.4]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width * unit;
+      context.beginPath();
+      for (const [x, dx] of [[x0, arm], [x1, -arm]]) {
+        for (const [y, dy] of [[y0, arm], [y1, -arm]]) {
+          context.moveTo(x + dx, y);
+          context.lineTo(x, y);
+          context.lineTo(x, y + dy);
+        }
+      }
+      context.stroke();
     }
   }
 
@@ -394,10 +420,17 @@ function render({ model, el }) {
   };
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
+  // The kernel looks elsewhere: at an object, say. What the user asked for before is over.
+  const led = () => {
+    const wanted = model.get("viewport");
+    if (picture.asked && wanted.length === 4 && !same(wanted, picture.asked)) picture.asked = null;
+  };
   model.on("change:caption", describe);
   model.on("change:link", describe);
   model.on("change:frame", receive);
   model.on("change:outline", redraw);
+  model.on("change:chosen", redraw);
+  model.on("change:viewport", led);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
   // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
   // and Escape stay the notebook's.
@@ -417,6 +450,8 @@ function render({ model, el }) {
     model.off("change:link", describe);
     model.off("change:frame", receive);
     model.off("change:outline", redraw);
+    model.off("change:chosen", redraw);
+    model.off("change:viewport", led);
     picture.close();
   };
 }

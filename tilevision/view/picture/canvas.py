@@ -39,8 +39,11 @@ class Canvas(anywidget.AnyWidget):
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
         Tile that is marked, as `shown`; empty if there is none.
+    chosen : list of float
+        Object that is selected, as `shown`; empty if there is none.
     viewport : list of float
-        Region the user asks for, as `shown`; empty for the whole image. Set by the page.
+        Region the user asks for, as `shown`; empty for the whole image. Set by the page, and
+        where an object is looked at.
     picked : list of float
         Where the user clicked last, x and y in image pixels, and how many clicks there were.
         Set by the page.
@@ -59,6 +62,7 @@ class Canvas(anywidget.AnyWidget):
     mpp = traitlets.Float(0.0).tag(sync=True)
     link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)
     viewport = traitlets.List(traitlets.Float(), []).tag(sync=True)
     picked = traitlets.List(traitlets.Float(), []).tag(sync=True)
 

@@ -145,6 +145,18 @@ class Screen:
         self._counted, self._counted_for = counted, version
         self.poke()
 
+    def look_at(self, box: Box, side: float) -> None:
+        """Bring `box` into the middle of the picture, with about `side` image pixels around it.
+
+        A picture that shows about as much already keeps its zoom.
+        """
+        shown = self.canvas.shown
+        if len(shown) == 4 and side / 4 <= shown[3] <= 2 * side:
+            side = shown[3]
+        wide = side * (shown[2] / shown[3] if len(shown) == 4 and shown[3] else 1.0)
+        x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+        self.canvas.viewport = [x - wide / 2, y - side / 2, wide, side]
+
     def poke(self) -> None:
         """Request a frame, from the current thread or a new one."""
         self._news.set()

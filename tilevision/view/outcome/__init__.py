@@ -1,0 +1,1 @@
+"""What a run found, as numbers, distributions, checks, text and a table."""

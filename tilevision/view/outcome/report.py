@@ -1,0 +1,153 @@
+"""What the Results tab says: counts, densities, regions, what is missing, checks and texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from tilevision.analysis.resultdata import ENOUGH_FOR_BIAS
+from tilevision.plot import class_colours, shown
+from tilevision.result import Result
+from tilevision.status import TileStatus
+from tilevision.view.outcome.histograms import area_histogram, score_histogram
+from tilevision.view.picture.viewstate import ViewState
+
+__all__ = ["charts_of", "report_of"]
+
+MOST_CLASSES = 30
+MOST_REGIONS = 200
+MOST_TEXT = 4000
+_PER = {"hectare": "ha", "megapixel": "Mpx"}
+
+
+def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
+    """Return what is said of `result`, in plain JSON types; all text is safe to show.
+
+    Parameters
+    ----------
+    result : Result
+        As it is filtered.
+    state : ViewState
+        Of the run, as it was before `result` was looked up.
+    subject : str
+        What is shown, such as the name of the run.
+
+    Returns
+    -------
+    dict
+        ``subject``; ``total``; ``merged``: whether the run is still going; ``area`` and ``per``:
+        words for the analysed area and the unit of densities; ``density``; ``classes``: rows of
+        name, colour, count, density, share; ``more``: how many classes are not listed;
+        ``regions``: rows of name, count, area, density, analysed share; ``missing``: sentences;
+        ``checks``: rows of whether it is well, title, words, advice; ``summary``; ``methods``.
+    """
+    facts, found = result.digest, result.findings
+    area, per = facts.ground[0], _per(result)
+    scale = result.units.areas_per / area if area else 0.0
+    counts = Counter(map(str, found.labels)).most_common()
+    colours = class_colours(label for label, _ in counts)
+    ended = state.at_rest
+    return {
+        "subject": shown(subject, 80),
+        "total": len(found),
+        "going": not ended,
+        "area": _area_words(result, area),
+        "per": per,
+        "density": len(found) * scale,
+        "classes": [
+            [shown(label, 60) or "(no name)", colours[label], n, n * scale, n / len(found)]
+            for label, n in counts[:MOST_CLASSES]
+        ],
+        "more": max(len(counts) - MOST_CLASSES, 0),
+        "regions": _regions(result),
+        "missing": _missing(result, state),
+        "checks": _checks(result),
+        "summary": shown(result.summary, MOST_TEXT) if ended else "",
+        "methods": shown(result.methods(), MOST_TEXT) if ended and result.run_id else "",
+    }
+
+
+def charts_of(everything: Result) -> dict[str, Any]:
+    """Return the distributions of ``score`` and ``area`` of all objects, whatever the limits."""
+    found = everything.findings
+    return {
+        "score": score_histogram(found.scores),
+        "area": area_histogram(everything.areas, everything.units.area),
+    }
+
+
+def _per(result: Result) -> str:
+    return _PER.get(result.units.per, result.units.per)
+
+
+def _area_words(result: Result, area: float) -> str:
+    return f"{area / result.units.areas_per:,.3g} {_per(result)}"
+
+
+def _regions(result: Result) -> list[list[Any]]:
+    if result.facts.region is None:
+        return []
+    table, per = result.regions, result.units.areas_per
+    return [
+        [
+            shown(row.region, 60),
+            int(row.detections),
+            float(row.area) / per,
+            None if np.isnan(row.density) else float(row.density),
+            float(row.analysed_share),
+        ]
+        for row in table.head(MOST_REGIONS).itertuples()
+    ]
+
+
+def _missing(result: Result, state: ViewState) -> list[str]:
+    """Return one sentence on each kind of tile that was not analysed, and on what to do."""
+    counts = Counter(TileStatus(row.status) for row in result.rows)
+    told = []
+    if state.at_rest and not result.complete:
+        told.append(result.coverage)
+    if counts[TileStatus.FAILED]:
+        told.append(f"{shown(result.first_failure, 300)} Retry failed tries such tiles again.")
+    if state.at_rest and not state.planned and counts[TileStatus.PENDING]:
+        n = counts[TileStatus.PENDING]
+        tiles = "1 tile has" if n == 1 else f"{n:,} tiles have"
+        told.append(f"{tiles} not been run. Press Run: what is stored costs nothing.")
+    if counts[TileStatus.SKIPPED]:
+        n = counts[TileStatus.SKIPPED]
+        tiles = "1 tile lies" if n == 1 else f"{n:,} tiles lie"
+        told.append(f"{tiles} outside the region and were skipped, as was asked.")
+    return told
+
+
+def _checks(result: Result) -> list[list[Any]]:
+    """Return rows of whether it is well, what was looked at, what was seen, and what to do."""
+    if len(result.tile_findings) < 2 or not len(result.findings):
+        return []
+    overlap = result.overlap_check
+    rows = [_bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else []
+    words = (
+        f"95 % of the objects are up to {overlap.size_p95:,.0f} px, tiles overlap by "
+        f"{overlap.overlap:,.0f} px; no tile saw {overlap.never_whole:.1%} of them whole."
+    )
+    advice = "" if overlap.enough else f"Set the overlap to {overlap.suggested:,} px in Setup."
+    rows.append([overlap.enough, "Overlap", words, advice])
+    n = len(overlap.saturated)
+    tiles = "1 tile gave" if n == 1 else f"{n:,} tiles gave"
+    words = f"{tiles} as many detections as the model can give." if n else "No tile was full."
+    advice = "Use smaller tiles in Setup, or raise the model's max_detections." if n else ""
+    rows.append([not n, "Saturation", words, advice])
+    return rows
+
+
+def _bias(result: Result) -> list[Any]:
+    bias = result.seam_bias
+    words = str(bias).partition("seam bias")[2].strip(" :")
+    words = f"{words[:1].upper()}{words[1:]}."
+    advice = ""
+    if bias.low > 0:
+        advice = "Objects count twice at seams: use the merge 'seam', and more overlap."
+    elif bias.high < 0:
+        advice = "Objects are lost at seams: raise the overlap in Setup."
+    return [not bias.visible, "Seam bias", words, advice]
