@@ -15,7 +15,7 @@ from tilevision.modelspec.build import (
     waits,
     within,
 )
-from tilevision.modelspec.calls import Calls, Wish
+from tilevision.modelspec.calls import Calls, Wish, is_out_of_memory
 from tilevision.modelspec.spec import (
     Answers,
     HostedModel,
@@ -42,6 +42,7 @@ __all__ = [
     "calls_of",
     "count",
     "counting",
+    "is_out_of_memory",
     "on_device",
     "processes",
     "runtime",

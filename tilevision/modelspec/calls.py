@@ -12,10 +12,12 @@ from typing import Any
 
 from tilevision.modelspec.spec import Answers
 
-__all__ = ["Calls", "Wish"]
+__all__ = ["Calls", "Wish", "is_out_of_memory"]
 
 WAITS = 0.5  # of a call's time without the processor, from which on something else computes
 RECENT = 0.3  # how much the last call counts
+# Of libraries that raise a plain RuntimeError: CUDA's and Metal's, onnxruntime's, PyTorch's own.
+_FULL = ("out of memory", "failed to allocate memory", "not enough memory")
 _QUEUED = Path("/proc/thread-self/schedstat")  # nanoseconds: at work, and ready to work
 
 
@@ -189,6 +191,19 @@ def _engaged() -> float:
     except (OSError, ValueError, IndexError):  # elsewhere than on Linux
         queued = 0.0
     return thread_time() + queued
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an error, or what it came of, says that a device or the machine is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        words = str(seen).lower()
+        if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
+            return True
+        if isinstance(seen, RuntimeError) and any(said in words for said in _FULL):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def part(answers: Sequence[Any], first: int, last: int) -> Sequence[Any]:

@@ -15,6 +15,7 @@ from tilevision.adapters.frameworks.devices import library
 from tilevision.adapters.frameworks.frameworkkind import FEATURES
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -58,7 +59,9 @@ class TransformersEncoder:
                 f"{FEATURES} ({type(error).__name__}: {words}); save network and image processor "
                 "together with pipeline.save_pretrained."
             ) from error
-        self._lock = threading.Lock()
+        self.turn = threading.RLock()
+        self.on_device = device != "cpu"
+        self._ask = Together(self._one, self._many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -69,14 +72,17 @@ class TransformersEncoder:
             If the network does not run on a tile, or gives no such vector.
         """
         torch = library("torch")
-        with self._lock, torch.inference_mode():
+        with self.turn, torch.inference_mode():
             torch.set_num_threads(1)  # there is a worker for each processor
-            return Answers([self._one(tile) for tile in batch])
+            return Answers(self._ask(batch))
 
     def _one(self, tile: NDArray[Any]) -> Findings:
-        params, name = self._spec.params, self._spec.name
+        return self._many([tile])[0]
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        params, name, tile = self._spec.params, self._spec.name, tiles[0]
         whole = (0, 0, tile.shape[1], tile.shape[0])
-        shown = Image.fromarray(picture(tile)).crop(whole)
+        shown = [Image.fromarray(picture(one)).crop(whole) for one in tiles]
         try:
             values = self._features(shown, params["pooling"] == "model")
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
@@ -91,15 +97,18 @@ class TransformersEncoder:
                 f"Model {name} gives no vector of its own; give pooling='mean', or 'cls' where it "
                 "has a class token."
             )
-        found = values[0].float().cpu().numpy()
+        rows = values.float().cpu().numpy()
         if params["pooling"] == "model":
-            return vector_of(found.reshape(-1), name)  # networks of maps keep (d, 1, 1)
-        return vector_of(pooled(found, params["pooling"], params["prefix_tokens"], name), name)
+            return [vector_of(row.reshape(-1), name) for row in rows]  # maps keep (d, 1, 1)
+        pooling, prefix = params["pooling"], params["prefix_tokens"]
+        return [vector_of(pooled(row, pooling, prefix, name), name) for row in rows]
 
-    def _features(self, shown: Any, own: bool) -> Any:
-        """Return the library's own vector (1, d), or features of the patches (1, n, d)."""
-        network, inputs = self._pipeline.model, self._pipeline.preprocess(shown)
-        inputs = inputs.to(network.device)
+    def _features(self, shown: list[Any], own: bool) -> Any:
+        """Return the library's own vectors (b, d), or features of the patches (b, n, d)."""
+        network = self._pipeline.model
+        parts = [self._pipeline.preprocess(one) for one in shown]
+        cat, device = library("torch").cat, network.device
+        inputs = {key: cat([part[key] for part in parts]).to(device) for key in parts[0]}
         if hasattr(network, "get_image_features"):  # a network of text and picture
             if not own:
                 return network.vision_model(**inputs).last_hidden_state

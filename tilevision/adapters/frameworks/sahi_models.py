@@ -21,6 +21,7 @@ from tilevision.adapters.frameworks.tiles import (
     traced,
     unread,
 )
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.frameworks.torch_modules import stated_by
 from tilevision.adapters.frameworks.transformers_pipelines import object_limit
 from tilevision.adapters.modelfiles import check_unchanged, content_of
@@ -52,12 +53,16 @@ class SahiDetector:
     def __init__(self, model: Any, spec: ModelSpec) -> None:
         self._model = model
         self._spec = spec
-        self._lock = threading.Lock()
+        self.turn = threading.RLock()
+        self.on_device = torch_device(spec.device) != "cpu"
+        batched = hasattr(model, "perform_batch_inference")
+        many = self._many if batched else None
+        self._ask = Together(self._one, many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what SAHI leaves out is remarked upon."""
-        with self._lock:
-            found = [self._one(tile) for tile in batch]
+        with self.turn:
+            found = self._ask(batch)
         task = getattr(getattr(self._model, "model", None), "task", None)
         further = ("key points",) if task == "pose" else ()
         remedy = "SAHI hands none on: pass the model itself, as ultralytics.YOLO"
@@ -66,9 +71,23 @@ class SahiDetector:
     def _one(self, tile: NDArray[Any]) -> Findings:
         shown = picture(tile)
         self._model.perform_inference(shown)
-        shape = list(shown.shape[:2])
-        self._model.convert_original_predictions(shift_amount=[[0, 0]], full_shape=[shape])
-        found = self._model.object_prediction_list
+        self._convert([shown])
+        return self._read(self._model.object_prediction_list, tile)
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        shown = [picture(tile) for tile in tiles]
+        self._model.perform_batch_inference(shown)
+        self._convert(shown)
+        found = self._model.object_prediction_list_per_image
+        return [self._read(one, tile) for one, tile in zip(found, tiles, strict=True)]
+
+    def _convert(self, shown: list[NDArray[np.uint8]]) -> None:
+        self._model.convert_original_predictions(
+            shift_amount=[[0, 0] for _ in shown],
+            full_shape=[list(one.shape[:2]) for one in shown],
+        )
+
+    def _read(self, found: list[Any], tile: NDArray[Any]) -> Findings:
         turned = _is_turned(self._model)
         polygons = [None if turned else _polygon(one, tile) for one in found]
         return in_tile(

@@ -15,6 +15,7 @@ from tilevision.adapters.frameworks.devices import library, processes, torch_dev
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.frameworks.torch_modules import opened_file, save
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.vectors import vector_of
@@ -34,7 +35,7 @@ PARAMS: dict[str, Any] = {"preparation": None, "prefix_tokens": None, "class_tok
 
 
 class TimmEncoder:
-    """A network of timm on its device, called with one tile after the other.
+    """A network of timm on its device, called with the tiles of a batch.
 
     Parameters
     ----------
@@ -50,7 +51,9 @@ class TimmEncoder:
         self._prepare = data.create_transform(
             **_as_timm(spec.params["preparation"]), is_training=False
         )
-        self._lock = threading.Lock()
+        self.turn = threading.RLock()
+        self.on_device = self._device != "cpu"
+        self._ask = Together(self._one, self._many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -61,30 +64,36 @@ class TimmEncoder:
             If the network does not run on a tile.
         """
         torch = library("torch")
-        with self._lock, torch.inference_mode():
+        with self.turn, torch.inference_mode():
             torch.set_num_threads(1)  # there is a worker for each processor
-            return Answers([self._one(tile) for tile in batch])
+            return Answers(self._ask(batch))
 
     def _one(self, tile: NDArray[Any]) -> Findings:
+        return self._many([tile])[0]
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
         name, pooling = self._spec.name, self._spec.params["pooling"]
-        whole = (0, 0, tile.shape[1], tile.shape[0])
-        shown = self._prepare(Image.fromarray(picture(tile)).crop(whole))
+        shown = library("torch").stack([self._shown(tile) for tile in tiles])
         try:
-            features = self._network.forward_features(shown[None].to(self._device))
+            features = self._network.forward_features(shown.to(self._device))
             if pooling == "model":
                 features = self._network.forward_head(features, pre_logits=True)
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"Model {name} does not run on a batch of {(1, *shown.shape)} "
+                f"Model {name} does not run on a batch of {tuple(shown.shape)} "
                 f"({type(error).__name__}: {words}); pass a function that calls it."
             ) from error
-        values = features[0].float().cpu().numpy()
-        if pooling == "model":
-            return vector_of(values, name)
-        last = getattr(self._network, "output_fmt", "NCHW") == "NHWC"
-        prefix = self._spec.params["prefix_tokens"]
-        return vector_of(pooled(values, pooling, prefix, name, channels_last=last), name)
+        rows = features.float().cpu().numpy()
+        if pooling != "model":
+            last = getattr(self._network, "output_fmt", "NCHW") == "NHWC"
+            prefix = self._spec.params["prefix_tokens"]
+            rows = [pooled(row, pooling, prefix, name, channels_last=last) for row in rows]
+        return [vector_of(row, name) for row in rows]
+
+    def _shown(self, tile: NDArray[Any]) -> Any:
+        whole = (0, 0, tile.shape[1], tile.shape[0])
+        return self._prepare(Image.fromarray(picture(tile)).crop(whole))
 
 
 def stated_by(value: Any) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from tilevision.adapters.frameworks.tiles import (
     traced,
     unread,
 )
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
@@ -93,23 +94,31 @@ _CHOICES = {"channels": ("rgb", "bgr", "bands"), "normalize": ("0..1", "0..255")
 
 
 class TorchDetector:
-    """A network on its device, called with one tile after the other.
+    """A network on its device.
 
     Parameters
     ----------
     call : callable
-        Takes one picture ``(c, h, w)``, returns what the network does.
+        Takes a list of pictures ``(c, h, w)``, returns what the network does.
     spec : ModelSpec
     sizes : Sizes, optional
         Of the pictures it takes; None: any.
+    single : bool
+        Whether it takes one picture at a time.
     """
 
-    def __init__(self, call: Any, spec: ModelSpec, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self, call: Any, spec: ModelSpec, sizes: Sizes | None = None, *, single: bool = False
+    ) -> None:
         self._call = call
         self._spec = spec
         self._sizes = sizes
         self._device = torch_device(spec.device)
-        self._lock = threading.Lock()
+        self.on_device = self._device != "cpu"
+        self.turn = threading.RLock()
+        self._remarks: dict[str, None] = {}
+        many = None if single else self._many
+        self._ask = Together(self._one, many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -120,29 +129,51 @@ class TorchDetector:
             If the network does not run on a tile, or returns what is not understood.
         """
         torch = library("torch")
-        with self._lock, torch.inference_mode():
+        with self.turn, torch.inference_mode():
             torch.set_num_threads(1)  # there is a worker for each processor
-            remarks: dict[str, None] = {}
-            found = [self._one(tile, torch, remarks) for tile in batch]
-        return Answers(found, remarks=list(remarks))
+            self._remarks = {}
+            return Answers(self._ask(batch), remarks=list(self._remarks))
 
-    def _one(self, tile: NDArray[Any], torch: Any, remarks: dict[str, None]) -> Findings:
+    def _one(self, tile: NDArray[Any]) -> Findings:
         shown, ratio = self._fitted(tile)
-        values = torch.from_numpy(self._scaled(shown)).permute(2, 0, 1).contiguous()
+        return self._read_answer(_dict_of(self._called([shown]), self._spec.name), tile, ratio)
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        fitted = [self._fitted(tile) for tile in tiles]
+        answers = _dicts_of(self._called([shown for shown, _ in fitted]), len(tiles))
+        return [
+            self._read_answer(answer, tile, ratio)
+            for answer, tile, (_, ratio) in zip(answers, tiles, fitted, strict=True)
+        ]
+
+    def _called(self, tiles: list[NDArray[Any]]) -> Any:
+        """Call the network with tiles of one size."""
+        torch = library("torch")
+        values = [
+            torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous().to(self._device)
+            for tile in tiles
+        ]
         try:
-            answer = self._call(values.to(self._device))
+            return self._call(values)
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"Model {self._spec.name} does not run on a picture of {tuple(values.shape)} "
-                f"({type(error).__name__}: {words}); it is called as torchvision's detectors are."
+                self._refusal(tuple(values[0].shape), len(values), error, words)
             ) from error
-        found = _dict_of(answer, self._spec.name)
+
+    def _refusal(self, shape: Any, count: int, error: Exception, words: str) -> str:
+        pictures = f"a picture of {shape}" if count == 1 else f"{count} pictures of {shape}"
+        return (
+            f"Model {self._spec.name} does not run on {pictures} "
+            f"({type(error).__name__}: {words}); it is called as torchvision's detectors are."
+        )
+
+    def _read_answer(self, found: Mapping[str, Any], tile: NDArray[Any], ratio: float) -> Findings:
         further = unread(self._spec.name, (key for key in found if key not in _READ))
         columns = {key: _array(found[key]) for key in _READ if found.get(key) is not None}
         seen = self._read(columns, tile, ratio)
         beyond = beyond_names(self._spec.name, seen.class_ids.tolist(), self._spec.params["names"])
-        remarks.update(dict.fromkeys([*further, *beyond]))
+        self._remarks.update(dict.fromkeys([*further, *beyond]))
         return seen
 
     def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -202,21 +233,27 @@ class TorchDetector:
 class TorchEncoder(TorchDetector):
     """An encoder on its device: a batch ``(1, c, h, w)`` in, a vector ``(1, d)`` out."""
 
-    def _one(self, tile: NDArray[Any], torch: Any, remarks: dict[str, None]) -> Findings:  # noqa: ARG002
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        return vector_of(_chosen(self._called([self._sized(tile)])), self._spec.name)
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        vectors = _chosen(self._called([self._sized(tile) for tile in tiles]))
+        if len(vectors) != len(tiles):
+            raise ModelError(f"Model {self._spec.name} does not tell {len(tiles)} tiles apart.")
+        return [vector_of(vectors[row : row + 1], self._spec.name) for row in range(len(tiles))]
+
+    def _sized(self, tile: NDArray[Any]) -> NDArray[Any]:
         if self._sizes is not None and self._sizes.least == self._sizes.most:
             height, width = self._sizes.most
             if tile.shape[:2] != (height, width):
-                tile = resized(tile, (width, height))
-        values = torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous()
-        try:
-            answer = self._call(values.to(self._device))
-        except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            words = " ".join(str(error).split())[-200:]
-            raise ModelError(
-                f"Model {self._spec.name} does not run on a batch of {(1, *values.shape)} "
-                f"({type(error).__name__}: {words}); declare input_size=, or pass a function."
-            ) from error
-        return vector_of(_chosen(answer), self._spec.name)
+                return resized(tile, (width, height))
+        return tile
+
+    def _refusal(self, shape: Any, count: int, error: Exception, words: str) -> str:
+        return (
+            f"Model {self._spec.name} does not run on a batch of {(count, *shape)} "
+            f"({type(error).__name__}: {words}); declare input_size=, or pass a function."
+        )
 
     def _scaled(self, tile: NDArray[Any]) -> NDArray[np.float32]:
         if self._spec.params["normalize"] != "imagenet":
@@ -319,8 +356,9 @@ def load(spec: ModelSpec) -> TorchDetector:
         return TorchEncoder(_called(network, "batch"), spec, _sizes(opened) if export else None)
     if params["framework"] == "export":
         example = opened.example_inputs[0][0] if opened.example_inputs else None
-        network = opened.module().to(device)
-        return TorchDetector(_called(network, _form(example)), spec, _sizes(opened))
+        network, form = opened.module().to(device), _form(example)
+        call = _called(network, form)
+        return TorchDetector(call, spec, _sizes(opened), single=form == "picture")
     network = opened.to(device).eval()
     if params["framework"] == "torch":
         return TorchDetector(_called(network, "list"), spec)
@@ -362,10 +400,11 @@ def opened_file(kind: str, path: Path, name: str) -> Any:
 
 def _called(network: Any, form: str) -> Any:
     if form == "list":
-        return lambda picture: network([picture])
-    if form == "picture":
         return network
-    return lambda picture: network(picture[None])
+    if form == "picture":
+        return lambda pictures: network(pictures[0])
+    torch = library("torch")
+    return lambda pictures: network(torch.stack(pictures))
 
 
 def _form(example: Any) -> str:
@@ -447,6 +486,22 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
         f"Model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "
         "scores}}]: wrap it in a module that does, export it to ONNX, or pass a function."
     )
+
+
+def _dicts_of(answer: Any, count: int) -> Sequence[Mapping[str, Any]]:
+    """Return what a network answered for each of its pictures, as dicts of columns.
+
+    Raises
+    ------
+    ModelError
+        If it does not tell the pictures apart.
+    """
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list):
+        answer = answer[1]  # scripted detectors return their losses first
+    good = isinstance(answer, (list, tuple)) and len(answer) == count
+    if good and all(isinstance(one, Mapping) and "boxes" in one for one in answer):
+        return answer  # type: ignore[no-any-return]  # isinstance does not tell mypy the items
+    raise ModelError(f"The network does not tell {count} pictures apart.")
 
 
 def _chosen(answer: Any) -> Any:

@@ -25,6 +25,7 @@ from tilevision.adapters.frameworks.tiles import (
     traced,
     unread,
 )
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.modelfiles import check_unchanged, read_json
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -83,7 +84,10 @@ class TransformersDetector:
             str(label): int(number)
             for number, label in (getattr(pipeline.model.config, "id2label", None) or {}).items()
         }
-        self._lock = threading.Lock()
+        self.turn = threading.RLock()
+        self.on_device = torch_device(spec.device) != "cpu"
+        self._further: set[str] = set()
+        self._ask = Together(self._one, self._many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -94,28 +98,19 @@ class TransformersDetector:
             If the pipeline does not run on a tile.
         """
         torch = library("torch")
-        with self._lock:
+        with self.turn:
             torch.set_num_threads(1)  # there is a worker for each processor
-            further: set[str] = set()
-            found = [self._one(tile, further) for tile in batch]
-        return Answers(found, remarks=unread(self._spec.name, further))
+            self._further = set()
+            return Answers(self._ask(batch), remarks=unread(self._spec.name, self._further))
 
-    def _one(self, tile: NDArray[Any], further: set[str]) -> Findings:
-        shown, params = Image.fromarray(picture(tile)), self._spec.params
-        floor = params["score_floor"]
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        return self._many([tile])[0]
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        params, tile = self._spec.params, tiles[0]
+        shown = [Image.fromarray(picture(one)) for one in tiles]
         try:
-            if params["task"] == "image-classification":
-                rows = self._pipeline(shown, top_k=max(1, len(self._numbers)))
-                return Findings(
-                    tile_scores={r["label"]: r["score"] for r in rows if r["score"] >= floor}
-                )
-            if params["task"] == "zero-shot-object-detection":
-                labels = params["candidate_labels"]
-                rows = self._pipeline(shown, candidate_labels=labels, threshold=floor)
-            elif params["task"] == "image-segmentation":
-                rows = self._pipeline(shown, threshold=floor, subtask="instance")
-            else:
-                rows = self._pipeline(shown, threshold=floor)
+            answers = self._answers(shown)
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
@@ -123,10 +118,30 @@ class TransformersDetector:
                 f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); check the "
                 "task, or try other tile sizes."
             ) from error
-        further.update(key for row in rows for key in row if key not in _READ)
-        return self._read(rows, tile)
+        return [self._read(rows, one) for rows, one in zip(answers, tiles, strict=True)]
+
+    def _answers(self, shown: list[Any]) -> list[Any]:
+        """Ask the pipeline about pictures of one size; return the rows of each."""
+        params = self._spec.params
+        floor, each = params["score_floor"], {"batch_size": len(shown)}
+        if params["task"] == "image-classification":
+            answers = self._pipeline(shown, top_k=max(1, len(self._numbers)), **each)
+        elif params["task"] == "zero-shot-object-detection":
+            labels = params["candidate_labels"]
+            asked = [{"image": one, "candidate_labels": labels} for one in shown]
+            answers = self._pipeline(asked, threshold=floor, **each)
+        elif params["task"] == "image-segmentation":
+            answers = self._pipeline(shown, threshold=floor, subtask="instance", **each)
+        else:
+            answers = self._pipeline(shown, threshold=floor, **each)
+        return list(answers)
 
     def _read(self, rows: Sequence[Mapping[str, Any]], tile: NDArray[Any]) -> Findings:
+        if self._spec.params["task"] == "image-classification":
+            floor = self._spec.params["score_floor"]
+            scores = {row["label"]: row["score"] for row in rows if row["score"] >= floor}
+            return Findings(tile_scores=scores)
+        self._further.update(key for row in rows for key in row if key not in _READ)
         polygons = None
         if self._spec.params["task"] == "image-segmentation":
             shapes = [traced(np.asarray(row["mask"]) > 0, tile) for row in rows]

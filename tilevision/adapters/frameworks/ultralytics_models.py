@@ -16,6 +16,7 @@ from tilevision.adapters.frameworks.devices import library, processes, torch_dev
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, names_of, strings_of
 from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture, unread
+from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.modelfiles import check_unchanged
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
@@ -47,7 +48,10 @@ class UltralyticsDetector:
         self._model = model
         self._spec = spec
         self._device = torch_device(spec.device)
-        self._lock = threading.Lock()
+        self.turn = threading.RLock()
+        self.on_device = self._device != "cpu"
+        self._further: set[str] = set()
+        self._ask = Together(self._one, self._many, measure=not self.on_device)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -58,18 +62,20 @@ class UltralyticsDetector:
             If it does not run on the tiles.
         """
         torch = library("torch")
-        with self._lock:
+        with self.turn:
             torch.set_num_threads(1)  # there is a worker for each processor
-            further: set[str] = set()
-            found = [self._one(tile, further) for tile in batch]
-        return Answers(found, remarks=unread(self._spec.name, further))
+            self._further = set()
+            return Answers(self._ask(batch), remarks=unread(self._spec.name, self._further))
 
-    def _one(self, tile: NDArray[Any], further: set[str]) -> Findings:
-        spec = self._spec
+    def _one(self, tile: NDArray[Any]) -> Findings:
+        return self._many([tile])[0]
+
+    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        spec, tile = self._spec, tiles[0]
         width, height = spec.input_size or (SIDE, SIDE)
         try:
-            result = self._model.predict(
-                [np.ascontiguousarray(picture(tile)[..., ::-1])],
+            results = self._model.predict(
+                [np.ascontiguousarray(picture(one)[..., ::-1]) for one in tiles],
                 imgsz=[height, width],
                 conf=max(spec.params["score_floor"], 1e-6),
                 iou=spec.params["iou"],
@@ -77,16 +83,17 @@ class UltralyticsDetector:
                 device=self._device,
                 verbose=False,
                 save=False,
-            )[0]
+            )
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
                 f"Model {spec.name} does not run on a tile of {tile.shape[1]}×{tile.shape[0]} px "
                 f"({type(error).__name__}: {words}); check input_size=."
             ) from error
-        parts = set(getattr(result, "_keys", ())) - _READ
-        further.update(part for part in parts if getattr(result, part, None) is not None)
-        return self._read(result, tile)
+        for result in results:
+            parts = set(getattr(result, "_keys", ())) - _READ
+            self._further.update(part for part in parts if getattr(result, part, None) is not None)
+        return [self._read(result, one) for result, one in zip(results, tiles, strict=True)]
 
     def _read(self, result: Any, tile: NDArray[Any]) -> Findings:
         names = result.names if self._spec.params["names"] is None else self._spec.params["names"]

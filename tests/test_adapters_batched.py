@@ -1,0 +1,262 @@
+"""Libraries are called once for a batch, and say of a tile what they say of it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from framework_models import needs, pipeline_folder, yolo
+from likeness import road
+
+from tilevision.adapters.frameworks.together import PIXELS, SCORES, Together, alike
+from tilevision.catalogue import model
+from tilevision.findings import Findings
+from tilevision.modelspec import ModelSpec, build
+
+SIDE = 160
+
+
+@pytest.fixture(autouse=True)
+def saved_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are saved under the test's own folder."""
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+
+@pytest.fixture
+def tiles(shared_data: Path) -> list[np.ndarray]:
+    """Six tiles of an aerial photo."""
+    picture = road(shared_data)
+    corners = [(x, y) for y in (60, 300) for x in (0, 300, 700)]
+    return [np.ascontiguousarray(picture[y : y + SIDE, x : x + SIDE]) for x, y in corners]
+
+
+def _torchvision(_: Path) -> ModelSpec:
+    torch, torchvision = needs("torch", "torchvision")
+    torch.manual_seed(3)
+    network = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=4, box_score_thresh=0.0
+    )
+    return model(network.eval(), score_floor=0.0)
+
+
+def _yolo(folder: Path) -> ModelSpec:
+    return model(yolo(folder), input_size=SIDE, score_floor=1e-5)
+
+
+def _sahi(folder: Path) -> ModelSpec:
+    _, sahi, _ = needs("torchvision", "sahi", "ultralytics")
+    return model(
+        sahi.AutoDetectionModel.from_pretrained(
+            "ultralytics",
+            model_path=str(yolo(folder)),
+            confidence_threshold=1e-5,
+            image_size=SIDE,
+            device="cpu",
+        )
+    )
+
+
+def _pipeline(task: str, **given: Any) -> Callable[[Path], ModelSpec]:
+    def made(folder: Path) -> ModelSpec:
+        return model(pipeline_folder(folder, task), score_floor=0.0, **given)
+
+    return made
+
+
+def _timm(_: Path) -> ModelSpec:
+    torch, timm = needs("torch", "timm")
+    torch.manual_seed(4)
+    return model(timm.create_model("vit_tiny_patch16_224", pretrained=False, num_classes=0))
+
+
+def _features(folder: Path) -> ModelSpec:
+    torch, transformers = needs("torch", "transformers")
+    torch.manual_seed(6)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.ViTConfig(**sizes, intermediate_size=16, image_size=32, patch_size=8)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder / "vit")
+    size = {"height": 32, "width": 32}
+    transformers.ViTImageProcessor(size=size).save_pretrained(folder / "vit")
+    return model(folder / "vit", returns="embedding", pooling="cls")
+
+
+def _encoder(_: Path) -> ModelSpec:
+    (torch,) = needs("torch")
+    torch.manual_seed(5)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 7, stride=4),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(2),
+        torch.nn.Flatten(),
+    )
+    return model(network, returns="embedding")
+
+
+LIBRARIES = {
+    "torchvision": _torchvision,
+    "ultralytics": _yolo,
+    "sahi": _sahi,
+    "detector of transformers": _pipeline("object-detection"),
+    "zero-shot detector of transformers": _pipeline(
+        "zero-shot-object-detection", candidate_labels=["car", "road"]
+    ),
+    "instances of transformers": _pipeline("image-segmentation"),
+    "classifier of transformers": _pipeline("image-classification"),
+    "encoder of transformers": _features,
+    "timm": _timm,
+    "encoder of PyTorch": _encoder,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_batch_is_one_call_with_the_answers_of_single_ones(
+    library: str, tmp_path: Path, tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of real tiles: boxes to 0.1 px, scores to 0.001, vectors to a thousandth of their length."""
+    built = build(LIBRARIES[library](tmp_path))
+    monkeypatch.setattr(built._ask, "_measure", False)
+    alone = [built.predict([tile])[0] for tile in tiles]
+    assert any(len(one) or one.tile_scores or one.embedding is not None for one in alone)
+    for _ in range(5):  # some find nothing on two tiles, which proves nothing
+        first = built.predict(tiles)
+    assert built._ask._many is not None, "the trial found other answers"
+    counts: list[int] = []
+    many = built._ask._many
+    built._ask._many = lambda group: counts.append(len(group)) or many(group)
+    built._ask._one = None  # is called no more
+    together = built.predict(tiles)
+    assert counts == [len(tiles)]
+    for answers in (first, together):
+        assert all(alike(*pair) for pair in zip(alone, answers, strict=True))
+
+
+# What may share a call --------------------------------------------------------------------
+
+
+TILE = np.zeros((4, 4, 3), np.uint8)
+
+
+class Library:
+    """Counts calls; answers a tile with its brightness, to which `wrong` adds in larger calls."""
+
+    def __init__(self, wrong: Callable[[int], float] = lambda count: 0.0) -> None:
+        self.wrong = wrong
+        self.calls: list[int] = []
+
+    def one(self, tile: np.ndarray) -> Findings:
+        """Answer for one."""
+        return self.many([tile])[0]
+
+    def many(self, tiles: list[np.ndarray]) -> list[Findings]:
+        """Answer for several."""
+        self.calls.append(len(tiles))
+        off = self.wrong(len(tiles))
+        bright = (float(tile.mean()) / 255 for tile in tiles)
+        return [Findings([[0, 0, 2, 2]] * (b > 0), [b + off] * (b > 0)) for b in bright]
+
+
+def grey(value: int, shape: tuple[int, ...] = TILE.shape) -> np.ndarray:
+    return np.full(shape, value, np.uint8)
+
+
+def asked(library: Library, *batches: list[np.ndarray], **given: Any) -> list[list[float]]:
+    ask = Together(library.one, library.many, measure=False, **given)
+    return [[float(one.scores.sum()) for one in ask(batch)] for batch in batches]
+
+
+def test_the_first_two_tiles_are_asked_about_both_ways() -> None:
+    """From then on a batch is one call; the answers for the two are those of each alone."""
+    library = Library()
+    asked(library, [grey(10), grey(20), grey(30), grey(40)], [grey(50)] * 3)
+    assert library.calls == [1, 1, 2, 2, 3]
+
+
+def test_a_library_that_answers_otherwise_in_company_is_asked_one_by_one() -> None:
+    """The answers stay those of tiles alone, whatever the batch."""
+    library = Library(lambda count: 0.1 * (count > 1))
+    batches = asked(library, [grey(51)] * 4, [grey(51)] * 2)
+    assert library.calls == [1, 1, 2, 1, 1, 1, 1]
+    assert batches == [[pytest.approx(0.2)] * 4, [pytest.approx(0.2)] * 2]
+
+
+def test_what_cannot_take_several_is_asked_one_by_one() -> None:
+    """An error of the larger call is none of the run's."""
+    library = Library()
+
+    def refuses(tiles: list[np.ndarray]) -> list[Findings]:
+        raise ValueError("batch of 1 expected")
+
+    ask = Together(library.one, refuses)
+    assert len(ask([grey(1), grey(2), grey(3)])) == 3 and library.calls == [1, 1, 1]
+
+
+def test_a_full_device_is_not_taken_for_a_library_that_refuses() -> None:
+    """It is raised: whoever makes the batches takes smaller ones."""
+
+    def full(tiles: list[np.ndarray]) -> list[Findings]:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        Together(Library().one, full)([grey(1), grey(2)])
+
+
+def test_tiles_of_different_sizes_share_no_call() -> None:
+    """Smaller ones would be filled up; the order of the answers stays."""
+    library, low = Library(), (2, 4, 3)
+    batch = [grey(10), grey(20, low), grey(30), grey(40, low)]
+    found = asked(library, [grey(1)] * 2, batch)[1]
+    assert found == [pytest.approx(value / 255, abs=1e-6) for value in (10, 20, 30, 40)]
+    assert library.calls[3:] == [2, 2]
+
+
+def test_two_empty_tiles_are_no_proof_and_five_times_two_are() -> None:
+    """Where nothing is found on the first tiles, the next ones are tried as well, for a while."""
+    library = Library()
+    asked(library, *[[grey(0)] * 2] * 7)
+    assert library.calls == [1, 1, 2] * 5 + [2, 2]
+
+
+@pytest.mark.parametrize(("slower", "calls"), [(True, [1, 1]), (False, [2])])
+def test_on_a_processor_the_quicker_way_is_taken(
+    slower: bool, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time that each took for the first tiles."""
+    clock = [0.0]
+    library = Library()
+
+    def many(tiles: list[np.ndarray]) -> list[Findings]:
+        clock[0] += 3.0 if slower else 1.0
+        return library.many(tiles)
+
+    def one(tile: np.ndarray) -> Findings:
+        clock[0] += 1.0
+        return library.one(tile)
+
+    monkeypatch.setattr("tilevision.adapters.frameworks.together.perf_counter", lambda: clock[0])
+    ask = Together(one, many)
+    ask([grey(9), grey(8)])
+    library.calls.clear()
+    ask([grey(9), grey(8)])
+    assert library.calls == calls
+
+
+@pytest.mark.parametrize(
+    ("off", "score", "same"),
+    [(0.0, 0.0, True), (PIXELS / 2, SCORES / 2, True), (2 * PIXELS, 0, False), (0, 0.01, False)],
+)
+def test_answers_are_alike_within_a_tolerance(off: float, score: float, same: bool) -> None:
+    """Whatever order near ties come in; a class or a number of detections has no tolerance."""
+    one = Findings([[0, 0, 9, 9], [20, 0, 29, 9]], [0.5, 0.5], ["a", "b"])
+    boxes = [[20 + off, 0, 29, 9], [0, 0, 9, 9]]
+    assert alike(one, Findings(boxes, [0.5 + score, 0.5], ["b", "a"])) is same
+    assert not alike(one, Findings([[0, 0, 9, 9], [20, 0, 29, 9]], [0.5, 0.5], ["a", "a"]))
+    assert not alike(one, Findings([[0, 0, 9, 9]], [0.5], ["a"]))
+    vector = np.array([3.0, 4.0], np.float32)
+    longer = Findings(embedding=vector * (1 + score))
+    assert alike(Findings(embedding=vector), longer) is (score < SCORES)

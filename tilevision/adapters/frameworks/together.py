@@ -1,0 +1,137 @@
+"""Tiles of one batch in one call of a library, where it says of them what it says of each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.findings import Findings
+from tilevision.modelspec import is_out_of_memory
+
+__all__ = ["PIXELS", "SCORES", "Together", "alike"]
+
+PIXELS = 0.1  # by which corners may differ
+SCORES = 1e-3  # by which scores may, and numbers of a vector in proportion to its length
+HALF = 20  # times as much in half precision
+TRIED = 2  # tiles to a trial: each is asked about twice
+TRIALS = 5  # that may find nothing before nothing is taken for agreement
+
+
+class Together:
+    """Asks a library about the tiles of a batch at once, or one by one where it must be.
+
+    Tiles of different sizes share no call: libraries fill up the smaller ones, and see more of them
+    than there is. Whether tiles that do share one keep their answers is tried on the first two. So
+    is, on a processor, which way takes less time.
+
+    Parameters
+    ----------
+    one : callable
+        ``one(tile)``: the `Findings` of a tile.
+    many : callable or None
+        ``many(tiles)``: those of tiles of one shape, in their order. None: there is no such way.
+    measure : bool
+        Whether the quicker way is taken; False: one call, if it gives the same.
+    half : bool
+        Whether the network computes in half precision.
+    """
+
+    def __init__(
+        self,
+        one: Callable[[NDArray[Any]], Findings],
+        many: Callable[[list[NDArray[Any]]], list[Findings]] | None,
+        *,
+        measure: bool = True,
+        half: bool = False,
+    ) -> None:
+        self._one = one
+        self._many = many
+        self._measure = measure
+        self._slack = HALF if half else 1
+        self._left = TRIALS
+        self._seconds = [0.0, 0.0]
+
+    def __call__(self, tiles: Sequence[NDArray[Any]]) -> list[Findings]:
+        """Return the findings of tiles ``(h, w, c)``, in their order."""
+        found: dict[int, Findings] = {}
+        for shape in dict.fromkeys(tile.shape for tile in tiles):
+            rows = [row for row, tile in enumerate(tiles) if tile.shape == shape]
+            found.update(zip(rows, self._alike([tiles[row] for row in rows]), strict=True))
+        return [found[row] for row in range(len(tiles))]
+
+    def _alike(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        tried: list[Findings] = []
+        if self._left and self._many is not None and len(tiles) >= TRIED:
+            tried, tiles = self._trial(tiles[:TRIED]), tiles[TRIED:]
+        if self._many is None or self._left or len(tiles) < 2:
+            return tried + [self._one(tile) for tile in tiles]
+        return tried + self._many(tiles)
+
+    def _trial(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+        """Ask both ways, and return the answers of each tile alone."""
+        assert self._many is not None
+        alone, times = [], [perf_counter()]
+        for tile in tiles:
+            alone.append(self._one(tile))
+            times.append(perf_counter())
+        try:
+            both = self._many(tiles)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            self._many = None  # it takes one at a time
+            return alone
+        # The first call of all may have something to prepare: the quickest stands for each.
+        self._seconds[0] += len(tiles) * min(np.diff(times).tolist())
+        self._seconds[1] += perf_counter() - times[-1]
+        same = len(both) == len(alone) and all(
+            alike(*pair, self._slack) for pair in zip(alone, both, strict=True)
+        )
+        if not same:
+            self._many = None
+            return alone
+        nothing = not any(len(one) or one.tile_scores or one.embedding is not None for one in alone)
+        self._left = self._left - 1 if nothing else 0
+        if not self._left and self._measure and self._seconds[1] > self._seconds[0]:
+            self._many = None
+        return alone
+
+
+def alike(one: Findings, other: Findings, slack: float = 1.0) -> bool:
+    """Return True if two answers are the same but for what arithmetic in another order makes.
+
+    Parameters
+    ----------
+    one, other : Findings
+    slack : float
+        Times `PIXELS` and `SCORES` by which they may differ.
+    """
+    if len(one) != len(other) or set(one.tile_scores or ()) != set(other.tile_scores or ()):
+        return False
+    scores = SCORES * slack
+    for name, score in (one.tile_scores or {}).items():
+        if abs(score - (other.tile_scores or {})[name]) > scores:
+            return False
+    if (one.embedding is None) != (other.embedding is None):
+        return False
+    if one.embedding is not None and other.embedding is not None:
+        first, second = (np.asarray(each.embedding, np.float64) for each in (one, other))
+        if first.shape != second.shape:
+            return False
+        return float(np.linalg.norm(first - second)) <= scores * float(np.linalg.norm(first))
+    return _paired(one, other, slack)
+
+
+def _paired(one: Findings, other: Findings, slack: float) -> bool:
+    """Return True if each detection has one beside it of its class, score and place."""
+    if not len(one):
+        return True
+    away = np.abs(one.boxes[:, None] - other.boxes[None]).max(axis=2) / (PIXELS * slack)
+    scores = np.abs(np.nan_to_num(one.scores)[:, None] - np.nan_to_num(other.scores)[None])
+    away = np.maximum(away, scores / (SCORES * slack))
+    away[one.labels[:, None] != other.labels[None]] = np.inf
+    return bool((away.min(axis=1) <= 1).all() and (away.min(axis=0) <= 1).all())
