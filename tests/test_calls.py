@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, Calls, Usage, Wish
-from tilevision.modelspec.calls import _engaged
+from tilevision.modelspec.calls import Growing, _engaged, joined
 
 PATIENCE = 30.0
 
@@ -197,3 +198,105 @@ def test_a_model_on_a_device_waits_whatever_is_measured() -> None:
         on_device = True
 
     assert Calls(Model()).waits
+
+
+# How many tiles to a call -----------------------------------------------------------------
+
+
+class Device:
+    """Has memory for so many tiles; a call takes a fixed time and some for each tile."""
+
+    turn = None
+
+    def __init__(self, memory: int = 1000, clock: list[float] | None = None) -> None:
+        self.memory = memory
+        self.sizes: list[int] = []
+        self.clock = clock or [0.0]
+        self.error: Callable[[], BaseException] = MemoryError
+
+    def predict(self, tiles: list[int]) -> list[int]:
+        """Answer, or say in one way or another that it is full."""
+        self.sizes.append(len(tiles))
+        if len(tiles) > self.memory:
+            raise self.error()
+        self.clock[0] += 8 + (len(tiles) if len(tiles) <= 16 else 3 * len(tiles))
+        return tiles
+
+    def asked(self, *counts: int, auto: bool = False) -> list[Wish]:
+        """Ask for so many tiles, one batch after the other."""
+        calls, wishes = Calls(self), []
+        for count in counts:
+            wish = Wish(list(range(count)), self.predict, lambda: None, lambda: None)
+            calls.ask(wish, 64, auto=auto)
+            wishes.append(wish)
+        return wishes
+
+
+def wrapped() -> BaseException:
+    error = ModelError("Model m does not run on 8 pictures.")
+    error.__cause__ = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return error
+
+
+FULL = {
+    "PyTorch": lambda: type("OutOfMemoryError", (RuntimeError,), {})("no room"),
+    "an adapter": wrapped,
+    "onnxruntime": lambda: Exception("Failed to allocate memory for requested buffer of size 9"),
+    "Python": MemoryError,
+}
+
+
+@pytest.mark.parametrize("said", FULL)
+def test_a_device_that_is_full_is_given_fewer_tiles(said: str) -> None:
+    """Half as many until they fit, for good; no tile fails, and it is said once."""
+    device = Device(memory=3)
+    device.error = FULL[said]
+    first, second = device.asked(8, 8)
+    assert device.sizes == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert first.answers == second.answers == list(range(8))
+    (remark,) = first.answers.remarks
+    assert "ran out of memory with 4 tiles to a call" in remark and "took 2" in remark
+    assert not getattr(second.answers, "remarks", ())
+
+
+def test_a_tile_that_fills_the_device_alone_fails() -> None:
+    """There is nothing to halve; other errors are never tried again in parts."""
+    device = Device(memory=0)
+    (wish,) = device.asked(4)
+    assert isinstance(wish.error, MemoryError) and device.sizes == [4, 2, 1]
+    device = Device(memory=0)
+    device.error = lambda: ValueError("bad picture")
+    (wish,) = device.asked(4)
+    assert isinstance(wish.error, ValueError) and device.sizes == [4]
+
+
+def test_an_automatic_batch_grows_as_long_as_that_saves_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Up to the size from which on a tile takes as long; the first call of each does not count."""
+    device = Device()
+    monkeypatch.setattr("tilevision.modelspec.calls.perf_counter", lambda: device.clock[0])
+    wishes = device.asked(64, 64, 64, auto=True)
+    assert device.sizes[:13] == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 2, 32, 32]
+    assert set(device.sizes[13:]) == {16}
+    assert all(wish.answers == list(range(64)) for wish in wishes)
+
+
+def test_an_automatic_batch_stops_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much again must be free as was taken; and what filled the device is not tried again."""
+    monkeypatch.setattr("tilevision.modelspec.calls.free_for_more", lambda: growing.size < 4)
+    growing = Growing(64)
+    for _ in range(20):
+        growing.measured(growing.size, 1.0)
+    assert growing.size == 4
+    growing.ends(2)
+    growing.measured(2, 0.001)
+    assert growing.size == 2
+
+
+def test_answers_of_several_calls_are_those_of_one() -> None:
+    """What they used adds up; a call that does not say counts once for each tile."""
+    one = Answers([Findings()] * 2, Usage(1, 10, 4), ["Odd."], [True, False])
+    whole = joined([one, [Findings()]], ["New."])
+    assert len(whole) == 3 and whole.usage == Usage(2, 10, 4)
+    assert whole.remarks == ("New.", "Odd.") and whole.full == (True, False, False)

@@ -302,7 +302,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         Its identity in your words, for functions that tilevision cannot read: change it
         whenever the answers would change. None: worked out from the code.
     **declarations
-        Fields of `ModelSpec`: ``batch_size``, ``input_size``, ``mpp``, ``bands``, ``dtype``,
+        Fields of `ModelSpec`: ``batch_size`` (of tiles to a call; ``"auto"`` finds it out by time
+        and free memory), ``input_size``, ``mpp``, ``bands``, ``dtype``,
         ``max_detections``, ``nms``, ``class_agnostic`` (of `nms`), ``min_score``, ``device``,
         ``price``, ``stages``, ``name``.
         ``bands=(3, 2), dtype="raw"`` gives ``(h, w, 2)`` of the fourth and the third band as

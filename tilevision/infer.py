@@ -245,7 +245,8 @@ class _Task:
             )
             self._used(rows, Usage(calls=len(rows)))
             before = perf_counter()
-            calls.ask(wish, max(1, self._work.model.batch_size))
+            model = self._work.model
+            calls.ask(wish, max(1, model.batch_size), auto=model.auto_batch)
             began += perf_counter() - before - wish.seconds  # the wait is no tile's time
             if wish.error is not None:
                 raise wish.error

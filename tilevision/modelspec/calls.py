@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition
 from time import perf_counter, thread_time
 from typing import Any
 
-from tilevision.modelspec.spec import Answers
+from tilevision.modelspec.spec import Answers, Usage
 
-__all__ = ["Calls", "Wish", "is_out_of_memory"]
+__all__ = ["Calls", "Growing", "Wish", "free_for_more", "is_out_of_memory", "joined", "part"]
 
 WAITS = 0.5  # of a call's time without the processor, from which on something else computes
+WORTH_MORE = 0.95  # of a tile's time that may be left for twice as many to be worth their memory
 RECENT = 0.3  # how much the last call counts
-# Of libraries that raise a plain RuntimeError: CUDA's and Metal's, onnxruntime's, PyTorch's own.
+# In the words of CUDA and Metal, of onnxruntime, and of PyTorch on a processor.
 _FULL = ("out of memory", "failed to allocate memory", "not enough memory")
 _QUEUED = Path("/proc/thread-self/schedstat")  # nanoseconds: at work, and ready to work
 
@@ -60,6 +63,41 @@ class Wish:
 
 
 @dataclass(slots=True)
+class Growing:
+    """How many tiles a call takes, found out: twice as many as long as each then takes less time.
+
+    Parameters
+    ----------
+    most : int
+    """
+
+    most: int
+    size: int = 1
+    _before: float | None = None
+    _settled: bool = False
+    _warm: bool = False
+
+    def measured(self, tiles: int, seconds: float) -> None:
+        """Learn from a call; of those of a new size the first does not count, as it prepares."""
+        if self._settled or tiles != self.size:
+            return
+        if not self._warm:
+            self._warm = True
+            return
+        each = seconds / tiles
+        if self._before is not None and each > WORTH_MORE * self._before:
+            self.ends(max(1, self.size // 2) if each > self._before else self.size)
+        elif 2 * self.size > self.most or not free_for_more():
+            self.ends(self.size)
+        else:
+            self._before, self.size, self._warm = each, 2 * self.size, False
+
+    def ends(self, size: int) -> None:
+        """Keep this size."""
+        self.size, self._settled = size, True
+
+
+@dataclass(slots=True)
 class Calls:
     """The calls of one model in this process.
 
@@ -76,21 +114,29 @@ class Calls:
     _changed: Condition = field(default_factory=Condition)
     _busy: bool = False
     _idle: float = 0.0
+    _growing: Growing | None = None
+    _most: int | None = None  # tiles that did not fill the device, since more did
+    _remarks: list[str] = field(default_factory=list)
 
     @property
     def waits(self) -> bool:
         """Return True if calls leave the processor to others for most of their time."""
         return bool(getattr(self.model, "on_device", False)) or self._idle >= WAITS
 
-    def ask(self, wish: Wish, most: int) -> None:
+    def ask(self, wish: Wish, most: int, *, auto: bool = False) -> None:
         """Have the tiles answered, in turn where the model needs that; sets `wish` and returns.
 
         Parameters
         ----------
         wish : Wish
         most : int
-            Tiles that a call takes at most.
+            Tiles that a call takes at most; fewer, once the device has been full.
+        auto : bool
+            True if the number is found out: it grows up to `most` as long as that saves time and
+            there is memory for more.
         """
+        if auto and self._growing is None:
+            self._growing = Growing(most)
         if getattr(self.model, "turn", None) is None:
             self._call([wish])
             return
@@ -168,11 +214,46 @@ class Calls:
             first += len(one.tiles)
         return True
 
+    def _in_parts(self, tiles: list[Any], call: Callable[[list[Any]], Any]) -> Any:
+        """Call for all tiles, with as many at once as there is memory for."""
+        found: list[Any] = []
+        first = 0
+        while first < len(tiles):
+            size = min(n for n in (len(tiles), self._most, self._size()) if n is not None)
+            some, began = tiles[first : first + size], perf_counter()
+            try:
+                found.append(call(some))
+            except BaseException as error:
+                if len(some) == 1 or not is_out_of_memory(error):
+                    raise
+                self._fewer(len(some))
+                continue
+            if self._growing is not None:
+                self._growing.measured(len(some), perf_counter() - began)
+            first += len(some)
+        remarks, self._remarks = self._remarks, []
+        return found[0] if len(found) == 1 and not remarks else joined(found, remarks)
+
+    def _size(self) -> int | None:
+        return None if self._growing is None else self._growing.size
+
+    def _fewer(self, tiles: int) -> None:
+        """Take fewer tiles to a call, since `tiles` filled the memory."""
+        self._most = tiles // 2
+        if self._growing is not None:
+            self._growing.ends(self._most)
+        if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()  # of what the failed call has left in pieces
+        self._remarks = [
+            f"The device ran out of memory with {tiles} tiles to a call; from then on a call took "
+            f"{self._most}. A smaller batch_size= avoids that."
+        ]
+
     def _timed(self, group: list[Wish]) -> Any:
         tiles = [tile for one in group for tile in one.tiles]
         began, engaged = perf_counter(), _engaged()
         try:
-            return group[0].call(tiles)
+            return self._in_parts(tiles, group[0].call)
         finally:
             took, engaged = perf_counter() - began, _engaged() - engaged
             for one in group:
@@ -193,15 +274,23 @@ def _engaged() -> float:
     return thread_time() + queued
 
 
+def free_for_more() -> bool:
+    """Return False if PyTorch's GPU has less memory free than this process has taken of it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return True
+    return bool(torch.cuda.mem_get_info()[0] >= torch.cuda.memory_reserved())
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error, or what it came of, says that a device or the machine is full."""
     seen: BaseException | None = error
     while seen is not None:
-        words = str(seen).lower()
         if isinstance(seen, MemoryError) or type(seen).__name__ == "OutOfMemoryError":
             return True
-        if isinstance(seen, RuntimeError) and any(said in words for said in _FULL):
-            return True
+        with suppress(Exception):  # the text of an error may be anybody's code
+            if any(said in str(seen).lower() for said in _FULL):
+                return True
         seen = seen.__cause__ or seen.__context__
     return False
 
@@ -216,3 +305,15 @@ def part(answers: Sequence[Any], first: int, last: int) -> Sequence[Any]:
         shares = usage.split(len(answers))[first:last]
         usage = sum(shares[1:], shares[0])
     return Answers(some, usage, answers.remarks, answers.full[first:last])
+
+
+def joined(parts: Sequence[Sequence[Any]], remarks: Sequence[str] = ()) -> Answers:
+    """Return the answers of several calls as those of one, with further remarks."""
+    told = [one if isinstance(one, Answers) else Answers(one) for one in parts]
+    usage = None
+    if any(one.usage is not None for one in told):
+        each = [one.usage or Usage(calls=len(one)) for one in told]
+        usage = sum(each[1:], each[0])
+    said = dict.fromkeys([*remarks, *(line for one in told for line in one.remarks)])
+    full = [filled for one in told for filled in one.full]
+    return Answers([answer for one in told for answer in one], usage, tuple(said), full)

@@ -205,7 +205,7 @@ class ModelSpec:
     stages : tuple of str
         What it can serve: ``"moderation"``, ``"tile"``, ``"synthesis"``.
     batch_size : int
-        Most tiles that `predict` takes at once.
+        Most tiles that `predict` takes at once; declared as ``"auto"`` it is 64, and `auto_batch`.
     input_size : tuple of int, optional
         Width and height it was made for; decides the default grid.
     mpp : float, optional
@@ -234,6 +234,9 @@ class ModelSpec:
         identity.
     class_agnostic : bool
         True if `nms` takes detections of different classes for duplicates as well.
+    auto_batch : bool
+        True if each process finds out how many tiles, up to `batch_size`, a call best takes. Not
+        part of its identity.
     notes : tuple of str
         What a plan says of it, one line each. Not part of its identity.
     shrinks : str
@@ -264,6 +267,7 @@ class ModelSpec:
     names: tuple[str | None, ...] | None = None
     class_agnostic: bool = False
     notes: tuple[str, ...] = ()
+    auto_batch: bool = False
 
     @property
     def classes(self) -> tuple[str | None, ...]:
@@ -343,6 +347,9 @@ class HostedModel(Protocol):
 DEVICES = re.compile(r"auto|cpu|mps|openvino|(cuda|tensorrt)(:\d+)?")
 
 
+AUTO = 64  # tiles to a call at most where their number is found out
+
+
 def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sort what was given for model `name` into fields of `ModelSpec` and parameters.
 
@@ -358,6 +365,8 @@ def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     """
     declared, params = {}, {}
     for key, value in given.items():
+        if key == "batch_size":
+            declared["auto_batch"] = value == "auto"
         if key in _CHECKS:
             declared[key] = _CHECKS[key](f"{key} of model {name}", value)
         else:
@@ -450,7 +459,7 @@ def stages(what: str, value: Any) -> tuple[Stage, ...]:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "stages": stages,
-    "batch_size": _whole,
+    "batch_size": lambda what, value: AUTO if value == "auto" else _whole(what, value),
     "input_size": _maybe(_size),
     "mpp": _maybe(_positive),
     "bands": _maybe(_bands),
