@@ -315,7 +315,11 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         ``thread_safe=True`` (several threads of a worker may call it at once; by default they
         take turns), ``returns="embedding"`` (it returns a vector of 1 to 8,192 numbers, ``(d,)``;
         for a batch ``(n, d)``) and ``precision="float32"`` (of the vectors that are stored; by
-        default float16). For a name, all others are parameters of that model:
+        default float16). For functions ``setup=load`` calls ``load()``, or ``load(device)``, once
+        in each process; what it returns is the function's last argument. ``device="cuda:0"`` runs
+        a function or an object in one process, ``device="cuda"`` in one for each GPU; a device that
+        is not there is an error before the first tile.
+        For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` (an encoder too, with
         ``returns="embedding"``) see
         `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
@@ -431,12 +435,17 @@ def _of_function(
 ) -> ModelSpec:
     given = dict(declarations)
     name = str(given.pop("name", None) or _name(f))
+    setup = given.pop("setup", None)
+    if setup is not None and not callable(setup):
+        raise ModelArgumentError(
+            f"setup of model {name} is {setup!r:.80}; give a function that builds what is costly."
+        )
     declared, params = split(name, given)
     unknown = [key for key in params if key not in _FUNCTION_PARAMS]
     if unknown:
         raise ModelError(
             f"A function has no declaration {unknown[0]!r}; it may have "
-            f"{', '.join(('fingerprint', 'name', *_FUNCTION_PARAMS, *DECLARABLE))}."
+            f"{', '.join(('fingerprint', 'name', 'setup', *_FUNCTION_PARAMS, *DECLARABLE))}."
         )
     batched = params.setdefault("batched", False)
     if not isinstance(batched, bool) or not isinstance(params.get("names", []), (list, dict)):
@@ -445,8 +454,13 @@ def _of_function(
         )
     _check_calling(name, params)
     declared = {"stages": get_args(Stage), "batch_size": 8 if batched else 1, **declared}
-    identity = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
-    return _packed(f, name, "from_function", identity, declared, params)
+    identity: Any = ("stated", name, fingerprint) if fingerprint else fingerprint_function(f)
+    if setup is None:
+        return _packed(f, name, "from_function", identity, declared, params)
+    if not fingerprint:
+        identity = (identity, "setup", fingerprint_function(setup))
+    params["setup"] = True
+    return _packed((f, setup), name, "from_function", identity, declared, params)
 
 
 def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,15 +12,24 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.classnames import beyond_names
+from tilevision.adapters.gpuclaims import at_its_gpu, device_of, processes, runtime
 from tilevision.adapters.mapanswers import Declared
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
 
-_ANSWERS = ("returns", "precision", "classes", "unit")
+_ANSWERS = ("returns", "precision", "classes", "unit", "setup")
 
-__all__ = ["FunctionModel", "ObjectModel", "from_factory", "from_function", "from_object"]
+__all__ = [
+    "FunctionModel",
+    "ObjectModel",
+    "from_factory",
+    "from_function",
+    "from_object",
+    "processes",
+    "runtime",
+]
 
 
 class FunctionModel:
@@ -41,9 +51,13 @@ class FunctionModel:
         turns, since functions keep models, and models keep the picture they are at.
     declared : Declared, optional
         Reads the arrays that it returns, vectors or maps; None: they are detections.
+    device : str
+        On which it computes, as PyTorch calls it; empty: nobody has said so.
 
     Attributes
     ----------
+    on_device : bool
+        True if its calls wait for a device.
     turn : lock or None
         Held by the thread whose turn it is; a thread that holds it may call `predict`.
     """
@@ -57,8 +71,10 @@ class FunctionModel:
         on_bad: str = "raise",
         thread_safe: bool = False,
         declared: Declared | None = None,
+        device: str = "",
     ) -> None:
-        self.function = function
+        self.on_device = device not in ("", "cpu")
+        self.function = at_its_gpu(function, device)
         self._name = name
         self._batched = batched
         self._names = names
@@ -117,7 +133,7 @@ class ObjectModel:
     Parameters
     ----------
     value : object
-    name, on_bad, thread_safe, declared
+    name, on_bad, thread_safe, declared, device
         As in `FunctionModel`.
     """
 
@@ -128,8 +144,11 @@ class ObjectModel:
         on_bad: str = "raise",
         thread_safe: bool = False,
         declared: Declared | None = None,
+        device: str = "",
     ) -> None:
+        self.on_device = device not in ("", "cpu")
         self._value = value
+        self._call = at_its_gpu(value.predict, device) if hasattr(value, "predict") else None
         self._name = name
         self._on_bad = on_bad
         self._declared = declared
@@ -140,7 +159,8 @@ class ObjectModel:
     def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return one `Findings` per tile."""
         with self.turn or nullcontext():
-            return self._read(self._value.predict(batch))
+            assert self._call is not None, "it is asked by request"
+            return self._read(self._call(batch))
 
     def encode(self, batch: Sequence[NDArray[Any]]) -> Any:
         """Return what `request` sends."""
@@ -166,13 +186,47 @@ class ObjectModel:
 
 
 def from_function(spec: ModelSpec) -> FunctionModel:
-    """Open the function that `spec` carries."""
-    return FunctionModel(unpack(spec.payload), spec.name, **_calling(spec))
+    """Open the function that `spec` carries, and set it up.
+
+    Raises
+    ------
+    ModelError
+        If its device is not here.
+    """
+    function, device = unpack(spec.payload), device_of(spec)
+    if spec.params.get("setup"):
+        function, setup = function
+        function = _set_up(function, at_its_gpu(setup, device), device)
+    return FunctionModel(function, spec.name, device=device, **_calling(spec))
+
+
+def _set_up(function: Callable[..., Any], setup: Callable[..., Any], device: str) -> Any:
+    """Call `setup`, with the device if it takes one, and return the function with what it made.
+
+    The function takes that as its last argument.
+    """
+    try:
+        takes = bool(inspect.signature(setup).parameters)
+    except (TypeError, ValueError):  # of some built-in classes
+        takes = False
+    made = setup(device or "cpu") if takes else setup()
+
+    def called(*given: Any) -> Any:
+        return function(*given, made)
+
+    return called
 
 
 def from_object(spec: ModelSpec) -> ObjectModel:
-    """Open the model object that `spec` carries."""
-    return ObjectModel(unpack(spec.payload), spec.name, **_calling(spec))
+    """Open the model object that `spec` carries.
+
+    Raises
+    ------
+    ModelError
+        If its device is not here.
+    """
+    device = device_of(spec)
+    return ObjectModel(unpack(spec.payload), spec.name, device=device, **_calling(spec))
 
 
 def _calling(spec: ModelSpec) -> dict[str, Any]:
@@ -190,10 +244,11 @@ def from_factory(spec: ModelSpec) -> Any:
         If it makes neither a model nor a function.
     """
     made = unpack(spec.payload)(**spec.params)
+    device = device_of(spec)
     if isinstance(made, (Model, HostedModel)):
-        return ObjectModel(made, spec.name)
+        return ObjectModel(made, spec.name, device=device)
     if callable(made):
-        return FunctionModel(made, spec.name)
+        return FunctionModel(made, spec.name, device=device)
     raise ModelError(
         f"The factory of model {spec.name} made a {type(made).__name__}; return an object with "
         "predict, or a function of one tile."

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tilevision.adapters.gpuclaims import claimed_gpu
+from tilevision.adapters.gpuclaims import claimed_gpu, gpus
 from tilevision.adapters.modelfiles import missing_parts
 from tilevision.adapters.onnx.graph import nodes_of
 from tilevision.errors import ModelError
@@ -94,11 +92,11 @@ def provider_for(device: str) -> Provider:
         )
     if kind not in NVIDIA:
         return PROVIDERS[kind], {}
-    index = int(number) if number else claimed_gpu(_gpus())
-    if index >= _gpus():
+    index = int(number) if number else claimed_gpu(gpus())
+    if index >= gpus():
         raise ModelError(
-            f"Device {device!r} was asked for, but this machine shows {_gpus()} GPU"
-            f"{'s' if _gpus() != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES."
+            f"Device {device!r} was asked for, but this machine shows {gpus()} GPU"
+            f"{'s' if gpus() != 1 else ''}, numbered from 0; check CUDA_VISIBLE_DEVICES."
         )
     return PROVIDERS[kind], {"device_id": str(index)}
 
@@ -129,7 +127,7 @@ def processes(spec: ModelSpec) -> int | None:
         return 1
     if kind not in NVIDIA:
         return None
-    return 1 if number else max(1, _gpus())
+    return 1 if number else max(1, gpus())
 
 
 def open_session(
@@ -210,7 +208,7 @@ def _works(kind: str) -> bool:
     if kind == "cpu":
         return True
     if kind in NVIDIA:
-        if not _gpus():
+        if not gpus():
             return False
         with suppress(Exception):  # older ones cannot, and find CUDA's libraries by themselves
             onnxruntime.preload_dlls()
@@ -225,15 +223,3 @@ def _works(kind: str) -> bool:
 
 def _present() -> list[str]:
     return [name for kind, name in PROVIDERS.items() if _works(kind)]
-
-
-@lru_cache
-def _gpus() -> int:
-    """Return how many NVIDIA GPUs this process may use; CUDA_VISIBLE_DEVICES counts."""
-    count = ctypes.c_int(0)
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return 0
-    good = cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if good else 0
