@@ -1,6 +1,7 @@
 """A checkpoint on a share: append-only files, one writer each, no locks; what it keeps and how."""
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -300,8 +301,8 @@ def test_no_lock_is_asked_for(folder, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(filesystem, "_try_lock", refuse)
-    monkeypatch.setattr(filesystem.fcntl, "flock", refuse)
-    monkeypatch.setattr(filesystem.fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "lockf", refuse)
     with lock.RunLock(folder, "r1"), Checkpoint.open(folder) as checkpoint:
         checkpoint.commit({"a": SMALL})
         assert checkpoint.done(["a"]) == {"a"}
