@@ -49,9 +49,12 @@ TABLE = {
     "checkpoint": {"codec", "files", "findings", "grid", "payloads"},
     "events": {"status", "grid"},
     "seams": {"findings", "geometry", "grid", "overlaps"},
+    "rasters": {
+        *("findings", "geometry", "grid", "payloads", "rasterspec", "regions", "sources"),
+    },
     "analysis": {
         *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
-        *("overlaps", "payloads"),
+        *("overlaps", "payloads", "rasters"),
     },
     "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},

@@ -37,6 +37,8 @@ class Result(ResultData):
     facts : RunFacts
     name : str
         Name of the image, for people.
+    blending : MapSettings, optional
+        How maps of tiles become one.
     """
 
     def save(

@@ -418,7 +418,7 @@ def describe(facts: Digest, vectors: str = "") -> str:
     ----------
     facts : Digest
     vectors : str
-        What vectors tiles have, as `vectors_told` says it; empty where they have none.
+        What vectors and maps tiles have, as `vectors_told` says it; empty where they have none.
     """
     width, height = facts.size
     where = "in" if facts.region is None else f"within the region ({facts.region}) of"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.heatmap import Heatmap
     from tilevision.analysis.units import Units
+    from tilevision.rasters import MapSettings, RasterMap
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
 
@@ -66,6 +67,8 @@ class ResultData:
     facts : RunFacts
     name : str
         Of the image, for people.
+    blending : MapSettings, optional
+        How maps of tiles become one.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ResultData:
         settings: MergeSettings,
         facts: RunFacts,
         name: str,
+        blending: MapSettings | None = None,
     ) -> None:
         self.source = source
         self.rows = tuple(sorted(rows, key=lambda row: row.tile))
@@ -83,6 +87,7 @@ class ResultData:
         self.settings = settings
         self.facts = facts
         self.name = name
+        self.blending = blending
 
     @property
     def run_id(self) -> str:
@@ -258,16 +263,32 @@ class ResultData:
     def description(self) -> str:
         """The scene in sentences, without a word on when or how it was computed."""
         if self.facts.synthesis is None:
-            scene = describe(self.digest, vectors_told(self.tile_findings))
+            arrays = filter(None, [vectors_told(self.tile_findings), self._map_told[0]])
+            scene = describe(self.digest, " and ".join(arrays))
             text = " ".join(filter(None, [scene, self._by_whom]))
         else:
             text = f"{self.facts.synthesis.strip()} {self.coverage}"
+        if self._map_told[1]:
+            text = f"{text} {self._map_told[1][:1].upper()}{self._map_told[1][1:]}."
         if len(self.tile_findings) < 2 or not len(self.findings):
             return text
         checks: list[object] = [self.overlap_check]
         if len(self.findings) >= ENOUGH_FOR_BIAS:
             checks.insert(0, self.seam_bias)
         return " ".join([text, *(f"{str(c)[:1].upper()}{str(c)[1:]}." for c in checks)])
+
+    @cached_property
+    def _map_told(self) -> tuple[str, str]:
+        """What the map has, and how far its tiles agree, in words; empty without a map."""
+        if all(seen.raster is None for seen in self.tile_findings):
+            return "", ""
+        from tilevision.rasters import map_told
+
+        try:
+            raster = self.raster
+        except RunError as error:  # several kinds
+            return f"maps ({str(error).rstrip('.')})", ""
+        return ("", "") if raster is None else map_told(raster)
 
     @property
     def summary(self) -> str:
@@ -306,6 +327,25 @@ class ResultData:
         from tilevision.analysis.embeddings import embeddings_of
 
         return embeddings_of([row.tile for row in self.rows], self.tile_findings)
+
+    @cached_property
+    def raster(self) -> RasterMap | None:
+        """The map of the image, blended from those of its tiles as it is read; None without any.
+
+        See `tilevision.rasters.rastermap.RasterMap`; `with_` changes how it is blended.
+
+        Raises
+        ------
+        RunError
+            If maps of several kinds are among them, or settings of `with_` do not suit them.
+        """
+        if all(seen.raster is None for seen in self.tile_findings):
+            return None
+        from tilevision.rasters import MapSettings, map_of
+
+        how = replace(self.blending or MapSettings(), classes=self.settings.classes)
+        tiles = [row.tile for row in self.rows]
+        return map_of(tiles, self.tile_findings, self.source, how, self.units, self.facts.region)
 
     def similar(self, what: Any, k: int = 20, metric: str = "cosine") -> pd.DataFrame:
         """Return the tiles whose vectors are nearest to one: exactly, of all tiles.
@@ -413,6 +453,10 @@ class ResultData:
         min_area: float | None = _SAME,
         max_area: float | None = _SAME,
         region: Any = _SAME,
+        blend: str = _SAME,
+        margin: int = _SAME,
+        thresholds: Mapping[str, float] | None = _SAME,
+        unsure: float | None = _SAME,
     ) -> Self:
         """Return the result under other thresholds or another merge; nothing is inferred.
 
@@ -420,6 +464,11 @@ class ResultData:
         the unit ``units.area`` of the image. `region` is as `tilevision.start` takes it: tiles
         that do not touch it are left out as if they had been skipped, and those that it touches
         and that were not analysed are said to be missing.
+
+        Of maps: `blend` is ``"smooth"``, ``"linear"``, ``"core"`` or ``"mean"``, `margin` pixels
+        along inner edges of tiles that count only where no other tile has any, `thresholds` the
+        share from which a class counts, `unsure` the share below which the best class is none
+        (254); classes other than `classes` are none as well.
 
         Raises
         ------
@@ -446,7 +495,27 @@ class ResultData:
             from tilevision.analysis.regionrows import within_region
 
             rows, seen, facts = within_region(region, self.source, rows, seen, facts)
-        return type(self)(self.source, rows, seen, settings, facts, self.name)
+        return type(self)(
+            self.source,
+            rows,
+            seen,
+            settings,
+            facts,
+            self.name,
+            self._blending({"blend": blend, "margin": margin}, thresholds, unsure),
+        )
+
+    def _blending(
+        self, given: dict[str, Any], thresholds: Any, unsure: float | None
+    ) -> MapSettings | None:
+        """Return how maps are blended with what was given changed; None: nothing ever was."""
+        from tilevision.rasters import MapSettings
+
+        asked = given | {"thresholds": thresholds or (), "unsure": unsure}
+        if thresholds is _SAME:
+            del asked["thresholds"]
+        changed = {name: value for name, value in asked.items() if value is not _SAME}
+        return replace(self.blending or MapSettings(), **changed) if changed else self.blending
 
     @property
     def regions(self) -> pd.DataFrame:

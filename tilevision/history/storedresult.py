@@ -141,7 +141,7 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
     settings : Settings
         Of its run. Without a checkpoint the findings are held in memory.
     """
-    facts, name, merging = result.facts, result.name, result.settings
+    facts, name, merging, blending = result.facts, result.name, result.settings, result.blending
     checkpoint = settings.checkpoint
     if isinstance(image, (str, os.PathLike)) and not is_address(image):
         image = Path(image).absolute()  # the working folder may be another by then
@@ -150,14 +150,15 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
         def read() -> Result:
             run = _ReadRun(Recording(facts.run_id, checkpoint, image))
             found = stored_result(run, checkpoint, model=settings.model)
-            return Result(found.source, found.rows, found.tile_findings, merging, facts, name)
+            seen = found.tile_findings
+            return Result(found.source, found.rows, seen, merging, facts, name, blending)
 
         return read
     rows, findings = result.rows, result.tile_findings
 
     def again() -> Result:
         source = open_source(image, mpp=settings.mpp)
-        return Result(source, rows, findings, merging, facts, name)
+        return Result(source, rows, findings, merging, facts, name, blending)
 
     return again
 

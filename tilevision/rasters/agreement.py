@@ -1,0 +1,149 @@
+"""How far tiles disagree where they overlap: near their edges, and away from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.rasters.blending import Blender
+from tilevision.rasters.placement import Layout, Placed
+from tilevision.rasters.weights import Span
+from tilevision.rasterspec import STEPS
+
+__all__ = ["Agreement", "agreement_of"]
+
+_PAIRS = 400  # of tiles that are looked at, spread evenly
+_NOTHING = 0.02  # of the disagreement at the edge: beyond, tiles say the same
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Disagreement of overlapping tiles before they are blended, by distance from the edge.
+
+    Parameters
+    ----------
+    by_depth : array (d,)
+        Mean difference of two tiles, where the nearer edge is so many pixels of the map away: of
+        shares the mean over classes, of classes the share of pixels, of values in their unit.
+    overlap : int
+        Pixels that neighbours share, at the median.
+    pairs : int
+        How many pairs of tiles were compared.
+    """
+
+    by_depth: NDArray[np.float64] = field(repr=False)
+    overlap: int
+    pairs: int
+
+    @property
+    def near(self) -> float:
+        """Mean difference within an eighth of the overlap from an edge."""
+        return float(self.by_depth[: max(1, self.overlap // 8)].mean())
+
+    @property
+    def far(self) -> float:
+        """Mean difference in the middle of the overlap, where seams are."""
+        return float(self.by_depth[-max(1, len(self.by_depth) // 4) :].mean())
+
+    @property
+    def reach(self) -> int | None:
+        """Pixels from an edge at which tiles begin to agree; None: not within the overlap."""
+        low = self.by_depth <= _NOTHING * self.by_depth[0]
+        found = np.flatnonzero(np.logical_and.accumulate(low[::-1])[::-1])
+        return int(found[0]) if len(found) else None
+
+    @property
+    def better_overlap(self) -> int | None:
+        """The overlap that would halve `far`, by how the difference falls; None: it need not."""
+        if self.reach is not None or self.far <= 0:
+            return None
+        depth = np.arange(len(self.by_depth)) + 0.5
+        there = self.by_depth > 0
+        if there.sum() < 2:
+            return None
+        slope = float(np.polyfit(depth[there], np.log(self.by_depth[there]), 1)[0])
+        if slope >= -1e-4:  # it does not fall: no overlap would help
+            return None
+        return self.overlap + 2 * math.ceil(math.log(2) / -slope)
+
+    def __str__(self) -> str:
+        told = f"overlapping tiles differ by {self.near:.2g} near their edges"
+        if self.near == 0:
+            return "overlapping tiles say the same"
+        if self.reach is not None:
+            enough = f"so the overlap of {self.overlap} px is enough"
+            return f"{told} and not beyond {self.reach} px, {enough}"
+        told = f"{told} and by {self.far:.2g} in the middle of the overlap ({self.overlap} px)"
+        better = self.better_overlap
+        if better is None:
+            return f"{told}, and a larger overlap would not change that"
+        return f"{told}; an overlap of {better} px would halve that"
+
+
+def agreement_of(blender: Blender) -> Agreement | None:
+    """Compare neighbouring tiles where they overlap; None where none do.
+
+    Parameters
+    ----------
+    blender : Blender
+    """
+    pairs = _pairs(blender.layout)
+    if not pairs:
+        return None
+    chosen = pairs[:: -(-len(pairs) // _PAIRS)]
+    widths = [_shared(*pair)[0] for pair in chosen]
+    longest = max(widths)
+    sums, counts = np.zeros(longest), np.zeros(longest)
+    for one, other, axis in chosen:
+        found = _difference(blender, one, other, axis)
+        depth = np.minimum(np.arange(len(found)), np.arange(len(found))[::-1])
+        np.add.at(sums, depth, found)
+        np.add.at(counts, depth, 1)
+    known = counts > 0
+    return Agreement(sums[known] / counts[known], int(np.median(widths)), len(chosen))
+
+
+def _pairs(layout: Layout) -> list[tuple[Placed, Placed, int]]:
+    """Return neighbours in a row (axis 1) and in a column (axis 0) that overlap."""
+    found = []
+    for axis in (1, 0):
+        lines: dict[Span, list[Placed]] = {}
+        for placed in layout.placed:
+            lines.setdefault(placed.down if axis else placed.across, []).append(placed)
+        for line in lines.values():
+            for one, other in pairwise(line):
+                if _shared(one, other, axis)[0] > 0:
+                    found.append((one, other, axis))
+    return found
+
+
+def _shared(one: Placed, other: Placed, axis: int) -> tuple[int, Span, Span]:
+    """Return how many pixels two neighbours share, and their spans."""
+    mine, theirs = (one.across, other.across) if axis else (one.down, other.down)
+    return mine.stop - theirs.start, mine, theirs
+
+
+def _difference(blender: Blender, one: Placed, other: Placed, axis: int) -> NDArray[np.float64]:
+    """Return the mean difference of two neighbours ``(shared,)``, across what they share."""
+    shared, mine, _ = _shared(one, other, axis)
+    size = mine.stop - mine.start
+    first, second = blender.tile(one), blender.tile(other)
+    if axis:
+        first, second = first[..., size - shared :], second[..., :shared]
+    else:
+        first, second = first[:, size - shared :], second[:, :shared]
+    spec = blender.layout.spec
+    both = spec.there(first) & spec.there(second)
+    if spec.kind == "classes":
+        apart = (first != second).astype(np.float64)
+    else:
+        step = 1 / STEPS if spec.kind == "probabilities" else spec.precision or 1.0
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(first.astype(np.float64) - second) * step
+    rest = (0, 1) if axis else (0, 2)
+    counted = np.where(both, apart, 0).sum(axis=rest)
+    return np.asarray(counted / np.maximum(both.sum(axis=rest), 1))

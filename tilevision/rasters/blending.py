@@ -1,0 +1,225 @@
+"""Blocks of the image's map, blended from the maps of all tiles that cover them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.rasters.mapsettings import MapSettings
+from tilevision.rasters.placement import Layout, Placed
+from tilevision.rasters.weights import MOST, Span, span_weights
+from tilevision.rasterspec import NODATA, STEPS
+
+__all__ = ["NONE", "Blender"]
+
+NONE = NODATA - 1  # a pixel that has data, and is of no class
+_KEPT = 96 * 2**20  # bytes of decoded tiles
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a tile gives to a window: its pixels there, and their weights."""
+
+    values: NDArray[Any]  # (k, h, w)
+    weights: NDArray[np.uint32]  # (h, w)
+    rows: slice
+    columns: slice
+
+
+class Blender:
+    """Blends windows of the map of an image. Safe to use from several threads.
+
+    Parameters
+    ----------
+    layout : Layout
+    settings : MapSettings
+    """
+
+    def __init__(self, layout: Layout, settings: MapSettings) -> None:
+        self.layout = layout
+        self.settings = settings
+        few = layout.deepest * MOST * MOST * (STEPS + 2) < 2**32
+        self._sum: Any = np.uint32 if few else np.uint64
+        self._tiles: OrderedDict[bytes, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+        self._weights: dict[tuple[Span, str, int], NDArray[np.uint32]] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> tuple[Layout, MapSettings]:
+        return self.layout, self.settings
+
+    def __setstate__(self, state: tuple[Layout, MapSettings]) -> None:
+        self.__init__(*state)  # type: ignore[misc]  # nothing that was cached travels
+
+    def classes(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
+        """Return the class numbers ``(h, w)`` of a window: 255 is no data, 254 none of them.
+
+        Of probabilities the class with the largest sum, of equal ones that with the lower number;
+        of classes the one that most weight votes for. `step` takes each so many-th pixel.
+        """
+        if self.layout.spec.kind == "classes":
+            best = self._votes(x0, y0, x1, y1, step)
+        else:
+            best = self._decided(*self._shares(x0, y0, x1, y1, step))
+        shown = self.settings.shown(self.layout.spec)
+        if shown is not None:
+            best[~np.isin(best, [*shown, NODATA])] = NONE
+        return best
+
+    def _decided(self, sums: NDArray[Any], total: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the class of each pixel, by its shares."""
+        best: NDArray[np.uint8] = np.argmax(sums, axis=0).astype(np.uint8)
+        least = self.settings.least(self.layout.spec)
+        # In whole steps, rounded as shares are: what a model calls 0.5 reaches a half.
+        if any(least):
+            steps = [self._sum(round(share * STEPS)) for share in least]
+            reached = np.stack([one >= n * total for one, n in zip(sums, steps, strict=True)])
+            best = np.argmax(np.where(reached, sums.astype(np.int64), -1), axis=0).astype(np.uint8)
+            best[~reached.any(axis=0)] = NONE
+        if self.settings.unsure is not None:
+            best[sums.max(axis=0) < self._sum(round(self.settings.unsure * STEPS)) * total] = NONE
+        best[total == 0] = NODATA
+        return best
+
+    def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
+        """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
+        sums, total = self._shares(x0, y0, x1, y1, step)
+        there = total > 0
+        whole = np.maximum(total, 1)
+        # Rounded to the nearest step in whole numbers: no platform's division decides.
+        out: NDArray[np.uint8] = ((sums + whole // 2) // whole).astype(np.uint8)
+        out[:, ~there] = NODATA
+        return out
+
+    def values(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.float32]:
+        """Return the values ``(k, h, w)`` of a window; NaN is no data."""
+        spec = self.layout.spec
+        shape = (self.layout.planes, *_shape(x0, y0, x1, y1, step))
+        sums = np.zeros(shape, np.float64 if spec.precision is None else np.int64)
+        total = np.zeros(shape, np.int64)
+        for round_ in self._rounds():
+            open_ = total == 0
+            for part in self._parts(x0, y0, x1, y1, step, round_):
+                there = spec.there(part.values) & open_[:, part.rows, part.columns]
+                weights = np.where(there, part.weights, 0)
+                values = np.where(there, part.values, 0)
+                sums[:, part.rows, part.columns] += values * weights.astype(sums.dtype)
+                total[:, part.rows, part.columns] += weights
+            if (total > 0).all():
+                break
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(sums / total * (spec.precision or 1.0), np.float32)
+
+    # Sums ---------------------------------------------------------------------------------------
+
+    def _shares(
+        self, x0: int, y0: int, x1: int, y1: int, step: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the weighted sums ``(k, h, w)`` of probabilities, and the weights ``(h, w)``."""
+        shape = _shape(x0, y0, x1, y1, step)
+        sums = np.zeros((self.layout.planes, *shape), self._sum)
+        total = np.zeros(shape, self._sum)
+        for number, round_ in enumerate(self._rounds()):
+            open_ = total == 0
+            for part in self._parts(x0, y0, x1, y1, step, round_):
+                weights = part.weights.astype(self._sum, copy=False)
+                if number:
+                    weights = weights * open_[part.rows, part.columns]
+                for plane, values in zip(sums, part.values, strict=True):
+                    plane[part.rows, part.columns] += values * weights
+                total[part.rows, part.columns] += weights
+            if (total > 0).all():
+                break
+        return sums, total
+
+    def _votes(self, x0: int, y0: int, x1: int, y1: int, step: int) -> NDArray[np.uint8]:
+        """Return the class that most weight votes for; of a tie the lower number."""
+        shape = _shape(x0, y0, x1, y1, step)
+        votes: dict[int, NDArray[Any]] = {}
+        total = np.zeros(shape, self._sum)
+        for number, round_ in enumerate(self._rounds()):
+            open_ = total == 0
+            for part in self._parts(x0, y0, x1, y1, step, round_):
+                weights = part.weights.astype(self._sum, copy=False)
+                if number:
+                    weights = weights * open_[part.rows, part.columns]
+                for one in np.unique(part.values).tolist():
+                    if one == NODATA:
+                        continue
+                    mine = weights * (part.values[0] == one)
+                    plane = votes.setdefault(one, np.zeros(shape, self._sum))
+                    plane[part.rows, part.columns] += mine
+                    total[part.rows, part.columns] += mine
+            if (total > 0).all():
+                break
+        out = np.full(shape, NODATA, np.uint8)
+        most = np.zeros(shape, self._sum)
+        for one in sorted(votes):
+            better = votes[one] > most
+            out[better] = one
+            most = np.maximum(most, votes[one])
+        return out
+
+    def _rounds(self) -> tuple[MapSettings, ...]:
+        """Return the weights to try: where the first leave pixels to nobody, soft ones fill in."""
+        if self.settings.blend == "core" or self.settings.margin:
+            return self.settings, MapSettings()
+        return (self.settings,)
+
+    def _parts(self, x0: int, y0: int, x1: int, y1: int, step: int, how: MapSettings) -> Any:
+        for placed in self.layout.within(x0, y0, x1, y1):
+            columns, across = _cut(placed.across, x0, x1, step)
+            rows, down = _cut(placed.down, y0, y1, step)
+            if columns.stop <= columns.start or rows.stop <= rows.start:
+                continue
+            values = self.tile(placed)[:, down, across]
+            by_x = self._weigh(placed.across, how)[across]
+            by_y = self._weigh(placed.down, how)[down]
+            yield _Part(values, by_y[:, None] * by_x, rows, columns)
+
+    def _weigh(self, span: Span, how: MapSettings) -> NDArray[np.uint32]:
+        key = (span, how.blend, how.margin)
+        found = self._weights.get(key)
+        if found is None:
+            found = self._weights[key] = span_weights(*key)
+        return found
+
+    def tile(self, placed: Placed) -> NDArray[Any]:
+        """Return the map ``(k, h, w)`` of a tile as it is kept; those read last are at hand.
+
+        Raises
+        ------
+        CheckpointCorrupt
+            If it is damaged or missing.
+        """
+        key = placed.array.ref.digest
+        with self._lock:
+            found = self._tiles.get(key)
+            if found is not None:
+                self._tiles.move_to_end(key)
+                return found
+        found = placed.array.load()
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = found
+                self._bytes += found.nbytes
+            while self._bytes > _KEPT and len(self._tiles) > 1:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+        return found
+
+
+def _shape(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[int, int]:
+    return -((y0 - y1) // step), -((x0 - x1) // step)
+
+
+def _cut(span: Span, start: int, stop: int, step: int) -> tuple[slice, slice]:
+    """Return which places of a window a span has, and which of its own pixels those are."""
+    first = max(0, -((start - span.start) // step))
+    last = -((start - min(stop, span.stop)) // step)
+    own = start + first * step - span.start
+    return slice(first, last), slice(own, own + max(0, last - first - 1) * step + 1, step)

@@ -1,0 +1,146 @@
+"""How much of a map each class has, and what its values are: of regions, each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.rasters.blending import NONE
+from tilevision.rasterspec import NODATA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tilevision.regions import Region
+
+__all__ = ["PixelUnits", "area_table", "value_table"]
+
+_COLUMNS = {"µm²": ("area_mm2", 1e-6), "m²": ("area_ha", 1e-4)}
+_PLAIN = {"µm²": "area_um2", "m²": "area_m2"}
+NO_DATA, NO_CLASS = "(no data)", "(none)"
+Window = tuple[int, int, int, int]
+
+
+class PixelUnits(Protocol):
+    """In which units areas of one image are given: `tilevision.analysis.units.Units`."""
+
+    @property
+    def area(self) -> str:
+        """Return the unit."""
+        ...
+
+    @property
+    def pixel_areas(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+        """Return what gives the area of a pixel of the image at places ``(n, 2)``."""
+        ...
+
+
+def area_table(
+    blocks: Iterator[tuple[Window, NDArray[np.uint8]]],
+    names: Sequence[str | None],
+    zones: Sequence[Region | None],
+    units: PixelUnits,
+    scale: float,
+) -> pd.DataFrame:
+    """Return a row for each class of each zone. See `RasterMap.areas`."""
+    import pandas as pd
+
+    pixels = np.zeros((len(zones), NODATA + 1), np.int64)
+    ground = np.zeros((len(zones), NODATA + 1))
+    for window, block in blocks:
+        of_row = _row_areas(window, units, scale)
+        for number, zone in enumerate(zones):
+            within = _within(zone, window, scale)
+            if within is None:
+                continue
+            counts = _by_row(block, within)
+            pixels[number] += counts.sum(axis=0)
+            ground[number] += of_row @ counts
+    listed = [(n, name) for n, name in enumerate(names) if name is not None]
+    rows: list[dict[str, Any]] = []
+    for zone, count, area in zip(zones, pixels, ground, strict=True):
+        others = [(n, name) for n, name in ((NONE, NO_CLASS), (NODATA, NO_DATA)) if count[n]]
+        known = max(int(count[:NODATA].sum()), 1)
+        for n, name in (*listed, *others):
+            row: dict[str, Any] = {"region": "image" if zone is None else zone.name, "class": name}
+            row |= {"pixels": int(count[n])} | _areas(float(area[n]), units.area)
+            rows.append(row | {"share": np.nan if n == NODATA else count[n] / known})
+    return pd.DataFrame(rows)
+
+
+def value_table(
+    blocks: Iterator[tuple[Window, NDArray[np.float32]]],
+    zones: Sequence[Region | None],
+    scale: float,
+) -> pd.DataFrame:
+    """Return a row for each zone and plane of a map of values. See `RasterMap.stats`."""
+    import pandas as pd
+
+    found: dict[tuple[int, int], list[float]] = {}
+    for window, block in blocks:
+        for number, zone in enumerate(zones):
+            within = _within(zone, window, scale)
+            if within is None:
+                continue
+            for plane, values in enumerate(block):
+                here = values[within & np.isfinite(values)].astype(np.float64)
+                one = found.setdefault((number, plane), [0, 0.0, 0.0, np.inf, -np.inf])
+                if len(here):
+                    one[:3] = one[0] + len(here), one[1] + here.sum(), one[2] + (here**2).sum()
+                    one[3:] = min(one[3], here.min()), max(one[4], here.max())
+    rows = []
+    for (number, plane), (n, total, squares, low, high) in sorted(found.items()):
+        zone = zones[number]
+        mean = total / n if n else np.nan
+        row: dict[str, Any] = {
+            "region": "image" if zone is None else zone.name,
+            "band": plane,
+            "pixels": int(n),
+        }
+        spread = max(squares / n - mean**2, 0) ** 0.5 if n else np.nan
+        rows.append(row | {"mean": mean, "std": spread, "min": low, "max": high})
+    return pd.DataFrame(rows)
+
+
+def _areas(area: float, unit: str) -> dict[str, float]:
+    if unit not in _COLUMNS:
+        return {}
+    name, factor = _COLUMNS[unit]
+    return {_PLAIN[unit]: area, name: area * factor}
+
+
+def _row_areas(window: Window, units: PixelUnits, scale: float) -> NDArray[np.float64]:
+    """Return the area of a pixel of the map in each row of a window: ``(h,)``."""
+    x0, y0, x1, y1 = window
+    y = (np.arange(y0, y1) + 0.5) / scale
+    places = np.column_stack([np.full(len(y), (x0 + x1) / 2 / scale), y])
+    return units.pixel_areas(places) / scale**2
+
+
+def _within(zone: Region | None, window: Window, scale: float) -> NDArray[np.bool_] | None:
+    """Return which pixels of a window have their middle in a zone ``(h, w)``; None: none has."""
+    import shapely
+
+    x0, y0, x1, y1 = window
+    shape = y1 - y0, x1 - x0
+    if zone is None:
+        return np.ones(shape, np.bool_)
+    frame = shapely.box(*(edge / scale for edge in window))
+    if not shapely.intersects(zone.geometry, frame):
+        return None
+    if shapely.contains(zone.geometry, frame):
+        return np.ones(shape, np.bool_)
+    x, y = np.meshgrid((np.arange(x0, x1) + 0.5) / scale, (np.arange(y0, y1) + 0.5) / scale)
+    return zone.holds(np.column_stack([x.ravel(), y.ravel()])).reshape(shape)
+
+
+def _by_row(block: NDArray[np.uint8], within: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many pixels of each value each row has: ``(h, 256)``."""
+    height = len(block)
+    places = block + np.arange(height, dtype=np.int64)[:, None] * (NODATA + 1)
+    chosen = places.ravel() if within.all() else places[within]
+    counts = np.bincount(chosen, minlength=height * (NODATA + 1))
+    return counts.reshape(height, NODATA + 1)

@@ -1,0 +1,93 @@
+"""How maps of tiles become one, and classes become of shares: changing it costs no inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tilevision.checks import share
+from tilevision.errors import RunArgumentError
+from tilevision.rasterspec import RasterSpec
+
+__all__ = ["BLENDS", "MapSettings"]
+
+BLENDS = ("smooth", "linear", "core", "mean")
+EVEN = 0.5  # threshold of the one class of a map that has no other
+
+
+@dataclass(frozen=True, slots=True)
+class MapSettings:
+    """How maps of tiles become one.
+
+    Parameters
+    ----------
+    blend : str
+        ``"smooth"``: weights fall towards the edges of a tile, but not towards the border of the
+        image; ``"linear"``: they fall within the overlap; ``"core"``: of two tiles the one whose
+        edge is farther counts; ``"mean"``: all count alike.
+    margin : int
+        Pixels of the map along inner edges of tiles that count only where no other tile has any.
+    thresholds : mapping of str to float
+        Of probabilities: a class counts from its own share on. Default for a single class: 0.5.
+    unsure : float, optional
+        Of probabilities: pixels whose best class has less are none of them (254).
+    classes : tuple of str, optional
+        Pixels of other classes are none of them; names that the map does not have are passed over.
+
+    Raises
+    ------
+    RunArgumentError
+        If a name is unknown or a number out of range.
+    """
+
+    blend: str = "smooth"
+    margin: int = 0
+    thresholds: tuple[tuple[str, float], ...] = ()
+    unsure: float | None = None
+    classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.blend not in BLENDS:
+            raise RunArgumentError(f"blend is {self.blend!r:.40}; give one of {', '.join(BLENDS)}.")
+        margin = self.margin
+        if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
+            raise RunArgumentError(f"margin is {margin!r:.40}; give pixels of the map, from 0.")
+        given: Any = self.thresholds
+        pairs = given.items() if isinstance(given, Mapping) else given or ()
+        checked = tuple(sorted((str(k), float(share(f"threshold of {k}", v))) for k, v in pairs))
+        object.__setattr__(self, "thresholds", checked)
+        if self.unsure is not None:
+            object.__setattr__(self, "unsure", float(share("unsure", self.unsure)))
+
+    def check(self, spec: RasterSpec) -> None:
+        """Make sure that they suit a map.
+
+        Raises
+        ------
+        RunArgumentError
+            If there is no such class, or the map has no probabilities.
+        """
+        if (self.thresholds or self.unsure is not None) and spec.kind != "probabilities":
+            raise RunArgumentError(
+                f"This map has {spec.kind}, and thresholds and unsure need probabilities; leave "
+                "them out."
+            )
+        for name, _ in self.thresholds:
+            if name not in spec.numbers:
+                raise RunArgumentError(
+                    f"There is no class {name!r:.40} in the map, which has "
+                    f"{', '.join(list(spec.numbers)[:10])}; change thresholds."
+                )
+
+    def shown(self, spec: RasterSpec) -> list[int] | None:
+        """Return the numbers of the classes that are shown; None: all."""
+        if self.classes is None:
+            return None
+        return [number for name, number in spec.numbers.items() if name in self.classes]
+
+    def least(self, spec: RasterSpec) -> list[float]:
+        """Return the share from which each class counts."""
+        default = EVEN if len(spec.classes) == 1 else 0.0
+        given = dict(self.thresholds)
+        return [given.get(str(name), default) for name in spec.classes]
