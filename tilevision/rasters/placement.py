@@ -14,7 +14,7 @@ from tilevision.payloads import StoredArray, kind_of
 from tilevision.rasters.weights import Span, spans_of
 from tilevision.rasterspec import RasterSpec
 
-__all__ = ["Layout", "Placed", "layout_of"]
+__all__ = ["Placed", "Placement", "placement_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Placed:
     down: Span
 
 
-class Layout:
+class Placement:
     """The maps of all tiles of an image, on one grid of pixels.
 
     Parameters
@@ -90,9 +90,9 @@ class Layout:
         return depth
 
 
-def layout_of(
+def placement_of(
     tiles: Sequence[Tile], found: Sequence[TileFindings], size: tuple[int, int]
-) -> Layout | None:
+) -> Placement | None:
     """Return where the maps of tiles lie; None where no tile has one.
 
     Parameters
@@ -135,7 +135,7 @@ def layout_of(
     ]
     first = placed[0].array.ref.raster
     assert first is not None  # maps are read with their meaning, or not at all
-    return Layout(first, scale, (width, height), placed, len(tiles) - len(placed))
+    return Placement(first, scale, (width, height), placed, len(tiles) - len(placed))
 
 
 def _place(tile: Tile, size: tuple[int, int]) -> tuple[int, int, int, int]:
