@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.rasters.blending import Blender
-from tilevision.rasters.placement import Placed, Placement
+from tilevision.rasters.placement import Placed, TileMaps
 from tilevision.rasters.weights import Span
 from tilevision.rasterspec import STEPS
 
@@ -107,7 +107,7 @@ def agreement_of(blender: Blender) -> Agreement | None:
     return Agreement(sums[known] / counts[known], int(np.median(widths)), len(chosen))
 
 
-def _pairs(layout: Placement) -> list[tuple[Placed, Placed, int]]:
+def _pairs(layout: TileMaps) -> list[tuple[Placed, Placed, int]]:
     """Return neighbours in a row (axis 1) and in a column (axis 0) that overlap."""
     found = []
     for axis in (1, 0):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.rasters.mapsettings import MapSettings
-from tilevision.rasters.placement import Placed, Placement
+from tilevision.rasters.placement import Placed, TileMaps
 from tilevision.rasters.weights import MOST, Span, span_weights
 from tilevision.rasterspec import NODATA, STEPS
 
@@ -36,11 +36,11 @@ class Blender:
 
     Parameters
     ----------
-    layout : Placement
+    layout : TileMaps
     settings : MapSettings
     """
 
-    def __init__(self, layout: Placement, settings: MapSettings) -> None:
+    def __init__(self, layout: TileMaps, settings: MapSettings) -> None:
         self.layout = layout
         self.settings = settings
         few = layout.deepest * MOST * MOST * (STEPS + 2) < 2**32
@@ -50,10 +50,10 @@ class Blender:
         self._weights: dict[tuple[Span, str, int], NDArray[np.uint32]] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> tuple[Placement, MapSettings]:
+    def __getstate__(self) -> tuple[TileMaps, MapSettings]:
         return self.layout, self.settings
 
-    def __setstate__(self, state: tuple[Placement, MapSettings]) -> None:
+    def __setstate__(self, state: tuple[TileMaps, MapSettings]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # nothing that was cached travels
 
     def classes(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from tilevision.payloads import StoredArray, kind_of
 from tilevision.rasters.weights import Span, spans_of
 from tilevision.rasterspec import RasterSpec
 
-__all__ = ["Placed", "Placement", "placement_of"]
+__all__ = ["Placed", "TileMaps", "tile_maps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Placed:
     down: Span
 
 
-class Placement:
+class TileMaps:
     """The maps of all tiles of an image, on one grid of pixels.
 
     Parameters
@@ -90,9 +90,9 @@ class Placement:
         return depth
 
 
-def placement_of(
+def tile_maps(
     tiles: Sequence[Tile], found: Sequence[TileFindings], size: tuple[int, int]
-) -> Placement | None:
+) -> TileMaps | None:
     """Return where the maps of tiles lie; None where no tile has one.
 
     Parameters
@@ -135,7 +135,7 @@ def placement_of(
     ]
     first = placed[0].array.ref.raster
     assert first is not None  # maps are read with their meaning, or not at all
-    return Placement(first, scale, (width, height), placed, len(tiles) - len(placed))
+    return TileMaps(first, scale, (width, height), placed, len(tiles) - len(placed))
 
 
 def _place(tile: Tile, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -23,7 +23,7 @@ from tilevision.rasters.blending import Blender
 from tilevision.rasters.colours import class_palette, coloured
 from tilevision.rasters.mapareas import PixelUnits, area_table, value_table
 from tilevision.rasters.mapsettings import MapSettings
-from tilevision.rasters.placement import placement_of
+from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
 from tilevision.rasterspec import RasterSpec
 from tilevision.sources import ImageMetadata, ImageSource, SourceRef, open_source
@@ -54,7 +54,7 @@ def map_of(
     RunError
         If the tiles' maps are no one map, or the settings do not suit it.
     """
-    layout = placement_of(tiles, found, source.size)
+    layout = tile_maps(tiles, found, source.size)
     if layout is None:
         return None
     settings.check(layout.spec)
