@@ -322,8 +322,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` (an encoder too, with
         ``returns="embedding"``) see
-        `tilevision.adapters.onnx.declaring.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a
-        folder `tilevision.adapters.frameworks.declaring.declare`.
+        `tilevision.adapters.onnx.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a folder
+        `tilevision.adapters.frameworks.declare`.
 
     Returns
     -------

@@ -108,7 +108,7 @@ class Result(ResultData):
         return heat, chosen
 
     def methods(self) -> str:
-        """Return a paragraph for a paper. See `tilevision.exporting.statement`."""
+        """Return a paragraph for a paper. See `tilevision.exporting.statement.methods`."""
         from tilevision.exporting.statement import methods
 
         return methods(self)
@@ -129,13 +129,13 @@ class Result(ResultData):
         return to_geodataframe(self)
 
     def to_supervision(self) -> Any:
-        """Return `supervision.Detections`. See `tilevision.exporting.handover`."""
+        """Return `supervision.Detections`. See `tilevision.exporting.handover.to_supervision`."""
         from tilevision.exporting.handover import to_supervision
 
         return to_supervision(self)
 
     def to_fiftyone(self, filepath: str | None = None) -> Any:
-        """Return a `fiftyone.Sample`. See `tilevision.exporting.handover`."""
+        """Return a `fiftyone.Sample`. See `tilevision.exporting.handover.to_fiftyone`."""
         from tilevision.exporting.handover import to_fiftyone
 
         return to_fiftyone(self, filepath)

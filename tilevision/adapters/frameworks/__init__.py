@@ -5,13 +5,7 @@ imported for that. What travels to the workers is a path and the identity of its
 an object is first saved, as it is now, under the temp folder of this machine.
 """
 
-import sys
-
-from tilevision.adapters.frameworks import frameworkspec
 from tilevision.adapters.frameworks.frameworkkind import kind_of
 from tilevision.adapters.frameworks.frameworkspec import declare, declare_object
 
 __all__ = ["declare", "declare_object", "kind_of"]
-
-# The documented path of `declare` is tilevision.adapters.frameworks.declaring.declare.
-declaring = sys.modules[f"{__name__}.declaring"] = frameworkspec

@@ -1,0 +1,87 @@
+"""The documentation site: `sphinx-build -W docs build/docs`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import tilevision
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path.insert(0, str(HERE))
+
+import pictures  # noqa: E402 - lies beside this file
+
+project = "tilevision"
+author = "The tilevision developers"
+project_copyright = f"2026, {author}"
+release = version = tilevision.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "jupyter_execute"]
+default_role = "py:obj"
+nitpicky = True
+# Types in docstrings are words ("path or URL"), and other libraries' pages are not asked for
+# their names: neither is a broken reference. A name of ours that is missing is one.
+nitpick_ignore_regex = [(r"py:.*", r"(?!tilevision\.).*")]
+
+myst_enable_extensions = ["colon_fence", "attrs_inline", "deflist"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type"]  # the widgets' own; the picture beside them stays
+
+autodoc_typehints = "none"
+autodoc_member_order = "groupwise"
+napoleon_custom_sections = [
+    *("Quick start", "The stages", "Boxes", "What goes wrong", "What is remembered"),
+]
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+
+nb_execution_mode = "force"
+nb_execution_timeout = 180
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # a page without a kernel has no live widgets, and fetches no script
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"tilevision {release}"
+html_static_path = ["_static", "_pictures"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "header_links_before_dropdown": 7,
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "navbar_end": ["theme-switcher"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+
+
+def _bring_notebooks() -> None:
+    """Copy the repository's notebooks into the site; they are executed there."""
+    shutil.copytree(
+        ROOT / "notebooks",
+        HERE / "notebooks",
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns(".*"),
+    )
+
+
+def setup(_app: object) -> None:
+    """Make what the pages show before they are read."""
+    _bring_notebooks()
+    pictures.make(HERE / "_pictures")

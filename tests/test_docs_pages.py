@@ -1,0 +1,153 @@
+"""The pages of the documentation: what they show runs, and prints what they say."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docinputs
+import pytest
+from docpages import PAGES, ROOT, Kernel, blocks, blocks_in, kernel, matches
+from house import FILES, nodes
+from openai_server import OpenAIServer, Reply
+
+import tilevision as tv
+
+LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+# How many blocks need something that is not here, a cluster of a cloud for example.
+NOT_RUN = 4
+# One cluster for all pages, that runs find as the current one; it outlives the pages' names.
+PRELUDE = """
+import sys
+from distributed import Client
+from tilevision.cluster import local_cluster
+import tilevision
+handle = local_cluster(workers=2)
+sys.docs_cluster = handle.__enter__()
+sys.docs_client = Client(sys.docs_cluster.client.cluster)
+"""
+
+WITH_PYTHON = [page for page in PAGES if blocks(page)]
+
+
+class AnyName(OpenAIServer):
+    """Knows every model by OpenAI's names, as one that finds bright spots."""
+
+    def _answer(
+        self, path: str, headers: dict[str, str], body: dict[str, Any], reply: Reply | None
+    ) -> tuple[int, dict[str, str], Any]:
+        if body["model"].startswith("gpt-"):
+            body = {**body, "model": "spots"}
+        return super()._answer(path, headers, body, reply)
+
+
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the pages read."""
+    return docinputs.lay_out(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Kernel]:
+    """A kernel with a cluster, and a hosted model where pages expect OpenAI's."""
+    with AnyName() as server:
+        environment = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "no-secret"}
+        with kernel(environment, PRELUDE) as ours:
+            yield ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=_name)
+def test_pages_run(page: Path, inputs: Path, reader: Kernel, tmp_path: Path) -> None:
+    """Every block runs after those above it, and prints what the page shows below it."""
+    folder = shutil.copytree(inputs, tmp_path / "here")
+    reader.begin(folder)
+    for block in blocks(page):
+        if block.reason:
+            continue
+        try:
+            printed = reader.run(block.code)
+        except AssertionError as error:
+            pytest.fail(f"{block.place}: {error}", pytrace=False)
+        if block.printed is not None:
+            assert matches(printed, block.printed), f"{block.place} prints:\n{printed}"
+
+
+def test_blocks_that_do_not_run_say_why_and_compile() -> None:
+    """What cannot run here is Python all the same, gives its reason to readers, and is counted."""
+    excused = [block for page in PAGES for block in blocks(page) if block.reason]
+    assert len(excused) == NOT_RUN, [block.place for block in excused]
+    for block in excused:
+        assert len(block.reason.split()) > 2, block.place
+        compile(block.code, block.place, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_pages_are_read_as_they_are_written() -> None:
+    """A block belongs to its page, and only a text right below it is what it prints."""
+    shown = "a\n\n```python\n1\n```\n\n```text\none …\n```\n\n"
+    silent = "```python\n2\n```\nwords\n```text\nb\n```\n```{raw} html\n```\n```python\n3\n```\n"
+    first, second, third = blocks_in(shown + silent, "page.md")
+    assert (first.place, first.code, first.printed) == ("page.md:3", "1\n", "one …\n")
+    assert (second.code, second.printed) == ("2\n", None)
+    assert (third.code, third.printed) == ("3\n", None)
+
+
+def test_what_is_printed_is_compared() -> None:
+    """Spaces apart, all of it counts; an ellipsis stands for anything."""
+    assert matches("one  two\n", "one …")
+    assert not matches("two one", "one …")
+    assert not matches("one", "on")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """Each relative link is to a file of the repository, or to one that the build makes."""
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        made = target.startswith(("_pictures/", "../_pictures/", "notebooks/", "../notebooks/"))
+        place = page.parent / target
+        if made and page.name != "README.md":
+            continue
+        assert place.exists(), f"{page.name}: {target}"
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    """Each name of the package has its place in the reference."""
+    text = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = set(re.findall(r"auto(?:function|class|exception):: (\w+)$", text, re.MULTILINE))
+    public = {name for name in tv.__all__ if not inspect.ismodule(getattr(tv, name))}
+    assert public - {"__version__"} <= listed, public - listed
+
+
+def test_troubleshooting_quotes_what_is_printed() -> None:
+    """Every message on the page stands in the code, between what is filled in."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = re.findall(r"^> `(.*)`$", page, re.MULTILINE)
+    said = [words for path in FILES for words in _constants(path)]
+    assert len(quoted) > 20
+    for message in quoted:
+        parts = [part for part in message.split("…") if len(part.strip()) > 3]
+        missing = [part for part in parts if not any(part in words for words in said)]
+        assert not missing, f"{message}: {missing}"
+
+
+def _constants(path: Path) -> list[str]:
+    """Return the strings of a file, with those that are written side by side as one."""
+    tree = nodes(path)
+    return [n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def test_each_finding_has_its_section() -> None:
+    """The page of surprises names every script, and no script that is gone."""
+    named = set(
+        re.findall(r"`findings/([\w-]+\.sh)`", (ROOT / "docs" / "libraries.md").read_text())
+    )
+    assert named == {path.name for path in (ROOT / "findings").glob("*.sh")}
