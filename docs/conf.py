@@ -29,6 +29,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "jupyter_execute"]
 default_role = "py:obj"
+smartquotes = False  # they would turn --model into a dash
 nitpicky = True
 # Types in docstrings are words ("path or URL"), and other libraries' pages are not asked for
 # their names: neither is a broken reference. A name of ours that is missing is one.
@@ -44,6 +45,7 @@ napoleon_custom_sections = [
     *("Quick start", "The stages", "Boxes", "What goes wrong", "What is remembered"),
 ]
 napoleon_google_docstring = False
+napoleon_use_param = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 
@@ -58,6 +60,10 @@ html_title = f"tilevision {release}"
 html_static_path = ["_static", "_pictures"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+# Pages that stand alone have no neighbours to list beside them.
+html_sidebars = dict.fromkeys(
+    ("index", "start", "concepts", "troubleshooting", "limits", "search", "genindex"), ()
+)
 html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 7,

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 import tilevision as tv
 from tilevision import samples
-from tilevision.plot import draw_overlay
+from tilevision.plot import draw_result
 
 RIGHT, EDGE = "#0072b2", "#d55e00"
 STATUSES = ("restored", "restored", "done", "done", "failed", "running", "pending", "pending")
@@ -46,10 +46,8 @@ def _going_on(result: tv.Result) -> Figure:
             & (middle[:, 1] >= box.y0)
             & (middle[:, 1] < box.y1)
         )
-    figure = Figure(figsize=(5.4, 5.4), layout="tight")
     found = tv.Findings(boxes[there], result.findings.scores[there])
-    draw_overlay(figure.add_subplot(), result.source, shown, found)
-    return figure
+    return draw_result(None, result.source, shown, found, title="A run half way", note=" ")
 
 
 def _seam(result: tv.Result) -> Figure:
