@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from framework_models import needs
 from likeness import batch_of, check_alike, road, scattered, settled, tiles, to_onnx
 from PIL import Image
 
 from tilevision.catalogue import model
+from tilevision.findings import Findings
+from tilevision.geometry import iou
 from tilevision.modelspec import build
+from tilevision.overlaps import geometries
 
 pytestmark = pytest.mark.slow  # makes, exports and runs networks
 
@@ -185,6 +189,55 @@ def test_instances_of_transformers(shared_data: Path, tmp_path: Path) -> None:
 
 
 def _area(shape: Any) -> float:
-    import shapely
-
     return sum(shapely.Polygon(part[0], part[1:]).area for part in shape or [])
+
+
+def rfdetr_of(kind: str, picture: np.ndarray) -> Any:
+    """A network of RF-DETR that finds a lot; all queries are alike, so that no order matters."""
+    torch, rfdetr = needs("torch", "rfdetr")
+    torch.manual_seed(0)
+    made = getattr(rfdetr, kind)(pretrain_weights=None, num_classes=len(NAMES), device="cpu")
+    network, side = made.model.model, made.model.resolution
+    shown = torch.nn.functional.interpolate(batch_of(picture), (side, side))
+    with torch.no_grad():
+        for queries in (network.query_feat, network.refpoint_embed):
+            queries.weight[:] = queries.weight[:1].clone()
+    boxes = network.bbox_embed.layers[-1]
+    torch.nn.init.normal_(boxes.weight, std=0.1)
+    settled(network, shown, [(network.class_embed, -2.5, 1.2), (boxes, 0.0, 0.3)])
+    with torch.no_grad():
+        network.class_embed.bias[-1] = -20  # "nothing", which predict() counts among the classes
+    return made
+
+
+@pytest.mark.parametrize("kind", ["RFDETRNano", "RFDETRSegNano"])
+def test_rfdetr(kind: str, shared_data: Path, tmp_path: Path) -> None:
+    """Its own export and its own predict() (rfdetr 1.11): boxes, scores, classes, masks."""
+    needs("rfdetr", "onnx")
+    picture = road(shared_data)
+    made = rfdetr_of(kind, picture)
+    made.export(output_dir=str(tmp_path), verbose=False)
+    (file,) = tmp_path.glob("*.onnx")
+    spec = model(str(file), names=NAMES, score_floor=0.1)
+    assert spec.params["family"] == "rfdetr"
+    detector = build(spec)
+    for tile in tiles(picture).values():
+        theirs = made.predict(tile, threshold=0.1, include_source_image=False)
+        mine = detector.predict([tile])[0]
+        right = theirs.xyxy, theirs.confidence, theirs.class_id
+        check_alike(mine, tile, *right, exact=False)
+        if theirs.mask is not None:
+            same = iou(mine.boxes[:, None], theirs.xyxy[None]).argmax(axis=1)
+            check_masks(mine, theirs.mask[same])
+
+
+def check_masks(mine: Findings, masks: np.ndarray) -> None:
+    """Compare outlines, which end with the pixels of their boxes, with masks ``(n, h, w)``."""
+    y, x = np.mgrid[: masks.shape[1], : masks.shape[2]] + 0.5
+    low, high = np.floor(mine.boxes[:, :2]), np.ceil(mine.boxes[:, 2:])
+    inside = shapely.contains_xy(shapely.box(*low.T, *high.T)[:, None, None], x, y)
+    outlines = geometries(len(mine), None, mine.polygons)
+    drawn, right = shapely.contains_xy(outlines[:, None, None], x, y), masks & inside
+    shared, whole = (one.sum(axis=(1, 2)) for one in (drawn & right, drawn | right))
+    large = right.sum(axis=(1, 2)) > 100
+    assert large.sum() > 10 and np.mean(shared[large] / whole[large]) > 0.95

@@ -236,6 +236,7 @@ FAMILIES = (
         *("rgb", "imagenet", False),
         finite=True,
         queries=True,
+        antialias=False,  # as its training, and rfdetr since July 2026 (#1206)
         reads=("dets", "labels", *MASKS),
     ),
     Family(
