@@ -168,7 +168,15 @@ class Filters:
             **self._limits,
         }
 
-    def apply(self, known: Result, result: Result, state: ViewState, subject: str = "") -> Counted:
+    def apply(
+        self,
+        known: Result,
+        result: Result,
+        state: ViewState,
+        subject: str = "",
+        *,
+        cut: bool = False,
+    ) -> Counted:
         """Return the detections of `result` as they are drawn, and say how many there are.
 
         Parameters
@@ -179,11 +187,13 @@ class Filters:
             Of the run, as it was before `known` was looked up.
         subject : str
             What is shown, such as the name of the run.
+        cut : bool
+            Whether `result` is cut to regions that are not the run's.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
         label = self.heat.value
         heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
-        counted = count(result, state, heat=heat, filtered=self.touched)
+        counted = count(result, state, heat=heat, filtered=self.touched or cut)
         n, counts = len(result.findings), counted.counts
         self._list({label: counts.get(label, 0) for label, _ in seen.most_common(CLASSES_SHOWN)})
         what = f"{escape(shown(subject, 80))}: " if subject else ""

@@ -15,10 +15,13 @@ from tilevision.grid import Tile
 from tilevision.history import ReplayedRun
 from tilevision.history.followedrun import JournaledRun
 from tilevision.pipeline import Run, plan, start
+from tilevision.regions import read_region
 from tilevision.result import Result
 from tilevision.seams import LIMITS
 from tilevision.sources import following
 from tilevision.status import RunStatus, TileStatus
+from tilevision.view.drawing.drawnregions import DrawnRegions
+from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import CellWatch, cell_number, display, require_notebook
 from tilevision.view.outcome.outcome import Outcome
@@ -150,6 +153,9 @@ class Panel:
         self._tile_list: Any = TileList()
         self._screen = Screen(self._on_frame)
         self._outcome = Outcome(self._screen, self._filters.limit)
+        self._screen.outlines = False
+        self._regions = DrawnRegions(self._screen.canvas, self._redrawn, self._find_tissue)
+        self._region_form = RegionForm(self._load_regions, self._save_regions)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
         self._inspector = self._make_inspector()
@@ -166,7 +172,7 @@ class Panel:
         known = None if state is None else self._results.of(self._screen.run, state)
         if known is None or not known.tile_findings:
             return None
-        return known.with_(**self._filters.read())
+        return self._cut(known)
 
     def display(self) -> None:
         """Show the panel below the current cell; it may be shown several times."""
@@ -229,7 +235,7 @@ class Panel:
         self._tabs = Tabs(
             {
                 "Setup": [self._settings.box],
-                "Results": [self._outcome.view],
+                "Results": [self._outcome.view, self._region_form.box],
                 "Detections": [self._filters.box, self._outcome.table, self._export.box],
                 "Tiles": [self._tile_list],
                 "Runs": [self._past_list.box],
@@ -264,14 +270,20 @@ class Panel:
 
     def _start(self) -> None:
         self._controls.say("Starting…")
-        image, arguments = self._settings.read()
+        image, arguments = self._asked()
         arguments |= self._filters.at_start()
         arguments["concurrency"] = self._controls.concurrency.value or None
         with following(self._controls.show_preparation):
             run = start(image, **arguments, checkpoint=self._checkpoint)
         self._show(run)
 
+    def _asked(self) -> tuple[Any, dict[str, Any]]:
+        """Return the image, and the arguments of `tilevision.start` as they are set."""
+        image, arguments = self._settings.read()
+        return image, arguments | ({"region": self._regions.value} if self._regions.touched else {})
+
     def _show(self, run: Any, **options: Any) -> None:
+        self._regions.show(getattr(run, "region", None))
         self.run, self._announced, self._clock = run, (), options
         self._subject.offer(_run_words(run), None)
         self._screen.show(run, **options)
@@ -294,7 +306,7 @@ class Panel:
     def _make_plan(self) -> None:
         self._ready = False
         self._controls.say("Looking at the image…")
-        image, arguments = self._settings.read()
+        image, arguments = self._asked()
         with following(self._controls.show_preparation):
             made = plan(image, **arguments, checkpoint=self._checkpoint)
         if self._going:
@@ -303,6 +315,7 @@ class Panel:
         if arguments.get("min_score") is None:
             self._filters.offer(made.stages.min_score or 0.0)
         self._plan = PlannedRun(made)
+        self._regions.show(made.region if self.run is None else getattr(self.run, "region", None))
         if self.run is None:
             self._screen.show(self._plan)
         elif self._screen.run is self.run:
@@ -318,6 +331,7 @@ class Panel:
         def opened() -> None:
             run = self._past.open(run_id)
             self._cannot = self._past.why_not(run_id, run.status)
+            self._regions.show(getattr(run, "region", None), instead=True)
             self._show(run, **({"clock": run.clock} if isinstance(run, ReplayedRun) else {}))
 
         self._work.put("run", opened)
@@ -358,6 +372,35 @@ class Panel:
         run = self.run
         if self._going:
             self._commands.put("concurrency", lambda: run.set_concurrency(number))
+
+    def _redrawn(self) -> None:
+        """Count what is in the regions at once, and plan the tiles that they touch."""
+        self._recount()
+        self._replan()
+
+    def _find_tissue(self) -> None:
+        def found() -> None:
+            shown = self._screen.run
+            if shown is not None:
+                self._regions.add(read_region("tissue", shown.source))
+
+        self._work.put("tissue", found)
+
+    def _load_regions(self, path: str) -> None:
+        def loaded() -> None:
+            shown = self._screen.run
+            if shown is not None:
+                n = self._regions.load(path, shown.source)
+                self._region_form.say(f"Imported {n:,} {'region' if n == 1 else 'regions'}.")
+
+        self._work.put("regions", loaded)
+
+    def _save_regions(self, path: str) -> None:
+        def saved() -> None:
+            n = self._regions.save(path)
+            self._region_form.say(f"Saved {n:,} {'region' if n == 1 else 'regions'} to {path}.")
+
+        self._work.put("save regions", saved)
 
     def _save(self, path: str) -> None:
         def saved() -> None:
@@ -400,9 +443,15 @@ class Panel:
         if state.planned and not known.tile_findings:
             self._say_nothing("No tile is stored for this setup yet. Press Run.")
             return None
-        result, subject = known.with_(**self._filters.read()), self._shown_words
+        result, subject = self._cut(known), self._shown_words
         self._outcome.show(known, result, state, subject, self._filters.limits)
-        return self._filters.apply(known, result, state, subject.capitalize())
+        cut = self._regions.touched
+        return self._filters.apply(known, result, state, subject.capitalize(), cut=cut)
+
+    def _cut(self, known: Result) -> Result:
+        """Return what is shown of `known`: as it is filtered, and within the regions drawn."""
+        drawn: dict[str, Any] = {"region": self._regions.value} if self._regions.touched else {}
+        return known.with_(**self._filters.read(), **drawn)
 
     def _say_nothing(self, why: str) -> None:
         self._filters.clear(why)

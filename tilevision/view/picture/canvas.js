@@ -168,6 +168,7 @@ class Picture {
     if (this.overview && this.overview !== bitmap) place(this.overview, this.model.get("whole"));
     place(bitmap, shown);
     this.drawOutline(context, scale);
+    this.drawing?.draw(context, scale);
     this.drawChosen(context, scale);
     this.drawScaleBar(context, scale);
     // What is sharp by now, and how far the run is told, for those who look from outside.
@@ -307,10 +308,12 @@ class Picture {
       if (event.button !== 0) return;
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
+      if (this.view.length && this.drawing?.down(event)) return;
       this.grip = fraction(event);
       this.pressed = [event.clientX, event.clientY];
     });
     canvas.addEventListener("pointermove", (event) => {
+      if (this.drawing?.move(event)) return;
       const still = this.pressed && Math.hypot(event.clientX - this.pressed[0], event.clientY - this.pressed[1]) < CLICK;
       if (!this.grip || still) return this.point(event);
       this.pressed = null;
@@ -319,7 +322,8 @@ class Picture {
       this.grip = at;
     });
     canvas.addEventListener("pointerup", (event) => {
-      if (this.grip && this.pressed && this.view.length) {
+      if (this.drawing?.up(event)) return;
+      if (this.grip && this.pressed && this.view.length && !this.drawing?.click(event)) {
         // A double-click zooms, so a click waits to see that it is not the first half of one.
         const { offsetX, offsetY } = event;
         clearTimeout(this.click);
@@ -331,6 +335,7 @@ class Picture {
     canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
     canvas.addEventListener("dblclick", (event) => {
       clearTimeout(this.click);
+      if (this.drawing?.tool) return this.drawing.tool === "polygon" && this.drawing.close();
       this.zoom(0.5, ...fraction(event));
     });
     // The notebook takes its shortcuts at the document, on their way down: come before it.
@@ -343,6 +348,10 @@ class Picture {
   // is pressed with Ctrl, Alt or Meta, Shift+Enter, Escape and Tab stay the notebook's.
   steer(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (this.drawing?.key(event.key)) {
+      event.stopImmediatePropagation();
+      return event.preventDefault();
+    }
     if (event.key === "Escape" || event.key === "Tab" || (event.key === "Enter" && event.shiftKey)) return;
     event.stopImmediatePropagation();
     const actions = {
@@ -390,7 +399,9 @@ function render({ model, el }) {
   bar.setAttribute("role", "progressbar");
   const done = element("div", "tilevision-done", bar);
   const failed = element("div", "tilevision-failed", bar);
+  const tools = element("div", "", root);
   const picture = new Picture(model, root);
+  picture.drawing = new Drawing(picture, tools);
   const legend = element("ul", "tilevision-legend", root);
   const hint = element("div", "tilevision-hint", root);
   reset.addEventListener("click", () => picture.whole());
@@ -420,6 +431,7 @@ function render({ model, el }) {
   };
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
+  const drawn = () => picture.drawing.heard();
   // The kernel looks elsewhere: at an object, say. What the user asked for before is over.
   const led = () => {
     const wanted = model.get("viewport");
@@ -430,6 +442,8 @@ function render({ model, el }) {
   model.on("change:frame", receive);
   model.on("change:outline", redraw);
   model.on("change:chosen", redraw);
+  model.on("change:regions", drawn);
+  model.on("change:tools", drawn);
   model.on("change:viewport", led);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
   // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
@@ -451,6 +465,8 @@ function render({ model, el }) {
     model.off("change:frame", receive);
     model.off("change:outline", redraw);
     model.off("change:chosen", redraw);
+    model.off("change:regions", drawn);
+    model.off("change:tools", drawn);
     model.off("change:viewport", led);
     picture.close();
   };

@@ -35,6 +35,11 @@ class Canvas(anywidget.AnyWidget):
         Boxes that have a tooltip; see `tilevision.view.picture.boxes.hits`.
     mpp : float
         Microns per pixel in the middle of the frame, for the scale bar; 0 if unknown.
+    regions : list of dict
+        Regions of interest: ``name`` and ``parts``, polygons of closed rings in image pixels.
+    tools : bool
+        Whether regions can be drawn. The page then sends ``{"regions": [...]}`` after a change,
+        and ``{"tissue": True}`` for a region that is to be found.
     link : str
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
@@ -50,7 +55,10 @@ class Canvas(anywidget.AnyWidget):
     """
 
     # As text: given a path, anywidget watches the file and keeps every widget in memory.
-    _esm = (_FOLDER / "canvas.js").read_text(encoding="utf-8")
+    _esm = "\n".join(
+        (_FOLDER.parent / name).read_text(encoding="utf-8")
+        for name in ("drawing/drawing.js", "picture/canvas.js")
+    )
     _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
 
     frame = traitlets.Bytes(b"").tag(sync=True)
@@ -60,6 +68,8 @@ class Canvas(anywidget.AnyWidget):
     hits = traitlets.Bytes(b"").tag(sync=True)
     names = traitlets.List(traitlets.Unicode(), []).tag(sync=True)
     mpp = traitlets.Float(0.0).tag(sync=True)
+    regions: Any = traitlets.List([]).tag(sync=True)
+    tools = traitlets.Bool(False).tag(sync=True)
     link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)

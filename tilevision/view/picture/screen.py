@@ -66,6 +66,7 @@ class Screen:
     def __init__(self, on_frame: Callable[[ViewState, CaptionedFrame], None]) -> None:
         self.canvas: Any = Canvas()
         self.frames = 0
+        self.outlines = True  # of the run's region; False where the canvas draws regions itself
         self._on_frame = on_frame
         self._scene: _Scene | None = None
         self._counted: Counted | None = None
@@ -206,7 +207,8 @@ class Screen:
         counted, final = self._counted, self._counted_for == state.version
         drawn = replace(state, boxes=self._boxes(state))
         heat = None if counted is None else counted.heat
-        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, scene.outline)
+        outline = scene.outline if self.outlines else ()
+        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, outline)
         words = caption(state, scene.name, scene.clock(), counted, final=final, region=scene.region)
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"

@@ -1,0 +1,1 @@
+"""What the user draws on the picture: regions."""
