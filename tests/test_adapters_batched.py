@@ -11,10 +11,12 @@ import pytest
 from framework_models import needs, pipeline_folder, yolo
 from likeness import road
 
+from tilevision.adapters.frameworks import devices
 from tilevision.adapters.frameworks.together import PIXELS, SCORES, Together, alike
 from tilevision.catalogue import model
+from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec, build
+from tilevision.modelspec import ModelSpec, build, runtime
 
 SIDE = 160
 
@@ -134,6 +136,52 @@ def test_a_batch_is_one_call_with_the_answers_of_single_ones(
     assert counts == [len(tiles)]
     for answers in (first, together):
         assert all(alike(*pair) for pair in zip(alone, answers, strict=True))
+
+
+# Half precision ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("library", ["encoder of PyTorch", "timm", "encoder of transformers"])
+def test_half_precision_is_for_gpus_and_another_model(library: str, tmp_path: Path) -> None:
+    """It is refused on a processor before the first tile; `half=False` is what nobody has said."""
+    specs = [halved(library, tmp_path, half) for half in (None, False, True)]
+    assert specs[0].fingerprint == specs[1].fingerprint != specs[2].fingerprint
+    for ask in (runtime, build):
+        with pytest.raises(ModelError, match="half=True, which is for GPUs"):
+            ask(specs[2])
+    with pytest.raises(ModelError, match="half of model"):
+        halved(library, tmp_path, 2)
+
+
+HALVED = ("encoder of PyTorch", "timm", "encoder of transformers", "classifier of transformers")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", HALVED)
+def test_half_precision_differs_by_rounding(
+    library: str, tmp_path: Path, tiles: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network and tiles are halved alike: answers are those of full precision, to a hundredth.
+
+    PyTorch computes in half precision on a processor as well, if nobody forbids it.
+    """
+    monkeypatch.setattr(devices, "_in_half", lambda spec, device: bool(spec.params.get("half")))
+    full, half = (build(halved(library, tmp_path, asked)) for asked in (None, True))
+    for _ in range(2):
+        pairs = list(zip(full.predict(tiles), half.predict(tiles), strict=True))
+        assert all(alike(*pair, slack=20) for pair in pairs)
+    assert not all(alike(*pair, slack=1e-3) for pair in pairs), "it was not halved"
+
+
+def halved(library: str, folder: Path, half: Any) -> ModelSpec:
+    """Declare a model of `LIBRARIES` in half precision."""
+    kept: list[Any] = []
+    given = {} if half is None else {"half": half}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "model", lambda value, **more: kept.append((value, more)))
+        LIBRARIES[library](folder)
+    value, more = kept[0]
+    return model(value, **more, **given)
 
 
 # What may share a call --------------------------------------------------------------------

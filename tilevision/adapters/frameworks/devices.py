@@ -10,7 +10,7 @@ from tilevision.adapters.gpuclaims import claimed_gpu
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["library", "processes", "runtime", "torch_device"]
+__all__ = ["fed", "library", "placed", "processes", "runtime", "torch_device"]
 
 
 def library(name: str) -> Any:
@@ -86,7 +86,41 @@ def runtime(spec: ModelSpec) -> str:
         If a library or the device asked for is not here.
     """
     device = torch_device(spec.device)
-    return f"torch {library('torch').__version__}, {device}"
+    half = ", half precision" if _in_half(spec, device) else ""
+    return f"torch {library('torch').__version__}, {device}{half}"
+
+
+def placed(network: Any, spec: ModelSpec, device: str) -> Any:
+    """Return a network on its device, ready to be asked, in half precision where that is declared.
+
+    Raises
+    ------
+    ModelError
+        If half precision is declared, and the device is the processor.
+    """
+    network = network.to(device).eval()
+    if not _in_half(spec, device):
+        return network
+    network = network.half()
+    if device.startswith("cuda"):  # so convolutions in half precision need no turning over
+        network = network.to(memory_format=library("torch").channels_last)
+    return network
+
+
+def fed(values: Any, spec: ModelSpec, device: str) -> Any:
+    """Return a tensor on the network's device, in the precision that it computes in."""
+    values = values.to(device)
+    return values.half() if spec.params.get("half") and values.is_floating_point() else values
+
+
+def _in_half(spec: ModelSpec, device: str) -> bool:
+    half = bool(spec.params.get("half"))
+    if half and device == "cpu":
+        raise ModelError(
+            f"Model {spec.name} is declared with half=True, which is for GPUs, and it would run on "
+            "the processor here; leave half out."
+        )
+    return half
 
 
 def processes(spec: ModelSpec) -> int | None:

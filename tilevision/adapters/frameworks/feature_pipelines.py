@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from tilevision.adapters.frameworks.devices import library
+from tilevision.adapters.frameworks.devices import fed, library, placed
 from tilevision.adapters.frameworks.frameworkkind import FEATURES
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
@@ -46,7 +46,7 @@ class TransformersEncoder:
         self._spec = spec
         path = spec.params["path"]
         try:
-            network = _opened(spec)
+            network = placed(_opened(spec), spec, device)
             self._pipeline = transformers.pipeline(
                 FEATURES, model=network, image_processor=path, device=device
             )
@@ -61,7 +61,9 @@ class TransformersEncoder:
             ) from error
         self.turn = threading.RLock()
         self.on_device = device != "cpu"
-        self._ask = Together(self._one, self._many, measure=not self.on_device)
+        self._ask = Together(
+            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
+        )
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -108,7 +110,8 @@ class TransformersEncoder:
         network = self._pipeline.model
         parts = [self._pipeline.preprocess(one) for one in shown]
         cat, device = library("torch").cat, network.device
-        inputs = {key: cat([part[key] for part in parts]).to(device) for key in parts[0]}
+        whole = {key: cat([part[key] for part in parts]) for key in parts[0]}
+        inputs = {key: fed(value, self._spec, str(device)) for key, value in whole.items()}
         if hasattr(network, "get_image_features"):  # a network of text and picture
             if not own:
                 return network.vision_model(**inputs).last_hidden_state

@@ -22,7 +22,7 @@ from tilevision.adapters.frameworks.tiles import (
 )
 from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.adapters.vectors import check_vectors
-from tilevision.checks import share
+from tilevision.checks import flag, share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
@@ -72,6 +72,9 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
         task, candidate_labels : str, list of str
             For transformers: the pipeline's task, and what a zero-shot detector looks for.
+        half : bool
+            Whether the network computes in half precision, on a GPU: quicker, and its answers
+            differ, so it is part of the identity.
         iou : float
             For Ultralytics: the overlap above which it takes two detections for one.
 
@@ -134,13 +137,14 @@ def _declared(
     adapter = _adapter(kind)
     declared, asked = split(name, given)
     vectors = _vectors(name, adapter, asked)
+    half = {"half": True} if getattr(adapter, "HALVES", False) and _halved(name, asked) else {}
     known = {**_COMMON, **adapter.PARAMS}
     for key in asked:
         if key not in known:
             close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}."
             raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
-    params = {**known, **asked, **vectors}
+    params = {**known, **asked, **vectors, **half}
     params["names"] = class_names(name, params["names"], None)
     share(f"score_floor of model {name}", params["score_floor"], ModelArgumentError)
     _check_pictures(name, declared, adapter.ANY_BANDS)
@@ -175,6 +179,13 @@ def _declared(
         notes=said,
         **fields,
     )
+
+
+def _halved(name: str, asked: dict[str, Any]) -> bool:
+    """Take `half` out of `asked`: where it is not asked for, models keep their identity."""
+    half = asked.pop("half", False)
+    flag(f"half of model {name}", half, ModelArgumentError)
+    return bool(half)
 
 
 def _vectors(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ class SahiDetector:
         self.on_device = torch_device(spec.device) != "cpu"
         batched = hasattr(model, "perform_batch_inference")
         many = self._many if batched else None
-        self._ask = Together(self._one, many, measure=not self.on_device)
+        self._ask = Together.of(spec, self.on_device, self._one, many)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what SAHI leaves out is remarked upon."""

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from tilevision.adapters.frameworks.devices import library, processes, torch_device
+from tilevision.adapters.frameworks.devices import fed, library, placed, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
@@ -27,6 +27,7 @@ __all__ = ["TimmEncoder", "examine", "load", "processes", "runtime", "save", "st
 
 VERSION = 1
 LIBRARY = "timm"
+HALVES = True
 ANY_BANDS = False
 ENCODES = True
 POOLS = True
@@ -53,7 +54,9 @@ class TimmEncoder:
         )
         self.turn = threading.RLock()
         self.on_device = self._device != "cpu"
-        self._ask = Together(self._one, self._many, measure=not self.on_device)
+        self._ask = Together(
+            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
+        )
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -75,7 +78,7 @@ class TimmEncoder:
         name, pooling = self._spec.name, self._spec.params["pooling"]
         shown = library("torch").stack([self._shown(tile) for tile in tiles])
         try:
-            features = self._network.forward_features(shown.to(self._device))
+            features = self._network.forward_features(fed(shown, self._spec, self._device))
             if pooling == "model":
                 features = self._network.forward_head(features, pre_logits=True)
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -171,8 +174,8 @@ def load(spec: ModelSpec) -> TimmEncoder:
     path = Path(spec.params["path"])
     check_unchanged(path, spec.params["content"], spec.name)
     library("timm")
-    network = opened_file("torch", path, spec.name).to(torch_device(spec.device)).eval()
-    return TimmEncoder(network, spec)
+    network = opened_file("torch", path, spec.name)
+    return TimmEncoder(placed(network, spec, torch_device(spec.device)), spec)
 
 
 def _as_timm(preparation: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.findings import Findings
-from tilevision.modelspec import is_out_of_memory
+from tilevision.modelspec import ModelSpec, is_out_of_memory
 
 __all__ = ["PIXELS", "SCORES", "Together", "alike"]
 
@@ -54,6 +54,11 @@ class Together:
         self._slack = HALF if half else 1
         self._left = TRIALS
         self._seconds = [0.0, 0.0]
+
+    @classmethod
+    def of(cls, spec: ModelSpec, on_device: bool, one: Any, many: Any) -> Together:
+        """Return one for a model on a device or on a processor."""
+        return cls(one, many, measure=not on_device, half=bool(spec.params.get("half")))
 
     def __call__(self, tiles: Sequence[NDArray[Any]]) -> list[Findings]:
         """Return the findings of tiles ``(h, w, c)``, in their order."""

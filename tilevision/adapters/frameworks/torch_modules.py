@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.classnames import beyond_names, class_name
 from tilevision.adapters.foreignvalues import as_plain_array
-from tilevision.adapters.frameworks.devices import library, processes, runtime, torch_device
+from tilevision.adapters.frameworks.devices import (
+    fed,
+    library,
+    placed,
+    processes,
+    runtime,
+    torch_device,
+)
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, strings_of
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
@@ -52,6 +59,7 @@ __all__ = [
 
 VERSION = 1
 LIBRARY = "torch"
+HALVES = True
 ANY_BANDS = True
 ENCODES = True
 PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
@@ -118,7 +126,8 @@ class TorchDetector:
         self.turn = threading.RLock()
         self._remarks: dict[str, None] = {}
         many = None if single else self._many
-        self._ask = Together(self._one, many, measure=not self.on_device)
+        self._place = (spec, self._device)
+        self._ask = Together.of(spec, self.on_device, self._one, many)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -150,7 +159,7 @@ class TorchDetector:
         """Call the network with tiles of one size."""
         torch = library("torch")
         values = [
-            torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous().to(self._device)
+            fed(torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous(), *self._place)
             for tile in tiles
         ]
         try:
@@ -318,6 +327,11 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             raise ModelError(
                 f"{key} of model {name} is {params[key]!r:.80}; give one of {', '.join(known)}."
             )
+    if kind == "export" and params.get("half"):
+        raise ModelError(
+            f"Model {name} computes in the precision it was exported in; leave half out, and "
+            "export model.half()."
+        )
     if kind in ("torch", "torchscript"):
         most = dict(strings_of(path)).get("detections_per_img")
         found: dict[str, Any] = {LIMIT: most} if isinstance(most, int) else {}
@@ -352,14 +366,14 @@ def load(spec: ModelSpec) -> TorchDetector:
     opened = opened_file(params["framework"], path, spec.name)
     if params.get("returns"):
         export = params["framework"] == "export"
-        network = opened.module().to(device) if export else opened.to(device).eval()
+        network = opened.module().to(device) if export else placed(opened, spec, device)
         return TorchEncoder(_called(network, "batch"), spec, _sizes(opened) if export else None)
     if params["framework"] == "export":
         example = opened.example_inputs[0][0] if opened.example_inputs else None
         network, form = opened.module().to(device), _form(example)
         call = _called(network, form)
         return TorchDetector(call, spec, _sizes(opened), single=form == "picture")
-    network = opened.to(device).eval()
+    network = placed(opened, spec, device)
     if params["framework"] == "torch":
         return TorchDetector(_called(network, "list"), spec)
     takes = str(network.forward.schema.arguments[1].type)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tilevision.adapters.frameworks.devices import library, processes, torch_device
+from tilevision.adapters.frameworks.devices import library, placed, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.feature_pipelines import TransformersEncoder, prepared
 from tilevision.adapters.frameworks.frameworkkind import FEATURES, SEMANTIC
@@ -44,6 +44,7 @@ __all__ = [
 
 VERSION = 1
 LIBRARY = "transformers"
+HALVES = True
 ANY_BANDS = False
 ENCODES = True
 POOLS = True
@@ -87,7 +88,9 @@ class TransformersDetector:
         self.turn = threading.RLock()
         self.on_device = torch_device(spec.device) != "cpu"
         self._further: set[str] = set()
-        self._ask = Together(self._one, self._many, measure=not self.on_device)
+        self._ask = Together(
+            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
+        )
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -267,6 +270,7 @@ def load(spec: ModelSpec) -> TransformersDetector | TransformersEncoder:
             "processor together with pipeline.save_pretrained."
         ) from error
     _check_instances(made, spec)
+    made.model = placed(made.model, spec, device)
     if hasattr(made, "_get_bounding_box"):
         made._get_bounding_box = _exact  # noqa: SLF001 - its own cuts boxes to whole pixels
     return TransformersDetector(made, spec)

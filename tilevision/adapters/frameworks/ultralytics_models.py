@@ -27,6 +27,7 @@ __all__ = ["UltralyticsDetector", "examine", "load", "processes", "runtime", "sa
 
 VERSION = 1
 LIBRARY = "ultralytics"
+HALVES = True
 ANY_BANDS = False
 PARAMS: dict[str, Any] = {"iou": 0.7}
 TASKS = ("detect", "segment", "obb", "pose", "classify")
@@ -51,7 +52,9 @@ class UltralyticsDetector:
         self.turn = threading.RLock()
         self.on_device = self._device != "cpu"
         self._further: set[str] = set()
-        self._ask = Together(self._one, self._many, measure=not self.on_device)
+        self._ask = Together(
+            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
+        )
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -81,6 +84,7 @@ class UltralyticsDetector:
                 iou=spec.params["iou"],
                 max_det=spec.max_detections or 1000,
                 device=self._device,
+                half=bool(spec.params.get("half")),
                 verbose=False,
                 save=False,
             )
