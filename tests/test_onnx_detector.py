@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from tiny_onnx import finding_red, means, saying
 import tilevision as tv
 from tilevision.adapters import gpuclaims
 from tilevision.adapters.onnx import providers
+from tilevision.adapters.onnx.ports import read_facts
 from tilevision.catalogue import model, resolve
 from tilevision.errors import ModelError, RunError
 from tilevision.modelspec import build, on_device, processes, runtime
@@ -206,6 +208,38 @@ def test_tensors_beside_the_model_count(tmp_path):
     data.unlink()
     with pytest.raises(ModelError, match=r"Cannot read .*big\.onnx\.data, part of .*big\.onnx"):
         model(str(big), family="classifier")
+
+
+def test_outputs_through_bound_memory_are_the_same(red, street):
+    """Inputs and outputs bound to a device's memory: here the processor's, as no GPU is at hand."""
+    session = providers.open_session(Path(red), "red", device="cpu")
+    assert providers.bound_device(session) is None  # a processor needs no binding
+    facts = read_facts(Path(red), "red")
+    shown = np.ascontiguousarray(street[:96, :96].transpose(2, 0, 1)[None], np.float32) / 255
+    feeds = facts.feeds(shown, (96, 96))
+    plain = providers.run_on(session, feeds, None)
+    bound = providers.run_on(session, feeds, ("cpu", 0))
+    assert len(plain) == len(bound) == len(facts.outputs)
+    for one, other in zip(plain, bound, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_session_on_a_gpu_is_bound_to_its_memory():
+    """By the number that onnxruntime gave it; other accelerators take what the processor has."""
+
+    class Session:
+        def __init__(self, provider):
+            self.provider = provider
+
+        def get_providers(self):
+            return [self.provider, "CPUExecutionProvider"]
+
+        def get_provider_options(self):
+            return {self.provider: {"device_id": "1"}}
+
+    assert providers.bound_device(Session("CUDAExecutionProvider")) == ("cuda", 1)
+    assert providers.bound_device(Session("TensorrtExecutionProvider")) == ("cuda", 1)
+    assert providers.bound_device(Session("CoreMLExecutionProvider")) is None
 
 
 def test_batches_of_any_kind_answer_the_same(tmp_path):

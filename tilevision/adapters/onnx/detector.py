@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,7 @@ from tilevision.adapters.onnx.mostrows import suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
 from tilevision.adapters.onnx.preparation import FITS, Placement, Preparation
-from tilevision.adapters.onnx.providers import open_session
+from tilevision.adapters.onnx.providers import CPU, bound_device, open_session, run_on
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -59,6 +60,9 @@ class OnnxDetector:
         suppresses: bool = False,
     ) -> None:
         self.suppresses = suppresses
+        self._device = bound_device(session)
+        self.on_device = session.get_providers()[0] != CPU
+        self.turn = threading.RLock() if self.on_device else None
         self._session = session
         self._facts = facts
         self._preparation = preparation
@@ -98,7 +102,7 @@ class OnnxDetector:
         if len(self._facts.picture.shape) == 3:
             pictures = pictures[0]
         try:
-            outputs = self._session.run(None, self._facts.feeds(pictures, size))
+            outputs = run_on(self._session, self._facts.feeds(pictures, size), self._device)
         except Exception as error:
             words = " ".join(str(error).split())[:200]
             raise ModelError(

@@ -14,7 +14,17 @@ from tilevision.adapters.onnx.graph import nodes_of
 from tilevision.errors import ModelError
 from tilevision.modelspec import ModelSpec
 
-__all__ = ["Provider", "library", "open_session", "processes", "provider_for", "runtime"]
+__all__ = [
+    "CPU",
+    "Provider",
+    "bound_device",
+    "library",
+    "open_session",
+    "processes",
+    "provider_for",
+    "run_on",
+    "runtime",
+]
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {
@@ -191,6 +201,37 @@ def open_session(
             f"{session.get_providers()[0]} instead; check the driver, or pass device='cpu'."
         )
     return session
+
+
+def bound_device(session: Any) -> tuple[str, int] | None:
+    """Return the GPU, as ``("cuda", 0)``, whose memory a session is handed its inputs in.
+
+    None where it takes them from the processor's memory.
+    """
+    name = session.get_providers()[0]
+    if name not in (PROVIDERS["cuda"], PROVIDERS["tensorrt"]):
+        return None
+    return "cuda", int(session.get_provider_options()[name].get("device_id", 0))
+
+
+def run_on(session: Any, feeds: dict[str, Any], device: tuple[str, int] | None) -> list[Any]:
+    """Return all outputs of a session, in their order.
+
+    On a GPU inputs and outputs are bound to its memory (`IOBinding`): onnxruntime would otherwise
+    copy each where a node needs it, and each output as the graph comes to it.
+    """
+    if device is None:
+        outputs: list[Any] = session.run(None, feeds)
+        return outputs
+    values = library().OrtValue
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, values.ortvalue_from_numpy(array, *device))
+    for output in session.get_outputs():
+        binding.bind_output(output.name, *device)
+    session.run_with_iobinding(binding)
+    copied: list[Any] = binding.copy_outputs_to_cpu()
+    return copied
 
 
 def _of_tensorrt(path: Path) -> str:
