@@ -366,24 +366,22 @@ def test_where_nothing_can_be_forked_each_server_is_an_interpreter(
 
 @pytest.mark.slow
 def test_a_cluster_that_is_expected_is_used_or_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What begins beside other work is what the next cluster is forked from; else it ends."""
+    """What starts beside other work is the cluster of the next run; without one it ends."""
     monkeypatch.setattr(shelf, "_shelf", shelf._Shelf())
-    monkeypatch.setattr(starting, "_hosts", {})
-    shelf.expect_cluster()
-    begun = shelf._shelf.expected
-    shelf.expect_cluster()
-    assert begun is not None and shelf._shelf.expected is begun and begun.users == 1
-    shelf.no_cluster_yet()
-    assert not begun.alive and starting._hosts == {}
     shelf.expect_cluster(workers=1)
-    begun = shelf._shelf.expected
-    with shared_cluster(1):
-        ours = shelf._shelf.cluster
-        assert ours is not None and ours._host is begun and begun.users == 1
-        shelf.expect_cluster()
-        assert shelf._shelf.expected is None
-    ours.close()
-    assert not begun.alive and starting._hosts == {}
+    begun = shelf._shelf.cluster
+    assert begun is not None and begun.size == 1
+    shelf.no_cluster_yet()
+    assert begun.closed and shelf._shelf.cluster is None
+    shelf.expect_cluster(workers=2, usual=1)
+    begun = shelf._shelf.cluster
+    shelf.expect_cluster(workers=1)
+    assert shelf._shelf.cluster is begun and begun is not None
+    with shared_cluster(2):
+        shelf.no_cluster_yet()
+    shelf.no_cluster_yet()
+    assert shelf._shelf.cluster is begun and begun.alive
+    begun.close()
 
 
 def test_where_the_user_gives_a_client_no_cluster_is_expected(
@@ -394,7 +392,7 @@ def test_where_the_user_gives_a_client_no_cluster_is_expected(
     shelf.expect_cluster(client=object())
     monkeypatch.setattr(shelf, "_current", object)
     shelf.expect_cluster()
-    assert shelf._shelf.expected is None
+    assert shelf._shelf.cluster is None
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from tilevision.cluster.choosing import (
     expect_cluster,
     find_cluster,
     give_way,
+    lacks_cluster,
     no_cluster_yet,
     shared_cluster,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "give_way",
     "host_of",
     "import_early",
+    "lacks_cluster",
     "local_cluster",
     "no_cluster_yet",
     "reported",

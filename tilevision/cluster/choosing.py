@@ -20,13 +20,13 @@ from distributed.threadpoolexecutor import thread_state
 
 from tilevision.cluster.handle import Cluster, attach
 from tilevision.cluster.local import LocalCluster, default_workers, local_cluster
-from tilevision.cluster.processes import Host, engage, leave
 
 __all__ = [
     "BorrowedCluster",
     "expect_cluster",
     "find_cluster",
     "give_way",
+    "lacks_cluster",
     "no_cluster_yet",
     "shared_cluster",
 ]
@@ -37,14 +37,17 @@ VOLATILE = frozenset({"COLUMNS", "LINES", "OLDPWD", "PWD", "PYTEST_CURRENT_TEST"
 
 @dataclass(slots=True)
 class _Shelf:
-    """The process's one cluster, who is using it, and the surroundings it was started in."""
+    """The process's one cluster, who is using it, and the surroundings it was started in.
+
+    `unused` is True where it was started ahead of a run and no run has had it yet.
+    """
 
     cluster: LocalCluster | None = None
     users: int = 0
+    unused: bool = False
     process: int = 0
     surroundings: tuple[Any, ...] = ()
     modules: dict[str, int] = field(default_factory=dict)
-    expected: Host | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -132,54 +135,69 @@ def shared_cluster(workers: int | None = None) -> BorrowedCluster:
             if workers not in (None, current.size):
                 return BorrowedCluster(local_cluster(workers), kept=False)
         elif current is None or _is_stale(current, workers):
-            if current is not None:
-                current.close()
-            _shelf.cluster = None
-            current = local_cluster(workers)
-            _shelf.cluster, _shelf.users = current, 0
-            _shelf.surroundings = _surroundings()
-            _shelf.modules = {}
-            _stop_expecting()
+            current = _started_anew(workers)
+        _shelf.unused = False
         _shelf.modules.update(_user_modules())
         _shelf.users += 1
         return BorrowedCluster(current, kept=True)
 
 
-def expect_cluster(client: Any = None, workers: int | None = None) -> None:
-    """Begin what starting a local cluster takes longest to do, beside the caller's other work.
+def expect_cluster(
+    client: Any = None, workers: int | None = None, usual: int | None = None
+) -> None:
+    """Start the local cluster that a run will use: on a thread beside the caller's other work.
 
     Where the run will not need one (the arguments are as for `find_cluster`), or has one, this
-    does nothing. What was begun is used by the next local cluster, or ended by `no_cluster_yet`.
+    does nothing. One that no run comes to use is ended by `no_cluster_yet`.
+
+    Raises
+    ------
+    RunError, ClusterError
+        As `local_cluster`.
     """
-    if client is not None or (workers is None and (_of_task() or _current())):
+    if client is not None or not lacks_cluster(workers):
         return
     if not _shelf.lock.acquire(blocking=False):  # somebody is starting one
         return
     try:
         _drop_what_a_parent_left()
-        if _shelf.cluster is None and _shelf.expected is None:
-            _shelf.expected = engage()
+        if _shelf.cluster is None:
+            _started_anew(usual if workers is None else workers)
+            _shelf.unused = True
     finally:
         _shelf.lock.release()
 
 
+def lacks_cluster(workers: int | None) -> bool:
+    """Return True if a run without a client of its own would have to start a cluster."""
+    if workers is None and (_of_task() or _current()):
+        return False
+    return _shelf.cluster is None or _shelf.process != os.getpid()
+
+
 def no_cluster_yet() -> None:
-    """End what `expect_cluster` has begun and nobody has used."""
+    """End the cluster that `expect_cluster` has started, if no run has used it."""
     with _shelf.lock:
         _drop_what_a_parent_left()
-        _stop_expecting()
+        if _shelf.unused and _shelf.cluster is not None:
+            _shelf.cluster.close()
+            _shelf.cluster, _shelf.unused = None, False
+
+
+def _started_anew(workers: int | None) -> LocalCluster:
+    """Put a new cluster in the place of the one there is; the caller holds the lock."""
+    if _shelf.cluster is not None:
+        _shelf.cluster.close()
+    _shelf.cluster = None
+    _shelf.cluster = local_cluster(workers)
+    _shelf.users, _shelf.surroundings, _shelf.modules = 0, _surroundings(), {}
+    return _shelf.cluster
 
 
 def _drop_what_a_parent_left() -> None:
     if _shelf.process != os.getpid():  # after a fork, the parent's cluster is not ours
-        _shelf.cluster, _shelf.users, _shelf.expected = None, 0, None
+        _shelf.cluster, _shelf.users, _shelf.unused = None, 0, False
         _shelf.process = os.getpid()
-
-
-def _stop_expecting() -> None:
-    if _shelf.expected is not None:
-        leave(_shelf.expected)
-        _shelf.expected = None
 
 
 def _is_stale(cluster: LocalCluster, workers: int | None) -> bool:

@@ -12,6 +12,7 @@ from tilevision.modelspec.build import (
     processes,
     runtime,
     unwrap,
+    usual_workers,
     waits,
     within,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "processes",
     "runtime",
     "unwrap",
+    "usual_workers",
     "waits",
     "within",
 ]

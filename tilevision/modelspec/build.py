@@ -6,7 +6,7 @@ import importlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "processes",
     "runtime",
     "unwrap",
+    "usual_workers",
     "waits",
     "within",
 ]
@@ -112,6 +113,17 @@ def runtime(spec: ModelSpec) -> str:
     """
     tell = _adapter(spec, "runtime")
     return "" if tell is None else str(tell(spec))
+
+
+def usual_workers(models: Iterable[ModelSpec]) -> int | None:
+    """Return how many workers a local cluster has for these models; None: one a processor.
+
+    Raises
+    ------
+    ModelError
+        As `processes`.
+    """
+    return min((count for count in map(processes, models) if count is not None), default=None)
 
 
 def processes(spec: ModelSpec) -> int | None:

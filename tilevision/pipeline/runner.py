@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from tilevision.errors import (
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.infer import TileOutcome, Work
-from tilevision.modelspec import ModelSpec, processes, within
+from tilevision.modelspec import ModelSpec, usual_workers, within
 from tilevision.payloads import PackedArray, PayloadRef, arrays_of, kind_of
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.estimate import Budgeted, duration, has_run
@@ -393,8 +394,7 @@ class RunCluster:
         if self._cluster is None:
             began = time.perf_counter()
             settings, control = self._settings, self._control
-            wanted = [count for count in map(processes, self._models) if count is not None]
-            usual = min(wanted, default=None)
+            usual = usual_workers(self._models)
             cluster, note = find_cluster(settings.client, settings.workers, usual)
             self._stack.enter_context(cluster)
             if settings.report is not None:
@@ -487,28 +487,81 @@ def commit(
 # decides.
 
 
+# The cluster before the run has it --------------------------------------------------------
+
+
+class _Beginning:
+    """Starts a cluster on a thread of its own; whoever needs it meanwhile waits for that.
+
+    Parameters
+    ----------
+    workers : int, optional
+        As for `tilevision.cluster.find_cluster`.
+    models : sequence of ModelSpec
+        They say how many workers there are where `workers` does not.
+    """
+
+    def __init__(self, workers: int | None, models: Sequence[ModelSpec]) -> None:
+        self._workers, self._models = workers, models
+        self._lock = threading.Lock()
+        self._over = self._done = False
+        threading.Thread(target=self._run, name="tilevision-beginning", daemon=True).start()
+
+    def end(self) -> None:
+        """End the cluster, at the latest once it is up, unless a run uses it."""
+        with self._lock:
+            self._over, done = True, self._done
+        if done:
+            _end_unused()
+
+    def _run(self) -> None:
+        with suppress(Exception):  # a run that needs one starts it again, and is told
+            import tilevision.fanout  # noqa: F401 what its workers need is imported by their host
+            from tilevision.cluster import expect_cluster
+
+            if not self._over:
+                expect_cluster(workers=self._workers, usual=usual_workers(self._models))
+        with self._lock:
+            self._done, over = True, self._over
+        if over:
+            _end_unused()
+
+
+_begun: list[_Beginning] = []  # of this process, one at most
+
+
 def expect(image: Any, settings: Settings, stages: Stages) -> None:
     """Begin to start the run's cluster, unless these models have been over this image before."""
     marks = {spec.fingerprint for spec in stages.models}
     if not (settings.reuse and has_run(settings.checkpoint, image_name(image), marks)):
-        _begin_cluster(settings)
+        _begin(settings, stages.models)
 
 
 def expect_for(plan: Plan, settings: Settings) -> None:
     """Begin to start the run's cluster where the plan has tiles for it."""
     if plan.to_run:
-        _begin_cluster(settings)
+        _begin(settings, plan.stages.models)
 
 
 def stop_expecting() -> None:
-    """End what was begun and nobody has used."""
+    """End what was begun, unless a run uses it."""
+    with suppress(IndexError):
+        _begun.pop().end()
+
+
+def _begin(settings: Settings, models: Sequence[ModelSpec]) -> None:
+    if settings.client is not None or _begun:
+        return
+    if "distributed" in sys.modules:
+        from tilevision.cluster import lacks_cluster
+
+        if not lacks_cluster(settings.workers):
+            return
+    _begun.append(_Beginning(settings.workers, models))
+
+
+def _end_unused() -> None:
     if "tilevision.cluster" in sys.modules:
         from tilevision.cluster import no_cluster_yet
 
         no_cluster_yet()
-
-
-def _begin_cluster(settings: Settings) -> None:
-    from tilevision.cluster import expect_cluster
-
-    expect_cluster(settings.client, settings.workers)

@@ -12,7 +12,7 @@ from tilevision.seams.diagnostics import (
     overlap_check,
     seam_bias,
 )
-from tilevision.seams.merging import LIMITS, METHODS, MergeSettings, merge
+from tilevision.seams.merging import LIMITS, METHODS, MergeSettings, check_merge, merge
 
 __all__ = [
     "LIMITS",
@@ -20,6 +20,7 @@ __all__ = [
     "MergeSettings",
     "OverlapCheck",
     "SeamBias",
+    "check_merge",
     "merge",
     "merge_and_check",
     "overlap_check",

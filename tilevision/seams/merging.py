@@ -34,6 +34,7 @@ __all__ = [
     "METHODS",
     "MergeSettings",
     "Objects",
+    "check_merge",
     "cut",
     "doubtful",
     "group",
@@ -239,7 +240,7 @@ def merge(
     GridError
         If a tile is there twice, or lies outside `size`.
     """
-    _check(method, match_metric, match_threshold)
+    check_merge(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
     if method == "seam":
         return join(*objects_of(found, class_agnostic, match_metric, match_threshold))
@@ -258,7 +259,14 @@ def objects_of(
     return found, zones, group(len(found), found.tile, *match(found, zones))
 
 
-def _check(method: str, metric: str, threshold: float) -> None:
+def check_merge(method: str, metric: str, threshold: float) -> None:
+    """Refuse what `merge` would refuse, before there is anything to merge.
+
+    Raises
+    ------
+    RunError
+        If an argument is not among those of `merge`.
+    """
     if method not in METHODS:
         raise RunArgumentError(f"merge is {method!r:.80}; choose from {', '.join(METHODS)}.")
     if metric not in METRICS:
@@ -302,6 +310,8 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
 
 
 def _components(n: int, a: Index, b: Index) -> Index:
+    if not len(a):
+        return np.arange(n, dtype=np.int64)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -505,7 +515,7 @@ class MergeSettings:
 
     def __post_init__(self) -> None:
         # What the merge refuses is refused before any tile is run.
-        merge([], self.method, self.class_agnostic, self.match_metric, self.match_threshold)
+        check_merge(self.method, self.match_metric, self.match_threshold)
         for name in ("min_score", "max_score"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, float(share(name, getattr(self, name))))
