@@ -279,6 +279,29 @@ def test_what_is_under_way_is_ended_with_the_rest() -> None:
 
 
 @pytest.mark.slow
+def test_the_images_of_a_run_share_one_open_checkpoint(
+    elsewhere: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open it takes as long as a small image; it is closed at the end, and all is stored."""
+    _pictures("a.png", "b.png", "c.png")
+    opened: list[Checkpoint] = []
+    really = Checkpoint.open.__func__  # type: ignore[attr-defined]  # of a class method
+
+    def noted(cls: type[Checkpoint], folder: Any) -> Checkpoint:
+        opened.append(really(cls, folder))
+        return opened[-1]
+
+    monkeypatch.setattr(Checkpoint, "open", classmethod(noted))
+    for status in ("done", "restored"):
+        opened.clear()
+        batch = tv.analyze_many(["a.png", "b.png", "c.png"], bright, grid="1x2", progress=False)
+        (store,) = opened
+        assert store._closed
+        found = [list(result.tiles["status"]) for result in batch.values()]
+        assert found == [[status, status]] * 3
+
+
+@pytest.mark.slow
 def test_a_run_of_many_is_gone_on_with_under_its_own_id(elsewhere: Path, cluster: None) -> None:
     """Nothing runs twice, files are written anew, a busy run and another model are refused."""
     Path("scans").mkdir()

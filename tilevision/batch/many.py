@@ -30,8 +30,8 @@ from tilevision.events import Event
 from tilevision.exporting import destination
 from tilevision.history.storedresult import keep
 from tilevision.pipeline.api import launch
-from tilevision.pipeline.planning import resolve_stages
-from tilevision.pipeline.run import Run, new_run_id
+from tilevision.pipeline.planning import Store, resolve_stages
+from tilevision.pipeline.run import Run, new_run_id, open_checkpoint
 from tilevision.pipeline.settings import Settings
 from tilevision.result import Result
 from tilevision.sources import ImageSource
@@ -144,17 +144,17 @@ class Relay:
         del event
         self._news.set()
 
-    def close(self) -> None:
-        """End what is under way; tiles in flight are kept."""
+    def close(self) -> bool:
+        """End what is under way; tiles in flight are kept. Return True if all has ended in time."""
         runs = [one.run for one in self._under_way if one.run is not None]
         until = time.monotonic() + CLOSING_SECONDS
         for run in runs:
             run.cancel()
-        for run in runs:
-            run.wait(max(0.0, until - time.monotonic()))
+        ended = [run.wait(max(0.0, until - time.monotonic())) for run in runs]
         for one in self._under_way:
             one.let_go()
         self._under_way.clear()
+        return all(ended)
 
 
 @dataclass(slots=True)
@@ -338,8 +338,11 @@ class Many:
             headway = Headway(len(self._images), shown=self._settings.progress is not False)
             stack.callback(headway.close)
             headway.say(f"Run {self.id}: {len(self.rows):,} images from {self.label}")
-            relay = Relay(self._images, partial(self._begin, headway, logbook), self._ahead)
-            stack.callback(relay.close)
+            folder = self._settings.checkpoint
+            store = None if folder is None else open_checkpoint(folder)
+            begin = partial(self._begin, headway, logbook, store)
+            relay = Relay(self._images, begin, self._ahead)
+            stack.callback(_end, relay, store)
             try:
                 for under_way in relay:
                     yield from self._turn(under_way, headway, logbook)
@@ -367,7 +370,9 @@ class Many:
         limited = (asked.budget, asked.quota, asked.concurrency)
         return 0 if hosted or any(limit is not None for limit in limited) else IMAGES_AHEAD
 
-    def _begin(self, headway: Headway, logbook: Logbook, name: str, image: Any) -> Run:
+    def _begin(
+        self, headway: Headway, logbook: Logbook, store: Store | None, name: str, image: Any
+    ) -> Run:
         settings = self._settings
         if settings.budget is not None:
             left = settings.budget - self._spent
@@ -377,7 +382,14 @@ class Many:
                 )
             settings = replace(settings, budget=left)
         show = partial(headway.show, name)
-        run = launch(image, settings, waits=True, show=show, stages=self.stages, batch=self.id)
+        run = launch(
+            *(image, settings),
+            waits=True,
+            show=show,
+            stages=self.stages,
+            batch=self.id,
+            store=store,
+        )
         logbook.begun(name, run.id)
         return run
 
@@ -461,3 +473,9 @@ class Many:
         except RunError as error:
             if last:
                 warnings.warn(f"The table of all images is missing. {error}", stacklevel=3)
+
+
+def _end(relay: Relay, store: Store | None) -> None:
+    """End the images under way, and close the checkpoint of all, unless one may yet commit."""
+    if relay.close() and store is not None:
+        store.close()

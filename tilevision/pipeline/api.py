@@ -14,9 +14,9 @@ from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
 from tilevision.pipeline.manifest import check_same_work, describe_run
-from tilevision.pipeline.planning import Plan, Stages, make_plan, resolve_stages
+from tilevision.pipeline.planning import Plan, Stages, Store, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar, log_events
-from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint
+from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint, opened
 from tilevision.pipeline.runner import expect, expect_for, stop_expecting
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
@@ -253,6 +253,7 @@ def launch(
     show: Callable[[Plan, Bus], None] | None = None,
     stages: Stages | None = None,
     batch: str = "",
+    store: Store | None = None,
 ) -> Run:
     """Plan, put the run together, and start its thread.
 
@@ -269,13 +270,15 @@ def launch(
         As `resolve_stages` found them for another image; None: they are found now.
     batch : str
         Id of the multi-image run that this one is part of.
+    store : Checkpoint, optional
+        The checkpoint, opened by the caller, who closes it; None: the run opens and closes it.
     """
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
     expect(image, settings, stages)
     try:
-        with open_checkpoint(settings.checkpoint) as checkpoint:
+        with opened(settings.checkpoint, store) as checkpoint:
             decided = make_plan(image, settings, stages, checkpoint)
         if manifest is not None:
             check_same_work(manifest, decided)
@@ -289,7 +292,7 @@ def launch(
     control.bus.subscribe(log_events(run_id, decided.name))
     described = describe_run(run_id, image, decided, settings, batch=batch)
     conductor = Conductor(decided, settings, described, control)
-    session = Session(conductor, settings, described, control)
+    session = Session(conductor, settings, described, control, store)
     return Run(run_id, decided, settings, control, session)
 
 

@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -29,7 +29,7 @@ from tilevision.routing import Cascade, Route
 from tilevision.sources import ImageSource
 from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["Run", "Session", "new_run_id", "open_checkpoint"]
+__all__ = ["Run", "Session", "new_run_id", "open_checkpoint", "opened"]
 
 
 class Run:
@@ -266,6 +266,9 @@ class Session:
     settings : Settings
     manifest : dict
         First line of the journal: what the run is about.
+    control : Control
+    store : Checkpoint, optional
+        That somebody else has opened, and closes.
 
     Attributes
     ----------
@@ -276,9 +279,15 @@ class Session:
     checkpoint: Store
 
     def __init__(
-        self, conductor: Conductor, settings: Settings, manifest: dict[str, Any], control: Control
+        self,
+        conductor: Conductor,
+        settings: Settings,
+        manifest: dict[str, Any],
+        control: Control,
+        store: Store | None = None,
     ) -> None:
         self._conductor = conductor
+        self._store = store
         self._folder = settings.checkpoint
         self._own_cluster = settings.client is None
         self._run_id: str = manifest["id"]
@@ -312,8 +321,8 @@ class Session:
             if self._folder is not None:
                 lock = RunLock(self._folder, self._run_id, self._give_up)
                 epoch = stack.enter_context(lock).epoch
-            self.checkpoint = checkpoint = open_checkpoint(self._folder)
-            stack.callback(checkpoint.close)
+            checkpoint = stack.enter_context(opened(self._folder, self._store))
+            self.checkpoint = checkpoint
             if checkpoint.folder is not None:
                 path = journal_path(checkpoint.folder, self._run_id)
                 journal = self._journal = Journal.begin(path, self._manifest, epoch)
@@ -364,6 +373,13 @@ class Session:
 def new_run_id() -> str:
     """Return an id that sorts by time and is unique: ``20261122-131500-3fa9c1``."""
     return f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def opened(
+    folder: str | os.PathLike[str] | None, store: Store | None
+) -> AbstractContextManager[Store]:
+    """Return a context: `store`, which stays open, or else what is in `folder`, while it lasts."""
+    return nullcontext(store) if store is not None else open_checkpoint(folder)
 
 
 def open_checkpoint(folder: str | os.PathLike[str] | None) -> Store:
