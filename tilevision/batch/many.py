@@ -28,6 +28,7 @@ from tilevision.errors import (
 )
 from tilevision.events import Event
 from tilevision.exporting import destination
+from tilevision.exporting.saving import find_format
 from tilevision.history.storedresult import keep
 from tilevision.pipeline.api import launch
 from tilevision.pipeline.planning import Store, resolve_stages
@@ -185,7 +186,7 @@ class Numbering:
     """One number a class over all images: the model's (`stated`), and those of what it lists not.
 
     What is found in one image can change the numbers of those before it (a class that is new, or
-    sorted first): `stale` names the images that were saved with others.
+    sorted first), and what their lists lack: `stale` names the images that were saved with others.
     """
 
     def __init__(self, stated: bool) -> None:
@@ -223,12 +224,16 @@ class Numbering:
 
     def saved(self, name: str, result: Result) -> None:
         """Remember what numbers an image's file was given."""
-        if self._seen:
-            self._saved[name] = _as_written(result.classes)
+        self._saved[name] = _as_written(result.classes)
 
-    def stale(self) -> list[str]:
-        """Return the images whose files number classes otherwise than all images together do."""
+    def stale(self, lists: bool) -> list[str]:
+        """Return the images whose files number classes otherwise than all images together do.
+
+        Where files list the classes (`lists`), also those that lack one.
+        """
         now = _as_written(self.table)
+        if lists:
+            return [name for name, then in self._saved.items() if then != now]
         return [
             name
             for name, then in self._saved.items()
@@ -451,13 +456,15 @@ class Many:
         return self._numbering.placed(load())
 
     def _renumber(self) -> None:
-        """Save the files again whose classes have other numbers now that all images are known."""
-        for name in self._numbering.stale():
+        """Save the files again whose classes are others now that all images are known."""
+        if not self._files:
+            return
+        for name in self._numbering.stale(find_format(Path(), self._format).lists):
             try:
                 self._again[name]().save(self._files[name], self._format)
             except TilevisionError as error:
                 warnings.warn(
-                    f"{self._files[name]} numbers its classes otherwise than the other files do: "
+                    f"{self._files[name]} lists or numbers its classes otherwise than other files: "
                     f"later images showed more classes, and it cannot be saved again. {error}",
                     stacklevel=3,
                 )

@@ -72,6 +72,8 @@ class Format:
         Columns of detections that it has no place for.
     among : str
         The suffix in a folder of many images, where tools expect another there.
+    lists : bool
+        Whether a file lists the classes of the run, found in its image or not.
     """
 
     suffix: str
@@ -83,6 +85,7 @@ class Format:
     suits: Callable[[ImageMetadata], object] | None = None
     lacks: tuple[str, ...] = ()
     among: str = ""
+    lists: bool = False
 
     def left_out(self, found: Findings) -> str:
         """Return what of `found` it has no place for, in a line; empty where it holds all."""
@@ -160,13 +163,13 @@ FORMATS: dict[str, Format] = {
         lacks=_PLACED,
     ),
     "parquet": Format(".parquet", parquet.write, "file", "pyarrow", "parquet", lacks=("points",)),
-    "coco": Format(".coco.json", coco.write, lacks=_PLACED),
+    "coco": Format(".coco.json", coco.write, lacks=_PLACED, lists=True),
     "coco-results": Format(
         *(".coco-results.json", coco.write_results),
         lacks=("texts", "attributes", *_PLACED),
     ),
     "label-studio": Format(".label-studio.json", labelstudio.write, lacks=("attributes", *_PLACED)),
-    "cvat": Format(".cvat.xml", cvat.write, lacks=("attributes", *_PLACED)),
+    "cvat": Format(".cvat.xml", cvat.write, lacks=("attributes", *_PLACED), lists=True),
     "heatmap": Format(".heatmap.tif", rasters.write_tiff, "file", "rasterio", "geo"),
     "heatmap-png": Format(".heatmap.png", rasters.write_png, "files"),
     "embeddings": Format(".embeddings.npz", vectorfiles.write_npz, "file"),
@@ -182,16 +185,19 @@ FORMATS: dict[str, Format] = {
     "yolo": Format(
         *(".yolo", yolofolder.write, "folder"),
         keeps=yolofolder.KEEPS,
+        lists=True,
         lacks=("oriented", "keypoints", *_TRAINING),
     ),
     "yolo-obb": Format(
         *(".yolo-obb", yolofolder.write_turned, "folder"),
         keeps=yolofolder.KEEPS,
+        lists=True,
         lacks=("keypoints", *_TRAINING),
     ),
     "yolo-pose": Format(
         *(".yolo-pose", yolofolder.write_poses, "folder"),
         keeps=yolofolder.KEEPS,
+        lists=True,
         lacks=("oriented", *_TRAINING),
     ),
 }
