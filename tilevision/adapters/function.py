@@ -19,9 +19,11 @@ from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
 
+SILENT = ("auto", "cpu")  # devices of which `runtime` has nothing to say
 _ANSWERS = ("returns", "precision", "classes", "unit", "setup")
 
 __all__ = [
+    "SILENT",
     "FunctionModel",
     "ObjectModel",
     "from_factory",

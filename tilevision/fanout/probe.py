@@ -117,10 +117,11 @@ def _ask_ours(cluster: Cluster, work: Work) -> str:
 
     All are asked, and none is waited for but the first: to answer they import what their first
     tile needs, so the question costs a run next to nothing. Nobody is asked where the model's
-    module, loaded here already, has nothing to say.
+    module, loaded here already, has nothing to say, or nothing of the model's device.
     """
     module = sys.modules.get(work.model.factory.partition(":")[0])
-    if module is not None and not hasattr(module, "runtime"):
+    silent = getattr(module, "SILENT", ())
+    if module is not None and (not hasattr(module, "runtime") or work.model.device in silent):
         return ""
     workers = cluster.workers()
     if not workers:
