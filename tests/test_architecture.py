@@ -102,7 +102,7 @@ TABLE = {
     },
     "samples": {"sources"},
     "view": {
-        *("seams", "files"),
+        *("seams", "files", "schedule"),
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
         *("routing", "regions"),

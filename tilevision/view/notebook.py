@@ -9,7 +9,15 @@ from typing import Any
 
 from tilevision.errors import RunError
 
-__all__ = ["CellWatch", "cell_number", "display", "require_notebook", "safe_link", "variable"]
+__all__ = [
+    "CellWatch",
+    "cell_number",
+    "display",
+    "name_of",
+    "require_notebook",
+    "safe_link",
+    "variable",
+]
 
 _LINK = re.compile(r"https?://|/(?![/\\])")
 
@@ -45,6 +53,13 @@ def cell_number() -> int | None:
 def variable(name: str) -> Any:
     """Return the notebook's variable `name`; None if there is none."""
     return getattr(_shell(), "user_ns", {}).get(name)
+
+
+def name_of(value: Any) -> str | None:
+    """Return the name of the notebook's variable that holds `value`; None if there is none."""
+    names = getattr(_shell(), "user_ns", {})
+    found = (name for name, held in list(names.items()) if held is value)
+    return next((name for name in found if not name.startswith("_")), None)
 
 
 def safe_link(link: str | None) -> str:

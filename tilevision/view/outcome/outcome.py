@@ -57,8 +57,9 @@ class Outcome:
         state: ViewState,
         subject: str,
         limits: dict[str, list[float | None]],
+        code: dict[str, str],
     ) -> None:
-        """Show `result`, which is `known` as it is filtered."""
+        """Show `result`, which is `known` as it is filtered, and the `code` that repeats it."""
         how = result.settings
         key = (
             *(known.run_id, state.version, state.n_finished, how.method, how.match_metric),
@@ -78,7 +79,8 @@ class Outcome:
             )
             self._charts = (key, charts_of(free))
         self._show_rows(result)
-        self.view.show(report_of(result, state, subject), self._charts[1], limits)
+        report = report_of(result, state, subject) | {"code": code}
+        self.view.show(report, self._charts[1], limits)
 
     def clear(self, why: str) -> None:
         """Show nothing, and say why."""

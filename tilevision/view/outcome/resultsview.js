@@ -255,16 +255,18 @@ class View {
     }
   }
 
-  drawTexts({ summary, methods }) {
+  drawTexts({ summary, methods, code }) {
     this.texts.replaceChildren();
-    for (const [title, words, open] of [["Summary", summary, true], ["Methods", methods, false]]) {
+    const texts = [["Summary", summary, true, "p"], ["Methods", methods, false, "p"], ["Python", code?.python, false, "pre"], ["Shell", code?.shell, false, "pre"]];
+    for (const [title, words, open, tag] of texts) {
       if (!words) continue;
       const details = element("details", "tilevision-text", this.texts);
       details.open = this.opened?.[title] ?? open;
       details.addEventListener("toggle", () => (this.opened = { ...this.opened, [title]: details.open }));
       element("summary", "", details, title);
-      element("p", "", details, words);
-      const copy = element("button", "tilevision-button", details, `Copy ${title.toLowerCase()}`);
+      element(tag, "", details, words);
+      const label = tag === "pre" ? `Copy as ${title}` : `Copy ${title.toLowerCase()}`;
+      const copy = element("button", "tilevision-button", details, label);
       copy.type = "button";
       copy.addEventListener("click", () => copied(copy, words));
     }

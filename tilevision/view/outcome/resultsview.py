@@ -20,7 +20,8 @@ class ResultsView(anywidget.AnyWidget):
     Attributes
     ----------
     report : dict
-        See `tilevision.view.outcome.report.report_of`; empty while there is no result.
+        See `tilevision.view.outcome.report.report_of`, and ``code``: what is set, in Python and
+        for the shell; empty while there is no result.
     charts : dict
         See `tilevision.view.outcome.report.charts_of`.
     limits : dict

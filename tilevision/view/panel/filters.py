@@ -154,6 +154,8 @@ class Filters:
             "min_score": self.score.value,
             "classes": settings["classes"],
             "merge": settings["merge"],
+            "match_metric": settings["match_metric"],
+            "match_threshold": settings["match_threshold"],
             **self._limits,
         }
 

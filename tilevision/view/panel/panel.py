@@ -23,7 +23,8 @@ from tilevision.status import RunStatus, TileStatus
 from tilevision.view.drawing.drawnregions import DrawnRegions
 from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
-from tilevision.view.notebook import CellWatch, cell_number, display, require_notebook
+from tilevision.view.notebook import CellWatch, cell_number, display, name_of, require_notebook
+from tilevision.view.outcome.codelines import python_code, shell_code
 from tilevision.view.outcome.outcome import Outcome
 from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
@@ -444,9 +445,19 @@ class Panel:
             self._say_nothing("No tile is stored for this setup yet. Press Run.")
             return None
         result, subject = self._cut(known), self._shown_words
-        self._outcome.show(known, result, state, subject, self._filters.limits)
+        self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
         cut = self._regions.touched
         return self._filters.apply(known, result, state, subject.capitalize(), cut=cut)
+
+    def _code(self) -> dict[str, str]:
+        """Return what is set, filters and regions included, in Python and for the shell."""
+        image, arguments = self._asked()
+        arguments |= self._filters.at_start() | {"checkpoint": self._checkpoint}
+        arguments["concurrency"] = self._controls.concurrency.value or None
+        return {
+            "python": python_code(image, arguments, name_of),
+            "shell": shell_code(image, arguments, name_of),
+        }
 
     def _cut(self, known: Result) -> Result:
         """Return what is shown of `known`: as it is filtered, and within the regions drawn."""
