@@ -233,6 +233,10 @@ class Findings:
             columns["polygons"] = tuple(map_polygon(p, f, o) for p in self.polygons)
         return _build(_sort(columns), self.tile_scores, self.note, self.embedding, self.raster)
 
+    def with_scores(self, tile_scores: Mapping[str, float]) -> Findings:
+        """Return the findings with other probabilities of the tile, which are not checked."""
+        return _build(self.columns, tile_scores, self.note, self.embedding)
+
     def with_embeddings(self, embeddings: NDArray[Any]) -> Findings:
         """Return the findings with a vector for each row ``(n, d)``, which are not checked."""
         columns = self.columns | {"embeddings": embeddings}

@@ -19,7 +19,7 @@ from tilevision.payloads import ArrayStore, PayloadRef, StoredArray, little
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["METRICS", "Embeddings", "embeddings_of", "similar"]
+__all__ = ["METRICS", "Embeddings", "embeddings_of", "row_of", "similar"]
 
 METRICS = ("cosine", "euclidean")
 _BLOCK = 4 * 2**20  # bytes that are read at once
@@ -198,13 +198,7 @@ def _asked(
 ) -> tuple[NDArray[np.float64], int]:
     """Return the vector that is asked about, and the row of its tile (-1: it is of none)."""
     if isinstance(what, str):
-        row = next((i for i, tile in enumerate(tiles) if tile.id == what), -1)
-        if row < 0:
-            raise RunArgumentError(
-                f"There is no tile {what!r:.40}; result.tiles lists them, as {tiles[0].id!r}."
-            )
-        if not embeddings.present[row]:
-            raise RunArgumentError(f"Tile {what} has no vector: it failed, or was skipped.")
+        row = row_of(embeddings, tiles, what)
         return embeddings[row].astype(np.float64), row
     try:
         query = np.asarray(what, dtype=np.float64).reshape(-1)
@@ -216,6 +210,24 @@ def _asked(
             f"{embeddings.shape[1]:,} finite numbers."
         )
     return query, -1
+
+
+def row_of(embeddings: Embeddings, tiles: Sequence[Tile], tile_id: str) -> int:
+    """Return the row of a tile that has a vector.
+
+    Raises
+    ------
+    RunArgumentError
+        If there is no such tile, or it has none.
+    """
+    row = next((i for i, tile in enumerate(tiles) if tile.id == tile_id), -1)
+    if row < 0:
+        raise RunArgumentError(
+            f"There is no tile {tile_id!r:.40}; result.tiles lists them, as {tiles[0].id!r}."
+        )
+    if not embeddings.present[row]:
+        raise RunArgumentError(f"Tile {tile_id} has no vector: it failed, or was skipped.")
+    return row
 
 
 def _nearness(vectors: NDArray[Any], query: NDArray[Any], metric: str) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from tilevision.analysis.account import (
     tiles_by_model,
     vectors_told,
 )
+from tilevision.analysis.resultvectors import ResultVectors
 from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.seams import MergeSettings
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.heatmap import Heatmap
     from tilevision.analysis.units import Units
     from tilevision.rasters import MapSettings, RasterMap
@@ -50,7 +50,7 @@ _CELLS = 1024  # along the longer side, to count where there is data
 _SAME: Any = object()  # None is an answer of its own: no lowest score, every class
 
 
-class ResultData:
+class ResultData(ResultVectors):
     """The findings of one image, and an account of every tile.
 
     Nothing here depends on the order in which tiles finished.
@@ -311,24 +311,6 @@ class ResultData:
         return tile_table(self.rows)
 
     @cached_property
-    def embeddings(self) -> Embeddings | None:
-        """The vectors of the tiles, in step with `tiles`; None where no tile has one.
-
-        An array ``(tiles, d)`` that is read from the checkpoint as it is asked for: see
-        `tilevision.analysis.embeddings.Embeddings`.
-
-        Raises
-        ------
-        RunError
-            If vectors of several widths or types are among them.
-        """
-        if all(seen.vector is None for seen in self.tile_findings):
-            return None
-        from tilevision.analysis.embeddings import embeddings_of
-
-        return embeddings_of([row.tile for row in self.rows], self.tile_findings)
-
-    @cached_property
     def raster(self) -> RasterMap | None:
         """The map of the image, blended from those of its tiles as it is read; None without any.
 
@@ -347,37 +329,9 @@ class ResultData:
         tiles = [row.tile for row in self.rows]
         return map_of(tiles, self.tile_findings, self.source, how, self.units, self.facts.region)
 
-    def similar(self, what: Any, k: int = 20, metric: str = "cosine") -> pd.DataFrame:
-        """Return the tiles whose vectors are nearest to one: exactly, of all tiles.
-
-        Parameters
-        ----------
-        what : str or array (d,)
-            The id of a tile, which is not among the answers; or a vector.
-        k : int
-            How many tiles, at most.
-        metric : str
-            ``"cosine"``, by which a zero vector is near nothing; or ``"euclidean"``.
-
-        Returns
-        -------
-        DataFrame
-            The nearest first: id, xmin, ymin, xmax, ymax (pixels of the full-resolution image),
-            and ``similarity`` (-1 to 1), or ``distance``.
-
-        Raises
-        ------
-        RunError
-            If no tile has a vector, or there is no such tile or metric.
-        """
-        if self.embeddings is None:
-            raise RunError(
-                "No tile of this result has a vector; use an encoder: "
-                "tv.model(f, returns='embedding')."
-            )
-        from tilevision.analysis.embeddings import similar
-
-        return similar(self.embeddings, [row.tile for row in self.rows], what, k, metric)
+    def _of_tiles(self, found: Sequence[TileFindings]) -> ResultData:
+        facts = (self.settings, self.facts, self.name, self.blending)
+        return type(self)(self.source, self.rows, found, *facts)
 
     @property
     def failed(self) -> pd.DataFrame:

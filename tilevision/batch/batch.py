@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tilevision.display import readable
-from tilevision.errors import Blocked, IncompleteRun, TilevisionError
+from tilevision.errors import Blocked, IncompleteRun, RunArgumentError, RunError, TilevisionError
 from tilevision.files import writing
 from tilevision.result import Result
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Batch", "ImageRow", "bare", "statement", "status_of", "write_summary"]
 
@@ -160,6 +161,68 @@ class Batch(Mapping[str, Result]):
 
         columns = [field.name for field in fields(ImageRow)]
         return pd.DataFrame([asdict(row) for row in self.rows], columns=columns)
+
+    def similar(
+        self, what: tuple[str, str] | ArrayLike, k: int = 20, metric: str = "cosine"
+    ) -> pd.DataFrame:
+        """Return the tiles of all images whose vectors are nearest to one, exactly.
+
+        Images without vectors have no part in it. Results are read one after the other.
+
+        Parameters
+        ----------
+        what : (str, str) or array (d,)
+            The name of an image and the id of a tile in it, which is not among the answers; or a
+            vector.
+        k : int
+            How many tiles, at most.
+        metric : str
+            ``"cosine"`` or ``"euclidean"``.
+
+        Returns
+        -------
+        DataFrame
+            As `Result.similar` returns it, with ``image`` before the other columns.
+
+        Raises
+        ------
+        RunError
+            If no image has vectors, theirs differ in width from the one asked about, or there is no
+            such image, tile or metric.
+        """
+        import pandas as pd
+
+        own = ("", "")
+        if isinstance(what, tuple) and len(what) == 2 and isinstance(what[0], str):
+            own = (what[0], str(what[1]))
+        query = self._vector(*own) if own[0] else what
+        found = []
+        for name in self:
+            result = self[name]
+            if result.embeddings is not None:
+                near = result.similar(query, k + bool(own[0]), metric)
+                near.insert(0, "image", name)
+                found.append(near[(near["image"] != own[0]) | (near["id"] != own[1])])
+        if not found:
+            raise RunError(
+                "No image of this run has vectors; use an encoder: "
+                "tv.model(f, returns='embedding')."
+            )
+        whole = pd.concat(found, ignore_index=True)
+        key, up = ("similarity", False) if metric == "cosine" else ("distance", True)
+        return whole.sort_values(key, ascending=up, kind="stable", ignore_index=True).head(k)
+
+    def _vector(self, name: str, tile: str) -> NDArray[Any]:
+        from tilevision.analysis.embeddings import row_of
+
+        if name not in self:
+            few = ", ".join(list(self)[:SHOWN_NAMES])
+            raise RunArgumentError(f"There is no result of an image {name!r:.60}; there are {few}.")
+        result = self[name]
+        if result.embeddings is None:
+            raise RunError(f"No tile of {name} has a vector; it was analysed without an encoder.")
+        tiles = [row.tile for row in result.rows]
+        return result.embeddings[row_of(result.embeddings, tiles, tile)]
 
     def __repr__(self) -> str:
         found = sum(row.detections for row in self.rows)

@@ -16,7 +16,7 @@ from tilevision.seams import LIMITS
 from tilevision.view.panel.controls import button, column, control, menu, option, visible
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import count
-from tilevision.view.picture.heatlayer import TileHeat, tile_heat
+from tilevision.view.picture.heatlayer import TileGroups, TileHeat, tile_heat
 from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Filters"]
@@ -178,6 +178,7 @@ class Filters:
         subject: str = "",
         *,
         cut: bool = False,
+        over: TileHeat | TileGroups | None = None,
     ) -> Counted:
         """Return the detections of `result` as they are drawn, and say how many there are.
 
@@ -191,11 +192,13 @@ class Filters:
             What is shown, such as the name of the run.
         cut : bool
             Whether `result` is cut to regions that are not the run's.
+        over : TileHeat or TileGroups, optional
+            Colours of the tiles in place of the heatmap.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
         label = self.heat.value
         heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
-        counted = count(result, state, heat=heat, filtered=self.touched or cut)
+        counted = count(result, state, heat=over or heat, filtered=self.touched or cut)
         n, counts = len(result.findings), counted.counts
         self._list({label: counts.get(label, 0) for label, _ in seen.most_common(CLASSES_SHOWN)})
         what = f"{escape(shown(subject, 80))}: " if subject else ""

@@ -18,14 +18,14 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.pipeline import Run
 from tilevision.plot import STYLES, class_colours, shown
-from tilevision.sources import display_options, read_pixels
+from tilevision.sources import ImageSource, display_options, read_pixels
 from tilevision.status import TileStatus
 from tilevision.view.jobs import JobQueue
 from tilevision.view.panel.tiletrials import Trials
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.subject import Watched
 
-__all__ = ["Inspector", "InspectorView", "tile_at", "tile_facts", "tile_rows"]
+__all__ = ["Inspector", "InspectorView", "tile_at", "tile_facts", "tile_picture", "tile_rows"]
 
 _FOLDER = Path(__file__).parent
 LONGEST_SIDE = 1600  # px sent of a tile
@@ -86,6 +86,8 @@ class Inspector:
         ``retry(tile)`` tries the tile again.
     trials : Trials
         Run it with other models.
+    opened : callable
+        ``opened(run, number)`` is called once a tile is shown; ``number`` is None for none.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Inspector:
         known: Callable[[Tile], TileFindings | None],
         retry: Callable[[Tile], None],
         trials: Trials,
+        opened: Callable[[Watched, int | None], None],
     ) -> None:
         self.widget: Any = InspectorView()
         self._screen = screen
@@ -102,6 +105,7 @@ class Inspector:
         self._known = known
         self._retry = retry
         self._trials = trials
+        self._opened = opened
         self._number: int | None = None
         self._run: Watched | None = None
         self._shown: tuple[Any, ...] = ()
@@ -125,6 +129,8 @@ class Inspector:
         self._number = None
         self._screen.canvas.outline_of(None)
         self.widget.clear()
+        if self._run is not None:
+            self._opened(self._run, None)
 
     def follow(self, run: Watched) -> None:
         """Update the shown tile if it has changed; close it if `run` is another run."""
@@ -157,23 +163,13 @@ class Inspector:
         facts = tile_facts(event, seen)
         steered = isinstance(run, Run)
         facts |= {"can_retry": steered and event.status == TileStatus.FAILED, "can_run": steered}
-        picture = self._pixels(run, tile) if fresh else None
+        picture = tile_picture(run.source, tile, LONGEST_SIDE) if fresh else None
         with self.widget.hold_sync():
             self.widget.facts = facts
             self.widget.rows = {} if seen is None else tile_rows(seen)
             if picture is not None:
                 self.widget.picture, self.widget.other = picture, {}
-
-    def _pixels(self, run: Watched, tile: Tile) -> bytes:
-        source = run.source
-        scale = min(tile.scale, LONGEST_SIDE / max(tile.box.width, tile.box.height))
-        try:
-            pixels: NDArray[np.uint8] = read_pixels(
-                source, tile.box, scale, display_options(source)
-            )
-        except (TilevisionError, OSError, ValueError):
-            return b""
-        return _encoded(pixels)
+        self._opened(run, number)
 
     def _asked(self, asked: list[Any]) -> None:
         number, run = self._number, self._run
@@ -187,6 +183,19 @@ class Inspector:
             self._retry(tile)
         elif what == "run" and which in range(len(self.widget.models)):
             self._trials.put(which, tile, self._compare)
+
+
+def tile_picture(source: ImageSource, tile: Tile, longest: int) -> bytes:
+    """Return a tile's pixels as a JPEG, as the model sees them, but no side over `longest`.
+
+    Empty where they cannot be read.
+    """
+    scale = min(tile.scale, longest / max(tile.box.width, tile.box.height))
+    try:
+        pixels: NDArray[np.uint8] = read_pixels(source, tile.box, scale, display_options(source))
+    except (TilevisionError, OSError, ValueError):
+        return b""
+    return _encoded(pixels)
 
 
 def tile_at(tiles: Sequence[Tile], x: float, y: float) -> int | None:

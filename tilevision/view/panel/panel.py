@@ -9,6 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from tilevision.analysis.probing import Probe
 from tilevision.errors import RunError
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
@@ -30,6 +31,7 @@ from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
 from tilevision.view.panel.inspector import Inspector
+from tilevision.view.panel.lookalikes import LookAlikes
 from tilevision.view.panel.pastruns import PastRunList, PastRuns
 from tilevision.view.panel.runcontrols import RunControls
 from tilevision.view.panel.settingsform import SettingsForm
@@ -159,6 +161,7 @@ class Panel:
         self._region_form = RegionForm(self._load_regions, self._save_regions)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
+        self._alike = LookAlikes(self._lookups, self._known, self._go_to, self._recount)
         self._inspector = self._make_inspector()
         self.widget = self._laid_out()
         self._connect()
@@ -175,6 +178,16 @@ class Panel:
             return None
         return self._cut(known)
 
+    @property
+    def labels(self) -> dict[str, list[str]]:
+        """The tiles labelled by hand, ids by class, as `Result.probe` takes them."""
+        return {name: list(ids) for name, ids in self._alike.labels.items()}
+
+    @property
+    def probe(self) -> Probe | None:
+        """The latest probe of the labelled tiles; None before the first."""
+        return self._alike.probe
+
     def display(self) -> None:
         """Show the panel below the current cell; it may be shown several times."""
         display(self.widget)
@@ -186,8 +199,10 @@ class Panel:
         """Close the panel; its last picture stays. A run that is going continues."""
         self._cells.close()
         self._counting.close()
-        for part in (self._past_list, self._inspector, self._commands, self._lookups, self._work):
+        for part in (self._past_list, self._inspector, self._alike):
             part.close()
+        for queue in (self._commands, self._lookups, self._work):
+            queue.close()
         self._screen.close()
         self._tabs.link.close()
         close_all(self.widget)
@@ -219,6 +234,7 @@ class Panel:
             self._findings_of,
             self._retry_tile,
             Trials(self._trial_of, self._alarm),
+            self._alike.show,
         )
         inspector.widget.models = list(self._settings.model.names)
         return inspector
@@ -244,7 +260,9 @@ class Panel:
         )
         side = widgets.VBox([self._controls.box, self._tabs.box])
         side.add_class("tilevision-side")
-        main = widgets.VBox([self._subject.box, self._screen.canvas, self._inspector.widget])
+        main = widgets.VBox(
+            [self._subject.box, self._screen.canvas, self._inspector.widget, self._alike.widget]
+        )
         main.add_class("tilevision-main")
         columns = widgets.Box([side, main])
         columns.add_class("tilevision-columns")
@@ -446,8 +464,8 @@ class Panel:
             return None
         result, subject = self._cut(known), self._shown_words
         self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
-        cut = self._regions.touched
-        return self._filters.apply(known, result, state, subject.capitalize(), cut=cut)
+        cut, over = self._regions.touched, self._alike.layer(state)
+        return self._filters.apply(known, result, state, subject.capitalize(), cut=cut, over=over)
 
     def _code(self) -> dict[str, str]:
         """Return what is set, filters and regions included, in Python and for the shell."""
@@ -471,6 +489,16 @@ class Panel:
     def _findings_of(self, tile: Tile) -> TileFindings | None:
         state = self._screen.state
         return None if state is None else self._results.of_tile(self._screen.run, state, tile)
+
+    def _known(self) -> Result | None:
+        """Return what is known of what is shown, as no filter leaves anything out."""
+        state = self._screen.state
+        return None if state is None else self._results.of(self._screen.run, state)
+
+    def _go_to(self, run: Any, number: int) -> None:
+        self._inspector.open(run, number)
+        box = run.tiles[number].box
+        self._screen.look_at(box, 3.0 * max(box.width, box.height))
 
     def _on_frame(self, state: ViewState, frame: CaptionedFrame) -> None:
         """Update everything beside the picture; on the drawing thread."""

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
-from tilevision.plot.heat import heat_keys
 from tilevision.plot.wording import OUTLINE
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import PER_TILE, BoxLayer
-from tilevision.view.picture.heatlayer import TileHeat
+from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Counted", "alt_text", "caption", "duration"]
@@ -29,8 +28,8 @@ class Counted:
         Number by class, the most frequent first; labels are untrusted text.
     words : str
         What they are, such as ``"merged"``.
-    heat : TileHeat or None
-        A classifier's probabilities of the tiles.
+    heat : TileHeat, TileGroups or None
+        A classifier's probabilities of the tiles, or what else they are coloured by.
     tiles : frozenset of int or None
         Tiles whose detections are among them: those of other tiles are drawn as they come.
         None: no others are drawn.
@@ -41,7 +40,7 @@ class Counted:
     layer: BoxLayer
     counts: dict[str, int]
     words: str
-    heat: TileHeat | None = None
+    heat: TileHeat | TileGroups | None = None
     tiles: frozenset[int] | None = None
     of: tuple[RunStatus | None, float] | None = None
 
@@ -180,10 +179,7 @@ def _region(region: str) -> list[dict[str, Any]]:
 def _heat(counted: Counted | None) -> list[dict[str, Any]]:
     if counted is None or counted.heat is None:
         return []
-    return [
-        {"words": key.words, "colour": key.colour, "wide": True}
-        for key in heat_keys(counted.heat.label)
-    ]
+    return [{"words": words, "colour": colour, "wide": True} for words, colour in counted.heat.keys]
 
 
 def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:

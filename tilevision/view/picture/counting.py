@@ -12,7 +12,7 @@ from tilevision.status import RunStatus
 from tilevision.view.jobs import JobQueue
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import Counted
-from tilevision.view.picture.heatlayer import TileHeat
+from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.viewstate import ViewState
 
@@ -26,7 +26,11 @@ REST_FACTOR = 2.0  # times what the last count took
 
 
 def count(
-    result: Result, state: ViewState, *, heat: TileHeat | None = None, filtered: bool = False
+    result: Result,
+    state: ViewState,
+    *,
+    heat: TileHeat | TileGroups | None = None,
+    filtered: bool = False,
 ) -> Counted:
     """Return the detections of `result` as they are drawn and counted in place of the tiles'.
 
@@ -35,7 +39,7 @@ def count(
     result : Result
     state : ViewState
         Of the run, as it was before `result` was looked up.
-    heat : TileHeat, optional
+    heat : TileHeat or TileGroups, optional
     filtered : bool
         Whether the user filters: boxes of tiles that end later wait for the next count.
     """

@@ -1,4 +1,4 @@
-"""A classifier's probabilities of each tile, as colours over the picture."""
+"""What is known of each tile as a whole, as colours over the picture: a share, or a group."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
-from tilevision.plot.heat import ALPHA, heat_colours
+from tilevision.plot.heat import ALPHA, heat_colours, heat_keys
+from tilevision.plot.palette import CLASS_COLOURS, rgb
 
-__all__ = ["TileHeat", "tile_heat"]
+__all__ = ["TileGroups", "TileHeat", "tile_heat"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,16 +30,30 @@ class TileHeat:
         All classes, those that differ most over the image first.
     values : array (n,) of float32
         0 to 1, in the order of the run's tiles; NaN if unknown.
+    ends : tuple of float, optional
+        What 0 and 1 stand for, where they are no probabilities.
     """
 
     label: str
     labels: tuple[str, ...]
     values: NDArray[np.float32]
+    ends: tuple[float, float] | None = None
 
     @property
     def n_known(self) -> int:
         """Number of classified tiles."""
         return int((~np.isnan(self.values)).sum())
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The legend: words and colours."""
+        if self.ends is None:
+            return [(key.words, key.colour) for key in heat_keys(self.label)]
+        low, high = self.ends
+        return [
+            (f"{self.label} {low + (high - low) * step:.2f}", to_hex(heat_colours(step)))
+            for step in (0.0, 0.5, 1.0)
+        ]
 
     def paint(self, index: NDArray[np.int32]) -> NDArray[np.uint8]:
         """Return RGBA (h, w, 4), not premultiplied, for the tile of each pixel; -1 is none."""
@@ -46,6 +62,50 @@ class TileHeat:
         rows[:-1, :3] = _colours()[shade]
         rows[:-1, 3] = np.where(np.isnan(self.values), 0, round(255 * ALPHA))
         return rows[index]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileGroups:
+    """The group of each tile.
+
+    Attributes
+    ----------
+    label : str
+        What the groups are.
+    values : array (n,) of float32
+        Numbers from 0, in the order of the run's tiles; NaN if unknown.
+    """
+
+    label: str
+    values: NDArray[np.float32]
+
+    @property
+    def n_known(self) -> int:
+        """Number of tiles with a group."""
+        return int((~np.isnan(self.values)).sum())
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The legend: words and colours."""
+        numbers, counts = np.unique(self.values[~np.isnan(self.values)], return_counts=True)
+        return [
+            (f"{self.label} {int(number)} ({count:,})", _group_colour(int(number)))
+            for number, count in zip(numbers, counts, strict=True)
+        ]
+
+    def paint(self, index: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Return RGBA (h, w, 4), not premultiplied, for the tile of each pixel; -1 is none."""
+        known = ~np.isnan(self.values)
+        rows = np.zeros((len(self.values) + 1, 4), dtype=np.uint8)
+        for number in np.unique(self.values[known]):
+            mine = np.flatnonzero(self.values == number)
+            rows[mine, :3] = rgb(_group_colour(int(number)))
+        rows[:-1, 3] = np.where(known, round(255 * ALPHA), 0)
+        return rows[index]
+
+
+def _group_colour(number: int) -> str:
+    return CLASS_COLOURS[number % len(CLASS_COLOURS)]
 
 
 def tile_heat(

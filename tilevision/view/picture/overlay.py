@@ -22,7 +22,7 @@ from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
 from tilevision.status import TileStatus
 from tilevision.view.picture.boxcanvas import BoxCanvas, dashed
-from tilevision.view.picture.heatlayer import TileHeat
+from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["Frame", "Overlay", "Reader"]
@@ -82,7 +82,7 @@ class Overlay:
         self._view: Box | None = None
         self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
-        self._heat: tuple[TileHeat, NDArray[np.uint8]] | None = None
+        self._heat: tuple[TileHeat | TileGroups, NDArray[np.uint8]] | None = None
         self._outline: tuple[Rings, NDArray[np.uint8]] | None = None
         self._planned = False
 
@@ -90,7 +90,7 @@ class Overlay:
         self,
         state: ViewState,
         view: Box | None = None,
-        heat: TileHeat | None = None,
+        heat: TileHeat | TileGroups | None = None,
         outline: Rings = (),
     ) -> Frame:
         """Draw `state`: the whole image or its part `view`, with `heat` if given.
