@@ -60,7 +60,10 @@ TABLE = {
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},
     "plot": {"status", "analysis", "findings", "grid", "sources", "geometry"},
-    "exporting": {"status", "files", "geometry", "findings", "grid", "sources", "analysis"},
+    "exporting": {
+        *("status", "files", "geometry", "findings", "grid", "sources", "analysis"),
+        *("rasters", "rasterspec"),
+    },
     "result": {"seams", "analysis", "exporting", "plot"},
     "evaluation": {
         *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),

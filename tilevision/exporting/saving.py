@@ -36,6 +36,7 @@ from tilevision.exporting import (
     yolofolder,
 )
 from tilevision.exporting.folders import check_replaceable
+from tilevision.exporting.maps import mapgeotiff, mapometiff, mapzarr
 from tilevision.files import check_folder, drafting, refusing, writing
 from tilevision.findings import Findings
 
@@ -180,6 +181,10 @@ FORMATS: dict[str, Format] = {
         ".embeddings.h5", vectorfiles.write_hdf5, "file", "h5py", "embeddings", among=".h5"
     ),
     "anndata": Format(".h5ad", vectorfiles.write_anndata, "file", "anndata", "anndata"),
+    "map": Format(".tif", mapgeotiff.write, "files", "rasterio", "geo"),
+    "map-ome-tiff": Format(".ome.tif", mapometiff.write, "file"),
+    "map-ome-zarr": Format(".ome.zarr", mapzarr.write, "folder", "zarr", "zarr"),
+    "map-npy": Format(".npy", mapzarr.write_npy, "file"),
     "recipe": Format(".recipe.json", recipefile.write),
     "voc": Format(".voc.xml", voc.write, lacks=("oriented", "keypoints", *_TRAINING)),
     "yolo": Format(
@@ -261,6 +266,10 @@ def save(
     embeddings-hdf5      .embeddings.h5           features and coords, as TRIDENT and CLAM
                                                   read them
     anndata              .h5ad                    AnnData: vectors in X, obsm["spatial"]
+    map                  .tif                     the map as a cloud-optimised GeoTIFF
+    map-ome-tiff         .ome.tif                 the map as a pyramid, for QuPath
+    map-ome-zarr         .ome.zarr                a folder: OME-Zarr 0.5
+    map-npy              .npy                     the map as a NumPy array
     recipe               .recipe.json             how to do it again: see `tilevision.recipe`
     yolo, yolo-obb       .yolo, .yolo-obb         a folder; shares of the sides, 0 to 1
     yolo-pose            .yolo-pose               the same with key points

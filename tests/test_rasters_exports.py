@@ -1,0 +1,224 @@
+"""Maps as files: each opened by the library that people read it with."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
+
+import tilevision as tv
+from tilevision.rasterspec import STEPS
+
+rasterio = pytest.importorskip("rasterio")
+Make = Callable[..., Inline]
+HEIGHT, WIDTH = 700, 900
+PLACE = (0.5, 0.0, 420_000.0, 0.0, -0.5, 5_600_000.0)
+NAMES = ("water", "tree & <bush>", "road")
+
+
+def shares(pixels: np.ndarray) -> np.ndarray:
+    raw = np.stack([pixels[..., 0], 255 - pixels[..., 0], np.full(pixels.shape[:2], 60)]) + 1.0
+    return raw / raw.sum(axis=0)
+
+
+def height(pixels: np.ndarray) -> np.ndarray:
+    values = pixels[..., 0] / 7.0
+    values[:3] = np.nan
+    return values
+
+
+MODELS = {
+    "probabilities": tv.model(shares, returns="probabilities", classes=NAMES),
+    "values": tv.model(height, returns="values", unit="m"),
+}
+
+
+@pytest.fixture
+def result(inline: Make, tmp_path: Path) -> Callable[..., Any]:
+    """Return what makes the result of a model on a GeoTIFF or a slide with microns."""
+    rng = np.random.default_rng(4)
+    coarse = rng.integers(0, 255, (HEIGHT // 20, WIDTH // 20))
+    pixels = np.kron(coarse, np.ones((20, 20))).astype(np.uint8)
+    scene, slide = tmp_path / "scene.tif", tmp_path / "slide.tif"
+    with rasterio.open(
+        scene,
+        "w",
+        driver="GTiff",
+        width=WIDTH,
+        height=HEIGHT,
+        count=3,
+        dtype="uint8",
+        crs="EPSG:32633",
+        transform=rasterio.Affine(*PLACE),
+    ) as out:
+        out.write(np.stack([pixels] * 3))
+    tifffile.imwrite(
+        slide,
+        np.stack([pixels] * 3, axis=-1),
+        photometric="rgb",
+        tile=(256, 256),
+        resolution=(40_000, 40_000),
+        resolutionunit="CENTIMETER",
+    )
+
+    def make(kind: str = "probabilities", image: str = "scene", **given: Any) -> Any:
+        grid = given.pop("grid", tv.Grid.by_tile(256, 0.2))
+        where = {"scene": scene, "slide": slide}[image]
+        return Inline(where, MODELS[kind], grid=grid, **given).conduct()
+
+    return make
+
+
+def test_a_geotiff_of_classes_is_read_with_place_colours_and_names(
+    result: Callable[..., Any], tmp_path: Path
+) -> None:
+    """By rasterio: system, transform, no data, overviews of classes that exist, colour table."""
+    made = result()
+    path = made.save(tmp_path / "map.tif")
+    whole = np.asarray(made.raster)
+    with rasterio.open(path) as read:
+        assert read.driver == "GTiff" and read.crs.to_epsg() == 32633
+        assert tuple(read.transform)[:6] == PLACE
+        assert read.nodata == 255 and read.dtypes == ("uint8",)
+        assert read.profile["tiled"] and read.block_shapes == [(512, 512)]
+        np.testing.assert_array_equal(read.read(1), whole)
+        assert read.colormap(1)[1] == tuple(made.raster.colours[1].tolist())
+        assert read.overviews(1) == [2, 4]
+        small = read.read(1, out_shape=(HEIGHT // 4, WIDTH // 4))
+        assert set(np.unique(small)) <= set(np.unique(whole))
+        told = json.loads(read.tags()["TILEVISION"])
+        assert told["classes"] == dict(zip("012", NAMES, strict=True))
+        assert read.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        at = (PLACE[2] + 0.5 * 300.5, PLACE[5] - 0.5 * 200.5)
+        assert next(read.sample([at]))[0] == whole[200, 300]
+    beside = ET.parse(tmp_path / "map.tif.aux.xml").getroot()
+    assert [one.text for one in beside.iter("Category")] == list(NAMES)
+    rows = [[cell.text for cell in row] for row in beside.iter("Row")]
+    assert [row[:2] for row in rows] == [[str(n), name] for n, name in enumerate(NAMES)]
+    assert not list(tmp_path.glob(".*")) and len(list(tmp_path.glob("map*"))) == 2
+
+
+def test_a_geotiff_of_probabilities_says_its_scale(
+    result: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A band a class, 253 steps."""
+    made = result()
+    with rasterio.open(made.save(tmp_path / "p.tif", layer="probabilities")) as read:
+        assert read.descriptions == NAMES and read.scales == pytest.approx((1 / STEPS,) * 3)
+        right = np.moveaxis(np.asarray(made.raster.probabilities), -1, 0)
+        np.testing.assert_allclose(read.read() * read.scales[0], right, atol=1e-6)
+    assert not (tmp_path / "p.tif.aux.xml").exists()
+
+
+def test_values_are_floats_with_nan(result: Callable[..., Any], tmp_path: Path) -> None:
+    made = result("values")
+    with rasterio.open(made.save(tmp_path / "v.tif")) as read:
+        assert read.dtypes == ("float32",) and np.isnan(read.nodata) and read.units == ("m",)
+        np.testing.assert_array_equal(read.read(1), np.asarray(made.raster))
+        assert np.isnan(read.read(1)[:3]).all()
+
+
+@pytest.mark.parametrize("layer", ["classes", "probabilities"])
+def test_an_ome_tiff_is_a_pyramid_with_microns(
+    result: Callable[..., Any], tmp_path: Path, layer: str
+) -> None:
+    """By tifffile: levels by halves, channel names, µm, class names."""
+    made = result(image="slide")
+    path = made.save(tmp_path / "map.ome.tif", layer=layer)
+    k = 3 if layer == "probabilities" else 1
+    lazy = made.raster if layer == "classes" else made.raster.probabilities
+    with tifffile.TiffFile(path) as read:
+        assert read.is_ome and read.series[0].axes.endswith("YX")
+        levels = [level.asarray().reshape(k, *level.shape[-2:]) for level in read.series[0].levels]
+        assert [level.shape[1:] for level in levels] == [(700, 900), (350, 450), (175, 225)]
+        right = np.asarray(lazy).reshape(HEIGHT, WIDTH, k)
+        scale = STEPS if layer == "probabilities" else 1
+        np.testing.assert_allclose(np.moveaxis(levels[0], 0, -1), right * scale, atol=1e-3)
+        assert set(np.unique(levels[-1])) <= set(np.unique(levels[0])) or layer != "classes"
+        said = tifffile.xml2dict(read.ome_metadata)["OME"]
+        pixels = said["Image"]["Pixels"]
+        assert pixels["PhysicalSizeX"] == 0.25 and pixels["PhysicalSizeXUnit"] == "µm"
+        channels = pixels["Channel"] if k > 1 else [pixels["Channel"]]
+        named = NAMES if k > 1 else ("class",)
+        assert tuple(one["Name"] for one in channels) == named
+        assert NAMES[0] in read.ome_metadata
+    again = tv.open_source(path)
+    assert again.size == (WIDTH, HEIGHT) and again.metadata.mpp == (0.25, 0.25)
+
+
+def test_an_ome_zarr_is_sharded_and_says_its_axes(
+    result: Callable[..., Any], tmp_path: Path
+) -> None:
+    """By zarr, and by our own reader: levels, scales in µm, shards."""
+    zarr = pytest.importorskip("zarr")
+    made = result(image="slide")
+    path = made.save(tmp_path / "map.ome.zarr")
+    group = zarr.open_group(str(path), mode="r")
+    ome = group.attrs["ome"]
+    (multiscale,) = ome["multiscales"]
+    assert ome["version"] == "0.5" and [axis["name"] for axis in multiscale["axes"]] == list("cyx")
+    np.testing.assert_array_equal(group["0"][0], np.asarray(made.raster))
+    assert group["0"].shards == (1, 2048, 2048) and group["0"].chunks == (1, 512, 512)
+    scales = [one["coordinateTransformations"][0]["scale"] for one in multiscale["datasets"]]
+    assert scales == [[1, 0.25, 0.25], [1, 0.5, 0.5], [1, 1, 1]]
+    np.testing.assert_array_equal(group["1"][0], np.asarray(made.raster)[::2, ::2])
+    again = tv.open_source(path)
+    assert again.size == (WIDTH, HEIGHT) and again.metadata.mpp == (0.25, 0.25)
+    made.save(path)  # replaces what it wrote
+
+
+@pytest.mark.parametrize("layer", ["classes", "probabilities"])
+def test_a_numpy_file_is_the_array(result: Callable[..., Any], tmp_path: Path, layer: str) -> None:
+    made = result()
+    read = np.load(made.save(tmp_path / "map.npy", layer=layer), mmap_mode="r")
+    lazy = made.raster if layer == "classes" else made.raster.probabilities
+    np.testing.assert_array_equal(read, np.asarray(lazy))
+
+
+def test_a_map_at_half_scale_lies_where_the_image_lies(
+    result: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Pixels are twice as large, the corner is the same."""
+    made = result(grid=tv.Grid.by_tile(128, 0.25), resolution=0.5)
+    assert made.raster.shape == (HEIGHT // 2, WIDTH // 2)
+    with rasterio.open(made.save(tmp_path / "half.tif")) as read:
+        assert tuple(read.transform)[:6] == (1.0, 0.0, PLACE[2], 0.0, -1.0, PLACE[5])
+
+
+def test_files_are_the_same_whoever_writes_them(result: Callable[..., Any], tmp_path: Path) -> None:
+    """Two runs of the same work leave the same bytes in every format."""
+    for suffix in (".tif", ".npy"):
+        files = [result().save(tmp_path / f"{n}{suffix}").read_bytes() for n in range(2)]
+        assert files[0] == files[1]
+
+
+def test_what_is_no_map_is_refused(
+    result: Callable[..., Any], inline: Make, tmp_path: Path
+) -> None:
+    made = result("values")
+    with pytest.raises(tv.RunError, match="layer is 'classes', and the map has values"):
+        made.save(tmp_path / "a.tif", layer="classes")
+    with pytest.raises(tv.RunError, match="has values, not probabilities"):
+        made.save(tmp_path / "a.npy", layer="probabilities")
+    with pytest.raises(tv.RunError, match="give deflate, zstd, lzw"):
+        made.save(tmp_path / "a.tif", compress="best")
+    bare = inline().conduct()
+    assert bare.raster is None
+    with pytest.raises(tv.RunError, match="has no map; use"):
+        bare.save(tmp_path / "a.tif")
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_the_summary_says_what_the_map_has(result: Callable[..., Any]) -> None:
+    """Shares of classes, and how tiles agree; nobody is told that nothing was found."""
+    text = result().summary
+    assert "shares gave a map of probabilities (" in text and "found nothing" not in text
+    assert "verlapping tiles say the same" in text
+    assert "gave a map of values (mean " in result("values").summary

@@ -1,0 +1,1 @@
+"""Maps of the image as files: written block by block, whatever the image's size."""

@@ -1,0 +1,129 @@
+"""What all files of maps have in common: which layer, in which steps, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tilevision.errors import RunArgumentError, RunError
+from tilevision.exporting.statement import statement
+from tilevision.rasters import RasterMap
+from tilevision.rasterspec import NODATA, STEPS
+
+if TYPE_CHECKING:
+    from tilevision.analysis.resultdata import ResultData
+
+__all__ = ["MapFile"]
+
+SMALLEST = 256  # pixels of the longer side of the last level of a pyramid
+
+
+class MapFile:
+    """The map of a result as it is written: classes as uint8, shares in 253 steps, values.
+
+    Parameters
+    ----------
+    result : Result
+    layer : str or None
+        ``"classes"``, ``"probabilities"`` or ``"values"``; None: classes, or values.
+
+    Attributes
+    ----------
+    raster : RasterMap
+    dtype : numpy.dtype
+    nodata : float
+        255 or NaN.
+    names : list of str
+        Of the planes.
+
+    Raises
+    ------
+    RunError
+        If there is no map, or it has no such layer.
+    """
+
+    def __init__(self, result: ResultData, layer: str | None) -> None:
+        whole = result.raster
+        if whole is None:
+            raise RunError(
+                f"The result of {result.name} has no map; use "
+                "tv.model(f, returns='probabilities', classes=…), or save detections as .json."
+            )
+        self.raster = _layer(whole, layer)
+        self._said = statement(result)
+        shares = self.raster.layer == "probabilities"
+        self.dtype = np.dtype(np.uint8 if shares else self.raster.dtype)
+        self.nodata = float(NODATA) if shares else self.raster.nodata
+        self.scale = 1 / STEPS if shares else 1.0
+
+    @property
+    def names(self) -> list[str]:
+        """Return the name of each plane."""
+        raster = self.raster
+        if raster.layer == "probabilities":
+            return [str(name) for name in raster.spec.classes]
+        what = "class" if raster.layer == "classes" else raster.unit or "value"
+        return [what if raster.bands == 1 else f"{what} {n}" for n in range(raster.bands)]
+
+    def planes(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
+        """Return the planes ``(k, h, w)`` of a window as they are written."""
+        if self.raster.layer == "probabilities":
+            return self.raster.steps(x0, y0, x1, y1)
+        return self.raster.window(x0, y0, x1, y1)
+
+    def halved(self, planes: NDArray[Any]) -> NDArray[Any]:
+        """Return planes at half their height and width: classes by place, others averaged."""
+        if self.raster.layer == "classes":
+            return planes[:, ::2, ::2]
+        k, h, w = planes.shape
+        even = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
+        four = even.reshape(k, (h + 1) // 2, 2, (w + 1) // 2, 2)
+        if self.dtype == np.uint8:
+            there = four != NODATA
+            count = there.sum(axis=(2, 4))
+            sums = (four * there.astype(np.uint16)).sum(axis=(2, 4))
+            mean = (sums + count // 2) // np.maximum(count, 1)
+            return np.where(count > 0, mean, NODATA).astype(np.uint8)
+        there = np.isfinite(four)
+        count = there.sum(axis=(2, 4))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(there, four, 0).sum(axis=(2, 4)) / count
+        return np.asarray(mean, np.float32)
+
+    def levels(self) -> Iterator[tuple[int, int]]:
+        """Yield width and height of each level of a pyramid, the whole map first."""
+        width, height = self.raster.size
+        yield width, height
+        while max(width, height) > SMALLEST:
+            width, height = (width + 1) // 2, (height + 1) // 2
+            yield width, height
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Return what the file says beside its pixels: plain JSON types."""
+        raster = self.raster
+        told = {"layer": raster.layer, "blend": raster.settings.blend, **self._said}
+        if raster.layer == "classes":
+            told["classes"] = {str(number): name for name, number in raster.classes.items()}
+        if raster.layer == "probabilities":
+            told |= {"classes": self.names, "scale": self.scale}
+        if raster.unit:
+            told["unit"] = raster.unit
+        if raster.missing:
+            told["tiles_without_map"] = raster.missing
+        return told
+
+
+def _layer(whole: RasterMap, layer: str | None) -> RasterMap:
+    if layer in (None, whole.layer):
+        return whole
+    if layer == "probabilities":
+        return whole.probabilities
+    if layer not in ("classes", "values"):
+        raise RunArgumentError(
+            f"layer is {layer!r:.40}; give 'classes', 'probabilities' or 'values'."
+        )
+    raise RunArgumentError(f"layer is {layer!r}, and the map has {whole.layer}; leave layer out.")

@@ -1,0 +1,112 @@
+"""A map as OME-Zarr 0.5: a pyramid of sharded arrays, and a map as a plain NumPy file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tilevision.exporting.folders import filling
+from tilevision.exporting.maps.mapfile import MapFile
+
+if TYPE_CHECKING:
+    from tilevision.analysis.resultdata import ResultData
+
+__all__ = ["write", "write_npy"]
+
+_CHUNK = 512
+_SHARD = 4 * _CHUNK  # written whole: a part would read and write it again
+
+
+def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
+    """Write a group of OME-Zarr 0.5 (Zarr 3), compressed with zstd.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+        A folder.
+    layer : str, optional
+        ``"classes"``, ``"probabilities"`` or ``"values"``; default classes, or values.
+
+    Raises
+    ------
+    RunError
+        If there is no such map, or the folder holds anything else.
+    """
+    import zarr
+    from zarr.codecs import ZstdCodec
+
+    made = MapFile(result, layer)
+    sizes = list(made.levels())
+    with filling(path, made.said) as draft:
+        group = zarr.open_group(str(draft), mode="w", zarr_format=3)
+        below: Any = None
+        for number, (width, height) in enumerate(sizes):
+            array = group.create_array(
+                str(number),
+                shape=(made.raster.bands, height, width),
+                dtype=made.dtype,
+                chunks=(1, _CHUNK, _CHUNK),
+                shards=(1, _SHARD, _SHARD),
+                compressors=ZstdCodec(level=3),
+                fill_value=made.nodata if made.dtype.kind == "f" else int(made.nodata),
+                dimension_names=("c", "y", "x"),
+            )
+            for y in range(0, height, _SHARD):
+                for x in range(0, width, _SHARD):
+                    x1, y1 = min(x + _SHARD, width), min(y + _SHARD, height)
+                    if below is None:
+                        planes = made.planes(x, y, x1, y1)
+                    else:
+                        planes = made.halved(below[:, 2 * y : 2 * y1, 2 * x : 2 * x1])
+                    array[:, y:y1, x:x1] = planes
+            below = array
+        group.attrs["ome"] = _ome(made, len(sizes))
+        group.attrs["tilevision"] = made.said
+
+
+def _ome(made: MapFile, levels: int) -> dict[str, Any]:
+    """Return the metadata of OME-NGFF 0.5."""
+    mpp = made.raster.metadata.mpp
+    unit = {} if mpp is None else {"unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}]
+    axes += [{"name": name, "type": "space", **unit} for name in ("y", "x")]
+    x, y = mpp or (1.0, 1.0)
+    datasets = []
+    for number in range(levels):
+        step = float(2**number)
+        place: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0, y * step, x * step]}]
+        datasets.append({"path": str(number), "coordinateTransformations": place})
+    name = f"map of {made.raster.layer}"
+    top = {"start": 0, "end": 255, "min": 0, "max": 255}
+    channels = [
+        {"label": label, "color": "FFFFFF", "window": top, "active": not n}
+        for n, label in enumerate(made.names)
+    ]
+    omero = {"omero": {"channels": channels}} if made.dtype == np.uint8 else {}
+    multiscale = {"name": name, "axes": axes, "datasets": datasets}
+    return {"version": "0.5", "multiscales": [multiscale], **omero}
+
+
+def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> None:
+    """Write the array as `Result.raster` has it: ``numpy.load(path, mmap_mode="r")`` reads it.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+    layer : str, optional
+        ``"classes"`` (uint8), ``"probabilities"`` or ``"values"`` (float32).
+
+    Raises
+    ------
+    RunError
+        If there is no such map.
+    """
+    raster = MapFile(result, layer).raster
+    out = np.lib.format.open_memmap(path, "w+", raster.dtype, raster.shape)
+    for (x0, y0, x1, y1), planes in raster.blocks():
+        out[y0:y1, x0:x1] = planes[0] if raster.ndim == 2 else np.moveaxis(planes, 0, -1)
+    out.flush()
