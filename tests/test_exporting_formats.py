@@ -31,7 +31,16 @@ from tilevision.findings import Findings
 from tilevision.result import TileRow
 
 # Of detections; poses are refused where there are no key points.
-OTHERS = ("heatmap", "embeddings", ".h5ad", ".recipe.json", ".yolo-pose")
+OTHERS = (
+    "heatmap",
+    "embeddings",
+    ".h5ad",
+    ".recipe.json",
+    ".yolo-pose",
+    ".tif",
+    ".ome.zarr",
+    ".npy",
+)
 HOLDING = [s for s in SUFFIXES if not any(other in s for other in OTHERS)]
 
 
