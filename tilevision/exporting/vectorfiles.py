@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,9 @@ def write_parquet(result: ResultData, path: Path) -> None:
     with pq.ParquetWriter(
         path, schema, compression="zstd", use_dictionary=False, column_encoding=split
     ) as file:
-        for start, vectors in _blocks(embeddings, rows):
+        for start, vectors in _blocks(embeddings, rows, dtype=np.float32):
             few = tiles[start : start + len(vectors)]
-            flat = pa.array(vectors.astype(np.float32).reshape(-1))
+            flat = pa.array(vectors.reshape(-1))
             columns = [
                 pa.array([tile.id for tile in few]),
                 *(pa.array(side) for side in _boxes(few).T),
@@ -133,8 +134,9 @@ def write_hdf5(result: ResultData, path: Path) -> None:
             "features", (len(rows), width), dtype=np.float32, chunks=chunks
         )
         features.attrs.update({"name": name, "savetodir": "", "encoder": result.facts.model})
-        for start, vectors in _blocks(embeddings, rows, _CHUNKS * chunks[0]):
-            features[start : start + len(vectors)] = vectors.astype(np.float32)  # not by HDF5: slow
+        # Made float32 here: HDF5 would take several times as long.
+        for start, vectors in _blocks(embeddings, rows, _CHUNKS * chunks[0], np.float32):
+            features[start : start + len(vectors)] = vectors
         coords = file.create_dataset("coords", data=_boxes(tiles)[:, :2].astype(np.int64))
         coords.attrs.update({"name": name, "savetodir": "", **said})
         file.attrs["tilevision"] = json.dumps(statement(result), ensure_ascii=False)
@@ -196,12 +198,24 @@ def _present(result: ResultData) -> tuple[Embeddings, NDArray[np.int64], list[Ti
 
 
 def _blocks(
-    embeddings: Embeddings, rows: NDArray[np.int64], step: int = 0
+    embeddings: Embeddings, rows: NDArray[np.int64], step: int = 0, dtype: Any = None
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the vectors of `rows` in their order, and where among them each block begins."""
+    """Yield the vectors of `rows` in their order, and where among them each block begins.
+
+    The next block is read while the caller writes this one.
+    """
     step = step or embeddings.step
-    for start in range(0, len(rows), step):
-        yield start, embeddings[rows[start : start + step]]
+
+    def read(start: int) -> NDArray[Any]:
+        found = embeddings[rows[start : start + step]]
+        return found if dtype is None else found.astype(dtype)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, 0)
+        for start in range(0, len(rows), step):
+            vectors = ahead.result()
+            ahead = pool.submit(read, start + step)  # of none, past the last
+            yield start, vectors
 
 
 def _boxes(tiles: list[Tile]) -> NDArray[np.float64]:
