@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pydoc
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import tilevision
 
@@ -59,6 +61,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"tilevision {release}"
 html_static_path = ["_static", "_pictures"]
 html_css_files = ["site.css"]
+html_extra_path = ["llms.txt"]
 html_show_sourcelink = False
 # Pages that stand alone have no neighbours to list beside them.
 html_sidebars = dict.fromkeys(
@@ -87,7 +90,20 @@ def _bring_notebooks() -> None:
     )
 
 
-def setup(_app: object) -> None:
+def _there(_app: Any, _env: Any, node: Any, shown: Any) -> Any:
+    """Leave a name that exists and has no place in the reference as it is; others are broken."""
+    return shown if pydoc.locate(node.get("reftarget", "")) is not None else None
+
+
+def _with_dashes(*given: Any) -> None:
+    """Write the dash between a parameter and its words as one."""
+    lines = given[-1]
+    lines[:] = [line.replace(" -- ", " – ") for line in lines]
+
+
+def setup(app: Any) -> None:
     """Make what the pages show before they are read."""
+    app.connect("missing-reference", _there)
+    app.connect("autodoc-process-docstring", _with_dashes, priority=900)  # after napoleon
     _bring_notebooks()
     pictures.make(HERE / "_pictures")

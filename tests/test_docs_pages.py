@@ -108,7 +108,7 @@ def test_what_is_printed_is_compared() -> None:
     assert not matches("one", "on")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "llms.txt"], ids=_name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     """Each relative link is to a file of the repository, or to one that the build makes."""
     for target in LINK.findall(page.read_text(encoding="utf-8")):

@@ -46,6 +46,16 @@ def test_version_is_declared_once_more_and_the_same():
     assert tilevision.__version__ == PROJECT["version"]
 
 
+def test_the_citation_is_in_step_with_pyproject():
+    """CITATION.cff names the version, the licence and the authors of the package."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert [author["name"] for author in citation["authors"]] == [
+        author["name"] for author in PROJECT["authors"]
+    ]
+
+
 @pytest.mark.slow
 def test_wheel_has_the_notebook_and_the_type_marker(tmp_path):
     """A wheel has what `tilevision lab` opens, the stub of public names, and py.typed."""
