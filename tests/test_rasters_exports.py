@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
+from matplotlib.text import Text
 
 import tilevision as tv
 from tilevision.rasterspec import STEPS
@@ -222,3 +223,51 @@ def test_the_summary_says_what_the_map_has(result: Callable[..., Any]) -> None:
     assert "shares gave a map of probabilities (" in text and "found nothing" not in text
     assert "verlapping tiles say the same" in text
     assert "gave a map of values (mean " in result("values").summary
+
+
+# Polygons -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", [64, 2048])
+def test_areas_of_a_class_become_polygons_with_holes(
+    result: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: int
+) -> None:
+    """Whatever the blocks: the pixels of each class to the last, in pieces that share edges."""
+    from rasterio.features import rasterize
+    from shapely.geometry import Polygon
+    from skimage.measure import label
+
+    from tilevision.rasters import mappolygons
+
+    monkeypatch.setattr(mappolygons, "_BLOCK", block)
+    made = result()
+    whole = np.asarray(made.raster)
+    outlined = made.to_polygons()
+    found = outlined.findings
+    pieces = sum(label(whole == n, connectivity=1).max() for n in range(3))
+    assert len(found) == pieces and outlined.units.area == "m²"
+    shapes = [
+        (Polygon(part[0], part[1:]), n)
+        for (part,), n in zip(found.polygons, found.class_ids, strict=True)
+    ]
+    again = rasterize([(shape, n) for shape, n in shapes], whole.shape, fill=255)
+    np.testing.assert_array_equal(again, whole)
+    assert any(len(part) > 1 for (part,) in found.polygons)
+    few = made.to_polygons(min_area=2000)
+    assert 0 < len(few.findings) < len(found) and few.areas.min() >= 1990
+    saved = json.loads(few.save(tmp_path / "p.geojson").read_text())
+    assert len(saved["features"]) == len(few.findings)
+    simple = made.to_polygons(simplify=15).findings
+    assert sum(len(p[0][0]) for p in simple.polygons) < sum(len(p[0][0]) for p in found.polygons)
+
+
+def test_a_plot_shows_the_map_in_its_colours(result: Callable[..., Any]) -> None:
+    """As a layer over the image, with the classes in the legend."""
+    made = result()
+    figure = made.plot()
+    pictures = [image for axes in figure.axes for image in axes.get_images()]
+    right = made.raster.colours[np.asarray(made.raster)]
+    assert any(np.array_equal(np.asarray(one.get_array()), right) for one in pictures)
+    words = [one.get_text() for axes in figure.axes for one in axes.findobj(Text)]
+    words += [one.get_text() for one in figure.findobj(Text)]
+    assert any("water" in one for one in words)

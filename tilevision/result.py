@@ -96,6 +96,7 @@ class Result(ResultData):
             note=self.coverage,
             outline=() if region is None else region.outline(),
             heat=heat,
+            cover=None if self.raster is None else self.raster.cover(),
         )
 
     def _heat(self, label: str | None) -> tuple[Heatmap, str] | None:

@@ -26,6 +26,8 @@ from tilevision.analysis.account import (
 from tilevision.analysis.resultvectors import ResultVectors
 from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Tile
 from tilevision.seams import MergeSettings
 from tilevision.status import TileStatus
 
@@ -393,6 +395,41 @@ class ResultData(ResultVectors):
         from tilevision.analysis.heatmap import heatmap
 
         return heatmap(self.tile_findings, self.source.size, cell)
+
+    def to_polygons(self, min_area: float = 0.0, simplify: float = 0.0) -> Self:
+        """Return the result with an outline for each area of one class in its map.
+
+        Its `findings` are those polygons, holes kept, one for what goes over blocks, in pixels of
+        the image; it is saved as any detections are (``.geojson``, ``.gpkg``, …).
+
+        Parameters
+        ----------
+        min_area : float
+            Smaller ones are left out; in the unit ``units.area``.
+        simplify : float
+            By how many pixels of the image a simplified outline may be off; 0: along pixels.
+
+        Raises
+        ------
+        RunError
+            If there is no map of classes, or rasterio is not installed.
+        """
+        if self.raster is None:
+            raise RunError(
+                "This result has no map; use tv.model(f, returns='probabilities', classes=…)."
+            )
+        from tilevision.rasters import polygons_of
+
+        found = polygons_of(self.raster, min_area, simplify)
+        whole = Tile(0, 0, Box(0, 0, *self.source.size))
+        return type(self)(
+            self.source,
+            self.rows,
+            [TileFindings(whole, found)],
+            MergeSettings(method="none"),
+            replace(self.facts, region=None),
+            self.name,
+        )
 
     def with_(
         self,

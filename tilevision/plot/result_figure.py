@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from tilevision.analysis.heatmap import Heatmap
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.plot.heat import draw_heat, heat_keys
+from tilevision.plot.heat import ALPHA, draw_heat, heat_keys
+from tilevision.plot.labels import drawable
 from tilevision.plot.tile_map import TileMap, status_codes
 from tilevision.plot.wording import (
+    MAX_CLASSES,
     OUTLINE,
+    Key,
     class_keys,
     colours_of,
     heading_for,
@@ -47,6 +50,7 @@ def draw_result(
     note: str = "",
     outline: Sequence[NDArray[np.float64]] = (),
     heat: tuple[Heatmap, str] | None = None,
+    cover: tuple[NDArray[np.uint8], Mapping[str, str]] | None = None,
 ) -> Figure:
     """Draw a result with its title, missing tiles, and a legend with counts.
 
@@ -70,6 +74,8 @@ def draw_result(
         Closed rings x, y of the analysed region, full-resolution pixels.
     heat : (Heatmap, str), optional
         Probabilities of the tiles, and the class to show.
+    cover : (array (h, w, 4) of uint8, mapping of str to str), optional
+        A map of the whole image in colours, and the colour of each of its classes.
 
     Returns
     -------
@@ -82,8 +88,13 @@ def draw_result(
     heading = heading_for(title, note, tiles)
     keys = status_keys(tiles) + region_keys(outline) + class_keys(findings)
     keys += heat_keys(heat[1]) if heat is not None else []
+    classes = list(cover[1].items())[:MAX_CLASSES] if cover is not None else []
+    keys += [Key(drawable(name, 24), colour, fill=1.0) for name, colour in classes]
     axes = frame_axes(target, size, heading.n_lines, len(keys))
     draw_overlay(axes, image, tiles, findings, size=size, outline=outline, heat=heat)
+    if cover is not None:
+        extent = (0, size[0], size[1], 0)
+        axes.imshow(cover[0], extent=extent, interpolation="nearest", zorder=1.5, alpha=ALPHA)
     write_around(axes, heading, keys)
     figure = axes.get_figure(root=True)
     assert figure is not None  # the axes were made on one

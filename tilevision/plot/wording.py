@@ -13,6 +13,7 @@ from tilevision.plot.palette import STATUSES, STYLES, class_colours
 from tilevision.status import TileStatus
 
 __all__ = [
+    "MAX_CLASSES",
     "OUTLINE",
     "Heading",
     "Key",

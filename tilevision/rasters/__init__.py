@@ -4,8 +4,9 @@ Each pixel is computed from all tiles that cover it, in the order of the grid an
 numbers as weights: it depends on the tiles, and on nothing else.
 """
 
+from tilevision.rasters.mappolygons import polygons_of
 from tilevision.rasters.mapsettings import BLENDS, MapSettings
 from tilevision.rasters.mapwords import map_told
 from tilevision.rasters.rastermap import RasterMap, map_of
 
-__all__ = ["BLENDS", "MapSettings", "RasterMap", "map_of", "map_told"]
+__all__ = ["BLENDS", "MapSettings", "RasterMap", "map_of", "map_told", "polygons_of"]

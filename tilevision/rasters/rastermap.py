@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "RasterMap", "map_of"]
 
+_DRAWN = 1500  # pixels of the longer side in a figure
 _SHOWN = 360  # pixels of the longer side in a notebook
 _THUMBNAIL_ROWS = 256
 
@@ -325,6 +326,11 @@ class RasterMap(RasterArray):
 
         return read_region(zones, self._source).each
 
+    def ground(self, polygon: Any) -> float:
+        """Return the area of a shapely polygon in pixels of the image, in the image's unit."""
+        middle = np.array([[polygon.centroid.x, polygon.centroid.y]])
+        return float(polygon.area * self._units.pixel_areas(middle)[0])
+
     @cached_property
     def agreement(self) -> Agreement | None:
         """How far overlapping tiles disagree, and the overlap that would do; None: none overlap."""
@@ -336,6 +342,16 @@ class RasterMap(RasterArray):
         return (
             self.colours[values[..., 0]] if self._layer == "classes" else coloured(values[..., 0])
         )
+
+    def cover(self) -> tuple[NDArray[np.uint8], dict[str, str]]:
+        """Return the map in colours ``(h, w, 4)`` to be drawn, and the colour of each class."""
+        keys: dict[str, str] = {}
+        if self._layer == "classes":
+            keys = {
+                name: "#{:02x}{:02x}{:02x}".format(*self.colours[number, :3].tolist())
+                for name, number in self.classes.items()
+            }
+        return self.picture(_DRAWN), keys
 
     def _repr_html_(self) -> str:
         from PIL import Image
