@@ -43,7 +43,7 @@ class ClientCost:
 
     call: float = 0.0023
     task: float = 0.0003
-    tile: float = 0.00025
+    tile: float = 0.00015
 
 
 @dataclass(frozen=True)

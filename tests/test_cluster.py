@@ -354,8 +354,10 @@ def test_where_nothing_can_be_forked_each_server_is_an_interpreter(
     with local_cluster(1) as mine:
         nanny = next(iter(mine._processes.workers.values())).process
         assert mine.client.submit(sum, [1, 2]).result() == 3
+        orphan = set(mine.workers())
         psutil.Process(nanny.pid).kill()
         wait_until(lambda: nanny.returncode is not None, "the death is noticed")
+        wait_until(lambda: not orphan & set(mine.workers()), "its worker is gone as well")
         assert mine.client.submit(sum, [2, 2]).result(timeout=PATIENCE) == 4
         started = psutil.Process().children(recursive=True)
         ours = [process for process in started if process not in before]

@@ -198,6 +198,7 @@ def create(directory: Path) -> None:
     """Create the database in `directory`: whole or not at all, however the process ends."""
     scratch = _scratch(directory)
     _build(scratch)
+    _learn(scratch)
     scratch.rename(directory)
 
 
@@ -257,10 +258,16 @@ def _expected(scratch: Path) -> tuple[Rows, Rows]:
     """Return schema and settings of a new database, created once per process."""
     if not _known:
         _build(scratch)
-        with closing(connect(scratch)) as connection:
-            _known.append((_schema(connection), _settings(connection)))
+        _learn(scratch)
         shutil.rmtree(scratch)
     return _known[0]
+
+
+def _learn(fresh: Path) -> None:
+    """Remember what a database is like that this process has just created."""
+    if not _known:
+        with closing(connect(fresh)) as connection:
+            _known.append((_schema(connection), _settings(connection)))
 
 
 def _schema(connection: sqlite3.Connection) -> Rows:

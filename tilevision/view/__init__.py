@@ -1,4 +1,4 @@
-"""Live views in a notebook. They load matplotlib and widgets, so import this only when used."""
+"""Live views in a notebook. They load widgets, so import this only when used."""
 
 from __future__ import annotations
 

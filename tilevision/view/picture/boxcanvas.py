@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tilevision.geometry import Box
@@ -40,6 +37,9 @@ class BoxCanvas:
     """
 
     def __init__(self, view: Box, shape: tuple[int, int]) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         height, width = shape
         figure = Figure((width / 100, height / 100), dpi=100)
         figure.patch.set_alpha(0)
@@ -110,6 +110,8 @@ class BoxCanvas:
     def _draw_lines(self, paths: list[NDArray[np.float64]], colour: NDArray[np.uint8]) -> None:
         if not paths:
             return
+        from matplotlib.collections import LineCollection
+
         styles: list[tuple[Any, float]] = [(colour / 255, LINE)]
         if len(paths) <= FEW:
             styles.insert(0, ("#000000", HALO))
@@ -142,6 +144,10 @@ def dashed(
     size : tuple of int
         Width and height of the picture, pixels.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
+    from matplotlib.figure import Figure
+
     width, height = size
     figure = Figure((width / 100, height / 100), dpi=100)
     figure.patch.set_alpha(0)

@@ -11,8 +11,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -74,11 +72,7 @@ class Overlay:
         self.image_size, self._read = size, read
         self.size = frame_size(size)
         self.whole = whole_view(size, self.size)
-        width, height = self.size
-        figure = Figure((width / 100, height / 100), dpi=100, facecolor=BACKGROUND)
-        self._canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
-        self._axes = figure.add_axes((0, 0, 1, 1))
-        self._axes.set_axis_off()
+        self._canvas: Any = None  # its methods carry no types
         self._view: Box | None = None
         self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
@@ -140,6 +134,16 @@ class Overlay:
         """Read the image again for the next frame."""
         self._view = None
 
+    def _begin(self) -> None:
+        """Load matplotlib: with the first frame, since the widget is on the screen by then."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        width, height = self.size
+        figure = Figure((width / 100, height / 100), dpi=100, facecolor=BACKGROUND)
+        self._canvas = FigureCanvasAgg(figure)
+        self._axes = figure.add_axes((0, 0, 1, 1))
+
     def _show(self, view: Box) -> None:
         """Draw the image under `view`, and drop what was drawn over another view."""
         width, height = self.image_size
@@ -148,6 +152,8 @@ class Overlay:
             min(width, int(np.ceil(view.x1))), min(height, int(np.ceil(view.y1))),
         )  # fmt: skip
         scale = min(1.0, self.size[0] / view.width)
+        if self._canvas is None:
+            self._begin()
         self._axes.clear()
         self._axes.set_axis_off()
         self._axes.imshow(
