@@ -29,6 +29,7 @@ __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 REPORT_SECONDS = 5.0
 BROUGHT_SECONDS = 10.0
 AHEAD = 2  # tasks beside one: one has been read, and one is being read
+AT_HAND = 2  # further ones, which have not begun: what is through goes to the client and back
 AHEAD_BYTES = 512 << 20  # of pixels in a process
 BYTES_A_PIXEL = 8  # as they are read, and prepared
 
@@ -82,8 +83,9 @@ class Report:
     unfit : str
         Why this host cannot do the work at all, worded to follow its name; then nothing was tried.
     ahead : int
-        Tasks that the process would take beside the one that each of its slots is for: it reads
-        their tiles while the model waits for something else than a processor.
+        Tasks worth having at the process beside the one that each of its slots is for: it reads
+        the tiles of some while the model waits for something else than a processor, and the others
+        are there as soon as one of those is through.
     """
 
     outcomes: tuple[TileOutcome, ...]
@@ -153,7 +155,8 @@ def run_batch(order: bytes) -> Report:
     if any(outcome.failure is None for outcome in outcomes):
         _warm.add(batch.work)
     seconds = time.perf_counter() - began - report.waited
-    return Report(tuple(outcomes), seconds, worker.address, ahead=ahead)
+    wanted = ahead + AT_HAND if ahead else 0
+    return Report(tuple(outcomes), seconds, worker.address, ahead=wanted)
 
 
 def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:

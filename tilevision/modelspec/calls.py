@@ -113,7 +113,7 @@ class Calls:
     _waiting: deque[Wish] = field(default_factory=deque)
     _changed: Condition = field(default_factory=Condition)
     _busy: bool = False
-    _idle: float = 0.0
+    _idle: float | None = None
     _growing: Growing | None = None
     _most: int | None = None  # tiles that did not fill the device, since more did
     _remarks: list[str] = field(default_factory=list)
@@ -121,7 +121,7 @@ class Calls:
     @property
     def waits(self) -> bool:
         """Return True if calls leave the processor to others for most of their time."""
-        return bool(getattr(self.model, "on_device", False)) or self._idle >= WAITS
+        return bool(getattr(self.model, "on_device", False)) or (self._idle or 0.0) >= WAITS
 
     def ask(self, wish: Wish, most: int, *, auto: bool = False) -> None:
         """Have the tiles answered, in turn where the model needs that; sets `wish` and returns.
@@ -259,7 +259,8 @@ class Calls:
             for one in group:
                 one.seconds = took * len(one.tiles) / len(tiles)
             idle = 1 - engaged / took if took > 0 else 0.0
-            self._idle += RECENT * (idle - self._idle)
+            before = idle if self._idle is None else self._idle
+            self._idle = before + RECENT * (idle - before)
 
 
 def _engaged() -> float:

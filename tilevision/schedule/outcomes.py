@@ -149,6 +149,7 @@ class Dispatch:
         """Return the size of the next batch; 0 to wait for more room."""
         threads, batches = self._workers.threads, self._board.batches
         sharing = max(1, threads, self._workers.may_have if self._board.queue else 0)
+        sharing += threads * self._board.window.ahead
         size = batches.next(self._backlog.untried, sharing, self._board.limit)
         wanted = int(min(size, self._board.window.share(threads), limit))
         busy = len(self._flight.tasks) >= threads and not self._board.policy.hosted
