@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from threading import Lock
+from threading import Condition, Lock
 from typing import Any
 
 from distributed import WorkerPlugin, get_worker, secede
@@ -36,7 +36,7 @@ BYTES_A_PIXEL = 8  # as they are read, and prepared
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
 _aloft: Counter[str] = Counter()  # tasks of a work that have given their slot to the next one
-_aloft_lock = Lock()
+_aloft_changed = Condition()
 _warm: set[str] = set()  # works whose model has answered in this process
 _unknown: dict[str, str] = {}  # works that this process has yet to see if it can do
 _unfit: dict[str, str] = {}  # why it cannot
@@ -150,6 +150,7 @@ def run_batch(order: bytes) -> Report:
     work = _work(batch.work)
     ahead = _ahead(work, batch.tiles)
     with _beside_others(batch.work, ahead):
+        began = time.perf_counter()
         found = infer(work, batch.tiles, hooks, alone=batch.alone)
     outcomes = [_remedied(outcome) for outcome in found]
     if any(outcome.failure is None for outcome in outcomes):
@@ -172,20 +173,24 @@ def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
 
 @contextmanager
 def _beside_others(name: str, ahead: int) -> Iterator[None]:
-    """Give the slot to the next task, whose tiles are read meanwhile, if `ahead` allows one more.
+    """Give the slot to the next task, whose tiles are read meanwhile, once `ahead` others are left.
 
-    Where it does not, this task keeps its slot, and no further one is begun until it is over.
+    Until then this task keeps the slot and has not begun. So a task begins as soon as one is over:
+    if the last of them kept the slot to its end, all would end, and begin to read, at once.
     """
-    with _aloft_lock:
-        may = _aloft[name] < ahead
-        _aloft[name] += may
+    if not ahead:
+        yield
+        return
+    with _aloft_changed:
+        _aloft_changed.wait_for(lambda: _aloft[name] <= ahead)
+        _aloft[name] += 1
     try:
-        if may:
-            secede()
+        secede()
         yield
     finally:
-        with _aloft_lock:
-            _aloft[name] -= may
+        with _aloft_changed:
+            _aloft[name] -= 1
+            _aloft_changed.notify_all()
 
 
 class _Reporter:
