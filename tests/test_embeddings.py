@@ -568,6 +568,19 @@ def test_slide_level_tools_read_the_hdf5(half: tv.Result, tmp_path: Path) -> Non
     assert said == asked
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_vectors_of_several_chunks_are_read_as_they_are(
+    half: tv.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """Whole chunks and the last, which is not."""
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr("tilevision.exporting.vectorfiles._HDF5_ROWS", rows)
+    with h5py.File(half.save(tmp_path / "a.embeddings.h5")) as file:
+        told = np.delete(expected(), 1, axis=0).astype(np.float32)
+        np.testing.assert_array_equal(file["features"][:], told)
+        assert file["features"].chunks == (rows, 5)
+
+
 class SlideBag:
     """What CLAM's dataset of patches asks of a file, as its ``Whole_Slide_Bag_FP`` does."""
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["write_anndata", "write_hdf5", "write_npz", "write_parquet"]
 
 _HDF5_ROWS = 512  # of a chunk: with one, reading takes several times as long
-_CHUNKS = 2  # written at once: a chunk that is written in parts is read again for each
 _STAMP = (1980, 1, 1, 0, 0, 0)  # an export carries no time
 
 
@@ -134,9 +133,12 @@ def write_hdf5(result: ResultData, path: Path) -> None:
             "features", (len(rows), width), dtype=np.float32, chunks=chunks
         )
         features.attrs.update({"name": name, "savetodir": "", "encoder": result.facts.model})
-        # Made float32 here: HDF5 would take several times as long.
-        for start, vectors in _blocks(embeddings, rows, _CHUNKS * chunks[0], np.float32):
-            features[start : start + len(vectors)] = vectors
+        # Made float32 here: HDF5 would take several times as long. A whole chunk is its own bytes.
+        for start, vectors in _blocks(embeddings, rows, chunks[0], np.float32):
+            if len(vectors) == chunks[0]:
+                features.id.write_direct_chunk((start, 0), vectors)
+            else:
+                features[start:] = vectors
         coords = file.create_dataset("coords", data=_boxes(tiles)[:, :2].astype(np.int64))
         coords.attrs.update({"name": name, "savetodir": "", **said})
         file.attrs["tilevision"] = json.dumps(statement(result), ensure_ascii=False)
@@ -208,7 +210,7 @@ def _blocks(
 
     def read(start: int) -> NDArray[Any]:
         found = embeddings[rows[start : start + step]]
-        return found if dtype is None else found.astype(dtype)
+        return found if dtype is None else found.astype(dtype, order="C")
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, 0)
