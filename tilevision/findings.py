@@ -244,6 +244,8 @@ class Findings:
 
     def rounded(self) -> Findings:
         """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
+        if not len(self) and not self.tile_scores:
+            return self
         columns = self.columns
         for name, digits in (("boxes", 2), ("oriented", 2), ("points", 2), ("scores", 5)):
             if name in columns:

@@ -44,6 +44,8 @@ def compact(
         Boxes and polygons clipped to the tile, and polygons simplified to 0.5 px. What lies
         wholly outside is dropped; boxes without extent (points) stay where they lie inside.
     """
+    if not len(findings) and findings.embedding is None and findings.raster is None:
+        return findings
     if nms is not None:
         findings = findings.take(suppress(findings, nms, class_agnostic))
     edge = np.array([*size, *size], dtype=np.float64)

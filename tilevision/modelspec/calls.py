@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Condition
 from time import perf_counter, thread_time
 from typing import Any
@@ -21,7 +21,7 @@ WORTH_MORE = 0.95  # of a tile's time that may be left for twice as many to be w
 RECENT = 0.3  # how much the last call counts
 # In the words of CUDA and Metal, of onnxruntime, and of PyTorch on a processor.
 _FULL = ("out of memory", "failed to allocate memory", "not enough memory")
-_QUEUED = Path("/proc/thread-self/schedstat")  # nanoseconds: at work, and ready to work
+_QUEUED = "/proc/thread-self/schedstat"  # nanoseconds: at work, and ready to work
 
 
 @dataclass(slots=True, eq=False)
@@ -269,7 +269,11 @@ def _engaged() -> float:
     On a busy machine a model that computes is kept waiting as well, and does not wait for a device.
     """
     try:
-        queued = int(_QUEUED.read_text().split()[1]) / 1e9
+        file = os.open(_QUEUED, os.O_RDONLY)  # twice a call, in a fifth of the time of `open`
+        try:
+            queued = int(os.read(file, 128).split()[1]) / 1e9
+        finally:
+            os.close(file)
     except (OSError, ValueError, IndexError):  # elsewhere than on Linux
         queued = 0.0
     return thread_time() + queued
