@@ -3,6 +3,8 @@
 Each row is one way to write the same box (40, 30, 80, 60) of class "a" in an image of 400×300 px.
 """
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,24 @@ def feature(kind: str, coordinates: Any) -> dict[str, Any]:
     return {"type": "Feature", "properties": {"label": "a"}, "geometry": shape}
 
 
+def shapes(drawn: list[tuple[str, Any]], **more: Any) -> dict[str, Any]:
+    """A file of LabelMe."""
+    rows = [{"label": "a", "shape_type": kind, "points": at} | more for kind, at in drawn]
+    return {"version": "5.5.0", "shapes": rows, "imagePath": "scan.tif", "imageWidth": 400,
+            "imageHeight": 300}  # fmt: skip
+
+
+def via_project(regions: Any) -> dict[str, Any]:
+    """A project of VIA 2 with two images."""
+    images = {"scan.tif1": {"filename": "scan.tif", "size": 1, "regions": regions},
+              "b.tif1": {"filename": "b.tif", "size": 1, "regions": []}}  # fmt: skip
+    return {"_via_settings": {}, "_via_img_metadata": images, "_via_attributes": {}}
+
+
+VIA_BOX = {
+    "shape_attributes": {"name": "rect", "x": 40, "y": 30, "width": 40, "height": 30},
+    "region_attributes": {"name": "a"},
+}
 VOC = (
     "<annotation><object><name>a</name><difficult>{}</difficult><bndbox><xmin>40</xmin>"
     "<ymin>30</ymin><xmax>80</xmax><ymax>60</ymax></bndbox>{}</object></annotation>"
@@ -77,6 +97,19 @@ SPELLINGS: dict[str, Any] = {
          "label": [STUDIO | {"rectanglelabels": ["a"], "original_width": 400,
                              "original_height": 300}]},
     ],
+    # LabelMe: corners in any order; VIA 2, a whole project or its annotations, and VIA 1.
+    "labelme": shapes([("rectangle", [[80, 60], [40, 30]])]),
+    "labelme polygon": shapes([("polygon", RING)]),
+    "labelme turned": shapes([("rotation", RING)]),  # of X-AnyLabeling
+    "labelme parts": shapes([("rectangle", [[40, 30], [50, 60]]),
+                             ("rectangle", [[80, 60], [70, 30]])], group_id=1),
+    "via": via_project([VIA_BOX]),
+    "via annotations": via_project([VIA_BOX])["_via_img_metadata"],
+    "via 1": via_project({"0": VIA_BOX}),
+    "via polygon": via_project([{"region_attributes": {"kind": "a"}, "shape_attributes": {
+        "name": "polygon", "all_points_x": [40, 80, 80, 40], "all_points_y": [30, 30, 60, 60]}}]),
+    "via ticked": via_project([VIA_BOX | {"region_attributes": {
+        "type": {"a": True, "b": False}, "note": "small"}}]),
     # GeoJSON: one feature, the list of features that QuPath exports, a third coordinate, a class
     # as a number or that is null under another name, and collections, of which areas count.
     "feature": SQUARE,
@@ -124,6 +157,16 @@ def test_the_same_box_in_each_spelling(name: str, tmp_path: Path) -> None:
 
 
 REFUSED = {
+    "labelme size": (shapes([]) | {"imageWidth": 800}, "of an image of 800×300 px"),
+    "labelme line": (shapes([("linestrip", RING)]), "no area and no point .linestrip of 4 points"),
+    "via line": (
+        via_project([{"shape_attributes": {"name": "polyline"}, "region_attributes": {}}]),
+        "no area and no point .polyline",
+    ),
+    "via attributes": (
+        via_project([VIA_BOX | {"region_attributes": {"colour": "red", "size": "small"}}]),
+        "attributes colour, size; name that of the class 'label'",
+    ),
     "size": (coco({}, width=800, height=600), "of an image of 800×600 px"),
     "unnamed": (coco({"category_id": 9}), "category 9, which it does not name"),
     "line": ({"type": "FeatureCollection", "features": [feature("LineString", RING)]}, "LineStr"),
@@ -314,3 +357,30 @@ def test_a_picture_of_object_numbers_is_read_as_it_is_stored(tmp_path: Path, kin
     picture.save(tmp_path / "mask.png", **({"bits": 4} if kind == "few bits" else {}))
     found = read_truth(tmp_path / "mask.png", "scan.tif", size=SIZE)
     assert sorted(found.boxes.tolist()) == [BOX, [80.0, 30.0, 120.0, 60.0]]
+
+
+def test_round_shapes_and_points_of_labelme_and_via_are_where_they_are() -> None:
+    """Circles by their radius, ellipses turned by radians, points, masks by their pixels."""
+    drawn = np.zeros((20, 30), bool)
+    drawn[5:15, 3:] = True
+    stream = io.BytesIO()
+    Image.fromarray(drawn).save(stream, "PNG")
+    mask = {"label": "a", "shape_type": "mask", "points": [[50, 60], [79, 79]],
+            "mask": base64.b64encode(stream.getvalue()).decode()}  # fmt: skip
+    file = shapes([("circle", [[100, 100], [103, 104]]), ("point", [[7, 9]])])
+    found = read_truth(file | {"shapes": [*file["shapes"], mask]}, "scan.tif", size=SIZE)
+    assert sorted(found.boxes.round(2).tolist()) == [
+        [7, 9, 7, 9], [53, 65, 80, 75], [95, 95, 105, 105],
+    ]  # fmt: skip
+    circle = {"name": "circle", "cx": 100, "cy": 100, "r": 5}
+    ellipse = {"name": "ellipse", "cx": 200, "cy": 100, "rx": 30, "ry": 10, "theta": np.pi / 2}
+    point = {"name": "point", "cx": 7, "cy": 9}
+    regions = [
+        {"shape_attributes": one, "region_attributes": {}} for one in (circle, ellipse, point)
+    ]
+    found = read_truth(via_project(regions), "scan.tif", size=SIZE)
+    assert sorted(found.boxes.round(2).tolist()) == [
+        [7, 9, 7, 9], [95, 95, 105, 105], [190, 70, 210, 130],
+    ]  # fmt: skip
+    areas = [shapely.Polygon(one[0][0]).area for one in found.polygons if one is not None]
+    assert sorted(areas) == pytest.approx([np.pi * 25, np.pi * 300], rel=0.002)

@@ -13,6 +13,7 @@ import numpy as np
 from tilevision.errors import ModelError, SourceError, TilevisionError
 from tilevision.evaluation import truthformats as formats
 from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.perimage import divided
 from tilevision.evaluation.toolformats import tree, xml
 from tilevision.findings import Findings
 
@@ -50,9 +51,9 @@ def read_truth(
         from a file; an array ``(h, w)`` of object numbers (0 is background; with a single number
         or bool, connected patches are objects); or a file:
 
-        ``.json`` (COCO, COCO results, GeoJSON, Label Studio, ours), ``.geojson``, ``.gpkg``,
-        ``.fgb``, ``.shp``, ``.xml`` (Pascal VOC, CVAT for images), ``.csv``, ``.parquet``,
-        ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``, ``.npy``).
+        ``.json`` (COCO, COCO results, GeoJSON, Label Studio, LabelMe, VIA 2, ours), ``.geojson``,
+        ``.gpkg``, ``.fgb``, ``.shp``, ``.xml`` (Pascal VOC, CVAT for images), ``.csv``,
+        ``.parquet``, ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``, ``.npy``).
 
         All in pixels of the full-resolution image, except for GeoJSON, GeoPackage, FlatGeobuf and
         Shapefile of an image with `place`, and YOLO and Label Studio, which count in shares of
@@ -145,7 +146,7 @@ def by_image(truth: Any) -> Mapping[str, Any] | None:
         If the truth is damaged.
     """
     try:
-        return formats.divided(truth)
+        return divided(truth)
     except _DAMAGE as error:
         raise _unreadable("The truth", error) from error
 

@@ -7,19 +7,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import SourceError
-from tilevision.evaluation.annotated import Pictured, Truth, stem_of
+from tilevision.evaluation.annotated import Pictured, Truth
+from tilevision.evaluation.drawntruth import hand_drawn
 from tilevision.evaluation.toolformats import (
     label_studio,
-    task_image,
     tree,
-    uploaded,
     whole_task,
     xml,
 )
@@ -27,13 +25,13 @@ from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, 
 from tilevision.evaluation.yololabels import yolo
 from tilevision.findings import Findings
 
-__all__ = ["READERS", "csv_of", "divided", "folder", "json_of", "mask", "parsed", "table"]
+__all__ = ["IMAGES", "READERS", "csv_of", "folder", "json_of", "key_of", "mask", "parsed", "table"]
 
 Floats = NDArray[np.float64]
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NAMES = ("label", "class", "class_name", "name", "category")
-_IMAGES = ("image_path", "file_name", "filename", "image", "image_name", "image_id", "path", "img")
+IMAGES = ("image_path", "file_name", "filename", "image", "image_name", "image_id", "path", "img")
 
 
 def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
@@ -50,6 +48,8 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
         return _coco(data, pictured, where)
     if (collection := _collection(data)) is not None:
         return _geojson(collection, pictured, where)
+    if (drawn := hand_drawn(data, pictured, where)) is not None:
+        return drawn
     tasks = data if isinstance(data, list) else [data]
     if tasks and all(isinstance(one, Mapping) for one in tasks):
         if all("data" in one for one in tasks):
@@ -61,8 +61,8 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
     if data == []:
         return Truth(Findings())
     raise SourceError(
-        f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection) nor Label Studio "
-        "(tasks)."
+        f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection), Label Studio "
+        "(tasks), LabelMe (shapes) nor VIA 2 (regions)."
     )
 
 
@@ -100,7 +100,7 @@ def table(rows: Any, where: str, pictured: Pictured) -> Truth:
             f"{where} lacks the column {', '.join(missing)}; name the columns "
             "xmin, ymin, xmax, ymax and label."
         )
-    image = next((names[name] for name in _IMAGES if name in names), None)
+    image = next((names[name] for name in IMAGES if name in names), None)
     if image is not None and len(rows):
         wanted = pictured.chosen(rows[image].tolist(), where)
         rows = rows[rows[image].isin(wanted)]
@@ -158,66 +158,6 @@ def _outlines_of(rows: Any, names: Mapping[str, Any], boxes: Floats) -> list[Any
         return None  # in another system than the boxes, as on a map
     read = findings_of_shapes(shapes, None)
     return None if read.polygons is None else list(read.polygons)
-
-
-def divided(data: Any) -> dict[str, Any] | None:
-    """Return what a file of several images says of each, by the image's stem.
-
-    Of COCO, CVAT for images, Label Studio and tables; None where it is none of these. So each image
-    of a batch is looked up, not searched for.
-    """
-    if isinstance(data, Mapping) and data.get("images") and "annotations" in data:
-        return _divided_coco(data)
-    if isinstance(data, ElementTree.Element) and data.tag == "annotations":
-        return _divided_cvat(data)
-    if isinstance(data, list) and data and all(_is_task(one) for one in data):
-        return _divided_tasks(data)
-    if hasattr(data, "columns") and hasattr(data, "groupby"):
-        names = {str(name).strip().lower(): name for name in data.columns}
-        image = next((names[name] for name in _IMAGES if name in names), None)
-        if image is not None:
-            return dict(iter(data.groupby(data[image].map(stem_of))))
-    return None
-
-
-def _is_task(one: Any) -> bool:
-    return isinstance(one, Mapping) and isinstance(one.get("data"), Mapping)
-
-
-def _divided_cvat(root: ElementTree.Element) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    for image in root.findall("image"):
-        stem = stem_of(image.get("name", ""))
-        parts.setdefault(stem, ElementTree.Element("annotations")).append(image)
-    return parts
-
-
-def _divided_tasks(tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return tasks by the stem of their image, and by that before it was uploaded if it is free."""
-    parts: dict[str, Any] = {}
-    before: dict[str, Any] = {}
-    for task in tasks:
-        name = task_image(task)
-        parts.setdefault(stem_of(name), []).append(task)
-        before.setdefault(uploaded(name), []).append(task)
-    once = {stem: many for stem, many in before.items() if len(set(map(task_image, many))) == 1}
-    return once | parts
-
-
-def _divided_coco(data: Mapping[str, Any]) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    annotations: dict[Any, list[Any]] = {}
-    for item in data["images"]:
-        part = parts.setdefault(
-            stem_of(item.get("file_name", item["id"])),
-            {"images": [], "categories": data.get("categories", []), "annotations": []},
-        )
-        part["images"].append(item)
-        annotations[_key(item["id"])] = part["annotations"]
-    for row in data["annotations"]:
-        if _key(row.get("image_id")) in annotations:
-            annotations[_key(row["image_id"])].append(row)
-    return parts
 
 
 def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
@@ -330,19 +270,21 @@ def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
         mine = [item for item, name in zip(images, names, strict=True) if name in fit]
         for item in mine:
             pictured.check_size(item.get("width"), item.get("height"), where)
-        wanted = {_key(item["id"]) for item in mine}
-        known = {_key(item["id"]) for item in images}
-        strange = [row for row in data["annotations"] if _key(row.get("image_id")) not in known]
+        wanted = {key_of(item["id"]) for item in mine}
+        known = {key_of(item["id"]) for item in images}
+        strange = [row for row in data["annotations"] if key_of(row.get("image_id")) not in known]
         if strange and len(strange) == len(data["annotations"]):
             raise SourceError(
                 f"{where} holds annotations of image {strange[0].get('image_id')!r}, which it does "
                 "not list under images; use the id that stands there."
             )
-    names_of = {_key(item["id"]): str(item["name"]) for item in data.get("categories", [])}
+    names_of = {key_of(item["id"]): str(item["name"]) for item in data.get("categories", [])}
     rows = [
-        row for row in data["annotations"] if wanted is None or _key(row.get("image_id")) in wanted
+        row
+        for row in data["annotations"]
+        if wanted is None or key_of(row.get("image_id")) in wanted
     ]
-    unnamed = sorted({_key(row["category_id"]) for row in rows if "category_id" in row}
+    unnamed = sorted({key_of(row["category_id"]) for row in rows if "category_id" in row}
                      - set(names_of))  # fmt: skip
     if unnamed:
         raise SourceError(
@@ -352,7 +294,7 @@ def _coco(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     return _coco_rows(rows, names_of)
 
 
-def _key(number: Any) -> str:
+def key_of(number: Any) -> str:
     """Return an id as text: 7, 7.0 and "7" are one."""
     return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
 
@@ -386,7 +328,7 @@ def _coco_rows(rows: Sequence[Mapping[str, Any]], names: Mapping[Any, str]) -> T
     found = Findings(
         boxes,
         scores=np.arange(len(rows), 0, -1) / max(len(rows), 1),  # keeps rows in their order
-        labels=[names.get(_key(i), "object") for i in ids],
+        labels=[names.get(key_of(i), "object") for i in ids],
         class_ids=[i if isinstance(i, int) else -1 for i in ids] if rows else None,
         polygons=polygons if any(p is not None for p in polygons) else None,
     )
