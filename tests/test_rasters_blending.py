@@ -412,6 +412,12 @@ def test_the_disagreement_of_tiles_shows_how_far_their_edges_reach() -> None:
     check = map_from(tiles, answers, size, classes=("a", "b")).agreement
     assert check is not None and check.overlap == 24 and check.reach == 9
     assert "not beyond 9 px, so the overlap of 24 px is enough" in str(check)
+    # Of a small overlap the two tiles that were moved inward at the border share more, and tell.
+    moved = tv.Grid.by_tile(64, "8px").tiles((208, 64))
+    told = {t.id: answers[tiles[t.col % 2].id] for t in moved}
+    inward = map_from(moved, told, (208, 64), classes=("a", "b")).agreement
+    assert inward is not None and (inward.overlap, inward.reach) == (8, 9) and not inward.enough
+    assert "of 18 px would end it" in str(inward)
     small = tv.Grid.by_tile(64, 8 / 64).tiles((232, 64))
     falling = 0.45 * np.exp(-np.minimum(np.arange(64), np.arange(64)[::-1]) / 3)
     few = {}

@@ -17,6 +17,7 @@ from tilevision.rasterspec import STEPS
 __all__ = ["Agreement", "agreement_of"]
 
 _PAIRS = 400  # of tiles that are looked at, spread evenly
+_LEVEL = 1e-4  # by which the difference falls a pixel, at least, for an overlap to help
 _NOTHING = 0.02  # of the disagreement at the edge: beyond, tiles say the same
 
 
@@ -47,41 +48,57 @@ class Agreement:
     @property
     def far(self) -> float:
         """Mean difference in the middle of the overlap, where seams are."""
-        return float(self.by_depth[-max(1, len(self.by_depth) // 4) :].mean())
+        middle = max(1, self.overlap // 2)
+        return float(self.by_depth[max(0, middle - max(1, self.overlap // 8)) : middle].mean())
 
     @property
     def reach(self) -> int | None:
-        """Pixels from an edge at which tiles begin to agree; None: not within the overlap."""
+        """Pixels from an edge at which tiles begin to agree; None: not within what they share."""
         low = self.by_depth <= _NOTHING * self.by_depth[0]
         found = np.flatnonzero(np.logical_and.accumulate(low[::-1])[::-1])
         return int(found[0]) if len(found) else None
 
     @property
+    def enough(self) -> bool:
+        """Whether tiles agree from the middle of the overlap on."""
+        return self.reach is not None and 2 * self.reach <= self.overlap
+
+    @property
     def better_overlap(self) -> int | None:
-        """The overlap that would halve `far`, by how the difference falls; None: it need not."""
-        if self.reach is not None or self.far <= 0:
+        """The overlap that would halve `far`; None: it need not, or no overlap would.
+
+        Where some tiles share more than others, as those do that were moved inward at the border,
+        it is read off them, else off how the difference falls.
+        """
+        if self.enough or self.far <= 0:
             return None
+        below = np.flatnonzero(self.by_depth <= self.far / 2)
+        if len(below):
+            return max(self.overlap + 1, 2 * (int(below[0]) + 1))
         depth = np.arange(len(self.by_depth)) + 0.5
         there = self.by_depth > 0
         if there.sum() < 2:
             return None
         slope = float(np.polyfit(depth[there], np.log(self.by_depth[there]), 1)[0])
-        if slope >= -1e-4:  # it does not fall: no overlap would help
+        if slope >= -_LEVEL:
             return None
         return self.overlap + 2 * math.ceil(math.log(2) / -slope)
 
     def __str__(self) -> str:
-        told = f"overlapping tiles differ by {self.near:.2g} near their edges"
         if self.near == 0:
             return "overlapping tiles say the same"
-        if self.reach is not None:
-            enough = f"so the overlap of {self.overlap} px is enough"
-            return f"{told} and not beyond {self.reach} px, {enough}"
+        told = f"overlapping tiles differ by {self.near:.2g} near their edges"
+        if self.enough:
+            return (
+                f"{told} and not beyond {self.reach} px, so the overlap of {self.overlap} px is "
+                "enough"
+            )
         told = f"{told} and by {self.far:.2g} in the middle of the overlap ({self.overlap} px)"
         better = self.better_overlap
         if better is None:
             return f"{told}, and a larger overlap would not change that"
-        return f"{told}; an overlap of {better} px would halve that"
+        none = "" if self.reach is None else f", and one of {2 * self.reach} px would end it"
+        return f"{told}; an overlap of {better} px would halve that{none}"
 
 
 def agreement_of(blender: Blender) -> Agreement | None:
