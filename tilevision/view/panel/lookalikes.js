@@ -21,7 +21,7 @@ class View {
     const row = element("div", "tilevision-alike-row", this.root);
     this.button("More like this", "Show the 20 tiles that look most like this one", row, () => this.ask("similar"));
     const colour = element("label", "", row, "Colour tiles by ");
-    this.modes = element("select", "tilevision-select", colour);
+    this.modes = element("select", "tilevision-alike-modes", colour);
     this.modes.addEventListener("change", () => this.ask("colour", this.modes.value));
     const form = element("form", "tilevision-alike-row", this.root);
     const label = element("label", "", form, "Label ");
