@@ -247,6 +247,21 @@ def test_numbers_of_map_files_are_named_by_the_model(tmp_path: Path) -> None:
         assert read_truth(given, size=SIZE).labels.tolist() == ["1", "0"]
 
 
+def test_two_hidden_key_points_are_told_from_an_outline_or_refused(tmp_path: Path) -> None:
+    """By a line of the same file where one is visible, or by data.yaml; else in one line."""
+    path, hidden = tmp_path / "scan.txt", f"0 {SHARES} 0.14 0.14 1 0.16 0.15 1\n"
+    path.write_text(hidden)
+    with pytest.raises(SourceError, match="may be a box with two key points or an outline"):
+        read_truth(path, "scan.tif", size=SIZE)
+    unlabelled, visible = f"0 {SHARES} 0 0 0 0 0 0\n", f"0 {SHARES} 0.14 0.14 2 0.16 0.15 1\n"
+    for text in (hidden + visible, visible + hidden, unlabelled):
+        path.write_text(text)
+        assert read_truth(path, "scan.tif", size=SIZE).boxes[0] == pytest.approx(BOX)
+    path.write_text(hidden)
+    (tmp_path / "data.yaml").write_text("names: [a]\nkpt_shape: [2, 3]\n")
+    assert read_truth(path, "scan.tif", size=SIZE).boxes[0] == pytest.approx(BOX)
+
+
 def test_an_outline_that_touches_the_edges_is_no_pose(tmp_path: Path) -> None:
     """Corners of an outline may be exactly 0 or 1, where visibilities of key points would stand."""
     path = tmp_path / "scan.txt"

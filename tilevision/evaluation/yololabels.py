@@ -49,10 +49,19 @@ def yolo(path: Path, pictured: Pictured) -> Truth:
         )
     known = Pictured(names=tuple(names))
     pose = re.search(r"(?m)^kpt_shape:\s*\[\s*(\d+)\s*,\s*(\d+)", text)
-    points = int(pose[1]) * int(pose[2]) if pose else 0
+    points = int(pose[1]) * int(pose[2]) if pose else _shown_points(rows)
     shapes = [_yolo_shape(path, row, np.array(pictured.size), points) for row in rows]
     labels = [known.class_name(int(float(row[0]))) for row in rows]
     return Truth(findings_of_shapes(np.array(shapes, dtype=object), labels))
+
+
+def _shown_points(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many numbers of key points a line has where some are visible (2); else 0."""
+    for row in rows:
+        values = np.array([float(one) for one in row[1:]])
+        if len(values) > 5 and len(values) % 3 == 1 and (values[6::3] == 2).any():
+            return len(values) - 4 if _is_pose(values) else 0
+    return 0
 
 
 def _is_number(text: str) -> bool:
@@ -73,7 +82,13 @@ def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any], points: int)
     """
     values = np.array([float(one) for one in row[1:]])
     posed = points > 0 and len(values) - points in (4, 5)
-    if len(values) in (4, 5) or posed or _is_pose(values):
+    pose = posed or len(values) in (4, 5) or _is_pose(values)
+    if pose is None:
+        raise SourceError(
+            f"{path} has a line that may be a box with two key points or an outline of five "
+            "corners; put data.yaml with its kpt_shape beside the labels."
+        )
+    if pose:
         _check_shares(path, values[:4])
         centre, sides = values[:2] * size, values[2:4] * size / 2
         return shapely.box(*(centre - sides), *(centre + sides))
@@ -86,11 +101,11 @@ def _yolo_shape(path: Path, row: Sequence[str], size: NDArray[Any], points: int)
     )
 
 
-def _is_pose(values: Floats) -> bool:
+def _is_pose(values: Floats) -> bool | None:
     """Return True for a box and triples whose last number is a visibility, with or without a score.
 
     Some are visible (2), or all that are labelled lie in the box: an outline that happens to have
-    0 or 1 at these places does not.
+    0 or 1 at these places does not. None: two hidden key points, or an outline of five corners.
     """
     rows = np.reshape(values[4 : 4 + (len(values) - 4) // 3 * 3], (-1, 3))
     scored = len(values) % 3 == 2 and len(rows) >= _SURE and 0 <= values[-1] <= 1
@@ -100,10 +115,11 @@ def _is_pose(values: Floats) -> bool:
         return False
     inside = np.abs(rows[:, :2] - values[:2]) <= values[2:4] / 2 + _ROUNDED
     labelled = rows[:, 2] > 0
-    if (rows[:, 2] == 2).any():
+    if (rows[:, 2] == 2).any() or not rows.any():  # visible; or none of them is labelled
         return True
     enough = len(values) % 2 == 1 or len(rows) >= _SURE
-    return bool(enough and labelled.any() and inside[labelled].all())
+    posed = bool(labelled.any() and inside[labelled].all())
+    return None if posed and not enough else posed
 
 
 def _check_shares(path: Path, values: Floats) -> None:
