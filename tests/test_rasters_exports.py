@@ -118,6 +118,15 @@ def test_a_geotiff_of_probabilities_says_its_scale(
     assert not (tmp_path / "p.tif.aux.xml").exists()
 
 
+def test_a_map_without_a_place_is_written_without_a_warning(
+    result: Callable[..., Any], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A slide has microns, which the file has as its resolution."""
+    path = result(image="slide").save(tmp_path / "slide-map.tif")
+    assert not [one for one in recwarn if "geotransform" in str(one.message)]
+    assert tv.open_source(path).metadata.mpp == pytest.approx((0.25, 0.25))
+
+
 def test_values_are_floats_with_nan(result: Callable[..., Any], tmp_path: Path) -> None:
     made = result("values")
     with rasterio.open(made.save(tmp_path / "v.tif")) as read:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,20 @@ def write(
         If there is no such map.
     """
     import rasterio
+    import rasterio.errors
     import rasterio.shutil
 
     if compress not in _PACKINGS:
         raise RunArgumentError(f"compress is {compress!r:.40}; give {', '.join(_PACKINGS)}.")
     made = MapFile(result, layer)
     whole = draft_name(path)  # GDAL's driver of such files only copies
-    with drafting(path) as draft, rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES):
+    with (
+        drafting(path) as draft,
+        rasterio.Env(GDAL_CACHEMAX=_CACHE_MEGABYTES),
+        warnings.catch_warnings(),
+    ):
+        # An image without a place on Earth has a map without one: nothing to warn of.
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
             _write_whole(made, whole, compress)
             rasterio.shutil.copy(
