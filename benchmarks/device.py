@@ -11,8 +11,8 @@ no processor. It is given TILES tiles of BLOCK pixels a side, each a block of a 
 - ``tilevision, 1 process``, ``2 processes``: a run with its checkpoint, its cluster up; two
   processes are two such devices
 
-The contestants take turns; printed are medians, the least and the most, and the share of what the
-model (of one device) and the decoder allow, whichever is slower.
+The contestants take turns; printed are medians, the least and the most, the processor time of all
+their processes, and the share of what the model and the decoder allow, whichever is slower.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _block(file: Any, page: Any, number: int, lock: Any = None) -> np.ndarray:
     with lock or threading.Lock():
         file.filehandle.seek(page.dataoffsets[number])
         coded = file.filehandle.read(page.databytecounts[number])
-    return page.decode(coded, number, jpegtables=page.jpegtables)[0]
+    return page.decode(coded, number, jpegtables=page.jpegtables)[0][0]
 
 
 def _bare(path: str, wait: float) -> None:
@@ -131,7 +131,15 @@ def _tilevision(path: str, wait: float, block: int, processes: int) -> None:
         )
 
 
-def _measured(path: str, options: argparse.Namespace) -> dict[str, list[float]]:
+def _processor() -> float:
+    """Return the processor time of this process and of all that it has started and kept."""
+    import psutil
+
+    own = psutil.Process()
+    return sum(sum(one.cpu_times()[:2]) for one in [own, *own.children(recursive=True)])
+
+
+def _measured(path: str, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     wait, calls = options.milliseconds / 1000, -(-options.tiles // BATCH)
     pool = multiprocessing.get_context("spawn").Pool(2)
 
@@ -145,15 +153,15 @@ def _measured(path: str, options: argparse.Namespace) -> dict[str, list[float]]:
         "tilevision, 1 process": lambda: _tilevision(path, wait, options.block, 1),
         "tilevision, 2 processes": lambda: _tilevision(path, wait, options.block, 2),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for turn in range(options.rounds):
         for name in contestants if turn % 2 else reversed(contestants):
             run = contestants[name]
             if turn == 0 or name.startswith("tilevision"):
                 run()  # its processes are up, and the file is in memory
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), _processor()
             run()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append((time.perf_counter() - began, _processor() - worked))
     pool.terminate()
     return seconds
 
@@ -168,17 +176,19 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         seconds = _measured(_picture(folder, options.block, options.tiles), options)
-    alone = median(seconds["model alone"])
-    decoding = median(seconds["decoder, 2 processes"])
+    alone = median(took for took, _ in seconds["model alone"])
+    decoding = median(took for took, _ in seconds["decoder, 2 processes"])
     print(f"{options.tiles} tiles of {options.block} px, {options.milliseconds:g} ms a batch of")
     print(f"{BATCH}; load {os.getloadavg()[0]:.1f}, {os.cpu_count()} processors\n")
-    print("| | seconds, median | least to most | of the model's or the decoder's rate |")
-    print("|---|---|---|---|")
-    for name, took in seconds.items():
+    print("| | seconds, median | least to most | CPU | of the model's or the decoder's rate |")
+    print("|---|---|---|---|---|")
+    for name, measured in seconds.items():
+        took, worked = [one for one, _ in measured], median(cpu for _, cpu in measured)
         devices = 2 if name.endswith(", 2 processes") and name.startswith("tile") else 1
         share = max(alone / devices, decoding) / median(took)
         shown = "" if name.startswith(("model", "decoder")) else f"{share:.2f}"
-        print(f"| {name} | {median(took):.2f} | {min(took):.2f} to {max(took):.2f} | {shown} |")
+        spread = f"{min(took):.2f} to {max(took):.2f}"
+        print(f"| {name} | {median(took):.2f} | {spread} | {worked:.1f} | {shown} |")
 
 
 if __name__ == "__main__":
