@@ -61,7 +61,9 @@ def _check_limits(page: Any) -> None:
     assert "merged objects of an area below" in copied
     page.get_by_text("Python", exact=True).click()
     press(page, "Copy as Python")
-    page.get_by_role("button", name="Copied").wait_for()
+    page.wait_for_function(
+        "() => navigator.clipboard.readText().then(text => text.startsWith('import'))"
+    )
     code = page.evaluate("navigator.clipboard.readText()")
     run_code(page, 1, f"{code}\nresult.findings == panel.result.findings")
     page.wait_for_function(f"() => ({CELLS})()[1].outputs.at(-1)?.data?.['text/plain'] === 'True'")
