@@ -217,3 +217,25 @@ def test_many_boxes_fade_so_that_they_do_not_hide_the_tiles() -> None:
             axis=(0, 1)
         )
     assert shown["failed"][0] - shown["done"][0] > 15
+
+
+def test_what_lies_over_the_image_can_be_made_fainter() -> None:
+    """At 0 there is the image alone; halfway lies between."""
+    tiles = Grid(2, 2).tiles((400, 300))
+    state = fold(initial(tiles), [TileChanged(1.0, tile, "failed") for tile in tiles])
+    overlay = Overlay((400, 300), lambda box, scale: np.full((300, 400, 3), 200, np.uint8))
+    full, half, none = (
+        np.asarray(Image.open(BytesIO(overlay.frame(state, opacity=value).jpeg))).mean()
+        for value in (1.0, 0.5, 0.0)
+    )
+    assert none == pytest.approx(200, abs=1)
+    assert full < half - 10 < none - 20
+
+
+def test_a_hidden_class_is_not_drawn() -> None:
+    """The others stay, with their labels; a layer of which nothing is hidden is the same one."""
+    layer = BoxLayer.of(Findings([[0, 0, 5, 5], [9, 9, 12, 12]], [0.9, 0.8], ["a", "b"]))
+    assert layer.showing(lambda _: True) is layer
+    left = layer.showing(lambda label: label != "a")
+    assert left.counts == {"a": 0, "b": 1}
+    assert left.chunks[0].boxes.tolist() == [[9, 9, 12, 12]]

@@ -100,6 +100,13 @@ class Outcome:
         x0, y0, x1, y1 = self.result.findings.boxes[row].tolist()
         self._screen.look_at(Box(x0, y0, x1, y1), max(ROOM * max(x1 - x0, y1 - y0), LEAST_ROOM))
 
+    def step(self, by: int) -> None:
+        """Look at the next object, or the one before; after the last comes the first."""
+        n = 0 if self.result is None else len(self.result.findings)
+        at = self.table.selected
+        if n:
+            self.look_at((at + by) % n if at >= 0 else (0 if by > 0 else n - 1))
+
     def _show_rows(self, result: Result | None) -> None:
         before, self.result = self.result, result
         if before is None or result is None or not _same(before, result):

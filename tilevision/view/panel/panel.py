@@ -242,6 +242,7 @@ class Panel:
     def _connect(self) -> None:
         """Listen to what the page tells."""
         self._screen.canvas.observe(lambda change: self._pick(change["new"]), names="picked")
+        self._screen.canvas.on_msg(lambda _, content, __: self._press(content))
         self._settings.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._tile_list.observe(lambda change: self._pick_listed(change["new"]), names="picked")
         self._tabs.buttons.observe(
@@ -527,6 +528,15 @@ class Panel:
                 self._tabs.turn("Setup", "Results")
                 if self._changed:
                     self._replan()
+
+    def _press(self, content: Any) -> None:
+        """Do what a key on the picture asks for."""
+        match content:
+            case {"step": (1 | -1) as step}:
+                self._outcome.step(step)
+            case {"pause": True} if self._going:
+                paused = RunStatus(self.run.status) is RunStatus.PAUSED
+                self._command("resume" if paused else "pause")()
 
     def _pick(self, picked: list[float]) -> None:
         shown = self._screen.run

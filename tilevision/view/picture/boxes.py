@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,6 +149,13 @@ class BoxLayer:
             totals=tuple(totals.tolist()),
         )
         return _thinned(grown)
+
+    def showing(self, shown: Callable[[str], bool]) -> BoxLayer:
+        """Return the layer without the boxes of classes that are not `shown`."""
+        keep = np.array([shown(label) for label in self.labels], dtype=bool)
+        if keep.all():
+            return self
+        return _kept(self, [keep[chunk.labels] for chunk in self.chunks])
 
     def without(self, tiles: frozenset[int]) -> BoxLayer:
         """Return the layer without the boxes of `tiles`."""

@@ -171,6 +171,7 @@ class Picture {
     this.drawing?.draw(context, scale);
     this.drawChosen(context, scale);
     this.drawScaleBar(context, scale);
+    this.aids?.draw(context);
     // What is sharp by now, and how far the run is told, for those who look from outside.
     canvas.dataset.shown = shown.join(" ");
     canvas.dataset.heard = this.heard ?? "";
@@ -308,7 +309,7 @@ class Picture {
       if (event.button !== 0) return;
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
-      if (this.view.length && this.drawing?.down(event)) return;
+      if (this.view.length && (this.aids?.down(event) || this.drawing?.down(event))) return;
       this.grip = fraction(event);
       this.pressed = [event.clientX, event.clientY];
     });
@@ -348,7 +349,7 @@ class Picture {
   // is pressed with Ctrl, Alt or Meta, Shift+Enter, Escape and Tab stay the notebook's.
   steer(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (this.drawing?.key(event.key)) {
+    if (this.drawing?.key(event.key) || this.aids?.key(event.key)) {
       event.stopImmediatePropagation();
       return event.preventDefault();
     }
@@ -402,6 +403,12 @@ function render({ model, el }) {
   const tools = element("div", "", root);
   const picture = new Picture(model, root);
   picture.drawing = new Drawing(picture, tools);
+  picture.aids = new Aids(picture, root);
+  head.append(picture.aids.bar);
+  // What is drawn over the picture has the size of the page's pixels.
+  const resized = new ResizeObserver(() => picture.draw());
+  resized.observe(picture.canvas);
+  const hidden = new Set();
   const legend = element("ul", "tilevision-legend", root);
   const hint = element("div", "tilevision-hint", root);
   reset.addEventListener("click", () => picture.whole());
@@ -426,8 +433,31 @@ function render({ model, el }) {
     link.hidden = !model.get("link");
     link.href = model.get("link") || "#";
     const opens = root.closest(".tilevision-panel") ? "Click opens a tile" : "Click";
-    hint.textContent = `${opens}; then scroll or + − to zoom, drag or arrows to move, 0 for all`;
-    legend.replaceChildren(...(caption.legend ?? []).map(legendEntry));
+    hint.textContent = `${opens}; then scroll or + − to zoom, drag or arrows to move, 0 for all, ? for all keys`;
+    legend.replaceChildren(...(caption.legend ?? []).map((entry) => toggled(legendEntry(entry), entry)));
+  };
+  // A class in the legend is a button: pressed, its boxes are not drawn. It still counts.
+  const toggled = (item, entry) => {
+    if (entry.key === undefined) return item;
+    const off = hidden.has(entry.key);
+    item.classList.add("tilevision-toggle");
+    item.classList.toggle("tilevision-off", off);
+    item.tabIndex = 0;
+    item.setAttribute("role", "switch");
+    item.setAttribute("aria-checked", !off);
+    item.title = off ? "Draw this class" : "Draw this class no more; it still counts";
+    const toggle = () => {
+      if (!hidden.delete(entry.key)) hidden.add(entry.key);
+      model.send({ hide: [...hidden] });
+      describe();
+    };
+    item.addEventListener("click", toggle);
+    item.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      toggle();
+    });
+    return item;
   };
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
@@ -459,6 +489,7 @@ function render({ model, el }) {
   describe();
   receive();
   return () => {
+    resized.disconnect();
     window.removeEventListener("keydown", guard, true);
     model.off("change:caption", describe);
     model.off("change:link", describe);

@@ -39,7 +39,9 @@ class Canvas(anywidget.AnyWidget):
         Regions of interest: ``name`` and ``parts``, polygons of closed rings in image pixels.
     tools : bool
         Whether regions can be drawn. The page then sends ``{"regions": [...]}`` after a change,
-        and ``{"tissue": True}`` for a region that is to be found.
+        and ``{"tissue": True}`` for a region that is to be found, ``{"step": 1}`` or ``-1`` for
+        another object, and ``{"pause": True}``. Of any canvas it sends ``{"opacity": 0.5}``, and
+        ``{"hide": [...]}`` with the keys of classes in the legend.
     link : str
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
@@ -57,7 +59,7 @@ class Canvas(anywidget.AnyWidget):
     # As text: given a path, anywidget watches the file and keeps every widget in memory.
     _esm = "\n".join(
         (_FOLDER.parent / name).read_text(encoding="utf-8")
-        for name in ("drawing/drawing.js", "picture/canvas.js")
+        for name in ("drawing/drawing.js", "drawing/aids.js", "picture/canvas.js")
     )
     _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
 

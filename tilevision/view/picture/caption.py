@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
@@ -12,7 +13,7 @@ from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["Counted", "alt_text", "caption", "duration"]
+__all__ = ["Counted", "alt_text", "caption", "duration", "key_of"]
 
 MAX_CLASSES = 12
 
@@ -75,9 +76,9 @@ def caption(
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
-        ``colour``, and for statuses ``glyph``, ``hatch``, ``fill``. ``shares``: the share of
-        wanted tiles that are done and that failed, 0 to 1. ``status``: of the run. ``latest``:
-        time of the latest event, seconds since the epoch.
+        ``colour``, for classes ``key``, and for statuses ``glyph``, ``hatch``, ``fill``.
+        ``shares``: the share of wanted tiles that are done and that failed, 0 to 1. ``status``:
+        of the run. ``latest``: time of the latest event, seconds since the epoch.
     """
     n = max(state.n_wanted, 1)
     counts = state.counts
@@ -193,13 +194,22 @@ def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:
     colours = class_colours(labels)
     common = sorted((label for label in counts if counts[label]), key=lambda x: -counts[x])
     entries: list[dict[str, Any]] = [
-        {"words": f"{counts[label]:,}{more} {shown(label, 30)}", "colour": colours[label]}
+        {
+            "words": f"{counts[label]:,}{more} {shown(label, 30)}",
+            "colour": colours[label],
+            "key": key_of(label),
+        }
         for label in common[:MAX_CLASSES]
     ]
     if len(common) > MAX_CLASSES:
         words = f"{len(common) - MAX_CLASSES:,} more classes"
         entries.append({"words": words, "colour": "#999999"})
     return entries
+
+
+def key_of(label: str) -> str:
+    """Return what a page calls a class: of one length, and the same while the class lives."""
+    return sha256(label.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def duration(seconds: float) -> str:

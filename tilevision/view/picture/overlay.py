@@ -86,11 +86,12 @@ class Overlay:
         view: Box | None = None,
         heat: TileHeat | TileGroups | None = None,
         outline: Rings = (),
+        opacity: float = 1.0,
     ) -> Frame:
         """Draw `state`: the whole image or its part `view`, with `heat` if given.
 
         `view` is fitted to the shape of the frame and to the image. `outline` holds the closed
-        rings of the analysed region, in image pixels.
+        rings of the analysed region, in image pixels. `opacity` is that of all over the image.
         """
         view = self.whole if view is None else self.settled(view)
         if view != self._view:
@@ -118,7 +119,8 @@ class Overlay:
                 self._heat = (heat, heat.paint(self._map.index))
             layers.insert(0, self._heat[1])
         for layer in layers:
-            renderer.draw_image(context, 0, 0, layer[::-1])  # it counts rows from below
+            shown = layer if opacity == 1 else _fainter(layer, opacity)
+            renderer.draw_image(context, 0, 0, shown[::-1])  # it counts rows from below
         return Frame(self._encode(), view, self.size)
 
     def settled(self, view: Box) -> Box:
@@ -183,6 +185,13 @@ def _lift(painted: NDArray[np.uint8]) -> None:
     fill = painted[..., 3] == round(255 * STYLES[TileStatus.PENDING].fill)
     painted[pending & fill, 3] = PLANNED_FILL
     painted[pending & ~fill] = PLANNED_EDGE
+
+
+def _fainter(layer: NDArray[np.uint8], opacity: float) -> NDArray[np.uint8]:
+    # Agg has an opacity of its own for lines, and none for pictures.
+    out = layer.copy()
+    out[..., 3] = np.round(layer[..., 3] * opacity)
+    return out
 
 
 def frame_size(size: tuple[int, int]) -> tuple[int, int]:

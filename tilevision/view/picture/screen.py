@@ -22,7 +22,7 @@ from tilevision.regions import Region
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
-from tilevision.view.picture.caption import Counted, alt_text, caption
+from tilevision.view.picture.caption import Counted, alt_text, caption, key_of
 from tilevision.view.picture.overlay import Overlay
 from tilevision.view.picture.snapshot import CaptionedFrame
 from tilevision.view.picture.subject import PlannedRun, Watched
@@ -67,6 +67,9 @@ class Screen:
         self.canvas: Any = Canvas()
         self.frames = 0
         self.outlines = True  # of the run's region; False where the canvas draws regions itself
+        self._opacity = 1.0
+        self._hidden: frozenset[str] = frozenset()  # keys of classes
+        self._seen: tuple[Any, ...] = (None, None, None)
         self._on_frame = on_frame
         self._scene: _Scene | None = None
         self._counted: Counted | None = None
@@ -81,6 +84,7 @@ class Screen:
         self._thread: threading.Thread | None = None
         self._open = True
         self.canvas.observe(lambda _: self.poke(), names="viewport")
+        self.canvas.on_msg(self._heard)
 
     @property
     def state(self) -> ViewState | None:
@@ -205,10 +209,10 @@ class Screen:
         self._source = scene.run.source
         scene.state = state = fold(scene.state, events)
         counted, final = self._counted, self._counted_for == state.version
-        drawn = replace(state, boxes=self._boxes(state))
+        drawn = replace(state, boxes=self._showing(self._boxes(state)))
         heat = None if counted is None else counted.heat
         outline = scene.outline if self.outlines else ()
-        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, outline)
+        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, outline, self._opacity)
         words = caption(state, scene.name, scene.clock(), counted, final=final, region=scene.region)
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"
@@ -218,6 +222,27 @@ class Screen:
         self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
         self.frames += 1
         self._on_frame(state, CaptionedFrame(frame, words, mpp))
+
+    def _heard(self, _: object, content: Any, __: object) -> None:
+        match content:
+            case {"opacity": int() | float() as opacity}:
+                self._opacity = min(max(float(opacity), 0.0), 1.0)
+            case {"hide": list(keys)}:
+                self._hidden = frozenset(map(str, keys))
+            case _:
+                return
+        self.poke()
+
+    def _showing(self, layer: BoxLayer) -> BoxLayer:
+        """Return the boxes of classes that are not hidden; the same as long as those are."""
+        if not self._hidden:
+            return layer
+        if self._seen[:2] != (layer, self._hidden):
+            hidden = self._hidden
+            shown = layer.showing(lambda label: key_of(label) not in hidden)
+            self._seen = (layer, hidden, shown)
+        found: BoxLayer = self._seen[2]
+        return found
 
     def _boxes(self, state: ViewState) -> BoxLayer:
         """Return the boxes to draw: the merged ones, and those of tiles that ended since."""
