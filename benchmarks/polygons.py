@@ -27,10 +27,9 @@ from typing import Any, cast
 import numpy as np
 import shapely
 
-from tilevision.analysis.account import MergeSettings, RunFacts, TileRow
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
-from tilevision.result import Result
+from tilevision.result import MergeSettings, Result, RunFacts, TileRow
 from tilevision.sources import ImageMetadata
 
 TILE, OVERLAP, ROOM = 1024, 0.2, 40
