@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -469,7 +470,7 @@ def test_a_run_is_resumed_by_its_id(red, street, cluster, tmp_path):
 def test_a_local_cluster_has_one_worker_for_each_gpu(red, street, cluster, monkeypatch):
     """Unless the user says how many, or brings a cluster."""
     from tilevision import cluster as clusters
-    from tilevision.pipeline import runner
+    from tilevision.modelspec import usual_workers
 
     asked = []
     find = clusters.find_cluster
@@ -479,6 +480,6 @@ def test_a_local_cluster_has_one_worker_for_each_gpu(red, street, cluster, monke
         return find(client, workers, usual)
 
     monkeypatch.setattr(clusters, "find_cluster", watched)
-    monkeypatch.setattr(runner, "processes", lambda spec: 1)
+    monkeypatch.setattr(sys.modules[usual_workers.__module__], "processes", lambda spec: 1)
     assert tv.start(street, red, checkpoint=None).result().complete
     assert asked == [(None, 1)]

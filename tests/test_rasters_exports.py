@@ -234,6 +234,16 @@ def test_the_summary_says_what_the_map_has(result: Callable[..., Any]) -> None:
     assert "gave a map of values (mean " in result("values").summary
 
 
+def test_the_methods_say_how_the_map_was_blended(result: Callable[..., Any]) -> None:
+    """And speak of no detections where there are none."""
+    made = result()
+    text = made.methods()
+    assert "maps of overlapping tiles were blended with weights that fall" in text
+    assert "Detections" not in text
+    anew = made.with_(blend="mean", margin=3).methods()
+    assert "blended with equal weights, leaving out the outermost 3 pixels" in anew
+
+
 # Polygons -----------------------------------------------------------------------------------
 
 
@@ -280,3 +290,4 @@ def test_a_plot_shows_the_map_in_its_colours(result: Callable[..., Any]) -> None
     words = [one.get_text() for axes in figure.axes for one in axes.findobj(Text)]
     words += [one.get_text() for one in figure.findobj(Text)]
     assert any("water" in one for one in words)
+    assert any("map of probabilities" in one for one in words)

@@ -87,6 +87,8 @@ class Result(ResultData):
         title = f"{self.name}: {len(self.findings):,} detections"
         if heat is not None and not len(self.findings):
             title = f"{self.name}: probability of {heat[1]}"
+        elif self.raster is not None and not len(self.findings):
+            title = f"{self.name}: map of {self.raster.spec.kind}"
         return draw_result(
             target,
             self.source,

@@ -40,7 +40,7 @@ def methods(result: ResultData) -> str:
         f"The image {result.name} ({_image(result)}) was analysed with tilevision "
         f"{version('tilevision')}, {_tiling(result)}.",
         f"{_models(result)}.",
-        f"{_merge(result)}.",
+        f"{'. '.join(_joined(result))}.",
         result.coverage,
     ]
     if len(result.tile_findings) > 1 and len(result.findings):
@@ -149,10 +149,32 @@ def _predicate(rule: Sequence[Any] | None) -> str:
     return "a function of the tile says so"
 
 
-def _merge(result: ResultData) -> str:
+_BLENDS = {
+    "smooth": "with weights that fall towards the inner edges of a tile as a Hann window does",
+    "linear": "with weights that fall linearly within the overlap",
+    "core": "by taking each pixel from the tile whose edge is farthest from it",
+    "mean": "with equal weights",
+}
+
+
+def _joined(result: ResultData) -> list[str]:
+    """Return how the answers of overlapping tiles became those of the image, a sentence a kind."""
     seen = [found.findings for found in result.tile_findings]
-    if any(one.tile_scores for one in seen) and not any(map(len, seen)):
-        return "Tiles were classified as a whole, and probabilities averaged where they overlap"
+    told = []
+    if any(one.tile_scores for one in seen):
+        told = ["Tiles were classified as a whole, and probabilities averaged where they overlap"]
+    if (mapped := result.raster) is not None:
+        how = mapped.settings
+        text = f"The maps of overlapping tiles were blended {_BLENDS[how.blend]}"
+        if how.margin:
+            text += f", leaving out the outermost {how.margin:,} pixels where another tile had any"
+        told.append(text)
+    if any(map(len, seen)) or not told:
+        told.append(_merge(result))
+    return told
+
+
+def _merge(result: ResultData) -> str:
     how = result.settings
     text = _MERGES[how.method]
     if how.method == "none":
