@@ -324,6 +324,14 @@ def test_deepforests_table_is_read():
     assert outlined.polygons[0][0][0].tolist() == [[2, 3], [10, 3], [10, 12]]
 
 
+def test_a_shape_of_shapely_may_stand_under_either_name():
+    """As an outline and as a geometry it says the same; several parts stay one object."""
+    parts = shapely.MultiPolygon([shapely.Point(20, 20).buffer(5), shapely.box(40, 40, 50, 50)])
+    outlined = findings_of([{"polygon": parts, "score": 0.5}], "m")
+    assert outlined == findings_of([{"geometry": parts, "score": 0.5}], "m")
+    assert outlined.boxes.tolist() == [[15, 15, 50, 50]] and len(outlined.polygons[0]) == 2
+
+
 def test_roboflows_predictions_are_read():
     """Roboflow's answer has boxes by centre and size, and outlines as points with x and y."""
     row = {"x": 6.0, "y": 7.5, "width": 8.0, "height": 9.0, "confidence": 0.5, "class": "ship",

@@ -388,6 +388,8 @@ def _shaped(row: dict[str, Any], centred: Sequence[Any] | None) -> dict[str, Any
         row["box"] = [{KEYS.get(key): at for key, at in row["box"].items()}[e] for e in _EDGES]
     elif "box" in row:
         row["box"] = np.ravel(row["box"])
+    if hasattr(row.get("polygon"), "geom_type"):  # one of shapely's, under the other name
+        row["geometry"] = row.pop("polygon")
     if "geometry" in row:
         _take_geometry(row)
     if "box" not in row:
