@@ -183,6 +183,20 @@ def test_classes_count_unless_agnostic() -> None:
     assert evaluate(swapped, coco(), class_agnostic=True).f1 == 1
 
 
+def test_labels_that_never_match_are_named() -> None:
+    """A score of 0 is then no detector's fault; where one class is shared, nothing is said."""
+    found = Findings(BOXES, labels=["object"] * len(BOXES))
+    trees = Findings(BOXES, labels=["Tree"] * len(BOXES))
+    said = str(evaluate(result_of(found), trees))
+    assert "No class is in both: found 'object', truth has 'Tree'." in said
+    for score in (
+        evaluate(result_of(found), trees, class_agnostic=True),
+        evaluate(result_of(Findings()), trees),
+        evaluate(result_of(found), found),
+    ):
+        assert "No class" not in str(score)
+
+
 def test_compare_says_what_only_one_found() -> None:
     """Two results share what overlaps in class, and the rest is told apart by side."""
     a, b = result_of(FOUND), result_of(Findings(BOXES, labels=LABELS))

@@ -399,3 +399,23 @@ def test_round_shapes_and_points_of_labelme_and_via_are_where_they_are() -> None
     ]  # fmt: skip
     areas = [shapely.Polygon(one[0][0]).area for one in found.polygons if one is not None]
     assert sorted(areas) == pytest.approx([np.pi * 25, np.pi * 300], rel=0.002)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"shapes": [3], "imagePath": "scan.tif"},
+        {"a.png1": {"filename": "scan.tif", "regions": [{"shape_attributes": 7}]}},
+        {"images": [{"id": 1, "file_name": "scan.tif"}], "categories": [], "annotations": [5]},
+    ],
+    ids=["LabelMe", "VIA", "COCO"],
+)
+def test_a_damaged_file_is_refused_in_our_words(tmp_path: Path, damaged: dict[str, Any]) -> None:
+    """Python's own say nothing to the one who has the file."""
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(damaged))
+    with pytest.raises(SourceError) as caught:
+        read_truth(path)
+    line = str(caught.value)
+    assert "truth.json" in line and "\n" not in line
+    assert "object" not in line and "attribute" not in line and "subscript" not in line

@@ -88,7 +88,21 @@ class Evaluation:
         return (
             f"F1 {self.f1:.3f} (precision {self.precision:.3f}, recall {self.recall:.3f}) at IoU "
             f"{self.iou:g}; AP50 {self.ap50:.3f}, AP {self.ap:.3f}; {self.n_found:,} found for "
-            f"{self.n_true:,} true ({self.count_error:+.1%}). {self.coverage}"
+            f"{self.n_true:,} true ({self.count_error:+.1%}). {self.coverage}{self._strangers()}"
+        )
+
+    def _strangers(self) -> str:
+        """Return a line where no class is on both sides, though there are classes on either."""
+        sides = {
+            column: self.per_class.loc[self.per_class[column] > 0, "label"].to_list()
+            for column in ("n_found", "n_true")
+        }
+        if not all(sides.values()) or set(sides["n_found"]) & set(sides["n_true"]):
+            return ""
+        found, true = (", ".join(map(repr, names[:_NAMED])) for names in sides.values())
+        return (
+            f" No class is in both: found {found}, truth has {true}. Give class_agnostic=True, or "
+            "name the classes alike."
         )
 
 

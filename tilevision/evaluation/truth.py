@@ -132,7 +132,12 @@ def _guarded(read: Callable[[], Truth], where: str) -> Truth:
 
 
 def _unreadable(where: str, error: Exception) -> SourceError:
-    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        what = f"{error} is missing"
+    elif isinstance(error, (AttributeError, IndexError, TypeError)):  # Python's words, not ours
+        what = "something in it is of another kind than the format has there"
+    else:
+        what = str(error)
     reason = " ".join(what.split())[:200]
     return SourceError(f"{where} cannot be read as truth: {reason}; check the file.")
 
