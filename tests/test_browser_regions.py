@@ -23,17 +23,21 @@ class Pointer:
     def __init__(self, page: Any) -> None:
         self._page = page
         page.locator(PICTURE).scroll_into_view_if_needed()
-        self._box = page.locator(PICTURE).bounding_box()
-        self._scale = self._box["width"] / page.evaluate(SHOWN)[2]
 
     def to(self, x: float, y: float) -> None:
-        """Move to a point of the image."""
-        box, scale = self._box, self._scale
+        """Move to a point of the image, wherever the page has it by now."""
+        box, scale = self._place()
         self._page.mouse.move(box["x"] + x * scale, box["y"] + y * scale, steps=4)
+
+    def _place(self) -> tuple[Any, float]:
+        box = self._page.locator(PICTURE).bounding_box()
+        return box, box["width"] / self._page.evaluate(SHOWN)[2]
 
     def drag(self, *points: tuple[float, float]) -> None:
         """Press at the first point, pass the others, and let the last one go."""
-        self.to(*points[0])
+        _, scale = self._place()
+        start = {"x": points[0][0] * scale, "y": points[0][1] * scale}
+        self._page.locator(PICTURE).hover(position=start)  # once the page has come to rest
         self._page.mouse.down()
         for point in points[1:]:
             self.to(*point)
