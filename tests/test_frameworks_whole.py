@@ -365,6 +365,7 @@ def test_rotated_boxes_pass_through_sahi():
 
 def test_key_points_that_sahi_leaves_out_are_told():
     """SAHI hands on boxes of a pose model, and not its points."""
+    pytest.importorskip("torch")
     detector = SahiDetector(Hands("pose"), ModelSpec("hands", "none:at", "f"))
     remarks = detector.predict([TILE]).remarks
     assert len(remarks) == 1
