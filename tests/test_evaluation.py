@@ -208,6 +208,84 @@ def test_compare_says_what_only_one_found() -> None:
     assert compare(a, a).agreement == 1
 
 
+def test_a_comparison_prints_as_a_table() -> None:
+    """Counts by class and for all, in text and in a notebook, where labels stay text."""
+    hostile = "<script>x</script>"
+    found = Findings(FOUND.boxes, FOUND.scores, [hostile, hostile, "tree", "tree"])
+    both = compare(result_of(found), result_of(found.take([0, 2])))
+    table = both.to_frame()
+    assert table.to_dict("list") == {
+        "label": [hostile, "tree", "all"],
+        "n_a": [2, 2, 4],
+        "n_b": [1, 1, 2],
+        "both": [1, 1, 2],
+        "only_a": [1, 1, 2],
+        "only_b": [0, 0, 0],
+        "agreement": [0.5, 0.5, 0.5],
+    }
+    assert repr(both).splitlines()[-1].split() == ["all", "4", "2", "2", "2", "0", "0.500"]
+    html = both._repr_html_()
+    assert "<td>0.500</td>" in html.replace("<bdi>", "").replace("</bdi>", "")
+    assert "<script>" not in html
+    many = Findings(np.repeat([BOXES[0]], 60, axis=0), labels=[f"c{i}" for i in range(60)])
+    told = repr(compare(result_of(many), result_of(many)))
+    assert "40 more classes" in told and len(told.splitlines()) < 26
+    assert repr(compare(result_of(Findings()), result_of(Findings()))).endswith("–")
+
+
+def test_a_comparison_says_what_makes_its_numbers_doubtful() -> None:
+    """Labels that never match, tiles that were not analysed, regions that differ: all are said."""
+    a, b = result_of(FOUND), result_of(Findings(FOUND.boxes, labels=["object"] * 4))
+    said = str(compare(a, b))
+    assert "No class is in both: a has 'car', 'tree', b has 'object'." in said
+    assert "\n" not in said
+    assert "No class" not in str(compare(a, a))
+    assert "b is of the region" in str(compare(a, a.with_(region=(0, 0, 100, 100)))).replace(
+        "a is of the whole image, b of", "b is of"
+    )
+    rows = [TileRow(0.0, row.tile, "pending") for row in a.rows[1:]]
+    part = Result(a.source, [a.rows[0], *rows], a.tile_findings[:1], a.settings, a.facts, a.name)
+    assert "b is INCOMPLETE: 1 of 2 tiles" in str(compare(a, part))
+
+
+def test_what_is_compared_is_named_by_what_differs() -> None:
+    """Two runs of one image go by model, grid, setting or run, whichever tells them apart."""
+    a = result_of(FOUND)
+    assert compare(a, a.with_(min_score=0.7)).name_b == "min_score 0.7"
+    facts = RunFacts("r2", "complete", model="other")
+    b = Result(a.source, a.rows, a.tile_findings, a.settings, facts, a.name)
+    c = Result(a.source, a.rows, a.tile_findings, a.settings, RunFacts("r3", "complete"), a.name)
+    assert (compare(b, a).name_a, compare(a, c).name_b) == ("run r2", "run r3")
+
+
+def test_an_evaluation_prints_as_a_table_and_tells_classes_apart() -> None:
+    """What was taken for what, false alarms and misses add up to all that is true and found."""
+    found = Findings(BOXES, [0.9, 0.8], ["tree", "tree"])
+    truth = Findings(BOXES, labels=LABELS)
+    score = evaluate(result_of(found), truth)
+    table = score.confusion
+    assert table.loc["car", "tree"] == 1 and table.loc["tree", "tree"] == 1
+    assert table.to_numpy().sum() == 2
+    last = repr(score).splitlines()[-1].split()
+    assert last == ["all", "2", "2", "0.500", "0.500", "0.500", "+0.0%"]
+    assert "<td" in score._repr_html_()
+    nothing = evaluate(result_of(Findings()), coco()).confusion
+    assert nothing.loc["car", "nothing"] == nothing.loc["tree", "nothing"] == 1
+
+
+def test_an_evaluation_is_drawn_with_its_mistakes() -> None:
+    """Hits, misses and false alarms stand in the legend; the curve ends at precision and recall."""
+    score = evaluate(result_of(FOUND), Findings(BOXES, labels=LABELS))
+    axes = score.plot().axes
+    words = [text.get_text() for text in axes[0].get_legend().get_texts()]
+    assert words == ["found and true: 2", "missed: 0", "false alarm: 2"]
+    assert axes[1].lines[-1].get_xydata().tolist() == [[score.recall, score.precision]]
+    bare = evaluate(result_of(Findings(BOXES, labels=LABELS)), coco())
+    assert "no scores" in [text.get_text() for text in bare.plot().axes[1].texts]
+    with pytest.raises(RunError, match=r"no image 'x' in this evaluation. It has scene0"):
+        score.plot("x")
+
+
 def test_bad_arguments_are_one_line() -> None:
     """An IoU out of range, and images of different size, are refused."""
     one = result_of(FOUND)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +14,16 @@ from numpy.typing import NDArray
 from tilevision.analysis.units import Georeference
 from tilevision.checks import share
 from tilevision.errors import RunError, SourceError
-from tilevision.evaluation.annotated import NoTruth, Pictured, Truth, stem_of
-from tilevision.evaluation.matches import matched
+from tilevision.evaluation.annotated import NoTruth, Pictured, stem_of
+from tilevision.evaluation.scoredimage import Panoptic, ScoredImage, scored_image
+from tilevision.evaluation.scoretables import html_table, no_class_in_both, text_table
 from tilevision.evaluation.truth import by_image, preloaded, truth_of
 from tilevision.findings import Findings
-from tilevision.overlaps import Bodies, meetings
+from tilevision.overlaps import Bodies
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from tilevision.batch import Batch
     from tilevision.result import Result
@@ -35,7 +36,7 @@ Mask = NDArray[np.bool_]
 _NAMED = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """How a result, or the results of many images, compare with ground truth.
 
@@ -64,6 +65,8 @@ class Evaluation:
         Panoptic quality, and its factors: how alike matched segments are (mean IoU), and how many
         match (F1), at IoU above 0.5, whatever `iou` is. Each is the mean over the classes, NaN
         without any (Kirillov et al., *Panoptic Segmentation*, 2019).
+    images : tuple
+        Each image with what is true and what was found, for `plot` and `confusion`.
     """
 
     precision: float
@@ -83,6 +86,7 @@ class Evaluation:
     pq: float = float("nan")
     sq: float = float("nan")
     rq: float = float("nan")
+    images: tuple[ScoredImage, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return (
@@ -91,19 +95,68 @@ class Evaluation:
             f"{self.n_true:,} true ({self.count_error:+.1%}). {self.coverage}{self._strangers()}"
         )
 
+    def __repr__(self) -> str:
+        return f"{self}\n{text_table(self.to_frame())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"F1 {self.f1:.3f}", [str(self)], self.to_frame())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `per_class`, the most frequent class first, and a last row for all."""
+        import pandas as pd
+
+        classes = self.per_class.sort_values(["n_true", "n_found"], ascending=False, kind="stable")
+        names = ("n_true", "n_found", "precision", "recall", "f1", "count_error")
+        whole = {"label": "all"} | {name: getattr(self, name) for name in names}
+        return pd.DataFrame([*classes.to_dict("records"), whole], columns=list(whole))
+
+    @property
+    def confusion(self) -> pd.DataFrame:
+        """Which class was found for which true one, in number of objects.
+
+        Rows are true classes, columns found ones; the last row holds false alarms, the last column
+        what was missed. Pairs of one class are those that count as right; the others are what
+        overlaps among the rest.
+        """
+        from tilevision.evaluation.scoreplots import confusion
+
+        return confusion(self.images, self.iou)
+
+    def plot(self, image: str | None = None) -> Figure:
+        """Draw hits, misses and false alarms on the image, and the scores.
+
+        Beside the image: precision over recall as the score threshold falls, precision and recall
+        by class, and the classes that are taken for each other.
+
+        Parameters
+        ----------
+        image : str, optional
+            Name of the image to draw where there are several; default: the one with most mistakes.
+
+        Raises
+        ------
+        RunError
+            If no image has that name.
+        """
+        from tilevision.evaluation.scoreplots import drawn
+
+        return drawn(
+            self.images,
+            image,
+            f"F1 {self.f1:.3f} at IoU {self.iou:g}",
+            self.to_frame().iloc[:-1],
+            self.confusion,
+        )
+
     def _strangers(self) -> str:
         """Return a line where no class is on both sides, though there are classes on either."""
-        sides = {
-            column: self.per_class.loc[self.per_class[column] > 0, "label"].to_list()
+        sides = (
+            self.per_class.loc[self.per_class[column] > 0, "label"].to_list()
             for column in ("n_found", "n_true")
-        }
-        if not all(sides.values()) or set(sides["n_found"]) & set(sides["n_true"]):
-            return ""
-        found, true = (", ".join(map(repr, names[:_NAMED])) for names in sides.values())
-        return (
-            f" No class is in both: found {found}, truth has {true}. Give class_agnostic=True, or "
-            "name the classes alike."
         )
+        found, true = sides
+        told = no_class_in_both(found, true, ("found", "truth has"))
+        return f" {told} Give class_agnostic=True, or name the classes alike." if told else ""
 
 
 def evaluate(
@@ -140,55 +193,8 @@ def evaluate(
         scored, without = _of_batch(result, truth, iou, class_agnostic)
         coverage = _coverage_of(scored, without)
         return _evaluation(scored, float(iou), coverage)
-    one = _scored(result, truth_of(truth, _pictured(result)), iou, class_agnostic)
+    one = scored_image(result, truth_of(truth, _pictured(result)), iou, class_agnostic)
     return _evaluation([one], float(iou), result.coverage)
-
-
-@dataclass(frozen=True, eq=False)
-class _Panoptic:
-    """The segments of one image that match at IoU above 0.5, and what counts beside them."""
-
-    matched: NDArray[np.object_]  # classes
-    alike: Floats  # IoU of each
-    missed: NDArray[np.object_]  # classes of true segments without a match
-    wrong: NDArray[np.object_]  # classes of detections without one, outside crowd regions
-
-    @classmethod
-    def of(cls, true: Findings, crowd: Findings, found: Findings) -> _Panoptic:
-        """Match what is true and what was found."""
-        there, here = matched(true, found, float(np.nextafter(0.5, 1)))
-        alike = Bodies.of(true).overlap(there, Bodies.of(found), here, both=True)
-        missed = np.delete(true.labels, there)
-        excused = _in_crowd(found, crowd, 0.5)
-        excused[here] = True
-        return cls(true.labels[there], alike, missed, found.labels[~excused])
-
-
-@dataclass(frozen=True, eq=False)
-class _Scored:
-    """One image: what is true, what was found, and which of both match."""
-
-    name: str
-    coverage: str
-    true: Findings
-    crowd: Findings
-    found: Findings
-    hit_true: Mask
-    hit_found: Mask
-    excused: Mask
-    panoptic: _Panoptic
-    far_true: Floats
-    far_found: Floats
-
-    @property
-    def counted(self) -> Mask:
-        """Detections that count: all but those that a crowd region excuses."""
-        return ~self.excused
-
-    @cached_property
-    def names(self) -> set[str]:
-        """Every class in it."""
-        return {*self.true.labels.tolist(), *self.found.labels.tolist()}
 
 
 def _pictured(result: Result, *, strict: bool = False) -> Pictured:
@@ -203,7 +209,7 @@ def _pictured(result: Result, *, strict: bool = False) -> Pictured:
 
 def _of_batch(
     batch: Mapping[str, Result], truth: Any, iou: float, class_agnostic: bool
-) -> tuple[list[_Scored], list[str]]:
+) -> tuple[list[ScoredImage], list[str]]:
     """Return the images of a batch that have truth, and the names of those without."""
     by_name = isinstance(truth, Mapping) and set(truth) & set(batch)
     shared = None if by_name else preloaded(truth)
@@ -222,7 +228,7 @@ def _of_batch(
         except NoTruth:
             without.append(name)
             continue
-        scored.append(_scored(result, known, iou, class_agnostic))
+        scored.append(scored_image(result, known, iou, class_agnostic))
     if not scored:
         raise SourceError(
             f"The truth names none of the {len(without):,} images ({', '.join(without[:_NAMED])})."
@@ -230,7 +236,7 @@ def _of_batch(
     return scored, without
 
 
-def _coverage_of(scored: Sequence[_Scored], without: Sequence[str]) -> str:
+def _coverage_of(scored: Sequence[ScoredImage], without: Sequence[str]) -> str:
     lacking = [one.name for one in scored if one.coverage.startswith("INCOMPLETE")]
     text = f"{len(scored):,} images were compared."
     if lacking:
@@ -240,48 +246,7 @@ def _coverage_of(scored: Sequence[_Scored], without: Sequence[str]) -> str:
     return text
 
 
-def _scored(result: Result, truth: Truth, iou: float, class_agnostic: bool) -> _Scored:
-    true, crowd, found = truth.objects, truth.crowd, result.findings
-    if result.facts.region is not None:
-        true = true.take(result.facts.region.holds((true.boxes[:, :2] + true.boxes[:, 2:]) / 2))
-    if class_agnostic:
-        true, crowd, found = _one_class(true), _one_class(crowd), _one_class(found)
-    rows_true, rows_found = matched(true, found, iou)
-    hit_true, hit_found = np.zeros(len(true), bool), np.zeros(len(found), bool)
-    hit_true[rows_true] = hit_found[rows_found] = True
-    return _Scored(
-        name=result.name,
-        coverage=result.coverage,
-        true=true,
-        crowd=crowd,
-        found=found,
-        hit_true=hit_true,
-        hit_found=hit_found,
-        excused=_in_crowd(found, crowd, iou) & ~hit_found,
-        panoptic=_Panoptic.of(true, crowd, found),
-        far_true=_to_seam(result, true.boxes),
-        far_found=_to_seam(result, found.boxes),
-    )
-
-
-def _one_class(findings: Findings) -> Findings:
-    columns = findings.columns | {"labels": ["object"] * len(findings)}
-    return Findings(**columns | {"class_ids": None})
-
-
-def _in_crowd(found: Findings, crowd: Findings, iou: float) -> Mask:
-    """Mark detections of which a share of `iou` or more lies in a crowd region of their class."""
-    out = np.zeros(len(found), dtype=bool)
-    if len(found) and len(crowd):
-        mine, regions = Bodies.of(found), Bodies.of(crowd)
-        here, there = meetings(mine.boxes, regions.boxes)
-        same = found.labels[here] == crowd.labels[there]
-        here, there = here[same], there[same]
-        out[here[mine.share_within(here, regions, there) >= iou]] = True
-    return out
-
-
-def _evaluation(scored: Sequence[_Scored], iou: float, coverage: str) -> Evaluation:
+def _evaluation(scored: Sequence[ScoredImage], iou: float, coverage: str) -> Evaluation:
     import pandas as pd
 
     def one(column: str) -> Any:
@@ -310,10 +275,11 @@ def _evaluation(scored: Sequence[_Scored], iou: float, coverage: str) -> Evaluat
         pq=pq,
         sq=sq,
         rq=rq,
+        images=tuple(scored),
     )
 
 
-def _panoptic_quality(images: Sequence[_Panoptic]) -> tuple[float, float, float]:
+def _panoptic_quality(images: Sequence[Panoptic]) -> tuple[float, float, float]:
     """Return panoptic, segmentation and recognition quality, each the mean over the classes."""
     by_class: dict[str, list[float]] = {}
     for image in images:
@@ -336,7 +302,7 @@ def _panoptic_quality(images: Sequence[_Panoptic]) -> tuple[float, float, float]
     return pq, sq, rq
 
 
-def _image_row(each: _Scored) -> dict[str, Any]:
+def _image_row(each: ScoredImage) -> dict[str, Any]:
     ap50, ap = _average_precision([each])
     row = _row(each.name, each.hit_true, each.hit_found[each.counted])
     return row | {"ap50": ap50, "ap": ap}
@@ -358,7 +324,7 @@ def _row(name: str, hit_true: Mask, hit_found: Mask) -> dict[str, Any]:
     }
 
 
-def _per_class(scored: Sequence[_Scored]) -> pd.DataFrame:
+def _per_class(scored: Sequence[ScoredImage]) -> pd.DataFrame:
     def rows(name: str) -> Iterator[tuple[Mask, Mask]]:
         for each in scored:
             wanted = (each.found.labels == name) & each.counted
@@ -381,7 +347,7 @@ def _table(first: str, rows: Sequence[tuple[str, Mask, Mask]]) -> pd.DataFrame:
     return made.rename(columns={"name": first})
 
 
-def _by_distance(scored: Sequence[_Scored]) -> pd.DataFrame:
+def _by_distance(scored: Sequence[ScoredImage]) -> pd.DataFrame:
     """Return the scores in four steps of distance to the nearest inner tile edge."""
     far_true = np.concatenate([each.far_true for each in scored])
     far_found = np.concatenate([each.far_found[each.counted] for each in scored])
@@ -402,25 +368,7 @@ def _by_distance(scored: Sequence[_Scored]) -> pd.DataFrame:
     )
 
 
-def _to_seam(result: Result, boxes: Floats) -> Floats:
-    """Return how far each centre is from the nearest inner tile edge; infinite without one."""
-    import shapely
-
-    width, height = result.source.size
-    lines = set()
-    for x0, y0, x1, y1 in (row.tile.box.as_tuple() for row in result.rows):
-        lines |= {((x, y0), (x, y1)) for x in (x0, x1) if 0 < x < width}
-        lines |= {((x0, y), (x1, y)) for y in (y0, y1) if 0 < y < height}
-    out = np.full(len(boxes), np.inf)
-    if lines and len(boxes):
-        tree = shapely.STRtree(shapely.linestrings(sorted(lines)))
-        centres = shapely.points((boxes[:, :2] + boxes[:, 2:]) / 2)
-        at, distance = tree.query_nearest(centres, return_distance=True, all_matches=False)
-        out[at[0]] = distance
-    return out
-
-
-def _average_precision(scored: Sequence[_Scored]) -> tuple[float, float]:
+def _average_precision(scored: Sequence[ScoredImage]) -> tuple[float, float]:
     """Return AP at IoU 0.5, and over 0.5:0.95, with no limit of detections an image."""
     if not any(len(each.true) for each in scored):
         return float("nan"), float("nan")
@@ -469,7 +417,7 @@ def _average_precision(scored: Sequence[_Scored]) -> tuple[float, float]:
     return float(known[0].mean()), float(known.mean())
 
 
-def _shaped(each: _Scored) -> bool:
+def _shaped(each: ScoredImage) -> bool:
     """Return True if any overlap in an image is of shapes."""
     true, found = each.true, each.found
     return (true.polygons is not None or true.oriented is not None) and (
@@ -480,7 +428,7 @@ def _shaped(each: _Scored) -> bool:
 class _ShapeIoU:
     """In place of pycocotools' own measure, which knows boxes: overlap of the shapes there are."""
 
-    def __init__(self, run: Any, scored: Sequence[_Scored]) -> None:
+    def __init__(self, run: Any, scored: Sequence[ScoredImage]) -> None:
         self._run = run
         self._bodies = [
             (Bodies.of(each.found), Bodies.of(each.true), Bodies.of(each.crowd)) for each in scored
