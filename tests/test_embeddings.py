@@ -568,6 +568,15 @@ def test_slide_level_tools_read_the_hdf5(half: tv.Result, tmp_path: Path) -> Non
     assert said == asked
 
 
+def test_the_overlap_is_that_of_the_grid(inline: Make, tmp_path: Path) -> None:
+    """Not that of the last column, which is moved inwards to end with the image."""
+    h5py = pytest.importorskip("h5py")
+    made = inline(tv.model(encoder, returns="embedding"), grid=tv.Grid.by_tile(28, 0)).conduct()
+    with h5py.File(made.save(tmp_path / "a.embeddings.h5")) as file:
+        assert file["coords"][:, 0].max() == 68
+        assert file["coords"].attrs["overlap"] == 0
+
+
 @pytest.mark.parametrize("rows", [1, 2, 5])
 def test_vectors_of_several_chunks_are_read_as_they_are(
     half: tv.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
@@ -616,10 +625,14 @@ def test_a_slide_level_tool_reads_the_pixels_that_a_row_is_of(
             np.testing.assert_array_equal(encoder(bag[row]).astype(np.float16), vector)
 
 
-def test_anndata_has_the_vectors_where_the_tiles_lie(half: tv.Result, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".h5ad", ".anndata.zarr"])
+def test_anndata_has_the_vectors_where_the_tiles_lie(
+    half: tv.Result, tmp_path: Path, suffix: str
+) -> None:
     """Read by its library: X, the centres as spatial coordinates, ids, and what is missing."""
     anndata = pytest.importorskip("anndata")
-    table = anndata.read_h5ad(half.save(tmp_path / "a.h5ad"))
+    path = half.save(half.save(tmp_path / f"a{suffix}"))  # twice: an earlier export is replaced
+    table = anndata.read_h5ad(path) if suffix == ".h5ad" else anndata.read_zarr(path)
     told = np.delete(expected(), 1, axis=0).astype(np.float32)
     np.testing.assert_array_equal(table.X, told)
     assert table.X.dtype == np.float32 and table.obs_names.tolist() == IDS

@@ -35,6 +35,7 @@ OTHERS = (
     "heatmap",
     "embeddings",
     ".h5ad",
+    ".anndata.zarr",
     ".recipe.json",
     ".yolo-pose",
     ".tif",

@@ -110,7 +110,10 @@ class RunFacts:
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:
     """Return of how many tiles each model's findings are, in the order of ``facts.models``."""
-    counts = Counter(row.model for row in rows if TileStatus(row.status).analysed)
+    counts: Counter[str] = Counter()
+    for (model, status), tiles in Counter((row.model, row.status) for row in rows).items():
+        if TileStatus(status).analysed:
+            counts[model] += tiles
     return {name: counts[name] for name, _ in facts.models if counts[name]}
 
 

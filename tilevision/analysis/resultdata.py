@@ -116,7 +116,7 @@ class ResultData(ResultVectors):
         """The cost of each model that has a price and was asked, moderation and synthesis too."""
         return self.facts.costs
 
-    @property
+    @cached_property
     def models(self) -> dict[str, int]:
         """How many tiles' findings are each model's."""
         return tiles_by_model(self.facts, self.rows)
@@ -133,10 +133,11 @@ class ResultData(ResultVectors):
 
         return units_of(self.source.metadata)
 
-    @property
+    @cached_property
     def complete(self) -> bool:
         """True if every tile of the region was analysed."""
-        return bool(self.rows) and all(TileStatus(row.status).finished for row in self.rows)
+        met = {row.status for row in self.rows}
+        return bool(met) and all(TileStatus(status).finished for status in met)
 
     @cached_property
     def classes(self) -> dict[str, int]:

@@ -181,6 +181,9 @@ FORMATS: dict[str, Format] = {
         ".embeddings.h5", vectorfiles.write_hdf5, "file", "h5py", "embeddings", among=".h5"
     ),
     "anndata": Format(".h5ad", vectorfiles.write_anndata, "file", "anndata", "anndata"),
+    "anndata-zarr": Format(
+        ".anndata.zarr", vectorfiles.write_anndata_zarr, "folder", "anndata", "anndata"
+    ),
     "map": Format(".tif", mapgeotiff.write, "files", "rasterio", "geo"),
     "map-ome-tiff": Format(".ome.tif", mapometiff.write, "file"),
     "map-ome-zarr": Format(".ome.zarr", mapzarr.write, "folder", "zarr", "zarr"),
@@ -266,6 +269,7 @@ def save(
     embeddings-hdf5      .embeddings.h5           features and coords, as TRIDENT and CLAM
                                                   read them
     anndata              .h5ad                    AnnData: vectors in X, obsm["spatial"]
+    anndata-zarr         .anndata.zarr            the same as a folder (Zarr)
     map                  .tif                     the map as a cloud-optimised GeoTIFF
     map-ome-tiff         .ome.tif                 the map as a pyramid, for QuPath
     map-ome-zarr         .ome.zarr                a folder: OME-Zarr 0.5

@@ -236,6 +236,8 @@ def statement(result: ResultData) -> dict[str, Any]:
 
 def missing_tiles(result: ResultData) -> list[dict[str, Any]]:
     """Return id and box (full-resolution pixels) of each tile that should have been analysed."""
+    if result.complete:
+        return []
     return [
         {"tile": row.tile.id, "box": list(row.tile.box.as_tuple())}
         for row in result.rows
