@@ -362,3 +362,15 @@ def test_panoptic_quality_leaves_crowd_regions_out() -> None:
     seen = evaluate(result_of(found), dataset([annotation(1, BOXES[0]), crowd]))
     assert (seen.pq, seen.sq, seen.rq) == (1, 1, 1)
     assert evaluate(result_of(found), dataset([annotation(1, BOXES[0])])).rq == pytest.approx(2 / 3)
+
+
+def test_outlines_of_a_table_stay_with_their_rows():
+    """A saved result is its own truth, whatever order its rows have beside that of the boxes."""
+    corner = np.array([(0, 0), (20, 0), (0, 20)], dtype=float)
+    places = [(60.0, 10.0), (10.0, 10.0), (110.0, 10.0)]
+    boxes = [(x, y, x + 20, y + 20) for x, y in places]
+    found = Findings(boxes, [0.9, 0.8, 0.7], polygons=[corner + place for place in places])
+    table = result_of(found).to_dataframe(geometry="wkb")
+    read = read_truth(table)
+    assert [one[0][0].min(axis=0).tolist() for one in read.polygons] == read.boxes[:, :2].tolist()
+    assert evaluate(result_of(found), table).f1 == 1

@@ -21,7 +21,13 @@ from tilevision.evaluation.toolformats import (
     whole_task,
     xml,
 )
-from tilevision.evaluation.truthshapes import findings_of_shapes, mask_outline, moved, unscored
+from tilevision.evaluation.truthshapes import (
+    findings_of_shapes,
+    mask_outline,
+    moved,
+    outlines_of,
+    unscored,
+)
 from tilevision.evaluation.yololabels import yolo
 from tilevision.findings import Findings
 
@@ -156,8 +162,7 @@ def _outlines_of(rows: Any, names: Mapping[str, Any], boxes: Floats) -> list[Any
     bounds = np.reshape(shapely.bounds(shapes), (-1, 4))
     if not np.allclose(bounds, boxes, atol=1.0, equal_nan=True):
         return None  # in another system than the boxes, as on a map
-    read = findings_of_shapes(shapes, None)
-    return None if read.polygons is None else list(read.polygons)
+    return outlines_of(shapes)
 
 
 def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:

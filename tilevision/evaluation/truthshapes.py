@@ -19,6 +19,7 @@ __all__ = [
     "mask_shape",
     "moved",
     "outline_parts",
+    "outlines_of",
     "placed",
     "unscored",
     "valid",
@@ -29,12 +30,7 @@ Floats = NDArray[np.float64]
 
 def findings_of_shapes(shapes: NDArray[np.object_], labels: Sequence[str] | None) -> Findings:
     """Return shapes as findings: outlines where they are more than upright boxes."""
-    boxes = np.reshape(shapely.bounds(shapes), (-1, 4))
-    polygons = [outline_parts(shape) for shape in shapes]
-    area = np.reshape(shapely.area(shapes), -1)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    upright = np.isclose(area, sides.prod(axis=1), rtol=1e-6, atol=1e-6)
-    outlines = [None if flat else p for flat, p in zip(upright, polygons, strict=True)]
+    boxes, outlines = np.reshape(shapely.bounds(shapes), (-1, 4)), outlines_of(shapes)
     points = [
         shapely.get_coordinates(shape)[0] if shape.geom_type == "Point" else (np.nan, np.nan)
         for shape in shapes
@@ -45,6 +41,15 @@ def findings_of_shapes(shapes: NDArray[np.object_], labels: Sequence[str] | None
         polygons=outlines if any(p is not None for p in outlines) else None,
         points=points if np.isfinite(np.array(points)).any() else None,
     )
+
+
+def outlines_of(shapes: NDArray[np.object_]) -> list[list[list[Floats]] | None]:
+    """Return the outline of each shape, in their order; None for upright boxes and points."""
+    boxes = np.reshape(shapely.bounds(shapes), (-1, 4))
+    area = np.reshape(shapely.area(shapes), -1)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    upright = np.isclose(area, sides.prod(axis=1), rtol=1e-6, atol=1e-6)
+    return [None if flat else outline_parts(s) for flat, s in zip(upright, shapes, strict=True)]
 
 
 def outline_parts(shape: Any) -> list[list[Floats]] | None:
