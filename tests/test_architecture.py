@@ -94,7 +94,7 @@ TABLE = {
             "events",
         ),
         *("seams", "moderation", "synthesis", "plot", "analysis", "result", "exporting"),
-        *("regions", "routing", "payloads"),
+        *("regions", "routing", "payloads", "rasters"),
     },
     "history": {
         *("status", "geometry", "grid", "findings", "sources", "regions", "checkpoint", "events"),
@@ -109,7 +109,7 @@ TABLE = {
         *("seams", "files", "schedule"),
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
-        *("routing", "regions"),
+        *("routing", "regions", "rasters", "rasterspec"),
     },
     "cli": ANY,
     "__init__": ANY,

@@ -291,10 +291,12 @@ def test_every_option_reaches_start() -> None:
         *("--concurrency", "5", "--batch-size", "2", "--timeout", "1.5", "--retries", "4"),
         *("--max-failures", "0.1", "--no-reuse", "--strict", "--quota", "3", "--per-minute", "90"),
         *("--merge", "nms", "--merge-threshold", "0.3", "--merge-metric", "ios"),
+        *("--blend", "core", "--margin", "8", "--threshold", "a=b=0.4", "--unsure", "0.6"),
     )
     wanted = {"concurrency": 5, "batch_size": 2, "timeout": 1.5, "retry": tv.Retry(attempts=5)}
     wanted |= {"max_failures": 0.1, "reuse": False, "strict": True}
     wanted |= {"merge": "nms", "match_threshold": 0.3, "match_metric": "ios"}
+    wanted |= {"blend": "core", "margin": 8, "thresholds": {"a=b": 0.4}, "unsure": 0.6}
     wanted |= {"quota": tv.Quota(concurrency=3, per_minute=90.0)}
     assert given.items() >= wanted.items()
     plain = _given()
@@ -313,6 +315,10 @@ def test_every_option_reaches_start() -> None:
         (["--quota", "0"], "Quota concurrency is 0"),
         (["--per-minute", "-1"], "Quota per_minute is -1"),
         (["--merge-threshold", "2"], "match_threshold is 2"),
+        (["--blend", "best"], "blend is 'best'; give one of smooth, linear, core, mean"),
+        (["--margin", "-1"], "margin is -1"),
+        (["--threshold", "cloud"], "--threshold 'cloud' is not CLASS=SHARE"),
+        (["--threshold", "cloud=7"], "threshold of cloud is 7"),
         (["--model-arg", "min_area"], "--model-arg 'min_area' is not KEY=VALUE"),
         (["--model-arg", "size=3"], "Model blobs has no parameter 'size'"),
         (["--recipe", "a.png"], "a.png is not a recipe"),

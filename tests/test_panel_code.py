@@ -100,6 +100,8 @@ def test_only_what_was_set_is_written() -> None:
          "--grid 640 --overlap 64px"),
         ({"grid": "2x3"}, "grid='2x3'", "--grid 2x3"),
         ({"classes": ("a b", "c")}, "classes=('a b', 'c')", "--class 'a b' --class c"),
+        ({"thresholds": {"a b": 0.4}, "blend": "core"}, "thresholds={'a b': 0.4}",
+         "--blend core --threshold 'a b=0.4'"),
         ({"checkpoint": None}, "checkpoint=None", "--no-checkpoint"),
         ({"region": (0, 1, 2, 3)}, "region=(0, 1, 2, 3)", "--region 0,1,2,3"),
         ({"full_image": True}, "full_image=True", "--full-image"),

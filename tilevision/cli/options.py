@@ -106,6 +106,20 @@ _OPTIONS = (
     click.option(
         "--class", "classes", multiple=True, help="Keep only this class. Can be repeated."
     ),
+    click.option("--blend", help="How maps of tiles become one: smooth, linear, core or mean."),
+    click.option(
+        "--margin",
+        type=int,
+        help="Pixels along inner edges of tiles' maps that count only where no other tile has any.",
+    ),
+    click.option(
+        "--threshold",
+        "thresholds",
+        metavar="CLASS=SHARE",
+        multiple=True,
+        help="Share from which a class of a map counts: cloud=0.4. Can be repeated.",
+    ),
+    click.option("--unsure", type=float, help="Share below which the best class of a map is none."),
     checkpoint_option,
     click.option(
         "--no-checkpoint", is_flag=True, help="Store nothing: a stopped run starts again from zero."
@@ -221,6 +235,7 @@ def arguments(options: dict[str, Any], stated: Collection[str] = ()) -> dict[str
     given["grid"] = _grid(given["grid"], given.pop("overlap"))
     given["resolution"] = _resolution(given["resolution"])
     given["classes"] = given["classes"] or None
+    given["thresholds"] = dict(map(_threshold, given["thresholds"])) or None
     given["reuse"] = not given.pop("no_reuse")
     given["quota"] = _quota(given["quota"], given.pop("per_minute"))
     retries = given.pop("retries")
@@ -264,6 +279,17 @@ def _parameter(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    """Return class and share of ``CLASS=SHARE``."""
+    name, equals, share = text.rpartition("=")
+    try:
+        return name, float(share) if equals and name else float("")
+    except ValueError:
+        raise click.UsageError(
+            f"--threshold {text!r} is not CLASS=SHARE, such as cloud=0.4."
+        ) from None
 
 
 def _quota(concurrency: int | None, per_minute: float | None) -> Any:

@@ -20,7 +20,12 @@ def recipe(result: ResultData) -> dict[str, Any] | None:
         return None
     how = result.settings.to_dict()
     changed = {"merge": how.pop("method"), **how}
-    return told | {"settings": told["settings"] | changed}
+    settings = told["settings"] | changed
+    if result.blending is not None:
+        of_maps = ("blend", "margin", "thresholds", "unsure")
+        settings = {name: settings[name] for name in settings if name not in of_maps}
+        settings |= result.blending.to_dict()
+    return told | {"settings": settings}
 
 
 def write(result: ResultData, stream: TextIO) -> None:

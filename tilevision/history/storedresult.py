@@ -63,7 +63,8 @@ def stored_result(
     facts = run_facts(run.id, run.status, plan, manifest)
     events = (event for event in run.events() if isinstance(event, TileChanged))
     rows = _rows(plan, found, events)
-    return Result(plan.source, rows, list(found.values()), settings.merging(), facts, run.name)
+    how = settings.merging(), facts, run.name, settings.blending()
+    return Result(plan.source, rows, list(found.values()), *how)
 
 
 def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import signature
@@ -49,6 +49,10 @@ def start(
     class_agnostic: bool = False,
     match_metric: str = "iou",
     match_threshold: float = 0.5,
+    blend: str | None = None,
+    margin: int | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    unsure: float | None = None,
     checkpoint: str | os.PathLike[str] | None = DEFAULT_CHECKPOINT,
     client: Any = None,
     workers: int | None = None,
@@ -115,6 +119,15 @@ def start(
         for several names of one object; ``"seam"`` compares what two tiles saw of their zone.
     match_threshold : float
         Overlap from which two are one there, above 0, up to 1.
+    blend : str, optional
+        Of maps: ``"smooth"`` (default), ``"linear"``, ``"core"`` or ``"mean"``; see
+        `Result.with_`, which changes this and the next three without inference.
+    margin : int, optional
+        Of maps: pixels along inner edges of tiles that count only where no other tile has any.
+    thresholds : mapping of str to float, optional
+        Of maps of probabilities: the share from which a class counts.
+    unsure : float, optional
+        Of maps of probabilities: the share below which the best class is none.
     checkpoint : path-like or None
         Folder where each tile's findings are kept; None keeps nothing.
     client : distributed.Client, optional
@@ -165,6 +178,7 @@ def start(
         max_area=max_area, classes=classes, moderation=moderation,
         synthesis=synthesis, merge=merge, class_agnostic=class_agnostic,
         match_metric=match_metric, match_threshold=match_threshold,
+        blend=blend, margin=margin, thresholds=thresholds, unsure=unsure,
         checkpoint=checkpoint, client=client, workers=workers, concurrency=concurrency,
         batch_size=batch_size, device=device, retry=retry, quota=quota, timeout=timeout,
         max_failures=max_failures, budget=budget, reuse=reuse, strict=strict,

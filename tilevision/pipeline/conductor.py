@@ -148,8 +148,8 @@ class Conductor:
             synthesis=text,
             seconds=time.perf_counter() - self._started,
         )
-        merging = self._settings.merging()
-        return Result(self._plan.source, rows, found, merging, facts, self._plan.name)
+        how = self._settings.merging(), facts, self._plan.name, self._settings.blending()
+        return Result(self._plan.source, rows, found, *how)
 
 
 class ImageStages:

@@ -307,7 +307,7 @@ def _plan(
     tiling, notes = decide(settings, source, spec)
     others = [note for model in stages.models[1:] for note in misfits(tiling, source, model)]
     others += [note for model in stages.models for note in model.notes]
-    others += _floor_notes(settings, stages)
+    others += [*_floor_notes(settings, stages), *_blend_notes(settings, stages)]
     tiles = tiling.tiles(source.size)
     region = None if settings.region is None else read_region(settings.region, source)
     skipped = outside(region, tiles)
@@ -347,6 +347,25 @@ def _floor_notes(settings: Settings, stages: Stages) -> list[str]:
         for name, floor in floors.items()
         if 0 < wanted < floor
     ]
+
+
+def _blend_notes(settings: Settings, stages: Stages) -> list[str]:
+    """Refuse a way of blending that does not suit a map; say where no model declares one.
+
+    Raises
+    ------
+    RunArgumentError
+    """
+    how = settings.blending()
+    if how is None:
+        return []
+    declared = [spec.raster for spec in stages.models if spec.raster is not None]
+    for raster in declared:
+        how.check(raster)
+    if declared:
+        return []
+    name = stages.asked.name
+    return [f"blend, margin, thresholds and unsure are of maps, and {name} declares none."]
 
 
 def image_name(image: Any) -> str:

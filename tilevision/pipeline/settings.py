@@ -8,10 +8,10 @@ group says which of its values a run's manifest holds as they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tilevision import checks
 from tilevision.errors import RunArgumentError
@@ -22,9 +22,13 @@ from tilevision.schedule import Quota, Retry
 from tilevision.schedule.policy import check_failure_limit
 from tilevision.seams import LIMITS
 
+if TYPE_CHECKING:
+    from tilevision.rasters import MapSettings
+
 __all__ = ["DEFAULT_CHECKPOINT", "Delivery", "Execution", "Settings", "Subject"]
 
 DEFAULT_CHECKPOINT = ".tilevision"
+_OF_MAPS = ("blend", "margin", "thresholds", "unsure")
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Subject:
 
     RECORDED: ClassVar[tuple[str, ...]] = (
         *("mpp", "min_score", "classes", "merge", "class_agnostic"),
-        *("match_metric", "match_threshold", *LIMITS),
+        *("match_metric", "match_threshold", *LIMITS, *_OF_MAPS),
     )
 
     model: Any
@@ -54,6 +58,10 @@ class Subject:
     class_agnostic: bool = False
     match_metric: str = "iou"
     match_threshold: float = 0.5
+    blend: str | None = None
+    margin: int | None = None
+    thresholds: Mapping[str, float] | None = None
+    unsure: float | None = None
 
     def _check_subject(self) -> None:
         checks.flag("full_image", self.full_image)
@@ -65,6 +73,9 @@ class Subject:
             if not isinstance(self.classes, (str, Sequence)):  # an iterator has no second time
                 object.__setattr__(self, "classes", found)
         self.merging()
+        self.blending()
+        if self.thresholds is not None:  # of any mapping, as the manifest holds it
+            object.__setattr__(self, "thresholds", dict(self.thresholds))
 
     def merging(self) -> MergeSettings:
         """Return what decides the merge, and nothing a tile's record depends on."""
@@ -79,6 +90,22 @@ class Subject:
             min_area=self.min_area,
             max_area=self.max_area,
         )
+
+    def blending(self) -> MapSettings | None:
+        """Return how maps of tiles become one, which no tile's record depends on; None: as usual.
+
+        Raises
+        ------
+        RunArgumentError
+            If a name is unknown or a number out of range.
+        """
+        given = {name: getattr(self, name) for name in _OF_MAPS}
+        asked = {name: value for name, value in given.items() if value is not None}
+        if not asked:
+            return None
+        from tilevision.rasters import MapSettings
+
+        return MapSettings(**asked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +196,13 @@ class Settings(Delivery, Execution, Subject):
     def recorded(self, *groups: type[Subject | Execution | Delivery]) -> dict[str, Any]:
         """Return the plain values of `groups` that a manifest holds as they are; of all.
 
-        Limits that are not set are left out: manifests of earlier versions have none.
+        Limits and ways of blending that are not set are left out: manifests of earlier versions
+        have none.
         """
         chosen = groups or (Subject, Execution, Delivery)
         values = {name: getattr(self, name) for group in chosen for name in group.RECORDED}
-        return {k: value for k, value in values.items() if k not in LIMITS or value is not None}
+        newer = (*LIMITS, *_OF_MAPS)
+        return {k: value for k, value in values.items() if k not in newer or value is not None}
 
 
 def _check_writable(name: str, path: Path) -> None:

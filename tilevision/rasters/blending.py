@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import Placed, TileMaps
+from tilevision.rasters.regionmask import Window, mask_within
 from tilevision.rasters.weights import MOST, Span, span_weights
 from tilevision.rasterspec import NODATA, STEPS
+
+if TYPE_CHECKING:
+    from tilevision.regions import Region
 
 __all__ = ["NONE", "Blender"]
 
@@ -38,11 +42,16 @@ class Blender:
     ----------
     layout : TileMaps
     settings : MapSettings
+    region : Region, optional
+        What lies outside has no data: tiles that reach out of it saw more than was asked for.
     """
 
-    def __init__(self, layout: TileMaps, settings: MapSettings) -> None:
+    def __init__(
+        self, layout: TileMaps, settings: MapSettings, region: Region | None = None
+    ) -> None:
         self.layout = layout
         self.settings = settings
+        self.region = region
         few = layout.deepest * MOST * MOST * (STEPS + 2) < 2**32
         self._sum: Any = np.uint32 if few else np.uint64
         self._tiles: OrderedDict[bytes, NDArray[Any]] = OrderedDict()
@@ -50,10 +59,10 @@ class Blender:
         self._weights: dict[tuple[Span, str, int], NDArray[np.uint32]] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> tuple[TileMaps, MapSettings]:
-        return self.layout, self.settings
+    def __getstate__(self) -> tuple[TileMaps, MapSettings, Region | None]:
+        return self.layout, self.settings, self.region
 
-    def __setstate__(self, state: tuple[TileMaps, MapSettings]) -> None:
+    def __setstate__(self, state: tuple[TileMaps, MapSettings, Region | None]) -> None:
         self.__init__(*state)  # type: ignore[misc]  # nothing that was cached travels
 
     def classes(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
@@ -69,7 +78,7 @@ class Blender:
         shown = self.settings.shown(self.layout.spec)
         if shown is not None:
             best[~np.isin(best, [*shown, NODATA])] = NONE
-        return best
+        return self._cut_out(best, (x0, y0, x1, y1), step, NODATA)
 
     def _decided(self, sums: NDArray[Any], total: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the class of each pixel, by its shares."""
@@ -94,7 +103,7 @@ class Blender:
         # Rounded to the nearest step in whole numbers: no platform's division decides.
         out: NDArray[np.uint8] = ((sums + whole // 2) // whole).astype(np.uint8)
         out[:, ~there] = NODATA
-        return out
+        return self._cut_out(out, (x0, y0, x1, y1), step, NODATA)
 
     def values(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.float32]:
         """Return the values ``(k, h, w)`` of a window; NaN is no data."""
@@ -113,7 +122,15 @@ class Blender:
             if (total > 0).all():
                 break
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(sums / total * (spec.precision or 1.0), np.float32)
+            out = np.asarray(sums / total * (spec.precision or 1.0), np.float32)
+        return self._cut_out(out, (x0, y0, x1, y1), step, np.nan)
+
+    def _cut_out(self, out: NDArray[Any], window: Window, step: int, nodata: float) -> NDArray[Any]:
+        """Take away what lies outside the region; return what is left."""
+        if self.region is not None:
+            within = mask_within(self.region, window, self.layout.scale, step)
+            out[..., slice(None) if within is None else ~within] = nodata
+        return out
 
     # Sums ---------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.rasters.blending import NONE
+from tilevision.rasters.regionmask import Window, mask_within
 from tilevision.rasterspec import NODATA
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = ["PixelUnits", "area_table", "value_table"]
 _COLUMNS = {"µm²": ("area_mm2", 1e-6), "m²": ("area_ha", 1e-4)}
 _PLAIN = {"µm²": "area_um2", "m²": "area_m2"}
 NO_DATA, NO_CLASS = "(no data)", "(none)"
-Window = tuple[int, int, int, int]
 
 
 class PixelUnits(Protocol):
@@ -53,7 +53,7 @@ def area_table(
     for window, block in blocks:
         of_row = _row_areas(window, units, scale)
         for number, zone in enumerate(zones):
-            within = _within(zone, window, scale)
+            within = mask_within(zone, window, scale)
             if within is None:
                 continue
             counts = _by_row(block, within)
@@ -82,7 +82,7 @@ def value_table(
     found: dict[tuple[int, int], list[float]] = {}
     for window, block in blocks:
         for number, zone in enumerate(zones):
-            within = _within(zone, window, scale)
+            within = mask_within(zone, window, scale)
             if within is None:
                 continue
             for plane, values in enumerate(block):
@@ -118,23 +118,6 @@ def _row_areas(window: Window, units: PixelUnits, scale: float) -> NDArray[np.fl
     y = (np.arange(y0, y1) + 0.5) / scale
     places = np.column_stack([np.full(len(y), (x0 + x1) / 2 / scale), y])
     return units.pixel_areas(places) / scale**2
-
-
-def _within(zone: Region | None, window: Window, scale: float) -> NDArray[np.bool_] | None:
-    """Return which pixels of a window have their middle in a zone ``(h, w)``; None: none has."""
-    import shapely
-
-    x0, y0, x1, y1 = window
-    shape = y1 - y0, x1 - x0
-    if zone is None:
-        return np.ones(shape, np.bool_)
-    frame = shapely.box(*(edge / scale for edge in window))
-    if not shapely.intersects(zone.geometry, frame):
-        return None
-    if shapely.contains(zone.geometry, frame):
-        return np.ones(shape, np.bool_)
-    x, y = np.meshgrid((np.arange(x0, x1) + 0.5) / scale, (np.arange(y0, y1) + 0.5) / scale)
-    return zone.holds(np.column_stack([x.ravel(), y.ravel()])).reshape(shape)
 
 
 def _by_row(block: NDArray[np.uint8], within: NDArray[np.bool_]) -> NDArray[np.int64]:

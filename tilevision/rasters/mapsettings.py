@@ -53,12 +53,15 @@ class MapSettings:
         margin = self.margin
         if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
             raise RunArgumentError(f"margin is {margin!r:.40}; give pixels of the map, from 0.")
-        given: Any = self.thresholds
-        pairs = given.items() if isinstance(given, Mapping) else given or ()
-        checked = tuple(sorted((str(k), float(share(f"threshold of {k}", v))) for k, v in pairs))
-        object.__setattr__(self, "thresholds", checked)
+        object.__setattr__(self, "thresholds", _checked(self.thresholds))
         if self.unsure is not None:
             object.__setattr__(self, "unsure", float(share("unsure", self.unsure)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types: what a run takes for the same map, without its classes."""
+        told: dict[str, Any] = {"blend": self.blend, "margin": self.margin}
+        told |= {"thresholds": dict(self.thresholds)} if self.thresholds else {}
+        return told | ({} if self.unsure is None else {"unsure": self.unsure})
 
     def check(self, spec: RasterSpec) -> None:
         """Make sure that they suit a map.
@@ -91,3 +94,16 @@ class MapSettings:
         default = EVEN if len(spec.classes) == 1 else 0.0
         given = dict(self.thresholds)
         return [given.get(str(name), default) for name in spec.classes]
+
+
+def _checked(given: Any) -> tuple[tuple[str, float], ...]:
+    """Return thresholds by class, sorted; a mapping, or the pairs of one that was checked."""
+    pairs = given.items() if isinstance(given, Mapping) else given or ()
+    try:
+        return tuple(sorted((str(k), float(share(f"threshold of {k}", v))) for k, v in pairs))
+    except RunArgumentError:
+        raise
+    except (TypeError, ValueError):
+        raise RunArgumentError(
+            f"thresholds is {given!r:.80}; give {{class: share}}, as {{'cloud': 0.4}}."
+        ) from None

@@ -60,7 +60,7 @@ def map_of(
         return None
     settings.check(layout.spec)
     layer = "values" if layout.spec.kind == "values" else "classes"
-    return RasterMap(Blender(layout, settings), layer, source, units, region)
+    return RasterMap(Blender(layout, settings, region), layer, source, units, region)
 
 
 class RasterMap(RasterArray):
@@ -70,7 +70,8 @@ class RasterMap(RasterArray):
     has data, 254 where no class is meant. `probabilities` has the shares behind it ``(h, w, k)``,
     `probability` those of one class. Of values it is ``(h, w)`` or ``(h, w, k)``, float32, NaN
     where no tile has data. Index it as an array (``raster[y0:y1, x0:x1]``), take it whole
-    (``np.asarray(raster)``) or as a Dask array (``raster.dask``).
+    (``np.asarray(raster)``) or as a Dask array (``raster.dask``). Outside the region of a run
+    there are no data.
 
     Attributes
     ----------
@@ -252,6 +253,8 @@ class RasterMap(RasterArray):
         layout = self._blender.layout
         told = hashlib.sha256(repr((layout.size, layout.spec, self.settings)).encode())
         told.update(repr((self._layer, self._band)).encode())
+        if self._region is not None:
+            told.update(self._region.geometry.wkb)
         for one in layout.placed:
             told.update(repr((one.across, one.down)).encode() + one.array.ref.digest)
         return told.hexdigest()

@@ -88,6 +88,8 @@ def _value(value: Any, name_of: Callable[[Any], str | None], what: str) -> str:
         return repr(value)
     if isinstance(value, os.PathLike):
         return repr(os.fspath(value))
+    if isinstance(value, Mapping):
+        return repr(dict(value))
     if isinstance(value, (list, tuple)):
         inner = ", ".join(_value(one, name_of, what) for one in value)
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
@@ -131,9 +133,8 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
         if value.tile is not None and value.tile[0] != value.tile[1]:
             notes.append(f"Tiles are {value.tile[0]} by {value.tile[1]} px; the shell has squares.")
         return ["--grid", side, "--overlap", str(value.overlap)]
-    if name == "classes":
-        names = [value] if isinstance(value, str) else value
-        return [word for label in names for word in ("--class", str(label))]
+    if name in ("classes", "thresholds"):
+        return _repeated(name, value)
     if name == "checkpoint" and value is None:
         return ["--no-checkpoint"]
     if name == "region" and isinstance(value, Mapping):
@@ -148,3 +149,12 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
         return [option, str(value)]
     notes.append(f"{name}= cannot be given in the shell and is left out.")
     return []
+
+
+def _repeated(name: str, value: Any) -> list[str]:
+    """Return an option once for each class."""
+    if name == "thresholds":
+        each = [("--threshold", f"{label}={least}") for label, least in value.items()]
+    else:
+        each = [("--class", str(label)) for label in ([value] if isinstance(value, str) else value)]
+    return [word for pair in each for word in pair]
