@@ -241,6 +241,7 @@ def _complete(name: str, defaults: dict[str, Any], given: dict[str, Any]) -> dic
 # Suffix of a file to how its adapters are reached: several share one, and look into the file.
 _ONNX = {suffix for one in ADAPTERS if one.kind == "onnx" for suffix in one.suffixes}
 _FRAMEWORKS = {suffix for one in ADAPTERS for suffix in one.suffixes} - _ONNX
+_HUB = "hf:"  # how names of models on the Hugging Face Hub begin
 _LIBRARIES = {one.base.partition(".")[0] for one in ADAPTERS if one.base}
 _WEIGHTS = (
     ".engine",
@@ -323,7 +324,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` (an encoder too, with
         ``returns="embedding"``) see
         `tilevision.adapters.onnx.declare`, for a ``.pt``, ``.pth``, ``.pt2`` or a folder
-        `tilevision.adapters.frameworks.declare`.
+        `tilevision.adapters.frameworks.declare`, for a name on the Hugging Face Hub as
+        ``"hf:owner/repository@revision"`` `tilevision.adapters.hub.declare`.
 
     Returns
     -------
@@ -364,7 +366,8 @@ def _declared(f: Any, fingerprint: str | None, declarations: Mapping[str, Any]) 
         return _of_function(f, fingerprint, declarations)
     raise ModelError(
         f"Model is {f!r:.40}; pass a name ({', '.join(m.name for m in models())}), "
-        "a path to an .onnx or .pt file, a function of one tile, or an object with predict."
+        "a path to an .onnx or .pt file, hf:owner/repository, a function of one tile, or an object "
+        "with predict."
     )
 
 
@@ -384,6 +387,10 @@ def _of_a_library(f: Any) -> bool:
 
 
 def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> ModelSpec:
+    if text.startswith(_HUB):
+        from tilevision.adapters import hub
+
+        return hub.declare(text, fingerprint, given)
     suffix = Path(text).suffix.lower()
     if suffix in _ONNX:
         from tilevision.adapters import onnx

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tilevision
 import tilevision.sources.localfiles  # all formats, before workers are forked
-from tilevision.adapters.modelfiles import content_of
+from tilevision.adapters.modelfiles import lost, place_of, unchanged
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.modelspec import ModelSpec, runtime
 from tilevision.modelspec.build import attribute
@@ -105,15 +105,13 @@ def _trouble_with_image(source: SourceRef) -> list[str]:
 
 
 def _trouble_with_weights(model: ModelSpec) -> list[str]:
-    path, content = model.params.get("path"), model.params.get("content")
-    if not isinstance(path, str) or not isinstance(content, str):
+    named, content = model.params.get("path"), model.params.get("content")
+    if not isinstance(named, str) or not isinstance(content, str):
         return []
-    if not Path(path).exists():
-        return [
-            f"cannot see {path}; put the model on a folder that all workers share, or copy it to "
-            "the same path there"
-        ]
-    if content_of(Path(path)) != content:
+    path = place_of(model.params)
+    if missing := lost(model.params, path):
+        return [missing]
+    if not unchanged(model.params, path):
         return [
             f"has another model at {path}: its content is not the client's; copy the client's "
             "file there"

@@ -14,15 +14,28 @@ import platform
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_file
+from tilevision.modelspec import ModelSpec
 
-__all__ = ["check_unchanged", "content_of", "find", "keep", "missing_parts", "read_json"]
+__all__ = [
+    "checked",
+    "content_of",
+    "find",
+    "keep",
+    "located",
+    "lost",
+    "missing_parts",
+    "place_of",
+    "read_json",
+    "unchanged",
+]
 
 _POINTER = 1024  # bytes; a pointer of Git LFS has some 130
 _LONGEST = 255  # characters in the name of a file
@@ -75,14 +88,20 @@ def missing_parts(path: Path) -> list[str]:
     return sorted(name for name in likely if name.strip() and len(name) < _LONGEST)
 
 
-def content_of(path: Path) -> str:
+def content_of(path: Path, files: Sequence[str] | None = None) -> str:
     """Return the identity of a model's content.
+
+    Parameters
+    ----------
+    path : Path
+    files : sequence of str, optional
+        Of a folder: only these, as others may come to lie beside them.
 
     Returns
     -------
     str
         Hexadecimal, 64 digits. Of a file: with that of the files an ONNX model keeps tensors in;
-        names and dates do not count. Of a folder: all files in it, with their names.
+        names and dates do not count. Of a folder: its files, with their names.
 
     Raises
     ------
@@ -90,9 +109,13 @@ def content_of(path: Path) -> str:
         If a file cannot be read.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and _counts(file, path))
+        every = (
+            (file for file in path.rglob("*") if file.is_file() and _counts(file, path))
+            if files is None
+            else (path / name for name in files)
+        )
         whole = hashlib.sha256()
-        for file in files:
+        for file in sorted(every):
             name = file.relative_to(path).as_posix()
             whole.update(f"{name}\0{fingerprint_file(file)}\0".encode())
         return whole.hexdigest()
@@ -108,24 +131,87 @@ def content_of(path: Path) -> str:
     return _content(stamps)
 
 
-def check_unchanged(path: Path, content: str, name: str) -> None:
-    """Make sure, on a worker, that a run's model is here and still the same.
+def located(spec: ModelSpec) -> ModelSpec:
+    """Return a spec on a worker, with the path that its model has there and the same content.
 
     Raises
     ------
     ModelError
-        If it is not.
+        If the model is not there, or is another.
     """
-    if not path.exists():
-        raise ModelError(
-            f"Model {name}: worker {platform.node()} cannot see {path}; put the model on a "
-            "folder that all workers share, or copy it to the same path on each."
-        )
-    if content_of(path) != content:
+    path = checked(spec.params, spec.name)
+    return replace(spec, params={**spec.params, "path": str(path)})
+
+
+def checked(params: Mapping[str, Any], name: str) -> Path:
+    """Return the path that a model has on this worker, whose content is compared.
+
+    Raises
+    ------
+    ModelError
+        If the model is not there, or is another.
+    """
+    path = place_of(params)
+    missing = lost(params, path)
+    if missing:
+        raise ModelError(f"Model {name}: worker {platform.node()} {missing}.")
+    if not unchanged(params, path):
         raise ModelError(
             f"Model {name}: {path} is not what this run was planned with: it has changed since, "
             f"or differs on worker {platform.node()}; start a new run."
         )
+    return path
+
+
+def place_of(params: Mapping[str, Any]) -> Path:
+    """Return where this machine has a model: a file or a folder, which may not be there.
+
+    One of a model hub may lie in another cache than the client's, whose layout is the same.
+    """
+    path = Path(str(params["path"]))
+    if path.exists() or "repository" not in params:
+        return path
+    repository = params["repository"]
+    folder = f"models--{repository['id'].replace('/', '--')}/snapshots/{repository['commit']}"
+    return _hub_cache() / folder / str(repository["file"])
+
+
+def lost(params: Mapping[str, Any], path: Path) -> str:
+    """Return what is missing of a model at `path`, and the remedy; nothing if it is whole.
+
+    Worded to follow the name of a machine.
+    """
+    names = params.get("files") or ()
+    missing = path if not path.exists() else None
+    if missing is None:
+        missing = next((path / name for name in names if not (path / name).is_file()), None)
+    if missing is None:
+        return ""
+    if "repository" in params:
+        known = params["repository"]
+        return (
+            f"has no {missing.name} of {known['id']} ({missing}); run there: hf download "
+            f"{known['id']} {known['file']} --revision {known['commit']}".replace("  ", " ")
+            + ", or set HF_HOME to a folder that all workers share"
+        )
+    return (
+        f"cannot see {path}; put the model on a folder that all workers share, or copy it to the "
+        "same path on each"
+    )
+
+
+def unchanged(params: Mapping[str, Any], path: Path) -> bool:
+    """Return True if a model at `path` is what its spec was made of."""
+    return content_of(path, params.get("files")) == str(params["content"])
+
+
+def _hub_cache() -> Path:
+    """Return where Hugging Face's libraries keep models, which need not be installed here."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if os.environ.get(name):
+            return Path(os.environ[name]).expanduser()
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    return Path(os.environ.get("HF_HOME") or usual).expanduser() / "hub"
 
 
 def keep(name: str, save: Callable[[Path], Path]) -> Path:

@@ -117,6 +117,12 @@ ADAPTERS = (
         extra="timm",
     ),
     Adapter(
+        "timm-repository",
+        "tilevision.adapters.hub.timm_repository:load",
+        library="timm",
+        extra="timm",
+    ),
+    Adapter(
         "ultralytics",
         "tilevision.adapters.frameworks.ultralytics_models:load",
         (".pt",),

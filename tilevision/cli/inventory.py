@@ -164,7 +164,8 @@ def models(as_json: bool) -> None:
     if not as_json:
         click.echo(
             "\nA model can also be weights.onnx, a .pt file of Ultralytics or PyTorch, a folder "
-            "saved by transformers, or FILE.py:FUNCTION."
+            "saved by transformers, hf:owner/repository[/FILE.onnx][@REVISION] of the Hugging Face "
+            "Hub, or FILE.py:FUNCTION."
         )
 
 

@@ -44,7 +44,8 @@ workers_option = click.option(
 _OPTIONS = (
     click.option(
         "--model",
-        help="A name (`tilevision models` lists them), weights.onnx, or FILE.py:FUNCTION.",
+        help="A name (`tilevision models` lists them), weights.onnx, hf:owner/repository, or "
+        "FILE.py:FUNCTION.",
     ),
     click.option(
         "--model-arg",

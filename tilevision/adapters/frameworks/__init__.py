@@ -6,6 +6,6 @@ an object is first saved, as it is now, under the temp folder of this machine.
 """
 
 from tilevision.adapters.frameworks.frameworkkind import kind_of
-from tilevision.adapters.frameworks.frameworkspec import declare, declare_object
+from tilevision.adapters.frameworks.frameworkspec import declare, declare_object, declare_saved
 
-__all__ = ["declare", "declare_object", "kind_of"]
+__all__ = ["declare", "declare_object", "declare_saved", "kind_of"]

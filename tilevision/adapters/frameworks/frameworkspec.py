@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
 from tilevision.modelspec.spec import DECLARABLE, split
 
-__all__ = ["declare", "declare_object"]
+__all__ = ["declare", "declare_object", "declare_saved"]
 
 # What `framework=` may say: every kind of an object's, but those that no file holds.
 _STATED = {one.kind for one in ADAPTERS if one.base} - {"sahi"}
@@ -126,6 +126,37 @@ def declare_object(value: Any, fingerprint: str | None, given: Mapping[str, Any]
     return _declared(kind, name, path, fingerprint, {**stated, **wanted}, limit)
 
 
+def declare_saved(
+    kind: str,
+    name: str,
+    path: Path,
+    fingerprint: str | None,
+    given: Mapping[str, Any],
+    files: Sequence[str],
+) -> ModelSpec:
+    """Return the spec of a model of a known kind: some of the files of a folder.
+
+    Parameters
+    ----------
+    kind : str
+        As in `tilevision.adapters.ADAPTERS`.
+    name : str
+        What it is called.
+    path : Path
+        The folder.
+    fingerprint, given
+        As in `declare`.
+    files : sequence of str
+        What it consists of.
+
+    Raises
+    ------
+    ModelError
+        As `declare`.
+    """
+    return _declared(kind, name, path, fingerprint, given, files=files)
+
+
 def _declared(
     kind: str,
     name: str,
@@ -133,6 +164,7 @@ def _declared(
     fingerprint: str | None,
     given: Mapping[str, Any],
     limit: int | None = None,
+    files: Sequence[str] | None = None,
 ) -> ModelSpec:
     adapter = _adapter(kind)
     declared, asked = split(name, given)
@@ -161,7 +193,7 @@ def _declared(
     most = fields["max_detections"]
     if limit is not None and most is not None and "max_detections" not in declared:
         fields["max_detections"] = min(most, limit)
-    params |= {"framework": kind, "path": str(path), "content": content_of(path)}
+    params |= {"framework": kind, "path": str(path), "content": content_of(path, files)}
     counted = sorted((key, value) for key, value in params.items() if key != "path")
     size = list(fields["input_size"]) if fields.get("input_size") else None
     size = None if uncounted and "input_size" not in declared else size
@@ -171,6 +203,8 @@ def _declared(
         *(() if further is None else (further,)),
         *(("overlap of shapes",) if shaped else ()),  # upright boxes were compared before
     )
+    if files is not None:
+        params["files"] = list(files)  # their names and hashes are in the content
     return ModelSpec(
         name=name,
         factory=f"{adapter.__name__}:load",

@@ -24,7 +24,7 @@ from tilevision.adapters.frameworks.tiles import (
 from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.frameworks.torch_modules import stated_by
 from tilevision.adapters.frameworks.transformers_pipelines import object_limit
-from tilevision.adapters.modelfiles import check_unchanged, content_of
+from tilevision.adapters.modelfiles import checked, content_of
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -186,7 +186,7 @@ def load(spec: ModelSpec) -> SahiDetector:
     library("sahi")
     arguments = dict(spec.params["arguments"])
     for key, content in spec.params["content"].items():
-        check_unchanged(Path(arguments[key]), content, spec.name)
+        checked({"path": arguments[key], "content": content}, spec.name)
     device = torch_device(spec.device)
     library("torch").set_num_threads(1)  # there is a worker for each processor
     try:

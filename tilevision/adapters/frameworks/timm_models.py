@@ -17,7 +17,7 @@ from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
 from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.frameworks.torch_modules import opened_file, save
-from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.modelfiles import located
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -171,8 +171,8 @@ def load(spec: ModelSpec) -> TimmEncoder:
     ModelError
         If its file is missing, has changed or cannot be opened, or the device is missing.
     """
+    spec = located(spec)
     path = Path(spec.params["path"])
-    check_unchanged(path, spec.params["content"], spec.name)
     library("timm")
     network = opened_file("torch", path, spec.name)
     return TimmEncoder(placed(network, spec, torch_device(spec.device)), spec)

@@ -38,7 +38,7 @@ from tilevision.adapters.frameworks.tiles import (
     unread,
 )
 from tilevision.adapters.frameworks.together import Together
-from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.modelfiles import located
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
 from tilevision.adapters.vectors import vector_of
@@ -360,8 +360,8 @@ def load(spec: ModelSpec) -> TorchDetector:
     ModelError
         If its file is missing, has changed or cannot be opened, or the device is missing.
     """
+    spec = located(spec)
     params, path = spec.params, Path(spec.params["path"])
-    check_unchanged(path, params["content"], spec.name)
     device = torch_device(spec.device)
     opened = opened_file(params["framework"], path, spec.name)
     if params.get("returns"):

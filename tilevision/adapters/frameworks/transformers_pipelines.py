@@ -26,7 +26,7 @@ from tilevision.adapters.frameworks.tiles import (
     unread,
 )
 from tilevision.adapters.frameworks.together import Together
-from tilevision.adapters.modelfiles import check_unchanged, read_json
+from tilevision.adapters.modelfiles import located, read_json
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec
@@ -253,8 +253,8 @@ def load(spec: ModelSpec) -> TransformersDetector | TransformersEncoder:
     ModelError
         If its folder is missing, has changed or cannot be opened, or the device is missing.
     """
+    spec = located(spec)
     params, path = spec.params, Path(spec.params["path"])
-    check_unchanged(path, params["content"], spec.name)
     device = torch_device(spec.device)
     transformers = library("transformers")
     transformers.utils.logging.disable_progress_bar()  # in a worker's log it tells nobody anything

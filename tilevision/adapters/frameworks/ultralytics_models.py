@@ -17,7 +17,7 @@ from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, names_of, strings_of
 from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture, unread
 from tilevision.adapters.frameworks.together import Together
-from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.modelfiles import located
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
@@ -190,8 +190,8 @@ def load(spec: ModelSpec) -> UltralyticsDetector:
     ModelError
         If its file is missing, has changed or cannot be opened, or its task is not supported.
     """
+    spec = located(spec)
     path = Path(spec.params["path"])
-    check_unchanged(path, spec.params["content"], spec.name)
     ultralytics = _library()
     try:
         model = ultralytics.YOLO(str(path))

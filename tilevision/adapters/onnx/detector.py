@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
 from tilevision.adapters.classnames import beyond_names
-from tilevision.adapters.modelfiles import check_unchanged
+from tilevision.adapters.modelfiles import located
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
 from tilevision.adapters.onnx.families.layout import MULTIPLE
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
@@ -150,8 +150,8 @@ def load(spec: ModelSpec) -> OnnxDetector:
         If the file is missing here or has changed, onnxruntime or the device is missing, or the
         file cannot be opened.
     """
+    spec = located(spec)
     params, path = spec.params, Path(spec.params["path"])
-    check_unchanged(path, params["content"], spec.name)
     facts = read_facts(path, spec.name)
     session = open_session(path, spec.name, device=spec.device, threads=params["threads"])
     size = params["input_size"]
