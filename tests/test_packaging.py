@@ -39,6 +39,20 @@ def test_environment_ends_with_the_package_itself():
     assert ENVIRONMENT["dependencies"][-1] == {"pip": ["-e ."]}
 
 
+def test_the_recipe_for_conda_is_in_step_with_pyproject():
+    """It needs what environment.yml names, at the version and licence of the package."""
+    recipe = yaml.safe_load((ROOT / ".ci" / "conda" / "recipe.yaml").read_text())
+    named = {line.replace(" ", "") for line in recipe["requirements"]["run"]}
+    least = PROJECT["requires-python"].removeprefix(">=")
+    installed = {line for line in ENVIRONMENT["dependencies"] if isinstance(line, str)} - {"pip"}
+    installed = {line for line in installed if not line.startswith("python>")}
+    assert named == installed | {"python>=${{python_min}}"}
+    told = recipe["context"]
+    assert (told["version"], told["python_min"]) == (PROJECT["version"], least)
+    assert recipe["about"]["license"] == PROJECT["license"]
+    assert recipe["about"]["summary"] == PROJECT["description"]
+
+
 def test_version_is_declared_once_more_and_the_same():
     """The version of the package is that of pyproject.toml."""
     import tilevision
