@@ -8,13 +8,15 @@ import scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from tilevision.errors import GridError, RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.seams import METHODS, merge
-from tilevision.seams.matching import assign, heaviest_first
+from tilevision.seams import METHODS, matching, merge
+from tilevision.seams.matching import assign, components, heaviest_first
 
 LEFT, RIGHT = Tile(0, 0, Box(0, 0, 100, 100)), Tile(0, 1, Box(80, 0, 180, 100))
 SIZE = (180, 100)
@@ -263,3 +265,32 @@ def test_equal_weights_are_taken_as_they_stand(weight: list[float]) -> None:
     """The order of edges is NumPy's stable one, so that results do not hang on the machine."""
     given = np.array(weight)
     assert heaviest_first(given).tolist() == np.argsort(-given, kind="stable").tolist()
+
+
+@given(
+    n=st.integers(1, 30),
+    edges=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=40),
+)
+def test_components_are_numbered_by_their_first_vertex(
+    n: int, edges: list[tuple[int, int]]
+) -> None:
+    """Vertices share a number where scipy has them in one component; numbers begin in order."""
+    a, b = (np.array([edge[end] % n for edge in edges], dtype=np.int64) for end in (0, 1))
+    graph = coo_array((np.ones(len(a)), (a, b)), shape=(n, n))
+    theirs = connected_components(graph, directed=False)[1]
+    first = {number: vertex for vertex, number in reversed(list(enumerate(theirs.tolist())))}
+    order = {number: place for place, number in enumerate(sorted(first, key=first.__getitem__))}
+    assert components(n, a, b).tolist() == [order[number] for number in theirs.tolist()]
+
+
+@given(st.sets(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=8), st.data())
+def test_small_knots_are_solved_as_scipy_solves_them(
+    edges: set[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Whether all ways are tried or SciPy is asked, the same edges are chosen, ties included."""
+    rows, columns = np.array(sorted(edges)).T
+    weights = st.one_of(st.floats(0.03, 1), st.sampled_from([0.25, 0.5, 0.75]))
+    weight = np.array(data.draw(st.lists(weights, min_size=len(rows), max_size=len(rows))))
+    chosen = matching._enumerated(rows, columns, weight)
+    if chosen is not None:
+        assert chosen.tolist() == matching._by_table(rows, columns, weight).tolist()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tilevision.overlaps import meeting_chunks, meetings
 from tilevision.seams.detections import EDGE_PIXELS, Detections, clipped_bounds, shape_iou
 
-__all__ = ["LIKENESS", "Zones", "assign", "enter", "heaviest_first", "match"]
+__all__ = ["LIKENESS", "Zones", "assign", "components", "enter", "heaviest_first", "match"]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -31,6 +31,12 @@ _SHRINK = LIKENESS / (1 + LIKENESS)
 # Tiles with more neighbours than this (a whole image over a fine grid) are searched for
 # instead of tested one neighbour after the other.
 _FEW = 32
+
+# A knot of so many edges is solved by trying all, unless knots together have so many that SciPy's
+# import is made up for; ways that differ by this share are equal.
+_FEW_EDGES = 8
+_MANY_EDGES = 2000
+_TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -315,28 +321,91 @@ def _rival(vertex: Index, weight: Floats) -> tuple[NDArray[np.bool_], Floats]:
 
 def _optimal(edges: Index, left: Index, right: Index, weight: Floats) -> Index:
     """Solve what is left of `edges`, one connected knot after the other."""
-    from scipy.optimize import linear_sum_assignment
-
     chosen = []
     for part, rows, cols in _knots(left, right):
-        table = np.zeros((rows.max() + 1, cols.max() + 1))
-        where = np.full(table.shape, -1)
-        table[rows, cols], where[rows, cols] = weight[part], edges[part]
-        best = where[linear_sum_assignment(table, maximize=True)]
-        chosen.append(best[best >= 0])
+        few = len(part) <= _FEW_EDGES and len(edges) <= _MANY_EDGES
+        best = _enumerated(rows, cols, weight[part]) if few else None
+        if best is None:
+            best = _by_table(rows, cols, weight[part])
+        chosen.append(edges[part[best]])
     return np.concatenate(chosen)
+
+
+def _by_table(rows: Index, cols: Index, weight: Floats) -> Index:
+    """Return the best edges of a knot, as SciPy finds them."""
+    from scipy.optimize import linear_sum_assignment
+
+    table = np.zeros((rows.max() + 1, cols.max() + 1))
+    where = np.full(table.shape, -1)
+    table[rows, cols], where[rows, cols] = weight, np.arange(len(rows))
+    best: Index = where[linear_sum_assignment(table, maximize=True)]
+    return best[best >= 0]
+
+
+def _enumerated(rows: Index, cols: Index, weight: Floats) -> Index | None:
+    """Return the best edges of a small knot by trying all; None where two ways are as good.
+
+    Most runs have small knots alone, and to import SciPy's optimizers takes longer than the rest of
+    their merge. Which of two equal ways is taken is left to SciPy, so that it is the same in
+    any knot.
+    """
+    edges = list(zip(rows.tolist(), cols.tolist(), weight.tolist(), strict=True))
+    ways: list[tuple[float, tuple[int, ...]]] = []
+
+    def extend(start: int, total: float, taken: tuple[int, ...]) -> None:
+        ways.append((total, taken))
+        for n in range(start, len(edges)):
+            row, col, more = edges[n]
+            if all(edges[one][0] != row and edges[one][1] != col for one in taken):
+                extend(n + 1, total + more, (*taken, n))
+
+    extend(0, 0.0, ())
+    ways.sort(reverse=True)
+    best, second = ways[0], ways[1]
+    if best[0] - second[0] <= _TIE * best[0]:
+        return None
+    # In the order of their rows, as SciPy gives them.
+    return np.array(sorted(best[1], key=lambda n: edges[n][0]), dtype=np.int64)
+
+
+def components(n: int, a: Index, b: Index) -> Index:
+    """Number the connected components of `n` vertices by their edges, in order of their first.
+
+    Parameters
+    ----------
+    n : int
+    a, b : array (e,) of int
+        The two vertices of each edge.
+
+    Returns
+    -------
+    array (n,) of int
+        From 0.
+
+    Notes
+    -----
+    Every vertex points to a lower one of its component, at last to the lowest. (SciPy has this as
+    well; its import takes longer than most merges.)
+    """
+    lowest = np.arange(n, dtype=np.int64)
+    while True:
+        low, high = lowest.take(a), lowest.take(b)
+        apart = low != high
+        if not apart.any():
+            break
+        a, b, low, high = a[apart], b[apart], low[apart], high[apart]
+        np.minimum.at(lowest, np.maximum(low, high), np.minimum(low, high))
+        while not np.array_equal(further := lowest.take(lowest), lowest):
+            lowest = further
+    heads = lowest == np.arange(n)
+    return np.asarray(np.cumsum(heads).take(lowest) - 1)
 
 
 def _knots(left: Index, right: Index) -> Iterator[tuple[Index, Index, Index]]:
     """Yield the edges of each connected knot, with their ends numbered within it from 0."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     rows, r = np.unique(left, return_inverse=True)
     cols, c = np.unique(right, return_inverse=True)
-    n = len(rows) + len(cols)
-    graph = coo_array((np.ones(len(left)), (r, c + len(rows))), shape=(n, n))
-    knots = connected_components(graph, directed=False)[1]
+    knots = components(len(rows) + len(cols), r, c + len(rows))
     row, col = _within(knots[: len(rows)])[r], _within(knots[len(rows) :])[c]
     knot = knots[r]
     order = np.argsort(knot, kind="stable")

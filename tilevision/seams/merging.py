@@ -26,7 +26,7 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import area, ios
 from tilevision.overlaps import meeting_chunks
 from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
-from tilevision.seams.matching import Zones, enter, match
+from tilevision.seams.matching import Zones, components, enter, match
 from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
 
 __all__ = [
@@ -294,7 +294,7 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
     array (n,) of int
         Numbers from 0, in the order of each object's first detection.
     """
-    number = _components(n, a, b)
+    number = components(n, a, b)
     tiles = int(tile.max(initial=0)) + 1
     seen = np.sort(number * tiles + tile)
     twice = seen[1:][seen[1:] == seen[:-1]]
@@ -306,17 +306,7 @@ def group(n: int, tile: Index, a: Index, b: Index, alike: Floats) -> Index:
     fine = ~inside
     kept = _without_conflict(tile, a[inside], b[inside], alike[inside])
     keep = np.concatenate([np.flatnonzero(fine), np.flatnonzero(inside)[kept]])
-    return _by_first(_components(n, a[keep], b[keep]))
-
-
-def _components(n: int, a: Index, b: Index) -> Index:
-    if not len(a):
-        return np.arange(n, dtype=np.int64)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(n, n))
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
+    return _by_first(components(n, a[keep], b[keep]))
 
 
 def _by_first(number: Index) -> Index:
