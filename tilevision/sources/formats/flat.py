@@ -22,7 +22,7 @@ from tilevision.sources.capacity import check_plausible
 from tilevision.sources.formats.besidefiles import BandsBeside, MaskBeside, mask_beside
 from tilevision.sources.formats.imageformat import PREFIX_BYTES, ImageFormat
 from tilevision.sources.formats.picturebytes import is_jpeg_ls, mask_in_jpeg
-from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture
+from tilevision.sources.formats.pictures import PictureLayout, damaged, decode_picture, picture_rows
 from tilevision.sources.formats.spatial import kept_beside, place_beside, with_place
 from tilevision.sources.formats.tiffframes import parsed
 from tilevision.sources.formats.tifflevels import BandMask, TableMask, TurnedLevel, ValueMask
@@ -215,7 +215,9 @@ def open_flat(
         fingerprint = known_fingerprint(path, stamp, fingerprint)
         file = FlatFile.of(path, fingerprint, image, layout)
 
-        def write(out: Pixels) -> Iterator[int]:
+        def write(out: Pixels) -> Iterator[int] | Iterator[Pixels]:
+            if layout.orientation == 1:
+                return picture_rows(path, image, layout)
             return decode_picture(path, image, layout, out)
 
         key = f"{fingerprint}-{_DECODER}"

@@ -33,6 +33,7 @@ __all__ = [
     "damaged",
     "decode_picture",
     "over_white",
+    "picture_rows",
     "to_rgb",
     "upright",
 ]
@@ -53,6 +54,7 @@ _SMALL_MODES = ("1", "L", "P")
 # Pictures up to this are decoded whole: they are over before anybody looks.
 _SMALL_PIXELS = 1 << 22
 _ROW_BLOCKS = 4  # to a block of the usual size: several copies of each are in work at a time
+_JPEG_ROWS, _JPEG_BYTES = 16, 1 << 20  # which a JPEG has in a row of its blocks; of rows at once
 _EXTRA = "pip install 'tilevision[huge]' to have it decoded by rows, or "
 _loading = threading.Lock()
 
@@ -172,6 +174,21 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
         If the picture is damaged, or there is not enough memory to decode it.
     """
     target = upright(out, layout.orientation)
+    start = 0
+    for block in picture_rows(name, image, layout):
+        target[start : start + len(block)] = block
+        start += len(block)
+        yield start * len(out) // layout.height
+
+
+def picture_rows(name: str, image: Image, layout: PictureLayout) -> Iterator[Pixels]:
+    """Yield the pixels of `image` as its file stores them, not turned, a band of rows at a time.
+
+    Raises
+    ------
+    SourceError
+        As `decode_picture`.
+    """
     if layout.netpbm is not None:
         blocks = layout.netpbm.rows()
     elif layout.by_rows is not None:
@@ -180,12 +197,8 @@ def decode_picture(name: str, image: Image, layout: PictureLayout, out: Pixels) 
         blocks = _deep(getattr(image, "filename", name), layout)
     else:
         blocks = _whole(image, layout)
-    start = 0
     try:
-        for block in blocks:
-            target[start : start + len(block)] = block
-            start += len(block)
-            yield start * len(out) // layout.height
+        yield from blocks
     except MemoryError as error:
         raise too_big(name, layout.width, layout.height) from error
     except Exception as error:
@@ -337,7 +350,10 @@ def _whole(image: Image, layout: PictureLayout) -> Iterator[Pixels]:
 
 def _by_rows(path: str, layout: PictureLayout, decoder: PngRows | JpegRows) -> Iterator[Pixels]:
     row_bytes = layout.width * max(layout.bands * layout.dtype.itemsize, 4)
-    _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
+    if isinstance(decoder, JpegRows):  # in blocks that the processor's cache holds
+        step = _JPEG_ROWS * max(1, _JPEG_BYTES // (row_bytes * _JPEG_ROWS))
+    else:
+        _, step = next(row_blocks(layout.height, layout.height * row_bytes * _ROW_BLOCKS))
     for rows in decoder.rows(path, step):
         if layout.deep_colour and isinstance(decoder, PngRows):
             deep = decoder.deep(rows)

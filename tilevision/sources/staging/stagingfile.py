@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -397,7 +397,7 @@ def stage(
     key: str,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
-    write: Callable[[Pixels], Iterable[int]],
+    write: Callable[[Pixels], Iterable[int | Pixels]],
     check: Callable[[], None] = lambda: None,
 ) -> StagedPixels:
     """Return the staged image `key`, having `write` fill it where nobody has yet.
@@ -413,7 +413,8 @@ def stage(
     dtype : numpy.dtype
     write : callable
         Fills the writable array it is handed, yielding the rows done now and then so that
-        their memory can be given back; what it raises is passed on.
+        their memory can be given back; or yields the rows themselves, from the first to the last,
+        which takes less time. What it raises is passed on.
     check : callable
         Called before any space is taken; raises where `write` would fail.
 
@@ -441,21 +442,36 @@ def _write(
     path: Path,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
-    write: Callable[[Pixels], Iterable[int]],
+    write: Callable[[Pixels], Iterable[int | Pixels]],
 ) -> None:
     part = path.with_suffix(".part")
+    total, done = math.prod(shape) * dtype.itemsize, 0
     try:
         begin = _reserve(part, shape, dtype)
-        with part.open("r+b") as file:
-            mapped = mmap.mmap(file.fileno(), 0)
+        file = part.open("r+b")
     except OSError as error:
-        raise unusable(path, error, math.prod(shape) * dtype.itemsize) from error
-    total = math.prod(shape) * dtype.itemsize
-    _tell(StagingProgress(0, total, str(path.parent)))
-    for rows in write(np.ndarray(shape, dtype, mapped, begin)):
-        _let_go(mapped)
-        _tell(StagingProgress(rows * total // shape[0], total, str(path.parent)))
+        raise unusable(path, error, total) from error
+    with file:
+        mapped = mmap.mmap(file.fileno(), 0)
+        file.seek(begin)
+        _tell(StagingProgress(0, total, str(path.parent)))
+        for rows in write(np.ndarray(shape, dtype, mapped, begin)):
+            if isinstance(rows, np.ndarray):
+                _append(file, path, np.ascontiguousarray(rows, dtype))
+                done += len(rows)
+            else:
+                _let_go(mapped)
+                done = rows
+            _tell(StagingProgress(done * total // shape[0], total, str(path.parent)))
     part.replace(path)
+
+
+def _append(file: BinaryIO, path: Path, rows: Pixels) -> None:
+    """Write rows at the file's position: pages of a map would be cleared and mapped first."""
+    try:
+        file.write(rows.data)
+    except OSError as error:
+        raise unusable(path, error, rows.nbytes) from error
 
 
 def _map(path: Path) -> tuple[mmap.mmap, Pixels]:
