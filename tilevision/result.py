@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import RunFacts, TileRow
 from tilevision.analysis.resultdata import ResultData
+from tilevision.errors import RunError
 from tilevision.seams import MergeSettings
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from tilevision.analysis.heatmap import Heatmap
+    from tilevision.corrections import CorrectionLayer, Corrections
     from tilevision.exporting.crops import Choice
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
@@ -39,6 +43,8 @@ class Result(ResultData):
         Name of the image, for people.
     blending : MapSettings, optional
         How maps of tiles become one.
+    by_hand : CorrectionLayer, optional
+        What a person corrected; None: nothing is applied.
     """
 
     def save(
@@ -52,6 +58,66 @@ class Result(ResultData):
 
         return save(self, path, format, **options)
 
+    @cached_property
+    def corrections(self) -> Corrections:
+        """Corrects this result: delete, add, relabel, reshape, accept, undo, redo.
+
+        Steps are kept in the checkpoint folder, for this image and model, and belong to the rows of
+        this result. It stays what it is: `corrected` returns one in which they are applied. See
+        `tilevision.corrections.editing.Corrections`.
+
+        Raises
+        ------
+        RunError
+            If the run had no checkpoint folder, or corrections there cannot be read.
+        """
+        from tilevision.corrections import CorrectionLog, Corrections, log_path
+
+        facts, mark = self.facts, self.source.fingerprint
+        if facts.checkpoint is None:
+            raise RunError(
+                "Corrections are kept in the checkpoint folder, and this result has none. Run with "
+                "checkpoint=."
+            )
+        path = log_path(facts.checkpoint, mark, facts.model)
+        about = {"image": self.name, "image_fingerprint": mark, "model": facts.model}
+        return Corrections(self, CorrectionLog(path, about))
+
+    def corrected(self, layer: CorrectionLayer | None = None) -> Self:
+        """Return the result as a person corrected it; counts, exports and texts say how much.
+
+        Parameters
+        ----------
+        layer : CorrectionLayer, optional
+            Default: all corrections of this image and model in the checkpoint folder, as they are
+            now.
+
+        Raises
+        ------
+        RunError
+            If the run had no checkpoint folder, or corrections there cannot be read.
+        """
+        return self._by_hand_of(self.corrections.layer if layer is None else layer)
+
+    @property
+    def uncorrected(self) -> Self:
+        """The result as the model gave it."""
+        return self if self.by_hand is None else self._by_hand_of(None)
+
+    def _by_hand_of(self, layer: CorrectionLayer | None) -> Self:
+        rest = self.settings, self.facts, self.name, self.blending, layer
+        return type(self)(self.source, self.rows, self.tile_findings, *rest)
+
+    def uncertain(self) -> pd.DataFrame:
+        """Return the analysed tiles, those first where a person's hour of correction counts most.
+
+        By scores near the limit and by what overlapping tiles disagree on. See
+        `tilevision.analysis.doubt.doubt_table`.
+        """
+        from tilevision.analysis.doubt import doubt_table
+
+        return doubt_table(self.tile_findings, self.settings.min_score)
+
     def export_tiles(
         self,
         folder: str | PathLike[str],
@@ -63,7 +129,7 @@ class Result(ResultData):
         """Write tiles as PNG with labels. See `tilevision.exporting.crops.export_tiles`."""
         from tilevision.exporting.crops import export_tiles
 
-        return export_tiles(self, folder, which, limit=limit, yolo=yolo)
+        return export_tiles(self.uncorrected, folder, which, limit=limit, yolo=yolo)
 
     def plot(self, target: Figure | Axes | None = None, label: str | None = None) -> Figure:
         """Draw the image, its tiles by status and its detections; say what is missing.

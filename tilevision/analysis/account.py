@@ -85,6 +85,8 @@ class RunFacts:
         without a name. Empty where no model states any.
     recipe : mapping
         What `tilevision.recipe` reads back as the arguments of the run; plain JSON types.
+    checkpoint : str, optional
+        Folder that its tiles are stored in, and what a person corrects; None: nowhere.
     """
 
     run_id: str
@@ -106,6 +108,7 @@ class RunFacts:
     region: Region | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str | None, ...] = ()
+    checkpoint: str | None = None
 
 
 def tiles_by_model(facts: RunFacts, rows: Iterable[TileRow]) -> dict[str, int]:

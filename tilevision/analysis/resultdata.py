@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from tilevision.analysis.heatmap import Heatmap
     from tilevision.analysis.units import Units
+    from tilevision.corrections import Applied, CorrectionCounts, CorrectionLayer
     from tilevision.rasters import MapSettings, RasterMap
     from tilevision.seams import OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
@@ -71,6 +72,8 @@ class ResultData(ResultVectors):
         Of the image, for people.
     blending : MapSettings, optional
         How maps of tiles become one.
+    by_hand : CorrectionLayer, optional
+        What a person corrected; None: nothing is applied.
     """
 
     def __init__(
@@ -82,14 +85,13 @@ class ResultData(ResultVectors):
         facts: RunFacts,
         name: str,
         blending: MapSettings | None = None,
+        by_hand: CorrectionLayer | None = None,
     ) -> None:
         self.source = source
         self.rows = tuple(sorted(rows, key=lambda row: row.tile))
         self.tile_findings = tuple(sorted(tile_findings, key=lambda found: found.tile))
-        self.settings = settings
-        self.facts = facts
-        self.name = name
-        self.blending = blending
+        self.settings, self.facts, self.name = settings, facts, name
+        self.blending, self.by_hand = blending, by_hand
 
     @property
     def run_id(self) -> str:
@@ -142,7 +144,12 @@ class ResultData(ResultVectors):
     @cached_property
     def classes(self) -> dict[str, int]:
         """Class names and their numbers: the model's, whatever was found, filtered or merged."""
-        return class_table(self.facts.classes, self.tile_findings)
+        table = class_table(self.facts.classes, self.tile_findings)
+        if self.by_hand is None:
+            return table
+        from tilevision.analysis.handwork import with_classes
+
+        return with_classes(table, self.by_hand)
 
     @property
     def class_numbers(self) -> NDArray[np.int64]:
@@ -163,14 +170,30 @@ class ResultData(ResultVectors):
         """Detections in pixels of the full-resolution image, merged across tiles.
 
         Where a region was asked for, those whose box has its centre in it; where limits of score
-        or area were, those that keep them.
+        or area were, those that keep them. What a person corrected has no limit of score.
         """
-        found = self._merged
+        found = self._merged if self.by_hand is None else self._corrected.findings
         if self.facts.region is not None:
             found = found.take(self.facts.region.holds(_centres(found)))
         if self.settings.limits:
-            found = found.take(self.settings.within(found.scores, self._areas_of(found)))
+            from tilevision.analysis.handwork import free_scores
+
+            scores = free_scores(found) if self.by_hand else found.scores
+            found = found.take(self.settings.within(scores, self._areas_of(found)))
         return found
+
+    @cached_property
+    def _corrected(self) -> Applied:
+        from tilevision.analysis.handwork import applied
+
+        assert self.by_hand is not None
+        region, how = self.facts.region, self.settings
+        return applied(self.by_hand, self._merged, self.tile_findings, region, how)
+
+    @property
+    def correction_counts(self) -> CorrectionCounts | None:
+        """How many objects a person corrected; None where no corrections are applied."""
+        return None if self.by_hand is None else self._corrected.counts
 
     @cached_property
     def areas(self) -> NDArray[np.float64]:
@@ -254,13 +277,14 @@ class ResultData(ResultVectors):
 
     @property
     def coverage(self) -> str:
-        """How much of the image was analysed, and where several models took part, by which."""
+        """How much of the image was analysed, by which models, and what was corrected by hand."""
         return " ".join(filter(None, [coverage(self.digest), self._by_whom]))
 
     @property
     def _by_whom(self) -> str:
         shares = [f"{n:,} by {name}" for name, n in self.models.items()]
-        return f"Tiles: {', '.join(shares)}." if len(self.facts.models) > 1 and shares else ""
+        told = f"Tiles: {', '.join(shares)}." if len(self.facts.models) > 1 and shares else ""
+        return " ".join(filter(None, [told, str(self.correction_counts or "")]))
 
     @property
     def description(self) -> str:
@@ -333,7 +357,7 @@ class ResultData(ResultVectors):
         return map_of(tiles, self.tile_findings, self.source, how, self.units, self.facts.region)
 
     def _of_tiles(self, found: Sequence[TileFindings]) -> ResultData:
-        facts = (self.settings, self.facts, self.name, self.blending)
+        facts = (self.settings, self.facts, self.name, self.blending, self.by_hand)
         return type(self)(self.source, self.rows, found, *facts)
 
     @property
@@ -371,8 +395,9 @@ class ResultData(ResultVectors):
             area (px²) and, where microns per pixel or a reference system are known, area_um2
             (µm²) or area_m2 (m², geodesic). Where there are such: text; point_x, point_y;
             corner0_x … corner3_y of rotated boxes; keypoint0_x, keypoint0_y, keypoint0_score, …;
-            attributes.NAME, and attributes.NAME.INNER of nested mappings. ``attrs`` holds the
-            units and what was not analysed.
+            attributes.NAME, and attributes.NAME.INNER of nested mappings. Of a corrected result
+            origin: ``"model"``, or what a person did. ``attrs`` holds the units and what was not
+            analysed.
 
         Raises
         ------
@@ -382,7 +407,12 @@ class ResultData(ResultVectors):
         from tilevision.analysis.tables import detection_table
 
         said = {"complete": self.complete, "coverage": self.coverage}
-        return detection_table(self.findings, self.class_numbers, self.units, said, geometry)
+        table = detection_table(self.findings, self.class_numbers, self.units, said, geometry)
+        if self.by_hand is None:
+            return table
+        from tilevision.analysis.handwork import with_origins
+
+        return with_origins(table, self.findings)
 
     @property
     def tile_scores(self) -> pd.DataFrame:
@@ -495,6 +525,7 @@ class ResultData(ResultVectors):
             facts,
             self.name,
             self._blending({"blend": blend, "margin": margin}, thresholds, unsure),
+            self.by_hand,
         )
 
     def _blending(

@@ -136,7 +136,10 @@ def _check_place(path: Path) -> None:
 CHECKPOINT_SCHEMA = 1
 SEGMENTS_SCHEMA = 2
 ARRAYS_SCHEMA = 3  # of either, once a record refers to arrays: earlier releases cannot read those
-_OURS = {".gitignore", "cache.new", "meta.json.new", "open.lock", "payloads", "runs", "segments"}
+_OURS = {
+    *(".gitignore", "cache.new", "corrections", "meta.json.new", "open.lock", "payloads"),
+    *("runs", "segments"),
+}
 _BEGINNING_SECONDS = 5.0  # in which whoever makes a folder has written its meta.json
 
 

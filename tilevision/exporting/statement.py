@@ -218,6 +218,7 @@ def statement(result: ResultData) -> dict[str, Any]:
         "merge": result.settings.to_dict(),
         "complete": result.complete,
         "coverage": result.coverage,
+        **_corrections(result),
         "analysed": {
             "tiles": facts.n_tiles,
             "analysed": facts.n_analysed,
@@ -232,6 +233,11 @@ def statement(result: ResultData) -> dict[str, Any]:
         "summary": result.description,
         "methods": methods(result),
     }
+
+
+def _corrections(result: ResultData) -> dict[str, Any]:
+    counts = result.correction_counts
+    return {} if counts is None else {"corrections": counts.to_dict()}
 
 
 def missing_tiles(result: ResultData) -> list[dict[str, Any]]:

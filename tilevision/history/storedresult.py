@@ -60,7 +60,9 @@ def stored_result(
         plan = make_plan(image, settings, resolve_stages(settings), store)
         check_same_work(manifest, plan)
         found = _stored(plan, store)
-    facts = run_facts(run.id, run.status, plan, manifest)
+    facts = replace(
+        run_facts(run.id, run.status, plan, manifest), checkpoint=settings.checkpoint_folder
+    )
     events = (event for event in run.events() if isinstance(event, TileChanged))
     rows = _rows(plan, found, events)
     how = settings.merging(), facts, run.name, settings.blending()
@@ -88,6 +90,7 @@ def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Res
         grid=str(plan.tiling),
         scales=plan.tiling.scales,
         region=plan.region,
+        checkpoint=None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
     )
     settings = MergeSettings(min_score=plan.stages.min_score)
     rows = _rows(plan, found, ())
@@ -142,7 +145,8 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
     settings : Settings
         Of its run. Without a checkpoint the findings are held in memory.
     """
-    facts, name, merging, blending = result.facts, result.name, result.settings, result.blending
+    facts, name, merging = result.facts, result.name, result.settings
+    more = result.blending, result.by_hand
     checkpoint = settings.checkpoint
     if isinstance(image, (str, os.PathLike)) and not is_address(image):
         image = Path(image).absolute()  # the working folder may be another by then
@@ -152,14 +156,14 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
             run = _ReadRun(Recording(facts.run_id, checkpoint, image))
             found = stored_result(run, checkpoint, model=settings.model)
             seen = found.tile_findings
-            return Result(found.source, found.rows, seen, merging, facts, name, blending)
+            return Result(found.source, found.rows, seen, merging, facts, name, *more)
 
         return read
     rows, findings = result.rows, result.tile_findings
 
     def again() -> Result:
         source = open_source(image, mpp=settings.mpp)
-        return Result(source, rows, findings, merging, facts, name, blending)
+        return Result(source, rows, findings, merging, facts, name, *more)
 
     return again
 

@@ -147,6 +147,7 @@ class Conductor:
             uncounted=self._spending.uncounted,
             synthesis=text,
             seconds=time.perf_counter() - self._started,
+            checkpoint=self._settings.checkpoint_folder,
         )
         how = self._settings.merging(), facts, self._plan.name, self._settings.blending()
         return Result(self._plan.source, rows, found, *how)

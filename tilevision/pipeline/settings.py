@@ -163,6 +163,12 @@ class Delivery:
     progress: bool | None = None
     report: str | os.PathLike[str] | None = None
 
+    @property
+    def checkpoint_folder(self) -> str | None:
+        """The absolute path of the checkpoint; None: nothing is kept."""
+        folder = self.checkpoint
+        return None if folder is None else str(Path(folder).expanduser().absolute())
+
     def _check_delivery(self) -> None:
         checks.flag("strict", self.strict)
         if self.progress is not None:
