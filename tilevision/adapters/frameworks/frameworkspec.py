@@ -70,8 +70,13 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             ``"cls+mean"`` (one after the other). The plan says which it is.
         precision : str
             ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
+        prompts : list of str
+            For transformers: what to look for, which are also the names of the classes.
+            Zero-shot detectors (OWL-ViT, OWLv2, Grounding DINO) give boxes, SAM 3 outlines of
+            instances, CLIPSeg a map of each, CLIP and SigLIP a score of each for the tile.
         task, candidate_labels : str, list of str
-            For transformers: the pipeline's task, and what a zero-shot detector looks for.
+            For transformers: the pipeline's task, and what it looks for, where ``prompts`` are
+            not given.
         half : bool
             Whether the network computes in half precision, on a GPU: quicker, and its answers
             differ, so it is part of the identity.
@@ -168,7 +173,8 @@ def _declared(
 ) -> ModelSpec:
     adapter = _adapter(kind)
     declared, asked = split(name, given)
-    vectors = _vectors(name, adapter, asked)
+    worded = _prompts(name, adapter, asked)
+    vectors = {} if worded else _vectors(name, adapter, asked)
     half = {"half": True} if getattr(adapter, "HALVES", False) and _halved(name, asked) else {}
     known = {**_COMMON, **adapter.PARAMS}
     for key in asked:
@@ -176,7 +182,7 @@ def _declared(
             close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}."
             raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
-    params = {**known, **asked, **vectors, **half}
+    params = {**known, **asked, **vectors, **worded, **half}
     params["names"] = class_names(name, params["names"], None)
     share(f"score_floor of model {name}", params["score_floor"], ModelArgumentError)
     _check_pictures(name, declared, adapter.ANY_BANDS)
@@ -213,6 +219,17 @@ def _declared(
         notes=said,
         **fields,
     )
+
+
+def _prompts(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `asked`, and return, what a model is asked in words; nothing, if it is not."""
+    if "prompts" not in asked or not getattr(adapter, "PROMPTED", False):
+        return {}
+    from tilevision.adapters.prompted import check_prompts
+
+    beside = ("returns", "classes", "pooling")
+    said = {key: asked.pop(key) for key in beside if asked.get(key)}
+    return {**said, "prompts": check_prompts(name, asked.pop("prompts"))}
 
 
 def _halved(name: str, asked: dict[str, Any]) -> bool:

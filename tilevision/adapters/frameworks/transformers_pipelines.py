@@ -47,7 +47,7 @@ LIBRARY = "transformers"
 HALVES = True
 ANY_BANDS = False
 ENCODES = True
-POOLS = True
+POOLS = PROMPTED = True
 PARAMS: dict[str, Any] = {"task": None, "candidate_labels": None}
 TASKS = (
     *("object-detection", "zero-shot-object-detection"),
@@ -196,13 +196,10 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     ModelError
         If it is no saved model, or its task is unknown or not supported.
     """
-    config = read_json(path / "config.json")
-    if not config:
-        raise ModelError(
-            f"{str(path)!r} has no config.json, so it is no model that transformers saved; give "
-            "the folder that save_pretrained wrote."
-        )
+    config = _config(path)
     architecture = str((config.get("architectures") or [""])[0])
+    if (asked := _worded(name, architecture, config, params)) is not None:
+        return {"input_size": _size(path), **asked}
     if params.get("returns"):
         if params["task"] not in (None, FEATURES):
             raise ModelError(
@@ -220,12 +217,8 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
             f"give task= as one of {', '.join(TASKS)}."
         )
     words = params["candidate_labels"]
-    good = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
-    if params["task"] == "zero-shot-object-detection" and not good:
-        raise ModelError(
-            f"Model {name} needs the names of what it looks for; pass "
-            "candidate_labels, as ['ship', 'car']."
-        )
+    if params["task"] == "zero-shot-object-detection":
+        _check_words(name, words)
     if params["task"] == "image-classification":
         return {"max_detections": None, "input_size": _size(path), NAMES: _names(config)}
     names = _names(config)
@@ -240,12 +233,51 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     return found
 
 
+def _config(path: Path) -> dict[str, Any]:
+    config = read_json(path / "config.json")
+    if not config:
+        raise ModelError(
+            f"{str(path)!r} has no config.json, so it is no model that transformers saved; give "
+            "the folder that save_pretrained wrote."
+        )
+    return config
+
+
+def _check_words(name: str, words: Any) -> None:
+    if not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+        raise ModelError(
+            f"Model {name} needs the names of what it looks for; give prompts=['ship', 'car']."
+        )
+
+
+def _worded(
+    name: str, architecture: str, config: Mapping[str, Any], params: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the fields of a model that is asked in words; None where a pipeline is opened.
+
+    Raises
+    ------
+    ModelError
+        If it takes no prompts, or is given none and finds nothing without.
+    """
+    from tilevision.adapters.prompted import takes_words_alone, worded
+
+    if "prompts" in params:
+        return worded(name, architecture, config, params)
+    asks = takes_words_alone(architecture) and not params["candidate_labels"]
+    if asks and not params.get("returns"):
+        raise ModelError(
+            f"Model {name} ({architecture}) finds what prompts name; give prompts=['ship', 'car']."
+        )
+    return None
+
+
 def runtime(spec: ModelSpec) -> str:
     """Return what this process would run the model on."""
     return f"transformers {library('transformers').__version__}, {torch_runtime(spec)}"
 
 
-def load(spec: ModelSpec) -> TransformersDetector | TransformersEncoder:
+def load(spec: ModelSpec) -> Any:
     """Open the pipeline that `spec` describes, on its device.
 
     Raises
@@ -256,6 +288,11 @@ def load(spec: ModelSpec) -> TransformersDetector | TransformersEncoder:
     spec = located(spec)
     params, path = spec.params, Path(spec.params["path"])
     device = torch_device(spec.device)
+    if params.get("prompts"):
+        from tilevision.adapters import prompted
+
+        architecture = read_json(path / "config.json")["architectures"][0]
+        return prompted.load(spec, architecture, device)
     transformers = library("transformers")
     transformers.utils.logging.disable_progress_bar()  # in a worker's log it tells nobody anything
     if params["task"] == FEATURES:

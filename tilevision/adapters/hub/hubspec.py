@@ -74,12 +74,14 @@ def _of_repository(
     listing: Listing, contents: Contents, fingerprint: str | None, wanted: dict[str, Any]
 ) -> ModelSpec:
     from tilevision.adapters.frameworks import declare_saved
+    from tilevision.adapters.prompted import takes_words_alone
 
     architecture = str((contents.config.get("architectures") or [""])[0])
     if contents.kind == "transformers":
         _check_code(listing, contents.config, architecture)
         # The class of a network without a head gives features, so it is an encoder.
-        if architecture.endswith("Model") and not {"task", "prompts"} & wanted.keys():
+        words = "prompts" in wanted or takes_words_alone(architecture)
+        if architecture.endswith("Model") and not words and "task" not in wanted:
             wanted = {"task": FEATURES, **wanted}
     return declare_saved(
         contents.kind, listing.name.text, listing.folder, fingerprint, wanted, contents.files
