@@ -155,7 +155,8 @@ def meeting_chunks(
     tall = float((one[3] - one[1]).sum() + (two[3] - two[1]).sum())
     kinds = max(1 if kind is None else int(kind.max()) + 1 for kind in (kind_a, kind_b))
     raster = _Raster(low, high, tall / (len(a) + len(b)) or 1.0, kinds)
-    mine, theirs = raster.entries(one, kind_a), raster.entries(two, kind_b)
+    mine = raster.entries(one, kind_a)
+    theirs = mine if b is a and kind_b is kind_a else raster.entries(two, kind_b)
     yield from _begin_within(mine, theirs, np.greater_equal)
     for there, here in _begin_within(theirs, mine, np.greater):
         yield here, there

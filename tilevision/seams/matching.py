@@ -104,10 +104,10 @@ def enter(found: Detections) -> Zones:
     rows, others = _meetings(found, start, neighbours)
     mine = found.tile.take(rows)
     k = len(found.tile_boxes)
-    zones = _beside(start, neighbours)
-    zone = np.searchsorted(zones, np.minimum(mine, others) * k + np.maximum(mine, others))
+    first, second = np.minimum(mine, others), np.maximum(mine, others)
+    zone = np.searchsorted(_beside(start, neighbours), first * k + second)
     # Rows are gathered with take throughout: an index in brackets takes five times as long.
-    boxes = _shared(found, zones // k, zones % k).take(zone, axis=0)
+    boxes = _shared(found, first, second)
     margin = np.tile(found.margins.take(rows, axis=0), 2)
     sign, origin = np.array([-1.0, -1.0, 1.0, 1.0]), np.tile(boxes[:, :2], 2)
     room = boxes + sign * margin
