@@ -237,3 +237,59 @@ def test_the_shell_says_its_lines_on_whatever_standard_error_there_is(monkeypatc
     stream, _ = _log(monkeypatch)
     warn("one")
     assert stream.getvalue() == "tilevision: one\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="There are no pseudo-terminals.")
+def test_a_terminal_shows_at_once_that_the_package_is_being_loaded() -> None:
+    """The line stands there while names are resolved for the first time, and is gone afterwards."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    code = "import tilevision as tv; tv.analyze; tv.start; tv.plan"
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert shown == f"{display.LOADING}\r\x1b[K"
+
+
+def test_a_log_is_not_told_that_the_package_is_being_loaded() -> None:
+    """Where lines stay, none is written."""
+    code = "import tilevision as tv; tv.analyze"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert (told.stdout, told.stderr) == (b"", b"")
+
+
+def test_a_notebook_shows_it_until_the_cell_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line has an id, by which it is replaced by nothing: once, by the run or by the cell."""
+    IPython = pytest.importorskip("IPython")  # noqa: N806
+    shown: list[tuple[str, bool]] = []
+    waiting: list[object] = []
+
+    class Handle:
+        def update(self, data: dict[str, str], **_: object) -> None:
+            shown.append((data["text/html"], True))
+
+    class Events:
+        register = staticmethod(lambda _, erase: waiting.append(erase))
+        unregister = staticmethod(lambda _, erase: waiting.remove(erase))
+
+    class Shell:
+        events = Events()
+
+    def show(data: dict[str, str], **_: object) -> Handle:
+        shown.append((data["text/html"], False))
+        return Handle()
+
+    monkeypatch.setattr(IPython, "get_ipython", Shell)
+    monkeypatch.setattr(IPython.display, "display", show)
+    monkeypatch.setattr(display, "is_live", lambda _: True)
+    monkeypatch.setattr(display.ErrorStream, "isatty", lambda _: False)
+    monkeypatch.setattr(display, "_loading", display._Loading())
+    for _ in range(2):
+        with display.loading():
+            pass
+    assert shown == [(f"<em>{display.LOADING}</em>", False)] and len(waiting) == 1
+    display.loaded()
+    display.loaded()
+    assert shown[1:] == [("", True)] and not waiting

@@ -8,10 +8,11 @@ import select
 import sys
 import threading
 import time
-from contextlib import suppress
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
-__all__ = ["ErrorStream", "is_live", "readable"]
+__all__ = ["ErrorStream", "is_live", "loaded", "loading", "readable"]
 
 
 def readable(text: str) -> str:
@@ -157,3 +158,67 @@ def is_live(stream: ErrorStream) -> bool:
         return True
     notebook = type(sys.stderr).__module__.startswith("ipykernel")
     return notebook and any(name in os.environ for name in ("JPY_SESSION_NAME", "VSCODE_PID"))
+
+
+LOADING = "Loading tilevision …"
+
+
+class _Loading:
+    """The line that says that the package is being loaded; shown once in a process."""
+
+    def __init__(self) -> None:
+        self.due = True
+        self.erase: Callable[[], None] = lambda: None
+
+
+_loading = _Loading()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Within the block, show that the package is being loaded, where somebody sees that.
+
+    Loading takes the longest part of the time until anything of a run can be shown. A terminal's
+    line is erased at the end. In a notebook it stays until a run has begun or the cell ends, so
+    that what the cell shows follows it.
+    """
+    due, _loading.due = _loading.due, False
+    stream = ErrorStream()
+    if due and stream.isatty():
+        stream.write(LOADING)
+        stream.flush()
+    elif due and is_live(stream):
+        _show_in_cell()
+    try:
+        yield
+    finally:
+        if due and stream.isatty():
+            stream.write("\r\x1b[K")
+            stream.flush()
+
+
+def loaded() -> None:
+    """Erase the line of `loading`, where it is still shown."""
+    _loading.erase()
+
+
+def _show_in_cell() -> None:
+    """Show the line below the current cell until that has ended, at the latest."""
+    with suppress(Exception):  # whatever a kernel lacks, the work goes on
+        from IPython import display, get_ipython
+
+        events: Any = get_ipython().events
+        show: Any = display.display  # carries no types
+        handle = show(_line(LOADING), raw=True, display_id=True)
+
+        def erase(_: object = None) -> None:
+            events.unregister("post_run_cell", erase)
+            _loading.erase = lambda: None
+            handle.update(_line(""), raw=True)
+
+        events.register("post_run_cell", erase)
+        _loading.erase = erase
+
+
+def _line(text: str) -> dict[str, str]:
+    return {"text/plain": text, "text/html": f"<em>{text}</em>" if text else ""}

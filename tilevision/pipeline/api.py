@@ -10,6 +10,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
+from tilevision.display import loaded
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
 from tilevision.pipeline.control import Control
@@ -300,6 +301,7 @@ def launch(
     except BaseException:
         stop_expecting()
         raise
+    loaded()
     run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:
         (show or _show_progress)(decided, control.bus)

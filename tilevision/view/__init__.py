@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tilevision.view.live import LiveView, watch
-from tilevision.view.panel.panel import Panel, explore
-from tilevision.view.recorded import replay
+from tilevision.display import loading
+
+with loading():
+    from tilevision.view.live import LiveView, watch
+    from tilevision.view.panel.panel import Panel, explore
+    from tilevision.view.recorded import replay
 
 __all__ = ["LiveView", "Panel", "explore", "replay", "watch"]
