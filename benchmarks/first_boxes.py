@@ -17,6 +17,7 @@ Needs what the browser tests need: pip install 'tilevision[test]', and Chromium.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import sys
 import tempfile
@@ -126,6 +127,8 @@ def main() -> None:
     """Run each in turn, and print the table."""
     from playwright.sync_api import sync_playwright
 
+    # As installing it does: a checkout may be run without ever being compiled.
+    compileall.compile_dir(HERE.parent / "tilevision", quiet=1)
     options = argparse.ArgumentParser()
     options.add_argument("--rounds", type=int, default=5)
     rounds = options.parse_args().rounds
