@@ -28,7 +28,7 @@ __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
 BROUGHT_SECONDS = 10.0
-AHEAD = 2  # tasks beside one: one has been read, and one is being read
+AHEAD = 4  # tasks beside one: some have been read, and some are being read
 AT_HAND = 2  # further ones, which have not begun: what is through goes to the client and back
 AHEAD_BYTES = 512 << 20  # of pixels in a process
 BYTES_A_PIXEL = 8  # as they are read, and prepared

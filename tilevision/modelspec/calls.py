@@ -7,8 +7,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, Event, Thread
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = ["Calls", "Growing", "Wish", "free_for_more", "is_out_of_memory", "joi
 WAITS = 0.5  # of a call's time without the processor, from which on something else computes
 WORTH_MORE = 0.95  # of a tile's time that may be left for twice as many to be worth their memory
 RECENT = 0.3  # how much the last call counts
+UNASKED = 5.0  # seconds without a wish after which the thread that made the calls ends
 # In the words of CUDA and Metal, of onnxruntime, and of PyTorch on a processor.
 _FULL = ("out of memory", "failed to allocate memory", "not enough memory")
 _QUEUED = "/proc/thread-self/schedstat"  # nanoseconds: at work, and ready to work
@@ -30,7 +32,8 @@ class Wish:
 
     Parameters
     ----------
-    tiles : list of array (h, w, c)
+    tiles : list
+        As the model's `prepare` has made them, or as they were read.
     call : callable
         ``call(tiles)`` asks the model, and raises unless it has an answer for each tile. Where
         batches are joined, that of one thread does for all.
@@ -60,6 +63,21 @@ class Wish:
     seconds: float = 0.0
     queued: bool = False
     over: bool = False
+    _ended: Event = field(default_factory=Event)
+    _context: Context = field(default_factory=copy_context)
+
+    def ends(self) -> None:
+        """Let the thread that wants the answers go on."""
+        self.over = True
+        self._ended.set()
+
+    def wait(self) -> None:
+        """Wait until it is over."""
+        self._ended.wait()
+
+    def made(self, tiles: list[Any]) -> Any:
+        """Call for tiles as if on the thread that wants them: Dask finds there whose they are."""
+        return self._context.run(self.call, tiles)
 
 
 @dataclass(slots=True)
@@ -101,6 +119,10 @@ class Growing:
 class Calls:
     """The calls of one model in this process.
 
+    Where they wait for a device, one thread makes all of them, and does nothing else. If the one
+    whose batch it is made each, the device would stand still while Python's lock goes from thread
+    to thread, and while answers are read.
+
     Parameters
     ----------
     model : object
@@ -113,6 +135,8 @@ class Calls:
     _waiting: deque[Wish] = field(default_factory=deque)
     _changed: Condition = field(default_factory=Condition)
     _busy: bool = False
+    _serving: bool = False
+    _most_asked: int = 1
     _idle: float | None = None
     _growing: Growing | None = None
     _most: int | None = None  # tiles that did not fill the device, since more did
@@ -143,19 +167,62 @@ class Calls:
         with self._changed:
             self._waiting.append(wish)
             wish.queued = self._busy or self._waiting[0] is not wish
+            served = self._serve(most)
         if wish.queued:
             wish.queues()
-        group = self._in_turn(wish, most)
-        if not group:
+        if served:
+            self._wait(wish)
             return
+        group = self._in_turn(wish, most)
+        if group:
+            self._answer(group)
+
+    def _answer(self, group: list[Wish]) -> None:
+        """Make the call of wishes whose turn it is, and let the next ones have theirs."""
         try:
             self._call(group)
+        except BaseException as error:  # noqa: BLE001  # of whoever was told of a turn
+            for one in group:
+                one.error = one.error or (error if one.answers is None else None)
         finally:
             with self._changed:
                 self._busy = False
                 for one in group:
-                    one.over = True
+                    one.ends()
                 self._changed.notify_all()
+
+    def _serve(self, most: int) -> bool:
+        """See to it that a thread makes the calls, if they wait for a device; return whether."""
+        self._most_asked = most
+        if self.waits and not self._serving:
+            self._serving = True
+            Thread(target=self._calling, name="tilevision-calls", daemon=True).start()
+        elif self._serving:
+            self._changed.notify_all()
+        return self._serving
+
+    def _calling(self) -> None:
+        """Make calls as long as anybody wants answers."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting and not self._busy, UNASKED)
+                if not self._waiting:
+                    self._serving = False
+                    return
+                if self._busy:
+                    continue
+                self._busy = True
+                group = self._joined(self._most_asked)
+            self._answer(group)
+
+    def _wait(self, wish: Wish) -> None:
+        """Wait for the thread that makes the calls."""
+        try:
+            wish.wait()
+        except BaseException:  # interrupted: nobody is left to take its answers
+            with self._changed, suppress(ValueError):
+                self._waiting.remove(wish)
+            raise
 
     def _in_turn(self, wish: Wish, most: int) -> list[Wish]:
         """Wait; return the wishes to call for, or none where another thread has called for this."""
@@ -253,7 +320,7 @@ class Calls:
         tiles = [tile for one in group for tile in one.tiles]
         began, engaged = perf_counter(), _engaged()
         try:
-            return self._in_parts(tiles, group[0].call)
+            return self._in_parts(tiles, group[0].made)
         finally:
             took, engaged = perf_counter() - began, _engaged() - engaged
             for one in group:
