@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,78 @@ def test_a_model_on_a_device_waits_whatever_is_measured() -> None:
         on_device = True
 
     assert Calls(Model()).waits
+
+
+class OnDevice(Gated):
+    """Waits for a device; notes the thread of each call, and for whom it is made."""
+
+    on_device = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+        self.contexts: list[str] = []
+
+    def predict(self, tiles: list[int]) -> list[int]:
+        """Answer, once the gate is open."""
+        self.threads.append(threading.get_ident())
+        self.contexts.append(whose.get())
+        return super().predict(tiles)
+
+
+whose: ContextVar[str] = ContextVar("whose", default="nobody")
+
+
+def test_calls_that_wait_for_a_device_are_made_by_one_thread() -> None:
+    """It goes on to the next call while those who asked read their answers."""
+    model = OnDevice()
+    line = line_of(model, [1], [2, 3], [4, 5], [6], most=3)
+    assert model.called == [[1], [2, 3], [4, 5, 6]]
+    assert [one.wish.answers for one in line] == [[1], [2, 3], [4, 5], [6]]
+    assert len(set(model.threads)) == 1
+    assert not set(model.threads) & {one.thread.ident for one in line}
+    assert [one.told for one in line] == [[]] + [["queues", "begins"]] * 3
+
+
+def test_a_call_for_another_thread_is_made_in_its_context() -> None:
+    """What Dask keeps there, the task and where its seconds are counted, is found as usual."""
+    model = OnDevice()
+    model.gate.set()
+    whose.set("the test")
+    Calls(model).ask(Wish([1], model.predict, lambda: None, lambda: None), 1)
+    assert model.contexts == ["the test"]
+
+
+def test_the_thread_that_makes_calls_ends_when_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And another one makes the next call."""
+    monkeypatch.setattr("tilevision.modelspec.calls.UNASKED", 0.01)
+    model = OnDevice()
+    model.gate.set()
+    calls = Calls(model)
+    for number in (1, 2):
+        assert Asked(calls, [number], 1).ended().answers == [number]
+        until(lambda: not calls._serving)
+    assert model.called == [[1], [2]]
+
+
+def test_who_cannot_be_told_of_its_turn_gets_the_error() -> None:
+    """The thread that makes the calls goes on with those behind it."""
+
+    def gone() -> None:
+        raise OSError("the scheduler is gone")
+
+    model = OnDevice()
+    calls = Calls(model)
+    first = Asked(calls, [1], 1)
+    until(lambda: model.called)
+    second = Asked(calls, [2], 1)
+    second.wish.begins = gone
+    until(lambda: "queues" in second.told)
+    third = Asked(calls, [3], 1)
+    until(lambda: "queues" in third.told)
+    model.gate.set()
+    assert first.ended().answers == [1] and third.ended().answers == [3]
+    assert isinstance(second.ended().error, OSError)
 
 
 # How many tiles to a call -----------------------------------------------------------------

@@ -244,7 +244,7 @@ def aloft(tiles: list[Any]) -> list[Any]:
 
 @pytest.mark.slow
 def test_tiles_are_read_ahead_while_the_model_waits(image: Path) -> None:
-    """A worker of one thread has three tasks under way meanwhile, and no more."""
+    """A worker of one thread has five tasks under way meanwhile, and no more."""
     source = open_source(image)
     spec = model(aloft, batched=True, batch_size=2, fingerprint=uuid.uuid4().hex)
     work = Work(source.reference, read_options(source), spec)
@@ -252,7 +252,7 @@ def test_tiles_are_read_ahead_while_the_model_waits(image: Path) -> None:
         run = Run(single, work, policy=Policy(retry=QUICK, model_batch=2, batch_size=2))
         assert run().status == "complete" and run.done() == run.all_but()
     counts = [int(decode(outcome.records).class_ids[0]) for outcome in run.committed]
-    assert counts[0] == 0 and max(counts) == 3
+    assert counts[0] == 0 and max(counts) == 5
 
 
 # Tiles that fail -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_onnx import finding_red
 
 from tilevision import codec
 from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact, suppress
@@ -18,7 +19,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box, iou
 from tilevision.grid import Grid, Tile
 from tilevision.infer import Hooks, Work, infer
-from tilevision.modelspec import Answers, Calls, ModelSpec, Usage
+from tilevision.modelspec import Answers, Calls, ModelSpec, Steps, Usage, build
 from tilevision.sources import ImageMetadata, ReadOptions, SourceRef
 
 SIZE = (96, 64)
@@ -198,6 +199,60 @@ def test_a_model_that_scribbles_hurts_nobody(picture):
     outcomes = infer(work(source, model(scribble)), TILES)
     assert not any(outcome.failure for outcome in outcomes)
     assert (source.pixels == before).all()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_pixels_that_somebody_keeps_are_copied(picture, monkeypatch, kept):
+    """Whatever the model writes; an array that nobody else has is handed on as it is."""
+    source, handed, seen = picture(), [], []
+
+    def read(box, scale=1.0, bands=None):
+        handed.append(np.full((32, 32, 3), 7, np.uint8))
+        handed.append(id(handed[-1]))
+        return handed[-2] if kept else handed.pop(-2)
+
+    class Scribbles:
+        def predict(self, batch):
+            (pixels,) = batch
+            seen.append((id(pixels), int(pixels.max())))
+            pixels[:] = 9
+            return [Findings()]
+
+    source.read = read
+    monkeypatch.setattr("tilevision.infer.calls_of", lambda spec: Calls(Scribbles()))
+    infer(work(source, model(where)), TILES[:2])
+    assert [value for _, value in seen] == [7, 7]
+    if kept:
+        assert {int(array.max()) for array in handed[::2]} == {7}
+    else:
+        assert [place for place, _ in seen] == handed
+
+
+def test_a_model_on_a_device_is_asked_in_steps(picture, tmp_path):
+    """Its tiles are prepared, and its answers read, on the thread that brings them; same bytes."""
+    spec = model(str(finding_red(tmp_path / "red.onnx")), batch_size=4)
+    source = picture()
+    source.pixels = np.zeros((64, 96, 3), np.uint8)
+    source.pixels[10:20, 40:60] = (250, 10, 10)
+    plain = infer(work(source, spec), TILES)
+    built, threads = build(spec), {}
+
+    def noted(name, step):
+        def called(given):
+            threads.setdefault(name, set()).add(threading.get_ident())
+            return step(given)
+
+        return called
+
+    built.turn, built.on_device = threading.RLock(), True  # as on a GPU
+    names = Steps._fields
+    built.steps = Steps(*(noted(*one) for one in zip(names, built.steps, strict=True)))
+    built.predict = None
+    stepped = infer(work(source, spec), TILES)
+    assert [one.failure for one in stepped] == [None] * 6 and plain[1].n_findings == 1
+    assert [one.records for one in stepped] == [one.records for one in plain]
+    assert threads["prepare"] == threads["read"] == {threading.get_ident()}
+    assert len(threads["compute"]) == 1 and threads["compute"] != threads["read"]
 
 
 def test_hooks_are_called_around_each_tile(picture):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -18,7 +20,7 @@ from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
 from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
-from tilevision.modelspec import Answers, Calls, ModelSpec, Usage, Wish, calls_of
+from tilevision.modelspec import Answers, Calls, ModelSpec, Steps, Usage, Wish, calls_of, joined
 from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of, packed
 from tilevision.printed import noting_what_is_printed
 from tilevision.rasterspec import Raster
@@ -31,6 +33,13 @@ from tilevision.sources import (
 )
 
 __all__ = ["POLYGON_TOLERANCE", "Hooks", "TileOutcome", "Work", "infer"]
+
+
+@cache
+def _references_alone() -> int:
+    """Return what `sys.getrefcount` says of an array that one name alone refers to."""
+    array = np.empty(1)
+    return sys.getrefcount(array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +121,15 @@ class Hooks:
         Called with a tile's id when it has to wait for its turn at the model, since another
         thread of this process is at it; `started` is called again once it has its turn, on
         whatever thread makes the call.
+    reading : callable
+        ``reading()``: a context within which the tiles of a batch are read and prepared.
     """
 
     started: Callable[[str], None] = _nothing
     waiting: Callable[[], None] = field(default=lambda: None)
     span: Callable[[str], AbstractContextManager[None]] = _no_span
     queued: Callable[[str], None] = _nothing
+    reading: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
 def infer(
@@ -147,13 +159,11 @@ def infer(
         Exactly one for each tile, in order.
     """
     task = _Task(work, tuple(tiles), hooks, alone=alone)
-    size = max(1, work.model.batch_size)
-    batches = [range(i, min(i + size, len(tiles))) for i in range(0, len(tiles), size)]
     if work.model.hosted:
-        requests = [task.encode(rows) for rows in map(task.read, batches) if rows]
+        requests = [task.encode(rows) for rows in map(task.read, task.batches()) if rows]
         task.request([request for request in requests if request.rows])
     else:
-        for rows in map(task.read, batches):
+        for rows in map(task.read, task.batches()):
             if rows:
                 task.predict(rows)
     return [task.outcomes[row] for row in range(len(tiles))]
@@ -217,15 +227,26 @@ class _Task:
         self._remarks: tuple[str, ...] = ()
         self._calls: Calls | None = None
 
+    def batches(self) -> Iterator[range]:
+        """Yield the rows to read and ask about together, as many as the model takes by then."""
+        model, first = self._work.model, 0
+        while first < len(self._tiles):
+            size = max(1, model.batch_size)
+            if model.auto_batch and not model.hosted:
+                size = 1 if self._calls is None else self._calls.at_once(size, auto=True)
+            yield range(first, min(first + size, len(self._tiles)))
+            first += size
+
     def read(self, rows: Sequence[int]) -> list[int]:
         """Read tiles; return the rows of those that could be."""
-        for row in rows:
-            began = perf_counter()
-            with self._surviving([row], began):
-                self._hooks.started(self._tiles[row].id)
-                with self._hooks.span("read"):
-                    self._pixels[row] = self._own_pixels(self._tiles[row])
-            self._read_seconds[row] = perf_counter() - began
+        with self._hooks.reading():
+            for row in rows:
+                began = perf_counter()
+                with self._surviving([row], began):
+                    self._hooks.started(self._tiles[row].id)
+                    with self._hooks.span("read"):
+                        self._pixels[row] = self._own_pixels(self._tiles[row])
+                self._read_seconds[row] = perf_counter() - began
         return [row for row in rows if row in self._pixels]
 
     def predict(self, rows: list[int]) -> None:
@@ -234,11 +255,14 @@ class _Task:
         with self._surviving(rows, began):
             with noting_what_is_printed():
                 calls = self._called()
-            last, hooks = self._tiles[rows[-1]].id, self._hooks
-            pixels = [self._pixels.pop(row) for row in rows]
+            last, hooks, steps = self._tiles[rows[-1]].id, self._hooks, calls.steps
+            pixels: list[Any] = [self._pixels.pop(row) for row in rows]
+            if steps is not None:
+                with hooks.reading(), noting_what_is_printed():
+                    pixels = steps.prepare(pixels)
             wish = Wish(
                 pixels,
-                self._ask,
+                self._ask if steps is None else lambda items: self._compute(steps, items),
                 lambda: hooks.queued(last),
                 lambda: hooks.started(last),
                 self._alone,
@@ -250,13 +274,25 @@ class _Task:
             began += perf_counter() - before - wish.seconds  # the wait is no tile's time
             if wish.error is not None:
                 raise wish.error
-            self._finish(rows, wish.answers, perf_counter() - began)
+            answers = wish.answers if steps is None else self._understood(steps, wish.answers)
+            self._finish(rows, answers, perf_counter() - began)
 
     def _ask(self, pixels: list[NDArray[Any]]) -> Any:
         with self._hooks.span("infer"), noting_what_is_printed():
             answers = self._called().model.predict(pixels)
             _check(self._work.model, answers, len(pixels))  # of all that share the call
             return answers
+
+    def _compute(self, steps: Steps, items: list[Any]) -> list[Any]:
+        with self._hooks.span("infer"), noting_what_is_printed():
+            return steps.compute(items)
+
+    @staticmethod
+    def _understood(steps: Steps, answers: Sequence[Any]) -> Sequence[Findings]:
+        with noting_what_is_printed():
+            found = steps.read(list(answers))
+        remarks = getattr(answers, "remarks", ())  # on the call itself
+        return joined([found], remarks) if remarks else found
 
     def encode(self, rows: list[int]) -> _Request:
         """Make the request of a hosted model."""
@@ -299,6 +335,10 @@ class _Task:
         source = open_reference(self._work.source)
         pixels = read_pixels(source, tile.box, tile.scale, self._work.options)
         check_unchanged(self._work.source)
+        alone = sys.getrefcount(pixels) == _references_alone()  # also, nobody has a view of it
+        flags = pixels.flags
+        if alone and flags.owndata and flags.writeable and flags.c_contiguous:
+            return pixels
         return np.array(pixels, order="C", copy=True)
 
     def _finish(self, rows: list[int], answers: Any, seconds: float) -> None:

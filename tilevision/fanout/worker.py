@@ -7,8 +7,9 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Condition, Lock
 from typing import Any
 
@@ -28,15 +29,18 @@ __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
 BROUGHT_SECONDS = 10.0
-AHEAD = 4  # tasks beside one: some have been read, and some are being read
+AHEAD = 4  # tasks beside one that have been read, or are being read
+READING = 2  # of those at a time that read and prepare; more would but take each other's time
 AT_HAND = 2  # further ones, which have not begun: what is through goes to the client and back
 AHEAD_BYTES = 512 << 20  # of pixels in a process
-BYTES_A_PIXEL = 8  # as they are read, and prepared
+BYTES_A_PIXEL = 16  # as they are read, and prepared as floats
 
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
 _aloft: Counter[str] = Counter()  # tasks of a work that have given their slot to the next one
 _aloft_changed = Condition()
+_reading: Counter[str] = Counter()  # of those the ones that read or prepare
+_reading_changed = Condition()
 _warm: set[str] = set()  # works whose model has answered in this process
 _unknown: dict[str, str] = {}  # works that this process has yet to see if it can do
 _unfit: dict[str, str] = {}  # why it cannot
@@ -130,6 +134,7 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         _blobs.pop(self.name, None)
         _works.pop(self.name, None)
         _aloft.pop(self.name, None)
+        _reading.pop(self.name, None)
         _warm.discard(self.name)
         _unknown.pop(self.name, None)
         _unfit.pop(self.name, None)
@@ -146,9 +151,10 @@ def run_batch(order: bytes) -> Report:
     if unfit := _unfitness(batch.work):
         return Report((), time.perf_counter() - began, worker.address, unfit)
     report = _Reporter(batch, worker)
-    hooks = Hooks(started=report, waiting=secede, span=_span, queued=report.queued)
     work = _work(batch.work)
     ahead = _ahead(work, batch.tiles)
+    reading = partial(_reading_beside, batch.work, _readers(work)) if ahead else nullcontext
+    hooks = Hooks(report, secede, _span, report.queued, reading)
     with _beside_others(batch.work, ahead):
         began = time.perf_counter()
         found = infer(work, batch.tiles, hooks, alone=batch.alone)
@@ -165,10 +171,30 @@ def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
     model = work.model
     if model.hosted or not waits(model):
         return 0
-    width, height = tiles[0].output_size
-    held = AHEAD_BYTES // (width * height * BYTES_A_PIXEL * model.batch_size)
-    readers = (os.cpu_count() or 1) // (processes(model) or os.cpu_count() or 1)
-    return max(1, min(held, max(AHEAD, readers)))
+    sides = [tiles[0].output_size, model.input_size or (0, 0)]
+    pixels = max(width * height for width, height in sides)
+    held = AHEAD_BYTES // (pixels * BYTES_A_PIXEL * model.batch_size)
+    return max(1, min(held, max(AHEAD, 2 * _readers(work))))
+
+
+def _readers(work: Work) -> int:
+    """Return how many tasks read at a time in this process: the machine is shared with others."""
+    count = os.cpu_count() or 1
+    return max(READING, count // (processes(work.model) or count))
+
+
+@contextmanager
+def _reading_beside(name: str, readers: int) -> Iterator[None]:
+    """Read or prepare tiles, once fewer than `readers` other tasks do."""
+    with _reading_changed:
+        _reading_changed.wait_for(lambda: _reading[name] < readers)
+        _reading[name] += 1
+    try:
+        yield
+    finally:
+        with _reading_changed:
+            _reading[name] -= 1
+            _reading_changed.notify()
 
 
 @contextmanager

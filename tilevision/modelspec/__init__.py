@@ -16,7 +16,7 @@ from tilevision.modelspec.build import (
     waits,
     within,
 )
-from tilevision.modelspec.calls import Calls, Wish, is_out_of_memory
+from tilevision.modelspec.calls import Calls, Wish, is_out_of_memory, joined
 from tilevision.modelspec.spec import (
     Answers,
     HostedModel,
@@ -24,6 +24,7 @@ from tilevision.modelspec.spec import (
     ModelSpec,
     Price,
     Stage,
+    Steps,
     Usage,
     count,
     counting,
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSpec",
     "Price",
     "Stage",
+    "Steps",
     "Usage",
     "Wish",
     "build",
@@ -44,6 +46,7 @@ __all__ = [
     "count",
     "counting",
     "is_out_of_memory",
+    "joined",
     "on_device",
     "processes",
     "runtime",

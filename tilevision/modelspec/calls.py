@@ -13,7 +13,7 @@ from threading import Condition, Event, Thread
 from time import perf_counter, thread_time
 from typing import Any
 
-from tilevision.modelspec.spec import Answers, Usage
+from tilevision.modelspec.spec import Answers, Steps, Usage
 
 __all__ = ["Calls", "Growing", "Wish", "free_for_more", "is_out_of_memory", "joined", "part"]
 
@@ -87,17 +87,23 @@ class Growing:
     Parameters
     ----------
     most : int
+
+    Attributes
+    ----------
+    size : int
+    settled : bool
+        Whether it is found out.
     """
 
     most: int
     size: int = 1
+    settled: bool = False
     _before: float | None = None
-    _settled: bool = False
     _warm: bool = False
 
     def measured(self, tiles: int, seconds: float) -> None:
         """Learn from a call; of those of a new size the first does not count, as it prepares."""
-        if self._settled or tiles != self.size:
+        if self.settled or tiles != self.size:
             return
         if not self._warm:
             self._warm = True
@@ -112,7 +118,7 @@ class Growing:
 
     def ends(self, size: int) -> None:
         """Keep this size."""
-        self.size, self._settled = size, True
+        self.size, self.settled = size, True
 
 
 @dataclass(slots=True)
@@ -146,6 +152,19 @@ class Calls:
     def waits(self) -> bool:
         """Return True if calls leave the processor to others for most of their time."""
         return bool(getattr(self.model, "on_device", False)) or (self._idle or 0.0) >= WAITS
+
+    @property
+    def steps(self) -> Steps | None:
+        """How the model's calls are taken apart; None where they keep the processor busy anyway."""
+        steps = getattr(self.model, "steps", None)
+        return steps if isinstance(steps, Steps) and self.waits else None
+
+    def at_once(self, most: int, *, auto: bool = False) -> int:
+        """Return how many tiles are worth bringing together, where a call takes `most`."""
+        growing = self._growing
+        if not auto or growing is None:
+            return most if not auto else 1
+        return min(most, growing.size if growing.settled else 2 * growing.size)
 
     def ask(self, wish: Wish, most: int, *, auto: bool = False) -> None:
         """Have the tiles answered, in turn where the model needs that; sets `wish` and returns.

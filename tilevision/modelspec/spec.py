@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ __all__ = [
     "ModelSpec",
     "Price",
     "Stage",
+    "Steps",
     "Usage",
     "count",
     "counting",
@@ -329,6 +330,27 @@ class Model(Protocol):
     def predict(self, batch: Sequence[NDArray[Any]]) -> Sequence[Findings]:
         """Return one `Findings` per tile ``(h, w, c)``, in pixels of that tile."""
         ...
+
+
+class Steps(NamedTuple):
+    """What `predict` of a model does one after the other; only the middle needs its device.
+
+    A model that has them as ``steps`` has its tiles prepared and its answers read on the threads
+    that bring and store them, while the device computes for others.
+
+    Parameters
+    ----------
+    prepare : callable
+        ``prepare(tiles)``: an item for each tile.
+    compute : callable
+        ``compute(items)``: what the model says of each, which the next call leaves as it is.
+    read : callable
+        ``read(answers)``: one `Findings` for each of them.
+    """
+
+    prepare: Callable[[Sequence[NDArray[Any]]], list[Any]]
+    compute: Callable[[list[Any]], list[Any]]
+    read: Callable[[list[Any]], Answers]
 
 
 @runtime_checkable

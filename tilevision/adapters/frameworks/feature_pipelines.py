@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from tilevision.adapters.frameworks.devices import fed, library, placed
 from tilevision.adapters.frameworks.frameworkkind import FEATURES
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
-from tilevision.adapters.frameworks.together import Together
+from tilevision.adapters.frameworks.together import NetworkInput, Together
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, ModelSpec
+from tilevision.modelspec import Answers, ModelSpec, Steps
 
 __all__ = ["TransformersEncoder", "prepared"]
 
@@ -61,9 +62,8 @@ class TransformersEncoder:
             ) from error
         self.turn = threading.RLock()
         self.on_device = device != "cpu"
-        self._ask = Together(
-            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
-        )
+        self._ask = Together.of(spec, self.on_device, self._one, self._many)
+        self.steps = Steps(self._shown, self._compute, Answers)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -73,27 +73,44 @@ class TransformersEncoder:
         ModelError
             If the network does not run on a tile, or gives no such vector.
         """
+        return Answers(self._compute(self._shown(batch)))
+
+    def _shown(self, batch: Sequence[NDArray[Any]]) -> list[NetworkInput]:
+        """Return tiles as the network takes them, in the processor's memory."""
+        library("torch").set_num_threads(1)  # there is a worker for each processor
+        items = []
+        for tile in batch:
+            shown = Image.fromarray(picture(tile)).crop((0, 0, tile.shape[1], tile.shape[0]))
+            with self._running(tile):
+                items.append(NetworkInput(tile, self._pipeline.preprocess(shown)))
+        return items
+
+    def _compute(self, items: list[NetworkInput]) -> list[Findings]:
         torch = library("torch")
         with self.turn, torch.inference_mode():
-            torch.set_num_threads(1)  # there is a worker for each processor
-            return Answers(self._ask(batch))
+            torch.set_num_threads(1)  # as above
+            return self._ask(items)
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
-        return self._many([tile])[0]
+    def _one(self, item: NetworkInput) -> Findings:
+        return self._many([item])[0]
 
-    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
-        params, name, tile = self._spec.params, self._spec.name, tiles[0]
-        whole = (0, 0, tile.shape[1], tile.shape[0])
-        shown = [Image.fromarray(picture(one)).crop(whole) for one in tiles]
+    @contextmanager
+    def _running(self, tile: NDArray[Any]) -> Iterator[None]:
         try:
-            values = self._features(shown, params["pooling"] == "model")
+            yield
         except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             words = " ".join(str(error).split())[-200:]
             raise ModelError(
-                f"Model {name} ({FEATURES}) does not run on a tile of "
+                f"Model {self._spec.name} ({FEATURES}) does not run on a tile of "
                 f"{tile.shape[1]}×{tile.shape[0]} px ({type(error).__name__}: {words}); pass a "
                 "function that calls it."
             ) from error
+
+    def _many(self, items: list[NetworkInput]) -> list[Findings]:
+        params, name = self._spec.params, self._spec.name
+        with self._running(items[0].tile):
+            parts = [item.values for item in items]
+            values = self._features(parts, params["pooling"] == "model")
         if values is None:
             raise ModelError(
                 f"Model {name} gives no vector of its own; give pooling='mean', or 'cls' where it "
@@ -105,10 +122,9 @@ class TransformersEncoder:
         pooling, prefix = params["pooling"], params["prefix_tokens"]
         return [vector_of(pooled(row, pooling, prefix, name), name) for row in rows]
 
-    def _features(self, shown: list[Any], own: bool) -> Any:
+    def _features(self, parts: list[Any], own: bool) -> Any:
         """Return the library's own vectors (b, d), or features of the patches (b, n, d)."""
         network = self._pipeline.model
-        parts = [self._pipeline.preprocess(one) for one in shown]
         cat, device = library("torch").cat, network.device
         whole = {key: cat([part[key] for part in parts]) for key in parts[0]}
         inputs = {key: fed(value, self._spec, str(device)) for key, value in whole.items()}

@@ -15,13 +15,13 @@ from tilevision.adapters.frameworks.devices import fed, library, placed, process
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
-from tilevision.adapters.frameworks.together import Together
+from tilevision.adapters.frameworks.together import NetworkInput, Together
 from tilevision.adapters.frameworks.torch_modules import opened_file, save
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, ModelSpec
+from tilevision.modelspec import Answers, ModelSpec, Steps
 
 __all__ = ["TimmEncoder", "examine", "load", "processes", "runtime", "save", "stated_by"]
 
@@ -54,9 +54,8 @@ class TimmEncoder:
         )
         self.turn = threading.RLock()
         self.on_device = self._device != "cpu"
-        self._ask = Together(
-            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
-        )
+        self._ask = Together.of(spec, self.on_device, self._one, self._many)
+        self.steps = Steps(self._shown, self._compute, Answers)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one vector per tile ``(h, w, 3)``.
@@ -66,17 +65,26 @@ class TimmEncoder:
         ModelError
             If the network does not run on a tile.
         """
+        return Answers(self._compute(self._shown(batch)))
+
+    def _shown(self, batch: Sequence[NDArray[Any]]) -> list[NetworkInput]:
+        """Return tiles as the network takes them, in the processor's memory."""
+        library("torch").set_num_threads(1)  # there is a worker for each processor
+        pictures = [Image.fromarray(picture(t)).crop((0, 0, t.shape[1], t.shape[0])) for t in batch]
+        return [NetworkInput(t, self._prepare(p)) for t, p in zip(batch, pictures, strict=True)]
+
+    def _compute(self, items: list[NetworkInput]) -> list[Findings]:
         torch = library("torch")
         with self.turn, torch.inference_mode():
-            torch.set_num_threads(1)  # there is a worker for each processor
-            return Answers(self._ask(batch))
+            torch.set_num_threads(1)  # as above
+            return self._ask(items)
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
-        return self._many([tile])[0]
+    def _one(self, item: NetworkInput) -> Findings:
+        return self._many([item])[0]
 
-    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+    def _many(self, items: list[NetworkInput]) -> list[Findings]:
         name, pooling = self._spec.name, self._spec.params["pooling"]
-        shown = library("torch").stack([self._shown(tile) for tile in tiles])
+        shown = library("torch").stack([item.values for item in items])
         try:
             features = self._network.forward_features(fed(shown, self._spec, self._device))
             if pooling == "model":
@@ -93,10 +101,6 @@ class TimmEncoder:
             prefix = self._spec.params["prefix_tokens"]
             rows = [pooled(row, pooling, prefix, name, channels_last=last) for row in rows]
         return [vector_of(row, name) for row in rows]
-
-    def _shown(self, tile: NDArray[Any]) -> Any:
-        whole = (0, 0, tile.shape[1], tile.shape[0])
-        return self._prepare(Image.fromarray(picture(tile)).crop(whole))
 
 
 def stated_by(value: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,34 @@ from numpy.typing import NDArray
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec, is_out_of_memory
 
-__all__ = ["PIXELS", "SCORES", "Together", "alike"]
+__all__ = ["PIXELS", "SCORES", "NetworkInput", "Together", "alike"]
 
 PIXELS = 0.1  # by which corners may differ
 SCORES = 1e-3  # by which scores may, and numbers of a vector in proportion to its length
 HALF = 20  # times as much in half precision
 TRIED = 2  # tiles to a trial: each is asked about twice
 TRIALS = 5  # that may find nothing before nothing is taken for agreement
+
+
+class NetworkInput(NamedTuple):
+    """A tile, and what a network is given of it.
+
+    Parameters
+    ----------
+    tile : ndarray
+    values : object
+    ratio : float
+        Pixels of `values` per pixel of the tile.
+    """
+
+    tile: NDArray[Any]
+    values: Any
+    ratio: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tile."""
+        return self.tile.shape
 
 
 class Together:
@@ -31,23 +52,28 @@ class Together:
     Parameters
     ----------
     one : callable
-        ``one(tile)``: the `Findings` of a tile.
+        ``one(tile)``: the `Findings` of a tile, or what `read` makes them of. A tile may be
+        `NetworkInput`.
     many : callable or None
         ``many(tiles)``: those of tiles of one shape, in their order. None: there is no such way.
     measure : bool
         Whether the quicker way is taken; False: one call, if it gives the same.
     half : bool
         Whether the network computes in half precision.
+    read : callable, optional
+        Makes `Findings` of an answer. None: it is some.
     """
 
     def __init__(
         self,
-        one: Callable[[NDArray[Any]], Findings],
-        many: Callable[[list[NDArray[Any]]], list[Findings]] | None,
+        one: Callable[[Any], Any],
+        many: Callable[[list[Any]], list[Any]] | None,
         *,
         measure: bool = True,
         half: bool = False,
+        read: Callable[[Any], Findings] | None = None,
     ) -> None:
+        self._read = read
         self._one = one
         self._many = many
         self._measure = measure
@@ -56,27 +82,30 @@ class Together:
         self._seconds = [0.0, 0.0]
 
     @classmethod
-    def of(cls, spec: ModelSpec, on_device: bool, one: Any, many: Any) -> Together:
+    def of(
+        cls, spec: ModelSpec, on_device: bool, one: Any, many: Any, read: Any = None
+    ) -> Together:
         """Return one for a model on a device or on a processor."""
-        return cls(one, many, measure=not on_device, half=bool(spec.params.get("half")))
+        half = bool(spec.params.get("half"))
+        return cls(one, many, measure=not on_device, half=half, read=read)
 
-    def __call__(self, tiles: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Return the findings of tiles ``(h, w, c)``, in their order."""
-        found: dict[int, Findings] = {}
+    def __call__(self, tiles: Sequence[Any]) -> list[Any]:
+        """Return the answers for tiles ``(h, w, c)``, in their order."""
+        found: dict[int, Any] = {}
         for shape in dict.fromkeys(tile.shape for tile in tiles):
             rows = [row for row, tile in enumerate(tiles) if tile.shape == shape]
             found.update(zip(rows, self._alike([tiles[row] for row in rows]), strict=True))
         return [found[row] for row in range(len(tiles))]
 
-    def _alike(self, tiles: list[NDArray[Any]]) -> list[Findings]:
-        tried: list[Findings] = []
+    def _alike(self, tiles: list[Any]) -> list[Any]:
+        tried: list[Any] = []
         if self._left and self._many is not None and len(tiles) >= TRIED:
             tried, tiles = self._trial(tiles[:TRIED]), tiles[TRIED:]
         if self._many is None or self._left or len(tiles) < 2:
             return tried + [self._one(tile) for tile in tiles]
         return tried + self._many(tiles)
 
-    def _trial(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+    def _trial(self, tiles: list[Any]) -> list[Any]:
         """Ask both ways, and return the answers of each tile alone."""
         assert self._many is not None
         alone, times = [], [perf_counter()]
@@ -93,17 +122,21 @@ class Together:
         # The first call of all may have something to prepare: the quickest stands for each.
         self._seconds[0] += len(tiles) * min(np.diff(times).tolist())
         self._seconds[1] += perf_counter() - times[-1]
-        same = len(both) == len(alone) and all(
-            alike(*pair, self._slack) for pair in zip(alone, both, strict=True)
+        told, again = self._told(alone), self._told(both)
+        same = len(told) == len(again) and all(
+            alike(*pair, self._slack) for pair in zip(told, again, strict=True)
         )
         if not same:
             self._many = None
             return alone
-        nothing = not any(len(one) or one.tile_scores or one.embedding is not None for one in alone)
+        nothing = not any(len(one) or one.tile_scores or one.embedding is not None for one in told)
         self._left = self._left - 1 if nothing else 0
         if not self._left and self._measure and self._seconds[1] > self._seconds[0]:
             self._many = None
         return alone
+
+    def _told(self, answers: list[Any]) -> list[Findings]:
+        return answers if self._read is None else [self._read(one) for one in answers]
 
 
 def alike(one: Findings, other: Findings, slack: float = 1.0) -> bool:

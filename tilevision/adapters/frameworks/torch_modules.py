@@ -37,14 +37,14 @@ from tilevision.adapters.frameworks.tiles import (
     traced,
     unread,
 )
-from tilevision.adapters.frameworks.together import Together
+from tilevision.adapters.frameworks.together import NetworkInput, Together
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, ModelSpec
+from tilevision.modelspec import Answers, ModelSpec, Steps
 
 __all__ = [
     "TorchDetector",
@@ -124,10 +124,10 @@ class TorchDetector:
         self._device = torch_device(spec.device)
         self.on_device = self._device != "cpu"
         self.turn = threading.RLock()
-        self._remarks: dict[str, None] = {}
         many = None if single else self._many
         self._place = (spec, self._device)
-        self._ask = Together.of(spec, self.on_device, self._one, many)
+        self._ask = Together.of(spec, self.on_device, self._one, many, self._read_alone)
+        self.steps = Steps(self._prepare, self._compute, self._understood)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -137,31 +137,41 @@ class TorchDetector:
         ModelError
             If the network does not run on a tile, or returns what is not understood.
         """
+        return self._understood(self._compute(self._prepare(batch)))
+
+    def _prepare(self, batch: Sequence[NDArray[Any]]) -> list[NetworkInput]:
+        """Return tiles as the network takes them, in the processor's memory."""
+        torch = library("torch")
+        torch.set_num_threads(1)  # there is a worker for each processor
+        items = []
+        for tile in batch:
+            shown, ratio = self._fitted(tile)
+            values = torch.from_numpy(self._scaled(shown)).permute(2, 0, 1).contiguous()
+            items.append(NetworkInput(tile, values, ratio))
+        return items
+
+    def _compute(self, items: list[NetworkInput]) -> list[Any]:
         torch = library("torch")
         with self.turn, torch.inference_mode():
-            torch.set_num_threads(1)  # there is a worker for each processor
-            self._remarks = {}
-            return Answers(self._ask(batch), remarks=list(self._remarks))
+            torch.set_num_threads(1)  # as above
+            return self._ask(items)
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
-        shown, ratio = self._fitted(tile)
-        return self._read_answer(_dict_of(self._called([shown]), self._spec.name), tile, ratio)
+    def _understood(self, answers: list[Any]) -> Answers:
+        """Return findings of answers; what is not read is remarked upon."""
+        remarks: dict[str, None] = {}
+        found = [self._read_answer(columns, item, remarks) for columns, item in answers]
+        return Answers(found, remarks=list(remarks))
 
-    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
-        fitted = [self._fitted(tile) for tile in tiles]
-        answers = _dicts_of(self._called([shown for shown, _ in fitted]), len(tiles))
-        return [
-            self._read_answer(answer, tile, ratio)
-            for answer, tile, (_, ratio) in zip(answers, tiles, fitted, strict=True)
-        ]
+    def _one(self, item: NetworkInput) -> Any:
+        return self._kept(_dict_of(self._called([item]), self._spec.name), item)
 
-    def _called(self, tiles: list[NDArray[Any]]) -> Any:
+    def _many(self, items: list[NetworkInput]) -> list[Any]:
+        answers = _dicts_of(self._called(items), len(items))
+        return [self._kept(answer, item) for answer, item in zip(answers, items, strict=True)]
+
+    def _called(self, items: list[NetworkInput]) -> Any:
         """Call the network with tiles of one size."""
-        torch = library("torch")
-        values = [
-            fed(torch.from_numpy(self._scaled(tile)).permute(2, 0, 1).contiguous(), *self._place)
-            for tile in tiles
-        ]
+        values = [fed(item.values, *self._place) for item in items]
         try:
             return self._call(values)
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
@@ -177,12 +187,24 @@ class TorchDetector:
             f"({type(error).__name__}: {words}); it is called as torchvision's detectors are."
         )
 
-    def _read_answer(self, found: Mapping[str, Any], tile: NDArray[Any], ratio: float) -> Findings:
-        further = unread(self._spec.name, (key for key in found if key not in _READ))
+    @staticmethod
+    def _kept(found: Mapping[str, Any], item: NetworkInput) -> tuple[dict[str, Any], NetworkInput]:
+        """Return an answer in the processor's memory, and what is not read of it by name alone."""
+        rest = {key: None for key in found if key not in _READ}
         columns = {key: _array(found[key]) for key in _READ if found.get(key) is not None}
-        seen = self._read(columns, tile, ratio)
+        return rest | columns, item
+
+    def _read_alone(self, answer: tuple[dict[str, Any], NetworkInput]) -> Findings:
+        return self._read_answer(*answer, {})
+
+    def _read_answer(
+        self, found: Mapping[str, Any], item: NetworkInput, remarks: dict[str, None]
+    ) -> Findings:
+        further = unread(self._spec.name, (key for key in found if key not in _READ))
+        columns = {key: found[key] for key in _READ if key in found}
+        seen = self._read(columns, item.tile, item.ratio)
         beyond = beyond_names(self._spec.name, seen.class_ids.tolist(), self._spec.params["names"])
-        self._remarks.update(dict.fromkeys([*further, *beyond]))
+        remarks.update(dict.fromkeys([*further, *beyond]))
         return seen
 
     def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
@@ -242,21 +264,27 @@ class TorchDetector:
 class TorchEncoder(TorchDetector):
     """An encoder on its device: a batch ``(1, c, h, w)`` in, a vector ``(1, d)`` out."""
 
-    def _one(self, tile: NDArray[Any]) -> Findings:
-        return vector_of(_chosen(self._called([self._sized(tile)])), self._spec.name)
+    def _one(self, item: NetworkInput) -> Findings:
+        return vector_of(_chosen(self._called([item])), self._spec.name)
 
-    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
-        vectors = _chosen(self._called([self._sized(tile) for tile in tiles]))
-        if len(vectors) != len(tiles):
-            raise ModelError(f"Model {self._spec.name} does not tell {len(tiles)} tiles apart.")
-        return [vector_of(vectors[row : row + 1], self._spec.name) for row in range(len(tiles))]
+    def _many(self, items: list[NetworkInput]) -> list[Findings]:
+        vectors = _chosen(self._called(items))
+        if len(vectors) != len(items):
+            raise ModelError(f"Model {self._spec.name} does not tell {len(items)} tiles apart.")
+        return [vector_of(vectors[row : row + 1], self._spec.name) for row in range(len(items))]
 
-    def _sized(self, tile: NDArray[Any]) -> NDArray[Any]:
+    def _understood(self, answers: list[Any]) -> Answers:
+        return Answers(answers)
+
+    def _read_alone(self, answer: Any) -> Findings:
+        return answer  # type: ignore[no-any-return]
+
+    def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
         if self._sizes is not None and self._sizes.least == self._sizes.most:
             height, width = self._sizes.most
             if tile.shape[:2] != (height, width):
-                return resized(tile, (width, height))
-        return tile
+                return resized(tile, (width, height)), 1.0
+        return tile, 1.0
 
     def _refusal(self, shape: Any, count: int, error: Exception, words: str) -> str:
         return (

@@ -88,9 +88,7 @@ class TransformersDetector:
         self.turn = threading.RLock()
         self.on_device = torch_device(spec.device) != "cpu"
         self._further: set[str] = set()
-        self._ask = Together(
-            self._one, self._many, measure=not self.on_device, half=bool(spec.params.get("half"))
-        )
+        self._ask = Together.of(spec, self.on_device, self._one, self._many)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from tilevision.adapters.frameworks import timm_models
 from tilevision.adapters.frameworks.devices import fed, library, placed, processes, torch_device
 from tilevision.adapters.frameworks.tiles import NAMES, NOTES
 from tilevision.adapters.frameworks.timm_models import TimmEncoder, runtime, stated_by
+from tilevision.adapters.frameworks.together import NetworkInput
 from tilevision.adapters.modelfiles import located, read_json
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
@@ -31,9 +30,9 @@ PARAMS: dict[str, Any] = {"preparation": None, "prefix_tokens": None, "class_tok
 class TimmClassifier(TimmEncoder):
     """A network of timm that says of each tile, as a whole, what it shows."""
 
-    def _many(self, tiles: list[NDArray[Any]]) -> list[Findings]:
+    def _many(self, items: list[NetworkInput]) -> list[Findings]:
         names, floor = self._spec.names or (), self._spec.params["score_floor"]
-        shown = library("torch").stack([self._shown(tile) for tile in tiles])
+        shown = library("torch").stack([item.values for item in items])
         try:
             values = self._network(fed(shown, self._spec, self._device))
         except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:

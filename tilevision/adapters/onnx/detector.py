@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,17 @@ from tilevision.adapters.onnx.providers import CPU, bound_device, open_session, 
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, ModelSpec
+from tilevision.modelspec import Answers, ModelSpec, Steps
 
 __all__ = ["OnnxDetector", "load"]
+
+
+class SessionInput(NamedTuple):
+    """A tile as the session takes it: a row of the tiles that were prepared together."""
+
+    place: Placement
+    pictures: NDArray[Any]
+    row: int
 
 
 class OnnxDetector:
@@ -69,6 +77,7 @@ class OnnxDetector:
         self._decode = decode
         self._rules = rules
         self._batch_size = facts.batch or batch_size  # where pictures mix, 1: see `load`
+        self.steps = Steps(self._prepare, self._compute, self._understood)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``, and which of them the graph has filled.
@@ -79,24 +88,48 @@ class OnnxDetector:
             If the model does not run, or its outputs cannot be read.
         """
         placed = [(self._preparation.place(tile), tile) for tile in batch]
-        found: list[tuple[Findings, bool]] = []
-        for place, group in groupby(placed, key=lambda pair: pair[0]):
+        answers: list[Any] = []
+        for _, group in groupby(placed, key=lambda pair: pair[0]):
             tiles = [tile for _, tile in group]
-            for first in range(0, len(tiles), self._batch_size):
-                found += self._predict(tiles[first : first + self._batch_size], place)
+            for first in range(0, len(tiles), self._batch_size):  # so many pictures in memory
+                answers += self._compute(self._prepare(tiles[first : first + self._batch_size]))
+        return self._understood(answers)
+
+    def _prepare(self, batch: Sequence[NDArray[Any]]) -> list[SessionInput]:
+        """Return tiles as the session takes them."""
+        placed = [(self._preparation.place(tile), tile) for tile in batch]
+        items: list[SessionInput] = []
+        for place, group in groupby(placed, key=lambda pair: pair[0]):
+            pictures = self._preparation.prepare([tile for _, tile in group], place)
+            items += [SessionInput(place, pictures, row) for row in range(len(pictures))]
+        return items
+
+    def _compute(
+        self, items: list[SessionInput]
+    ) -> list[tuple[dict[str, NDArray[Any]], Placement]]:
+        """Return the outputs of each tile, as if it had been alone."""
+        answers = []
+        for place, group in groupby(items, key=lambda item: item.place):
+            alike = list(group)
+            for first in range(0, len(alike), self._batch_size):
+                some = alike[first : first + self._batch_size]
+                pictures = _stacked(some)
+                missing = (self._facts.batch or 0) - len(some)
+                if missing > 0:  # the batch is fixed
+                    spare = np.zeros_like(pictures[:1]).repeat(missing, 0)
+                    pictures = np.concatenate([pictures, spare])
+                outputs = self._run(pictures, place.input)
+                answers += [
+                    (self._one(outputs, row, len(pictures)), place) for row in range(len(some))
+                ]
+        return answers
+
+    def _understood(self, answers: list[tuple[dict[str, NDArray[Any]], Placement]]) -> Answers:
+        """Return what was found, and which of it the graph has filled."""
+        found = [self._read(outputs, place) for outputs, place in answers]
         numbers = (number for seen, _ in found for number in seen.class_ids.tolist())
         remarks = beyond_names(self._rules.name, numbers, self._rules.names)
         return Answers([seen for seen, _ in found], None, remarks, [full for _, full in found])
-
-    def _predict(self, tiles: list[NDArray[Any]], place: Placement) -> list[tuple[Findings, bool]]:
-        pictures = self._preparation.prepare(tiles, place)
-        missing = (self._facts.batch or 0) - len(tiles)
-        if missing > 0:  # the batch is fixed
-            pictures = np.concatenate([pictures, np.zeros_like(pictures[:1]).repeat(missing, 0)])
-        outputs = self._run(pictures, place.input)
-        return [
-            self._read(self._one(outputs, row, len(pictures)), place) for row in range(len(tiles))
-        ]
 
     def _run(self, pictures: NDArray[Any], size: tuple[int, int]) -> dict[str, NDArray[Any]]:
         if len(self._facts.picture.shape) == 3:
@@ -180,6 +213,15 @@ def load(spec: ModelSpec) -> OnnxDetector:
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
     own = not (spec.payload or by_shape) and FAMILIES[params["family"]].suppresses
     return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own)
+
+
+def _stacked(items: list[SessionInput]) -> NDArray[Any]:
+    """Return prepared tiles as one array; as it was prepared, where they are all of that."""
+    first = items[0].pictures
+    whole = [item.row for item in items] == list(range(len(first)))
+    if whole and all(item.pictures is first for item in items):
+        return first
+    return np.concatenate([item.pictures[item.row : item.row + 1] for item in items])
 
 
 def _in_tile(findings: Findings, place: Placement, rules: Rules) -> tuple[Findings, bool]:
