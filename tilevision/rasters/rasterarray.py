@@ -79,11 +79,16 @@ class RasterArray:
         return kept if self._band is None else kept[self._band : self._band + 1]
 
     def windows(self, side: int = BLOCK) -> Iterator[tuple[int, int, int, int]]:
-        """Yield windows ``x0, y0, x1, y1`` that cover the map, row by row."""
+        """Yield windows ``x0, y0, x1, y1`` that cover the map.
+
+        Row by row in columns so wide that tiles which reach into the next row are still at hand.
+        """
         width, height = self.size
-        for y in range(0, height, side):
-            for x in range(0, width, side):
-                yield x, y, min(x + side, width), min(y + side, height)
+        wide = max(1, self._blender.wide // side) * side
+        for left in range(0, width, wide):
+            for y in range(0, height, side):
+                for x in range(left, min(left + wide, width), side):
+                    yield x, y, min(x + side, width), min(y + side, height)
 
     def blocks(self, side: int = BLOCK) -> Iterator[tuple[tuple[int, int, int, int], NDArray[Any]]]:
         """Yield windows, and their planes ``(k, h, w)``: the memory of a block at a time."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.exporting.folders import filling
 from tilevision.exporting.maps.mapfile import MapFile
+from tilevision.rasters.rastermap import BLOCK
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -54,17 +57,39 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
                 fill_value=made.nodata if made.dtype.kind == "f" else int(made.nodata),
                 dimension_names=("c", "y", "x"),
             )
-            for y in range(0, height, _SHARD):
-                for x in range(0, width, _SHARD):
-                    x1, y1 = min(x + _SHARD, width), min(y + _SHARD, height)
-                    if below is None:
-                        planes = made.planes(x, y, x1, y1)
-                    else:
-                        planes = made.halved(below[:, 2 * y : 2 * y1, 2 * x : 2 * x1])
-                    array[:, y:y1, x:x1] = planes
+            for x0, y0, x1, y1 in _shards(made, (width, height), first=below is None):
+                array[:, y0:y1, x0:x1] = _level(made, below, (x0, y0, x1, y1))
             below = array
         group.attrs["ome"] = _ome(made, len(sizes))
         group.attrs["tilevision"] = made.said
+
+
+def _shards(
+    made: MapFile, size: tuple[int, int], *, first: bool
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the windows of a level that are written together; those of the map in its order."""
+    if first:
+        yield from made.raster.windows(_SHARD)
+        return
+    width, height = size
+    for y in range(0, height, _SHARD):
+        for x in range(0, width, _SHARD):
+            yield x, y, min(x + _SHARD, width), min(y + _SHARD, height)
+
+
+def _level(made: MapFile, below: Any, window: tuple[int, int, int, int]) -> NDArray[Any]:
+    """Return a window of a level, put together of blocks: of the map, or of the level below."""
+    x0, y0, x1, y1 = window
+    planes = np.empty((made.raster.bands, y1 - y0, x1 - x0), made.dtype)
+    for top in range(y0, y1, BLOCK):
+        for left in range(x0, x1, BLOCK):
+            bottom, right = min(top + BLOCK, y1), min(left + BLOCK, x1)
+            if below is None:
+                block = made.planes(left, top, right, bottom)
+            else:
+                block = made.halved(below[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
+            planes[:, top - y0 : bottom - y0, left - x0 : right - x0] = block
+    return planes
 
 
 def _ome(made: MapFile, levels: int) -> dict[str, Any]:
