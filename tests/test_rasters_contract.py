@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,8 @@ import pytest
 from inline_tiles import SIDE, Inline, inline_runs  # noqa: F401 - fixtures
 
 import tilevision as tv
-from tilevision.checkpoint import Checkpoint
+from tilevision.checkpoint import Checkpoint, payloadstore, segmentfile
+from tilevision.checkpoint.payloadstore import PayloadStore
 from tilevision.modelspec import build
 from tilevision.payloads import PackedArray, arrays_of, bytes_of, packed, unpack
 from tilevision.rasterspec import STEPS, RasterSpec
@@ -304,6 +309,67 @@ def test_a_damaged_map_runs_its_tile_again(
     with Checkpoint.open(tmp_path / "ck") as store:
         again = inline(MODEL, store=store).conduct()
     assert set(again.tiles["status"]) == {"restored"}
+
+
+def test_a_large_map_that_is_found_damaged_runs_its_tile_next_time(
+    inline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large arrays are not read when tiles are restored: reading says it, and notes it."""
+    monkeypatch.setattr(payloadstore, "WHOLE_PACKED", 0)
+    folder = tmp_path / "ck" / "payloads"
+    with Checkpoint.open(tmp_path / "ck") as store:
+        first = np.asarray(inline(MODEL, store=store).conduct().raster.probabilities)
+    (pack,) = folder.iterdir()
+    whole = pack.read_bytes()
+    pack.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with Checkpoint.open(tmp_path / "ck") as store:
+        result = inline(MODEL, store=store).conduct()
+    assert set(result.tiles["status"]) == {"restored"}
+    for _ in range(2):  # it stays damaged for whoever reads on
+        with pytest.raises(tv.CheckpointCorrupt, match="computed again, and nothing else"):
+            np.asarray(result.raster)
+    assert len(list(folder.iterdir())) == 2
+    with Checkpoint.open(tmp_path / "ck") as store:
+        again = inline(MODEL, store=store).conduct()
+    assert sorted(again.tiles["status"]) == ["done"] + ["restored"] * 5
+    np.testing.assert_array_equal(np.asarray(again.raster.probabilities), first)
+    np.testing.assert_array_equal(np.asarray(result.raster.probabilities), first)
+
+
+def test_damage_that_cannot_be_noted_says_what_to_do(
+    inline: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that refuses: nothing is promised of the next run."""
+    monkeypatch.setattr(payloadstore, "WHOLE_PACKED", 0)
+    with Checkpoint.open(tmp_path / "ck") as store:
+        result = inline(MODEL, store=store).conduct()
+    (pack,) = (tmp_path / "ck" / "payloads").iterdir()
+    pack.write_bytes(pack.read_bytes()[:-1])
+
+    def refused(*_: Any) -> Any:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    monkeypatch.setattr(payloadstore, "SegmentWriter", refused)
+    with pytest.raises(tv.CheckpointCorrupt, match="Make the folder writable and read them"):
+        np.asarray(result.raster)
+
+
+def test_a_table_that_claims_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+    """Sound checksums, a size of 3 GiB: refused before anything is read."""
+    ref, raw = bytes_of(np.ones((1, 8, 8), np.uint8))
+    frame = bytearray(segmentfile.frame_of([(ref.digest, 1.0, 17, raw)]))
+    row = struct.pack("<32sdIII", ref.digest, 1.0, 17, 3 * 2**30, zlib.crc32(raw))
+    head = struct.pack("<8sIQI", segmentfile.FRAME, 1, len(raw), zlib.crc32(row))
+    frame[:] = head + struct.pack("<I", zlib.crc32(head)) + row + raw
+    (tmp_path / "payloads").mkdir()
+    name = segmentfile.segment_name(1)
+    (tmp_path / "payloads" / name).write_bytes(segmentfile.MAGIC + frame)
+    store = PayloadStore(tmp_path)
+    tracemalloc.start()
+    with pytest.raises(tv.CheckpointCorrupt):
+        store.gather([ref.digest], ref.size)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_pruning_gives_back_the_space_of_maps(inline: Make, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import time
 import zlib
@@ -33,8 +34,8 @@ from tilevision.checkpoint.segmentfile import (
     segment_name,
     sync_folder,
 )
-from tilevision.checkpoint.segmentindex import SegmentIndex
-from tilevision.errors import CheckpointCorrupt
+from tilevision.checkpoint.segmentindex import SegmentIndex, deletions
+from tilevision.errors import CheckpointCorrupt, CheckpointError
 from tilevision.payloads import PackedArray, PayloadRef, unpack
 
 __all__ = ["PayloadMemory", "PayloadStore"]
@@ -104,7 +105,7 @@ class PayloadStore:
         """Say for each array whether it is there, undamaged; warn once of those that are not.
 
         Arrays of more than 1 MiB (packed: 4 MiB) are not read for it: that they are there, and
-        have their size, is looked at, and `gather` reads them with their checksum.
+        have their size, is looked at. `gather` reads them with their checksum, and notes damage.
         """
         with self._lock, explained(self._folder):
             self._refresh()
@@ -120,17 +121,25 @@ class PayloadStore:
         return found
 
     def gather(self, digests: Sequence[bytes], size: int) -> NDArray[np.uint8]:
-        """Return the bytes of arrays of `size` bytes each. See `ArrayStore.gather`."""
+        """Return the bytes of arrays of `size` bytes each. See `ArrayStore.gather`.
+
+        What is damaged is noted in the folder, as if it had been deleted: large arrays are read
+        only now, and the next run is to miss them.
+        """
         out = np.empty((len(digests), size), dtype=np.uint8)
         with self._lock, explained(self._folder):
             bad = self._fill(digests, out)
             if bad:
                 self._refresh()  # another process may have written it anew, or moved it
                 bad = self._fill(digests, out)
+            noted = not bad or self._note([digests[row] for row in bad], size)
         if bad:
+            lost = f"{len(bad)} array(s) in {self._packs} are damaged or missing."
             raise CheckpointCorrupt(
-                f"{len(bad)} array(s) in {self._packs} are damaged or missing. Run the analysis "
-                "again: their tiles are computed again, and nothing else."
+                f"{lost} Run the analysis again: their tiles are computed again, and nothing else."
+                if noted
+                else f"{lost} Make the folder writable and read them again: then their tiles are "
+                "computed again in the next run."
             )
         return out
 
@@ -177,6 +186,25 @@ class PayloadStore:
             writer.close()
 
     # Writing ------------------------------------------------------------------------------------
+
+    def _note(self, bad: Sequence[bytes], size: int) -> bool:
+        """Write down that arrays are damaged; return False where the folder cannot be written.
+
+        A plain one of another size than was asked for is none: the record that asks is wrong.
+        """
+        places = [(key, self._index.place(key)) for key in bad]
+        damaged = [
+            key
+            for key, at in places
+            if at and (at.records > PLAIN or (at.records and at.size == size))
+        ]
+        try:
+            if damaged:
+                self._append(deletions(damaged, time.time()))
+                self.close()  # whoever only reads leaves no file open
+        except (CheckpointError, OSError):
+            return False
+        return True
 
     def _append(self, rows: list[tuple[bytes, float, int, bytes]]) -> None:
         frame = frame_of(rows)
@@ -327,8 +355,10 @@ class PayloadStore:
         data = b""
         try:
             with open_segment(self._packs / place.segment, 0) as file:
-                file.seek(place.offset)
-                data = file.read(place.size)
+                # A table may claim more than there is, and memory is taken for what is asked.
+                if place.offset + place.size <= os.fstat(file.fileno()).st_size:
+                    file.seek(place.offset)
+                    data = file.read(place.size)
         except OSError as error:
             if error.errno not in GONE:
                 raise
