@@ -163,11 +163,13 @@ def seams() -> None:
 
 
 JOB = """
-import os, sys, numpy as np, tilevision as tv
-log = sys.argv[2]
-def predict(pixels):
+import sys, numpy as np, tilevision as tv
+def noted(kind, pixels):
+    with open(sys.argv[2], "ab", buffering=0) as file:
+        file.write(kind + pixels[0, :4].tobytes().hex().encode() + b"\\n")
+def predict(pixels, log=sys.argv[2]):
     with open(log, "ab", buffering=0) as file:
-        file.write(bytes(pixels[0, 0]).hex().encode() + b"\\n")
+        file.write(b"call " + pixels[0, :4].tobytes().hex().encode() + b"\\n")
     share = pixels[..., 0] / 255
     edge = np.minimum.outer(*(np.minimum(np.arange(n), np.arange(n)[::-1]) for n in share.shape))
     share = np.clip(share + np.exp(-edge / 4) * 0.3, 0, 1)
@@ -175,45 +177,72 @@ def predict(pixels):
 if __name__ == "__main__":
     image = np.random.default_rng(3).integers(0, 255, (1800, 1600, 3)).astype(np.uint8)
     model = tv.model(predict, fingerprint="drill", returns="probabilities", classes=("a", "b"))
-    result = tv.analyze(image, model, grid=tv.Grid.by_tile(96, 0.2), checkpoint=sys.argv[1],
+    grid = tv.Grid.by_tile(96, 0.2)
+    plan = tv.plan(image, model, grid=grid, checkpoint=sys.argv[1])
+    for tile in plan.restored:
+        noted(b"kept ", image[tile.box.y0 :, tile.box.x0 :])
+    result = tv.analyze(image, model, grid=grid, checkpoint=sys.argv[1],
                         progress=False, workers=int(sys.argv[3]))
-    result.save(sys.argv[4])
+    for suffix in (".npy", ".tif", ".ome.tif", ".ome.zarr"):
+        result.save(sys.argv[4] + suffix)
     print("restored", result.facts.restored, "of", len(result.rows), flush=True)
 """
+EXPORTS = (".npy", ".tif", ".ome.tif", ".ome.zarr")
 
 
 def kills(times: int) -> None:
-    """Kill a run again and again; its map has the bytes of one that never was."""
+    """Kill a run again and again; its files have the bytes of one that never was.
+
+    Before each start the log says which tiles the checkpoint has; none of them may be called after.
+    """
     with tempfile.TemporaryDirectory() as folder:
         job = Path(folder, "job.py")
         job.write_text(JOB)
-        clean = Path(folder, "clean.npy")
-        _whole(job, folder, "clean", clean)
+        print(_whole(job, folder, "clean"), flush=True)
         rng = np.random.default_rng(5)
-        killed = Path(folder, "killed.npy")
         log = Path(folder, "killed.log")
         done = 0
         while done < times:
-            process = _start(job, folder, "killed", killed, 1 + done % 2)
-            began, before = time.time(), _lines(log)
-            wanted = before + int(rng.integers(3, 18))
-            while process.poll() is None and _lines(log) < wanted and time.time() - began < 60:
-                time.sleep(0.01)
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                done += 1
-            process.wait()
-            if killed.exists():
+            process = _start(job, folder, "killed", 1 + done % 2)
+            began, before = time.time(), _calls(log)
+            wanted = before + int(rng.integers(2, 11))
+            while process.poll() is None and _calls(log) < wanted and time.time() - began < 120:
+                time.sleep(0.005)
+            time.sleep(float(rng.uniform(0, 0.05)))
+            if process.poll() is not None:
                 break
-        kept = _whole(job, folder, "killed", killed)
-        same = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (clean, killed)]
-        calls = log.read_bytes().split()
-        print(f"{done} kills; {kept}; SHA-256 {same[0]} and {same[1]}: {same[0] == same[1]}")
-        print(f"{len(calls)} model calls for {len(set(calls))} tiles")
+            os.killpg(process.pid, signal.SIGKILL)
+            done += 1
+            process.wait()
+        print(f"{done} kills; then {_whole(job, folder, 'killed')}")
+        for suffix in EXPORTS:
+            first, second = (_digest(Path(folder, name + suffix)) for name in ("clean", "killed"))
+            print(f"{suffix:9} {first} {second} {'the same' if first == second else 'DIFFERS'}")
+        kept: set[str] = set()
+        again, called = 0, []
+        for line in log.read_text().splitlines():
+            what, tile = line.split()
+            if what == "kept":
+                kept.add(tile)
+            else:
+                called.append(tile)
+                again += tile in kept
+        print(f"{len(called)} calls for {len(set(called))} tiles; {again} for tiles that were kept")
 
 
-def _start(job: Path, folder: str, name: str, out: Path, workers: int) -> Any:
-    arguments = [str(Path(folder, name)), str(Path(folder, f"{name}.log")), str(workers), str(out)]
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their names."""
+    told = hashlib.sha256()
+    whole = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for one in whole:
+        told.update(one.relative_to(path.parent).as_posix().removeprefix(path.name).encode())
+        told.update(one.read_bytes())
+    return told.hexdigest()[:16]
+
+
+def _start(job: Path, folder: str, name: str, workers: int) -> Any:
+    places = [str(Path(folder, name + suffix)) for suffix in ("", ".log")]
+    arguments = [*places, str(workers), str(Path(folder, name))]
     return subprocess.Popen(
         [sys.executable, str(job), *arguments],
         start_new_session=True,
@@ -223,13 +252,13 @@ def _start(job: Path, folder: str, name: str, out: Path, workers: int) -> Any:
     )
 
 
-def _whole(job: Path, folder: str, name: str, out: Path) -> str:
-    said, _ = _start(job, folder, name, out, 2).communicate(timeout=600)
+def _whole(job: Path, folder: str, name: str) -> str:
+    said, _ = _start(job, folder, name, 2).communicate(timeout=600)
     return said.strip()
 
 
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+def _calls(path: Path) -> int:
+    return path.read_bytes().count(b"call") if path.exists() else 0
 
 
 if __name__ == "__main__":

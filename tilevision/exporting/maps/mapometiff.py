@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _TILE = 512
+_NAMESPACE = UUID("0d6f5a0e-6f0c-4b52-9c1d-2f6b3a9e7c41")
 _BIG = 2**31  # bytes before compression from which the file has 64-bit offsets
 
 
@@ -93,6 +95,8 @@ def _told(made: MapFile) -> dict[str, Any]:
     classes = made.raster.classes if made.raster.layer == "classes" else {}
     values |= {str(number): name for name, number in classes.items()}
     told: dict[str, Any] = {
+        # tifffile's own has time and network card in it: the same map would be another file.
+        "UUID": str(uuid5(_NAMESPACE, made.raster.fingerprint + dumps(made.said))),
         "axes": "CYX",
         "Channel": {"Name": made.names},
         "MapAnnotation": {"Namespace": "tilevision", **values},
