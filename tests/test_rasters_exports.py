@@ -184,6 +184,48 @@ def test_an_ome_zarr_is_sharded_and_says_its_axes(
     made.save(path)  # replaces what it wrote
 
 
+# Readers of others --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", ["classes", "probabilities"])
+@pytest.mark.parametrize("image", ["scene", "slide"])
+def test_a_geotiff_is_cloud_optimised(
+    result: Callable[..., Any], tmp_path: Path, image: str, layer: str
+) -> None:
+    """By the validator of rio-cogeo: no errors, no warnings."""
+    cogeo = pytest.importorskip("rio_cogeo", reason="rio-cogeo is not installed")
+    valid, errors, warned = cogeo.cog_validate(
+        result(image=image).save(tmp_path / "map.tif", layer=layer), strict=True, quiet=True
+    )
+    assert (valid, errors, warned) == (True, [], [])
+
+
+@pytest.mark.parametrize("layer", ["classes", "probabilities"])
+def test_an_ome_zarr_keeps_to_the_specification(
+    result: Callable[..., Any], tmp_path: Path, layer: str
+) -> None:
+    """By ome-zarr-models, which checks metadata and arrays of OME-Zarr 0.5 against each other."""
+    zarr = pytest.importorskip("zarr")
+    models = pytest.importorskip(
+        "ome_zarr_models.v05.image", reason="ome-zarr-models is not installed"
+    )
+    path = result(image="slide").save(tmp_path / "map.ome.zarr", layer=layer)
+    image = models.Image.from_zarr(zarr.open_group(str(path), mode="r"))
+    (multiscale,) = image.ome_attributes.multiscales
+    assert [axis.name for axis in multiscale.axes] == ["c", "y", "x"]
+    assert [one.path for one in multiscale.datasets] == ["0", "1", "2"]
+
+
+def test_an_ome_tiff_is_opened_by_openslide(result: Callable[..., Any], tmp_path: Path) -> None:
+    """It reads the whole map of a single plane; of pyramids in sub-images it knows nothing."""
+    openslide = pytest.importorskip("openslide", reason="OpenSlide is not installed")
+    made = result(image="slide")
+    with openslide.OpenSlide(made.save(tmp_path / "map.ome.tif")) as read:
+        assert read.dimensions == (WIDTH, HEIGHT)
+        grey = np.asarray(read.read_region((100, 200), 0, (300, 250)))[..., 0]
+    np.testing.assert_array_equal(grey, made.raster[200:450, 100:400])
+
+
 @pytest.mark.parametrize("layer", ["classes", "probabilities"])
 def test_a_numpy_file_is_the_array(result: Callable[..., Any], tmp_path: Path, layer: str) -> None:
     made = result()

@@ -63,11 +63,13 @@ def area_table(
     rows: list[dict[str, Any]] = []
     for zone, count, area in zip(zones, pixels, ground, strict=True):
         others = [(n, name) for n, name in ((NONE, NO_CLASS), (NODATA, NO_DATA)) if count[n]]
-        known = max(int(count[:NODATA].sum()), 1)
+        known, all_ = int(count[:NODATA].sum()), int(count.sum())
+        analysed = known / all_ if all_ else np.nan
         for n, name in (*listed, *others):
             row: dict[str, Any] = {"region": "image" if zone is None else zone.name, "class": name}
             row |= {"pixels": int(count[n])} | _areas(float(area[n]), units.area)
-            rows.append(row | {"share": np.nan if n == NODATA else count[n] / known})
+            share = np.nan if n == NODATA else count[n] / max(known, 1)
+            rows.append(row | {"share": share, "analysed": analysed})
     return pd.DataFrame(rows)
 
 

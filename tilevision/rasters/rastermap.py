@@ -287,8 +287,9 @@ class RasterMap(RasterArray):
         -------
         DataFrame
             region, class, pixels (whose middle lies in the region), area_um2 and area_mm2, or
-            area_m2 and area_ha (geodesic), where the image says how large a pixel is, and share
-            of what has data. ``(no data)`` and ``(none)`` are rows of their own.
+            area_m2 and area_ha (geodesic), where the image says how large a pixel is, share of
+            what has data, and analysed, the share of the region's pixels that has any.
+            ``(no data)`` and ``(none)`` are rows of their own.
 
         Raises
         ------
