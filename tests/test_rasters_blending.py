@@ -429,6 +429,41 @@ def test_the_disagreement_of_tiles_shows_how_far_their_edges_reach() -> None:
     assert "px would halve that" in str(again.agreement)
 
 
+@pytest.mark.parametrize("overlap", [0.25, 0.375, 0.5])
+def test_seams_are_a_fraction_of_those_of_a_plain_mean(overlap: float) -> None:
+    """Of a model that sees zeros past its tile, against the same model on the whole image.
+
+    The error near edges of tiles is at most half, the jump across them at most a fifth.
+    """
+    from scipy.ndimage import uniform_filter
+
+    size, reach = (400, 300), 12
+    image = RNG.random((300, 400))
+
+    def model(pixels: np.ndarray) -> np.ndarray:
+        seen = np.clip(uniform_filter(pixels, 2 * reach + 1, mode="constant") * 4 - 1.5, 0, 1)
+        return np.stack([seen, 1 - seen])
+
+    truth = model(image)
+    tiles = tv.Grid.by_tile(128, overlap).tiles(size)
+    answers = {t.id: model(image[t.box.y0 : t.box.y1, t.box.x0 : t.box.x1]) for t in tiles}
+    edges = sorted({x for t in tiles for x in (t.box.x0, t.box.x1) if 0 < x < size[0]})
+    near = np.zeros(size[0], bool)
+    for edge in edges:
+        near[edge - 8 : edge + 8] = True
+    found = {}
+    for blend in BLENDS:
+        made = map_from(tiles, answers, size, MapSettings(blend), classes=("a", "b"))
+        error = np.moveaxis(np.asarray(made.probabilities), -1, 0) - truth
+        jumps = [np.abs(error[:, :, x] - error[:, :, x - 1]).mean() for x in edges]
+        found[blend] = float((error[:, :, near] ** 2).mean()) ** 0.5, float(max(jumps))
+    plain, jump = found["mean"]
+    assert found["smooth"][0] <= plain / 2 and found["smooth"][1] <= jump / 5
+    assert all(one[0] <= plain for one in found.values())
+    assert made.agreement is not None and made.agreement.enough
+    assert abs(made.agreement.reach - reach) <= 2  # type: ignore[operator]
+
+
 def test_maps_of_several_scales_or_kinds_are_no_one_map() -> None:
     tiles = tv.Grid.by_tile(32, 0).tiles((64, 32))
     a = map_from(tiles, {tiles[0].id: np.zeros((32, 32))}, (64, 32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,27 @@ def test_a_failed_tile_leaves_no_data_and_the_next_run_fills_it(
     assert list(again.tiles["status"]).count("done") == failed
     assert (np.asarray(again.raster) != 255).all() and not again.raster.missing
     assert set(again.raster.areas()["analysed"]) == {1.0}
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_in_one_folder_leave_one_map(inline: Make, tmp_path: Path) -> None:
+    """Each appends to side files of its own; both are right, and a third restores every tile."""
+
+    def share(pixels: np.ndarray) -> np.ndarray:
+        return np.stack([pixels[..., 0] / 255, 1 - pixels[..., 0] / 255])
+
+    model = tv.model(share, fingerprint="s", **CLASSES)
+    right = np.asarray(inline(model, grid=OVERLAPPING).conduct().raster)
+
+    def run(_: int) -> Any:
+        with Checkpoint.open(tmp_path / "ck") as store:
+            return inline(model, store=store, grid=OVERLAPPING).conduct()
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(run, range(2)))
+    for one in (*both, run(2)):
+        np.testing.assert_array_equal(np.asarray(one.raster), right)
+    assert set(run(3).tiles["status"]) == {"restored"}
 
 
 def maps(number: int) -> tuple[PayloadRef, Any]:
