@@ -122,25 +122,6 @@ def test_a_detector_of_torchvision_finds_what_it_finds_without_us(picture_file):
     assert not np.array_equal(find(spec, SWAPPED).scores, found.scores)
 
 
-def test_semantic_segmentation_is_refused(tmp_path):
-    """A raster of classes is no detection: told at declaration where the type says so."""
-    torch, torchvision, transformers = needs("torch", "torchvision", "transformers")
-    network = torchvision.models.segmentation.lraspp_mobilenet_v3_large(
-        weights=None, weights_backbone=None
-    )
-    with pytest.raises(ModelError, match="raster of classes"):
-        model(network)
-    torch.jit.trace(torch.nn.Conv2d(3, 2, 1), torch.rand(1, 3, 40, 40)).save(tmp_path / "map.pt")
-    with pytest.raises(ModelError, match="raster of classes"):
-        find(model(str(tmp_path / "map.pt")))
-    config = transformers.SegformerConfig(
-        hidden_sizes=[8] * 4, depths=[1] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8
-    )
-    transformers.SegformerForSemanticSegmentation(config).save_pretrained(tmp_path / "map")
-    with pytest.raises(ModelError, match="raster of classes"):
-        model(str(tmp_path / "map"))
-
-
 @pytest.mark.parametrize(
     "task", ["object-detection", "zero-shot-object-detection", "image-segmentation"]
 )

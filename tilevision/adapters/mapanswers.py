@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tilevision.adapters.classnames import class_name
 from tilevision.adapters.foreignvalues import as_plain_array
 from tilevision.adapters.outlines import outline
 from tilevision.adapters.vectors import check_vectors, vector_of, vectors_of
@@ -14,10 +16,25 @@ from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
 from tilevision.rasterspec import KINDS, Raster, RasterSpec
 
-__all__ = ["RETURNS", "Declared", "check_returns", "instances_of", "raster_of"]
+__all__ = [
+    "ACTIVATIONS",
+    "OF_MAPS",
+    "RETURNS",
+    "Declared",
+    "check_activation",
+    "check_planes",
+    "check_returns",
+    "check_stride",
+    "complete_map",
+    "instances_of",
+    "raster_of",
+]
 
 RETURNS = ("embedding", *KINDS, "instances")
-_OF_MAPS = ("classes", "unit")
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+MOST_PLANES = 32  # of a tile of 1,024 pixels a side they take half of what a map may
+OF_MAPS = ("classes", "unit", "activation")  # what describes maps, beside `returns`
+_SLACK = 1e-3  # by which probabilities in half precision miss 0, 1 and their sum
 
 
 def check_returns(name: str, params: dict[str, Any]) -> None:
@@ -44,11 +61,163 @@ def check_returns(name: str, params: dict[str, Any]) -> None:
         _object_name(params.get("classes"), name)
         return
     check_vectors(name, params)
-    beside = [key for key in _OF_MAPS if params.get(key)]
+    beside = [key for key in OF_MAPS if params.get(key)]
     if beside:
         raise ModelArgumentError(
             f"{beside[0]} of model {name} goes with returns='probabilities', 'classes' or "
             "'values'; give returns, or leave it out (names= has the classes of detections)."
+        )
+
+
+def check_activation(name: str, params: dict[str, Any]) -> None:
+    """Check what makes probabilities of the numbers that model `name` gives.
+
+    Raises
+    ------
+    ModelArgumentError
+        If it is unknown, or the model gives no map.
+    """
+    asked = params.get("activation")
+    if asked is None:
+        params.pop("activation", None)
+        return
+    if asked not in ACTIVATIONS:
+        raise ModelArgumentError(
+            f"activation of model {name} is {asked!r:.80}; give 'softmax' where a pixel has one "
+            "class, 'sigmoid' where it may have several, or 'none'."
+        )
+    if params.get("returns", "probabilities") not in ("probabilities", "classes"):
+        raise ModelArgumentError(
+            f"activation of model {name} makes probabilities, and it is declared with "
+            f"returns={params['returns']!r}; leave activation out."
+        )
+
+
+def complete_map(name: str, params: dict[str, Any], planes: int | None, names: Any) -> None:
+    """Enter into `params` which map model `name` gives, and its classes; check them.
+
+    Where nobody says so, probabilities are kept, which blend without seams; of more than 32
+    classes, of which they take many times the space, class numbers alone.
+
+    Parameters
+    ----------
+    name : str
+    params : dict
+        Gains ``returns`` and ``classes``.
+    planes : int or None
+        How many the model gives; None of class numbers, or where it is not known.
+    names : list, dict or None
+        Class names, as far as the model states them.
+
+    Raises
+    ------
+    ModelArgumentError
+        If they make no sense together.
+    """
+    few = planes is not None and planes <= MOST_PLANES
+    returns = params.setdefault("returns", "probabilities" if few else "classes")
+    if returns in ("probabilities", "classes"):
+        given = params.get("classes") or names
+        if given is None and planes is None:
+            raise ModelArgumentError(
+                f"Model {name} gives a map of classes that nobody names; give "
+                "classes=('water', 'tree', …) or {number: name}."
+            )
+        params["classes"] = _class_list(name, given, planes, returns)
+    check_returns(name, params)
+
+
+def _class_list(name: str, given: Any, planes: int | None, returns: str) -> Any:
+    """Return class names by number: a list, or what was given where nothing else is known."""
+    if planes is None:
+        return given if isinstance(given, Mapping) else list(given)
+    if isinstance(given, Mapping):
+        numbered = {str(number): label for number, label in given.items()}
+        beyond = [n for n in numbered if not n.isdecimal() or int(n) >= planes]
+        given = None if beyond else [class_name(n, numbered) for n in range(planes)]
+    elif given is None:
+        given = ["object"] if planes == 1 else [f"class_{n}" for n in range(planes)]
+    if planes == 1 and returns == "classes" and given is not None and len(given) == 1:
+        given = ["background", *given]  # a pixel is of the class, or is not
+    wanted = 2 if planes == 1 and returns == "classes" else planes
+    if given is None or isinstance(given, str) or len(given) != wanted:
+        raise ModelArgumentError(
+            f"Model {name} gives {planes} planes, and its class names are for "
+            f"{'others' if given is None else len(given)}; give classes= with one for each."
+        )
+    return list(given)
+
+
+def check_planes(
+    name: str, activation: str, planes: int, low: float, high: float, total: float
+) -> None:
+    """Refuse numbers that cannot be what they are declared to be.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    activation : str
+        What will be made of them.
+    planes : int
+        How many there are.
+    low, high : float
+        The least and the largest number.
+    total : float
+        How far the sum over the planes of a pixel is from 1, at most.
+
+    Raises
+    ------
+    ModelError
+        If they are no probabilities and are declared so, or are so already.
+    """
+    between = low >= -_SLACK and high <= 1 + _SLACK
+    if activation == "none" and not between:
+        raise ModelError(
+            f"Model {name} gives numbers from {low:.4g} to {high:.4g}, which are no "
+            "probabilities; give activation='softmax' (a pixel has one class) or 'sigmoid' (it may "
+            "have several), or returns='values'."
+        )
+    if activation != "softmax":
+        return
+    if planes == 1:
+        raise ModelError(
+            f"Model {name} gives one plane, of which softmax makes 1 everywhere; give "
+            "activation='sigmoid', or 'none'."
+        )
+    if between and total <= _SLACK:
+        raise ModelError(
+            f"Model {name} gives shares that add up to 1 in each pixel, so softmax has been "
+            "applied to them; give activation='none'."
+        )
+
+
+def check_stride(name: str, shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Refuse a map that does not lie evenly over the picture.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    shape : tuple of int
+        Height and width of the map.
+    size : tuple of int
+        Height and width of the picture.
+
+    Raises
+    ------
+    ModelError
+        If it is not of the picture's size or of a whole stride of it.
+    """
+    stride = round(max(size) / shape[int(size[1] > size[0])])
+    fits = stride >= 1 and all(
+        side // stride <= have <= -(-side // stride) for have, side in zip(shape, size, strict=True)
+    )
+    if not fits:
+        raise ModelError(
+            f"Model {name} gives a map of {shape[1]}×{shape[0]} pixels for a picture of "
+            f"{size[1]}×{size[0]}, which is no whole stride of it, so it may be cut off at the "
+            "edges; pass a function that puts it in its place."
         )
 
 

@@ -13,18 +13,12 @@ from tilevision.errors import ModelError
 
 __all__ = [
     "FEATURES",
-    "SEMANTIC",
     "classes_of",
     "kind_of",
     "kind_of_path",
     "names_of",
     "strings_of",
 ]
-
-SEMANTIC = (
-    "gives a raster of classes (semantic segmentation), which is not supported; use a detector "
-    "or an instance segmentation model, or pass a function that makes polygons of it."
-)
 
 FEATURES = "image-feature-extraction"  # the task of transformers' pipelines that are encoders
 
@@ -47,8 +41,6 @@ def kind_of(value: Any) -> str:
         return kind
     if home.startswith("timm."):
         return "timm"
-    if home.startswith("torchvision.models.segmentation"):
-        raise ModelError(f"Model {type(value).__name__} {SEMANTIC}")
     remedy = {
         "transformers": "transformers.pipeline(task, model=…, image_processor=…)",
         "ultralytics": "the ultralytics.YOLO object, or the path of its .pt file",

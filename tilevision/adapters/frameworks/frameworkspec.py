@@ -20,6 +20,7 @@ from tilevision.adapters.frameworks.tiles import (
     SHAPED,
     UNCOUNTED,
 )
+from tilevision.adapters.mapanswers import OF_MAPS, check_activation
 from tilevision.adapters.modelfiles import content_of, find, keep
 from tilevision.adapters.vectors import check_vectors
 from tilevision.checks import flag, share
@@ -27,6 +28,7 @@ from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_value, version
 from tilevision.modelspec import ModelSpec
 from tilevision.modelspec.spec import DECLARABLE, split
+from tilevision.rasterspec import KINDS
 
 __all__ = ["declare", "declare_object", "declare_saved"]
 
@@ -58,18 +60,32 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             ``"torch"``, ``"torchscript"``, ``"export"``, ``"transformers"`` or
             ``"ultralytics"``, where the file does not tell.
         channels, normalize : str
-            For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``, for encoders also
-            ``"imagenet"``.
+            For PyTorch's: ``"rgb"`` or ``"bgr"``; ``"0..1"`` or ``"0..255"``, for encoders and
+            maps also ``"imagenet"``, the default for torchvision's segmentation networks.
         returns : str
             ``"embedding"``: the model is an encoder, which gives a vector of each tile. A network
             of PyTorch's takes a batch ``(n, c, h, w)`` and returns ``(n, d)``. Networks of timm
             and pipelines for ``image-feature-extraction`` are encoders without saying so.
+            ``"probabilities"``, ``"classes"`` or ``"values"``: it gives a map. A network of
+            PyTorch's takes a batch ``(n, c, h, w)`` and returns ``(n, k, h, w)`` or ``(n, h, w)``,
+            or a dict that has it as ``"out"``, of its input's size or a whole stride.
+            ``"instances"``: a mask of numbered objects. Semantic segmentation networks of
+            torchvision, transformers and Ultralytics give maps without saying so: shares of up to
+            32 classes, of more the class numbers alone.
+        classes, unit : sequence or mapping, str
+            Of maps: class names by number, where the model does not state them, and the unit of
+            values.
+        activation : str
+            What makes shares of a map's numbers: ``"softmax"`` where a pixel has one class (the
+            default for ``{"out": …}``), ``"sigmoid"`` where it may have several, ``"none"`` (the
+            default for all else).
         pooling : str
             For encoders of timm and transformers: ``"model"`` (what the library gives as the
             vector of a picture), ``"cls"`` (the class token), ``"mean"`` (of the patches) or
             ``"cls+mean"`` (one after the other). The plan says which it is.
-        precision : str
-            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
+        precision : str or float
+            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored; of values
+            the step in which they are kept.
         prompts : list of str
             For transformers: what to look for, which are also the names of the classes.
             Zero-shot detectors (OWL-ViT, OWLv2, Grounding DINO) give boxes, SAM 3 outlines of
@@ -174,7 +190,7 @@ def _declared(
     adapter = _adapter(kind)
     declared, asked = split(name, given)
     worded = _prompts(name, adapter, asked)
-    vectors = {} if worded else _vectors(name, adapter, asked)
+    answers = {} if worded else _answers(name, adapter, asked)
     half = {"half": True} if getattr(adapter, "HALVES", False) and _halved(name, asked) else {}
     known = {**_COMMON, **adapter.PARAMS}
     for key in asked:
@@ -182,11 +198,12 @@ def _declared(
             close = difflib.get_close_matches(key, [*known, *DECLARABLE], 1)
             hint = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known)}."
             raise ModelError(f"Model {name} ({kind}) has no parameter {key!r}. {hint}")
-    params = {**known, **asked, **vectors, **worded, **half}
+    params = {**known, **asked, **answers, **worded, **half}
     params["names"] = class_names(name, params["names"], None)
     share(f"score_floor of model {name}", params["score_floor"], ModelArgumentError)
     _check_pictures(name, declared, adapter.ANY_BANDS)
     found = adapter.examine(name, kind, path, params)
+    _check_no_map(name, params)
     uncounted, further = found.pop(UNCOUNTED, False), found.pop(REVISION, None)
     limit = found.pop(LIMIT, None) or limit
     shaped = found.pop(SHAPED, False) and declared.get("nms") is not None
@@ -239,16 +256,26 @@ def _halved(name: str, asked: dict[str, Any]) -> bool:
     return bool(half)
 
 
-def _vectors(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    """Take out of `asked`, and return, what says that a model is an encoder: nothing, if it is not.
+def _answers(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
+    """Take out of `asked`, and return, what says that a model gives vectors or maps.
 
     Where nothing is said, nothing is added: all other models keep their identity.
     """
-    if not getattr(adapter, "ENCODES", False):
+    encodes, maps = getattr(adapter, "ENCODES", False), getattr(adapter, "MAPS", False)
+    if not (encodes or maps):
         return {}
     only = getattr(adapter, "ONLY_ENCODES", False) or asked.get("task") == FEATURES
     keys = ("returns", "precision", *(("pooling",) if hasattr(adapter, "POOLS") else ()))
+    keys += OF_MAPS if maps else ()
     said: dict[str, Any] = {key: asked.pop(key) for key in keys if key in asked}
+    check_activation(name, said)
+    if maps and not only and said.get("returns") in (*KINDS, "instances"):
+        if said.get("pooling"):
+            raise ModelArgumentError(
+                f"pooling of model {name} makes a vector, and it is declared with "
+                f"returns={said['returns']!r}; leave pooling out."
+            )
+        return {key: value for key, value in said.items() if value}
     check_vectors(name, said)
     if only:
         said["returns"] = "embedding"
@@ -258,6 +285,16 @@ def _vectors(name: str, adapter: Any, asked: dict[str, Any]) -> dict[str, Any]:
             "give both, or leave pooling out."
         )
     return {key: value for key, value in said.items() if value}
+
+
+def _check_no_map(name: str, params: Mapping[str, Any]) -> None:
+    """Refuse what describes maps where a model gives none."""
+    beside = next((key for key in OF_MAPS if params.get(key)), None)
+    if beside and params.get("returns") not in (*KINDS, "instances"):
+        raise ModelArgumentError(
+            f"{beside} of model {name} is for maps, and it gives none as far as is known; give "
+            "returns='probabilities', 'classes' or 'values' (names= has the classes of detections)."
+        )
 
 
 def _by_number(noted: Mapping[int, str], asked: Any) -> tuple[str | None, ...]:

@@ -13,10 +13,11 @@ from PIL import Image
 
 from tilevision.adapters.frameworks.devices import fed, library, placed, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
+from tilevision.adapters.frameworks.networkfiles import opened_file
 from tilevision.adapters.frameworks.pooling import check_pooling, pooled
 from tilevision.adapters.frameworks.tiles import NOTES, picture
 from tilevision.adapters.frameworks.together import NetworkInput, Together
-from tilevision.adapters.frameworks.torch_modules import opened_file, save
+from tilevision.adapters.frameworks.torch_modules import save
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError

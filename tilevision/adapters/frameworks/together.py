@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec, is_out_of_memory
+from tilevision.rasterspec import Raster
 
 __all__ = ["PIXELS", "SCORES", "NetworkInput", "Together", "alike"]
 
 PIXELS = 0.1  # by which corners may differ
-SCORES = 1e-3  # by which scores may, and numbers of a vector in proportion to its length
+SCORES = 1e-3  # by which scores may, and numbers of a vector in proportion to its length,
+# classes of pixels as a share of them; shares of a map by a step
 HALF = 20  # times as much in half precision
 TRIED = 2  # tiles to a trial: each is asked about twice
 TRIALS = 5  # that may find nothing before nothing is taken for agreement
@@ -129,7 +131,7 @@ class Together:
         if not same:
             self._many = None
             return alone
-        nothing = not any(len(one) or one.tile_scores or one.embedding is not None for one in told)
+        nothing = not any(_says(one) for one in told)
         self._left = self._left - 1 if nothing else 0
         if not self._left and self._measure and self._seconds[1] > self._seconds[0]:
             self._many = None
@@ -137,6 +139,11 @@ class Together:
 
     def _told(self, answers: list[Any]) -> list[Findings]:
         return answers if self._read is None else [self._read(one) for one in answers]
+
+
+def _says(one: Findings) -> bool:
+    whole = one.embedding is not None or one.raster is not None
+    return bool(len(one) or one.tile_scores or whole)
 
 
 def alike(one: Findings, other: Findings, slack: float = 1.0) -> bool:
@@ -161,7 +168,25 @@ def alike(one: Findings, other: Findings, slack: float = 1.0) -> bool:
         if first.shape != second.shape:
             return False
         return float(np.linalg.norm(first - second)) <= scores * float(np.linalg.norm(first))
-    return _paired(one, other, slack)
+    return _same_map(one.raster, other.raster, slack) and _paired(one, other, slack)
+
+
+def _same_map(one: Raster | None, other: Raster | None, slack: float) -> bool:
+    """Return True if two maps differ by no more than a step, or in a few pixels of near ties."""
+    if one is None or other is None:
+        return one is other
+    if one.spec != other.spec or one.kept.shape != other.kept.shape:
+        return False
+    if one.spec.kind == "classes":
+        return float((one.kept != other.kept).mean()) <= SCORES * slack
+    first, second = (each.kept.astype(np.float64) for each in (one, other))
+    most = slack
+    if one.spec.kind == "values" and one.spec.precision is None:
+        span = np.ptp(first[np.isfinite(first)]) if np.isfinite(first).any() else 0.0
+        most = SCORES * slack * max(float(span), 1e-9)
+    apart = np.abs(first - second)
+    gaps = np.isnan(first) != np.isnan(second)
+    return not gaps.any() and bool((np.nan_to_num(apart) <= most).all())
 
 
 def _paired(one: Findings, other: Findings, slack: float) -> bool:

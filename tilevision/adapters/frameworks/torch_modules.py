@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,20 @@ from tilevision.adapters.frameworks.devices import (
     runtime,
     torch_device,
 )
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, strings_of
+from tilevision.adapters.frameworks.frameworkkind import classes_of, strings_of
+from tilevision.adapters.frameworks.mapoutputs import MapOutputs
+from tilevision.adapters.frameworks.networkfiles import (
+    LARGEST,
+    Sizes,
+    called,
+    form_of,
+    opened_file,
+    rows_of,
+    sizes_of,
+)
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
+    NOTES,
     REVISION,
     SHAPED,
     UNCOUNTED,
@@ -38,19 +49,19 @@ from tilevision.adapters.frameworks.tiles import (
     unread,
 )
 from tilevision.adapters.frameworks.together import NetworkInput, Together
+from tilevision.adapters.frameworks.torchvision_maps import IMAGENET, map_of_network
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.outlines import traced as field_traced
 from tilevision.adapters.resizing import resized
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, ModelSpec, Steps
+from tilevision.modelspec import Answers, ModelSpec, Steps, is_out_of_memory
 
 __all__ = [
     "TorchDetector",
     "examine",
     "load",
-    "opened_file",
     "processes",
     "runtime",
     "save",
@@ -61,38 +72,11 @@ VERSION = 1
 LIBRARY = "torch"
 HALVES = True
 ANY_BANDS = True
-ENCODES = True
-PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": "0..1"}
+ENCODES = MAPS = True
+PARAMS: dict[str, Any] = {"channels": "rgb", "normalize": None}
 
 
-class Sizes(NamedTuple):
-    """Heights and widths of the pictures that a network takes.
-
-    Parameters
-    ----------
-    least, most : tuple of int
-        Height and width.
-    steps : tuple of int
-        Of what height and width are multiples.
-    square : bool
-        True if both must be the same.
-    """
-
-    least: tuple[int, int]
-    most: tuple[int, int]
-    steps: tuple[int, int] = (1, 1)
-    square: bool = False
-
-    def around(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Return the least height and width that a picture of `shape` can be filled up to."""
-        high, wide = (
-            -(-max(have, least) // step) * step
-            for have, least, step in zip(shape, self.least, self.steps, strict=False)
-        )
-        return (max(high, wide),) * 2 if self.square else (high, wide)
-
-
-LARGEST = 4096  # pixels a side; what a file allows beyond is no size that it was made for
+STEP = 32  # pixels, of which most networks that halve their pictures take multiples
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)  # of ImageNet, red, green, blue
 _DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 # The vector among several answers, as libraries name it.
@@ -306,6 +290,65 @@ class TorchEncoder(TorchDetector):
         return np.ascontiguousarray(turned)
 
 
+class TorchSegmenter(TorchEncoder):
+    """A network on its device: a batch ``(n, c, h, w)`` in, maps ``(n, k, h, w)`` out.
+
+    Tiles have the size that the network is fixed to; else they keep theirs, and where it does not
+    run on that, they are filled up to a multiple of 32 pixels by what lies at their edge.
+    """
+
+    def __init__(self, call: Any, spec: ModelSpec, sizes: Sizes | None = None) -> None:
+        super().__init__(call, spec, sizes)
+        self._maps = MapOutputs(spec)
+        self._filled: set[tuple[int, ...]] = set()  # shapes on which it does not run as they are
+
+    def _one(self, item: NetworkInput) -> Findings:
+        return self._many([item])[0]
+
+    def _many(self, items: list[NetworkInput]) -> list[Findings]:
+        shape, sizes = items[0].shape, self._sizes
+        high, wide = items[0].values.shape[1:]
+        shown = (high, wide)  # of the tile in what the network is given
+        if sizes is not None and sizes.least != sizes.most:
+            ratio = items[0].ratio
+            shown = max(1, round(shape[0] * ratio)), max(1, round(shape[1] * ratio))
+        if shape in self._filled:
+            items = _filled(items)
+        try:
+            answer = self._called(items)
+        except ModelError as error:
+            even = not any(side % STEP for side in items[0].values.shape[1:])
+            if even or is_out_of_memory(error):
+                raise
+            items = _filled(items)
+            answer = self._called(items)
+            self._filled.add(shape)
+        high, wide = items[0].values.shape[1:]
+        return self._maps.read(answer, len(items), (high, wide), shown, (shape[0], shape[1]))
+
+    def _fitted(self, tile: NDArray[Any]) -> tuple[NDArray[Any], float]:
+        sizes = self._sizes
+        if sizes is None or sizes.least == sizes.most:
+            return super()._fitted(tile)
+        ratio = min(1.0, sizes.most[0] / tile.shape[0], sizes.most[1] / tile.shape[1])
+        if ratio < 1:
+            high, wide = (max(1, round(side * ratio)) for side in tile.shape[:2])
+            tile = resized(tile, (wide, high))
+        full = sizes.around(tile.shape)
+        missing = [(0, max(0, side - have)) for side, have in zip(full, tile.shape, strict=False)]
+        return np.pad(tile, (*missing, (0, 0)), mode="edge"), ratio
+
+
+def _filled(items: list[NetworkInput]) -> list[NetworkInput]:
+    """Return what a network is given, filled up to a multiple of `STEP` by its edge."""
+    pad = library("torch").nn.functional.pad
+    high, wide = items[0].values.shape[1:]
+    missing = (0, -wide % STEP, 0, -high % STEP)
+    return [
+        item._replace(values=pad(item.values[None], missing, mode="replicate")[0]) for item in items
+    ]
+
+
 def stated_by(value: Any) -> dict[str, Any]:
     """Return what an object says of itself: how many objects torchvision's detectors keep."""
     head = getattr(value, "roi_heads", value)
@@ -340,14 +383,17 @@ def save(value: Any, folder: Path) -> Path:
     return path
 
 
-def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the spec that the file decides.
+def examine(name: str, kind: str, path: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the spec that the file decides, and complete the parameters.
 
     Raises
     ------
     ModelError
         If a parameter is none of those known.
     """
+    program = opened_file(kind, path, name) if kind == "export" else None
+    shown = map_of_network(name, path, params, program)
+    params["normalize"] = params["normalize"] or (IMAGENET if shown.get(NOTES) else "0..1")
     for key, usual in _CHOICES.items():
         further = ("imagenet",) if key == "normalize" and params.get("returns") else ()
         known = (*usual, *further)
@@ -360,6 +406,8 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
             f"Model {name} computes in the precision it was exported in; leave half out, and "
             "export model.half()."
         )
+    if shown and kind != "export":
+        return shown
     if kind in ("torch", "torchscript"):
         most = dict(strings_of(path)).get("detections_per_img")
         found: dict[str, Any] = {LIMIT: most} if isinstance(most, int) else {}
@@ -369,15 +417,14 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
         if "mask_rcnn" in texts:
             found[SHAPED] = True
         return found
-    program = opened_file(kind, path, name)
-    limit: dict[str, Any] = {LIMIT: rows} if (rows := _rows(program)) else {}
-    sizes = _sizes(program)
+    limit: dict[str, Any] = {LIMIT: rows} if (rows := rows_of(program)) else {}
+    sizes = sizes_of(program)
     if sizes is None or max(sizes.most) > LARGEST:
-        return limit
+        return limit | shown
     least, most = sizes.least, sizes.most
-    return {"input_size": (most[1], most[0]), "shrinks": "rounded, with masks", **limit} | (
-        {} if least == most else {UNCOUNTED: True}
-    )
+    fields: dict[str, Any] = {} if shown else {"shrinks": "rounded, with masks", **limit}
+    fields |= {} if least == most else {UNCOUNTED: True}
+    return {"input_size": (most[1], most[0]), **fields, **shown}
 
 
 def load(spec: ModelSpec) -> TorchDetector:
@@ -395,113 +442,18 @@ def load(spec: ModelSpec) -> TorchDetector:
     if params.get("returns"):
         export = params["framework"] == "export"
         network = opened.module().to(device) if export else placed(opened, spec, device)
-        return TorchEncoder(_called(network, "batch"), spec, _sizes(opened) if export else None)
+        kind = TorchEncoder if params["returns"] == "embedding" else TorchSegmenter
+        return kind(called(network, "batch"), spec, sizes_of(opened) if export else None)
     if params["framework"] == "export":
         example = opened.example_inputs[0][0] if opened.example_inputs else None
-        network, form = opened.module().to(device), _form(example)
-        call = _called(network, form)
-        return TorchDetector(call, spec, _sizes(opened), single=form == "picture")
+        network, form = opened.module().to(device), form_of(example)
+        call = called(network, form)
+        return TorchDetector(call, spec, sizes_of(opened), single=form == "picture")
     network = placed(opened, spec, device)
     if params["framework"] == "torch":
-        return TorchDetector(_called(network, "list"), spec)
+        return TorchDetector(called(network, "list"), spec)
     takes = str(network.forward.schema.arguments[1].type)
-    return TorchDetector(_called(network, "list" if takes.startswith("List") else "batch"), spec)
-
-
-def opened_file(kind: str, path: Path, name: str) -> Any:
-    """Return what a file holds: a network, or an exported program.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be opened, or holds something else.
-    """
-    torch = library("torch")
-    try:
-        if kind == "export":
-            return torch.export.load(path)
-        if kind == "torchscript":
-            return torch.jit.load(str(path), map_location="cpu")
-        network = torch.load(path, map_location="cpu", weights_only=False)
-    except ModelError:
-        raise
-    except Exception as error:
-        words = " ".join(str(error).split())[:200]
-        raise ModelError(
-            f"Model {name}: torch {torch.__version__} cannot open {path} "
-            f"({type(error).__name__}: {words}); check that it is whole, and that what its classes "
-            "belong to is installed here."
-        ) from error
-    if not isinstance(network, torch.nn.Module):
-        raise ModelError(
-            f"Model {name}: {path} holds a {type(network).__name__}, not a network; build the "
-            "network, load the weights, and pass it."
-        )
-    return network
-
-
-def _called(network: Any, form: str) -> Any:
-    if form == "list":
-        return network
-    if form == "picture":
-        return lambda pictures: network(pictures[0])
-    torch = library("torch")
-    return lambda pictures: network(torch.stack(pictures))
-
-
-def _form(example: Any) -> str:
-    if isinstance(example, (list, tuple)):
-        return "list"
-    return "picture" if example is not None and example.ndim == 3 else "batch"
-
-
-def _sizes(program: Any) -> Sizes | None:
-    """Return the heights and widths of the pictures that a program takes.
-
-    None where it takes any: both sides are free, as far as its file says.
-    """
-    inputs = set(program.graph_signature.user_inputs)
-    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in inputs]
-    if not shapes or len(shapes[0]) < 2:
-        return None
-    sides = shapes[0][-2:]
-    height, width = (_range(side, program) for side in sides)
-    same = str(sides[0]) == str(sides[1]) and not isinstance(sides[0], int)
-    if max(height[1], width[1]) > LARGEST and not same:
-        return None
-    return Sizes((height[0], width[0]), (height[1], width[1]), (height[2], width[2]), same)
-
-
-def _rows(program: Any) -> int | None:
-    """Return how many boxes a program gives at most: the rows of its output of four columns.
-
-    A number, or the least of a number and what there is: ``boxes[:100]`` is ``Min(100, u0)``.
-    """
-    made = set(program.graph_signature.user_outputs)
-    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in made]
-    sides = [shape[0] for shape in shapes if len(shape) == 2 and shape[1] == 4]
-    if not sides or isinstance(sides[0], int):
-        return sides[0] if sides else None
-    expression = sides[0].node.expr
-    numbers = [int(part) for part in getattr(expression, "args", ()) if part.is_Integer]
-    return min(numbers, default=None) if type(expression).__name__ == "Min" else None
-
-
-def _range(side: Any, program: Any) -> tuple[int, int, int]:
-    """Return the least, the most and the step of a side: a number, or a symbol in bounds."""
-    if isinstance(side, int):
-        return side, side, 1
-    step, inner = side.node.expr.as_coeff_Mul()  # 32 times a symbol is a multiple of 32
-    step = int(step) if step.is_Integer and step > 0 else 1
-    known = program.range_constraints.get(side.node.expr)
-    if known is None:
-        known, times = program.range_constraints.get(inner), step
-    else:
-        times = 1
-    try:
-        return max(1, int(known.lower) * times), int(known.upper) * times, step
-    except (AttributeError, OverflowError, TypeError, ValueError):  # unbounded, or worked out
-        return 1, LARGEST + 1, step
+    return TorchDetector(called(network, "list" if takes.startswith("List") else "batch"), spec)
 
 
 def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
@@ -520,9 +472,13 @@ def _dict_of(answer: Any, name: str) -> Mapping[str, Any]:
         answer = _columns(answer)
     if isinstance(answer, Mapping) and "boxes" in answer:
         return answer
-    raster = answer.get("out") if isinstance(answer, Mapping) else answer
+    raster: Any = answer.get("out") if isinstance(answer, Mapping) else answer
     if getattr(raster, "ndim", 0) == 4:
-        raise ModelError(f"Model {name} {SEMANTIC}")
+        raise ModelError(
+            f"Model {name} returned {tuple(raster.shape)}, a map of the tile; declare what it is: "
+            "tv.model(…, returns='probabilities', classes=(…), activation='softmax'), or "
+            "returns='values'."
+        )
     shown = tuple(answer.shape) if hasattr(answer, "shape") else type(answer).__name__
     raise ModelError(
         f"Model {name} returned {shown}; torchvision's detectors return [{{boxes, labels, "

@@ -14,7 +14,12 @@ from PIL import Image
 from tilevision.adapters.frameworks.devices import library, placed, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.feature_pipelines import TransformersEncoder, prepared
-from tilevision.adapters.frameworks.frameworkkind import FEATURES, SEMANTIC
+from tilevision.adapters.frameworks.frameworkkind import FEATURES
+from tilevision.adapters.frameworks.segmentation_pipelines import (
+    SEGMENTATION,
+    TransformersSegmenter,
+    semantic_fields,
+)
 from tilevision.adapters.frameworks.tiles import (
     LIMIT,
     NAMES,
@@ -46,12 +51,12 @@ VERSION = 1
 LIBRARY = "transformers"
 HALVES = True
 ANY_BANDS = False
-ENCODES = True
+ENCODES = MAPS = True
 POOLS = PROMPTED = True
 PARAMS: dict[str, Any] = {"task": None, "candidate_labels": None}
 TASKS = (
     *("object-detection", "zero-shot-object-detection"),
-    *("image-segmentation", "image-classification", FEATURES),
+    *(SEGMENTATION, "image-classification", FEATURES),
 )
 # How the class of a saved network ends, to the task it is for.
 _ENDINGS = {
@@ -131,7 +136,7 @@ class TransformersDetector:
             labels = params["candidate_labels"]
             asked = [{"image": one, "candidate_labels": labels} for one in shown]
             answers = self._pipeline(asked, threshold=floor, **each)
-        elif params["task"] == "image-segmentation":
+        elif params["task"] == SEGMENTATION:
             answers = self._pipeline(shown, threshold=floor, subtask="instance", **each)
         else:
             answers = self._pipeline(shown, threshold=floor, **each)
@@ -144,7 +149,7 @@ class TransformersDetector:
             return Findings(tile_scores=scores)
         self._further.update(key for row in rows for key in row if key not in _READ)
         polygons = None
-        if self._spec.params["task"] == "image-segmentation":
+        if self._spec.params["task"] == SEGMENTATION:
             shapes = [traced(np.asarray(row["mask"]) > 0, tile) for row in rows]
             boxes: Any = [box or [0.0] * 4 for box, _ in shapes]
             polygons = [shape for _, shape in shapes]
@@ -198,7 +203,7 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     architecture = str((config.get("architectures") or [""])[0])
     if (asked := _worded(name, architecture, config, params)) is not None:
         return {"input_size": _size(path), **asked}
-    if params.get("returns"):
+    if params.get("returns") == "embedding":
         if params["task"] not in (None, FEATURES):
             raise ModelError(
                 f"Model {name} is given returns='embedding' and task={params['task']!r}; leave "
@@ -206,8 +211,9 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
             )
         params["task"] = FEATURES
         return prepared(name, path, config, _processor(path), params)
-    if "SemanticSegmentation" in architecture:
-        raise ModelError(f"Model {name} ({architecture}) {SEMANTIC}")
+    if params.get("returns") or "SemanticSegmentation" in architecture:
+        found = semantic_fields(name, architecture, _names(config), params)
+        return {"input_size": _size(path), **found}
     params["task"] = params["task"] or _task_of(architecture)
     if params["task"] not in TASKS:
         raise ModelError(
@@ -224,8 +230,8 @@ def examine(name: str, kind: str, path: Path, params: Any) -> dict[str, Any]:  #
     if params["task"] == "zero-shot-object-detection":
         names = dict(enumerate(words))
         limit = None if limit is None else limit * len(words)  # they are looked for one by one
-    found: dict[str, Any] = {"input_size": _size(path), LIMIT: limit, NAMES: names}
-    found[SHAPED] = params["task"] == "image-segmentation"
+    found = {"input_size": _size(path), LIMIT: limit, NAMES: names}
+    found[SHAPED] = params["task"] == SEGMENTATION
     if "object-detection" in params["task"]:
         found[REVISION] = "boxes in fractions of pixels"
     return found
@@ -304,8 +310,10 @@ def load(spec: ModelSpec) -> Any:
             f"{params['task']} ({type(error).__name__}: {words}); save network and image "
             "processor together with pipeline.save_pretrained."
         ) from error
-    _check_instances(made, spec)
     made.model = placed(made.model, spec, device)
+    if params.get("returns"):
+        return TransformersSegmenter(made, spec)
+    _check_instances(made, spec)
     if hasattr(made, "_get_bounding_box"):
         made._get_bounding_box = _exact  # noqa: SLF001 - its own cuts boxes to whole pixels
     return TransformersDetector(made, spec)
@@ -318,10 +326,13 @@ def _exact(box: Any) -> dict[str, float]:
 
 def _check_instances(pipeline: Any, spec: ModelSpec) -> None:
     processor = getattr(pipeline, "image_processor", None)
-    if spec.params["task"] == "image-segmentation" and not hasattr(
+    if spec.params["task"] == SEGMENTATION and not hasattr(
         processor, "post_process_instance_segmentation"
     ):
-        raise ModelError(f"Model {spec.name} {SEMANTIC}")
+        raise ModelError(
+            f"Model {spec.name} finds no objects with its image processor; give "
+            "returns='probabilities' or 'classes' for a semantic map."
+        )
 
 
 def _task_of(architecture: str) -> str | None:

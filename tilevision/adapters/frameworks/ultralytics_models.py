@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
-from tilevision.adapters.frameworks.frameworkkind import SEMANTIC, classes_of, names_of, strings_of
+from tilevision.adapters.frameworks.frameworkkind import classes_of, names_of, strings_of
 from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture, unread
 from tilevision.adapters.frameworks.together import Together
+from tilevision.adapters.mapanswers import complete_map, raster_of
 from tilevision.adapters.modelfiles import located
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
@@ -30,9 +31,12 @@ LIBRARY = "ultralytics"
 HALVES = True
 ANY_BANDS = False
 PARAMS: dict[str, Any] = {"iou": 0.7}
-TASKS = ("detect", "segment", "obb", "pose", "classify")
-_READ = {"boxes", "masks", "probs", "keypoints", "obb"}  # of what its `Results` hold
+MAPS = True
+TASKS = ("detect", "segment", "obb", "pose", "classify", "semantic")
+# Of what its `Results` hold.
+_READ = {"boxes", "masks", "probs", "keypoints", "obb", "semantic_mask"}
 _SHAPED = ("OBBModel", "SegmentationModel")
+_SEMANTIC = "SemanticSegmentationModel"
 SIDE = 640  # Ultralytics' own default
 
 
@@ -100,6 +104,10 @@ class UltralyticsDetector:
     def _read(self, result: Any, tile: NDArray[Any]) -> Findings:
         names = result.names if self._spec.params["names"] is None else self._spec.params["names"]
         floor = self._spec.params["score_floor"]
+        seen: Any = getattr(result, "semantic_mask", None)
+        if seen is not None and self._spec.raster is not None:
+            whole = seen.data[: tile.shape[0], : tile.shape[1]]
+            return raster_of(whole, self._spec.raster, self._spec.name)
         if result.probs is not None:
             scores = result.probs.data.float().cpu().numpy()
             rows = np.flatnonzero(scores >= floor)
@@ -155,8 +163,8 @@ def save(value: Any, folder: Path) -> Path:
     return path
 
 
-def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG001
-    """Return the fields of the spec that the file decides.
+def examine(name: str, kind: str, path: Path, params: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG001
+    """Return the fields of the spec that the file decides, and complete the parameters.
 
     Raises
     ------
@@ -167,12 +175,34 @@ def examine(name: str, kind: str, path: Path, params: Mapping[str, Any]) -> dict
     if path.suffix == ".torchscript":
         return {"input_size": (SIDE, SIDE)}
     told = dict(strings_of(path))
+    classes = [str(one) for one in classes_of(path)]
+    semantic = any(one.endswith(_SEMANTIC) for one in classes)
     _check_task(name, told.get("task"))
+    if semantic or params.get("returns"):
+        _complete(name, semantic, names_of(path), params)
     side = told.get("imgsz")
     side = side if isinstance(side, int) and side > 0 else SIDE
     fields: dict[str, Any] = {"input_size": (side, side), NAMES: names_of(path)}
-    fields[SHAPED] = any(str(one).endswith(_SHAPED) for one in classes_of(path))
-    return fields | ({"max_detections": None} if told.get("task") == "classify" else {})
+    fields[SHAPED] = any(one.endswith(_SHAPED) for one in classes)
+    whole = semantic or told.get("task") == "classify"
+    return fields | ({"max_detections": None} if whole else {})
+
+
+def _complete(name: str, semantic: bool, names: Mapping[int, str], params: dict[str, Any]) -> None:
+    """Enter what map the file of a semantic model gives: of class numbers, as the library's."""
+    if not semantic or params.get("returns", "classes") != "classes":
+        raise ModelArgumentError(
+            f"returns of model {name} is {params.get('returns')!r:.80}, and Ultralytics gives maps "
+            "of class numbers, with semantic models alone; leave it out."
+        )
+    if params.get("activation") or params.get("unit"):
+        raise ModelArgumentError(
+            f"Model {name} gives class numbers as Ultralytics does; leave activation and unit out."
+        )
+    params["returns"] = "classes"
+    given = {str(number): label for number, label in names.items()}
+    planes = max(names) + 1 if names else None
+    complete_map(name, params, planes, params["names"] or given or None)
 
 
 def runtime(spec: ModelSpec) -> str:
@@ -212,8 +242,6 @@ def _library() -> Any:
 
 
 def _check_task(name: str, task: Any) -> None:
-    if task == "semantic":
-        raise ModelError(f"Model {name} {SEMANTIC}")
     if isinstance(task, str) and task not in TASKS:
         raise ModelError(
             f"Model {name} is for {task}, which is not read; there are {', '.join(TASKS)}, or "

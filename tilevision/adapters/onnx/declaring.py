@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from tilevision.adapters.classnames import class_names, count
+from tilevision.adapters.mapanswers import OF_MAPS, check_returns
 from tilevision.adapters.modelfiles import content_of, find, read_json
 from tilevision.adapters.onnx.families import FAMILIES, Layout
 from tilevision.adapters.onnx.families.encoders import ENCODER
 from tilevision.adapters.onnx.families.finished import roles_of
+from tilevision.adapters.onnx.families.pixelmaps import MAP
 from tilevision.adapters.onnx.families.transformers import MASKS
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.mapdeclaring import decide_map, declares_map
 from tilevision.adapters.onnx.mostrows import kept_of, suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
 from tilevision.adapters.onnx.preparation import FITS, scaling
 from tilevision.adapters.onnx.recognition import known_family, recognise
 from tilevision.adapters.packing import pack
-from tilevision.adapters.vectors import check_vectors
 from tilevision.checks import share, whole
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.fingerprint import fingerprint_function, fingerprint_value
@@ -35,7 +37,7 @@ __all__ = ["PARAMS", "VERSION", "declare"]
 VERSION = 1  # of preparation and decoding; a change in what they make of a file changes it
 PARAMS = (
     *("names", "channels", "normalize", "letterbox", "decode", "family", "score_floor", "threads"),
-    *("overlap", "path", "returns", "precision"),
+    *("overlap", "path", "returns", "precision", *OF_MAPS),
 )
 OVERLAPS = ("family", "shape")
 CHANNELS = ("rgb", "bgr", "grey", "bands")
@@ -89,9 +91,18 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             or rotated boxes share, as in merges and for all other models.
         returns : str
             ``"embedding"``: the file is an encoder, whose output ``(n, d)`` is a vector of the
-            tile. Default: detections, or classes of the tile.
-        precision : str
-            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored.
+            tile. ``"probabilities"``, ``"classes"`` or ``"values"``: its output ``(n, k, h, w)`` or
+            ``(n, h, w)`` is a map, of the input's size or a whole stride of it;
+            ``"instances"``: a mask of numbered objects. Default: as the file tells: detections,
+            classes of the tile, or a map (of more than 32 classes the class numbers alone).
+        activation : str
+            What makes shares of a map's numbers: ``"softmax"`` where a pixel has one class,
+            ``"sigmoid"`` where it may have several, ``"none"``. Default: as the graph ends.
+        classes, unit : sequence or mapping, str
+            Of maps: class names by number (else those of the file), and the unit of values.
+        precision : str or float
+            ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored; of values
+            the step in which they are kept.
         threads : int
             Processors for one prediction. Default 1, since there is a worker for each.
         path : str
@@ -114,8 +125,14 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
     file = find(str(wanted.pop("path", None) or path), file=True)
     declared, params = split(file.name, wanted)
     _check_names(file.name, params)
-    check_vectors(file.name, params)
-    if params.pop("returns", ""):
+    if declares_map(file.name, params, decodes=decode is not None, family=MAP):
+        params["family"] = MAP
+    else:
+        beside = {key: params.pop(key) for key in OF_MAPS if key in params}
+        check_returns(file.name, params)
+        params |= beside
+    if params.get("returns") == "embedding":
+        del params["returns"]
         _check_encoder(file.name, params, decode)
         params["family"] = ENCODER
     facts = read_facts(file, file.name)
@@ -126,6 +143,11 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         raise ModelError(f"Model {file.name}: give decode= or family=, not both.")
     family = "decode" if decode is not None else model.family()
     decided = model.decide(family)
+    if family == MAP:
+        del decided["score_floor"]  # nothing of a map is left out
+        decided = {**decided, **model.map(), "score_floor": 0.0}
+    else:
+        _check_no_map(file.name, params)
     fields = {**model.fields(family), **declared}
     model.warn_of_unread(family)
     turned = family in _TURNED
@@ -166,7 +188,7 @@ def _identity(
 
 def _of_the_whole(family: str) -> bool:
     """Return True if such models say something of the tile as a whole, and find no objects."""
-    return family == ENCODER or family.startswith("classifier")
+    return family in (ENCODER, MAP) or family.startswith("classifier")
 
 
 def _check_encoder(name: str, params: Mapping[str, Any], decode: Any) -> None:
@@ -176,6 +198,16 @@ def _check_encoder(name: str, params: Mapping[str, Any], decode: Any) -> None:
             f"Model {name}: give returns='embedding' or {other}, not both; a decoder may return "
             "tv.Findings(embedding=vector)."
         )
+
+
+def _check_no_map(name: str, params: Mapping[str, Any]) -> None:
+    for key in OF_MAPS:
+        if params.get(key):
+            raise ModelArgumentError(
+                f"{key} of model {name} is for maps, and it gives none; leave it out, or give "
+                "returns='probabilities', 'classes' or 'values' (names= has the classes of "
+                "detections)."
+            )
 
 
 def _check_names(name: str, params: Mapping[str, Any]) -> None:
@@ -212,6 +244,14 @@ class _Undecided:
             lambda: trial(self.path, self.path.name, size),
             nodes_of(self.path),
         )
+
+    def map(self) -> dict[str, Any]:
+        """Return the parameters of a model that says something of each pixel."""
+
+        def runs(size: tuple[int, int]) -> None:
+            trial(self.path, self.path.name, size)
+
+        return decide_map(self.path, self.layout, self.params, self.names(), runs)
 
     def decide(self, family: str) -> dict[str, Any]:
         """Return every parameter, as plain JSON types."""
@@ -324,6 +364,8 @@ class _Undecided:
     def _fitted(self, family: str) -> str:
         """Return how tiles are fitted that earlier versions fitted otherwise."""
         known, size = FAMILIES.get(family), self.size()
+        if family == MAP:
+            return ""
         if self.letterbox(family) == "middle" and size is not None and size[0] == size[1]:
             return MIDDLE
         if known is None:
@@ -413,8 +455,8 @@ class _Undecided:
             )
         as_read = whole or dtype != "uint8"
         usual = FAMILIES[family].normalize if family in FAMILIES else "0..1"
-        if self.facts.notes.get("task") == "classify":
-            usual = "0..1"  # Ultralytics' classifiers
+        if self.facts.notes.get("task") in ("classify", "semantic"):
+            usual = "0..1"  # of Ultralytics
         chosen = asked if asked is not None else "0..255" if as_read else usual
         channels = {"grey": 1, "bands": len(self.declared.get("bands") or ())}.get(
             self.channels(family), 3
@@ -430,15 +472,17 @@ class _Undecided:
         """Return how a tile is laid into the input."""
         asked = self.params.get("letterbox")
         if asked is None:
-            return FAMILIES[family].letterbox if family in FAMILIES else True
+            ultralytics = self.facts.notes.get("task") == "semantic"
+            return FAMILIES[family].letterbox if family in FAMILIES and not ultralytics else True
         if not isinstance(asked, (bool, str)) or asked not in FITS:
             raise ModelError(
                 f"letterbox of model {self.path.name} is {asked!r:.80}; give True, False, 'corner' "
                 "or 'middle'."
             )
-        if asked == "middle" and not _of_the_whole(family):
+        if asked == "middle" and (family == MAP or not _of_the_whole(family)):
+            what = "says something of each pixel" if family == MAP else "finds objects"
             raise ModelError(
-                f"Model {self.path.name} finds objects, and letterbox='middle' would show it a "
+                f"Model {self.path.name} {what}, and letterbox='middle' would show it a "
                 "part of each tile; give True, False or 'corner'."
             )
         return asked
@@ -449,7 +493,7 @@ class _Undecided:
         if floor is None:
             if not _of_the_whole(family):
                 return SCORE_FLOOR
-            if family == ENCODER:
+            if family in (ENCODER, MAP):
                 return 0.0
             classes = self.facts.outputs[0].shape[1]
             return 0.0 if classes is not None and classes <= ALL_CLASSES else 0.01

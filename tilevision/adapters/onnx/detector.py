@@ -16,7 +16,9 @@ from tilevision.adapters.classnames import beyond_names
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.onnx.families import FAMILIES, Candidates, DecodeInfo
 from tilevision.adapters.onnx.families.layout import MULTIPLE
+from tilevision.adapters.onnx.families.pixelmaps import MAP, decoder
 from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.mapreading import MapReader
 from tilevision.adapters.onnx.mostrows import suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, by_name, listed, read_facts
 from tilevision.adapters.onnx.postprocessing import Rules, findings_in_tile, finish
@@ -54,6 +56,8 @@ class OnnxDetector:
     suppresses : bool
         True if duplicates are left out as the family's own tool does it, so that what is stored
         needs no second look: outlines can be alike where boxes are not.
+    maps : MapReader, optional
+        Of a model that says something of each pixel.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class OnnxDetector:
         batch_size: int,
         *,
         suppresses: bool = False,
+        maps: MapReader | None = None,
     ) -> None:
         self.suppresses = suppresses
+        self._maps = maps
         self._device = bound_device(session)
         self.on_device = session.get_providers()[0] != CPU
         self.turn = threading.RLock() if self.on_device else None
@@ -169,6 +175,8 @@ class OnnxDetector:
                 f"Model {rules.name}: outputs {shapes} cannot be decoded "
                 f"({type(error).__name__}: {error}); pass another family=, or decode=."
             ) from error
+        if self._maps is not None and isinstance(seen, Candidates) and seen.planes is not None:
+            return self._maps.read(seen.planes, place), False
         if isinstance(seen, Candidates):
             return findings_in_tile(seen, place, rules)
         return _in_tile(findings_of(seen, rules.name, rules.names), place, rules)
@@ -191,7 +199,7 @@ def load(spec: ModelSpec) -> OnnxDetector:
     preparation = Preparation(
         size=None if size is None else (size[0], size[1]),
         fit=FITS[params["letterbox"]],
-        multiple=MULTIPLE if spec.payload else FAMILIES[params["family"]].multiple,
+        multiple=_multiple(spec),
         channels=params["channels"],
         normalize=params["normalize"],
         dtype=DTYPES[facts.picture.dtype],
@@ -200,6 +208,9 @@ def load(spec: ModelSpec) -> OnnxDetector:
         rounds=spec.payload != b"" or FAMILIES[params["family"]].rounds,
     )
     decode = unpack(spec.payload) if spec.payload else FAMILIES[params["family"]].decode
+    shows_pixels = params["family"] == MAP
+    if shows_pixels:
+        decode = decoder(params["output"], facts.channels_first)
     by_shape = params.get("overlap") == "shape"
     floor, most = params["score_floor"], spec.max_detections
     own_choice = not (spec.payload or FAMILIES[params["family"]].suppresses)
@@ -212,7 +223,16 @@ def load(spec: ModelSpec) -> OnnxDetector:
     # Whatever was declared: a tile's result must not depend on those it was dealt out with.
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
     own = not (spec.payload or by_shape) and FAMILIES[params["family"]].suppresses
-    return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own)
+    maps = MapReader(spec) if shows_pixels else None
+    return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own, maps=maps)
+
+
+def _multiple(spec: ModelSpec) -> int:
+    """Return of what both sides of an input of any size are a multiple."""
+    if spec.payload:
+        return MULTIPLE
+    told = spec.params.get("multiple")  # of maps it was tried out
+    return FAMILIES[spec.params["family"]].multiple if told is None else int(told)
 
 
 def _stacked(items: list[SessionInput]) -> NDArray[Any]:

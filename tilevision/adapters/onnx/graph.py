@@ -8,7 +8,7 @@ Messages are skipped by their length, so weights of gigabytes cost nothing.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,14 +53,17 @@ def nodes_of(path: Path) -> tuple[Node, ...]:
     return _nodes(path, path.stat().st_mtime_ns)
 
 
-def maker_of(nodes: tuple[Node, ...], output: str) -> str:
-    """Return the operator that makes the values of an output, before it is merely shaped."""
+def maker_of(nodes: tuple[Node, ...], output: str, further: Set[str] = frozenset()) -> str:
+    """Return the operator that makes the values of an output, before it is merely shaped.
+
+    `further` names operators that are looked through as well.
+    """
     made = {name: node for node in nodes for name in node.outputs}
     for _ in range(len(nodes)):
         node = made.get(output)
         if node is None:
             return ""
-        if node.operator not in _SHAPING or not node.inputs:
+        if node.operator not in _SHAPING | further or not node.inputs:
             return node.operator
         output = node.inputs[0]
     return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from tilevision.adapters.onnx.families import ALIASES, FAMILIES, Layout
+from tilevision.adapters.onnx.families.pixelmaps import MAP, shows_map
 from tilevision.adapters.onnx.ports import Facts, listed
 from tilevision.errors import ModelError
 
@@ -14,7 +15,6 @@ _DECODE = (
     "decode=f, where f(outputs, info) gets the outputs by name as arrays for one tile and returns "
     "boxes in pixels of the input, as an (n, 6) array of xmin, ymin, xmax, ymax, score, class"
 )
-_RASTER = 8  # an output finer than the input by no more than this is a picture, not a grid
 
 
 def known_family(name: str) -> str:
@@ -45,7 +45,9 @@ def recognise(name: str, layout: Layout) -> str:
         If it is none or may be several, or does what is not supported: lists the outputs and
         says what to pass.
     """
-    _refuse_rasters(name, layout)
+    _refuse_tasks(name, layout)
+    if shows_map(layout):
+        return MAP
     found = [family.name for family in FAMILIES.values() if family.matches(layout)]
     if len(found) == 1:
         return found[0]
@@ -68,23 +70,11 @@ def recognise(name: str, layout: Layout) -> str:
     )
 
 
-def _refuse_rasters(name: str, layout: Layout) -> None:
+def _refuse_tasks(name: str, layout: Layout) -> None:
     task = layout.task
     if task == "depth" or (task == "pose" and layout.facts.keypoints is None):
         raise ModelError(
             f"Model {name} was exported for {task}, which is not read; pass {_DECODE}."
-        )
-    sizes = [port.shape[2:] for port in layout.outputs if len(port.shape) == 4]
-    rasters = len(layout.outputs) == 1 and any(
-        rows * _RASTER > layout.size[1] and columns * _RASTER > layout.size[0]
-        for rows, columns in sizes
-        if rows is not None and columns is not None
-    )
-    if task == "semantic" or rasters:
-        raise ModelError(
-            f"Model {name} gives a raster of classes (semantic segmentation: "
-            f"{listed(_concrete(layout))}), which is not supported; use a detector, or pass a "
-            "function that makes polygons of it."
         )
 
 

@@ -5,6 +5,7 @@ from tilevision.adapters.onnx.families import (
     encoders,
     finished,
     grids,
+    pixelmaps,
     pose,
     rotated,
     segmentation,
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         grids,
         classifier,
         encoders,
+        pixelmaps,
     )
     for family in module.FAMILIES
 }

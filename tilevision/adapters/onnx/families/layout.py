@@ -90,6 +90,8 @@ class Candidates:
         x, y in pixels of the model's input, and confidence.
     embedding : array (d,), optional
         Of the tile as a whole.
+    planes : array (k, h, w), optional
+        A map of the whole input.
     """
 
     boxes: NDArray[Any]
@@ -104,6 +106,7 @@ class Candidates:
     tile_scores: NDArray[Any] | None = None
     keypoints: NDArray[Any] | None = None
     embedding: NDArray[Any] | None = None
+    planes: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ _NEARLY_ALL = 0.9  # share of queries
 MASKS = ("masks", "pred_masks")  # of RF-DETR-Seg, and of DETR for panoptic segmentation
 
 
-def softmax(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return probabilities over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+def softmax(logits: NDArray[Any], axis: int = -1) -> NDArray[Any]:
+    """Return probabilities over an axis."""
+    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[Any]:
