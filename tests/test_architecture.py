@@ -69,7 +69,7 @@ TABLE = {
     "result": {"seams", "analysis", "exporting", "plot", "corrections"},
     "evaluation": {
         *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),
-        *("result", "exporting", "files", "batch", "regions"),
+        *("result", "exporting", "files", "batch", "regions", "rasters", "rasterspec"),
     },
     "pipeline": {
         *(

@@ -501,7 +501,7 @@ def test_an_onnx_encoder_is_declared(tmp_path: Path) -> None:
     assert len(marks) == 3
     with pytest.raises(tv.ModelError, match="returns='embedding' or family='yolov8', not both"):
         tv.model(path, returns="embedding", family="yolov8")
-    with pytest.raises(tv.ModelError, match="is 'masks'; give 'embedding'"):
+    with pytest.raises(tv.ModelError, match="is 'masks'; give one of embedding"):
         tv.model(path, returns="masks")
 
 

@@ -160,13 +160,21 @@ class Evaluation:
 
 
 def evaluate(
-    result: Result | Batch, truth: Any, *, iou: float = 0.5, class_agnostic: bool = False
-) -> Evaluation:
+    result: Result | Batch,
+    truth: Any,
+    *,
+    iou: float = 0.5,
+    class_agnostic: bool = False,
+    classes: Mapping[int, str | None] | None = None,
+) -> Any:
     """Compare a result with ground truth, or the results of many images with theirs.
 
     Overlap is that of the shapes (outline, else rotated box) where both sides have one, else of the
     boxes. Of an image that was analysed in a region, only the truth whose box has its centre in
     that region counts.
+
+    A map is compared pixel by pixel with a raster, block by block: of classes by IoU, Dice,
+    precision and recall of each class, of values by the errors.
 
     Parameters
     ----------
@@ -175,11 +183,20 @@ def evaluate(
         COCO, VOC, CVAT, YOLO, Label Studio, GeoJSON, GeoPackage, CSV, Parquet, a mask or a table;
         see `tilevision.evaluation.read_truth`. For a batch: a file or table that names its images,
         a folder with a file for each, or a mapping of image name to truth. Images without truth are
-        left out, and `coverage` names them.
+        left out, and `coverage` names them. For a map: a raster file, an array ``(h, w)`` or
+        another map, of the size of the map or of the image, or in the image's reference system; its
+        numbers are the map's class numbers, and 255 (of uint8) or the file's no-data value is none.
     iou : float
         Overlap from which a detection counts as right, above 0, up to 1.
     class_agnostic : bool
         True if the classes' names do not matter.
+    classes : mapping of int to str, optional
+        For a map: what the values of the truth mean, where they are not the map's class numbers;
+        None for values whose pixels do not count.
+
+    Returns
+    -------
+    Evaluation, or of a map `MapEvaluation` or `ValueEvaluation`
 
     Raises
     ------
@@ -189,12 +206,61 @@ def evaluate(
         If `iou` is out of range, or pycocotools is missing.
     """
     share("iou", iou, zero=False)
+    if (compared := _of_map(result, truth, classes)) is not None:
+        return compared
+    if classes is not None:
+        raise RunError("classes= is for maps; the labels of detections are matched by name.")
     if isinstance(result, Mapping):
         scored, without = _of_batch(result, truth, iou, class_agnostic)
         coverage = _coverage_of(scored, without)
         return _evaluation(scored, float(iou), coverage)
     one = scored_image(result, truth_of(truth, _pictured(result)), iou, class_agnostic)
     return _evaluation([one], float(iou), result.coverage)
+
+
+def _of_map(result: Any, truth: Any, classes: Any) -> Any:
+    """Return how a map compares with a raster; None where there is no map, or other truth.
+
+    Raises
+    ------
+    RunError
+        If it is no result, or a batch of maps, or what is true of a map is no raster.
+    """
+    from tilevision.evaluation.maptruth import is_map_truth
+
+    if isinstance(result, Mapping):
+        if any(one.raster is not None and not len(one.findings) for one in result.values()):
+            raise RunError(
+                "These results are maps, which are compared one by one: "
+                "tv.evaluate(results['name'], truth)."
+            )
+        return None
+    if not hasattr(result, "findings"):
+        raise RunError(
+            f"The result is a {type(result).__name__:.40}; give what tv.analyze returned."
+        )
+    raster = result.raster
+    if raster is None:
+        return None
+    if hasattr(truth, "findings") and getattr(truth, "raster", None) is not None:
+        truth = truth.raster
+    if not is_map_truth(truth):
+        if len(result.findings):
+            return None  # it has objects beside, of which this is the truth
+        raise RunError(
+            "The result is a map, which is compared with a raster; give a file (.tif, .png, .npy), "
+            "an array (h, w), or another map."
+        )
+    from tilevision.evaluation.mapscoring import evaluate_map
+
+    return evaluate_map(
+        raster,
+        truth,
+        result.source,
+        classes=classes,
+        region=result.facts.region,
+        coverage=result.coverage,
+    )
 
 
 def _pictured(result: Result, *, strict: bool = False) -> Pictured:
