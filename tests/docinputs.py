@@ -35,6 +35,7 @@ def lay_out(folder: Path) -> Path:
     Image.fromarray(samples.sky()[:400, :400]).save(folder / "road.jpg")
     tiny_onnx.finding_red(folder / "boats.onnx")
     tiny_onnx.means(folder / "encoder.onnx")
+    tiny_onnx.brighter(folder / "land.onnx", ["sky", "land", "cloud"])
     return folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from tiny_onnx import FLOAT, saying, write
+from tiny_onnx import FLOAT, brighter, saying, write
 
 import tilevision as tv
 from tilevision.catalogue import model
@@ -269,21 +269,10 @@ def test_sizes_that_a_graph_does_not_take_are_filled_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_over_an_image_is_the_image_of_the_graph(tmp_path: Path) -> None:
     """A graph that compares each pixel by itself, tiled and blended, and untiled, are the same."""
-    nodes = [
-        helper.make_node("Sub", ["images", "half"], ["off"]),
-        helper.make_node("Mul", ["off", "steep"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["map"], axis=1),
-    ]
-    sides = ("n", 3, "h", "w")
-    path = write(
-        tmp_path / "pixels.onnx",
-        nodes,
-        [helper.make_tensor_value_info("images", FLOAT, sides)],
-        [helper.make_tensor_value_info("map", FLOAT, sides)],
-        {"half": np.array(0.5, np.float32), "steep": np.array(9, np.float32)},
-    )
+    path = brighter(tmp_path / "pixels.onnx", NAMES, 9)
     pixels = RNG.integers(0, 256, (150, 210, 3), np.uint8)
-    spec = model(str(path), classes=NAMES, normalize="0..1")
+    spec = model(str(path), normalize="0..1")
+    assert spec.raster.classes == tuple(NAMES)
     (whole,) = build(spec).predict([pixels])
     result = tv.analyze(
         pixels, spec, grid=tv.Grid.by_tile(64, overlap=0.25), progress=False, checkpoint=tmp_path

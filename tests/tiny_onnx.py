@@ -80,6 +80,19 @@ def means(path: Path, size: tuple[Any, Any] = (32, 32), notes: Any = None) -> Pa
     return write(path, nodes, inputs, outputs, {}, notes)
 
 
+def brighter(path: Path, names: Sequence[str], steep: float = 20.0) -> Path:
+    """Save a segmentation network of three classes: the share of each channel by its softmax."""
+    sides = ("n", 3, "h", "w")
+    inputs = [helper.make_tensor_value_info("images", FLOAT, sides)]
+    outputs = [helper.make_tensor_value_info("shares", FLOAT, sides)]
+    nodes = [
+        helper.make_node("Mul", ["images", "steep"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["shares"], axis=1),
+    ]
+    constants = {"steep": np.array(steep, np.float32)}
+    return write(path, nodes, inputs, outputs, constants, {"names": dict(enumerate(names))})
+
+
 def finding_red(
     path: Path, size: tuple[Any, Any] = (96, 96), names: Sequence[str] = ("red",), shift: float = 0
 ) -> Path:
