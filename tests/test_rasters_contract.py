@@ -184,6 +184,23 @@ def test_objects_of_a_mask_have_outlines_of_their_area() -> None:
         build(tv.model(lambda _: mask / 2, fingerprint="x", returns="instances")).predict([TILE])
 
 
+def test_cellpose_answers_many_pictures_by_lists() -> None:
+    """Of masks, flows and styles; and StarDist one picture by a mask and details."""
+    masks = [np.zeros((20, 10), np.int32) for _ in range(3)]
+    masks[1][2:5, 2:6] = 4
+    spec = tv.model(
+        lambda batch: (masks[: len(batch)], ["flows"] * 3, ["styles"] * 3),
+        fingerprint="cellpose",
+        batched=True,
+        returns="instances",
+        classes=["cell"],
+    )
+    for tiles in (1, 2, 3):
+        assert [len(one) for one in build(spec).predict([TILE] * tiles)] == [0, 1, 0][:tiles]
+    alone = tv.model(lambda _: (masks[1], {"coord": []}), fingerprint="s", returns="instances")
+    assert build(alone).predict([TILE])[0].boxes.tolist() == [[2, 2, 6, 5]]
+
+
 # Who one is ---------------------------------------------------------------------------------
 
 

@@ -261,6 +261,10 @@ class Declared:
         """
         if self._returns == "embedding":
             return vectors_of(answers, wanted, self._name)
+        if self._returns == "instances" and isinstance(answers, tuple):
+            # Cellpose answers a list of pictures by lists of masks, of flows and of styles.
+            masks = answers[0] if answers else None
+            answers = masks if isinstance(masks, list) and len(masks) == wanted else answers
         value = as_plain_array(answers)
         rows = list(value) if isinstance(value, np.ndarray) and value.ndim > 2 else value
         if not isinstance(rows, (list, tuple)) or wanted not in (None, len(rows)):
