@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 import tilevision as tv
 from tilevision.catalogue import model
 from tilevision.modelspec import build
+from tilevision.pipeline import manifest
 from tilevision.rasterspec import STEPS
 
 pytestmark = pytest.mark.slow  # importing these libraries takes seconds
@@ -36,6 +38,9 @@ def maps(spec: Any, tiles: Any = TILES) -> list[np.ndarray]:
     built = build(spec)
     alone = [built.predict([tile])[0].raster for tile in tiles]
     together = [one.raster for one in build(spec).predict(list(tiles))]
+    kept = json.loads(json.dumps(manifest._described(spec)))
+    again = manifest._again(kept)  # as a run is resumed
+    assert (again.fingerprint, again.raster) == (spec.fingerprint, spec.raster)
     for one, other in zip(alone, together, strict=True):
         assert one.spec == other.spec == spec.raster
         assert np.abs(one.kept.astype(int) - other.kept).max() <= 1

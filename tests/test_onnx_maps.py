@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from tiny_onnx import FLOAT, brighter, saying, write
+from tiny_onnx import FLOAT, saying, write
 
 import tilevision as tv
 from tilevision.catalogue import model
@@ -90,6 +90,32 @@ def test_logits_are_taken_as_they_are_declared(tmp_path: Path) -> None:
     assert np.abs(measures.kept * 0.01 - LOGITS).max() <= 0.0051 and measures.spec.unit == "m"
     with pytest.raises(tv.ModelError, match=r"numbers from -.* no probabilities; give activation"):
         seen(path, activation="none")
+
+
+@pytest.mark.parametrize(
+    ("operators", "declared"),
+    [
+        ([("Softmax", {"axis": 1})], {}),
+        ([("Identity", {})], {"activation": "sigmoid", "classes": NAMES}),
+        ([("Identity", {})], {"returns": "classes"}),
+        ([("Identity", {})], {"returns": "values", "unit": "m", "precision": 0.5}),
+        ([("ArgMax", {"axis": 1})], {"classes": {0: "a", 2: "c"}}),
+        ([("ArgMax", {"axis": 1})], {"returns": "instances", "classes": ["cell"]}),
+    ],
+)
+def test_what_was_decided_declares_the_same_model(
+    tmp_path: Path, operators: Any, declared: dict[str, Any]
+) -> None:
+    """So a run is resumed from its manifest, which has the parameters as JSON."""
+    path = ending(tmp_path / "m.onnx", operators)
+    spec = model(str(path), **declared)
+    params = json.loads(json.dumps(dict(spec.params)))
+    again = model(spec.name, **params, max_detections=spec.max_detections)
+    assert (again.fingerprint, again.params, again.raster) == (
+        spec.fingerprint,
+        spec.params,
+        spec.raster,
+    )
 
 
 def test_the_names_of_transformers_stand_beside_the_file(tmp_path: Path) -> None:
@@ -269,10 +295,21 @@ def test_sizes_that_a_graph_does_not_take_are_filled_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_over_an_image_is_the_image_of_the_graph(tmp_path: Path) -> None:
     """A graph that compares each pixel by itself, tiled and blended, and untiled, are the same."""
-    path = brighter(tmp_path / "pixels.onnx", NAMES, 9)
+    nodes = [
+        helper.make_node("Sub", ["images", "half"], ["off"]),
+        helper.make_node("Mul", ["off", "steep"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["map"], axis=1),
+    ]
+    sides = ("n", 3, "h", "w")
+    path = write(
+        tmp_path / "pixels.onnx",
+        nodes,
+        [helper.make_tensor_value_info("images", FLOAT, sides)],
+        [helper.make_tensor_value_info("map", FLOAT, sides)],
+        {"half": np.array(0.5, np.float32), "steep": np.array(9, np.float32)},
+    )
     pixels = RNG.integers(0, 256, (150, 210, 3), np.uint8)
-    spec = model(str(path), normalize="0..1")
-    assert spec.raster.classes == tuple(NAMES)
+    spec = model(str(path), classes=NAMES, normalize="0..1")
     (whole,) = build(spec).predict([pixels])
     result = tv.analyze(
         pixels, spec, grid=tv.Grid.by_tile(64, overlap=0.25), progress=False, checkpoint=tmp_path

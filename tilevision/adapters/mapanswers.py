@@ -129,8 +129,8 @@ def complete_map(name: str, params: dict[str, Any], planes: int | None, names: A
 
 def _class_list(name: str, given: Any, planes: int | None, returns: str) -> Any:
     """Return class names by number: a list, or what was given where nothing else is known."""
-    if planes is None:
-        return given if isinstance(given, Mapping) else list(given)
+    if planes is None:  # plain JSON types, as a list by number
+        return list(RasterSpec("classes", given).classes)
     if isinstance(given, Mapping):
         numbered = {str(number): label for number, label in given.items()}
         beyond = [n for n in numbered if not n.isdecimal() or int(n) >= planes]

@@ -119,7 +119,12 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         If the file is no model that is understood, or a declaration makes no sense.
     """
     wanted = dict(given)
-    for known in ("content", "reading"):  # of a run that is resumed: found anew, then compared
+    for known in (
+        "content",
+        "reading",
+        "output",
+        "multiple",
+    ):  # of a run that is resumed: found anew, then compared
         wanted.pop(known, None)
     decode = wanted.pop("decode", None)
     file = find(str(wanted.pop("path", None) or path), file=True)
