@@ -15,6 +15,7 @@ from tilevision.schedule.messages import (
     SetConcurrency,
     Submit,
     TaskFinished,
+    TileStarted,
 )
 
 TOO_LARGE = Failure("permanent", "CheckpointTooLarge", "too large")
@@ -64,6 +65,20 @@ def test_batches_grow_with_fast_tiles() -> None:
     assert sizes[0] == 1
     assert sizes[-1] == 17
     assert len(driver.tasks) == 4
+
+
+def test_loading_the_model_is_not_taken_for_the_time_of_tiles() -> None:
+    """Tasks in which it took a minute to load leave the growth to those that follow."""
+    driver = Driver(1000)
+    for submit in driver.tasks[:2]:
+        driver.do(TileStarted(submit.task, submit.tiles[0], "a", cold=True))
+        driver.succeed(submit, seconds=60.0)
+    sizes = []
+    for _ in range(12):
+        submit = driver.tasks[0]
+        sizes.append(len(submit.tiles))
+        driver.succeed(submit, seconds=0.01 * len(submit.tiles), after=0.1)
+    assert sizes[-1] == 17
 
 
 def test_the_tail_is_shared_among_the_threads() -> None:

@@ -215,7 +215,8 @@ class Outcomes:
             board.circuit.succeeded()
         if good and task.cold:
             self._board.deadlines.loaded(happening.seconds)
-        if good == task.size:
+        # What it takes to load the model says nothing of the next tasks.
+        if good == task.size and not (task.cold and not self._board.policy.hosted):
             self._board.batches.measured(happening.seconds, good, self._board.workers.threads)
 
     def lost(self, happening: TaskLost, now: float) -> None:
