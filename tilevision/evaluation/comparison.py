@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from tilevision.result import Result
     from tilevision.sources import ImageSource
 
-__all__ = ["PARTS", "Comparison", "compare"]
+__all__ = ["PARTS", "WORDS", "Comparison", "compare"]
 
-# Okabe–Ito, and a line style each, so that the three are told apart without colour too.
+# What both have is pale, so that the differences, in colours of Okabe and Ito, stand out of it.
+# A line style each tells the three apart without colour too.
 PARTS = {
-    "both": ("#009E73", "solid"),
+    "both": ("#C9D1D6", "solid"),
     "only a": ("#56B4E9", "dashed"),
     "only b": ("#E69F00", "dotted"),
 }
+
+WORDS = {"both": "in both", "only a": "only in A", "only b": "only in B"}
 
 _MAX_SIDE = 2000
 _MOST_BARS = 12
@@ -122,11 +125,11 @@ class Comparison:
                     edgecolors=colour,
                     linestyles=line,
                     linewidths=_LINE[name],
-                    label=f"{name}: {len(found):,}",
+                    label=f"{WORDS[name]}: {len(found):,}",
                 )
             )
         axes.legend(loc="upper right")
-        names = f"a: {drawable(self.name_a)}, b: {drawable(self.name_b)}"
+        names = f"A: {drawable(self.name_a)}, B: {drawable(self.name_b)}"
         axes.set_title(names, parse_math=False)
         axes.set_axis_off()
 
@@ -135,7 +138,7 @@ class Comparison:
         places, so_far = np.arange(len(table)), np.zeros(len(table))
         for name, (colour, _) in PARTS.items():
             counts = table[name.replace(" ", "_")].to_numpy()
-            axes.barh(places, counts, left=so_far, color=colour, label=name)
+            axes.barh(places, counts, left=so_far, color=colour, label=WORDS[name])
             so_far = so_far + counts
         axes.set_yticks(places, [drawable(name) for name in table["label"]], parse_math=False)
         axes.set(xlabel="objects", title="by class", ylim=(-0.6, max(len(table), 5) - 0.4))
@@ -146,8 +149,8 @@ class Comparison:
 
     def __str__(self) -> str:
         line = (
-            f"{len(self.both_a):,} in both, {len(self.only_a):,} only in {self.name_a} (a), "
-            f"{len(self.only_b):,} only in {self.name_b} (b); {self.agreement:.1%} agree"
+            f"{len(self.both_a):,} in both, {len(self.only_a):,} only in {self.name_a} (A), "
+            f"{len(self.only_b):,} only in {self.name_b} (B); {self.agreement:.1%} agree"
         )
         return ". ".join([line, *(note.removesuffix(".") for note in self.notes)])
 
@@ -155,10 +158,10 @@ class Comparison:
         return f"{self}\n{text_table(self.to_frame())}"
 
     def _repr_html_(self) -> str:
-        title = f"a: {self.name_a}, b: {self.name_b}"
+        title = f"A: {self.name_a}, B: {self.name_b}"
         line = (
-            f"{len(self.both_a):,} in both, {len(self.only_a):,} only in a, "
-            f"{len(self.only_b):,} only in b; {self.agreement:.1%} agree."
+            f"{len(self.both_a):,} in both, {len(self.only_a):,} only in A, "
+            f"{len(self.only_b):,} only in B; {self.agreement:.1%} agree."
         )
         return html_table(title, [line, *(f"⚠ {note}" for note in self.notes)], self.to_frame())
 
@@ -244,7 +247,7 @@ def _notes(a: Result, b: Result) -> list[str]:
     """Return what makes objects look as if only one result had them."""
     notes = [
         f"{side} is INCOMPLETE: {result.coverage.removeprefix('INCOMPLETE: ')}"
-        for side, result in (("a", a), ("b", b))
+        for side, result in (("A", a), ("B", b))
         if not result.complete
     ]
     names = [None if one.facts.region is None else one.facts.region.name for one in (a, b)]
@@ -252,12 +255,12 @@ def _notes(a: Result, b: Result) -> list[str]:
     if regions[0] != regions[1]:
         told = ["the whole image" if name is None else f"the region {name!r}" for name in names]
         notes.append(
-            f"a is of {told[0]}, b of {told[1]}; what lies in one of them alone was found by one "
+            f"A is of {told[0]}, B of {told[1]}; what lies in one of them alone was found by one "
             "alone. Give both the same with_(region=...)."
         )
     if a.source.fingerprint != b.source.fingerprint:
         notes.append("The images differ in content.")
-    whose = ("a has", "b has")
+    whose = ("A has", "B has")
     strangers = no_class_in_both(map(str, a.findings.labels), map(str, b.findings.labels), whose)
     if strangers:
         notes.append(f"{strangers} Only objects of one class can be the same.")

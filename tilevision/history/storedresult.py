@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tilevision.errors import RunError
 from tilevision.events import JournalTail, TileChanged
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.history.followedrun import JournaledRun
 from tilevision.history.runrecord import Recording
+from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import check_same_work, find_manifest, recall, run_facts
 from tilevision.pipeline.planning import (
+    Pass,
     Plan,
     Store,
     labels,
@@ -29,7 +32,7 @@ from tilevision.sources import open_source
 from tilevision.sources.addresses import is_address
 from tilevision.status import TileStatus
 
-__all__ = ["keep", "planned_result", "stored_result"]
+__all__ = ["CascadeSteps", "cascade_steps", "keep", "planned_result", "stored_result"]
 
 
 def stored_result(
@@ -67,6 +70,77 @@ def stored_result(
     rows = _rows(plan, found, events)
     how = settings.merging(), facts, run.name, settings.blending()
     return Result(plan.source, rows, list(found.values()), *how)
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeSteps:
+    """What the first model of a cascade found in all tiles, and which of them went on.
+
+    Attributes
+    ----------
+    first : Result
+        As if the run had been of the first model alone.
+    went_on : tuple of Tile
+        Tiles that the first model was unsure of.
+    words : str
+        How many went on to which model, and why.
+    """
+
+    first: Result
+    went_on: tuple[Tile, ...]
+    words: str
+
+
+def cascade_steps(
+    run: JournaledRun | Run, checkpoint: str | os.PathLike[str], *, model: Any = None
+) -> CascadeSteps:
+    """Return what the first model of a run's cascade found, as far as it is stored; nothing runs.
+
+    Parameters
+    ----------
+    run, checkpoint, model
+        As for `stored_result`.
+
+    Raises
+    ------
+    RunError
+        If its model has to be given, or is no cascade.
+    SourceError, ModelError
+        If image or model are not those of the run.
+    """
+    manifest = find_manifest(run.id, checkpoint)
+    image, settings = recall(
+        manifest, checkpoint, run.source, model, moderation=None, synthesis=None
+    )
+    with open_checkpoint(checkpoint) as store:
+        plan = make_plan(image, settings, resolve_stages(settings), store)
+        check_same_work(manifest, plan)
+        begin = tuple(one for one in plan.passes if one.after is None)
+        found = _stored(replace(plan, passes=begin), store)
+    second = [one for one in plan.passes if one.after is not None]
+    if not second:
+        raise RunError(f"Run {run.id} has no cascade: one model decided on each tile.")
+    went_on = tuple(tile for one in second for tile in one.wanted(found))
+    facts = run_facts(run.id, run.status, plan, manifest)
+    firsts = " or ".join(dict.fromkeys(one.label for one in begin))
+    events = (event for event in run.events() if isinstance(event, TileChanged))
+    rows = _rows(plan, found, events)
+    first = Result(
+        *(plan.source, rows, list(found.values()), settings.merging()),
+        replace(facts, model=firsts),
+        run.name,
+    )
+    return CascadeSteps(first, went_on, _went_on(second, len(went_on), len(found)))
+
+
+def _went_on(second: Sequence[Pass], n: int, n_all: int) -> str:
+    """Return how many tiles went on, where to, and why."""
+    names = " or ".join(dict.fromkeys(one.label for one in second))
+    when = second[0].cascade.when if second[0].cascade is not None else None
+    why = "when= says so of what was found in them"
+    if isinstance(when, tuple):
+        why = f"a score in each lies in {when[0]:g} to {when[1]:g}"
+    return f"{n:,} of {n_all:,} tiles were also given to {names}: {why}."
 
 
 def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Result:

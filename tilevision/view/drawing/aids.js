@@ -4,9 +4,9 @@
 
 const MAP_SHARE = 0.2; // of the picture's width
 const KEYS = [
-  ["+ −", "zoom in, out; the wheel too, after a click"], ["0", "whole image"], ["← → ↑ ↓", "move"],
+  ["+ −", "zoom in, out; the wheel too"], ["0", "whole image"], ["← → ↑ ↓", "move"],
   ["n, p", "next, previous object", true], ["Space", "pause, resume the run", true], ["f", "full screen"],
-  ["[ ]", "boxes and tiles fainter, stronger"], ["Enter", "close a polygon", true], ["Delete", "delete the selected region", true],
+  ["[ ]", "boxes and tiles fainter, stronger"], ["b", "A, B in turn", "compared"], [", .", "move the divider", "compared"], ["Enter", "close a polygon", true], ["Delete", "delete the selected region", true],
   ["Escape", "leave a tool", true], ["?", "these keys"],
 ];
 
@@ -60,8 +60,8 @@ class Aids {
     if (!yes) return;
     const tools = this.model.get("tools");
     this.help.replaceChildren();
-    for (const [key, words, ofPanels] of KEYS) {
-      if (ofPanels && !tools) continue;
+    for (const [key, words, when] of KEYS) {
+      if (when === "compared" ? !this.picture.compare.way : when && !tools) continue;
       for (const [tag, text] of [["b", key], ["span", words]]) {
         const node = document.createElement(tag);
         node.textContent = text;

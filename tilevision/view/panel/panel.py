@@ -11,6 +11,7 @@ import ipywidgets as widgets
 
 from tilevision.analysis.probing import Probe
 from tilevision.errors import RunError
+from tilevision.evaluation import Comparison
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.history import ReplayedRun
@@ -21,6 +22,8 @@ from tilevision.result import Result
 from tilevision.seams import LIMITS
 from tilevision.sources import following
 from tilevision.status import RunStatus, TileStatus
+from tilevision.view.compare.compareform import CompareForm
+from tilevision.view.compare.compareview import shown_comparison
 from tilevision.view.drawing.drawnregions import DrawnRegions
 from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
@@ -55,14 +58,15 @@ def explore(
     models: Iterable[Any] = (),
     checkpoint: str | os.PathLike[str] | None = ".tilevision",
     **arguments: Any,
-) -> Panel:
+) -> Any:
     """Show the panel for an image in the notebook: choose, press Run, watch, look closer.
 
-    Returns immediately; nothing runs before Run is pressed.
+    Returns immediately; nothing runs before Run is pressed. Given what `tilevision.compare`
+    returned, it shows both results in one picture: differences, a divider to drag, or in turn.
 
     Parameters
     ----------
-    image : path, PIL image, array or ImageSource
+    image : path, PIL image, array, ImageSource or Comparison
     model : optional
         The initial choice, as `tilevision.start` takes it; default: the first one offered.
     models : iterable
@@ -76,8 +80,8 @@ def explore(
 
     Returns
     -------
-    Panel
-        Its ``run`` and ``result`` are what is on the screen; ``close()`` ends it.
+    Panel or CompareView
+        ``run`` and ``result`` of a panel are what is on the screen; ``close()`` ends it.
 
     Raises
     ------
@@ -86,6 +90,8 @@ def explore(
     ModelError, GridError
         If a model or the grid is invalid.
     """
+    if isinstance(image, Comparison):
+        return shown_comparison(image)
     require_notebook("tv.explore", "tv.analyze(image, model=...)")
     known = signature(start).parameters
     strange = [name for name in arguments if name not in known or name == "strict"]
@@ -161,6 +167,7 @@ class Panel:
         self._region_form = RegionForm(self._load_regions, self._save_regions)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
+        self._compare = CompareForm(checkpoint, self._past.open, self._past.model_of, self._recount)
         self._alike = LookAlikes(self._lookups, self._known, self._go_to, self._recount)
         self._inspector = self._make_inspector()
         self.widget = self._laid_out()
@@ -256,6 +263,7 @@ class Panel:
                 "Results": [self._outcome.view, self._region_form.box],
                 "Detections": [self._filters.box, self._outcome.table, self._export.box],
                 "Tiles": [self._tile_list],
+                "Compare": [self._compare.box],
                 "Runs": [self._past_list.box],
             }
         )
@@ -307,6 +315,7 @@ class Panel:
         self.run, self._announced, self._clock = run, (), options
         self._subject.offer(_run_words(run), None)
         self._screen.show(run, **options)
+        self._compare.offer(run, self._past_list.rows)
 
     def _switch(self, to_plan: bool) -> None:
         """Show the plan of the settings as they are now, or the run again."""
@@ -367,6 +376,7 @@ class Panel:
 
     def _list_past(self) -> None:
         self._past_list.refresh()
+        self._compare.offer(self._screen.run, self._past_list.rows)
         self._past_list.describe(self._past.why_not)
 
     def _add_model(self, text: str) -> None:
@@ -466,7 +476,10 @@ class Panel:
         result, subject = self._cut(known), self._shown_words
         self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
         cut, over = self._regions.touched, self._alike.layer(state)
-        return self._filters.apply(known, result, state, subject.capitalize(), cut=cut, over=over)
+        counted = self._filters.apply(
+            known, result, state, subject.capitalize(), cut=cut, over=over
+        )
+        return self._compare.over(counted, self._screen.run, result, self._cut)
 
     def _code(self) -> dict[str, str]:
         """Return what is set, filters and regions included, in Python and for the shell."""

@@ -123,6 +123,11 @@ class PastRunList:
         except OSError:  # there is no run yet, or one was just removed
             return frozenset()
 
+    @property
+    def rows(self) -> list[Any]:
+        """The runs that are listed, the latest first."""
+        return list(self._rows.values())
+
     def refresh(self) -> None:
         """Read the list again; the time it takes depends on the number of journals."""
         if self._checkpoint is None:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.geometry import Box
-from tilevision.plot import class_colours
 from tilevision.plot.palette import rgb
 from tilevision.plot.wording import OUTLINE
 from tilevision.view.picture.boxes import BoxChunk, BoxLayer
@@ -62,7 +61,7 @@ class BoxCanvas:
             if self._alpha != alpha:
                 self._renderer.clear()
                 new = layer.chunks
-            self._draw(new, class_colours(layer.labels))
+            self._draw(new, layer.colours)
         pixels: NDArray[np.uint8] = np.asarray(self._renderer.buffer_rgba())
         return pixels
 
@@ -86,10 +85,10 @@ class BoxCanvas:
         mapped: NDArray[np.float64] = (boxes - origin) * np.tile(factor, 2)
         return mapped
 
-    def _draw(self, chunks: tuple[BoxChunk, ...], colours: dict[str, str]) -> None:
+    def _draw(self, chunks: tuple[BoxChunk, ...], colours: Sequence[str]) -> None:
         boxes = self._on_picture(np.concatenate([chunk.boxes for chunk in chunks]))
         labels = np.concatenate([chunk.labels for chunk in chunks])
-        colour = np.array([rgb(value) for value in colours.values()], dtype=np.uint8)[labels]
+        colour = np.array([rgb(value) for value in colours], dtype=np.uint8)[labels]
         height, width = self._shape
         seen = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
         small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SMALLEST_OUTLINED

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
-from tilevision.plot import shown
+from tilevision.plot import class_colours, shown
 
 __all__ = ["MOST_HITS", "BoxChunk", "BoxLayer", "LayerMix", "hits", "seen_boxes"]
 
@@ -62,6 +62,10 @@ class BoxChunk:
             None if outlines is None else tuple(outlines[i] for i in np.flatnonzero(keep)),
         )
 
+    def relabelled(self, labels: NDArray[np.int32]) -> BoxChunk:
+        """Return the same rows with other numbers of labels."""
+        return replace(self, labels=labels)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -83,6 +87,8 @@ class BoxLayer:
         Tiles that have boxes.
     totals : tuple of int
         Number of boxes of each label.
+    palette : tuple of str
+        Colour of each label; empty: the colours that classes of those names have.
     """
 
     chunks: tuple[BoxChunk, ...] = ()
@@ -90,9 +96,15 @@ class BoxLayer:
     per_tile: int = PER_TILE
     filled: frozenset[int] = frozenset()
     totals: tuple[int, ...] = ()
+    palette: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return sum(self.totals)
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Colour of each label, ``#rrggbb``."""
+        return self.palette or tuple(class_colours(self.labels).values())
 
     @property
     def counts(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ const SEND_EVERY = 120; // ms between two requests while the user moves
 const MOST_ZOOM = 1 / 4000;
 const PATIENCE = 3000; // ms after which the user is told why the picture is not sharp yet
 const CLICK = 4; // px that a pointer may move between press and release
+const REST = 350; // ms between two turns of the wheel that are two gestures
 const DOUBLE = 250; // ms within which a second click makes a double-click of the first
 
 const HATCHES = {
@@ -123,12 +124,18 @@ class Picture {
     const shown = this.model.get("shown");
     if (!bytes?.byteLength || shown.length !== 4) return;
     const order = ++this.order;
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-    if (order < this.latest) return bitmap.close();
+    const decoded = (jpeg) => (jpeg?.byteLength ? createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })) : null);
+    const [bitmap, beside] = await Promise.all([decoded(bytes), decoded(this.model.get("beside"))]);
+    if (order < this.latest) {
+      beside?.close();
+      return bitmap.close();
+    }
     this.latest = order;
     // The last picture of the whole image stays underneath where no sharper one has come yet.
     if (this.bitmap !== this.overview) this.bitmap?.close();
-    if (same(shown, this.model.get("whole"))) {
+    const whole = same(shown, this.model.get("whole"));
+    this.compare?.take(beside, whole);
+    if (whole) {
       this.overview?.close();
       this.overview = bitmap;
     }
@@ -167,6 +174,7 @@ class Picture {
       );
     if (this.overview && this.overview !== bitmap) place(this.overview, this.model.get("whole"));
     place(bitmap, shown);
+    this.compare?.draw(context, place);
     this.drawOutline(context, scale);
     this.drawing?.draw(context, scale);
     this.drawChosen(context, scale);
@@ -299,8 +307,7 @@ class Picture {
     const { canvas } = this;
     const fraction = (event) => [event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight];
     canvas.addEventListener("wheel", (event) => {
-      // Without focus the wheel scrolls the notebook, as everywhere else in it.
-      if (document.activeElement !== canvas && !event.ctrlKey && !event.metaKey) return;
+      if (!this.wheels(event)) return;
       event.preventDefault();
       event.stopPropagation();
       this.zoom(Math.exp(Math.sign(event.deltaY) * Math.min(Math.abs(event.deltaY), 120) * 0.002), ...fraction(event));
@@ -309,12 +316,14 @@ class Picture {
       if (event.button !== 0) return;
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
-      if (this.view.length && (this.aids?.down(event) || this.drawing?.down(event))) return;
+      const taken = this.aids?.down(event) || this.compare?.down(event) || this.drawing?.down(event);
+      if (this.view.length && taken) return;
       this.grip = fraction(event);
       this.pressed = [event.clientX, event.clientY];
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (this.drawing?.move(event)) return;
+      this.mean(event);
+      if (this.compare?.move(event) || this.drawing?.move(event)) return;
       const still = this.pressed && Math.hypot(event.clientX - this.pressed[0], event.clientY - this.pressed[1]) < CLICK;
       if (!this.grip || still) return this.point(event);
       this.pressed = null;
@@ -323,7 +332,7 @@ class Picture {
       this.grip = at;
     });
     canvas.addEventListener("pointerup", (event) => {
-      if (this.drawing?.up(event)) return;
+      if (this.compare?.up() || this.drawing?.up(event)) return;
       if (this.grip && this.pressed && this.view.length && !this.drawing?.click(event)) {
         // A double-click zooms, so a click waits to see that it is not the first half of one.
         const { offsetX, offsetY } = event;
@@ -333,7 +342,11 @@ class Picture {
       this.grip = this.pressed = null;
     });
     canvas.addEventListener("pointercancel", () => (this.grip = this.pressed = null));
-    canvas.addEventListener("pointerleave", () => (this.tip.hidden = true));
+    canvas.addEventListener("pointerenter", (event) => (this.entered = [event.screenX, event.screenY]));
+    canvas.addEventListener("pointerleave", () => {
+      this.tip.hidden = true;
+      this.meant = false;
+    });
     canvas.addEventListener("dblclick", (event) => {
       clearTimeout(this.click);
       if (this.drawing?.tool) return this.drawing.tool === "polygon" && this.drawing.close();
@@ -345,11 +358,36 @@ class Picture {
     canvas.addEventListener("blur", () => window.removeEventListener("keydown", this.press, true));
   }
 
+  // A pointer that moves over the picture means it. One that comes to lie on it while the
+  // notebook is scrolled under it does not: nobody moved it.
+  mean(event) {
+    const [x, y] = this.entered ?? [event.screenX, event.screenY];
+    const moved = Math.hypot(event.screenX - x, event.screenY - y) > CLICK;
+    if (moved && performance.now() - (this.scrolled ?? -Infinity) > REST) this.meant = true;
+  }
+
+  // Whether the wheel zooms here. Else it scrolls the notebook: past a picture that nobody
+  // pointed at, and on from the whole image, unless the picture has the focus.
+  wheels(event) {
+    const now = performance.now();
+    const since = now - (this.wheeled ?? -Infinity);
+    const focused = document.activeElement === this.canvas || event.ctrlKey || event.metaKey;
+    const through = event.deltaY > 0 && this.view.length && same(this.view, this.model.get("whole")) && since > REST;
+    if (focused || (this.meant && !through)) {
+      this.wheeled = now;
+      return true;
+    }
+    this.scrolled = now;
+    this.entered = [event.screenX, event.screenY];
+    this.meant = false;
+    return false;
+  }
+
   // Keys on the picture are the picture's: a plain letter would insert or delete a cell. What
   // is pressed with Ctrl, Alt or Meta, Shift+Enter, Escape and Tab stay the notebook's.
   steer(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (this.drawing?.key(event.key) || this.aids?.key(event.key)) {
+    if (this.drawing?.key(event.key) || this.compare?.key(event.key) || this.aids?.key(event.key)) {
       event.stopImmediatePropagation();
       return event.preventDefault();
     }
@@ -379,6 +417,7 @@ class Picture {
     this.bitmap?.close();
     this.overview?.close();
     this.bitmap = this.overview = null;
+    this.compare?.close();
   }
 }
 
@@ -402,13 +441,13 @@ function render({ model, el }) {
   const failed = element("div", "tilevision-failed", bar);
   const tools = element("div", "", root);
   const picture = new Picture(model, root);
+  picture.compare = new Compare(picture, tools);
   picture.drawing = new Drawing(picture, tools);
   picture.aids = new Aids(picture, root);
   head.append(picture.aids.bar);
   // What is drawn over the picture has the size of the page's pixels.
   const resized = new ResizeObserver(() => picture.draw());
   resized.observe(picture.canvas);
-  const hidden = new Set();
   const legend = element("ul", "tilevision-legend", root);
   const hint = element("div", "tilevision-hint", root);
   reset.addEventListener("click", () => picture.whole());
@@ -432,23 +471,24 @@ function render({ model, el }) {
     root.dataset.status = caption.status ?? "starting";
     link.hidden = !model.get("link");
     link.href = model.get("link") || "#";
-    const opens = root.closest(".tilevision-panel") ? "Click opens a tile" : "Click";
-    hint.textContent = `${opens}; then scroll or + − to zoom, drag or arrows to move, 0 for all, ? for all keys`;
-    legend.replaceChildren(...(caption.legend ?? []).map((entry) => toggled(legendEntry(entry), entry)));
+    const opens = root.closest(".tilevision-panel") ? "Click to open a tile, scroll" : "Scroll";
+    hint.textContent = `${opens} or + − to zoom, drag or arrows to move, 0 for all, ? for all keys`;
+    legend.replaceChildren(...(caption.legend ?? []).map((entry, i, all) => toggled(legendEntry(entry), entry, i, all)));
   };
   // A class in the legend is a button: pressed, its boxes are not drawn. It still counts.
-  const toggled = (item, entry) => {
+  const toggled = (item, entry, _, all) => {
     if (entry.key === undefined) return item;
-    const off = hidden.has(entry.key);
+    const off = Boolean(entry.off);
     item.classList.add("tilevision-toggle");
     item.classList.toggle("tilevision-off", off);
     item.tabIndex = 0;
     item.setAttribute("role", "switch");
     item.setAttribute("aria-checked", !off);
     item.title = off ? "Draw this class" : "Draw this class no more; it still counts";
+    // The kernel says what is hidden, so that it stays so when the page is loaded again.
     const toggle = () => {
-      if (!hidden.delete(entry.key)) hidden.add(entry.key);
-      model.send({ hide: [...hidden] });
+      entry.off = !off;
+      model.send({ hide: all.filter((one) => one.off).map((one) => one.key) });
       describe();
     };
     item.addEventListener("click", toggle);
@@ -462,6 +502,7 @@ function render({ model, el }) {
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
   const drawn = () => picture.drawing.heard();
+  const compared = () => picture.compare.heard();
   // The kernel looks elsewhere: at an object, say. What the user asked for before is over.
   const led = () => {
     const wanted = model.get("viewport");
@@ -475,6 +516,7 @@ function render({ model, el }) {
   model.on("change:regions", drawn);
   model.on("change:tools", drawn);
   model.on("change:viewport", led);
+  model.on("change:sides", compared);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
   // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
   // and Escape stay the notebook's.
@@ -499,6 +541,7 @@ function render({ model, el }) {
     model.off("change:regions", drawn);
     model.off("change:tools", drawn);
     model.off("change:viewport", led);
+    model.off("change:sides", compared);
     picture.close();
   };
 }

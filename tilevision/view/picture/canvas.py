@@ -31,6 +31,11 @@ class Canvas(anywidget.AnyWidget):
         full-resolution image pixels.
     caption : dict
         See `tilevision.view.picture.caption.caption`.
+    beside : bytes
+        The same picture with the boxes of another result, a JPEG; empty for none.
+    sides : dict
+        Of two results that are compared: their ``names``, and the ``way``: ``"differences"``,
+        ``"swipe"`` or ``"blink"``, which the page changes by ``{"way": ...}``. Empty for one.
     hits, names : bytes, list of str
         Boxes that have a tooltip; see `tilevision.view.picture.boxes.hits`.
     mpp : float
@@ -59,11 +64,16 @@ class Canvas(anywidget.AnyWidget):
     # As text: given a path, anywidget watches the file and keeps every widget in memory.
     _esm = "\n".join(
         (_FOLDER.parent / name).read_text(encoding="utf-8")
-        for name in ("drawing/drawing.js", "drawing/aids.js", "picture/canvas.js")
+        for name in (
+            *("drawing/drawing.js", "drawing/aids.js", "compare/compare.js"),
+            "picture/canvas.js",
+        )
     )
     _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
 
     frame = traitlets.Bytes(b"").tag(sync=True)
+    beside = traitlets.Bytes(b"").tag(sync=True)
+    sides = traitlets.Dict({}).tag(sync=True)
     shown = traitlets.List(traitlets.Float(), []).tag(sync=True)
     whole = traitlets.List(traitlets.Float(), []).tag(sync=True)
     caption = traitlets.Dict({}).tag(sync=True)
@@ -85,11 +95,13 @@ class Canvas(anywidget.AnyWidget):
         caption: dict[str, Any],
         boxes: BoxLayer,
         mpp: float,
+        sides: dict[str, Any] | None = None,
     ) -> None:
         """Show `frame`, with tooltips for `boxes`, in one message."""
         rows, names = hits(boxes, frame.view)
         with self.hold_sync():
             self.frame = frame.jpeg
+            self.beside, self.sides = frame.beside, sides or {}
             self.hits, self.names = rows, names
             self.mpp = mpp
             self.shown = _corner_and_size(frame.view)

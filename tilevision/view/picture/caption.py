@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.wording import OUTLINE
@@ -13,9 +13,31 @@ from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["Counted", "alt_text", "caption", "duration", "key_of"]
+__all__ = ["MAX_CLASSES", "Counted", "Rivals", "alt_text", "caption", "duration", "key_of"]
 
 MAX_CLASSES = 12
+
+
+class Rivals(Protocol):
+    """Two results of one image, in place of the one that is drawn."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What tells the two apart; safe to show."""
+
+    @property
+    def words(self) -> str:
+        """What they have in common, in numbers."""
+
+    @property
+    def notes(self) -> str:
+        """How far they agree, and what makes that doubtful."""
+
+    def layers(self, way: str, hidden: frozenset[str]) -> tuple[BoxLayer, BoxLayer | None]:
+        """Return what is drawn, and what in a second picture, without what is `hidden`."""
+
+    def legend(self, way: str) -> list[dict[str, Any]]:
+        """Return the entries of the legend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,8 @@ class Counted:
         None: no others are drawn.
     of : tuple
         `ViewState.version` of the run when they were counted.
+    rivals : Rivals, optional
+        Another result that this one is compared with.
     """
 
     layer: BoxLayer
@@ -44,6 +68,7 @@ class Counted:
     heat: TileHeat | TileGroups | None = None
     tiles: frozenset[int] | None = None
     of: tuple[RunStatus | None, float] | None = None
+    rivals: Rivals | None = None
 
 
 def caption(
@@ -54,6 +79,8 @@ def caption(
     *,
     final: bool = False,
     region: str = "",
+    way: str = "",
+    hidden: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
     """Return headline, detail, alternative text, legend and progress, in plain JSON types.
 
@@ -71,22 +98,33 @@ def caption(
         only then: before, the picture does not show its result.
     region : str
         What the region is called, and how large it is; empty for none.
+    way : str
+        How two results are compared; empty where there is one.
+    hidden : frozenset of str
+        Keys of what is not drawn.
 
     Returns
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
-        ``colour``, for classes ``key``, and for statuses ``glyph``, ``hatch``, ``fill``.
+        ``colour``, for classes ``key`` and ``off`` where they are not drawn, and for statuses
+        ``glyph``, ``hatch``, ``fill``.
         ``shares``: the share of wanted tiles that are done and that failed, 0 to 1. ``status``:
         of the run. ``latest``: time of the latest event, seconds since the epoch.
     """
     n = max(state.n_wanted, 1)
     counts = state.counts
+    rivals = None if counted is None or not way else counted.rivals
+    kinds = _classes(state, counted) if rivals is None else rivals.legend(way)
+    switches = [entry | {"off": entry.get("key") in hidden} for entry in kinds]
+    statuses = _statuses(counts) if rivals is None else []
     return {
-        "headline": _headline(state, name, _found(state, counted, final), final=final),
-        "detail": _detail(state, now, region),
+        "headline": _headline(state, name, _found(state, counted, final), final=final)
+        if rivals is None or not state.at_rest
+        else f"{shown(name, 60)} · {rivals.words}",
+        "detail": _detail(state, now, region) if rivals is None else rivals.notes,
         "alt": alt_text(state, name, counted, final=final),
-        "legend": _statuses(counts) + _region(region) + _heat(counted) + _classes(state, counted),
+        "legend": statuses + _region(region) + _heat(counted) + switches,
         "shares": [state.n_finished / n, counts.get(TileStatus.FAILED, 0) / n],
         "status": _status(state, final),
         "latest": state.latest,
@@ -156,6 +194,8 @@ def _found(state: ViewState, counted: Counted | None, final: bool) -> str:
         return "counting detections"
     if counted is not None and counted.heat is not None and not n:
         return f"{_tiles(counted.heat.n_known)} classified"
+    if counted is not None and counted.rivals is not None:
+        return counted.rivals.words
     words = "in tiles, not merged" if counted is None else counted.words
     return f"{n:,} {'detection' if n == 1 else 'detections'} {words}"
 

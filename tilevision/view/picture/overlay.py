@@ -5,7 +5,7 @@ Drawn with matplotlib's Agg canvas and without pyplot, so that any single thread
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -20,6 +20,7 @@ from tilevision.plot import STYLES, TileMap
 from tilevision.plot.palette import rgb
 from tilevision.status import TileStatus
 from tilevision.view.picture.boxcanvas import BoxCanvas, dashed
+from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
@@ -48,11 +49,14 @@ class Frame:
         Region it shows, full-resolution image pixels; may reach past the image.
     size : tuple of int
         Width and height, pixels.
+    beside : bytes
+        The same with other boxes, a JPEG; empty for none.
     """
 
     jpeg: bytes
     view: Box
     size: tuple[int, int]
+    beside: bytes = b""
 
 
 class Overlay:
@@ -79,6 +83,7 @@ class Overlay:
         self._heat: tuple[TileHeat | TileGroups, NDArray[np.uint8]] | None = None
         self._outline: tuple[Rings, NDArray[np.uint8]] | None = None
         self._planned = False
+        self._second: BoxCanvas | None = None
 
     def frame(
         self,
@@ -93,10 +98,51 @@ class Overlay:
         `view` is fitted to the shape of the frame and to the image. `outline` holds the closed
         rings of the analysed region, in image pixels. `opacity` is that of all over the image.
         """
+        view = self._look(view)
+        layers = [self._statuses(state), self._boxes.picture(state.boxes)]
+        if outline:
+            layers.insert(1, self._outlined(outline, view))
+        if heat is not None:
+            layers.insert(0, self._heated(heat))
+        return Frame(self._composed(layers, opacity), view, self.size)
+
+    def compared(
+        self,
+        state: ViewState,
+        boxes: tuple[BoxLayer, BoxLayer | None],
+        view: Box | None = None,
+        heat: TileHeat | TileGroups | None = None,
+        outline: Rings = (),
+        opacity: float = 1.0,
+    ) -> Frame:
+        """Draw one layer of boxes without the tiles, and a second one as the frame's `beside`.
+
+        The other arguments are those of `frame`; of `state`, only its tiles count.
+        """
+        view = self._look(view)
+        self._statuses(state)
+        below = [] if heat is None else [self._heated(heat)]
+        if outline:
+            below.append(self._outlined(outline, view))
+        first, second = boxes
+        jpeg = self._composed([*below, self._boxes.picture(first)], opacity)
+        beside = b""
+        if second is not None:
+            if self._second is None:
+                self._second = BoxCanvas(view, (self.size[1], self.size[0]))
+            beside = self._composed([*below, self._second.picture(second)], opacity)
+        return Frame(jpeg, view, self.size, beside)
+
+    def _look(self, view: Box | None) -> Box:
         view = self.whole if view is None else self.settled(view)
         if view != self._view:
             self._show(view)
+        return view
+
+    def _statuses(self, state: ViewState) -> NDArray[np.uint8]:
+        """Return the tiles by status, painted again where one has changed."""
         if state.tiles is not self._tiles:
+            view = self._view or self.whole
             self._map = TileMap(state.tiles, view, (self.size[1], self.size[0]))
             self._tiles, self._codes, self._heat = state.tiles, None, None
         planned = state.planned
@@ -106,22 +152,27 @@ class Overlay:
             self._status = self._map.paint(state.status)
             if planned:
                 _lift(self._status)
+        return self._status
+
+    def _outlined(self, outline: Rings, view: Box) -> NDArray[np.uint8]:
+        if self._outline is None or self._outline[0] is not outline:
+            self._outline = (outline, dashed(outline, view, self.size))
+        return self._outline[1]
+
+    def _heated(self, heat: TileHeat | TileGroups) -> NDArray[np.uint8]:
+        if self._heat is None or self._heat[0] is not heat:
+            self._heat = (heat, heat.paint(self._map.index))
+        return self._heat[1]
+
+    def _composed(self, layers: Sequence[NDArray[np.uint8]], opacity: float) -> bytes:
+        """Return a JPEG of the image under `layers`."""
         self._canvas.restore_region(self._background)
         renderer = self._canvas.get_renderer()
         context = renderer.new_gc()
-        layers = [self._status, self._boxes.picture(state.boxes)]
-        if outline:
-            if self._outline is None or self._outline[0] is not outline:
-                self._outline = (outline, dashed(outline, self._view or view, self.size))
-            layers.insert(1, self._outline[1])
-        if heat is not None:
-            if self._heat is None or self._heat[0] is not heat:
-                self._heat = (heat, heat.paint(self._map.index))
-            layers.insert(0, self._heat[1])
         for layer in layers:
             shown = layer if opacity == 1 else _fainter(layer, opacity)
             renderer.draw_image(context, 0, 0, shown[::-1])  # it counts rows from below
-        return Frame(self._encode(), view, self.size)
+        return self._encode()
 
     def settled(self, view: Box) -> Box:
         """Return the region nearest to `view` that has the frame's shape and lies on the image."""
@@ -167,7 +218,7 @@ class Overlay:
         self._axes.set(xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
         self._canvas.draw()
         self._background = self._canvas.copy_from_bbox(self._axes.bbox)
-        self._boxes = BoxCanvas(view, (self.size[1], self.size[0]))
+        self._boxes, self._second = BoxCanvas(view, (self.size[1], self.size[0])), None
         self._view, self._tiles, self._outline = view, None, None
 
     def _encode(self) -> bytes:

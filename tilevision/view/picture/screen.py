@@ -69,6 +69,7 @@ class Screen:
         self.outlines = True  # of the run's region; False where the canvas draws regions itself
         self._opacity = 1.0
         self._hidden: frozenset[str] = frozenset()  # keys of classes
+        self._way = "differences"  # how two results are compared
         self._seen: tuple[Any, ...] = (None, None, None)
         self._on_frame = on_frame
         self._scene: _Scene | None = None
@@ -209,17 +210,30 @@ class Screen:
         self._source = scene.run.source
         scene.state = state = fold(scene.state, events)
         counted, final = self._counted, self._counted_for == state.version
-        drawn = replace(state, boxes=self._showing(self._boxes(state)))
         heat = None if counted is None else counted.heat
+        rivals = None if counted is None else counted.rivals
         outline = scene.outline if self.outlines else ()
-        frame = scene.overlay.frame(drawn, self.canvas.wanted(), heat, outline, self._opacity)
-        words = caption(state, scene.name, scene.clock(), counted, final=final, region=scene.region)
+        over = (self.canvas.wanted(), heat, outline, self._opacity)
+        if rivals is None:
+            boxes = self._showing(self._boxes(state))
+            frame = scene.overlay.frame(replace(state, boxes=boxes), *over)
+        else:
+            both = rivals.layers(self._way, self._hidden)
+            boxes, frame = both[0], scene.overlay.compared(state, both, *over)
+        words = caption(
+            *(state, scene.name, scene.clock(), counted),
+            final=final,
+            region=scene.region,
+            way="" if rivals is None else self._way,
+            hidden=self._hidden,
+        )
         if self._fault:
             words["detail"] += f" · {shown(self._fault, 300)}"
         if not self._open:
             return
         mpp = self._mpp(scene.run.source, frame.view)
-        self.canvas.show(frame, scene.overlay.whole, words, drawn.boxes, mpp)
+        sides = {} if rivals is None else {"names": list(rivals.names), "way": self._way}
+        self.canvas.show(frame, scene.overlay.whole, words, boxes, mpp, sides)
         self.frames += 1
         self._on_frame(state, CaptionedFrame(frame, words, mpp))
 
@@ -229,6 +243,8 @@ class Screen:
                 self._opacity = min(max(float(opacity), 0.0), 1.0)
             case {"hide": list(keys)}:
                 self._hidden = frozenset(map(str, keys))
+            case {"way": "differences" | "swipe" | "blink" as way}:
+                self._way, self._hidden = way, frozenset()
             case _:
                 return
         self.poke()
