@@ -161,6 +161,9 @@ def test_the_panel_compares_with_past_runs_and_with_the_first_model_of_a_cascade
         _wait(lambda: len(panel._past_list.rows) == 2)
         panel._reopen(table.loc["dim then sharp", "id"])
         form = panel._compare
+        _wait(lambda: panel._outcome.view.report)
+        code = panel._outcome.view.report["code"]["python"]
+        assert "tv.Cascade(dim, sharp, when=(0.3, 0.5))" in code  # the run's own, not Setup's
         _wait(lambda: form.menu.options[-2:][0][0] == "the first model of its cascade")
         form.menu.value = table.loc["dim", "id"]
         _wait(lambda: "only in A" in panel._screen.canvas.caption.get("headline", ""))

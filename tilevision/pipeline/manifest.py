@@ -46,6 +46,7 @@ __all__ = [
     "check_same_work",
     "describe_run",
     "find_manifest",
+    "lacks_model",
     "recall",
     "recipe",
     "recipe_of",
@@ -418,7 +419,7 @@ def _model_again(manifest: Mapping[str, Any], who: str) -> ModelSpec | Route | C
         If it does.
     """
     name, routing = manifest["model"], manifest.get("routing")
-    if _lacks_function(routing or {"params": manifest["model_params"]}):
+    if lacks_model(manifest):
         what = f"the function {name}" if routing is None else f"{name}, with a function in it"
         raise RunError(f"{_capital(who)} used {what}, which is not stored; pass model=.")
     if routing is None:
@@ -427,6 +428,11 @@ def _model_again(manifest: Mapping[str, Any], who: str) -> ModelSpec | Route | C
         return _again({"name": name, **kept})
     kind = Route if routing["kind"] == "route" else Cascade
     return kind.from_dict(routing, _again)
+
+
+def lacks_model(manifest: Mapping[str, Any]) -> bool:
+    """Return True if a function is among a run's models: it has to be given again."""
+    return _lacks_function(manifest.get("routing") or {"params": manifest["model_params"]})
 
 
 def _lacks_function(kept: Any) -> bool:

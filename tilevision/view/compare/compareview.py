@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import ipywidgets as widgets
@@ -14,8 +14,8 @@ from tilevision.status import RunStatus
 from tilevision.view.compare.sides import DIFFERENCES, Sides
 from tilevision.view.live import LiveView
 from tilevision.view.notebook import cell_number, display, require_notebook
-from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.counting import count
 from tilevision.view.picture.snapshot import CaptionedFrame
 from tilevision.view.picture.subject import Named
 from tilevision.view.picture.viewstate import ViewState
@@ -99,9 +99,7 @@ class CompareView(LiveView):
             part.close()
 
     def _count(self, state: ViewState) -> Counted:
-        found = self.comparison.a.findings
-        counts = Counter(map(str, found.labels))
-        return Counted(BoxLayer.of(found), dict(counts), "", of=state.version, rivals=self._sides)
+        return replace(count(self.comparison.a, state), rivals=self._sides)
 
     def _keep(self, state: ViewState, frame: CaptionedFrame) -> None:
         if self.widget.sides.get("way", DIFFERENCES) == DIFFERENCES:  # A alone is half of it

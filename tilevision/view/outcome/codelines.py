@@ -73,7 +73,7 @@ def shell_code(
 def _changed(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments that are not what `start` has for them anyway, in its order."""
     known = signature(start).parameters
-    given = {name: arguments[name] for name in known if name in arguments}
+    given = {name: _named(arguments[name]) for name in known if name in arguments}
     return {
         name: value
         for name, value in given.items()
@@ -81,6 +81,12 @@ def _changed(arguments: Mapping[str, Any]) -> dict[str, Any]:
         and value is not known[name].default
         and value != known[name].default
     }
+
+
+def _named(value: Any) -> Any:
+    """Return the name of a model that needs no more than its name."""
+    plain = isinstance(value, ModelSpec) and not value.payload and not value.params
+    return value.name if plain else value
 
 
 def _value(value: Any, name_of: Callable[[Any], str | None], what: str) -> str:
@@ -98,6 +104,9 @@ def _value(value: Any, name_of: Callable[[Any], str | None], what: str) -> str:
     if isinstance(value, Cascade) and not callable(value.when):
         models = f"{_value(value.first, name_of, what)}, {_value(value.second, name_of, what)}"
         return f"tv.Cascade({models}, when={value.when!r})"
+    if isinstance(value, ModelSpec) and not value.payload and name_of(value) is None:
+        more = "".join(f", {name}={one!r}" for name, one in value.params.items())
+        return f"tv.model({value.name!r}{more})" if more else repr(value.name)
     if isinstance(value, (Retry, Quota)):
         return f"tv.{value!r}"
     return name_of(value) or getattr(value, "__name__", None) or what

@@ -253,7 +253,7 @@ class Panel:
         self._settings.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._tile_list.observe(lambda change: self._pick_listed(change["new"]), names="picked")
         self._tabs.buttons.observe(
-            lambda change: self._past_list.watch(change["new"] == "Runs"), names="value"
+            lambda change: self._past_list.watch(change["new"] in ("Runs", "Compare")), names="value"
         )
 
     def _laid_out(self) -> Any:
@@ -483,7 +483,12 @@ class Panel:
 
     def _code(self) -> dict[str, str]:
         """Return what is set, filters and regions included, in Python and for the shell."""
-        image, arguments = self._asked()
+        run = self._screen.run
+        if isinstance(run, JournaledRun):  # opened here: Setup may say something else
+            image, arguments = self._past.arguments_of(run.id)
+            arguments["region"] = self._regions.value
+        else:
+            image, arguments = self._asked()
         arguments |= self._filters.at_start() | {"checkpoint": self._checkpoint}
         arguments["concurrency"] = self._controls.concurrency.value or None
         return {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as widgets
@@ -17,7 +18,7 @@ from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
 from tilevision.events import journal_path
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
 from tilevision.pipeline import Run
-from tilevision.pipeline.manifest import find_manifest, recall
+from tilevision.pipeline.manifest import arguments_again, find_manifest, lacks_model, recall
 from tilevision.plot import shown
 from tilevision.status import RunStatus
 from tilevision.view.panel.controls import button, column, option
@@ -209,6 +210,28 @@ class PastRuns:
         """Return a run's model, if the panel has one with that name, else None."""
         manifest = find_manifest(run_id, self._checkpoint)
         return self._settings.model.called(name, manifest.get("routing"))
+
+    def arguments_of(self, run_id: str) -> tuple[Any, dict[str, Any]]:
+        """Return image and arguments of `tilevision.start` that repeat a run.
+
+        Its region is not among them, and a function that is not in the panel stands by its name.
+
+        Raises
+        ------
+        RunError
+            If a function served another stage.
+        """
+        manifest = find_manifest(run_id, self._checkpoint)
+        own = self._settings.model.called(manifest["model"], manifest.get("routing"))
+        stages = self._stages(manifest)
+        if own is None and lacks_model(manifest):
+            own = SimpleNamespace(__name__=manifest["model"])
+        arguments = arguments_again(manifest, f"run {run_id}", own, stages) | stages
+        del arguments["region"]
+        if arguments["resolution"] == [1.0]:
+            del arguments["resolution"]
+        image = self._image(manifest)
+        return manifest["path"] if image is None else image, arguments
 
     def why_not(self, run_id: str, status: str) -> str:
         """Return why `resume` would be refused, as a sentence; empty if it would not."""

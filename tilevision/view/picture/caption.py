@@ -6,14 +6,28 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+import numpy as np
+
+from tilevision.analysis.units import units_of
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.wording import OUTLINE
+from tilevision.regions import Region
+from tilevision.sources import ImageSource
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
 
-__all__ = ["MAX_CLASSES", "Counted", "Rivals", "alt_text", "caption", "duration", "key_of"]
+__all__ = [
+    "MAX_CLASSES",
+    "Counted",
+    "Rivals",
+    "alt_text",
+    "caption",
+    "duration",
+    "key_of",
+    "region_words",
+]
 
 MAX_CLASSES = 12
 
@@ -60,6 +74,8 @@ class Counted:
         `ViewState.version` of the run when they were counted.
     rivals : Rivals, optional
         Another result that this one is compared with.
+    region : str
+        Where they lie, what that is called and how large it is; empty for the whole image.
     """
 
     layer: BoxLayer
@@ -69,6 +85,7 @@ class Counted:
     tiles: frozenset[int] | None = None
     of: tuple[RunStatus | None, float] | None = None
     rivals: Rivals | None = None
+    region: str = ""
 
 
 def caption(
@@ -259,3 +276,14 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def region_words(region: Region, source: ImageSource) -> str:
+    """Return what a region is called and how large it is."""
+    width, height = source.size
+    units = units_of(source.metadata)
+    middle = region.geometry.representative_point()
+    area = units.of(np.array([[middle.x, middle.y]]), np.array([region.area]))[0]
+    share = region.area / (width * height)
+    size = f"{area / units.areas_per:,.3g} {units.per}"
+    return f"{shown(region.name, 40)}, {size}, {share:.0%} of the image"

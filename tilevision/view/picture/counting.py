@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tilevision.status import RunStatus
 from tilevision.view.jobs import JobQueue
 from tilevision.view.picture.boxes import BoxLayer
-from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.caption import Counted, region_words
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.screen import Screen
 from tilevision.view.picture.viewstate import ViewState
@@ -43,7 +43,7 @@ def count(
     filtered : bool
         Whether the user filters: boxes of tiles that end later wait for the next count.
     """
-    findings = result.findings
+    findings, region = result.findings, result.facts.region
     method = result.settings.method
     merged = "not merged" if method == "none" else f"merged by {method}"
     if not state.at_rest:
@@ -56,6 +56,7 @@ def count(
         heat,
         tiles=None if filtered else frozenset(i for i in known if i is not None),
         of=state.version,
+        region="" if region is None else region_words(region, result.source),
     )
 
 

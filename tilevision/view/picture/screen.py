@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tilevision.analysis.units import pixel_width, units_of
+from tilevision.analysis.units import pixel_width
 from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
-from tilevision.regions import Region
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
-from tilevision.view.picture.caption import Counted, alt_text, caption, key_of
+from tilevision.view.picture.caption import Counted, alt_text, caption, key_of, region_words
 from tilevision.view.picture.overlay import Overlay
 from tilevision.view.picture.snapshot import CaptionedFrame
 from tilevision.view.picture.subject import PlannedRun, Watched
@@ -123,7 +122,7 @@ class Screen:
             name=f"{run.name}, {run.model.name}",
             overlay=overlay or Overlay(size, self._read),
             outline=() if region is None else region.outline(),
-            region="" if region is None else _region_words(region, run.source),
+            region="" if region is None else region_words(region, run.source),
             state=initial(run.tiles, planned=isinstance(run, PlannedRun)),
             clock=clock,
         )
@@ -223,7 +222,7 @@ class Screen:
         words = caption(
             *(state, scene.name, scene.clock(), counted),
             final=final,
-            region=scene.region,
+            region=scene.region if counted is None else counted.region,
             way="" if rivals is None else self._way,
             hidden=self._hidden,
         )
@@ -292,14 +291,3 @@ class Screen:
             return np.full((1, 1, 3), BLANK, dtype=np.uint8)
         self._fault = ""
         return pixels
-
-
-def _region_words(region: Region, source: ImageSource) -> str:
-    """Return what a region is called and how large it is."""
-    width, height = source.size
-    units = units_of(source.metadata)
-    middle = region.geometry.representative_point()
-    area = units.of(np.array([[middle.x, middle.y]]), np.array([region.area]))[0]
-    share = region.area / (width * height)
-    size = f"{area / units.areas_per:,.3g} {units.per}"
-    return f"{shown(region.name, 40)}, {size}, {share:.0%} of the image"
