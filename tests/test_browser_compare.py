@@ -51,7 +51,7 @@ def _drag_divider(page: Any, start: float, end: float) -> None:
 def test_the_panel_shows_another_run_over_the_one_in_the_picture(
     lab: Lab, page: Any, tmp_path: Path
 ) -> None:
-    """Chosen from the past runs: differences by colour, a divider to drag, both in turn; counted."""
+    """Differences by colour, a divider to drag, both in turn; chosen from past runs."""
     open_panel(page, lab, tmp_path, [SQUARES, "None"], "planned: 6 tiles")
     press(page, "Run")
     await_label(page, "complete: .*384 detections merged by seam")

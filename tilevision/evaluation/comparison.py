@@ -34,6 +34,7 @@ PARTS = {
 
 WORDS = {"both": "in both", "only a": "only in A", "only b": "only in B"}
 
+_HEADS = {"label": "class", "n_a": "A", "n_b": "B", "only_a": "only A", "only_b": "only B"}
 _MAX_SIDE = 2000
 _MOST_BARS = 12
 _LINE = {"both": 0.9, "only a": 2.0, "only b": 2.2}
@@ -163,7 +164,8 @@ class Comparison:
             f"{len(self.both_a):,} in both, {len(self.only_a):,} only in A, "
             f"{len(self.only_b):,} only in B; {self.agreement:.1%} agree."
         )
-        return html_table(title, [line, *(f"⚠ {note}" for note in self.notes)], self.to_frame())
+        lines = [line, *(f"⚠ {note}" for note in self.notes)]
+        return html_table(title, lines, self.to_frame().rename(columns=_HEADS))
 
 
 def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:

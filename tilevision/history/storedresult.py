@@ -32,7 +32,7 @@ from tilevision.sources import open_source
 from tilevision.sources.addresses import is_address
 from tilevision.status import TileStatus
 
-__all__ = ["CascadeSteps", "cascade_steps", "keep", "planned_result", "stored_result"]
+__all__ = ["CascadeSteps", "ReadRun", "cascade_steps", "keep", "planned_result", "stored_result"]
 
 
 def stored_result(
@@ -227,7 +227,7 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
     if checkpoint is not None:
 
         def read() -> Result:
-            run = _ReadRun(Recording(facts.run_id, checkpoint, image))
+            run = ReadRun(Recording(facts.run_id, checkpoint, image))
             found = stored_result(run, checkpoint, model=settings.model)
             seen = found.tile_findings
             return Result(found.source, found.rows, seen, merging, facts, name, *more)
@@ -242,8 +242,13 @@ def keep(result: Result, image: Any, settings: Settings) -> Callable[[], Result]
     return again
 
 
-class _ReadRun(JournaledRun):
-    """A run that is read from its journal at once; nobody listens."""
+class ReadRun(JournaledRun):
+    """A run that is read from its journal at once; nobody listens.
+
+    Parameters
+    ----------
+    recording : Recording
+    """
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording)

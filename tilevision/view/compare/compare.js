@@ -119,8 +119,8 @@ class Compare {
     const words = `${side} ${this.names["AB".indexOf(side)] ?? ""}`.slice(0, 44);
     context.font = `600 ${13 * unit}px system-ui, sans-serif`;
     const width = context.measureText(words).width + 14 * unit;
-    const wanted = { right: x - width, left: x, center: x - width / 2 }[align];
-    const left = Math.min(Math.max(wanted, 4 * unit), this.picture.canvas.width - width - 4 * unit);
+    const left = { right: x - width, left: x, center: x - width / 2 }[align];
+    if (left < 0 || left + width > this.picture.canvas.width) return; // no room on its side
     context.fillStyle = "#000000c8";
     context.fillRect(left, y - 15 * unit, width, 21 * unit);
     context.fillStyle = "#ffffff";

@@ -18,8 +18,11 @@ from tilevision.pipeline.manifest import find_manifest
 from tilevision.plot import shown
 from tilevision.result import Result
 from tilevision.view.compare.sides import Sides
+from tilevision.view.notebook import variable
 from tilevision.view.panel.controls import column, menu, option
 from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.viewstate import fold, initial
+from tilevision.view.results import ResultLookup
 
 __all__ = ["CompareForm"]
 
@@ -128,10 +131,8 @@ class CompareForm:
         if self._checkpoint is None:
             raise RunError("Nothing is kept: checkpoint=None.")
         if chosen != FIRST_MODEL:
-            other = self._open(chosen)
-            model = self._model_of(other.id, other.model.name)
-            return stored_result(other, self._checkpoint, model=model), f"B is run {other.id}."
-        model = self._model_of(run.id, run.model.name)
+            return self._read_other(self._open(chosen), self._checkpoint)
+        model = self._model(run.id, run.model.name)
         steps = cascade_steps(run, self._checkpoint, model=model)
         return steps.first, f"A is the first model alone, B the cascade. {steps.words}"
 
@@ -144,6 +145,23 @@ class CompareForm:
             return False
         targets = (routing, routing.get("default"), *(to for _, to in routing.get("rules", ())))
         return any(isinstance(target, dict) and "first" in target for target in targets)
+
+    def _read_other(self, other: Any, checkpoint: Any) -> tuple[Result, str]:
+        """Return what is stored of a run; without its function, what its journal tells."""
+        words = f"B is run {other.id}."
+        try:
+            model = self._model(other.id, other.model.name)
+            return stored_result(other, checkpoint, model=model), words
+        except (TilevisionError, KeyError):
+            state = fold(initial(other.tiles), other.events())
+            told = ResultLookup(checkpoint).of(other, state)
+            if told is None:
+                raise
+            return told, f"{words} Its model is not here: boxes are those of its journal."
+
+    def _model(self, run_id: str, name: str) -> Any:
+        """Return a run's model, of the panel or the notebook; the store checks what it is."""
+        return self._model_of(run_id, name) or variable(name)
 
     def _say(self, line: str, *, alarm: bool = False) -> None:
         kind = "tilevision-alarm" if alarm else "tilevision-note"

@@ -50,6 +50,8 @@ from tilevision.view.results import ResultLookup
 
 __all__ = ["Panel", "explore"]
 
+LISTING = ("Compare", "Runs")  # tabs that list past runs
+
 
 def explore(
     image: Any,
@@ -167,7 +169,7 @@ class Panel:
         self._region_form = RegionForm(self._load_regions, self._save_regions)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
-        self._compare = CompareForm(checkpoint, self._past.open, self._past.model_of, self._recount)
+        self._compare = CompareForm(checkpoint, self._past.read, self._past.model_of, self._recount)
         self._alike = LookAlikes(self._lookups, self._known, self._go_to, self._recount)
         self._inspector = self._make_inspector()
         self.widget = self._laid_out()
@@ -253,7 +255,8 @@ class Panel:
         self._settings.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._tile_list.observe(lambda change: self._pick_listed(change["new"]), names="picked")
         self._tabs.buttons.observe(
-            lambda change: self._past_list.watch(change["new"] in ("Runs", "Compare")), names="value"
+            lambda change: self._past_list.watch(change["new"] in LISTING),
+            names="value",
         )
 
     def _laid_out(self) -> Any:

@@ -17,6 +17,8 @@ from tilevision.batch import resume_run
 from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
 from tilevision.events import journal_path
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
+from tilevision.history.runrecord import Recording
+from tilevision.history.storedresult import ReadRun
 from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import arguments_again, find_manifest, lacks_model, recall
 from tilevision.plot import shown
@@ -195,6 +197,11 @@ class PastRuns:
             if not RunStatus(followed.status).over:
                 return followed
             raise
+
+    def read(self, run_id: str) -> ReadRun:
+        """Return a run as far as its journal tells now; nobody follows it."""
+        image = self._image(find_manifest(run_id, self._checkpoint))
+        return ReadRun(Recording(run_id, self._checkpoint, image))
 
     def resume(self, run_id: str) -> Run:
         """Resume a run: done tiles are restored, failed ones are tried again.
