@@ -171,6 +171,10 @@ def test_numbers_that_are_not_what_they_are_said_to_be_are_refused() -> None:
     assert len(maps(model(already, **declared), TILES)) == 3
     with pytest.raises(tv.ModelError, match=r"returned .*a map of the tile; declare what it is"):
         maps(model(torch.jit.trace(strided(), torch.rand(1, 3, 40, 40))), TILES[:1])
+    broken = strided()
+    broken[-1].bias.data[2] = float("nan")
+    with pytest.raises(tv.ModelError, match="gives NaN, of which no class is the best"):
+        maps(model(broken, returns="classes", classes=NAMES), TILES[:1])
     cut = torch.nn.Conv2d(3, 4, 9)
     with pytest.raises(tv.ModelError, match="no whole stride of it, so it may be cut off"):
         maps(model(cut, **declared, activation="softmax"), TILES[:1])

@@ -259,6 +259,8 @@ def test_a_map_of_another_scale_takes_truth_of_the_image(run: Run) -> None:
         (np.stack([NUMBERS] * 3, -1), {}, "has 3 bands; that of a map of classes has one"),
         (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH), {}, "more than 1,000 different values"),
         (np.full_like(NUMBERS, NODATA), {}, "nothing to compare: of 20,400 pixels 20,400 are wi"),
+        (np.full((HEIGHT, WIDTH), "tree"), {}, "The truth is no raster of numbers"),
+        (np.zeros((HEIGHT, WIDTH), complex), {}, "The truth is no raster of numbers"),
         (tv.Findings(), {}, "The result is a map, which is compared with a raster; give a file"),
         ("nowhere.png", {}, "nowhere.png"),
         ("bad.npy", {}, "bad.npy cannot be read as truth"),

@@ -92,6 +92,16 @@ def test_logits_are_taken_as_they_are_declared(tmp_path: Path) -> None:
         seen(path, activation="none")
 
 
+@pytest.mark.parametrize("declared", [{"returns": "classes"}, {"activation": "softmax"}])
+def test_nan_is_of_no_class(tmp_path: Path, declared: dict[str, Any]) -> None:
+    """A network that has gone wrong is no map of its first class."""
+    logits = LOGITS.copy()
+    logits[1, 3, 5] = np.nan
+    path = ending(tmp_path / "n.onnx", [("Identity", {})], logits)
+    with pytest.raises(tv.ModelError, match="gives NaN, of which no class is the best"):
+        seen(path, **declared)
+
+
 @pytest.mark.parametrize(
     ("operators", "declared"),
     [

@@ -22,6 +22,7 @@ __all__ = [
     "RETURNS",
     "Declared",
     "check_activation",
+    "check_numbers",
     "check_planes",
     "check_returns",
     "check_stride",
@@ -148,6 +149,21 @@ def _class_list(name: str, given: Any, planes: int | None, returns: str) -> Any:
     return list(given)
 
 
+def check_numbers(name: str, high: float) -> None:
+    """Refuse what a model gives where the largest of its numbers is none: no class is best there.
+
+    Raises
+    ------
+    ModelError
+        If it is NaN.
+    """
+    if high != high:
+        raise ModelError(
+            f"Model {name} gives NaN, of which no class is the best; check its weights, half= and "
+            "normalize=."
+        )
+
+
 def check_planes(
     name: str, activation: str, planes: int, low: float, high: float, total: float
 ) -> None:
@@ -171,6 +187,7 @@ def check_planes(
     ModelError
         If they are no probabilities and are declared so, or are so already.
     """
+    check_numbers(name, high)
     between = low >= -_SLACK and high <= 1 + _SLACK
     if activation == "none" and not between:
         raise ModelError(

@@ -134,9 +134,11 @@ def map_truth(truth: Any, raster: RasterMap, image: ImageSource) -> MapTruth:
         axes = _axes(truth.size, truth.metadata, raster, image, where)
         close = truth.close if opened else MapTruth.close
         return MapTruth(_of_source(truth), *axes, named, truth.metadata.nodata, close)
-    if len(getattr(truth, "shape", ())) not in (2, 3) or 0 in truth.shape:
+    kind = getattr(getattr(truth, "dtype", None), "kind", "O")  # of a tensor none is known
+    if len(getattr(truth, "shape", ())) not in (2, 3) or 0 in truth.shape or kind not in "iufb":
         raise SourceError(
-            f"{where} is no raster: give a file (.tif, .png, .npy, …), an array (h, w) or a map."
+            f"{where} is no raster of numbers: give a file (.tif, .png, .npy, …), an array (h, w) "
+            "or a map."
         )
     axes = _axes((truth.shape[1], truth.shape[0]), None, raster, image, where)
     unknown = NODATA if raster.spec.kind != "values" and truth.dtype == np.uint8 else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from tilevision.adapters.foreignvalues import as_plain_array
 from tilevision.adapters.frameworks.devices import library
-from tilevision.adapters.mapanswers import Declared, check_planes, check_stride
+from tilevision.adapters.mapanswers import Declared, check_numbers, check_planes, check_stride
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import ModelSpec
@@ -91,6 +91,7 @@ class MapOutputs:
         torch = library("torch")
         count = planes.shape[1]
         if self._returns == "classes" and count > 1:
+            check_numbers(self._name, float(planes.max()))
             return self._each(planes.argmax(dim=1, keepdim=True))
         planes = planes.float()
         low, high = planes.aminmax()

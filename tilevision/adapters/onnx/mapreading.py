@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.adapters.mapanswers import Declared, check_planes, check_stride
+from tilevision.adapters.mapanswers import Declared, check_numbers, check_planes, check_stride
 from tilevision.adapters.onnx.families.transformers import sigmoid, softmax
 from tilevision.adapters.onnx.preparation import Placement
 from tilevision.findings import Findings
@@ -58,6 +58,7 @@ class MapReader:
     def _decided(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return shares of the classes, or the number of the best."""
         if self._returns == "classes" and len(values) > 1:
+            check_numbers(self._name, float(values.max()))
             return np.asarray(values.argmax(axis=0))
         total = float(np.abs(values.sum(axis=0) - 1).max())
         low, high = float(values.min()), float(values.max())
