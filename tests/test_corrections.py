@@ -318,6 +318,10 @@ def test_a_torn_or_damaged_line_costs_itself_alone(tmp_path):
     hand.path.write_bytes(whole.replace(b'"verb": "delete"', b'"verb": 7', 1))
     damaged = result_of(tmp_path).corrections
     assert len(damaged) == 1 and "1 damaged line" in repr(damaged)
+    assert (
+        "1 line of the file of corrections cannot be read."
+        in result_of(tmp_path).corrected().summary
+    )
 
 
 def test_a_step_of_many_is_done_whole_or_not_at_all(tmp_path):
@@ -370,6 +374,15 @@ def test_a_file_of_a_later_release_is_refused(tmp_path):
     hand.path.write_text(hand.path.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(RunError, match="written by a later tilevision"):
         result_of(tmp_path).corrected()
+
+
+def test_what_is_no_folder_is_said_in_one_line(tmp_path):
+    """A file where the folder of corrections would be."""
+    (tmp_path / "corrections").write_text("")
+    result = result_of(tmp_path)
+    assert result.corrected().findings == result.findings
+    with pytest.raises(RunError, match="Cannot write"):
+        result.corrections.delete(0)
 
 
 @pytest.mark.skipif(ROOT, reason="root may write anywhere")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
 
+_MERGED = ("_chosen", "_merged", "_merged_and_checked", "seam_bias", "overlap_check", "raster")
+
 
 class Result(ResultData):
     """The findings of one image, and an account of every tile.
@@ -106,7 +108,10 @@ class Result(ResultData):
 
     def _by_hand_of(self, layer: CorrectionLayer | None) -> Self:
         rest = self.settings, self.facts, self.name, self.blending, layer
-        return type(self)(self.source, self.rows, self.tile_findings, *rest)
+        made = type(self)(self.source, self.rows, self.tile_findings, *rest)
+        # What tiles saw together does not depend on corrections, and takes longest.
+        made.__dict__ |= {name: self.__dict__[name] for name in _MERGED if name in self.__dict__}
+        return made
 
     def uncertain(self) -> pd.DataFrame:
         """Return the analysed tiles, those first where a person's hour of correction counts most.

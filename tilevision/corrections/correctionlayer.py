@@ -92,6 +92,8 @@ class CorrectionCounts:
         of its class that overlaps it by half (IoU). They change nothing.
     elsewhere : int
         Corrections outside of what is shown: the region, the classes, the tiles analysed so far.
+    unreadable : int
+        Damaged lines of the file, which say nothing.
     """
 
     added: int = 0
@@ -101,6 +103,7 @@ class CorrectionCounts:
     accepted: int = 0
     lost: int = 0
     elsewhere: int = 0
+    unreadable: int = 0
 
     def __str__(self) -> str:
         named = {
@@ -117,6 +120,9 @@ class CorrectionCounts:
         elif self.lost:
             lost = f"{self.lost:,} corrections no longer find their objects"
             text = f"{text} {lost} and change nothing."
+        if self.unreadable:
+            lines = "1 line" if self.unreadable == 1 else f"{self.unreadable:,} lines"
+            text = f"{text} {lines} of the file of corrections cannot be read."
         return text.strip()
 
     def to_dict(self) -> dict[str, int]:
@@ -194,10 +200,13 @@ class CorrectionLayer:
         In the order in which they were first touched.
     position : int
         Changes with every correction, undo and redo.
+    unreadable : int
+        Damaged lines of the file.
     """
 
     entries: tuple[HandEntry, ...] = ()
     position: int = 0
+    unreadable: int = 0
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -241,7 +250,7 @@ class CorrectionLayer:
             What is looked at.
         """
         if not self.entries:
-            return Applied(found, CorrectionCounts())
+            return Applied(found, CorrectionCounts(unreadable=self.unreadable))
         places = self._places(shown)
         live = [entry for entry, here in zip(self.entries, places, strict=True) if here]
         known = [entry for entry in live if entry.was is not None]
@@ -251,7 +260,8 @@ class CorrectionLayer:
         added = [entry for entry in live if entry.was is None]
         twins = _matches([None if one.beside else one.now for one in added], found, taken)
         pairs = [*zip(known, rows.tolist(), strict=True), *zip(added, twins.tolist(), strict=True)]
-        return _corrected(found, pairs, shown, elsewhere=len(self.entries) - len(live))
+        counts = Counter(elsewhere=len(self.entries) - len(live), unreadable=self.unreadable)
+        return _corrected(found, pairs, shown, counts)
 
     def _places(self, shown: Shown) -> list[bool]:
         """Return which entries are within what is shown."""
@@ -315,10 +325,10 @@ def alike(objects: list[HandObject], found: Findings) -> tuple[Index, Index, Flo
 
 
 def _corrected(
-    found: Findings, pairs: list[tuple[HandEntry, int]], shown: Shown, *, elsewhere: int
+    found: Findings, pairs: list[tuple[HandEntry, int]], shown: Shown, counts: Counter[str]
 ) -> Applied:
     """Return findings in which each entry takes the place of its row; -1 is none."""
-    counts, gone = Counter({"elsewhere": elsewhere}), []
+    gone: list[int] = []
     changed: list[tuple[HandEntry, int]] = []
     fresh: list[HandEntry] = []
     for entry, row in pairs:

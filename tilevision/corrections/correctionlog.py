@@ -161,7 +161,8 @@ class CorrectionLog:
         with self._lock:
             if self._layer.position != self._steps.position:
                 entries = tuple(self._steps.entries.values())
-                self._layer = CorrectionLayer(entries, self._steps.position)
+                steps = self._steps
+                self._layer = CorrectionLayer(entries, steps.position, steps.unreadable)
             return self._layer
 
     @property

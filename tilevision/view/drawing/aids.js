@@ -6,7 +6,10 @@ const MAP_SHARE = 0.2; // of the picture's width
 const KEYS = [
   ["+ −", "zoom in, out; the wheel too"], ["0", "whole image"], ["← → ↑ ↓", "move"],
   ["n, p", "next, previous object", true], ["Space", "pause, resume the run", true], ["f", "full screen"],
-  ["[ ]", "boxes and tiles fainter, stronger"], ["b", "A, B in turn", "compared"], [", .", "move the divider", "compared"], ["Enter", "close a polygon", true], ["Delete", "delete the selected region", true],
+  ["[ ]", "boxes and tiles fainter, stronger"], ["a", "accept the selected object", true], ["d", "delete it", true],
+  ["e", "reshape it: drag its corners", true], ["1 … 9", "its class, and that of what is added", true], ["m, o", "mark a missing object: box, outline", true],
+  ["u, r", "undo, redo a correction; Ctrl+Z, Ctrl+Shift+Z too", true], ["t", "next tile, the most in doubt first", true],
+  ["b", "A, B in turn", "compared"], [", .", "move the divider", "compared"], ["Enter", "close a polygon", true], ["Delete", "delete the selected region", true],
   ["Escape", "leave a tool", true], ["?", "these keys"],
 ];
 

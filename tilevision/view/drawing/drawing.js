@@ -80,6 +80,7 @@ class Drawing {
   }
 
   take(tool) {
+    if (tool && this.picture.correcting?.tool) this.picture.correcting.take(null);
     this.tool = tool;
     this.path = null;
     this.fit();
@@ -99,7 +100,7 @@ class Drawing {
     const region = this.regions[this.chosen];
     this.name.hidden = this.remover.hidden = !region;
     if (region && document.activeElement !== this.name) this.name.value = region.name;
-    this.picture.canvas.classList.toggle("tilevision-draws", !!this.tool);
+    this.picture.canvas.classList.toggle("tilevision-draws", !!this.tool || !!this.picture.correcting?.tool);
   }
 
   add(points) {

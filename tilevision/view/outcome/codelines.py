@@ -15,7 +15,7 @@ from tilevision.pipeline import start
 from tilevision.routing import Cascade
 from tilevision.schedule import Quota, Retry
 
-__all__ = ["python_code", "shell_code"]
+__all__ = ["python_code", "shell_code", "with_corrections"]
 
 _PLAIN = (str, int, float, bool, type(None))
 # Arguments that have an option of another name, or none; the others are spelt alike.
@@ -68,6 +68,14 @@ def shell_code(
             words += _option(name, option, value, notes)
     told = [f"# {note}" for note in dict.fromkeys(notes)]
     return "\n".join([*told, shlex.join([*words, "--out", "detections.geojson"])])
+
+
+def with_corrections(python: str, shell: str, *, corrected: bool) -> dict[str, str]:
+    """Return both texts by language, and in them what applies the corrections by hand."""
+    if corrected:
+        python += "\nresult = result.corrected()"
+        shell = f"# Corrections by hand are applied in Python: result.corrected()\n{shell}"
+    return {"python": python, "shell": shell}
 
 
 def _changed(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = ["Outcome", "object_at"]
 
 ROOM = 6.0  # times the longer side of an object that is shown around it
 LEAST_ROOM = 160.0  # px
+SAME = 0.02  # px
 
 
 class Outcome:
@@ -46,6 +47,8 @@ class Outcome:
         self.table: Any = FindingsTable()
         self.result: Result | None = None
         self._screen = screen
+        self._place = -1  # where the user was, if what was selected is there no more
+        self._wanted: tuple[float, ...] | None = None  # box of what is selected again
         self._charts: tuple[Any, dict[str, Any]] = (None, {})
         self.view.listen(on_limit)
         self.table.listen(self.look_at)
@@ -63,20 +66,12 @@ class Outcome:
         how = result.settings
         key = (
             *(known.run_id, state.version, state.n_finished, how.method, how.match_metric),
-            *(how.match_threshold, how.classes, result.facts.region),
+            *(how.match_threshold, how.classes, result.facts.region, _position(result)),
         )
         if self._charts[0] != key:  # the same while limits are dragged
-            free = known.with_(
-                merge=how.method,
-                match_metric=how.match_metric,
-                match_threshold=how.match_threshold,
-                classes=how.classes,
-                min_score=None,
-                max_score=None,
-                min_area=None,
-                max_area=None,
-                region=result.facts.region,
-            )
+            free = result
+            if how.limits or how.min_score is not None:
+                free = result.with_(min_score=None, max_score=None, min_area=None, max_area=None)
             self._charts = (key, charts_of(free))
         self._show_rows(result)
         report = report_of(result, state, subject) | {"code": code}
@@ -104,16 +99,47 @@ class Outcome:
         """Look at the next object, or the one before; after the last comes the first."""
         n = 0 if self.result is None else len(self.result.findings)
         at = self.table.selected
+        if at < 0 and self._place >= 0:  # it was deleted: what followed it has its number
+            at = self._place - 1 if by > 0 else self._place
+        elif at < 0 and by < 0:
+            at = 0
         if n:
-            self.look_at((at + by) % n if at >= 0 else (0 if by > 0 else n - 1))
+            self.look_at((at + by) % n)
+
+    def return_to(
+        self, row: int, box: Sequence[float] | None = None, *, gone: bool = False
+    ) -> None:
+        """Select an object again once it is shown as it was corrected.
+
+        Parameters
+        ----------
+        row : int
+            Its number now; -1 for none.
+        box : four numbers, optional
+            Its box then. Default: the same.
+        gone : bool
+            Whether it was deleted: then only the place is kept, for `step`.
+        """
+        self._place = row
+        known = self.result is not None and row >= 0 and not gone
+        if box is None and known and self.result is not None:
+            box = self.result.findings.boxes[row].tolist()
+        self._wanted = None if box is None or gone else tuple(box)
+        self._select(None, forget=False)
 
     def _show_rows(self, result: Result | None) -> None:
         before, self.result = self.result, result
         if before is None or result is None or not _same(before, result):
-            self._screen.canvas.chosen = []
+            wanted, at = self._wanted, self.table.selected
+            if wanted is None and before is not None and at >= 0:
+                wanted = before.findings.boxes[at].tolist()
             self.table.update(result)
+            row = None if result is None or wanted is None else _row_at(result, wanted)
+            self._select(row, forget=row is not None)
 
-    def _select(self, row: int | None) -> None:
+    def _select(self, row: int | None, *, forget: bool = True) -> None:
+        if forget:
+            self._place, self._wanted = -1, None
         self.table.selected = -1 if row is None else row
         box = None if row is None or self.result is None else self.result.findings.boxes[row]
         x0, y0, x1, y1 = (0.0,) * 4 if box is None else box.tolist()
@@ -131,6 +157,12 @@ def object_at(result: Result, x: float, y: float) -> int | None:
     return int(at[np.argmin(sides.prod(axis=1))])
 
 
+def _row_at(result: Result, box: Sequence[float]) -> int | None:
+    """Return the number of the object that has this box; corrections keep 0.01 px."""
+    off = np.abs(result.findings.boxes - np.array(box)).max(axis=1, initial=0)
+    return int(off.argmin()) if len(off) and off.min() < SAME else None
+
+
 def _same(before: Result, after: Result) -> bool:
     """Return True if the rows are the same, so that the selection stays."""
     one, two = before.findings, after.findings
@@ -138,4 +170,9 @@ def _same(before: Result, after: Result) -> bool:
         len(one) == len(two)
         and np.array_equal(one.boxes, two.boxes)
         and np.array_equal(one.labels, two.labels)
+        and _position(before) == _position(after)
     )
+
+
+def _position(result: Result) -> int:
+    return 0 if result.by_hand is None else result.by_hand.position

@@ -123,10 +123,11 @@ def _missing(result: Result, state: ViewState) -> list[str]:
 
 def _checks(result: Result) -> list[list[Any]]:
     """Return rows of whether it is well, what was looked at, what was seen, and what to do."""
+    hand = _by_hand(result)
     if len(result.tile_findings) < 2 or not len(result.findings):
-        return []
+        return hand
     overlap = result.overlap_check
-    rows = [_bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else []
+    rows = [*hand, _bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else hand
     words = (
         f"95 % of the objects are up to {overlap.size_p95:,.0f} px, tiles overlap by "
         f"{overlap.overlap:,.0f} px; no tile saw {overlap.never_whole:.1%} of them whole."
@@ -139,6 +140,16 @@ def _checks(result: Result) -> list[list[Any]]:
     advice = "Use smaller tiles in Setup, or raise the model's max_detections." if n else ""
     rows.append([not n, "Saturation", words, advice])
     return rows
+
+
+def _by_hand(result: Result) -> list[list[Any]]:
+    counts = result.correction_counts
+    if counts is None or not str(counts):
+        return []
+    advice = (
+        "They belong to another model or merge; draw them again, or undo." if counts.lost else ""
+    )
+    return [[not counts.lost, "By hand", str(counts), advice]]
 
 
 def _bias(result: Result) -> list[Any]:

@@ -196,6 +196,8 @@ class Filters:
             Colours of the tiles in place of the heatmap.
         """
         seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
+        if result.by_hand is not None:
+            seen.update(dict.fromkeys(result.by_hand.labels, 0))
         label = self.heat.value
         heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
         counted = count(result, state, heat=over or heat, filtered=self.touched or cut)

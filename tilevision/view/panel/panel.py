@@ -24,11 +24,12 @@ from tilevision.sources import following
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.compare.compareform import CompareForm
 from tilevision.view.compare.compareview import shown_comparison
+from tilevision.view.correction.correcting import Correcting
 from tilevision.view.drawing.drawnregions import DrawnRegions
 from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import CellWatch, cell_number, display, name_of, require_notebook
-from tilevision.view.outcome.codelines import python_code, shell_code
+from tilevision.view.outcome.codelines import python_code, shell_code, with_corrections
 from tilevision.view.outcome.outcome import Outcome
 from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
@@ -164,6 +165,9 @@ class Panel:
         self._tile_list: Any = TileList()
         self._screen = Screen(self._on_frame)
         self._outcome = Outcome(self._screen, self._filters.limit)
+        self._correcting = Correcting(
+            self._screen, self._outcome, checkpoint, self._lookups, self._recount
+        )
         self._screen.outlines = False
         self._regions = DrawnRegions(self._screen.canvas, self._redrawn, self._find_tissue)
         self._region_form = RegionForm(self._load_regions, self._save_regions)
@@ -442,7 +446,8 @@ class Panel:
                 raise RunError("There is nothing to export yet. Press Run first.")
             n = len(result.findings)
             detections = f"{n:,} {'detection' if n == 1 else 'detections'}"
-            self._export.say(f"Saved {detections} of {self._shown_words} to {result.save(path)}.")
+            done = f"Saved {detections} of {self._shown_words} to {result.save(path)}."
+            self._export.say(f"{done} {result.correction_counts or ''}".strip())
 
         self._lookups.put("save", saved)
 
@@ -478,6 +483,8 @@ class Panel:
             return None
         result, subject = self._cut(known), self._shown_words
         self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
+        self._correcting.follow()
+        self._tile_list.tell_doubt(self._correcting.in_doubt(state))
         cut, over = self._regions.touched, self._alike.layer(state)
         counted = self._filters.apply(
             known, result, state, subject.capitalize(), cut=cut, over=over
@@ -494,19 +501,22 @@ class Panel:
             image, arguments = self._asked()
         arguments |= self._filters.at_start() | {"checkpoint": self._checkpoint}
         arguments["concurrency"] = self._controls.concurrency.value or None
-        return {
-            "python": python_code(image, arguments, name_of),
-            "shell": shell_code(image, arguments, name_of),
-        }
+        return with_corrections(
+            python_code(image, arguments, name_of),
+            shell_code(image, arguments, name_of),
+            corrected=self._correcting.in_use,
+        )
 
     def _cut(self, known: Result) -> Result:
         """Return what is shown of `known`: as it is filtered, and within the regions drawn."""
         drawn: dict[str, Any] = {"region": self._regions.value} if self._regions.touched else {}
-        return known.with_(**self._filters.read(), **drawn)
+        return self._correcting.applied(known, self._filters.read() | drawn)
 
     def _say_nothing(self, why: str) -> None:
         self._filters.clear(why)
         self._outcome.clear(why)
+        self._tile_list.tell_doubt([])
+        self._correcting.follow()
 
     def _findings_of(self, tile: Tile) -> TileFindings | None:
         state = self._screen.state

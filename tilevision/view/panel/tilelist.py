@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from tilevision.grid import Tile
 from tilevision.plot import STATUSES, shown
 from tilevision.status import TileStatus
 from tilevision.view.panel.throughput import throughput
@@ -47,13 +49,18 @@ class TileList(anywidget.AnyWidget):
     picked = traitlets.List(traitlets.Int(), []).tag(sync=True)
 
     _updated = 0.0
+    _doubt: Sequence[tuple[Tile, str]] = ()
+
+    def tell_doubt(self, doubt: Sequence[tuple[Tile, str]]) -> None:
+        """List these tiles too, where they are shown: each with its doubt, the greatest first."""
+        self._doubt = doubt
 
     def update(self, state: ViewState, *, now: bool) -> None:
         """Show `state` if the last update is a while ago, or `now`; only changes are sent."""
         if not now and time.monotonic() - self._updated < EVERY_SECONDS:
             return
         self._updated = time.monotonic()
-        speed, tiles = throughput(state), notable_tiles(state)
+        speed, tiles = throughput(state), notable_tiles(state, doubt=self._doubt)
         with self.hold_sync():
             if speed != self.throughput:
                 self.throughput = speed
@@ -61,8 +68,12 @@ class TileList(anywidget.AnyWidget):
                 self.notable = tiles
 
 
-def notable_tiles(state: ViewState, limit: int = MOST_ROWS) -> dict[str, Any]:
+def notable_tiles(
+    state: ViewState, limit: int = MOST_ROWS, doubt: Sequence[tuple[Tile, str]] = ()
+) -> dict[str, Any]:
     """Return the tiles that need a look, the worst kind first, in plain JSON types.
+
+    Those in `doubt` (with the reason) come last, as they are ordered.
 
     Returns
     -------
@@ -82,10 +93,13 @@ def notable_tiles(state: ViewState, limit: int = MOST_ROWS) -> dict[str, Any]:
             if i not in listed:
                 listed.add(i)
                 rows.append(_row(state, i, kind))
-    return {
-        "rows": rows,
-        "counts": {kind: int(marked.sum()) for kind, marked in kinds if marked.any()},
-    }
+    counts = {kind: int(marked.sum()) for kind, marked in kinds if marked.any()}
+    for tile, words in doubt[: limit - len(rows)]:
+        place = state.index.get(tile)  # another run, or plan, may be shown by now
+        if place is not None and place not in listed:
+            rows.append([*_row(state, place, "uncertain")[:-1], words])
+            counts["uncertain"] = counts.get("uncertain", 0) + 1
+    return {"rows": rows, "counts": counts}
 
 
 def _slow(state: ViewState) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["BoxCanvas", "dashed"]
 
 SMALLEST_OUTLINED = 5.0  # px: a smaller box becomes a dot
 LINE, HALO = 1.3, 2.9
+HAND_LINE, HAND_DASHES = 1.8, (0, (3, 2))  # of what a person corrected
 FEW = 2500  # lines that get a dark edge, for contrast on bright images
 # Share of the picture covered by boxes, and the opacity up to it, so that tiles stay visible.
 # Past the last step boxes cover each other, and each doubling halves the opacity.
@@ -101,22 +102,30 @@ class BoxCanvas:
             for row in shown.tolist()
             for line in ([self._moved(ring) for ring in rings[row]] or [lines[row]])
         ]
-        self._draw_lines([line for line, _ in drawn], colour[[row for _, row in drawn]])
+        paths, of = [line for line, _ in drawn], np.array([row for _, row in drawn], dtype=int)
+        hand = np.concatenate([_hand(chunk) for chunk in chunks])[of]
+        for marked in (False, True):
+            at = np.flatnonzero(hand == marked)
+            self._draw_lines([paths[i] for i in at], colour[of[at]], dashes=marked)
 
     def _moved(self, ring: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._on_picture(np.tile(ring, 2))[:, :2]
 
-    def _draw_lines(self, paths: list[NDArray[np.float64]], colour: NDArray[np.uint8]) -> None:
+    def _draw_lines(
+        self, paths: list[NDArray[np.float64]], colour: NDArray[np.uint8], *, dashes: bool
+    ) -> None:
         if not paths:
             return
         from matplotlib.collections import LineCollection
 
-        styles: list[tuple[Any, float]] = [(colour / 255, LINE)]
+        styles: list[tuple[Any, float]] = [(colour / 255, HAND_LINE if dashes else LINE)]
         if len(paths) <= FEW:
             styles.insert(0, ("#000000", HALO))
         for colours, width in styles:
             alpha = self._alpha * (0.5 if width == HALO else 1)
             lines = LineCollection(paths, colors=colours, linewidths=width, alpha=alpha)
+            if dashes and width != HALO:
+                lines.set_linestyle([HAND_DASHES])
             self._axes.add_collection(lines, autolim=False)
             self._axes.draw_artist(lines)
             lines.remove()
@@ -128,6 +137,10 @@ class BoxCanvas:
         rgba = np.column_stack([colour, np.full(len(colour), round(255 * self._alpha), np.uint8)])
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
             pixels[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)] = rgba
+
+
+def _hand(chunk: BoxChunk) -> NDArray[np.bool_]:
+    return np.zeros(len(chunk), dtype=bool) if chunk.by_hand is None else chunk.by_hand
 
 
 def dashed(

@@ -39,6 +39,8 @@ class BoxChunk:
         NaN if the model gives none.
     outlines : tuple of tuple of array, optional
         Closed rings (k, 2) of each row, in image pixels; none for a row that is just a box.
+    by_hand : array (n,) of bool, optional
+        Which of them a person corrected; None: none.
     """
 
     boxes: NDArray[np.float64]
@@ -47,6 +49,7 @@ class BoxChunk:
     ranks: NDArray[np.int32]
     scores: NDArray[np.float32]
     outlines: tuple[tuple[NDArray[np.float64], ...], ...] | None = None
+    by_hand: NDArray[np.bool_] | None = None
 
     def take(self, keep: NDArray[np.bool_]) -> BoxChunk:
         """Return the rows marked in `keep`; the chunk itself if that is all of them."""
@@ -60,6 +63,7 @@ class BoxChunk:
             self.ranks[keep],
             self.scores[keep],
             None if outlines is None else tuple(outlines[i] for i in np.flatnonzero(keep)),
+            None if self.by_hand is None else self.by_hand[keep],
         )
 
     def relabelled(self, labels: NDArray[np.int32]) -> BoxChunk:
@@ -112,10 +116,15 @@ class BoxLayer:
         return dict(zip(self.labels, self.totals, strict=True))
 
     @classmethod
-    def of(cls, findings: Findings, labels: Sequence[str] = ()) -> BoxLayer:
+    def of(
+        cls,
+        findings: Findings,
+        labels: Sequence[str] = (),
+        by_hand: NDArray[np.bool_] | None = None,
+    ) -> BoxLayer:
         """Return the strongest boxes of `findings`, which are in image pixels.
 
-        `labels` come first, in their order.
+        `labels` come first, in their order; `by_hand` ``(n,)`` says which a person corrected.
         """
         n = min(len(findings), LIMIT)
         numbers = {label: i for i, label in enumerate(labels)}
@@ -129,6 +138,7 @@ class BoxLayer:
             ranks=np.zeros(n, dtype=np.int32),
             scores=findings.scores[:n].astype(np.float32),
             outlines=_outlines(findings, n),
+            by_hand=None if by_hand is None else by_hand[:n],
         )
         return _counted(cls(chunks=(chunk,) if n else (), labels=tuple(numbers)))
 

@@ -177,12 +177,14 @@ class Picture {
     this.compare?.draw(context, place);
     this.drawOutline(context, scale);
     this.drawing?.draw(context, scale);
+    this.correcting?.draw(context, scale);
     this.drawChosen(context, scale);
     this.drawScaleBar(context, scale);
     this.aids?.draw(context);
     // What is sharp by now, and how far the run is told, for those who look from outside.
     canvas.dataset.shown = shown.join(" ");
     canvas.dataset.heard = this.heard ?? "";
+    canvas.dataset.chosen = this.model.get("chosen").join(" ");
     this.onview?.(!same(view, this.model.get("whole")));
   }
 
@@ -316,14 +318,14 @@ class Picture {
       if (event.button !== 0) return;
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
-      const taken = this.aids?.down(event) || this.compare?.down(event) || this.drawing?.down(event);
+      const taken = [this.aids, this.compare, this.correcting, this.drawing].some((part) => part?.down(event));
       if (this.view.length && taken) return;
       this.grip = fraction(event);
       this.pressed = [event.clientX, event.clientY];
     });
     canvas.addEventListener("pointermove", (event) => {
       this.mean(event);
-      if (this.compare?.move(event) || this.drawing?.move(event)) return;
+      if (this.compare?.move(event) || this.correcting?.move(event) || this.drawing?.move(event)) return;
       const still = this.pressed && Math.hypot(event.clientX - this.pressed[0], event.clientY - this.pressed[1]) < CLICK;
       if (!this.grip || still) return this.point(event);
       this.pressed = null;
@@ -332,7 +334,7 @@ class Picture {
       this.grip = at;
     });
     canvas.addEventListener("pointerup", (event) => {
-      if (this.compare?.up() || this.drawing?.up(event)) return;
+      if (this.compare?.up() || this.correcting?.up(event) || this.drawing?.up(event)) return;
       if (this.grip && this.pressed && this.view.length && !this.drawing?.click(event)) {
         // A double-click zooms, so a click waits to see that it is not the first half of one.
         const { offsetX, offsetY } = event;
@@ -386,8 +388,12 @@ class Picture {
   // Keys on the picture are the picture's: a plain letter would insert or delete a cell. What
   // is pressed with Ctrl, Alt or Meta, Shift+Enter, Escape and Tab stay the notebook's.
   steer(event) {
+    if (this.correcting?.command(event)) {
+      event.stopImmediatePropagation();
+      return event.preventDefault();
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (this.drawing?.key(event.key) || this.compare?.key(event.key) || this.aids?.key(event.key)) {
+    if ([this.correcting, this.drawing, this.compare, this.aids].some((part) => part?.key(event.key))) {
       event.stopImmediatePropagation();
       return event.preventDefault();
     }
@@ -443,6 +449,7 @@ function render({ model, el }) {
   const picture = new Picture(model, root);
   picture.compare = new Compare(picture, tools);
   picture.drawing = new Drawing(picture, tools);
+  picture.correcting = new Correcting(picture, tools);
   picture.aids = new Aids(picture, root);
   head.append(picture.aids.bar);
   // What is drawn over the picture has the size of the page's pixels.
@@ -502,6 +509,7 @@ function render({ model, el }) {
   const receive = () => picture.receive();
   const redraw = () => picture.draw();
   const drawn = () => picture.drawing.heard();
+  const corrected = () => picture.correcting.heard();
   const compared = () => picture.compare.heard();
   // The kernel looks elsewhere: at an object, say. What the user asked for before is over.
   const led = () => {
@@ -514,6 +522,7 @@ function render({ model, el }) {
   model.on("change:outline", redraw);
   model.on("change:chosen", redraw);
   model.on("change:regions", drawn);
+  model.on("change:correcting", corrected);
   model.on("change:tools", drawn);
   model.on("change:viewport", led);
   model.on("change:sides", compared);
@@ -539,6 +548,7 @@ function render({ model, el }) {
     model.off("change:outline", redraw);
     model.off("change:chosen", redraw);
     model.off("change:regions", drawn);
+    model.off("change:correcting", corrected);
     model.off("change:tools", drawn);
     model.off("change:viewport", led);
     model.off("change:sides", compared);

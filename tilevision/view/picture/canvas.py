@@ -47,6 +47,8 @@ class Canvas(anywidget.AnyWidget):
         and ``{"tissue": True}`` for a region that is to be found, ``{"step": 1}`` or ``-1`` for
         another object, and ``{"pause": True}``. Of any canvas it sends ``{"opacity": 0.5}``, and
         ``{"hide": [...]}`` with the keys of classes in the legend.
+    correcting : dict
+        What can be corrected; see `tilevision.view.correction.correcting`. Empty: nothing.
     link : str
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
@@ -66,6 +68,7 @@ class Canvas(anywidget.AnyWidget):
         (_FOLDER.parent / name).read_text(encoding="utf-8")
         for name in (
             *("drawing/drawing.js", "drawing/aids.js", "compare/compare.js"),
+            "correction/correcting.js",
             "picture/canvas.js",
         )
     )
@@ -82,6 +85,7 @@ class Canvas(anywidget.AnyWidget):
     mpp = traitlets.Float(0.0).tag(sync=True)
     regions: Any = traitlets.List([]).tag(sync=True)
     tools = traitlets.Bool(False).tag(sync=True)
+    correcting: Any = traitlets.Dict({}).tag(sync=True)
     link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)

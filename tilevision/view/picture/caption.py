@@ -72,6 +72,8 @@ class Counted:
         None: no others are drawn.
     of : tuple
         `ViewState.version` of the run when they were counted.
+    by_hand : int
+        How many of them a person corrected.
     rivals : Rivals, optional
         Another result that this one is compared with.
     region : str
@@ -84,6 +86,7 @@ class Counted:
     heat: TileHeat | TileGroups | None = None
     tiles: frozenset[int] | None = None
     of: tuple[RunStatus | None, float] | None = None
+    by_hand: int = 0
     rivals: Rivals | None = None
     region: str = ""
 
@@ -261,6 +264,8 @@ def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:
     if len(common) > MAX_CLASSES:
         words = f"{len(common) - MAX_CLASSES:,} more classes"
         entries.append({"words": words, "colour": "#999999"})
+    if counted is not None and counted.by_hand:
+        entries.append({"words": f"{counted.by_hand:,} by hand", "colour": OUTLINE, "dashed": True})
     return entries
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tilevision.corrections import origins
 from tilevision.status import RunStatus
 from tilevision.view.jobs import JobQueue
 from tilevision.view.picture.boxes import BoxLayer
@@ -48,14 +49,19 @@ def count(
     merged = "not merged" if method == "none" else f"merged by {method}"
     if not state.at_rest:
         merged = f"{merged.split(' by ', maxsplit=1)[0]} so far"
+    hand = None
+    if str(result.correction_counts or ""):
+        hand = origins(findings) != "model"
+        merged += ", corrected by hand"
     known = (state.index.get(found.tile) for found in result.tile_findings)
     return Counted(
-        BoxLayer.of(findings, state.boxes.labels),
+        BoxLayer.of(findings, state.boxes.labels, hand),
         dict(Counter(map(str, findings.labels)).most_common()),
         merged,
         heat,
         tiles=None if filtered else frozenset(i for i in known if i is not None),
         of=state.version,
+        by_hand=0 if hand is None else int(hand.sum()),
         region="" if region is None else region_words(region, result.source),
     )
 

@@ -1,0 +1,116 @@
+"""Corrections in the panel, without a browser: what the page sends, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_panel import _headline, _run, _wait, make, squares  # noqa: F401 - fixtures
+
+from tilevision.view.panel.panel import Panel
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+
+
+def send(panel: Panel, **content: Any) -> None:
+    """Send what the page sends."""
+    panel._screen.canvas._handle_custom_msg(content, [])
+
+
+def told(panel: Panel) -> dict[str, Any]:
+    """What the page is told."""
+    return dict(panel._screen.canvas.correcting)
+
+
+def select(panel: Panel, row: int) -> None:
+    """Select an object."""
+    panel._outcome.look_at(row)
+    assert told(panel)["selected"]
+
+
+def counted(panel: Panel, n: int) -> None:
+    """Wait for the count on the picture."""
+    _wait(lambda: f"· {n} detections merged by seam" in _headline(panel))
+
+
+def test_a_session_of_corrections(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811
+    """Each verb, undo, another panel, another filter, code and files."""
+    panel = make(squares)
+    assert told(panel) == {} or not told(panel)["selected"]
+    _run(panel)
+    send(panel, correct="delete")
+    assert "Select an object first" in told(panel)["words"]
+    select(panel, 3)
+    send(panel, correct="delete")
+    assert not told(panel)["selected"]  # at once: a second press must not delete another
+    counted(panel, 11)
+    assert told(panel)["words"] == "Corrected by hand: 1 deleted."
+    panel._outcome.step(1)
+    assert panel._outcome.table.selected == 3  # what followed the deleted one
+    send(panel, relabel="blue")
+    _wait(lambda: told(panel)["label"] == "blue" and told(panel)["selected"])
+    send(panel, reshape={"box": [5, 5, 40, 30]})
+    _wait(lambda: told(panel)["object"] and told(panel)["object"]["parts"][0][0][2] == [40, 30])
+    send(panel, add={"parts": [[[[100, 100], [130, 100], [130, 130]]]]})
+    counted(panel, 12)
+    send(panel, add={"box": [-90, 0, -20, 10]})
+    assert told(panel)["alarm"] and "no area within the image" in told(panel)["words"]
+    labels = panel.result.to_dataframe()["label"].value_counts()
+    assert labels["blue"] == 2
+    assert panel.result.correction_counts.added == 1
+    assert "result = result.corrected()" in panel._outcome.view.report["code"]["python"]
+    assert panel._outcome.view.report["checks"][0][1] == "By hand"
+    legend = [entry["words"] for entry in panel._screen.canvas.caption["legend"]]
+    assert "2 by hand" in legend
+    other = make(squares)  # its stored tiles are corrected as well
+    _wait(lambda: "12 detections merged by seam, corrected by hand" in _headline(other))
+    send(other, correct="undo")
+    counted(other, 11)
+    send(other, correct="redo")
+    counted(other, 12)
+    panel._filters.classes.value = ("blue",)
+    counted(panel, 2)
+    _check_another_plan(panel)
+
+
+def _check_another_plan(panel: Panel) -> None:
+    """A plan with fewer tiles is drawn, without what the run's tiles were in doubt of."""
+    panel._tile_list.tell_doubt([(tile, "in doubt") for tile in panel.run.tiles])
+    panel._settings.rows.value = 1
+    _wait(lambda: panel._plan is not None and len(panel._plan.plan.tiles) == 4)
+    panel._switch(True)
+    _wait(lambda: "4 tiles" in _headline(panel))
+    assert panel._tile_list.notable["counts"] == {}
+    assert "could not be drawn" not in panel._screen.canvas.caption["detail"]
+
+
+def test_the_tile_most_in_doubt_is_next(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811
+    """One press goes to the tile, and says why it is in doubt."""
+    panel = make(squares)
+    _run(panel)
+    send(panel, uncertain=True)
+    _wait(lambda: "1 of 12 by doubt" in told(panel)["words"])
+    first = panel.result.uncertain().iloc[0]
+    x, _, width, _ = panel._screen.canvas.viewport
+    assert x + width / 2 == pytest.approx((first.xmin + first.xmax) / 2)
+
+
+def test_hostile_messages_change_nothing(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811
+    """A page may send anything."""
+    panel = make(squares)
+    _run(panel)
+    select(panel, 0)
+    for content in (
+        {"correct": "all"},
+        {"relabel": 7},
+        {"relabel": "  "},
+        {"class": 99},
+        {"reshape": {"box": [1, 2, "x", None]}},
+        {"reshape": {"parts": "no"}},
+        {"reshape": {"parts": [[[[0, 0], [1e308, 1], [float("nan"), 3]]]]}},
+        {"add": {}},
+    ):
+        send(panel, **content)
+    assert panel.result.correction_counts is None

@@ -1,0 +1,1 @@
+"""What the user corrects on the picture: objects."""
