@@ -105,6 +105,10 @@ class ArrayStore(Protocol):
         """
         ...
 
+    def sizes(self, digests: Sequence[bytes]) -> list[int]:
+        """Return how many bytes each array takes as it is stored; 0 where it is not."""
+        ...
+
     def order(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the order ``(n,)`` in which arrays are best read."""
         ...

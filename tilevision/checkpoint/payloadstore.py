@@ -143,6 +143,13 @@ class PayloadStore:
             )
         return out
 
+    def sizes(self, digests: Sequence[bytes]) -> list[int]:
+        """Return how many bytes each array takes as it is stored; 0 where it is not."""
+        with self._lock:
+            segment, _, sizes, _ = self._index.places(digests)
+        found: list[int] = np.where(segment < 0, 0, sizes).tolist()
+        return found
+
     def order(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the order in which arrays lie in the files: ``(n,)``."""
         with self._lock:
@@ -429,6 +436,10 @@ class PayloadMemory:
             else:
                 unpack(data, kind, row)
         return out
+
+    def sizes(self, digests: Sequence[bytes]) -> list[int]:
+        """Return how many bytes each array takes; 0 where it is not there."""
+        return [len(_row(self._data[key])[1]) if key in self._data else 0 for key in digests]
 
     def order(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the order in which they were asked for."""

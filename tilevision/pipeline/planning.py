@@ -314,6 +314,7 @@ def _plan(
     wanted = [tile for tile in tiles if tile not in skipped]
     passes = make_passes(stages.asked, source, wanted, checkpoint if settings.reuse else None)
     restored, todo = outlook(passes, checkpoint)
+    others += _storage_notes(passes, checkpoint)
     paces = earlier_paces(settings.checkpoint, {one.model.fingerprint for one in passes})
     parts = [
         Part.of(
@@ -366,6 +367,16 @@ def _blend_notes(settings: Settings, stages: Stages) -> list[str]:
         return []
     name = stages.asked.name
     return [f"blend, margin, thresholds and unsure are of maps, and {name} declares none."]
+
+
+def _storage_notes(passes: Sequence[Pass], checkpoint: Store) -> list[str]:
+    """Say how much room the arrays of tiles that have yet to run will take."""
+    if not any("returns" in one.model.params for one in passes):  # as of almost every plan
+        return []
+    from tilevision.pipeline.storage import storage_of
+
+    found = storage_of(((one.model, one.keys, one.stored) for one in passes), checkpoint)
+    return [] if found is None else [str(found)]
 
 
 def image_name(image: Any) -> str:

@@ -292,6 +292,8 @@ class _PassSink:
     remarks: set[str] = field(default_factory=set)
     asked_until: float = 0.0
     kinds: dict[str, str] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)  # of the arrays of each tile
+    look_at: int = 16  # tiles after which the disk is looked at, and then at twice as many
 
     def commit(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Store what arrived; a vector or map unlike those of the run's other tiles is refused."""
@@ -299,7 +301,24 @@ class _PassSink:
         if any(outcome.payloads for outcome in outcomes):
             odd = self._odd(outcomes)
             outcomes = [outcome for outcome in outcomes if outcome.tile not in odd]
-        return odd | commit(outcomes, self.one.keys, self.checkpoint, self.control)
+        refused = odd | commit(outcomes, self.one.keys, self.checkpoint, self.control)
+        self.sizes += [_size(outcome) for outcome in outcomes if outcome.payloads]
+        if len(self.sizes) >= self.look_at:
+            self.look_at *= 2
+            self._look_at_disk(len(outcomes))
+        return refused
+
+    def _look_at_disk(self, stored: int) -> None:
+        """Say in good time where the disk is too small for the arrays of the tiles to come.
+
+        Of the tiles that are open by the tally, `stored` were stored just now.
+        """
+        from tilevision.pipeline.storage import looked_up
+
+        left = sum(TileStatus(row.status).open for row in self.tally.rows.values())
+        needed = looked_up(max(left - stored, 0), self.sizes, self.checkpoint.folder)
+        if needed.short:
+            self.control.waiting(str(needed))
 
     def _odd(self, outcomes: list[TileOutcome]) -> dict[Tile, Failure]:
         """Return the tiles whose vectors or maps are of another kind than the run's first."""
@@ -361,6 +380,12 @@ class _PassSink:
     def model(self, line: str) -> None:
         """Publish on what the model runs."""
         self.control.stage("model", time.perf_counter(), line)
+
+
+def _size(outcome: TileOutcome) -> int:
+    """Return how many bytes a tile's arrays take."""
+    arrays = [one for _, one in outcome.payloads]
+    return sum(len(one.data if isinstance(one, PackedArray) else one) for one in arrays)
 
 
 class RunCluster:
