@@ -33,11 +33,14 @@ class Tiling:
         Output pixels per image pixel; the grid is laid once for each.
     whole : float, optional
         Scale at which the whole image is one tile more, for objects larger than a tile.
+    lattice : bool
+        Whether tiles lie on the pixels of one map, as far as that can be.
     """
 
     grid: Grid
     scales: tuple[float, ...] = (1.0,)
     whole: float | None = None
+    lattice: bool = False
 
     def tiles(self, size: tuple[int, int]) -> tuple[Tile, ...]:
         """Return the tiles of an image of `size` (width, height), each region once.
@@ -51,13 +54,21 @@ class Tiling:
         """
         tiles: dict[tuple[float, ...], Tile] = {}
         for number, scale in enumerate(self.scales):
-            for tile in self.grid.tiles(size, scale):
+            for tile in self._laid(size, scale):
                 named = replace(tile, id=f"s{number}{tile.id}") if number else tile
                 tiles.setdefault(tile.region, named)
         if self.whole is not None:
             everything = Tile(0, 0, Box(0, 0, *size), self.whole, "whole")
             tiles.setdefault(everything.region, everything)
         return tuple(tiles.values())
+
+    def _laid(self, size: tuple[int, int], scale: float) -> tuple[Tile, ...]:
+        tiles = self.grid.tiles(size, scale)
+        if not self.lattice:
+            return tiles
+        from tilevision.pipeline.lattice import on_lattice
+
+        return on_lattice(tiles, size, equal=self.grid.tile is not None)
 
     def __str__(self) -> str:
         parts = [str(self.grid)]
@@ -69,12 +80,14 @@ class Tiling:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
-        return {"grid": self.grid.to_dict(), "scales": list(self.scales), "whole": self.whole}
+        told = {"grid": self.grid.to_dict(), "scales": list(self.scales), "whole": self.whole}
+        return told | ({"lattice": True} if self.lattice else {})
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Tiling:
         """Read what `to_dict` wrote."""
-        return cls(Grid.from_dict(raw["grid"]), tuple(map(float, raw["scales"])), raw["whole"])
+        grid, scales = Grid.from_dict(raw["grid"]), tuple(map(float, raw["scales"]))
+        return cls(grid, scales, raw["whole"], raw.get("lattice", False))
 
 
 def decide(
@@ -97,15 +110,56 @@ def decide(
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
     if spec.raster is not None:
         _check_even(settings, scales, spec)
+        tiling, off = _of_map(Tiling(_grid(settings.grid, spec), scales), source)
+        notes = [*(note for _, notes in told for note in notes), *off]
+        shrunk = _shrink_note(tiling.grid, source.size, tiling.scales[0], spec)
+        return tiling, (*notes, *_enlarged(tiling.scales), *shrunk)
     grid = _grid(settings.grid, spec).fitted(source)
     whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
     notes = [note for _, notes in told for note in notes]
-    if max(scales) > MPP_TOLERANCE:
-        notes.append(
-            f"Pixels are enlarged {max(scales):.1f} times: this takes more tiles and shows no "
-            "more detail than the file has."
-        )
+    notes += _enlarged(scales)
     return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
+
+
+def _enlarged(scales: tuple[float, ...]) -> list[str]:
+    if max(scales) <= MPP_TOLERANCE:
+        return []
+    return [
+        f"Pixels are enlarged {max(scales):.1f} times: this takes more tiles and shows no "
+        "more detail than the file has."
+    ]
+
+
+def _of_map(tiling: Tiling, source: ImageSource) -> tuple[Tiling, list[str]]:
+    """Return the tiling for a model that gives a map, and what to say of that.
+
+    Its scale divides pixels evenly where that is nearly so, and tiles lie on the map's pixels. No
+    other model's tiles change: theirs are found by where they always were.
+    """
+    from tilevision.pipeline.lattice import NEAR, residual, snapped
+
+    (asked,) = tiling.scales
+    levels = source.metadata.levels or (source.size,)
+    scale = snapped(asked, [width / source.size[0] for width, _ in levels])
+    notes = []
+    if scale != asked:
+        notes.append(
+            f"The map has scale {scale:.4g} in place of {asked:.4g}: its pixels are then whole "
+            "pixels of the image."
+        )
+    made = replace(tiling, scales=(scale,), lattice=scale != 1)
+    off, last = residual(made.tiles(source.size), source.size) if made.lattice else (0.0, 0.0)
+    if off <= NEAR + 1e-9 < last:
+        notes.append(
+            f"The image is no whole number of the map's pixels at scale {scale:.4g}: in the last "
+            f"row or column of tiles they lie up to {last:.2g} of a pixel off."
+        )
+    elif off > NEAR + 1e-9:
+        notes.append(
+            f"Tiles lie up to {off:.2g} pixels off the pixels of the map at scale {scale:.4g}; a "
+            "resolution of 1, 1/2, 1/3, … of the image's avoids that."
+        )
+    return made, notes
 
 
 def _check_even(settings: Settings, scales: tuple[float, ...], spec: ModelSpec) -> None:
