@@ -110,7 +110,7 @@ TABLE = {
         *("seams", "files", "schedule"),
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
-        *("routing", "regions", "rasters", "rasterspec", "corrections", "evaluation"),
+        *("routing", "regions", "rasters", "payloads", "corrections", "evaluation"),
     },
     "cli": ANY,
     "__init__": ANY,

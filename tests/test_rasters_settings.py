@@ -121,3 +121,29 @@ def test_outside_the_region_there_are_no_data(inline: Make) -> None:
     assert raster.areas()["pixels"].sum() == inside.sum()
     pytest.importorskip("rasterio")
     assert result.to_polygons().findings.boxes.max(axis=0)[2:].tolist() == [70, 50]
+
+
+def test_a_result_with_a_map_shows_it(inline: Make) -> None:
+    """In a notebook the map with what its colours stand for; in a figure as well."""
+    shown = inline(MODEL, grid=GRID).conduct()
+    html = shown._repr_html_()
+    assert "<img src='data:image/png;base64," in html and "0 detections" not in html
+    assert "</span> a</span>" in html and "</span> b</span>" in html
+    heights = tv.model(
+        lambda p: p[..., 0] / 10, returns="values", unit="m", precision=0.5, fingerprint="h"
+    )
+    result = inline(heights).conduct()
+    assert all(f"</span> {words}</span>" in result._repr_html_() for words in ("1 m", "6 m"))
+    picture, keys = result.raster.cover()
+    assert list(keys) == ["1 m", "3.5 m", "6 m"] and len(set(keys.values())) == 3
+    corner = "#{:02x}{:02x}{:02x}".format(*picture[0, 0, :3].tolist())
+    assert corner == keys["1 m"]
+    assert {"1 m", "6 m"} <= set(_legend(result.plot()))
+    plain = inline().conduct()._repr_html_()
+    assert "6 detections" in plain and "<img" not in plain
+
+
+def _legend(figure: Any) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text)]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import (
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultData"]
 
-SHOWN_CLASSES = 8
 # Fewer objects than this vary more from place to place than any seam would make them.
 ENOUGH_FOR_BIAS = 500
 
@@ -566,21 +564,11 @@ class ResultData(ResultVectors):
         )
 
     def _repr_html_(self) -> str:
-        facts = self.digest
-        shown = list(facts.counts.items())[:SHOWN_CLASSES]
-        cells = "".join(
-            f"<tr><td style='text-align:left'>{escape(label[:60])}</td><td>{n:,}</td></tr>"
-            for label, n in shown
-        )
-        if facts.n_classes > len(shown):
-            cells += f"<tr><td>{facts.n_classes - len(shown)} more classes</td><td>…</td></tr>"
-        alarm = "" if self.complete else f"<p><strong>⚠ {escape(self.coverage)}</strong></p>"
-        return (
-            f"<div><p><strong>{escape(self.name)}</strong>: {facts.n_findings:,} detections, "
-            f"{escape(self.status)}</p>{alarm}<p>{escape(self.summary)}</p>"
-            f"<table><thead><tr><th style='text-align:left'>class</th><th>detections</th></tr>"
-            f"</thead><tbody>{cells}</tbody></table></div>"
-        )
+        from tilevision.analysis.resulthtml import map_html, result_html
+
+        mapped = map_html(lambda: self.raster)
+        missing = "" if self.complete else self.coverage
+        return result_html(self.name, self.status, self.summary, missing, self.digest, mapped)
 
 
 def _centres(found: Findings) -> NDArray[np.float64]:

@@ -36,7 +36,11 @@ __all__ = ["CascadeSteps", "ReadRun", "cascade_steps", "keep", "planned_result",
 
 
 def stored_result(
-    run: JournaledRun, checkpoint: str | os.PathLike[str], *, model: Any = None
+    run: JournaledRun,
+    checkpoint: str | os.PathLike[str],
+    *,
+    model: Any = None,
+    working: bool = False,
 ) -> Result:
     """Return the result of a run that is read from its journal, as far as it is stored.
 
@@ -47,6 +51,8 @@ def stored_result(
         Its folder.
     model : optional
         The model, if the run cannot know it: a function.
+    working : bool
+        True if a process may be working on the run.
 
     Raises
     ------
@@ -56,9 +62,8 @@ def stored_result(
         If image or model are not those of the run.
     """
     manifest = find_manifest(run.id, checkpoint)
-    image, settings = recall(
-        manifest, checkpoint, run.source, model, moderation=None, synthesis=None
-    )
+    others: dict[str, Any] = {"moderation": None, "synthesis": None, "device": "auto"}
+    image, settings = recall(manifest, checkpoint, run.source, model, working=working, **others)
     with open_checkpoint(checkpoint) as store:
         plan = make_plan(image, settings, resolve_stages(settings), store)
         check_same_work(manifest, plan)

@@ -52,6 +52,7 @@ __all__ = [
     "recipe_of",
     "remember_work",
     "run_facts",
+    "stand_in",
     "work_again",
 ]
 
@@ -61,6 +62,10 @@ _RECIPE = (
     *("image", "model", "source", "model_params", "model_declared", "model_fingerprint"),
     *("model_price", "models", "routing", "tiling", "region", "moderation", "synthesis"),
 )
+
+_FUNCTION = "tilevision.adapters.function:load"
+# Declarations of a function that decide under which keys its tiles are stored.
+_READING = ("bands", "dtype", "shrinks", "input_size")
 
 Folder = str | os.PathLike[str]
 
@@ -164,8 +169,9 @@ def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:
         "model_fingerprint": spec.fingerprint,
         "model_price": _price(spec),
         "models": [
-            {"name": label, "fingerprint": fingerprint}
-            for fingerprint, label in labels(stages.models).items()
+            {"name": labels(stages.models)[one.fingerprint], "fingerprint": one.fingerprint}
+            | _reading(one)
+            for one in stages.models
         ],
         "routing": _routing(stages.asked),
         "moderation": _stage(stages.moderation),
@@ -176,14 +182,50 @@ def remember_work(stages: Stages, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _reading(spec: ModelSpec) -> dict[str, Any]:
+    """Return how a function or object wants its tiles, where that is not as usual.
+
+    With it, what is stored of its tiles is found where the function itself is not at hand.
+    """
+    if not spec.payload:
+        return {}
+    usual = ModelSpec("", "", "")
+    differs = (name for name in _READING if getattr(spec, name) != getattr(usual, name))
+    reads = {name: getattr(spec, name) for name in differs}
+    told: dict[str, Any] = {"reads": reads} if reads else {}
+    return told if spec.raster is None else told | {"map": spec.raster.to_dict()}
+
+
+def stand_in(manifest: Mapping[str, Any]) -> ModelSpec | None:
+    """Return what has the identity of a run's function: it finds stored tiles, and runs none.
+
+    None for a run with several models.
+    """
+    if manifest.get("routing") is not None or "models" not in manifest:
+        return None
+    (kept,) = manifest["models"]
+    reads: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in kept.get("reads", {}).items()
+    }
+    params = dict(kept.get("map", {}))
+    if params:
+        params["returns"] = params.pop("kind")
+    return ModelSpec(kept["name"], _FUNCTION, kept["fingerprint"], params, **reads)
+
+
 def recall(
     manifest: dict[str, Any],
     checkpoint: Folder,
     image: Any = None,
     model_: Any = None,
+    *,
+    working: bool = False,
     **overrides: Any,
 ) -> tuple[Any, Settings]:
     """Return image and settings to resume the run of `manifest`.
+
+    `working`: a process may be working on it; then nothing is to be run.
 
     Raises
     ------
@@ -191,7 +233,8 @@ def recall(
         If another process is working on it, or something has to be given again.
     """
     run_id = manifest["id"]
-    check_free(run_id, checkpoint)
+    if not working:
+        check_free(run_id, checkpoint)
     if image is None:
         image = manifest["path"]
         if image is None:

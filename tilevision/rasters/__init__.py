@@ -8,5 +8,16 @@ from tilevision.rasters.mappolygons import polygons_of
 from tilevision.rasters.mapsettings import BLENDS, MapSettings
 from tilevision.rasters.mapwords import map_told
 from tilevision.rasters.rastermap import RasterMap, map_of
+from tilevision.rasters.sampling import Cells, SampledBlender, Samples
 
-__all__ = ["BLENDS", "MapSettings", "RasterMap", "map_of", "map_told", "polygons_of"]
+__all__ = [
+    "BLENDS",
+    "Cells",
+    "MapSettings",
+    "RasterMap",
+    "SampledBlender",
+    "Samples",
+    "map_of",
+    "map_told",
+    "polygons_of",
+]

@@ -233,7 +233,7 @@ class Blender:
             return None
         rows = slice(y0 - down.start, y1 - down.start, step)
         columns = slice(x0 - across.start, x1 - across.start, step)
-        return np.asarray(self.tile(one)[:, rows, columns])
+        return self._pixels(one, rows, columns)
 
     def _rounds(self) -> tuple[MapSettings, ...]:
         """Return the weights to try: where the first leave pixels to nobody, soft ones fill in."""
@@ -250,10 +250,14 @@ class Blender:
             rows, down = _cut(placed.down, y0, y1, step)
             if columns.stop <= columns.start or rows.stop <= rows.start:
                 continue
-            values = self.tile(placed)[:, down, across]
+            values = self._pixels(placed, down, across)
             by_x = self._weigh(placed.across, how)[across]
             by_y = self._weigh(placed.down, how)[down]
             yield _Part(values, by_y[:, None] * by_x, rows, columns)
+
+    def _pixels(self, placed: Placed, rows: slice, columns: slice) -> NDArray[Any]:
+        """Return pixels ``(k, h, w)`` of a tile's map; slices begin at 0 or after."""
+        return np.asarray(self.tile(placed)[:, rows, columns])
 
     def _weigh(self, span: Span, how: MapSettings) -> NDArray[np.uint32]:
         key = (span, how.blend, how.margin)

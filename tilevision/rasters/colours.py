@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from tilevision.rasterspec import NODATA
 
-__all__ = ["class_palette", "coloured"]
+__all__ = ["class_palette", "coloured", "hexadecimal"]
 
 # The bright scheme of Paul Tol first, which people with colour vision deficiencies tell apart.
 _FIRST = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+_RAMP = "cividis"  # of values: readable with any colour vision, as heat maps are
 _TURN = 0.618034  # of the circle of hues: neighbours in number are far apart
 
 
@@ -34,13 +35,26 @@ def class_palette(count: int) -> NDArray[np.uint8]:
     return table
 
 
-def coloured(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return values ``(h, w)`` as grey levels with opacity ``(h, w, 4)``; NaN is clear."""
+def coloured(values: NDArray[np.float32]) -> tuple[NDArray[np.uint8], dict[float, str]]:
+    """Return values ``(h, w)`` in colours ``(h, w, 4)``, NaN clear, and what the colours stand for.
+
+    The second has the lowest, the middle and the highest value, each with its colour in
+    hexadecimal; it is empty where there are no data.
+    """
+    import matplotlib as mpl
+
+    table = np.round(255 * mpl.colormaps[_RAMP](np.linspace(0, 1, 256))).astype(np.uint8)
     there = np.isfinite(values)
     out = np.zeros((*values.shape, 4), np.uint8)
-    if there.any():
-        low, high = float(values[there].min()), float(values[there].max())
-        level = np.where(there, (values - low) / max(high - low, 1e-12), 0)
-        out[..., :3] = np.rint(level * 255).astype(np.uint8)[..., None]
-    out[..., 3] = there * np.uint8(255)
-    return out
+    if not there.any():
+        return out, {}
+    low, high = float(values[there].min()), float(values[there].max())
+    level = (values[there] - low) / max(high - low, 1e-12)
+    out[there] = table[np.rint(255 * level).astype(np.uint8)]
+    stands = {low: 0, (low + high) / 2: 128, high: 255} if high > low else {low: 0}
+    return out, {value: hexadecimal(table[at]) for value, at in stands.items()}
+
+
+def hexadecimal(colour: NDArray[np.uint8]) -> str:
+    """Return a colour as ``#rrggbb``."""
+    return "#{:02x}{:02x}{:02x}".format(*colour[:3].tolist())

@@ -28,6 +28,16 @@ class PixelUnits(Protocol):
     """In which units areas of one image are given: `tilevision.analysis.units.Units`."""
 
     @property
+    def per(self) -> str:
+        """Return the unit of large areas."""
+        ...
+
+    @property
+    def areas_per(self) -> float:
+        """Return how many of the unit of areas one of large areas has."""
+        ...
+
+    @property
     def area(self) -> str:
         """Return the unit."""
         ...

@@ -14,7 +14,7 @@ from tilevision.payloads import StoredArray, kind_of
 from tilevision.rasters.weights import Span, spans_of
 from tilevision.rasterspec import RasterSpec
 
-__all__ = ["Placed", "TileMaps", "tile_maps"]
+__all__ = ["Placed", "TileMaps", "place_of", "tile_maps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def tile_maps(
         )
     scale = scales.pop()
     width, height = (max(1, round(side * scale)) for side in size)
-    at = {tile: _place(tile, (width, height)) for tile in tiles}
+    at = {tile: place_of(tile, (width, height)) for tile in tiles}
     across = spans_of([(x0, x1) for x0, _, x1, _ in at.values()], width)
     down = spans_of([(y0, y1) for _, y0, _, y1 in at.values()], height)
     placed = [
@@ -138,7 +138,7 @@ def tile_maps(
     return TileMaps(first, scale, (width, height), placed, len(tiles) - len(placed))
 
 
-def _place(tile: Tile, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def place_of(tile: Tile, size: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return where a tile's map lies: at the nearest pixel, within the map."""
     wide, high = tile.output_size
     x0 = min(round(tile.box.x0 * tile.scale), size[0] - wide)

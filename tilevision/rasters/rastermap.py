@@ -20,11 +20,12 @@ from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.rasters.agreement import Agreement, agreement_of
 from tilevision.rasters.blending import Blender
-from tilevision.rasters.colours import class_palette, coloured
+from tilevision.rasters.colours import class_palette, coloured, hexadecimal
 from tilevision.rasters.mapareas import PixelUnits, area_table, value_table
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
+from tilevision.rasters.sampling import SampledBlender, Samples
 from tilevision.rasterspec import RasterSpec
 from tilevision.sources import ImageMetadata, ImageSource, SourceRef, open_source
 
@@ -37,6 +38,7 @@ __all__ = ["BLOCK", "RasterMap", "map_of"]
 
 _DRAWN = 1500  # pixels of the longer side in a figure
 _SHOWN = 360  # pixels of the longer side in a notebook
+_LISTED = 20
 _THUMBNAIL_ROWS = 256
 
 
@@ -129,6 +131,16 @@ class RasterMap(RasterArray):
         return self._blender.layout.scale
 
     @property
+    def units(self) -> PixelUnits:
+        """In which units its areas are."""
+        return self._units
+
+    @cached_property
+    def tiles(self) -> frozenset[Tile]:
+        """The tiles that have a map."""
+        return frozenset(one.tile for one in self._blender.layout.placed)
+
+    @property
     def missing(self) -> int:
         """How many tiles of the grid have no map: failed, skipped, not yet run."""
         return self._blender.layout.missing
@@ -179,6 +191,11 @@ class RasterMap(RasterArray):
 
     def _view(self, layer: str, band: int | None = None) -> RasterMap:
         return RasterMap(self._blender, layer, self._source, self._units, self._region, band)
+
+    def sampled(self, step: int, samples: Samples) -> SampledBlender:
+        """Return what blends each `step`-th pixel, with what it keeps in `samples`."""
+        blender = self._blender
+        return SampledBlender(blender.layout, blender.settings, blender.region, step, samples)
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -340,35 +357,31 @@ class RasterMap(RasterArray):
         """How far overlapping tiles disagree, and the overlap that would do; None: none overlap."""
         return agreement_of(self._blender)
 
-    def picture(self, max_side: int) -> NDArray[np.uint8]:
-        """Return the map in colours ``(h, w, 4)``, its longer side at most `max_side`."""
-        values = self.thumbnail(max_side)
-        return (
-            self.colours[values[..., 0]] if self._layer == "classes" else coloured(values[..., 0])
-        )
+    def cover(self, max_side: int = _DRAWN) -> tuple[NDArray[np.uint8], dict[str, str]]:
+        """Return the map in colours ``(h, w, 4)``, its longer side at most `max_side`.
 
-    def cover(self) -> tuple[NDArray[np.uint8], dict[str, str]]:
-        """Return the map in colours ``(h, w, 4)`` to be drawn, and the colour of each class."""
-        keys: dict[str, str] = {}
+        And what they stand for, with the colour of each: the classes, or the lowest, the middle
+        and the highest value.
+        """
+        values = self.thumbnail(max_side)[..., 0]
         if self._layer == "classes":
-            keys = {
-                name: "#{:02x}{:02x}{:02x}".format(*self.colours[number, :3].tolist())
-                for name, number in self.classes.items()
-            }
-        return self.picture(_DRAWN), keys
+            keys = {name: hexadecimal(self.colours[n]) for name, n in self.classes.items()}
+            return self.colours[values], keys
+        picture, stands = coloured(values)
+        unit = f" {self.unit}" if self.unit else ""
+        return picture, {f"{value:.4g}{unit}": colour for value, colour in stands.items()}
 
     def _repr_html_(self) -> str:
         from PIL import Image
 
+        picture, stands = self.cover(_SHOWN)
         stream = io.BytesIO()
-        Image.fromarray(self.picture(_SHOWN)).save(stream, "PNG")
+        Image.fromarray(picture).save(stream, "PNG")
         data = base64.b64encode(stream.getvalue()).decode()
         keys = "".join(
             f"<span style='margin-right:1em'><span style='display:inline-block;width:.8em;"
-            f"height:.8em;background:rgb{tuple(self.colours[n, :3].tolist())}'></span> "
-            f"{escape(name[:40])}</span>"
-            for name, n in list(self.classes.items())[:20]
-            if self._layer == "classes"
+            f"height:.8em;background:{colour}'></span> {escape(words[:40])}</span>"
+            for words, colour in list(stands.items())[:_LISTED]
         )
         return (
             f"<div><p>{escape(repr(self)[1:-1])}</p><img src='data:image/png;base64,{data}' "

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.errors import TilevisionError
+from tilevision.errors import RunError, TilevisionError
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
 from tilevision.history import planned_result, stored_result
 from tilevision.history.followedrun import JournaledRun
+from tilevision.payloads import StoredArray
 from tilevision.pipeline import Run
-from tilevision.pipeline.manifest import find_manifest
+from tilevision.pipeline.manifest import find_manifest, stand_in
 from tilevision.plot import STATUSES
 from tilevision.result import Result
 from tilevision.seams import LIMITS, MergeSettings
@@ -45,6 +47,7 @@ class ResultLookup:
         self._checkpoint = checkpoint
         self._model_of = model_of
         self._stored: tuple[Any, Result | None] = (None, None)
+        self._maps: tuple[Any, dict[Tile, StoredArray] | None] = (None, None)
 
     def of(self, run: Watched | None, state: ViewState) -> Result | None:
         """Return the result of `run` as of now; None if it cannot be known here.
@@ -59,7 +62,10 @@ class ResultLookup:
                 self._stored = (key, self._read(run))
             if self._stored[1] is not None:
                 return self._stored[1]
-        return result_of_events(run, state, self._merging(run))
+        found = result_of_events(run, state, self._merging(run))
+        if found is None or not isinstance(run, JournaledRun) or not state.n_finished:
+            return found
+        return self._mapped(run, found)
 
     def of_tile(self, run: Watched | None, state: ViewState, tile: Tile) -> TileFindings | None:
         """Return the findings of one tile; None if they are not available."""
@@ -74,10 +80,46 @@ class ResultLookup:
             if self._checkpoint is None:
                 return None
             own = self._model_of(run.id, run.model.name)
-            return stored_result(run, self._checkpoint, model=own)
+            return self._read_stored(run, self._checkpoint, own)
         except (TilevisionError, OSError, KeyError):
             # Its model is not here, or another version wrote its journal: that has the boxes.
             return None
+
+    def _read_stored(self, run: JournaledRun, checkpoint: Any, own: Any) -> Result:
+        try:
+            return stored_result(run, checkpoint, model=own, working=True)
+        except RunError:
+            function = stand_in(find_manifest(run.id, checkpoint))
+            if own is not None or function is None:
+                raise
+            return stored_result(run, checkpoint, model=function, working=True)
+
+    def _mapped(self, run: JournaledRun, found: Result) -> Result:
+        """Return the result of events with the maps of its tiles, which are stored.
+
+        A replay finds all of them at once. A run that is going is looked at again and again, if
+        its first tiles have one.
+        """
+        known = self._maps[1] if self._maps[0] is run else None
+        tiles = {seen.tile for seen in found.tile_findings}
+        if known is None or (known and not tiles <= known.keys()):
+            read = self._read(run)
+            seen = () if read is None else read.tile_findings
+            known = {one.tile: one.raster for one in seen if one.raster is not None}
+            self._maps = (run, known)
+        if not known:
+            return found
+        mapped = [replace(one, raster=known.get(one.tile)) for one in found.tile_findings]
+        how = found.settings, found.facts, found.name, self._blending(run)
+        return Result(found.source, found.rows, mapped, *how)
+
+    def _blending(self, run: JournaledRun) -> Any:
+        """Return how the maps of a run are blended."""
+        from tilevision.rasters import MapSettings
+
+        kept = find_manifest(run.id, self._checkpoint or "").get("settings", {})
+        names = ("blend", "margin", "thresholds", "unsure")
+        return MapSettings(**{name: kept[name] for name in names if name in kept})
 
     def _merging(self, run: Watched) -> MergeSettings:
         """Return how a run that is read from its journal merges."""

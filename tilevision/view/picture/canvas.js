@@ -43,8 +43,10 @@ function legendEntry(entry) {
     swatch.textContent = entry.glyph;
   } else {
     if (entry.dashed) swatch.classList.add("tilevision-outline");
+    else if (entry.ramp) swatch.classList.add("tilevision-ramp");
     else if (!entry.wide) swatch.classList.add("tilevision-class");
-    swatch.style.background = entry.dashed ? "" : entry.colour;
+    const ramp = entry.ramp && `linear-gradient(90deg, ${entry.ramp.join(", ")})`;
+    swatch.style.background = entry.dashed ? "" : ramp ?? entry.colour;
   }
   const words = element("bdi", "", item);
   words.textContent = entry.words;
@@ -455,6 +457,7 @@ function render({ model, el }) {
   // What is drawn over the picture has the size of the page's pixels.
   const resized = new ResizeObserver(() => picture.draw());
   resized.observe(picture.canvas);
+  const maps = new MapBar(model, root);
   const legend = element("ul", "tilevision-legend", root);
   const hint = element("div", "tilevision-hint", root);
   reset.addEventListener("click", () => picture.whole());
@@ -552,6 +555,7 @@ function render({ model, el }) {
     model.off("change:tools", drawn);
     model.off("change:viewport", led);
     model.off("change:sides", compared);
+    maps.close();
     picture.close();
   };
 }

@@ -58,6 +58,13 @@ class Canvas(anywidget.AnyWidget):
     viewport : list of float
         Region the user asks for, as `shown`; empty for the whole image. Set by the page, and
         where an object is looked at.
+    maps : list of (str, str)
+        Layers of the run's map that can be shown, key and words; empty without a map.
+    mapped : dict
+        ``layer``, a key of `maps` or ``"off"``, and ``opacity``, 0 to 1; empty: the first, as
+        usual. Set by the page.
+    reading : str
+        What the map says where the user clicked last.
     picked : list of float
         Where the user clicked last, x and y in image pixels, and how many clicks there were.
         Set by the page.
@@ -73,6 +80,9 @@ class Canvas(anywidget.AnyWidget):
         )
     )
     _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")
+    # The bar below a map comes first: the module ends with what it exports.
+    _esm = "\n".join([(_FOLDER.parent / "mapping/mapbar.js").read_text(encoding="utf-8"), _esm])
+    _css = "\n".join([_css, (_FOLDER.parent / "mapping/mapbar.css").read_text(encoding="utf-8")])
 
     frame = traitlets.Bytes(b"").tag(sync=True)
     beside = traitlets.Bytes(b"").tag(sync=True)
@@ -90,6 +100,9 @@ class Canvas(anywidget.AnyWidget):
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)
     viewport = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    maps: Any = traitlets.List([]).tag(sync=True)
+    mapped: Any = traitlets.Dict({}).tag(sync=True)
+    reading = traitlets.Unicode("").tag(sync=True)
     picked = traitlets.List(traitlets.Float(), []).tag(sync=True)
 
     def show(
@@ -111,6 +124,12 @@ class Canvas(anywidget.AnyWidget):
             self.shown = _corner_and_size(frame.view)
             self.whole = _corner_and_size(whole)
             self.caption = caption
+
+    def offer(self, maps: list[tuple[str, str]]) -> None:
+        """Offer layers of a map, key and words."""
+        told = [list(one) for one in maps]
+        if told != self.maps:
+            self.maps = told
 
     def outline_of(self, box: Box | None) -> None:
         """Mark the region `box`, or none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from tilevision.plot.wording import OUTLINE
 from tilevision.regions import Region
 from tilevision.sources import ImageSource
 from tilevision.status import RunStatus, TileStatus
+from tilevision.view.mapping.mappainter import MapSeen
 from tilevision.view.picture.boxes import PER_TILE, BoxLayer
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
 from tilevision.view.picture.viewstate import ViewState
@@ -67,6 +69,8 @@ class Counted:
         What they are, such as ``"merged"``.
     heat : TileHeat, TileGroups or None
         A classifier's probabilities of the tiles, or what else they are coloured by.
+    maps : MapSeen or None
+        The map of the run, where it has one.
     tiles : frozenset of int or None
         Tiles whose detections are among them: those of other tiles are drawn as they come.
         None: no others are drawn.
@@ -84,6 +88,7 @@ class Counted:
     counts: dict[str, int]
     words: str
     heat: TileHeat | TileGroups | None = None
+    maps: MapSeen | None = None
     tiles: frozenset[int] | None = None
     of: tuple[RunStatus | None, float] | None = None
     by_hand: int = 0
@@ -101,6 +106,7 @@ def caption(
     region: str = "",
     way: str = "",
     hidden: frozenset[str] = frozenset(),
+    maps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return headline, detail, alternative text, legend and progress, in plain JSON types.
 
@@ -122,13 +128,15 @@ def caption(
         How two results are compared; empty where there is one.
     hidden : frozenset of str
         Keys of what is not drawn.
+    maps : sequence of mapping
+        Entries of the legend for the map that is shown.
 
     Returns
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
-        ``colour``, for classes ``key`` and ``off`` where they are not drawn, and for statuses
-        ``glyph``, ``hatch``, ``fill``.
+        ``colour``, for classes ``key`` and ``off`` where they are not drawn, for a colour bar
+        ``ramp``, and for statuses ``glyph``, ``hatch``, ``fill``.
         ``shares``: the share of wanted tiles that are done and that failed, 0 to 1. ``status``:
         of the run. ``latest``: time of the latest event, seconds since the epoch.
     """
@@ -136,7 +144,8 @@ def caption(
     counts = state.counts
     rivals = None if counted is None or not way else counted.rivals
     kinds = _classes(state, counted) if rivals is None else rivals.legend(way)
-    switches = [entry | {"off": entry.get("key") in hidden} for entry in kinds]
+    mapped = [dict(entry) for entry in maps] if rivals is None else []
+    switches = [entry | {"off": entry.get("key") in hidden} for entry in (*mapped, *kinds)]
     statuses = _statuses(counts) if rivals is None else []
     return {
         "headline": _headline(state, name, _found(state, counted, final), final=final)
@@ -216,6 +225,8 @@ def _found(state: ViewState, counted: Counted | None, final: bool) -> str:
         return f"{_tiles(counted.heat.n_known)} classified"
     if counted is not None and counted.rivals is not None:
         return counted.rivals.words
+    if counted is not None and counted.maps is not None and not n:
+        return f"map of {counted.maps.raster.spec.kind}"
     words = "in tiles, not merged" if counted is None else counted.words
     return f"{n:,} {'detection' if n == 1 else 'detections'} {words}"
 

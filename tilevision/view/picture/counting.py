@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tilevision.corrections import origins
 from tilevision.status import RunStatus
 from tilevision.view.jobs import JobQueue
+from tilevision.view.mapping.mappainter import map_seen
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.caption import Counted, region_words
 from tilevision.view.picture.heatlayer import TileGroups, TileHeat
@@ -59,6 +60,7 @@ def count(
         dict(Counter(map(str, findings.labels)).most_common()),
         merged,
         heat,
+        maps=map_seen(result, state),
         tiles=None if filtered else frozenset(i for i in known if i is not None),
         of=state.version,
         by_hand=0 if hand is None else int(hand.sum()),

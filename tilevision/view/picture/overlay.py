@@ -36,6 +36,8 @@ PLANNED_FILL, PLANNED_EDGE = 20, (255, 255, 255, 200)
 Rings = tuple[NDArray[np.float64], ...]
 # Returns a box's pixels (h, w, 3) of uint8, at that many pixels per image pixel.
 Reader = Callable[[Box, float], NDArray[np.uint8]]
+# Returns RGBA (h, w, 4), not premultiplied, over a view; given the largest view, and (w, h).
+Cover = Callable[[Box, Box, tuple[int, int]], NDArray[np.uint8] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,13 @@ class Overlay:
         heat: TileHeat | TileGroups | None = None,
         outline: Rings = (),
         opacity: float = 1.0,
+        cover: Cover | None = None,
     ) -> Frame:
         """Draw `state`: the whole image or its part `view`, with `heat` if given.
 
         `view` is fitted to the shape of the frame and to the image. `outline` holds the closed
-        rings of the analysed region, in image pixels. `opacity` is that of all over the image.
+        rings of the analysed region, in image pixels. `opacity` is that of all over the image but
+        `cover`, which returns what lies right upon it.
         """
         view = self._look(view)
         layers = [self._statuses(state), self._boxes.picture(state.boxes)]
@@ -104,7 +108,8 @@ class Overlay:
             layers.insert(1, self._outlined(outline, view))
         if heat is not None:
             layers.insert(0, self._heated(heat))
-        return Frame(self._composed(layers, opacity), view, self.size)
+        lowest = None if cover is None else cover(view, self.whole, self.size)
+        return Frame(self._composed(layers, opacity, lowest), view, self.size)
 
     def compared(
         self,
@@ -164,11 +169,18 @@ class Overlay:
             self._heat = (heat, heat.paint(self._map.index))
         return self._heat[1]
 
-    def _composed(self, layers: Sequence[NDArray[np.uint8]], opacity: float) -> bytes:
-        """Return a JPEG of the image under `layers`."""
+    def _composed(
+        self,
+        layers: Sequence[NDArray[np.uint8]],
+        opacity: float,
+        lowest: NDArray[np.uint8] | None = None,
+    ) -> bytes:
+        """Return a JPEG of the image under `layers`, and under `lowest`, which has its own."""
         self._canvas.restore_region(self._background)
         renderer = self._canvas.get_renderer()
         context = renderer.new_gc()
+        if lowest is not None:
+            renderer.draw_image(context, 0, 0, lowest[::-1])
         for layer in layers:
             shown = layer if opacity == 1 else _fainter(layer, opacity)
             renderer.draw_image(context, 0, 0, shown[::-1])  # it counts rows from below

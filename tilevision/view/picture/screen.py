@@ -19,6 +19,8 @@ from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
+from tilevision.view.jobs import JobQueue
+from tilevision.view.mapping.mappainter import MapPainter
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption, key_of, region_words
@@ -79,11 +81,15 @@ class Screen:
         self._options: tuple[ImageSource, ReadOptions] | None = None
         self._width: tuple[ImageSource, Callable[[float, float], float] | None] | None = None
         self._fault = ""
+        self._map = MapPainter(self.poke)
+        self._readings = JobQueue("tilevision-view-reading", _log.warning)
         self._lock = threading.Lock()
         self._news = threading.Event()
         self._thread: threading.Thread | None = None
         self._open = True
         self.canvas.observe(lambda _: self.poke(), names="viewport")
+        self.canvas.observe(lambda change: self._choose_map(change["new"]), names="mapped")
+        self.canvas.observe(lambda change: self._read_map(change["new"]), names="picked")
         self.canvas.on_msg(self._heard)
 
     @property
@@ -131,6 +137,8 @@ class Screen:
             if overlay and before.run.source.fingerprint != run.source.fingerprint:
                 overlay.forget()
         self._counted, self._counted_for = None, None
+        self._map.update(run, None)
+        self.canvas.reading = ""
 
         def listen(event: Event) -> None:
             scene.events.append(event)
@@ -148,6 +156,7 @@ class Screen:
         `version` is `ViewState.version` of the run as it was when they were counted.
         """
         self._counted, self._counted_for = counted, version
+        self._map.update(self.run, None if counted is None else counted.maps)
         self.poke()
 
     def look_at(self, box: Box, side: float) -> None:
@@ -181,6 +190,8 @@ class Screen:
         self._news.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=10)
+        self._map.close()
+        self._readings.close()
         self.canvas.close()
 
     def _draw_all(self) -> None:
@@ -191,7 +202,8 @@ class Screen:
             scene = self._scene
             assert scene is not None
             try:
-                self._draw_one(scene)
+                with self._map.held():
+                    self._draw_one(scene)
             except Exception as error:  # noqa: BLE001 - an error in a view must not end the run
                 _log.exception("the view of %s could not draw a frame", scene.run.id)
                 words = caption(scene.state, scene.name, scene.clock())
@@ -215,7 +227,8 @@ class Screen:
         over = (self.canvas.wanted(), heat, outline, self._opacity)
         if rivals is None:
             boxes = self._showing(self._boxes(state))
-            frame = scene.overlay.frame(replace(state, boxes=boxes), *over)
+            cover = self._map.cover
+            frame = scene.overlay.frame(replace(state, boxes=boxes), *over, cover)
         else:
             both = rivals.layers(self._way, self._hidden)
             boxes, frame = both[0], scene.overlay.compared(state, both, *over)
@@ -225,9 +238,12 @@ class Screen:
             region=scene.region if counted is None else counted.region,
             way="" if rivals is None else self._way,
             hidden=self._hidden,
+            maps=self._map.legend(),
         )
-        if self._fault:
-            words["detail"] += f" · {shown(self._fault, 300)}"
+        for fault in filter(None, (self._fault, self._map.fault)):
+            words["detail"] += f" · {shown(fault, 300)}"
+        choices = self._map.choices if rivals is None else []
+        self.canvas.offer([(one.key, one.words) for one in choices])
         if not self._open:
             return
         mpp = self._mpp(scene.run.source, frame.view)
@@ -241,12 +257,27 @@ class Screen:
             case {"opacity": int() | float() as opacity}:
                 self._opacity = min(max(float(opacity), 0.0), 1.0)
             case {"hide": list(keys)}:
-                self._hidden = frozenset(map(str, keys))
+                self._hidden = self._map.hidden = frozenset(map(str, keys))
             case {"way": "differences" | "swipe" | "blink" as way}:
                 self._way, self._hidden = way, frozenset()
             case _:
                 return
         self.poke()
+
+    def _choose_map(self, asked: Any) -> None:
+        match asked:
+            case {"layer": str() as layer, "opacity": int() | float() as opacity}:
+                self._map.choose(layer, float(opacity))
+                self.poke()
+
+    def _read_map(self, picked: list[float]) -> None:
+        """Say what the map has where the user clicked."""
+
+        def read() -> None:
+            self.canvas.reading = self._map.reading(picked[0], picked[1])
+
+        if len(picked) == 3:
+            self._readings.put("read", read)
 
     def _showing(self, layer: BoxLayer) -> BoxLayer:
         """Return the boxes of classes that are not hidden; the same as long as those are."""

@@ -117,6 +117,10 @@ def _draw_key(axes: Any, x: float, y: float, entry: Mapping[str, Any]) -> None:
     if entry.get("dashed"):
         look |= {"facecolor": "none", "linestyle": "--"}
     axes.add_patch(Rectangle((x, y - 5), 16, 10, hatch=entry.get("hatch") or None, **look))
+    ramp = entry.get("ramp") or ()
+    for number, colour in enumerate(ramp):  # a colour bar
+        left, wide = x + 16 * number / len(ramp), 16 / len(ramp)
+        axes.add_patch(Rectangle((left, y - 5), wide, 10, facecolor=colour, edgecolor="none"))
     _write(axes, x + 21, y, entry["words"])
 
 

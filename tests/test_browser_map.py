@@ -1,0 +1,101 @@
+"""The map of a run in the panel, in a real browser: it fills, is read, switched, kept."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from labs import CELLS, PICTURE, Lab, errors
+from panels import SHOWN, await_label, open_panel, press
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+SETUP = """
+import time
+import numpy as np
+from PIL import Image
+import tilevision as tv
+
+y, x = np.mgrid[:640, :960]
+pixels = np.full((640, 960, 3), 200, np.uint8)
+pixels[(x - 480) ** 2 + (y - 320) ** 2 < 220 ** 2] = (90, 140, 80)
+Image.fromarray(pixels).save("lake.png")
+
+def cover(pixels):
+    time.sleep(0.1)
+    wet = (pixels[..., 0] < 150) * 0.8 + 0.1
+    return np.stack([wet, 1 - wet])
+
+model = tv.model(cover, returns="probabilities", classes=("water", "land"))
+panel = tv.explore("lake.png", model, grid=tv.Grid.by_tile(160, 0.25), workers=1, mpp=(500, 500),
+                   region=(100, 0, 960, 640))
+"""
+LEGEND = "document.querySelector('.tilevision-legend').textContent"
+# Red, green and blue at a share of the width of the picture, in the middle of its height.
+AT = f"""share => {{
+  const canvas = document.querySelector("{PICTURE}");
+  const x = Math.round(canvas.width * share);
+  return [...canvas.getContext("2d").getImageData(x, canvas.height / 2, 1, 1).data].slice(0, 3);
+}}"""
+NEAR = "(([r, g, b], [x, y, z]) => Math.abs(r - x) + Math.abs(g - y) + Math.abs(b - z) < 25)"
+
+
+def _await_colour(page: Any, share: float, colour: list[float]) -> None:
+    page.wait_for_function(
+        f"([share, colour]) => {NEAR}(({AT})(share), colour)", arg=[share, colour]
+    )
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True)
+def test_the_map_fills_and_is_read(lab: Lab, page: Any, tmp_path: Path) -> None:
+    """Class colours come with the tiles, stay within the region, and survive the kernel."""
+    open_panel(page, lab, tmp_path, [SETUP, "panel.result.raster"], "planned: 40 tiles")
+    press(page, "Run")
+    page.wait_for_function(f"() => /water · .*%/.test({LEGEND})")
+    page.picture("filling")
+    await_label(page, "complete: 40 tiles")
+    page.wait_for_function(f"() => {LEGEND}.includes('water · ') && {LEGEND}.includes('mm²')")
+    water = [round(0.6 * a + 0.4 * b) for a, b in zip((68, 119, 170), (90, 140, 80), strict=True)]
+    _await_colour(page, 0.46, water)
+    _await_colour(page, 0.05, [200, 200, 200])
+    page.picture("classes")
+
+    page.locator(PICTURE).click()
+    reading = page.locator(".tilevision-reading")
+    reading.get_by_text("water (water 0.90, land 0.10)").wait_for()
+    page.locator(".tilevision-inspector").wait_for()
+    page.get_by_role("switch", name="water").first.click()
+    _await_colour(page, 0.46, [90, 140, 80])
+    page.get_by_role("switch", name="water").first.click()
+
+    layer = page.get_by_role("combobox", name="Map", exact=True)
+    layer.select_option("probability of land")
+    page.wait_for_function(f"() => {LEGEND}.includes('probability of land: 0 to 1')")
+    page.get_by_role("slider", name="Opacity of the map").fill("1")
+    _await_colour(page, 0.46, [16, 46, 104])
+    page.picture("share")
+    page.locator(PICTURE).focus()
+    whole = page.evaluate(SHOWN)[2]
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.wait_for_function(f"() => {SHOWN}[2] < {whole} / 3")
+    _await_colour(page, 0.46, [16, 46, 104])
+    page.picture("zoomed")
+    page.keyboard.press("0")
+    page.wait_for_function(f"() => {SHOWN}[2] === {whole}")
+    layer.select_option("off")
+    _await_colour(page, 0.46, [90, 140, 80])
+    layer.select_option("classes")
+    _await_colour(page, 0.46, [68, 119, 170])
+
+    cells = page.evaluate(CELLS)
+    assert errors(cells) == []
+    kept = [o["data"]["image/jpeg"] for o in cells[0]["outputs"] if "image/jpeg" in o["data"]]
+    with Image.open(io.BytesIO(base64.b64decode(kept[-1]))) as picture:
+        assert np.ptp(np.asarray(picture)[300, 500].astype(int)) > 40  # not grey: it has the map
+    page.get_by_label("Map").first.wait_for()
