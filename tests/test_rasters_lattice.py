@@ -162,3 +162,26 @@ def test_plans_say_what_was_taken_and_what_is_left(tmp_path: Path) -> None:
     again = Tiling.from_dict(kept.tiling.to_dict())
     assert again == kept.tiling and again.tiles((900, 640)) == kept.tiles
     assert math.isclose(kept.tiling.scales[0], 0.6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"grid": "adaptive"}, "an adaptive grid"),
+        ({"resolution": [1.0, 0.5]}, "several resolutions"),
+        ({"full_image": True}, "full_image=True"),
+    ],
+)
+def test_tiles_of_several_sizes_or_scales_are_refused(asked: dict[str, Any], what: str) -> None:
+    """In one line, whichever model of the run gives the map."""
+    image = RNG.integers(0, 255, (300, 300, 3), np.uint8)
+    boxes = tv.model(lambda p: [], fingerprint="boxes")
+    mapped = tv.model(grey, **OWN)
+    for model in (mapped, tv.Cascade(boxes, mapped, when=lambda found: True)):
+        with pytest.raises(tv.GridError) as caught:
+            tv.plan(image, model, checkpoint=None, **({"grid": 100} | asked))
+        said = str(caught.value)
+        assert said.startswith(
+            "Model grey gives a map, which has tiles of one size and scale, not "
+        )
+        assert what in said and "\n" not in said

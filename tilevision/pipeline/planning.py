@@ -24,7 +24,7 @@ from tilevision.payloads import PayloadRef, StoredArray, arrays_of
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.progress import preparing
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.tiling import Tiling, decide, misfits, outside
+from tilevision.pipeline.tiling import Tiling, check_even, decide, misfits, outside
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route, tile_facts
 from tilevision.sources import (
@@ -305,6 +305,9 @@ def _plan(
 ) -> Plan:
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)
+    for model in stages.models[1:]:  # the first was asked already
+        if model.raster is not None:
+            check_even(settings, tiling.scales, model)
     others = [note for model in stages.models[1:] for note in misfits(tiling, source, model)]
     others += [note for model in stages.models for note in model.notes]
     others += [*_floor_notes(settings, stages), *_blend_notes(settings, stages)]

@@ -14,7 +14,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.regions import Region
 from tilevision.sources import ImageSource
 
-__all__ = ["Tiling", "decide", "misfits", "outside"]
+__all__ = ["Tiling", "check_even", "decide", "misfits", "outside"]
 
 MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slide scanners do
 SHRINK_LIMIT = 2.0
@@ -109,7 +109,7 @@ def decide(
     told = [_scale(value, source, spec) for value in values]
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
     if spec.raster is not None:
-        _check_even(settings, scales, spec)
+        check_even(settings, scales, spec)
         tiling, off = _of_map(Tiling(_grid(settings.grid, spec), scales), source)
         notes = [*(note for _, notes in told for note in notes), *off]
         shrunk = _shrink_note(tiling.grid, source.size, tiling.scales[0], spec)
@@ -162,8 +162,13 @@ def _of_map(tiling: Tiling, source: ImageSource) -> tuple[Tiling, list[str]]:
     return made, notes
 
 
-def _check_even(settings: Settings, scales: tuple[float, ...], spec: ModelSpec) -> None:
-    """Refuse what gives no one map: tiles of several scales or sizes."""
+def check_even(settings: Settings, scales: tuple[float, ...], spec: ModelSpec) -> None:
+    """Refuse what gives no one map: tiles of several scales or sizes.
+
+    Raises
+    ------
+    GridError
+    """
     adaptive = settings.grid is not None and Grid.parse(settings.grid).quadtree is not None
     several = {
         "an adaptive grid": adaptive,
