@@ -28,20 +28,22 @@ def legend_of(raster: RasterMap, choice: MapChoice, sheet: MapSheet | None) -> l
     """Return the entries of the legend.
 
     Areas are counted from the pixels that `sheet`, of the whole image, has by now; where it has
-    not every pixel of the map, they are about right, and say so.
+    not every pixel of the map, they are about right, and where blocks are yet to come, they are
+    those so far; both is said.
     """
     if choice.kind != "classes":
         return [_bar(raster, choice, sheet)]
     areas = {} if sheet is None else _areas(raster, sheet)
     whole = sum(areas.values())
     about = "" if sheet is not None and sheet.step == 1 else "≈ "
+    so_far = "" if sheet is not None and sheet.whole else " so far"
     named = sorted(raster.classes.items(), key=lambda one: (-areas.get(one[1], 0.0), one[1]))
     entries = []
     for name, number in named[:MOST_CLASSES]:
         words = shown(name, 30)
         if whole:
             area = areas.get(number, 0.0)
-            words += f" · {about}{_in_words(raster, area)} ({area / whole:.0%})"
+            words += f" · {about}{_in_words(raster, area)} ({area / whole:.0%}){so_far}"
         colour = "#{:02x}{:02x}{:02x}".format(*raster.colours[number, :3].tolist())
         entries.append({"words": words, "colour": colour, "wide": True, "key": class_key(name)})
     if len(named) > MOST_CLASSES:

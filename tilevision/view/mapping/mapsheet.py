@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.errors import CheckpointError
 from tilevision.geometry import Box
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from tilevision.view.mapping.mapchoice import MapChoice
 
 __all__ = ["MapSheet"]
+
+TOGETHER = 8  # cells of a row that are blended at once: one call costs as much as a small cell
 
 
 class MapSheet:
@@ -69,7 +73,7 @@ class MapSheet:
     ) -> tuple[bool, bool]:
         """Paint what is final and new, until `until` (monotonic); say what was, and what is left.
 
-        `pause` is called before each cell.
+        `pause` is called before each few cells.
 
         Raises
         ------
@@ -82,18 +86,37 @@ class MapSheet:
         if not len(due):
             return False, False
         blender = raster.sampled(self.step, self._samples)
-        for number, (row, column) in enumerate(due.tolist()):
+        for number, (row, first, last) in enumerate(_runs(due.tolist())):
             if number and time.monotonic() > until:
                 self._fit_ends()
                 return True, True
             pause()
-            self._painted[row, column] = there[row, column]
-            self._paint_cell(blender, row, column, bool(there[row, column]))
+            side_by_side = slice(first, last + 1)
+            self._painted[row, side_by_side] = there[row, side_by_side]
+            filled = bool(there[row, side_by_side].any())
+            try:
+                self._paint_cells(blender, row, first, last, filled)
+            except CheckpointError:
+                self._paint_each(blender, row, range(first, last + 1))
+                raise
         self._fit_ends()
         return True, False
 
-    def _paint_cell(self, blender: SampledBlender, row: int, column: int, filled: bool) -> None:
-        x0, y0, x1, y1 = self._cells.window(row, column)
+    @property
+    def whole(self) -> bool:
+        """Return True if all of it is painted."""
+        return bool(self.known.all())
+
+    def _paint_each(self, blender: SampledBlender, row: int, columns: Iterable[int]) -> None:
+        """Paint cells one by one: those whose tiles can be read."""
+        for column in columns:
+            with suppress(CheckpointError):
+                self._paint_cells(blender, row, column, column, True)
+
+    def _paint_cells(
+        self, blender: SampledBlender, row: int, first: int, last: int, filled: bool
+    ) -> None:
+        (x0, y0, _, y1), x1 = self._cells.window(row, first), self._cells.window(row, last)[2]
         step, (left, top, right, bottom) = self.step, self.window
         x0, y0 = max(-(-x0 // step) * step, left), max(-(-y0 // step) * step, top)
         x1, y1 = min(x1, right), min(y1, bottom)
@@ -144,3 +167,15 @@ class MapSheet:
         count = self.values.shape[1 - axis]
         inside = (number >= 0) & (number < count) & (at < self.window[axis + 2])
         return number.clip(0, max(count - 1, 0)), inside
+
+
+def _runs(cells: list[list[int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield row, first and last column of cells that stand side by side, few at a time."""
+    at = 0
+    while at < len(cells):
+        row, first = cells[at]
+        n = 1
+        while n < TOGETHER and at + n < len(cells) and cells[at + n] == [row, first + n]:
+            n += 1
+        yield row, first, first + n - 1
+        at += n
