@@ -12,7 +12,7 @@ from typing import Any, cast
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
+from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, Worker, get_worker
 
 import tilevision as tv
 from tilevision.fanout.client import Sent, Tasks
@@ -77,6 +77,37 @@ def test_annotations_around_the_call_hold_for_every_tile() -> None:
             tiles = run.result().tiles["worker"]
             assert Counter(names[worker] for worker in tiles) == {"gpu": 16}
             assert seen == {-7}  # Dask sorts by its negative
+
+
+def together(tiles: list[Any]) -> list[Any]:
+    """Sleep as a GPU would, and answer how many tasks are under way in this process."""
+    from tilevision.fanout import worker
+
+    time.sleep(0.03)
+    under_way = max(worker._aloft.values(), default=0)
+    return [[{"box": (1, 1, 5, 5), "score": under_way / 100}] for _ in tiles]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("amount", "most"), [(1, 1), (0.2, 5)])
+def test_a_share_of_a_gpu_reads_ahead_and_a_whole_one_does_not(amount: float, most: int) -> None:
+    """A task holds what it asks for to its end; every tile is on the worker that has the GPU."""
+    workers = {
+        "plain": {"cls": Nanny, "options": {"nthreads": 1}},
+        "gpu": {"cls": Nanny, "options": {"nthreads": 1, "resources": {"GPU": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
+    spec = tv.model(together, batched=True, batch_size=2, fingerprint=f"together {amount}")
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        listed = client.scheduler_info(n_workers=-1)["workers"]
+        names = {address: str(worker["name"]) for address, worker in listed.items()}
+        with dask.annotate(resources={"GPU": amount}):
+            result = tv.analyze(
+                PIXELS, spec, grid="8x8", client=client, merge="none", batch_size=2, **QUIET
+            )
+        assert {names[worker] for worker in result.tiles["worker"]} == {"gpu"}
+        assert round(100 * max(result.findings.scores)) == most
 
 
 @pytest.mark.slow
