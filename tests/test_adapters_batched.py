@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 from framework_models import needs, pipeline_folder, yolo
 from likeness import road
+from tiny_onnx import finding_red
 
-from tilevision.adapters.frameworks import devices
+from tilevision.adapters.frameworks import devices, ultralytics_models
 from tilevision.adapters.frameworks.together import PIXELS, SCORES, Together, alike
 from tilevision.catalogue import model
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import ModelSpec, build, runtime
+from tilevision.modelspec import Calls, ModelSpec, Wish, build, runtime
 
 SIDE = 160
 
@@ -138,6 +140,85 @@ def test_a_batch_is_one_call_with_the_answers_of_single_ones(
         assert all(alike(*pair) for pair in zip(alone, answers, strict=True))
 
 
+# Memory -----------------------------------------------------------------------------------
+
+FITS = 2  # tiles at once
+
+
+def _onnx(folder: Path) -> ModelSpec:
+    return model(finding_red(folder / "red.onnx", (SIDE, SIDE)), score_floor=0.0, batch_size=6)
+
+
+def _function(_: Path) -> ModelSpec:
+    return model(full_of_three, batched=True, batch_size=6)
+
+
+def full_of_three(tiles: list[np.ndarray]) -> list[Any]:
+    """Answer as a network on a GPU that has room for two would."""
+    if len(tiles) > 2:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return [[[0, 0, 9, 9, tile.mean() / 255]] for tile in tiles]
+
+
+class SmallSession:
+    """A session whose device has room for two tiles."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+
+    def run(self, names: Any, feeds: dict[str, Any]) -> Any:
+        """Answer, or fail as onnxruntime does."""
+        if any(len(array) > FITS for array in feeds.values()):
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 4194304")
+        return self.session.run(names, feeds)
+
+
+def small(built: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have a model run out of memory with more than two tiles, as deep down as that happens."""
+    built.on_device, built.turn = True, threading.RLock()
+    if hasattr(built, "_session"):
+        built._session = SmallSession(built._session)
+    if hasattr(built, "_ask"):
+        (torch,) = needs("torch")
+        forward = torch.nn.Conv2d.forward
+
+        def full(self: Any, batch: Any) -> Any:
+            if len(batch) > FITS:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return forward(self, batch)
+
+        monkeypatch.setattr(torch.nn.Conv2d, "forward", full)
+        monkeypatch.setattr(built._ask, "_measure", False)
+    return built
+
+
+FULL = [(library, False) for library in (*LIBRARIES, "onnx", "function")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("library", "auto"), [*FULL, ("onnx", True), ("encoder of PyTorch", True)])
+def test_a_full_device_costs_no_tile_and_is_said_once(
+    library: str, auto: bool, tmp_path: Path, tiles: list[np.ndarray], monkeypatch: Any
+) -> None:
+    """Whatever the library; afterwards a call takes no more than fits, found out or declared."""
+    made = {**LIBRARIES, "onnx": _onnx, "function": _function}[library]
+    built = small(build(made(tmp_path)), monkeypatch)
+    alone = [built.predict([tile])[0] for tile in tiles]
+    calls, remarks = Calls(built), []
+    for _ in range(6):  # some find nothing on two tiles, which proves nothing
+        steps = calls.steps
+        items = list(tiles) if steps is None else steps.prepare(tiles)
+        ask = built.predict if steps is None else steps.compute
+        wish = Wish(items, ask, lambda: None, lambda: None)
+        calls.ask(wish, 6, auto=auto)
+        assert wish.error is None
+        found = wish.answers if steps is None else steps.read(list(wish.answers))
+        assert all(alike(*pair) for pair in zip(alone, found, strict=True))
+        remarks += [line for line in getattr(wish.answers, "remarks", ()) if "memory" in line]
+    assert calls._most == (FITS if auto else 1)  # half of 4, or half of half of 6
+    assert remarks and len(set(remarks)) == len(remarks)
+
+
 # Half precision ---------------------------------------------------------------------------
 
 
@@ -154,6 +235,27 @@ def test_half_precision_is_for_gpus_and_another_model(library: str, tmp_path: Pa
 
 
 HALVED = ("encoder of PyTorch", "timm", "encoder of transformers", "classifier of transformers")
+
+
+def test_ultralytics_is_asked_for_half_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, by its own argument; on a processor, where it would ignore that, it is refused."""
+    spec = halved("ultralytics", tmp_path, True)
+    for ask in (runtime, build):
+        with pytest.raises(ModelError, match="half=True, which is for GPUs"):
+            ask(spec)
+    asked: list[dict[str, Any]] = []
+
+    class Predicts:
+        def predict(self, pictures: list[np.ndarray], **given: Any) -> list[Any]:
+            asked.append(given)
+            raise RuntimeError("there is none")
+
+    monkeypatch.setattr(ultralytics_models, "torch_device", lambda device: "cuda:0")
+    with pytest.raises(ModelError, match="there is none"):
+        ultralytics_models.UltralyticsDetector(Predicts(), spec).predict([TILE])
+    assert asked[0]["half"] is True and asked[0]["device"] == "cuda:0"
 
 
 @pytest.mark.slow

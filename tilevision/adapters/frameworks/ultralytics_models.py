@@ -221,6 +221,7 @@ def load(spec: ModelSpec) -> UltralyticsDetector:
     spec = located(spec)
     path = Path(spec.params["path"])
     ultralytics = _library()
+    torch_runtime(spec)  # Ultralytics itself ignores half=True on a processor
     try:
         model = ultralytics.YOLO(str(path))
     except Exception as error:
