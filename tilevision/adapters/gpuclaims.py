@@ -79,10 +79,11 @@ def device_of(spec: ModelSpec) -> str:
     count = gpus()
     index = int(number) if number else claimed_gpu(count)
     if index >= count:
+        there = f"{count} GPU{'s' if count != 1 else ''}, numbered from 0"
         raise ModelError(
             f"Device {spec.device!r} of model {spec.name} was asked for, but this machine shows "
-            f"{count or 'no'} GPU{'s' if count != 1 else ''}, numbered from 0; check the driver "
-            "and CUDA_VISIBLE_DEVICES, or leave device out."
+            f"{there if count else 'no NVIDIA GPU'}; check the driver and CUDA_VISIBLE_DEVICES, or "
+            "leave device out."
         )
     return f"cuda:{index}"
 
