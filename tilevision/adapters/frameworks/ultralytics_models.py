@@ -57,6 +57,7 @@ class UltralyticsDetector:
         self.on_device = self._device != "cpu"
         self._further: set[str] = set()
         self._ask = Together.of(spec, self.on_device, self._one, self._many)
+        self._precision = _halved() if spec.params.get("half") else {}
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile ``(h, w, c)``; what is not read is remarked upon.
@@ -86,9 +87,9 @@ class UltralyticsDetector:
                 iou=spec.params["iou"],
                 max_det=spec.max_detections or 1000,
                 device=self._device,
-                half=bool(spec.params.get("half")),
                 verbose=False,
                 save=False,
+                **self._precision,
             )
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             words = " ".join(str(error).split())[-200:]
@@ -232,6 +233,12 @@ def load(spec: ModelSpec) -> UltralyticsDetector:
         ) from error
     _check_task(spec.name, model.task)
     return UltralyticsDetector(model, spec)
+
+
+def _halved() -> dict[str, Any]:
+    """Return the argument that has Ultralytics compute in half precision, by its version's name."""
+    known = library("ultralytics.utils").DEFAULT_CFG_DICT
+    return {"quantize": 16} if "quantize" in known else {"half": True}
 
 
 def _library() -> Any:
