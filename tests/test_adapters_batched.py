@@ -397,6 +397,32 @@ def test_on_a_processor_the_quicker_way_is_taken(
     assert library.calls == calls
 
 
+@pytest.mark.parametrize(("each", "calls"), [(1.5, [1] * 4), (0.5, [4])])
+def test_a_larger_batch_that_is_slower_is_given_up(
+    each: float, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tiles were quicker together; what four take shows with the first calls of them."""
+    clock = [0.0]
+    library = Library()
+
+    def many(tiles: list[np.ndarray]) -> list[Findings]:
+        clock[0] += len(tiles) * (each if len(tiles) > 2 else 0.9)
+        return library.many(tiles)
+
+    def one(tile: np.ndarray) -> Findings:
+        clock[0] += 1.0
+        return library.one(tile)
+
+    monkeypatch.setattr("tilevision.adapters.frameworks.together.thread_time", lambda: clock[0])
+    ask, four = Together(one, many), [grey(value) for value in (9, 8, 7, 6)]
+    ask(four[:2])
+    for _ in range(2):
+        ask(four)
+    library.calls.clear()
+    ask(four)
+    assert library.calls == calls
+
+
 @pytest.mark.parametrize(
     ("off", "score", "same"),
     [(0.0, 0.0, True), (PIXELS / 2, SCORES / 2, True), (2 * PIXELS, 0, False), (0, 0.01, False)],

@@ -21,6 +21,7 @@ SCORES = 1e-3  # by which scores may, and numbers of a vector in proportion to i
 HALF = 20  # times as much in half precision
 TRIED = 2  # tiles to a trial: each is asked about twice
 TRIALS = 5  # that may find nothing before nothing is taken for agreement
+WATCHED = 2  # larger calls, whose time is looked at as well: two tiles do not tell what more take
 
 
 class NetworkInput(NamedTuple):
@@ -83,6 +84,8 @@ class Together:
         self._slack = HALF if half else 1
         self._left = TRIALS
         self._seconds = [0.0, 0.0]
+        self._single = np.inf  # seconds of the quickest tile alone
+        self._watched: list[float] = []  # seconds a tile of larger calls
 
     @classmethod
     def of(
@@ -106,7 +109,18 @@ class Together:
             tried, tiles = self._trial(tiles[:TRIED]), tiles[TRIED:]
         if self._many is None or self._left or len(tiles) < 2:
             return tried + [self._one(tile) for tile in tiles]
-        return tried + self._many(tiles)
+        return tried + self._watch(self._many, tiles)
+
+    def _watch(self, many: Callable[[list[Any]], list[Any]], tiles: list[Any]) -> list[Any]:
+        """Call for several tiles; once the quickest such call was slower, for one at a time."""
+        if not self._measure or len(self._watched) == WATCHED or len(tiles) <= TRIED:
+            return many(tiles)
+        began = thread_time()
+        answers = many(tiles)
+        self._watched.append((thread_time() - began) / len(tiles))
+        if len(self._watched) == WATCHED and min(self._watched) > self._single:
+            self._many = None
+        return answers
 
     def _trial(self, tiles: list[Any]) -> list[Any]:
         """Ask both ways, and return the answers of each tile alone."""
@@ -128,6 +142,7 @@ class Together:
             began = thread_time()
             self._many(tiles)
             both_took = min(both_took, thread_time() - began)
+        self._single = min(self._single, single / len(tiles))
         self._seconds[0] += single
         self._seconds[1] += both_took
         told, again = self._told(alone), self._told(both)
