@@ -145,14 +145,14 @@ def test_the_window_can_be_changed_while_running() -> None:
 def test_batches_settle_where_a_task_takes_a_fraction_of_a_second(
     seconds: float, unit: int
 ) -> None:
-    """Tasks take 350 ms at most unless one model batch takes longer, and about half at least."""
+    """Tasks take 250 ms at most unless one model batch takes longer, and about half at least."""
     batches = Batches(None, unit)
     for _ in range(30):
         batches.measured(seconds * batches.size, batches.size)
     task = seconds * batches.size
     assert batches.size % unit == 0
-    assert task <= 0.35 or batches.size == unit
-    assert task >= 0.17 or batches.size + unit > min(LARGEST, 0.35 / seconds)
+    assert task <= 0.25 or batches.size == unit
+    assert task >= 0.12 or batches.size + unit > min(LARGEST, 0.25 / seconds)
 
 
 def test_batches_start_at_one_and_double_at_most() -> None:

@@ -55,7 +55,7 @@ def test_keys_name_tile_and_attempt_and_are_unique() -> None:
 
 
 def test_batches_grow_with_fast_tiles() -> None:
-    """Tiles of 10 ms end up 35 to a task; the window follows, in tasks."""
+    """Tiles of 10 ms end up 25 to a task; the window follows, in tasks."""
     driver = Driver(3000)
     sizes = []
     for _ in range(40):
@@ -63,7 +63,7 @@ def test_batches_grow_with_fast_tiles() -> None:
         sizes.append(len(submit.tiles))
         driver.succeed(submit, seconds=0.01 * len(submit.tiles), after=0.1)
     assert sizes[0] == 1
-    assert sizes[-1] == 35
+    assert sizes[-1] in (24, 25)
     assert len(driver.tasks) == 4
 
 
@@ -78,7 +78,7 @@ def test_loading_the_model_is_not_taken_for_the_time_of_tiles() -> None:
         submit = driver.tasks[0]
         sizes.append(len(submit.tiles))
         driver.succeed(submit, seconds=0.01 * len(submit.tiles), after=0.1)
-    assert sizes[-1] == 35
+    assert sizes[-1] in (24, 25)
 
 
 def test_the_tail_is_shared_among_the_threads() -> None:
@@ -103,7 +103,7 @@ def test_automatic_batches_are_multiples_of_the_model_s() -> None:
         driver.succeed(submit, seconds=0.005 * len(submit.tiles))
     sizes = [len(submit.tiles) for submit in driver.all(Submit)]
     assert sizes[:4] == [1, 1, 1, 1]
-    assert max(sizes) == 64
+    assert max(sizes) == 48
     assert {size % 8 for size in sizes[4:-1]} == {0}
 
 

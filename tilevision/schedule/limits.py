@@ -14,9 +14,9 @@ __all__ = ["HOSTED_CAP", "LOADING_SECONDS", "Batches", "Bucket", "Circuit", "Dea
 HOSTED_CAP = 32  # requests at once where neither a quota nor a number was given
 MINUTE = 60.0
 BURST = 20  # a twentieth of the quota at once; what the burst takes, the steady rate gives up
-# For a task. What Dask and the client spend on one, 10 ms of all processors, is then 3 % of it;
-# and a pause, a lost worker or the end of a run waits for no more, or loses no more.
-TARGET_SECONDS = 0.35
+# For a task. Dask, the client and the worker spend some 10 ms of all processors on one. Longer ones
+# would save more of that, but with a worker that dies all tiles that its task began are suspects.
+TARGET_SECONDS = 0.25
 LARGEST = 128
 TASKS_A_SECOND = 400
 HOSTED_TASKS = 30  # a second: beyond, Dask's work beside the calls takes much of two processors

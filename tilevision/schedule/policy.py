@@ -78,7 +78,7 @@ class Policy:
     concurrency : int, optional
         Tiles in flight; None: a little above the threads, or the quota where hosted.
     batch_size : int, optional
-        Tiles to a task; None: so that a task takes about a third of a second.
+        Tiles to a task; None: so that a task takes about a quarter of a second.
     timeout : float, optional
         Seconds a tile may run before it is given up. The first one of each process gets more,
         since the model is loaded with it: see `deadlines`.
