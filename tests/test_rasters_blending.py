@@ -23,6 +23,7 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.payloads import StoredArray, bytes_of, packed
 from tilevision.rasters import BLENDS, MapSettings, RasterMap, map_of
+from tilevision.rasters.blending import Blender
 from tilevision.rasterspec import STEPS
 from tilevision.sources import open_source
 
@@ -353,6 +354,23 @@ def test_overlapping_zones_are_counted_each_by_itself() -> None:
     for name, (x0, y0, x1, y1) in boxes.items():
         counts = np.bincount(image[y0:y1, x0:x1].ravel(), minlength=2)
         assert table[table["region"] == name]["pixels"].tolist() == counts.tolist()
+
+
+def test_a_small_zone_blends_no_more_than_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a map of a hundred blocks one or two are read, not all of them."""
+    size = (10_240, 10_240)
+    tiles = [t for t in tv.Grid.by_tile(1024, 0).tiles(size) if (t.row, t.col) == (4, 4)]
+    answers = {tiles[0].id: np.zeros((1024, 1024), int)}
+    wide = SimpleNamespace(size=size, metadata=open_source(np.zeros((2, 2), np.uint8)).metadata)
+    made = map_from(tiles, answers, size, source=wide, classes=("a",))
+    blended = []
+    classes = Blender.classes
+    monkeypatch.setattr(
+        Blender, "classes", lambda self, *w: (blended.append(w), classes(self, *w))[1]
+    )
+    table = made.areas((4096, 4096, 5130, 4100))
+    assert len(blended) == 2
+    assert table.set_index("class")["pixels"].to_dict() == {"a": 4096, "(no data)": 40}
 
 
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:3857"])

@@ -74,7 +74,7 @@ class Blender:
         Of probabilities the class with the largest sum, of equal ones that with the lower number;
         of classes the one that most weight votes for. `step` takes each so many-th pixel.
         """
-        best = np.empty(_shape(x0, y0, x1, y1, step), np.uint8)
+        best = np.full(_shape(x0, y0, x1, y1, step), NODATA, np.uint8)
         for cell, near in self._cells(x0, y0, x1, y1, step):
             if self.layout.spec.kind == "classes":
                 found = self._votes(cell, step, near)
@@ -103,7 +103,7 @@ class Blender:
 
     def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
-        out = np.empty((self.layout.planes, *_shape(x0, y0, x1, y1, step)), np.uint8)
+        out = np.full((self.layout.planes, *_shape(x0, y0, x1, y1, step)), NODATA, np.uint8)
         for cell, near in self._cells(x0, y0, x1, y1, step):
             sums, total = self._shares(cell, step, near)
             here = (slice(None), *_within(cell, x0, y0, total))
@@ -209,9 +209,12 @@ class Blender:
     ) -> Iterator[tuple[Window, list[Placed]]]:
         """Yield parts of a window that the same tiles cover, and those tiles.
 
-        Where tiles are small, or pixels are left out, it is the whole window.
+        Where tiles are small, or pixels are left out, it is the whole window; nothing where no
+        tile is.
         """
         near = list(self.layout.within(x0, y0, x1, y1))
+        if not near:
+            return
         across = _cuts(x0, x1, (p.across for p in near))
         down = _cuts(y0, y1, (p.down for p in near))
         if step > 1 or (len(across) - 1) * (len(down) - 1) > _MOST_CELLS:

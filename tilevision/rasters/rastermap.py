@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from tilevision.rasters.mapareas import PixelUnits, area_table, value_table
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
+from tilevision.rasters.regionmask import Window, reaches
 from tilevision.rasters.sampling import SampledBlender, Samples
 from tilevision.rasterspec import RasterSpec
 from tilevision.sources import ImageMetadata, ImageSource, SourceRef, open_source
@@ -324,7 +325,7 @@ class RasterMap(RasterArray):
         return self._areas(self._zones(None))
 
     def _areas(self, zones: Sequence[Region | None]) -> pd.DataFrame:
-        blocks = ((w, self._blender.classes(*w)) for w in self.windows())
+        blocks = ((w, self._blender.classes(*w)) for w in self._reached(zones))
         return area_table(blocks, self.spec.classes, zones, self._units, self.scale)
 
     def stats(self, zones: Any = None) -> pd.DataFrame:
@@ -337,8 +338,15 @@ class RasterMap(RasterArray):
         """
         if self.spec.kind != "values":
             raise RunError(f"A map of {self.spec.kind} has no values; raster.areas() counts it.")
-        blocks = ((w, self._blender.values(*w)) for w in self.windows())
-        return value_table(blocks, self._zones(zones), self.scale)
+        chosen = self._zones(zones)
+        blocks = ((w, self._blender.values(*w)) for w in self._reached(chosen))
+        return value_table(blocks, chosen, self.scale)
+
+    def _reached(self, zones: Sequence[Region | None]) -> Iterator[Window]:
+        """Yield the windows that a zone reaches into: the others need not be blended."""
+        for window in self.windows():
+            if any(reaches(zone, window, self.scale) for zone in zones):
+                yield window
 
     def _zones(self, zones: Any) -> Sequence[Region | None]:
         if zones is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
-__all__ = ["Window", "mask_within"]
+__all__ = ["Window", "mask_within", "reaches"]
 
 Window = tuple[int, int, int, int]
 
@@ -33,14 +33,30 @@ def mask_within(
     """
     import shapely
 
+    if not reaches(region, window, scale):
+        return None
     x0, y0, x1, y1 = window
     across, down = np.arange(x0, x1, step), np.arange(y0, y1, step)
     if region is None:
         return np.ones((len(down), len(across)), np.bool_)
-    frame = shapely.box(*(edge / scale for edge in window))
-    if not shapely.intersects(region.geometry, frame):
-        return None
-    if shapely.contains(region.geometry, frame):
+    if shapely.contains(region.geometry, _frame(window, scale)):
         return np.ones((len(down), len(across)), np.bool_)
     x, y = np.meshgrid((across + 0.5) / scale, (down + 0.5) / scale)
     return region.holds(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
+
+
+def reaches(region: Region | None, window: Window, scale: float) -> bool:
+    """Return True if a region has a part in a window of the map; None is the whole image."""
+    import shapely
+
+    if region is None:
+        return True
+    pair = region.geometry, _frame(window, scale)
+    return bool(shapely.intersects(*pair)) and not shapely.touches(*pair)
+
+
+def _frame(window: Window, scale: float) -> Any:
+    """Return a window as a polygon in pixels of the image."""
+    import shapely
+
+    return shapely.box(*(edge / scale for edge in window))
