@@ -255,26 +255,25 @@ class Predict:
 
 
 def peers(side: int) -> None:
-    """Print both, one after the other."""
+    """Print both, one after the other; MONAI in its default mode and with its Gaussian."""
     with tempfile.TemporaryDirectory() as folder:
         sparse(Path(folder, "image.tif"), side, every=1)
         print(f"{side:,} × {side:,}, load {os.getloadavg()[0]:.1f}")
-        for turn in range(2):
-            show("tilevision", watched("ours", folder, turn))
-            for mode in ("constant", "gaussian"):
-                try:
-                    show(f"MONAI {mode}", watched("monai", folder, mode))
-                except SystemExit as error:
-                    print(error)
+        show("tilevision", watched("ours", folder))
+        for mode in ("constant", "gaussian"):
+            try:
+                show(f"MONAI {mode}", watched("monai", folder, mode))
+            except SystemExit as error:
+                print(error)
 
 
-def step_ours(folder: str, turn: str) -> dict[str, Any]:
+def step_ours(folder: str) -> dict[str, Any]:
     """Analyse with two workers, and save the classes."""
     result = tv.analyze(
         Path(folder, "image.tif"),
         tv.model(Predict(), fingerprint="net", returns="probabilities", classes=CLASSES),
         grid=tv.Grid.by_tile(PEER_TILE, PEER_OVERLAP),
-        checkpoint=Path(folder, f"ours-{turn}"),
+        checkpoint=Path(folder, "checkpoint"),
         workers=2,
         progress=False,
         synthesis=None,
