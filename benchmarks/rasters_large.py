@@ -1,6 +1,7 @@
 """Memory and time of maps: large sparse images end to end, and beside MONAI's sliding window.
 
     python benchmarks/rasters_large.py sizes 20000 40000   # a run and every export
+    python benchmarks/rasters_large.py dense 20000         # the same of an image without gaps
     python benchmarks/rasters_large.py band                # a band of 100,000 × 100,000 pixels
     python benchmarks/rasters_large.py share               # blending and writing for each tile
     python benchmarks/rasters_large.py peers 12288         # beside MONAI, where it is installed
@@ -63,7 +64,7 @@ def sparse(path: Path, side: int, every: int = 16) -> None:
     place = rasterio.Affine(0.5, 0, 420_000, 0, -0.5, 5_600_000)
     with rasterio.open(path, "w", width=side, height=side, transform=place, **kind) as out:
         places = [(x, y) for y in range(0, side - 1023, 1024) for x in range(0, side - 1023, 1024)]
-        for number in rng.permutation(len(places))[: min(len(places) // every, 400)]:
+        for number in rng.permutation(len(places))[: min(len(places) // every, 600)]:
             x, y = places[number]
             out.write(np.roll(picture, number, 2).astype(np.uint8), window=Window(x, y, 1024, 1024))
 
@@ -119,11 +120,11 @@ def show(what: str, told: dict[str, Any]) -> None:
 _TAKEN = {"wall", "cpu", "peak", "largest"}
 
 
-def sizes(sides: list[int]) -> None:
-    """Run, and export in every form, sparse images of several sizes."""
+def sizes(sides: list[int], every: int = 16) -> None:
+    """Run, and export in every form, images of several sizes."""
     for side in sides:
         with tempfile.TemporaryDirectory() as folder:
-            sparse(Path(folder, "image.tif"), side)
+            sparse(Path(folder, "image.tif"), side, every)
             print(f"{side:,} × {side:,}, load {os.getloadavg()[0]:.1f}")
             show("run", watched("run", folder))
             show("restored", watched("save", folder, "none"))
@@ -320,6 +321,8 @@ if __name__ == "__main__":
             _step(name, *given)
         case ["sizes", *sides]:
             sizes([int(side) for side in sides] or [20_000, 40_000])
+        case ["dense", *sides]:
+            sizes([int(side) for side in sides] or [20_000], every=1)
         case ["band"]:
             band()
         case ["share"]:
