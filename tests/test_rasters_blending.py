@@ -24,11 +24,14 @@ from tilevision.geometry import Box
 from tilevision.payloads import StoredArray, bytes_of, packed
 from tilevision.rasters import BLENDS, MapSettings, RasterMap, map_of
 from tilevision.rasters.blending import Blender
+from tilevision.rasters.regionmask import mask_within
 from tilevision.rasterspec import STEPS
+from tilevision.regions import read_region
 from tilevision.sources import open_source
 
 RNG = np.random.default_rng(180)
 SMOOTH = MapSettings()
+STAR = [(angle, 1 - 0.6 * (n % 2)) for n, angle in enumerate(np.arange(0, 6.2, 0.2))]
 KINDS: dict[str, dict[str, Any]] = {
     "probabilities": {"classes": ("a", "b", "c")},
     "classes": {"classes": ("a", "b", "c")},
@@ -354,6 +357,26 @@ def test_overlapping_zones_are_counted_each_by_itself() -> None:
     for name, (x0, y0, x1, y1) in boxes.items():
         counts = np.bincount(image[y0:y1, x0:x1].ravel(), minlength=2)
         assert table[table["region"] == name]["pixels"].tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("window", [(0, 0, 400, 300), (37, 5, 251, 300), (199, 100, 200, 101)])
+@pytest.mark.parametrize(("scale", "step"), [(1.0, 1), (0.5, 3), (1.3, 2)])
+def test_a_region_has_the_pixels_whose_middle_it_holds(
+    window: tuple[int, int, int, int], scale: float, step: int
+) -> None:
+    """However they are found: blocks wholly within or without are not looked at pixel by pixel."""
+    source = open_source(np.zeros((400, 500), np.uint8))
+    star = [(200 + 150 * r * np.cos(a), 160 + 150 * r * np.sin(a)) for a, r in STAR]
+    shape = {"type": "Polygon", "coordinates": [[*star, star[0]]]}
+    for zone in ((37, 20, 301, 251), {"type": "Feature", "properties": {}, "geometry": shape}):
+        region = read_region(zone, source)
+        x, y = np.meshgrid(
+            np.arange(window[0], window[2], step), np.arange(window[1], window[3], step)
+        )
+        middles = (np.column_stack([x.ravel(), y.ravel()]) + 0.5) / scale
+        found = mask_within(region, window, scale, step)
+        right = region.holds(middles).reshape(x.shape)
+        np.testing.assert_array_equal(np.zeros_like(right) if found is None else found, right)
 
 
 def test_a_small_zone_blends_no_more_than_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:

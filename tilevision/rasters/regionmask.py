@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Window", "mask_within", "reaches"]
 
 Window = tuple[int, int, int, int]
+_BLOCK = 64  # pixels along a side that are looked at together
 
 
 def mask_within(
@@ -39,10 +40,32 @@ def mask_within(
     across, down = np.arange(x0, x1, step), np.arange(y0, y1, step)
     if region is None:
         return np.ones((len(down), len(across)), np.bool_)
-    if shapely.contains(region.geometry, _frame(window, scale)):
-        return np.ones((len(down), len(across)), np.bool_)
-    x, y = np.meshgrid((across + 0.5) / scale, (down + 0.5) / scale)
-    return region.holds(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
+    mask = np.zeros((len(down), len(across)), np.bool_)
+    rows, columns = (range(0, side, _BLOCK) for side in mask.shape)
+    # Blocks that are wholly within or without need no look at each pixel.
+    frames = shapely.box(
+        across[columns] / scale,
+        down[rows][:, None] / scale,
+        (_lasts(across) + 1) / scale,
+        (_lasts(down) + 1)[:, None] / scale,
+    )
+    whole = shapely.contains(region.geometry, frames)
+    part = shapely.intersects(region.geometry, frames) & ~whole
+    for row, column in np.argwhere(whole | part).tolist():
+        here = tuple(slice(n * _BLOCK, (n + 1) * _BLOCK) for n in (row, column))
+        if whole[row, column]:
+            mask[here] = True
+            continue
+        x, y = np.meshgrid((across[here[1]] + 0.5) / scale, (down[here[0]] + 0.5) / scale)
+        mask[here] = region.holds(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
+    return mask
+
+
+def _lasts(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the last pixel of each block."""
+    return pixels[
+        np.minimum(np.arange(_BLOCK - 1, len(pixels) + _BLOCK - 1, _BLOCK), len(pixels) - 1)
+    ]
 
 
 def reaches(region: Region | None, window: Window, scale: float) -> bool:
