@@ -231,7 +231,8 @@ class Correcting {
       this.reshape();
       return true;
     }
-    if (key === "Delete" && !this.state.selected) return false;
+    // A region that is selected is meant first.
+    if (key === "Delete" && (!this.state.selected || this.picture.drawing?.chosen >= 0)) return false;
     if (/^[1-9]$/.test(key) && Number(key) <= (this.state.classes?.length ?? 0)) {
       this.send({ class: Number(key) - 1 });
       return true;
