@@ -467,6 +467,11 @@ function render({ model, el }) {
   waiting.hidden = true;
   picture.frame.append(waiting);
   picture.onwait = (yes) => (waiting.hidden = !yes);
+  const counting = element("div", "tilevision-waiting", picture.frame);
+  counting.setAttribute("role", "status");
+  counting.textContent = "Counting…";
+  const work = () => (counting.hidden = !model.get("busy"));
+  work();
   picture.onview = (zoomed) => (reset.hidden = !zoomed);
 
   const describe = () => {
@@ -529,6 +534,7 @@ function render({ model, el }) {
   model.on("change:tools", drawn);
   model.on("change:viewport", led);
   model.on("change:sides", compared);
+  model.on("change:busy", work);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
   // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
   // and Escape stay the notebook's.
@@ -556,6 +562,7 @@ function render({ model, el }) {
     model.off("change:viewport", led);
     model.off("change:sides", compared);
     maps.close();
+    model.off("change:busy", work);
     picture.close();
   };
 }

@@ -49,6 +49,8 @@ class Canvas(anywidget.AnyWidget):
         ``{"hide": [...]}`` with the keys of classes in the legend.
     correcting : dict
         What can be corrected; see `tilevision.view.correction.correcting`. Empty: nothing.
+    busy : bool
+        Whether something is being counted: the page says so.
     link : str
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
@@ -96,6 +98,7 @@ class Canvas(anywidget.AnyWidget):
     regions: Any = traitlets.List([]).tag(sync=True)
     tools = traitlets.Bool(False).tag(sync=True)
     correcting: Any = traitlets.Dict({}).tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True)
     link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Counting", "count"]
 
 REST_SECONDS = 0.3  # the least time between two counts while a run is going
+SIGN_SECONDS = 0.1  # after which the page says that something is being counted
 REST_FACTOR = 2.0  # times what the last count took
 
 
@@ -90,6 +91,8 @@ class Counting:
         self._seen: tuple[object, ...] = ()
         self._rest_until = 0.0
         self._timer: threading.Timer | None = None
+        self._sign: threading.Timer | None = None
+        self._signing = threading.Lock()
 
     def follow(self, state: ViewState) -> None:
         """Count again if `state` has more to count; called after each frame."""
@@ -110,11 +113,27 @@ class Counting:
     def again(self) -> None:
         """Count what is on the screen; from any thread."""
         self._jobs.put("count", self._count)
+        state = self._screen.state
+        with self._signing:
+            if state is not None and state.at_rest and self._sign is None:
+                self._sign = threading.Timer(SIGN_SECONDS, self._screen.working, (True,))
+                self._sign.name, self._sign.daemon = "tilevision-view-sign", True
+                self._sign.start()
 
     def close(self) -> None:
         """Count no more."""
         if self._timer is not None:
             self._timer.cancel()
+        self._unsign()
+
+    def _unsign(self) -> None:
+        """Take the sign of work away."""
+        with self._signing:
+            if self._sign is not None:
+                self._sign.cancel()
+                self._sign.join()
+                self._sign = None
+                self._screen.working(False)
 
     def _count(self) -> None:
         run, state, began = self._screen.run, self._screen.state, time.monotonic()
@@ -128,3 +147,4 @@ class Counting:
             self._rest_until = time.monotonic() + REST_FACTOR * took + REST_SECONDS
             if self._screen.run is run:
                 self._screen.count(counted, state.version)
+            self._unsign()

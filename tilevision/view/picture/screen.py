@@ -159,6 +159,11 @@ class Screen:
         self._map.update(self.run, None if counted is None else counted.maps)
         self.poke()
 
+    def working(self, yes: bool) -> None:
+        """Say that something is being counted, or no longer."""
+        if self._open:
+            self.canvas.busy = yes
+
     def look_at(self, box: Box, side: float) -> None:
         """Bring `box` into the middle of the picture, with about `side` image pixels around it.
 
