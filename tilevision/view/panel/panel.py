@@ -484,12 +484,16 @@ class Panel:
         result, subject = self._cut(known), self._shown_words
         self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
         self._correcting.follow()
-        self._tile_list.tell_doubt(self._correcting.in_doubt(state))
+        # Once the count is drawn: which tiles are in doubt takes as long again.
+        self._lookups.put("doubt", lambda: self._tell_doubt(state))
         cut, over = self._regions.touched, self._alike.layer(state)
         counted = self._filters.apply(
             known, result, state, subject.capitalize(), cut=cut, over=over
         )
         return self._compare.over(counted, self._screen.run, result, self._cut)
+
+    def _tell_doubt(self, state: ViewState) -> None:
+        self._tile_list.tell_doubt(self._correcting.in_doubt(state))
 
     def _code(self) -> dict[str, str]:
         """Return what is set, filters and regions included, in Python and for the shell."""
