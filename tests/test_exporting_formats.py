@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import json
 import os
@@ -55,11 +56,13 @@ OPTIONS = {".coco-results.json": {"score": 0.5}}
 
 
 def _placed(suffix):
-    return PLACED if suffix == ".gpkg" else None
+    return PLACED if suffix in (".gpkg", ".fgb") else None
 
 
 def _bytes(path):
     """Return what a file holds, or the files of a folder one after another, with their names."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
     if not path.is_dir():
         return path.read_bytes()
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -279,13 +282,16 @@ def test_a_library_that_is_missing_is_said_before_any_work(tmp_path, monkeypatch
             destination(tmp_path / f"a{suffix}")
 
 
+_AS_QUPATH = (geojson.write, geojson.write_zipped, geojson.write_qupath_zipped)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_option_is_described(name):
     """Each format's writer says what its options do."""
     write = FORMATS[name].write
     for option in inspect.signature(write).parameters:
-        told = geojson.write_qupath.__doc__ if write is geojson.write else write.__doc__
-        assert re.search(rf"\b{option}\b.* : ", told) or option in ("result", "stream")
+        told = geojson.write_qupath.__doc__ if write in _AS_QUPATH else write.__doc__
+        assert re.search(rf"\b{option}\b.* : ", told) or option in ("result", "stream", "path")
 
 
 def test_suffixes_are_read_in_any_case(tmp_path):
@@ -368,7 +374,7 @@ def test_detections_are_written_one_by_one(tmp_path, suffix):
     _saved(result, tmp_path, "out", suffix)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < whole * (1.75 if suffix in {".gpkg", ".parquet"} else 0.75)
+    assert peak < whole * (1.75 if suffix in {".gpkg", ".fgb", ".parquet"} else 0.75)
 
 
 _MEASURE = """

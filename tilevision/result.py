@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import RunFacts, TileRow
 from tilevision.analysis.resultdata import ResultData
-from tilevision.errors import RunError
+from tilevision.errors import RunArgumentError, RunError
 from tilevision.seams import MergeSettings
 
 if TYPE_CHECKING:
@@ -136,7 +136,13 @@ class Result(ResultData):
 
         return export_tiles(self.uncorrected, folder, which, limit=limit, yolo=yolo)
 
-    def plot(self, target: Figure | Axes | None = None, label: str | None = None) -> Figure:
+    def plot(
+        self,
+        target: Figure | Axes | None = None,
+        label: str | None = None,
+        *,
+        ax: Axes | None = None,
+    ) -> Figure:
         """Draw the image, its tiles by status and its detections; say what is missing.
 
         Parameters
@@ -146,13 +152,19 @@ class Result(ResultData):
         label : str, optional
             Class whose probability is drawn as a heatmap, if the model classifies tiles.
             Default: if it finds nothing else, the class that varies most.
+        ax : matplotlib Axes, optional
+            The same as `target`, by the name that pandas and seaborn use.
 
         Raises
         ------
         RunError
-            If there is no such class.
+            If there is no such class, or both `target` and `ax` are given.
         """
         from tilevision.plot import draw_result
+
+        if ax is not None and target is not None:
+            raise RunArgumentError("Give either target= or ax=, not both.")
+        target = target if ax is None else ax
 
         region, heat = self.facts.region, self._heat(label)
         title = f"{self.name}: {len(self.findings):,} detections"
@@ -201,6 +213,12 @@ class Result(ResultData):
         from tilevision.exporting.handover import to_geodataframe
 
         return to_geodataframe(self)
+
+    def to_napari(self) -> list[tuple[Any, dict[str, Any], str]]:
+        """Return layers for napari. See `tilevision.exporting.handover.to_napari`."""
+        from tilevision.exporting.handover import to_napari
+
+        return to_napari(self)
 
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`. See `tilevision.exporting.handover.to_supervision`."""

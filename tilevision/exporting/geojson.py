@@ -14,11 +14,15 @@ readers ignore what they do not know.
 from __future__ import annotations
 
 import colorsys
+import gzip
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from uuid import UUID, uuid5
 from zlib import crc32
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
-__all__ = ["DEGREES", "check_place", "write", "write_qupath"]
+__all__ = ["DEGREES", "check_place", "write", "write_qupath", "write_qupath_zipped", "write_zipped"]
 
 DEGREES = "degrees of longitude and latitude, WGS84"
 DIGITS = 9  # 0.1 mm
@@ -76,6 +80,43 @@ def write(
         )
     head = {"type": "FeatureCollection", "coordinates_in": DEGREES, **statement(result)}
     stream_json(stream, head, _features(result, place), "features")
+
+
+def write_zipped(
+    result: ResultData,
+    path: Path,
+    *,
+    origin: tuple[float, float] | None = None,
+    object_type: str = "detection",
+    ids: bool = False,
+) -> None:
+    """Write to `path` what `write` writes, compressed by gzip. Raises as it does."""
+    with _zipped(path) as stream:
+        write(result, stream, origin=origin, object_type=object_type, ids=ids)
+
+
+def write_qupath_zipped(
+    result: ResultData,
+    path: Path,
+    *,
+    origin: tuple[float, float] | None = None,
+    object_type: str = "detection",
+    ids: bool = False,
+) -> None:
+    """Write to `path` what `write_qupath` writes, compressed by gzip. Raises as it does."""
+    with _zipped(path) as stream:
+        write_qupath(result, stream, origin=origin, object_type=object_type, ids=ids)
+
+
+@contextmanager
+def _zipped(path: Path) -> Iterator[TextIO]:
+    """Open a text that is compressed; the file holds no date and no name."""
+    with (
+        path.open("xb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped,
+        io.TextIOWrapper(zipped, encoding="utf-8", errors="replace", newline="") as stream,
+    ):
+        yield stream
 
 
 def check_place(metadata: ImageMetadata) -> None:

@@ -1,4 +1,4 @@
-"""GeoPackage in the image's own CRS, for QGIS, ArcGIS and geopandas."""
+"""GeoPackage and FlatGeobuf in the image's own CRS, for QGIS, ArcGIS, geopandas and the web."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
-__all__ = ["place_of", "write"]
+__all__ = ["place_of", "write", "write_flatgeobuf"]
 
 LAYER, GAPS = "detections", "not_analysed"
 _SETTINGS = {
@@ -61,6 +61,52 @@ def write(result: ResultData, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def write_flatgeobuf(result: ResultData, path: Path) -> None:
+    """Write the detections as one layer with a spatial index, which the web reads by its parts.
+
+    Coordinates and columns are those of `write`. The description of the layer says what was not
+    analysed, and how. Such a file is written at once, so all shapes are in memory meanwhile.
+
+    Parameters
+    ----------
+    result : Result
+    path : Path
+        A file that is not yet there.
+
+    Raises
+    ------
+    RunError
+        If the image has no CRS and transform, or its CRS is not understood.
+    """
+    import shapely
+    from pyogrio.raw import write as write_features
+
+    place = place_of(result.source.metadata)
+    said = json.dumps(statement(result), ensure_ascii=False, sort_keys=True)
+    parts = [
+        (shapely.to_wkb(shapely.transform(shapes, place.to_crs)), _columns(result, chunk))
+        for chunk, shapes in shaped(result)
+    ] or [(np.empty(0, dtype=object), _columns(result, []))]
+    names = list(parts[0][1])
+    draft = path.with_suffix(".fgb")  # GDAL goes by it
+    try:
+        with _gdal(place.crs):
+            write_features(
+                draft,
+                np.concatenate([shapes for shapes, _ in parts]),
+                [np.concatenate([columns[name] for _, columns in parts]) for name in names],
+                names,
+                layer=LAYER,
+                driver="FlatGeobuf",
+                geometry_type="Unknown",
+                crs=place.crs,
+                layer_options={"TITLE": result.name, "DESCRIPTION": f"{result.coverage} {said}"},
+            )
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def place_of(metadata: ImageMetadata) -> Georeference:
     """Return where an image lies.
 
@@ -72,7 +118,7 @@ def place_of(metadata: ImageMetadata) -> Georeference:
     place = Georeference.of(metadata)
     if place is None:
         raise RunError(
-            "The image has no CRS and transform, so a GeoPackage has no place for it on the map; "
+            "The image has no CRS and transform, so this file has no place for it on the map; "
             "save .geojson (pixels) or .parquet."
         )
     return place
@@ -163,6 +209,6 @@ def _gdal(crs: str) -> Iterator[None]:
             "format='qupath' or .parquet."
         ) from error
     except (DataSourceError, DataLayerError) as error:
-        raise RunError(f"Cannot write a GeoPackage: {' '.join(str(error).split())}.") from error
+        raise RunError(f"Cannot write features: {' '.join(str(error).split())}.") from error
     finally:
         pyogrio.set_gdal_config_options(before)

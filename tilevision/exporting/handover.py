@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.analysis.units import Georeference
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
 from tilevision.findings import Findings
+from tilevision.geometry import Box
+from tilevision.rasterspec import MOST_CLASSES
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["to_fiftyone", "to_geodataframe", "to_supervision"]
+__all__ = ["shapes_of", "to_fiftyone", "to_geodataframe", "to_napari", "to_supervision"]
+
+_PICTURE = 2048  # pixels of the longer side of the picture that napari shows
 
 
 def to_supervision(result: ResultData) -> Any:
@@ -100,6 +105,87 @@ def to_geodataframe(result: ResultData) -> Any:
     made = geopandas.GeoDataFrame(table, geometry=list(shapes), crs=crs)
     made.attrs = table.attrs
     return made
+
+
+def to_napari(result: ResultData) -> list[tuple[Any, dict[str, Any], str]]:
+    """Return layer data tuples ``(data, settings, kind)``, made without napari.
+
+    ``for layer in result.to_napari(): viewer.add_layer(napari.layers.Layer.create(*layer))``
+    shows them; a plugin's reader or widget returns them as they are. World coordinates are
+    pixels of the full-resolution image, row before column, whole at the middle of a pixel, as
+    napari has them.
+
+    Returns
+    -------
+    list of tuple
+        ``image``: the picture, 2,048 pixels on its longer side at most. A map is computed as it
+        is looked at: of values an ``image``, else ``labels``: class number + 1, 0 where nothing
+        is known, and their names in ``metadata["classes"]``. ``shapes``: outlines where there are
+        such, one for each part and without its holes, else boxes; columns of the detections are
+        its features. ``metadata["coverage"]`` says what was not analysed.
+    """
+    from tilevision.sources import display_options, read_pixels
+
+    source, said = result.source, {"coverage": result.coverage, "complete": result.complete}
+    width, height = source.size
+    scale = min(1.0, _PICTURE / max(source.size))
+    picture = read_pixels(source, Box(0, 0, width, height), scale, display_options(source))
+    steps = (height / picture.shape[0], width / picture.shape[1])
+    middle = [step / 2 - 0.5 for step in steps]  # of the first pixel
+    settings = {"name": result.name, "scale": list(steps), "translate": middle, "metadata": said}
+    layers: list[tuple[Any, dict[str, Any], str]] = [(picture, settings | {"rgb": True}, "image")]
+    if result.raster is not None:
+        layers.append(_map(result, said))
+    return [*layers, shapes_of(result)]
+
+
+def _map(result: ResultData, said: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
+    """Return the map as labels, or as pictures of its values."""
+    raster = result.raster
+    assert raster is not None
+    step = 1 / raster.scale
+    settings = {"name": "map", "scale": [step, step], "translate": [step / 2 - 0.5] * 2}
+    if raster.spec.kind == "values":
+        axis = {"channel_axis": 2} if raster.dask.ndim == 3 else {}
+        return raster.dask, {**settings, **axis, "metadata": said}, "image"
+    known = {number + 1: name for number, name in enumerate(raster.spec.classes) if name}
+    numbers = raster.dask.map_blocks(_labelled, dtype=np.uint8)
+    return numbers, {**settings, "metadata": said | {"classes": known}}, "labels"
+
+
+def _labelled(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return class numbers + 1, and 0 where no class is meant or nothing is known."""
+    return np.where(numbers < MOST_CLASSES, numbers + 1, 0).astype(np.uint8)
+
+
+def shapes_of(result: ResultData) -> tuple[Any, dict[str, Any], str]:
+    """Return the detections as a layer of shapes for napari; see `to_napari`."""
+    corners: list[NDArray[np.float64]] = []
+    rows: list[int] = []
+    found = result.findings
+    for row in range(len(found)):
+        shape = found.polygons[row] if found.polygons is not None else None
+        x0, y0, x1, y1 = found.boxes[row]
+        rings: list[Any] = [part[0] for part in shape or ()]
+        rings = rings or [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
+        corners += [np.asarray(ring, np.float64)[:, ::-1] - 0.5 for ring in rings]
+        rows += [row] * len(rings)
+    columns: dict[str, Any] = {
+        "label": found.labels[rows].astype(str) if rows else np.empty(0, dtype=str),
+        "score": found.scores[rows] if rows else np.empty(0),
+        "detection": np.array(rows, dtype=np.int64),
+    }
+    if found.texts is not None:
+        columns["text"] = np.array([found.texts[row] or "" for row in rows], dtype=str)
+    settings = {
+        "name": "detections",
+        "shape_type": "polygon",
+        "features": columns,
+        "edge_color": "label",
+        "face_color": "transparent",
+        "metadata": {"coverage": result.coverage, "complete": result.complete},
+    }
+    return corners, settings, "shapes"
 
 
 def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:

@@ -157,9 +157,18 @@ FORMATS: dict[str, Format] = {
     "csv": Format(".csv", spreadsheet.write, lacks=("oriented", "points", "embeddings")),
     "json": Format(".json", document.write, lacks=("embeddings",)),
     "geojson": Format(".geojson", geojson.write, suits=geojson.check_place, lacks=_PLACED),
+    "geojson-gz": Format(
+        ".geojson.gz", geojson.write_zipped, "file", suits=geojson.check_place, lacks=_PLACED
+    ),
     "qupath": Format(".qupath.geojson", geojson.write_qupath, lacks=_PLACED),
+    "qupath-gz": Format(".qupath.geojson.gz", geojson.write_qupath_zipped, "file", lacks=_PLACED),
     "gpkg": Format(
         *(".gpkg", geopackage.write, "file", "pyogrio", "geo"),
+        suits=geopackage.place_of,
+        lacks=_PLACED,
+    ),
+    "flatgeobuf": Format(
+        *(".fgb", geopackage.write_flatgeobuf, "file", "pyogrio", "geo"),
         suits=geopackage.place_of,
         lacks=_PLACED,
     ),
@@ -254,8 +263,11 @@ def save(
     json                 .json                    everything
     geojson              .geojson                 degrees (WGS84) where the image has CRS and
                                                   transform, else as qupath
+    geojson-gz           .geojson.gz              the same, compressed
     qupath               .qupath.geojson          QuPath objects; pixels from the slide's bounds
+    qupath-gz            .qupath.geojson.gz       the same, compressed
     gpkg                 .gpkg                    GeoPackage, in the image's own CRS
+    flatgeobuf           .fgb                     FlatGeobuf, in the image's own CRS
     parquet              .parquet                 a row per detection, with shapes (GeoParquet)
     coco                 .coco.json               a COCO dataset of this image
     coco-results         .coco-results.json       the list that COCO's evaluation takes

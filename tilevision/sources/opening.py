@@ -16,6 +16,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address
 from tilevision.sources.filetree import FileWatch
 from tilevision.sources.formats.arrays.daskarray import is_dask_array, open_dask
+from tilevision.sources.formats.arrays.dataarray import is_data_array, open_data_array
 from tilevision.sources.identity import known_fingerprint
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageSource, SourceRef
@@ -117,11 +118,12 @@ def open_source(
 
     Parameters
     ----------
-    image : str, path, PIL.Image.Image, ndarray, Dask array or ImageSource
+    image : str, path, PIL.Image.Image, ndarray, Dask array, DataArray or ImageSource
         A file, here or at a URL (http, s3, gs, az or another protocol of fsspec's),
         in a format of the TIFF family (also OME-TIFF, SVS, GeoTIFF), ``.npy``, a Zarr or
         OME-Zarr folder, a slide that OpenSlide reads, a raster that GDAL reads, a PDF, a video,
-        or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an object that
+        or PNG, JPEG, WebP, BMP or GIF; an array ``(h, w)`` or ``(h, w, c)``; an xarray.DataArray
+        with axes y, x and at most one of bands, and the place in its coordinates; an object that
         already is a source is returned as it is.
     mpp : float or tuple of float, optional
         Microns per pixel (in x and y), where the file does not say or is wrong.
@@ -150,6 +152,8 @@ def open_source(
         return open_array(image, mpp=resolution)
     if is_dask_array(image):
         return open_dask(image, mpp=resolution)
+    if is_data_array(image):
+        return open_data_array(image, mpp=resolution)
     if _is_pillow(image):
         from tilevision.sources.formats.flat import open_pillow
 
@@ -165,7 +169,8 @@ def open_source(
         return image
     raise SourceError(
         f"A {type(image).__name__} cannot be opened as an image; give a path, a PIL image, "
-        "a numpy or Dask array (np.asarray(...) makes one of most things) or an ImageSource."
+        "a numpy, Dask or xarray array (np.asarray(...) makes one of most things) or an "
+        "ImageSource."
     )
 
 

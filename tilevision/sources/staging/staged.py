@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,7 @@ def open_array(
     mpp: tuple[float, float] | None = None,
     file_format: str = "array",
     orientation: int = 1,
+    facts: Mapping[str, Any] | None = None,
 ) -> StagedSource:
     """Stage an array so that workers in other processes can map it.
 
@@ -116,6 +117,8 @@ def open_array(
         For the metadata: where the array came from.
     orientation : int
         EXIF orientation that was applied to it.
+    facts : mapping, optional
+        Further fields of the metadata, in plain types: place, no-data, names of bands.
 
     Raises
     ------
@@ -134,7 +137,7 @@ def open_array(
     key = f"{fingerprint}-array"
     staged = stage(key, (height, width, bands), array.dtype.newbyteorder("="), write)
     options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
-    return staged_source(staged, fingerprint, options)
+    return staged_source(staged, fingerprint, options, facts)
 
 
 def open_staged_array(
@@ -144,6 +147,7 @@ def open_staged_array(
     mpp: tuple[float, float] | None = None,
     file_format: str = "array",
     orientation: int = 1,
+    facts: Mapping[str, Any] | None = None,
 ) -> StagedSource:
     """Open on a worker what `open_array` staged.
 
@@ -159,10 +163,15 @@ def open_staged_array(
             "runs on another host; save it as a tiled TIFF that all workers see, pass the path."
         )
     options = {"mpp": mpp, "file_format": file_format, "orientation": orientation}
-    return staged_source(staged, fingerprint, options)
+    return staged_source(staged, fingerprint, options, facts)
 
 
-def staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, Any]) -> StagedSource:
+def staged_source(
+    staged: StagedPixels,
+    fingerprint: str,
+    options: dict[str, Any],
+    facts: Mapping[str, Any] | None = None,
+) -> StagedSource:
     """Return the source of pixels that `open_staged_array` can open elsewhere.
 
     Parameters
@@ -171,21 +180,30 @@ def staged_source(staged: StagedPixels, fingerprint: str, options: dict[str, Any
     fingerprint : str
     options : dict
         ``mpp``, ``file_format`` and ``orientation`` as `open_array` takes them.
+    facts : mapping, optional
+        As there.
     """
+    told = {name: _tuples(value) for name, value in (facts or {}).items()}
+    notes = (*told.pop("notes", ()), staged_note(staged))
     metadata = ImageMetadata(
         format=options["file_format"],
         mpp=options["mpp"],
         orientation=options["orientation"],
-        notes=(staged_note(staged),),
+        notes=notes,
+        **told,
     )
     reference = SourceRef(
         opener="tilevision.sources.staging.staged:open_staged_array",
         path=str(staged.path),
-        options={**options, "fingerprint": fingerprint},
+        options={**options, "fingerprint": fingerprint, **({"facts": facts} if facts else {})},
         fingerprint=fingerprint,
     )
     name = f"the {metadata.format}{'' if metadata.format.endswith('array') else ' image'}"
     return StagedSource(name, staged, metadata, reference)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, (list, tuple)) else value
 
 
 def staged_note(staged: StagedPixels) -> str:

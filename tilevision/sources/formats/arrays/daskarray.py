@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,12 @@ def is_dask_array(image: Any) -> bool:
     return type(image).__module__.startswith("dask.array") and hasattr(image, "chunks")
 
 
-def open_dask(array: Any, *, mpp: tuple[float, float] | None = None) -> StagedSource:
+def open_dask(
+    array: Any,
+    *,
+    mpp: tuple[float, float] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> StagedSource:
     """Compute a Dask array into a staging file that workers can read; never whole in memory.
 
     A graph may hold anything, so it does not travel with the tiles. An array that lies in a
@@ -33,6 +38,8 @@ def open_dask(array: Any, *, mpp: tuple[float, float] | None = None) -> StagedSo
     array : dask.array.Array, ``(h, w)`` or ``(h, w, c)``
     mpp : tuple of float, optional
         Microns per pixel in x and y.
+    facts : mapping, optional
+        As `tilevision.sources.staging.staged.open_array` takes them.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def open_dask(array: Any, *, mpp: tuple[float, float] | None = None) -> StagedSo
     )
     fingerprint = fingerprint_of_array(np.load(staged.path, mmap_mode="r"))
     options = {"mpp": mpp, "file_format": "Dask array", "orientation": 1}
-    return staged_source(staged, fingerprint, options)
+    return staged_source(staged, fingerprint, options, facts)
 
 
 def _blocks(array: Any) -> Iterator[tuple[int, int]]:
