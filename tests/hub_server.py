@@ -107,10 +107,13 @@ def point_at(monkeypatch: pytest.MonkeyPatch, cache: Path, url: str = "") -> Non
     monkeypatch.setenv("HF_HUB_OFFLINE", "" if url else "1")
     monkeypatch.setattr(constants, "ENDPOINT", url or "http://127.0.0.1:9")
     template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    # Some versions keep one HTTP client for good, made offline or not.
-    with contextlib.suppress(ImportError, AttributeError):
-        importlib.import_module("huggingface_hub.utils").close_session()
+    for home in ("constants", "file_download"):  # releases before 1.0 copy it
+        module = importlib.import_module(f"huggingface_hub.{home}")
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    # The library keeps an HTTP client, made offline or not.
+    for name in ("close_session", "reset_sessions"):
+        with contextlib.suppress(AttributeError):
+            getattr(importlib.import_module("huggingface_hub.utils"), name)()
 
 
 @contextlib.contextmanager

@@ -356,6 +356,31 @@ def test_a_network_without_a_head_is_an_encoder(cache: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_worker_downloads_no_weights_of_a_backbone(hub: Hub, tmp_path: Path) -> None:
+    """DETR is saved with a switch that has releases before 5 fetch those of its ResNet again."""
+    _, transformers, _ = needs("torch", "transformers", "timm")
+    made = tmp_path / "made"
+    sizes = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "encoder_layers": 1}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "decoder_layers": 1}
+    config = transformers.DetrConfig(
+        use_timm_backbone=True, backbone="resnet10t", use_pretrained_backbone=False, d_model=16,
+        num_queries=5, **sizes, **heads,
+    )  # fmt: skip
+    transformers.DetrForObjectDetection(config).save_pretrained(made)
+    size = {"shortest_edge": 64, "longest_edge": 96}
+    transformers.DetrImageProcessor(size=size).save_pretrained(made)
+    told = json.loads((made / "config.json").read_text())
+    told.pop("backbone_config", None)
+    told |= {"use_timm_backbone": True, "backbone": "resnet10t", "use_pretrained_backbone": True}
+    (made / "config.json").write_text(json.dumps(told))
+    hub.repository("facebook/detr").push(made, 1)
+    spec = tv.model("hf:facebook/detr", score_floor=0.0)
+    hub.asked.clear()
+    assert len(answer(spec)) > 0
+    assert hub.asked == []
+
+
+@pytest.mark.slow
 def test_code_and_pickles_of_a_repository(cache: Path, tmp_path: Path) -> None:
     """Its own code is never run; with trust, a pickle of weights is read as weights."""
     torch, transformers = needs("torch", "transformers")

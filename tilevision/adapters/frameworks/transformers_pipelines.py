@@ -302,7 +302,8 @@ def load(spec: ModelSpec) -> Any:
     if params["task"] == FEATURES:
         return TransformersEncoder(spec, device)
     try:
-        made = transformers.pipeline(params["task"], model=str(path), device=device)
+        own = _whole(transformers, path)
+        made = transformers.pipeline(params["task"], model=str(path), device=device, **own)
     except Exception as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -317,6 +318,17 @@ def load(spec: ModelSpec) -> Any:
     if hasattr(made, "_get_bounding_box"):
         made._get_bounding_box = _exact  # noqa: SLF001 - its own cuts boxes to whole pixels
     return TransformersDetector(made, spec)
+
+
+def _whole(transformers: Any, path: Path) -> dict[str, Any]:
+    """Return what keeps the library from downloading weights of a backbone.
+
+    Before version 5 it does, only to put those of the folder in their place.
+    """
+    early = int(transformers.__version__.partition(".")[0]) < 5
+    if not early or not read_json(path / "config.json").get("use_pretrained_backbone"):
+        return {}
+    return {"model_kwargs": {"use_pretrained_backbone": False}}
 
 
 def _exact(box: Any) -> dict[str, float]:
