@@ -191,6 +191,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert {"restored", "done"} >= set(result.tiles["status"])
     assert (result.tiles["status"] == "restored").sum() >= 1
     assert len(result.findings) > 0
+    assert f"(revision {commit_of(1)[:12]}, fingerprint" in result.methods()
     plan = tv.plan("x.png", "hf:acme/red/red.onnx", grid="12x12")
     assert len(plan.restored) == 0 and commit_of(2)[:12] in str(plan)
 

@@ -107,7 +107,11 @@ def _scale(scale: float, mpp: tuple[float, float] | None) -> str:
 def _models(result: ResultData) -> str:
     facts, settings = result.facts, result.settings
     used = facts.models or ((facts.model, facts.model_fingerprint),)
-    told = " and ".join(f"{name} (fingerprint {_short(mark)})" for name, mark in used)
+    commits = _commits(facts.recipe)
+    revisions = {name: f"revision {_short(commit)}, " for name, commit in commits.items()}
+    told = " and ".join(
+        f"{name} ({revisions.get(name, '')}fingerprint {_short(mark)})" for name, mark in used
+    )
     text = f"Each tile was given to {told}"
     if len(used) > 1:
         text = f"Tiles were given to {told} ({_rule(facts.recipe.get('routing')) or facts.model})"
@@ -120,6 +124,21 @@ def _models(result: ResultData) -> str:
         side = "above" if name.startswith("max") else "below"
         text += f"; merged objects of {_ARTICLES[kind]} {side} {value:g}{unit} were dropped"
     return text
+
+
+def _commits(recipe: Any) -> dict[str, str]:
+    """Return the commit of each model that came from a hub, by the model's name."""
+    found: dict[str, str] = {}
+    if isinstance(recipe, Mapping):
+        # At the top of a recipe its keys begin with "model", in routes and cascades they do not.
+        for name, params in (("model", "model_params"), ("name", "params")):
+            given = recipe.get(params)
+            if isinstance(given, Mapping) and "repository" in given:
+                found[str(recipe[name])] = str(given["repository"]["commit"])
+        recipe = [value for key, value in recipe.items() if key != "region"]
+    for part in recipe if isinstance(recipe, (list, tuple)) else ():
+        found |= _commits(part)
+    return found
 
 
 def _rule(routing: Mapping[str, Any] | None) -> str:
