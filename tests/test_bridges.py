@@ -168,6 +168,8 @@ def test_what_a_data_array_says_of_its_values_is_read() -> None:
     made.attrs.update(_FillValue=-1, scale_factor=0.5)
     told = open_source(made).metadata
     assert (told.nodata, told.scaling) == (-1, ((0.5, 0.0),) * 3)
+    made.attrs.update(scale_factor=1.0, add_offset=0.0)  # as rioxarray always writes them
+    assert open_source(made).metadata.scaling is None
     upward = open_source(data_array()[:, ::-1]).metadata
     assert upward.transform[4] == 0.5
     assert any("south to north" in note for note in upward.notes)

@@ -89,9 +89,10 @@ def _facts(array: Any, across: Any, down: Any, bands: Any) -> dict[str, Any]:
         nodata = float("nan")  # masked: no-data was replaced when it was opened
     if nodata is not None:
         facts["nodata"] = nodata
-    scale, offset = (_number(array.attrs.get(key)) for key in ("scale_factor", "add_offset"))
-    if scale is not None or offset is not None:
-        facts["scaling"] = [[1.0 if scale is None else scale, offset or 0.0]] * count
+    scale = _number(array.attrs.get("scale_factor"))
+    told = [1.0 if scale is None else scale, _number(array.attrs.get("add_offset")) or 0.0]
+    if told != [1.0, 0.0]:
+        facts["scaling"] = [told] * count
     names = _band_names(array, bands, count)
     if names:
         facts["channels"] = names
