@@ -108,27 +108,30 @@ def content_of(path: Path, files: Sequence[str] | None = None) -> str:
     ModelError
         If a file cannot be read.
     """
-    if path.is_dir():
-        every = (
-            (file for file in path.rglob("*") if file.is_file() and _counts(file, path))
-            if files is None
-            else (path / name for name in files)
-        )
-        whole = hashlib.sha256()
-        for file in sorted(every):
-            name = file.relative_to(path).as_posix()
-            whole.update(f"{name}\0{fingerprint_file(file)}\0".encode())
-        return whole.hexdigest()
     try:
-        status = path.stat()
-        names = _external(path, status.st_mtime_ns) if path.suffix.lower() == ".onnx" else ()
-        beside = [path.parent / name for name in names]
-        stamps = tuple((str(f), f.stat().st_mtime_ns, f.stat().st_size) for f in (path, *beside))
+        if path.is_dir():
+            return _content_of_folder(path, files)
+        changed = path.stat().st_mtime_ns
+        names = _external(path, changed) if path.suffix.lower() == ".onnx" else ()
+        stamps = tuple(_stamp(file) for file in (path, *(path.parent / name for name in names)))
     except OSError as error:
         missing = str(error.filename or path)
         part = f", part of {path}" if missing != str(path) else ""
         raise ModelError(f"Cannot read {missing}{part}: {error.strerror or error}.") from None
     return _content(stamps)
+
+
+def _content_of_folder(path: Path, files: Sequence[str] | None) -> str:
+    every = (
+        (file for file in path.rglob("*") if file.is_file() and _counts(file, path))
+        if files is None
+        else (path / name for name in files)
+    )
+    whole = hashlib.sha256()
+    for file in sorted(every):
+        name = file.relative_to(path).as_posix()
+        whole.update(f"{name}\0{_content((_stamp(file),))}\0".encode())
+    return whole.hexdigest()
 
 
 def located(spec: ModelSpec) -> ModelSpec:
@@ -309,7 +312,13 @@ def _is_file(folder: Path, name: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=32)
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Return what changes with a file, by which its content need not be read again."""
+    status = file.stat()
+    return str(file), status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=256)
 def _content(stamps: tuple[tuple[str, int, int], ...]) -> str:
     prints = [fingerprint_file(path) for path, _, _ in stamps]
     return prints[0] if len(prints) == 1 else hashlib.sha256("".join(prints).encode()).hexdigest()
