@@ -374,7 +374,8 @@ def test_detections_are_written_one_by_one(tmp_path, suffix):
     _saved(result, tmp_path, "out", suffix)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < whole * (1.75 if suffix in {".gpkg", ".fgb", ".parquet"} else 0.75)
+    window = 2**19 if suffix.endswith(".gz") else 0  # of the compressor, for a crowd of any size
+    assert peak < window + whole * (1.75 if suffix in {".gpkg", ".fgb", ".parquet"} else 0.75)
 
 
 _MEASURE = """
