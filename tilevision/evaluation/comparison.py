@@ -34,7 +34,14 @@ PARTS = {
 
 WORDS = {"both": "in both", "only a": "only in A", "only b": "only in B"}
 
-_HEADS = {"label": "class", "n_a": "A", "n_b": "B", "only_a": "only A", "only_b": "only B"}
+_HEADS = {
+    "label": "class",
+    "n_a": "A",
+    "n_b": "B",
+    "only_a": "only A",
+    "only_b": "only B",
+    "agreement": "agree",
+}
 _MAX_SIDE = 2000
 _MOST_BARS = 12
 _LINE = {"both": 0.9, "only a": 2.0, "only b": 2.2}
