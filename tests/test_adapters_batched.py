@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,7 @@ def test_a_full_device_costs_no_tile_and_is_said_once(
 ) -> None:
     """Whatever the library; afterwards a call takes no more than fits, found out or declared."""
     made = {**LIBRARIES, "onnx": _onnx, "function": _function}[library]
-    built = small(build(made(tmp_path)), monkeypatch)
+    built = small(build(replace(made(tmp_path), auto_batch=auto)), monkeypatch)
     alone = [built.predict([tile])[0] for tile in tiles]
     calls, remarks = Calls(built), []
     for _ in range(6):  # some find nothing on two tiles, which proves nothing

@@ -16,6 +16,7 @@ from tiny_onnx import finding_red, means, saying
 import tilevision as tv
 from tilevision.adapters import gpuclaims
 from tilevision.adapters.onnx import providers
+from tilevision.adapters.onnx.detector import TilesPerCall
 from tilevision.adapters.onnx.ports import read_facts
 from tilevision.catalogue import model, resolve
 from tilevision.errors import ModelError, RunError
@@ -266,8 +267,8 @@ def test_batches_of_any_kind_answer_the_same(tmp_path):
         assert [int(f.boxes[0, 0]) for f in found] == expected
 
 
-def test_a_free_batch_is_run_at_once(red, monkeypatch):
-    """Eight tiles are one call of the session, not eight."""
+def test_tiles_share_calls_of_a_free_batch(red, monkeypatch):
+    """Of eight tiles seven are one call: the first is asked alone, to know what takes less."""
     detector = build(replace(model(str(red)), device="cpu"))
     shapes = []
     session = detector._session
@@ -278,7 +279,7 @@ def test_a_free_batch_is_run_at_once(red, monkeypatch):
 
     monkeypatch.setattr(detector, "_session", SimpleNamespace(run=run))
     detector.predict([GREY] * 8)
-    assert shapes == [(8, 3, 96, 96)]
+    assert shapes == [(1, 3, 96, 96), (7, 3, 96, 96)]
 
 
 def test_a_model_of_any_size_gets_tiles_as_they_are(tmp_path):
@@ -483,3 +484,25 @@ def test_a_local_cluster_has_one_worker_for_each_gpu(red, street, cluster, monke
     monkeypatch.setattr(sys.modules[usual_workers.__module__], "processes", lambda spec: 1)
     assert tv.start(street, red, checkpoint=None).result().complete
     assert asked == [(None, 1)]
+
+
+@pytest.mark.parametrize(("alone", "each", "size"), [(1.0, 1.2, 1), (1.0, 0.8, 4)])
+def test_a_call_takes_as_many_tiles_as_save_time(alone: float, each: float, size: int) -> None:
+    """One by one, once the quickest call for several took longer a tile; else as many as fit."""
+    calls = TilesPerCall(4, settled=False)
+    taken = []
+    for _ in range(4):
+        left = 8
+        while left:
+            now = calls.share(left)
+            calls.took(left, now, alone if now == 1 else each * now)
+            taken.append(now)
+            left -= now
+    assert set(taken[:6]) > {1}, "both ways are tried"
+    assert calls.share(8) == size
+
+
+def test_a_fixed_batch_is_not_tried_out() -> None:
+    """What a graph or a device asks for stays."""
+    calls = TilesPerCall(4, settled=True)
+    assert [calls.share(n) for n in (8, 4, 3)] == [4, 4, 3]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from time import thread_time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,9 @@ from tilevision.errors import ModelError
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec, Steps
 
-__all__ = ["OnnxDetector", "load"]
+__all__ = ["OnnxDetector", "TilesPerCall", "load"]
+
+_COMPARED = 6  # calls that are looked at, of one tile and of several by turns
 
 
 class SessionInput(NamedTuple):
@@ -38,6 +41,40 @@ class SessionInput(NamedTuple):
     place: Placement
     pictures: NDArray[Any]
     row: int
+
+
+class TilesPerCall:
+    """How many tiles a call on a processor takes: as many as fit, or one, whichever takes less.
+
+    There a batch saves no launch and no copy, and may fall out of the caches. Found out by calls of
+    either kind in turn; what a tile takes in the quickest of each decides.
+
+    Parameters
+    ----------
+    most : int
+    settled : bool
+        True to take the most, without a look.
+    """
+
+    def __init__(self, most: int, *, settled: bool) -> None:
+        self._size = most
+        self._left = 0 if settled or most == 1 else _COMPARED
+        self._quickest = {True: np.inf, False: np.inf}
+
+    def share(self, tiles: int) -> int:
+        """Return how many of `tiles` the next call takes."""
+        whole = min(self._size, tiles)
+        return 1 if whole > 1 and self._left and self._left % 2 == 0 else whole
+
+    def took(self, tiles: int, called: int, seconds: float) -> None:
+        """Learn what a call for `called` took, where `tiles` were there."""
+        if not self._left or tiles < 2:
+            return
+        alone = called == 1
+        self._quickest[alone] = min(self._quickest[alone], seconds / called)
+        self._left -= 1
+        if not self._left and self._quickest[True] < self._quickest[False]:
+            self._size = 1
 
 
 class OnnxDetector:
@@ -58,6 +95,8 @@ class OnnxDetector:
         needs no second look: outlines can be alike where boxes are not.
     maps : MapReader, optional
         Of a model that says something of each pixel.
+    sized : bool
+        True if somebody else finds out how many tiles a call takes.
     """
 
     def __init__(
@@ -71,6 +110,7 @@ class OnnxDetector:
         *,
         suppresses: bool = False,
         maps: MapReader | None = None,
+        sized: bool = False,
     ) -> None:
         self.suppresses = suppresses
         self._maps = maps
@@ -83,6 +123,8 @@ class OnnxDetector:
         self._decode = decode
         self._rules = rules
         self._batch_size = facts.batch or batch_size  # where pictures mix, 1: see `load`
+        fixed = sized or bool(facts.batch) or self.on_device
+        self._at_once = TilesPerCall(self._batch_size, settled=fixed)
         self.steps = Steps(self._prepare, self._compute, self._understood)
 
     def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
@@ -117,14 +159,17 @@ class OnnxDetector:
         answers = []
         for place, group in groupby(items, key=lambda item: item.place):
             alike = list(group)
-            for first in range(0, len(alike), self._batch_size):
-                some = alike[first : first + self._batch_size]
+            while alike:
+                some = alike[: self._at_once.share(len(alike))]
                 pictures = _stacked(some)
                 missing = (self._facts.batch or 0) - len(some)
                 if missing > 0:  # the batch is fixed
                     spare = np.zeros_like(pictures[:1]).repeat(missing, 0)
                     pictures = np.concatenate([pictures, spare])
+                began = thread_time()
                 outputs = self._run(pictures, place.input)
+                self._at_once.took(len(alike), len(some), thread_time() - began)
+                alike = alike[len(some) :]
                 answers += [
                     (self._one(outputs, row, len(pictures)), place) for row in range(len(some))
                 ]
@@ -224,7 +269,12 @@ def load(spec: ModelSpec) -> OnnxDetector:
     most = 1 if mixes_pictures(nodes_of(path)) else spec.batch_size
     own = not (spec.payload or by_shape) and FAMILIES[params["family"]].suppresses
     maps = MapReader(spec) if shows_pixels else None
-    return OnnxDetector(session, facts, preparation, decode, rules, most, suppresses=own, maps=maps)
+    return OnnxDetector(
+        *(session, facts, preparation, decode, rules, most),
+        suppresses=own,
+        maps=maps,
+        sized=spec.auto_batch,
+    )
 
 
 def _multiple(spec: ModelSpec) -> int:
