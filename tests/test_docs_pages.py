@@ -20,7 +20,7 @@ import tilevision as tv
 
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 # How many blocks need something that is not here, a cluster of a cloud for example.
-NOT_RUN = 7
+NOT_RUN = 8
 # One cluster for all pages, that runs find as the current one; it outlives the pages' names.
 PRELUDE = """
 import sys

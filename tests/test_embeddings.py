@@ -19,7 +19,7 @@ from tilevision.batch.imagenames import targets
 from tilevision.checkpoint import Checkpoint, MemoryCheckpoint
 from tilevision.checkpoint.payloadstore import PayloadMemory
 from tilevision.history.runrecord import Recording
-from tilevision.history.storedresult import _ReadRun, planned_result, stored_result
+from tilevision.history.storedresult import ReadRun, planned_result, stored_result
 from tilevision.modelspec import build
 from tilevision.payloads import StoredArray, arrays_of, bytes_of
 from tilevision.status import TileStatus
@@ -355,7 +355,7 @@ def test_runs_on_a_cluster_give_the_same_live_and_reopened(elsewhere: Path) -> N
     grid = tv.Grid.by_tile(32, 0)
     first = tv.analyze("picture.tif", EMBEDDING, grid=grid, progress=False)
     resumed = tv.resume(first.run_id, model=EMBEDDING).result(60)
-    past = _ReadRun(Recording(first.run_id, ".tilevision", "picture.tif"))
+    past = ReadRun(Recording(first.run_id, ".tilevision", "picture.tif"))
     reopened = stored_result(past, ".tilevision", model=EMBEDDING)
     for result in (first, resumed, reopened):
         np.testing.assert_array_equal(np.asarray(result.embeddings), expected())
