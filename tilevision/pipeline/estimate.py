@@ -278,8 +278,9 @@ class Meter:
     """A listener that measures tiles a second, for the model that is at work.
 
     A tile that is being looked at counts for the part of it that should be done by now, as
-    long as tiles have taken so far. Otherwise hundreds of requests on their way, none of which is
-    back, would look as if nothing went on; and the first few as if all would come at once.
+    long as tiles have taken so far; while it waits for its turn with the model, for nothing.
+    Otherwise hundreds of requests on their way, none of which is back, would look as if nothing
+    went on; and the first few as if all would come at once.
     """
 
     def __init__(self) -> None:
@@ -299,13 +300,13 @@ class Meter:
         with self._lock:
             if model != self._model or not self._recent:
                 return None
-            usual = max(median(self._recent), 1e-6)
-            done = self._done + _begun(self._running.values(), now, usual)
+            usual, span = (max(median(each), 1e-6) for each in (self._recent, self._spans))
+            done = self._done + _begun(self._running.values(), now, usual, span)
             spent = now - self._began
             if self._base is not None and self._done >= 2 * self._base[1]:
                 # What came first waited for models and workers to be ready; the rest will not.
                 since, earlier, running = self._base
-                done -= earlier + _begun(running, since, usual)
+                done -= earlier + _begun(running, since, usual, span)
                 spent = now - since
             else:
                 spent -= max(0.0, self._first - usual)
@@ -320,6 +321,8 @@ class Meter:
         self._base: tuple[float, int, tuple[float, ...]] | None = None
         self._running: dict[Tile, float] = {}
         self._recent: deque[float] = deque(maxlen=RECENT)
+        # From where a tile was begun: it may wait for its turn with the model once it is read.
+        self._spans: deque[float] = deque(maxlen=RECENT)
 
     def _tile(self, event: TileChanged) -> None:
         if event.status == TileStatus.RUNNING:
@@ -329,20 +332,26 @@ class Meter:
             self._running[event.tile] = event.time
             self._most = max(self._most, len(self._running))
             return
-        self._running.pop(event.tile, None)
+        started = self._running.pop(event.tile, event.time)
         if event.status == TileStatus.DONE and event.model == self._model:
             seconds = (event.read_seconds or 0.0) + (event.infer_seconds or 0.0)
             self._began = min(self._began, event.time - seconds)
             self._first = self._first or seconds
             self._recent.append(seconds)
+            self._spans.append(max(seconds, event.time - started))
             self._done += 1
             if self._base is None and self._done >= self._most:
                 self._base = event.time, self._done, tuple(self._running.values())
 
 
-def _begun(starts: Iterable[float], now: float, usual: float) -> float:
-    """Return how many tiles' worth of work was done on those that are under way."""
-    return sum(min(1.0, (now - start) / usual) for start in starts)
+def _begun(starts: Iterable[float], now: float, usual: float, span: float) -> float:
+    """Return how many tiles' worth of work was done on those that are under way.
+
+    Of the `span` seconds from where a tile begins to where it is done, the last `usual` ones are
+    work.
+    """
+    waits = span - usual
+    return sum(min(1.0, max(0.0, now - start - waits) / usual) for start in starts)
 
 
 class Spending:
