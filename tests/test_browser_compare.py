@@ -97,7 +97,8 @@ def test_a_comparison_is_explored_without_a_panel(lab: Lab, page: Any, tmp_path:
     write_notebook(lab, "both.ipynb", [BOTH])
     assert errors(run_cells(page, lab, "both.ipynb")) == []
     _await_side(page, "differences")
-    page.get_by_text("96 in both · 0 only in A · 96 only in B").wait_for()
+    headline = page.locator(".tilevision-headline")  # the words stand for pictures, too
+    headline.get_by_text("96 in both · 0 only in A · 96 only in B").wait_for()
     page.locator(".tilevision-compared td").get_by_text("large").wait_for()
     whole = page.evaluate(SHOWN)[2]
     picture = page.locator(PICTURE)
