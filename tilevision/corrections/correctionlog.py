@@ -281,7 +281,7 @@ class CorrectionLog:
         size = os.fstat(file).st_size
         head = [] if size else [{"kind": FORMAT, "schema": SCHEMA} | self._about]
         # A line that a crash tore is ended, so that it spoils no other.
-        torn = b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
+        torn = b"\n" if size and _read_at(file, size - 1, 1) != b"\n" else b""
         data = torn + b"".join(json.dumps(line).encode() + b"\n" for line in [*head, *lines])
         try:
             left = memoryview(data)
@@ -308,9 +308,8 @@ class CorrectionLog:
             return
         data = b""
         while len(data) < stat.st_size - self._read_to:
-            more = os.pread(
-                file, stat.st_size - self._read_to - len(data), self._read_to + len(data)
-            )
+            offset = self._read_to + len(data)
+            more = _read_at(file, offset, stat.st_size - offset)
             if not more:
                 break
             data += more
@@ -353,6 +352,12 @@ class CorrectionLog:
                 f"The corrections in {self.path} were written by a later tilevision (schema "
                 f"{head.get('schema')}, this one knows {SCHEMA}). Update tilevision."
             )
+
+
+def _read_at(file: int, offset: int, size: int) -> bytes:
+    """Read up to `size` bytes; `os.pread` is not everywhere, and appending needs no position."""
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.read(file, size)
 
 
 def _who() -> str:
