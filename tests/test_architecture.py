@@ -30,7 +30,7 @@ TABLE = {
     "overlaps": {"findings", "geometry"},
     "codec": {"findings", "payloads"},
     "sources": {"files", "geometry"},
-    "regions": {"geometry", "grid", "sources"},
+    "regions": {"files", "geometry", "grid", "sources"},
     "fingerprint": set(),
     "modelspec": {"findings", "geometry", "fingerprint", "rasterspec"},
     "adapters": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -96,6 +97,19 @@ def test_pixels_are_pixels_where_the_file_says_so() -> None:
 def test_on_an_image_without_a_place_geojson_is_pixels() -> None:
     """QuPath and labelling tools write no more than coordinates."""
     assert _same(_read(_polygon(BOX), crs=None, transform=None), BOX)
+
+
+def test_a_compressed_file_is_the_region_in_it(tmp_path: Path) -> None:
+    """By its content, whatever its name; a damaged one is one line, and no mask is asked for."""
+    plain, zipped = tmp_path / "drawn.geojson", tmp_path / "drawn.geojson.gz"
+    plain.write_text(json.dumps(_polygon(BOX, coordinates_in="pixels")))
+    zipped.write_bytes(gzip.compress(plain.read_bytes()))
+    assert _read(zipped).geometry.equals(_read(plain).geometry)
+    assert _read(zipped.rename(tmp_path / "drawn.json")).geometry.equals(_read(plain).geometry)
+    zipped.write_bytes(gzip.compress(plain.read_bytes())[:-12])
+    with pytest.raises(SourceError, match="compressed in it is damaged") as said:
+        _read(zipped)
+    assert "\n" not in str(said.value)
 
 
 def test_another_system_is_taken_where_the_file_names_it() -> None:

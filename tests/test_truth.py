@@ -1,6 +1,7 @@
 """Truth is read as what it is, or refused by name; scores equal those of pycocotools."""
 
 import contextlib
+import gzip
 import io
 import json
 
@@ -230,6 +231,26 @@ def test_label_studio_is_read_in_per_cent() -> None:
     boxes = {name: box.tolist() for name, box in zip(found.labels, found.boxes, strict=True)}
     assert boxes["tree"] == pytest.approx([100, 150, 140, 210])
     assert boxes["car"] == pytest.approx([40, 150, 100, 190])
+
+
+def test_compressed_truth_is_read(tmp_path) -> None:
+    """What `save` compressed is truth: by its path, in a folder by the image's name."""
+    result = result_of(trees())
+    for suffix in (".geojson.gz", ".qupath.geojson.gz"):
+        written = result.save(tmp_path / f"{suffix[1:3]}{suffix}")
+        assert evaluate(result, written).f1 == 1
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    written.rename(folder / "plot_1.geojson.gz")
+    assert evaluate(result, folder).f1 == 1
+
+
+def test_compressed_truth_that_is_damaged_is_one_line(tmp_path) -> None:
+    """It says what is damaged, and names the file."""
+    path = tmp_path / "cut.geojson.gz"
+    path.write_bytes(gzip.compress(b"{}" * 500)[:-9])
+    with pytest.raises(SourceError, match=r"cut\.geojson\.gz.*compressed in it is damaged"):
+        read_truth(path)
 
 
 def test_a_mask_of_object_numbers_is_truth() -> None:

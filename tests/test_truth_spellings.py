@@ -319,13 +319,13 @@ def test_a_file_of_many_images_is_parsed_once_a_run(
                         for i, name in enumerate(names)])
         )  # fmt: skip
     reads = []
-    plainly = Path.read_text
+    plainly = Path.open
 
     def counted(at: Path, *args: Any, **more: Any) -> str:
         reads.append(at)
         return plainly(at, *args, **more)
 
-    monkeypatch.setattr(Path, "read_text", counted)
+    monkeypatch.setattr(Path, "open", counted)
     found = Findings([BOX], [0.9], ["a"])
     seen = evaluate(batch_of(**dict.fromkeys([*names, "plot_9"], found)), path)
     assert reads.count(path) == 1

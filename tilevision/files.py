@@ -5,6 +5,7 @@ Labels and texts are a model's words, and may hold anything.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -12,6 +13,7 @@ import re
 import secrets
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,20 +23,25 @@ from xml.sax.saxutils import escape, quoteattr
 from tilevision.errors import RunError
 
 __all__ = [
+    "MOST_UNZIPPED",
     "as_text",
     "check_folder",
     "draft_name",
     "drafting",
     "dumps",
     "element",
+    "kind_of",
     "lock",
     "opening",
     "refusing",
     "stream_json",
     "stream_list",
     "try_lock",
+    "unzipped",
     "writing",
 ]
+
+MOST_UNZIPPED = 1 << 30  # bytes: more is no text that anybody drew, and would fill the memory
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -74,6 +81,34 @@ def drafting(path: Path) -> Iterator[Path]:
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+
+
+def kind_of(path: Path) -> str:
+    """Return the suffix of a file in small letters; of a compressed one both: ``.geojson.gz``."""
+    last = path.suffix.lower()
+    return f"{Path(path.stem).suffix.lower()}{last}" if last == ".gz" else last
+
+
+def unzipped(path: Path, most: int = MOST_UNZIPPED) -> bytes:
+    """Return the first `most` + 1 bytes that a file holds, compressed by gzip or not.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If what was compressed is damaged.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not zipped:
+            return file.read(most + 1)
+        try:
+            with gzip.GzipFile(fileobj=file) as whole:
+                return whole.read(most + 1)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"what is compressed in it is damaged ({error})") from error
 
 
 def draft_name(path: Path) -> Path:

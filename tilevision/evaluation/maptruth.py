@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.evaluation.toolformats import tree
+from tilevision.files import kind_of
 from tilevision.geometry import Box
 from tilevision.rasters import RasterMap
 from tilevision.rasterspec import NODATA
@@ -24,7 +25,10 @@ __all__ = ["MapTruth", "is_map_truth", "map_truth"]
 Window = tuple[int, int, int, int]
 
 # Files that hold other truth than pixels: outlines, boxes, tables.
-_OTHER = {".json", ".geojson", ".xml", ".csv", ".parquet", ".gpkg", ".fgb", ".shp", ".txt"}
+_OTHER = {
+    *(".json", ".json.gz", ".geojson", ".geojson.gz", ".xml", ".csv", ".parquet"),
+    *(".gpkg", ".fgb", ".shp", ".txt"),
+}
 _SHIFT = 0.01  # pixels by which two lattices may be off each other and be one
 
 
@@ -90,7 +94,7 @@ def is_map_truth(truth: Any) -> bool:
     """Return True if truth is of pixels, as far as its kind tells: an array, a map or a picture."""
     if isinstance(truth, (str, PathLike)):
         path = Path(truth).expanduser()
-        return path.suffix.lower() not in _OTHER and not (path.is_dir() and _of_labels(path))
+        return kind_of(path) not in _OTHER and not (path.is_dir() and _of_labels(path))
     if hasattr(truth, "columns") or isinstance(truth, (Mapping, list, tuple)):
         return False
     return isinstance(truth, ImageSource) or len(getattr(truth, "shape", ())) in (2, 3)

@@ -15,6 +15,7 @@ from tilevision.evaluation import truthformats as formats
 from tilevision.evaluation.annotated import Pictured, Truth
 from tilevision.evaluation.perimage import divided
 from tilevision.evaluation.toolformats import tree, xml
+from tilevision.files import kind_of
 from tilevision.findings import Findings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Files of many images, by suffix, and how one is parsed.
 _MANY: dict[str, Callable[[Path], Any]] = {
     ".json": formats.json_of,
+    ".json.gz": formats.json_of,
     ".csv": formats.csv_of,
     ".xml": tree,
 }
@@ -52,8 +54,9 @@ def read_truth(
         or bool, connected patches are objects); or a file:
 
         ``.json`` (COCO, COCO results, GeoJSON, Label Studio, LabelMe, VIA 2, ours), ``.geojson``,
-        ``.gpkg``, ``.fgb``, ``.shp``, ``.xml`` (Pascal VOC, CVAT for images), ``.csv``,
-        ``.parquet``, ``.txt`` (YOLO) or its folder, a mask (``.png``, ``.tif``, ``.npy``).
+        both also compressed (``.geojson.gz``), ``.gpkg``, ``.fgb``, ``.shp``, ``.xml`` (Pascal
+        VOC, CVAT for images), ``.csv``, ``.parquet``, ``.txt`` (YOLO) or its folder, a mask
+        (``.png``, ``.tif``, ``.npy``).
 
         All in pixels of the full-resolution image, except for GeoJSON, GeoPackage, FlatGeobuf and
         Shapefile of an image with `place`, and YOLO and Label Studio, which count in shares of
@@ -108,7 +111,7 @@ def truth_of(truth: Any, pictured: Pictured) -> Truth:
 def _file(path: Path, pictured: Pictured) -> Truth:
     if path.is_dir():
         return _guarded(lambda: formats.folder(path, pictured), str(path))
-    reader = formats.READERS.get(path.suffix.lower())
+    reader = formats.READERS.get(kind_of(path))
     if reader is None:
         known = ", ".join(sorted(formats.READERS))
         raise SourceError(f"{path} is no known kind of truth; give {known}, or a YOLO folder.")
@@ -160,7 +163,7 @@ def preloaded(truth: Any) -> Any:
     """Return what a file of many images holds, so that it is parsed once; else `truth` itself."""
     if isinstance(truth, (str, PathLike)):
         path = Path(truth).expanduser()
-        read = _MANY.get(path.suffix.lower())
+        read = _MANY.get(kind_of(path))
         if read is not None and path.is_file():
             try:
                 return read(path)

@@ -29,6 +29,7 @@ from tilevision.evaluation.truthshapes import (
     unscored,
 )
 from tilevision.evaluation.yololabels import yolo
+from tilevision.files import MOST_UNZIPPED, kind_of, unzipped
 from tilevision.findings import Findings
 
 __all__ = ["IMAGES", "READERS", "csv_of", "folder", "json_of", "key_of", "mask", "parsed", "table"]
@@ -217,11 +218,11 @@ def folder(path: Path, pictured: Pictured) -> Truth:
     found = [
         one
         for one in sorted(labels.rglob(f"{_literal(stem)}.*"))
-        if one.suffix.lower() in READERS and one.is_file()
+        if kind_of(one) in READERS and one.is_file()
     ]
     if not stem or not found:
         raise SourceError(f"{labels} holds no labels named like {pictured.name!r}.")
-    return READERS[found[0].suffix.lower()](found[0], pictured)
+    return READERS[kind_of(found[0])](found[0], pictured)
 
 
 def _literal(text: str) -> str:
@@ -233,8 +234,17 @@ def _json_file(path: Path, pictured: Pictured) -> Truth:
 
 
 def json_of(path: Path) -> Any:
-    """Return what a JSON file holds, with or without a byte order mark."""
-    return json.loads(path.read_text("utf-8-sig"))
+    """Return what a JSON file holds, compressed or not, with or without a byte order mark.
+
+    Raises
+    ------
+    SourceError
+        If it is too large once it is uncompressed.
+    """
+    text = unzipped(path)
+    if len(text) > MOST_UNZIPPED:
+        raise SourceError(f"{path} holds more than {MOST_UNZIPPED >> 30} GB; divide it by image.")
+    return json.loads(text.decode("utf-8-sig"))
 
 
 def _csv(path: Path, pictured: Pictured) -> Truth:
@@ -532,7 +542,9 @@ def _array(path: Path, pictured: Pictured) -> Truth:
 
 READERS: dict[str, Callable[[Path, Pictured], Truth]] = {
     ".json": _json_file,
+    ".json.gz": _json_file,
     ".geojson": _json_file,
+    ".geojson.gz": _json_file,
     ".xml": _xml,
     ".csv": _csv,
     ".parquet": _parquet,

@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError, SourceError
+from tilevision.files import unzipped
 from tilevision.regions.regionshapes import Longitudes, polygonal
 from tilevision.sources import ImageMetadata
 
@@ -28,7 +29,7 @@ _STEP_DEGREES, _STEPS = 0.01, 256
 
 
 def load_geojson(path: Path) -> Mapping[str, Any] | None:
-    """Return the object in a file; None if the file is not JSON at all.
+    """Return the object in a file, compressed or not; None if the file is not JSON at all.
 
     Raises
     ------
@@ -36,13 +37,14 @@ def load_geojson(path: Path) -> Mapping[str, Any] | None:
         If the file cannot be read, or holds JSON of another kind.
     """
     try:
-        with path.open("rb") as file:
-            if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
-                return None
-            file.seek(0)
-            text = file.read(_LARGEST + 1)
+        head = unzipped(path, 64)
+        if not head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
+            return None
+        text = unzipped(path, _LARGEST)
     except OSError as error:
         raise SourceError(f"Region {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise SourceError(f"Region {path} cannot be read: {error}.") from None
     if len(text) > _LARGEST:
         raise SourceError(f"region {path} is larger than {_LARGEST >> 20} MB; give a mask instead.")
     return read_geojson(text, f" {path}")

@@ -40,9 +40,9 @@ def read_region(value: Any, source: ImageSource) -> Region:
     ----------
     value : Box, tuple, array, shapely polygon, mapping, path, str, Region, or a list of these
         ``(x0, y0, x1, y1)`` or a `Box`; points ``(k, 2)`` of a polygon; a shapely polygon; a
-        GeoJSON object, its text or its file, whose features may have names; a GeoPackage,
-        FlatGeobuf or Shapefile; a mask ``(h, w)`` over the whole image at any resolution or its
-        file, wanted where it is not 0; ``"tissue"``.
+        GeoJSON object, its text or its file (compressed or not), whose features may have names; a
+        GeoPackage, FlatGeobuf or Shapefile; a mask ``(h, w)`` over the whole image at any
+        resolution or its file, wanted where it is not 0; ``"tissue"``.
         Pixels of the full-resolution image, half-open; GeoJSON on an image with map coordinates
         is longitude and latitude, the other files are in the system that they name.
     source : ImageSource
