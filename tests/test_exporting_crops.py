@@ -35,14 +35,16 @@ UNSURE = Findings([[5, 6, 7, 8], [20, 20, 40, 40]], [0.55, 0.95], ["ship", "car"
 HALF_SURE = Findings([[1, 1, 9, 9]], [0.3], ["car"], class_ids=[0])
 
 
-def _result(source=None, statuses=("done", "restored", "done", "failed"), **settings):
+def _result(
+    source=None, statuses=("done", "restored", "done", "failed"), checkpoint=None, **settings
+):
     seen = [SURE, UNSURE, HALF_SURE]
     return Result(
         open_source(PIXELS) if source is None else source,
         [TileRow(0.0, tile, status) for tile, status in zip(TILES, statuses, strict=True)],
         [TileFindings(tile, found) for tile, found in zip(TILES, seen, strict=False)],
         MergeSettings(**settings),
-        RunFacts(run_id="run-77", status="partial", model="m"),
+        RunFacts(run_id="run-77", status="partial", model="m", checkpoint=checkpoint),
         "scan.tif",
     )
 
@@ -84,6 +86,63 @@ def test_labels_are_in_the_frame_of_the_crop(tmp_path):
     np.testing.assert_allclose(
         sorted(row[1:] for row in back), sorted(row[1:] for row in mine), atol=0.01
     )
+
+
+def _objects(folder):
+    """Tile, class and box in pixels of the image, of each annotation."""
+    coco = _coco(folder)
+    images = {image["id"]: image for image in coco["images"]}
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    found = []
+    for row in coco["annotations"]:
+        image, (x, y, w, h) = images[row["image_id"]], row["bbox"]
+        left, top = image["box"][:2]
+        box = np.array([x, y, x + w, y + h]) / image["scale"] + [left, top, left, top]
+        found.append((image["tile"], names[row["category_id"]], tuple(box.round(2).tolist())))
+    return sorted(found)
+
+
+def _corrected(tmp_path):
+    result = _result(checkpoint=str(tmp_path))
+    hand = result.corrections
+    hand.delete(int(np.flatnonzero(result.findings.scores == 0.99)[0]))
+    hand.relabel(int(np.flatnonzero(result.findings.scores == 0.95)[0]), "lorry")
+    hand.add("ship", outline=[(150, 60), (250, 60), (250, 100), (150, 100)])
+    hand.add("ship", box=(20, 100, 60, 152))  # 2 of its 52 rows lie in the tile below
+    return result
+
+
+def test_tiles_have_what_a_person_made_of_them(tmp_path):
+    """Each object is cut to its tile, unless less than a tenth lies there; counts are said."""
+    result = _corrected(tmp_path)
+    folder = result.corrected().export_tiles(tmp_path / "crops", "all")
+    assert _objects(folder) == [
+        ("r000c000", "ship", (20, 100, 60, 150)),
+        ("r000c000", "ship", (150, 60, 200, 100)),
+        ("r000c001", "lorry", (240, 40, 280, 80)),
+        ("r000c001", "ship", (200, 60, 250, 100)),
+        ("r000c001", "ship", (210, 12, 214, 16)),
+        ("r001c000", "car", (2, 152, 18, 168)),
+    ]
+    said = "Corrected by hand: 2 added, 1 deleted, 1 re-labelled."
+    assert said in _coco(folder)["info"]["description"]
+    assert said in (folder / "tilevision.json").read_text("utf-8")
+    outline = [
+        row for row in _coco(folder)["annotations"] if row["bbox"] == [75.0, 30.0, 25.0, 20.0]
+    ]
+    assert outline[0]["segmentation"], "what was drawn as an outline stays one"
+    plain = result.export_tiles(tmp_path / "plain", "all")
+    assert "Corrected" not in _coco(plain)["info"]["description"]
+    assert len(_objects(plain)) == 4
+
+
+def test_yolo_labels_have_what_a_person_made_of_them(tmp_path):
+    """The class that only a person gave has a number, and its line."""
+    result = _corrected(tmp_path)
+    folder = result.corrected().export_tiles(tmp_path / "crops", "all", yolo=True)
+    names = yaml.safe_load((folder / "data.yaml").read_text())["names"]
+    lines = (folder / "labels" / "r000c001.txt").read_text().splitlines()
+    assert sorted(names[int(line.split()[0])] for line in lines) == ["lorry", "ship", "ship"]
 
 
 @pytest.mark.parametrize(

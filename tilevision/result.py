@@ -134,7 +134,7 @@ class Result(ResultData):
         """Write tiles as PNG with labels. See `tilevision.exporting.crops.export_tiles`."""
         from tilevision.exporting.crops import export_tiles
 
-        return export_tiles(self.uncorrected, folder, which, limit=limit, yolo=yolo)
+        return export_tiles(self, folder, which, limit=limit, yolo=yolo)
 
     def plot(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tilevision.regions import Region
     from tilevision.seams import MergeSettings
 
-__all__ = ["applied", "free_scores", "with_classes", "with_origins"]
+__all__ = ["applied", "free_scores", "in_tile", "with_classes", "with_origins"]
 
 
 def applied(
@@ -30,6 +31,22 @@ def applied(
     boxes = np.array([seen.tile.box.as_tuple() for seen in tiles], dtype=np.float64)
     within = None if region is None else region.holds
     return layer.apply(merged, Shown(boxes.reshape(-1, 4), within, how.min_score, how.classes))
+
+
+def in_tile(layer: CorrectionLayer, seen: TileFindings, how: MergeSettings) -> Findings:
+    """Return what one tile saw, in its own frame, as a person corrected it.
+
+    A correction is of a merged object: a tile has the part of it that lies in the tile.
+    """
+    found = seen.findings.filter(how.min_score, how.classes)
+    mine = layer.within(seen.tile.box)
+    if not mine.entries:
+        return found
+    shown = Shown(None, None, how.min_score, how.classes)
+    done = mine.apply(replace(seen, findings=found).in_image(), shown).findings
+    box, (width, height) = seen.tile.box, seen.tile.output_size
+    factor = (width / box.width, height / box.height)
+    return done.mapped(factor, (-box.x0 * factor[0], -box.y0 * factor[1]))
 
 
 def free_scores(found: Findings) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tilevision.corrections.handobject import HandObject, Key, geometry_columns
 from tilevision.findings import Findings, assembled
+from tilevision.geometry import Box
 from tilevision.overlaps import Bodies, bodies, geometries, meetings
 
 __all__ = [
@@ -262,6 +263,19 @@ class CorrectionLayer:
         pairs = [*zip(known, rows.tolist(), strict=True), *zip(added, twins.tolist(), strict=True)]
         counts = Counter(elsewhere=len(self.entries) - len(live), unreadable=self.unreadable)
         return _corrected(found, pairs, shown, counts)
+
+    def within(self, box: Box) -> CorrectionLayer:
+        """Return the corrections of objects that reach into `box`, cut to it."""
+        cut = [
+            replace(
+                entry,
+                was=entry.was and entry.was.within(box),
+                now=entry.now and entry.now.within(box),
+            )
+            for entry in self.entries
+        ]
+        here = tuple(entry for entry in cut if entry.was is not None or entry.now is not None)
+        return CorrectionLayer(here, self.position, self.unreadable)
 
     def _places(self, shown: Shown) -> list[bool]:
         """Return which entries are within what is shown."""

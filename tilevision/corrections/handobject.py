@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from tilevision.checks import is_number
 from tilevision.errors import ModelError, RunArgumentError
 from tilevision.findings import Findings
-from tilevision.geometry import MultiPolygon, polygon
+from tilevision.geometry import Box, MultiPolygon, polygon
 from tilevision.overlaps import geometries
 
 __all__ = ["HandObject", "drawn_box", "drawn_outline", "geometry_columns", "named", "objects_of"]
@@ -21,6 +21,7 @@ __all__ = ["HandObject", "drawn_box", "drawn_outline", "geometry_columns", "name
 DIGITS = 2  # as in the records of tiles
 MOST_LABEL = 200  # characters
 MOST_POINTS = 100_000  # of an outline
+LEAST_SHARE = 0.1  # of an object's area: what reaches less into a tile is no object of the tile's
 
 Boxed = tuple[float, float, float, float]
 Key = tuple[Boxed, str]
@@ -59,6 +60,26 @@ class HandObject:
     def centre(self) -> tuple[float, float]:
         """The middle of its box."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    def within(self, box: Box) -> HandObject | None:
+        """Return what of the object lies in `box`; None if less than a tenth of it does.
+
+        Rotated boxes keep their corners.
+        """
+        import shapely
+
+        (x0, y0, x1, y1), (left, top, right, bottom) = self.box, box.as_tuple()
+        if x0 == x1 or y0 == y1:  # a point, or a line
+            return self if left <= x0 <= right and top <= y0 <= bottom else None
+        if left <= x0 and top <= y0 and x1 <= right and y1 <= bottom:
+            return self
+        whole = shapely.box(*self.box)
+        if self.polygon is not None:
+            whole = geometries(1, None, [self.polygon])[0]
+        cut, share = _cut(whole, (left, top, right, bottom))
+        if share < LEAST_SHARE:
+            return None
+        return replace(self, box=cut.box, polygon=self.polygon and cut.polygon)
 
     def named(self, label: str) -> Self:
         """Return the object under another class."""
@@ -212,8 +233,6 @@ def drawn_outline(outline: ArrayLike | Any, size: tuple[int, int]) -> HandObject
     RunError
         If it is no outline, or has no area within the image.
     """
-    import shapely
-
     try:
         shape = polygon(outline)
     except ModelError as error:
@@ -223,18 +242,27 @@ def drawn_outline(outline: ArrayLike | Any, size: tuple[int, int]) -> HandObject
     if sum(len(ring) for part in shape for ring in part) > MOST_POINTS:
         raise RunArgumentError(f"outline has more than {MOST_POINTS:,} points; simplify it.")
     whole = geometries(1, None, [shape])[0]
-    rounded = shapely.set_precision(whole.intersection(shapely.box(0, 0, *size)), 10**-DIGITS)
-    parts = [
+    made, _ = _cut(whole, (0, 0, *size))
+    if not made.polygon:
+        raise RunArgumentError(
+            f"outline has no area within the image of {size[0]:,} × {size[1]:,} px."
+        )
+    return made
+
+
+def _cut(shape: Any, bounds: Boxed) -> tuple[HandObject, float]:
+    """Return what of a shape lies within bounds, and which share; no part where nothing does."""
+    import shapely
+
+    rounded = shapely.set_precision(shape.intersection(shapely.box(*bounds)), 10**-DIGITS)
+    parts = tuple(
         tuple(
             np.round(np.asarray(ring.coords)[:-1], DIGITS) + 0.0
             for ring in (part.exterior, *part.interiors)
         )
         for part in shapely.get_parts(shapely.get_parts([rounded]))
         if part.geom_type == "Polygon" and not part.is_empty
-    ]
-    if not parts:
-        raise RunArgumentError(
-            f"outline has no area within the image of {size[0]:,} × {size[1]:,} px."
-        )
+    )
     x0, y0, x1, y1 = (float(value) for value in np.round(shapely.bounds(rounded), DIGITS))
-    return HandObject((x0, y0, x1, y1), "", polygon=tuple(parts))
+    share = float(rounded.area / shape.area) if shape.area else 0.0
+    return HandObject((x0, y0, x1, y1), "", polygon=parts), share

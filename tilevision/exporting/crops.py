@@ -48,7 +48,9 @@ def export_tiles(
     ``images/TILE.png`` is the tile at the scale the model saw, 8-bit RGB (stretched by one
     rule for the whole image). ``annotations.coco.json`` labels all of them: pixels of the
     crop, what the model found in that tile, thresholds applied, nothing merged; each image
-    there carries its ``tile``, ``box`` (full-resolution pixels), ``scale`` and ``status``.
+    there carries its ``tile``, ``box`` (full-resolution pixels), ``scale`` and ``status``. Of a
+    corrected result each tile has what a person made of it, cut to the tile (a part of less than a
+    tenth is left out); the file says how many objects were corrected.
     ``tilevision.json`` says what was not analysed.
 
     Parameters
@@ -148,12 +150,19 @@ def _asked(which: Callable[[TileRow, Findings], bool], row: TileRow, found: Find
 
 
 def _tiles(result: ResultData) -> Iterator[tuple[TileRow, Findings]]:
-    """Yield every tile with its findings, thresholds applied; none where it was not analysed."""
-    seen = {found.tile: found.findings for found in result.tile_findings}
-    how = result.settings
+    """Yield every tile with its findings, filtered, corrected; none where it was not analysed."""
+    seen = {found.tile: found for found in result.tile_findings}
+    how, layer = result.settings, result.by_hand
     for row in result.rows:
         found = seen.get(row.tile) if TileStatus(row.status).analysed else None
-        yield row, Findings() if found is None else found.filter(how.min_score, how.classes)
+        if found is None:
+            yield row, Findings()
+        elif layer is None:
+            yield row, found.findings.filter(how.min_score, how.classes)
+        else:
+            from tilevision.analysis.handwork import in_tile
+
+            yield row, in_tile(layer, found, how)
 
 
 def _draw(result: ResultData, row: TileRow, options: ReadOptions, path: Path) -> bool:
