@@ -172,6 +172,35 @@ def test_what_events_tell_is_merged_as_the_result_is() -> None:
     assert result_of_events(run, fold(state, [crowded]), MergeSettings()) is None
 
 
+def test_the_result_of_events_leaves_boxes_with_their_tiles() -> None:
+    """Whatever order tiles come in and scores have, each tile has what its own event told."""
+    tiles = Grid(1, 3, overlap=0).tiles((90, 30))
+    told = {
+        2: [(62, 4, 70, 9, "b", 0.2), (75, 4, 80, 9, "a", 0.9)],
+        0: [(5, 4, 12, 9, "a", 0.5)],
+        1: [(33, 4, 40, 9, "b", 0.7), (41, 4, 44, 9, "a", 0.1)],
+    }
+    changes = [
+        TileChanged(
+            *(1.0, tiles[i], "done"),
+            n_findings=len(rows),
+            boxes=tuple(row[:5] for row in rows),
+            scores=tuple(row[5] for row in rows),
+        )
+        for i, rows in told.items()
+    ]
+    run = SimpleNamespace(
+        id="r", name="x", model=SimpleNamespace(name="m"), source=SimpleNamespace(size=(90, 30))
+    )
+    result = result_of_events(run, fold(initial(tiles), changes), MergeSettings())
+    for i, found in enumerate(result.tile_findings):
+        there = found.in_image()
+        rows = zip(there.boxes.tolist(), there.labels, there.scores.tolist(), strict=True)
+        assert sorted((*box, label, pytest.approx(score)) for box, label, score in rows) == sorted(
+            told[i]
+        )
+
+
 def test_the_rate_counts_what_became_done_lately() -> None:
     """Tiles per second since the first was done: neither the start nor restored tiles count."""
     history = [RunChanged(20.0, "running"), _changed(0, "done", 85.0)]

@@ -171,11 +171,14 @@ def _by_tile(state: ViewState) -> dict[int, Findings]:
     labels = np.array(state.boxes.labels)[np.concatenate([chunk.labels for chunk in chunks])]
     boxes = np.concatenate([chunk.boxes for chunk in chunks])
     scores = np.concatenate([chunk.scores for chunk in chunks])
-    whole = Findings(boxes, scores=scores, labels=labels.tolist())
     order = np.argsort(tiles, kind="stable")
     numbers, starts = np.unique(tiles[order], return_index=True)
     parts = np.split(order, starts[1:])
-    return {int(i): whole.take(rows) for i, rows in zip(numbers, parts, strict=True)}
+    # Findings put their rows in an order of their own, so those of each tile are chosen before.
+    return {
+        int(i): Findings(boxes[rows], scores=scores[rows], labels=labels[rows].tolist())
+        for i, rows in zip(numbers, parts, strict=True)
+    }
 
 
 def _in_tile(findings: Findings, tile: Tile) -> Findings:
