@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import scenes
@@ -12,10 +14,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from tilevision.errors import GridError, RunError
-from tilevision.findings import Findings, TileFindings
+from tilevision.findings import Findings, TileFindings, plain
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.seams import METHODS, matching, merge
+from tilevision.seams import METHODS, Detections, Sightings, matching, merge
+from tilevision.seams.detections import gather
 from tilevision.seams.matching import assign, components, heaviest_first
 
 LEFT, RIGHT = Tile(0, 0, Box(0, 0, 100, 100)), Tile(0, 1, Box(80, 0, 180, 100))
@@ -39,6 +42,64 @@ def seen(draw: st.DrawFn) -> list[TileFindings]:
     tiles = scenes.grid_tiles(scene.size, draw(st.sampled_from([0.0, 0.1, 0.2, "7px"])), 260)
     observer = draw(st.sampled_from([scenes.PERFECT, scenes.NOISY]))
     return scenes.observe(scene, tiles, observer, draw(st.integers(0, 9)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    tiles=seen(),
+    seed=st.integers(0, 99),
+    min_score=st.none() | st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+    classes=st.none() | st.sets(st.sampled_from(["cell", "car", "dust"])),
+    agnostic=st.booleans(),
+)
+def test_filtering_all_tiles_at_once_is_filtering_each(
+    tiles: list[TileFindings],
+    seed: int,
+    min_score: float | None,
+    classes: set[str] | None,
+    agnostic: bool,
+) -> None:
+    """Sightings hold bit for bit what gathering the filtered findings of each tile gives."""
+    rng = np.random.default_rng(seed)
+    named = [replace(item, findings=_varied(item.findings, rng)) for item in tiles]
+    sightings = Sightings(named, (900, 800))
+    sightings.keep = True
+    each = [replace(item, findings=item.findings.filter(min_score, classes)) for item in named]
+    right = gather(each, agnostic, (900, 800))
+    for _ in range(2):  # the second time from what was kept
+        found = sightings.detections(min_score, classes, class_agnostic=agnostic)
+        for field in fields(Detections):
+            _check_same(getattr(found, field.name), getattr(right, field.name))
+
+
+def _varied(found: Findings, rng: np.random.Generator) -> Findings:
+    """Return findings with other classes and scores, some of none, and outlines in some tiles."""
+    n = len(found)
+    scores = np.where(rng.random(n) < 0.2, np.nan, np.round(rng.random(n), 1))
+    columns = found.columns | {"labels": rng.choice(["cell", "car", "dust"], n), "scores": scores}
+    if rng.random() < 0.5:
+        columns["polygons"] = [
+            [[x0, y0], [x1, y0], [x1, y1]] if rng.random() < 0.7 else None
+            for x0, y0, x1, y1 in found.boxes
+        ]
+    if rng.random() < 0.5:
+        columns["points"] = found.boxes[:, :2]
+    return Findings(**columns)
+
+
+def _check_same(one: object, other: object) -> None:
+    if isinstance(other, dict):
+        assert isinstance(one, dict)
+        assert one.keys() == other.keys()
+        for name in other:
+            _check_same(one[name], other[name])
+    elif isinstance(other, np.ndarray):
+        assert isinstance(one, np.ndarray)
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert one.dtype == object or one.tobytes() == other.tobytes()
+        assert one.dtype != object or one.tolist() == other.tolist()
+    else:
+        assert plain(one) == plain(other)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeSettings", "Result", "RunFacts", "TileRow"]
 
-_MERGED = ("_chosen", "_merged", "_merged_and_checked", "seam_bias", "overlap_check", "raster")
+_MERGED = ("_merged", "_merged_and_checked", "seam_bias", "overlap_check", "raster")
 
 
 class Result(ResultData):
@@ -107,8 +107,7 @@ class Result(ResultData):
         return self if self.by_hand is None else self._by_hand_of(None)
 
     def _by_hand_of(self, layer: CorrectionLayer | None) -> Self:
-        rest = self.settings, self.facts, self.name, self.blending, layer
-        made = type(self)(self.source, self.rows, self.tile_findings, *rest)
+        made = self._changed(by_hand=layer)
         # What tiles saw together does not depend on corrections, and takes longest.
         made.__dict__ |= {name: self.__dict__[name] for name in _MERGED if name in self.__dict__}
         return made

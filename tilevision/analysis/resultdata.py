@@ -27,7 +27,7 @@ from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.seams import MergeSettings
+from tilevision.seams import MergeSettings, Sightings
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tilevision.analysis.units import Units
     from tilevision.corrections import Applied, CorrectionCounts, CorrectionLayer
     from tilevision.rasters import MapSettings, RasterMap
-    from tilevision.seams import OverlapCheck, SeamBias
+    from tilevision.seams import Detections, OverlapCheck, SeamBias
     from tilevision.sources import ImageSource
 
 __all__ = ["ResultData"]
@@ -48,6 +48,10 @@ __all__ = ["ResultData"]
 ENOUGH_FOR_BIAS = 500
 
 _CELLS = 1024  # along the longer side, to count where there is data
+_FIELDS = (
+    *("source", "rows", "tile_findings", "settings", "facts", "name", "blending", "by_hand"),
+    "_sightings",
+)
 _SAME: Any = object()  # None is an answer of its own: no lowest score, every class
 
 
@@ -90,6 +94,13 @@ class ResultData(ResultVectors):
         self.tile_findings = tuple(sorted(tile_findings, key=lambda found: found.tile))
         self.settings, self.facts, self.name = settings, facts, name
         self.blending, self.by_hand = blending, by_hand
+        self._sightings = Sightings(self.tile_findings, source.size)
+
+    def _changed(self, **fields: Any) -> Self:
+        """Return the result with some of what it was made of replaced; tiles stay sorted."""
+        made = object.__new__(type(self))
+        made.__dict__ |= {name: getattr(self, name) for name in _FIELDS} | fields
+        return made
 
     @property
     def run_id(self) -> str:
@@ -154,14 +165,13 @@ class ResultData(ResultVectors):
         """The class number ``(n,)`` of each of `findings`."""
         return class_numbers(self.findings, self.classes)
 
-    @cached_property
-    def _chosen(self) -> list[TileFindings]:
+    @property
+    def _chosen(self) -> Detections:
         """What the tiles saw, of the classes and scores asked for."""
-        min_score, classes = self.settings.min_score, self.settings.classes
-        chosen = ((seen, seen.findings.filter(min_score, classes)) for seen in self.tile_findings)
-        return [
-            seen if left is seen.findings else replace(seen, findings=left) for seen, left in chosen
-        ]
+        how = self.settings
+        return self._sightings.detections(
+            how.min_score, how.classes, class_agnostic=how.class_agnostic
+        )
 
     @cached_property
     def findings(self) -> Findings:
@@ -206,19 +216,12 @@ class ResultData(ResultVectors):
     @cached_property
     def _merged(self) -> Findings:
         """What the tiles saw together; tiles that reach out of a region saw beyond it as well."""
-        from tilevision.seams import merge
+        from tilevision.seams import merged_by
 
         how = self.settings
         if how.method == "seam":
             return self._merged_and_checked[0]
-        return merge(
-            self._chosen,
-            how.method,
-            how.class_agnostic,
-            how.match_metric,
-            how.match_threshold,
-            size=self.source.size,
-        )
+        return merged_by(how.method, self._chosen, how.match_metric, how.match_threshold)
 
     @cached_property
     def _merged_and_checked(self) -> tuple[Findings, OverlapCheck]:
@@ -227,7 +230,13 @@ class ResultData(ResultVectors):
 
         how = self.settings
         matching = how.class_agnostic, how.match_metric, how.match_threshold
-        return merge_and_check(self._chosen, *matching, size=self.source.size)
+        return merge_and_check(self._chosen, self._saturated, *matching)
+
+    @property
+    def _saturated(self) -> tuple[str, ...]:
+        from tilevision.seams import saturated_tiles
+
+        return saturated_tiles(self.tile_findings)
 
     @cached_property
     def seam_bias(self) -> SeamBias:
@@ -240,12 +249,11 @@ class ResultData(ResultVectors):
     @cached_property
     def overlap_check(self) -> OverlapCheck:
         """How many objects the tiles cut, and the overlap that would be enough."""
-        from tilevision.seams import overlap_check
+        from tilevision.seams import overlap_checked
 
         if self.settings.method == "seam":
             return self._merged_and_checked[1]
-        agnostic = self.settings.class_agnostic
-        return overlap_check(self._chosen, size=self.source.size, class_agnostic=agnostic)
+        return overlap_checked(self._chosen, self._saturated)
 
     @cached_property
     def digest(self) -> Digest:
@@ -509,22 +517,20 @@ class ResultData(ResultVectors):
             "max_area": max_area,
         }
         changed = {name: value for name, value in asked.items() if value is not _SAME}
-        settings = replace(self.settings, **changed)
-        rows, seen, facts = self.rows, self.tile_findings, self.facts
-        if region is not _SAME:
+        fields: dict[str, Any] = {
+            "settings": replace(self.settings, **changed),
+            "blending": self._blending({"blend": blend, "margin": margin}, thresholds, unsure),
+        }
+        if region is _SAME:
+            self._sightings.keep = True  # for the next time, too
+        else:
             from tilevision.analysis.regionrows import within_region
 
-            rows, seen, facts = within_region(region, self.source, rows, seen, facts)
-        return type(self)(
-            self.source,
-            rows,
-            seen,
-            settings,
-            facts,
-            self.name,
-            self._blending({"blend": blend, "margin": margin}, thresholds, unsure),
-            self.by_hand,
-        )
+            given = self.source, self.rows, self.tile_findings, self.facts
+            rows, seen, facts = within_region(region, *given)
+            fields |= {"rows": rows, "tile_findings": seen, "facts": facts}
+            fields["_sightings"] = Sightings(seen, self.source.size)
+        return self._changed(**fields)
 
     def _blending(
         self, given: dict[str, Any], thresholds: Any, unsure: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from tilevision.overlaps import Outlines, bodies, geometries, rectangles
 __all__ = [
     "EDGE_PIXELS",
     "Detections",
+    "Sightings",
     "clipped_bounds",
     "gather",
     "mean_corners",
@@ -139,6 +140,59 @@ class Detections:
             columns["scores"] = scores
         columns["boxes"] = self.boxes.take(rows, axis=0) if boxes is None else boxes
         return assembled(columns)
+
+
+class Sightings:
+    """What all tiles saw, put side by side once, however often it is filtered and merged.
+
+    Parameters
+    ----------
+    tile_findings : sequence of TileFindings
+        Each tile once, in any order.
+    size : tuple of int, optional
+        Width and height of the image; None: what the tiles span.
+
+    Attributes
+    ----------
+    keep : bool
+        Whether `detections` remembers what it put together: set where it will be asked again.
+    """
+
+    def __init__(self, tile_findings: Sequence[TileFindings], size: tuple[int, int] | None) -> None:
+        self.tile_findings = tile_findings
+        self.size = size
+        self.keep = False
+        self._whole: Detections | None = None
+
+    def detections(
+        self,
+        min_score: float | None = None,
+        classes: Collection[str] | None = None,
+        *,
+        class_agnostic: bool = False,
+    ) -> Detections:
+        """Return what `gather` does of the findings of each tile under `Findings.filter`.
+
+        Raises
+        ------
+        RunError, GridError
+            As `gather` does.
+        """
+        whole = self._whole or gather(self.tile_findings, False, self.size)
+        if self.keep:
+            self._whole = whole
+        dropped = np.zeros(len(whole), dtype=bool)
+        if min_score is not None:
+            dropped |= whole.columns["scores"] < min_score
+        if classes is not None:
+            names = whole.columns["labels"].tolist()
+            dropped |= ~np.fromiter(map(frozenset(classes).__contains__, names), bool, len(names))
+        left = whole.without(dropped)
+        if class_agnostic:
+            return replace(left, classes=np.zeros(len(left), np.int64))
+        if left is not whole:  # numbered without gaps
+            return replace(left, classes=np.unique(left.classes, return_inverse=True)[1])
+        return left
 
 
 def gather(

@@ -40,6 +40,7 @@ __all__ = [
     "group",
     "join",
     "merge",
+    "merged_by",
     "objects_of",
     "views",
 ]
@@ -244,9 +245,14 @@ def merge(
     found = gather(tile_findings, class_agnostic, size)
     if method == "seam":
         return join(*objects_of(found, class_agnostic, match_metric, match_threshold))
+    return merged_by(method, found, match_metric, match_threshold)
+
+
+def merged_by(method: str, found: Detections, metric: str, threshold: float) -> Findings:
+    """Return what `merge` does by any method but ``"seam"``."""
     if method == "none":
         return found.findings(np.arange(len(found)))
-    return fuse(found, suppress(found, match_metric, match_threshold), method)
+    return fuse(found, suppress(found, metric, threshold), method)
 
 
 def objects_of(
