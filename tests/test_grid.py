@@ -142,3 +142,43 @@ def test_ids_have_three_digits_or_more() -> None:
     """``r003c017`` for people."""
     assert Tile(3, 17, Box(0, 0, 1, 1)).id == "r003c017"
     assert Tile(1234, 0, Box(0, 0, 1, 1)).id == "r1234c000"
+
+
+@given(grids, sizes, scales, st.sampled_from([2, 4, 8, 16, 32]))
+def test_tiles_begin_at_multiples_of_a_stride_and_share_no_less(
+    grid: Grid, size: tuple[int, int], scale: float, stride: int
+) -> None:
+    """All but the last, which end with the image; with a stride too large they stay as they are."""
+    plain = _tiles(grid, size, scale)
+    if plain is None:
+        return
+    tiles = grid.tiles(size, scale, stride)
+    seen = np.zeros((size[1], size[0]), dtype=bool)
+    for tile in tiles:
+        box = tile.box
+        assert 0 <= box.x0 < box.x1 <= size[0] and 0 <= box.y0 < box.y1 <= size[1]
+        seen[int(box.y0) : int(box.y1), int(box.x0) : int(box.x1)] = True
+    assert seen.all()
+    assert len({tile.region for tile in tiles}) == len(tiles)
+    for axis in (0, 1):
+        before, after = (
+            sorted({(t.box.as_tuple()[axis], t.box.as_tuple()[axis + 2]) for t in ts})
+            for ts in (plain, tiles)
+        )
+        if after == before:
+            continue
+        inner = after if grid.tile is None else after[:-1]
+        assert all(abs(round(a * scale / stride) * stride - a * scale) < 0.5 for a, _ in inner)
+        shared = [min(b - c for (_, b), (c, _) in pairwise(spans)) for spans in (before, after)]
+        assert shared[1] >= shared[0] - (0 if (stride / scale).is_integer() else 1)
+
+
+def test_a_stride_of_one_changes_no_tile() -> None:
+    """What was planned before is planned again."""
+    grid = Grid.by_tile(256, 0.2)
+    assert [t.box.x0 for t in grid.tiles((912, 848))][:4] == [0, 205, 410, 615]
+    few = Grid(1, 2, 0.0).tiles((5, 1), 0.5)
+    assert [(t.box.x0, t.box.x1) for t in few] == [(0, 3), (2, 5)]
+    assert [t.box.x0 for t in grid.tiles((912, 848), 1.0, 8)][:5] == [0, 200, 400, 600, 656]
+    halved = [t.box.x0 for t in grid.tiles((2048, 512), 0.5, 32)][:5]
+    assert halved == [0, 384, 768, 1152, 1536]

@@ -470,6 +470,19 @@ def test_the_disagreement_of_tiles_shows_how_far_their_edges_reach() -> None:
     assert "px would halve that" in str(again.agreement)
 
 
+def test_tiles_that_disagree_at_any_depth_may_begin_off_a_stride() -> None:
+    """The check says so unless they begin at multiples of 32, or agree further in."""
+    size = (320, 64)
+    said = {}
+    for overlap in ("30px", "32px"):
+        tiles = tv.Grid.by_tile(64, overlap).tiles(size)
+        shares = {t.id: np.full((64, 64), 0.4 + 0.2 * (t.col % 2)) for t in tiles}
+        answers = {name: np.stack([p, 1 - p]) for name, p in shares.items()}
+        said[overlap] = str(map_from(tiles, answers, size, classes=("a", "b")).agreement)
+    assert "a larger overlap would not change that" in said["32px"]
+    assert "stride" not in said["32px"] and "declare the stride first, as stride=32" in said["30px"]
+
+
 @pytest.mark.parametrize("overlap", [0.25, 0.375, 0.5])
 def test_seams_are_a_fraction_of_those_of_a_plain_mean(overlap: float) -> None:
     """Of a model that sees zeros past its tile, against the same model on the whole image.

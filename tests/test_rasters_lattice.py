@@ -164,6 +164,66 @@ def test_plans_say_what_was_taken_and_what_is_left(tmp_path: Path) -> None:
     assert math.isclose(kept.tiling.scales[0], 0.6)
 
 
+def phased(pixels: np.ndarray) -> np.ndarray:
+    """Where in its cell of 8 pixels each pixel lies, as a network that pools thrice sees it."""
+    high, wide = pixels.shape[:2]
+    return np.add.outer(np.arange(high) % 8, np.arange(wide) % 8).astype(np.float32)
+
+
+@pytest.mark.usefixtures("inline")
+@pytest.mark.parametrize("grid", [tv.Grid.by_tile(64, 0.2), tv.Grid(3, 4)])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_a_declared_stride_has_tiles_begin_where_the_model_pools(
+    tmp_path: Path, grid: Any, scale: float
+) -> None:
+    """Then a model that pools says the same wherever its tile begins; without it, it does not."""
+    pixels = np.zeros((288, 384, 3), np.uint8)
+    np.save(tmp_path / "blank.npy", pixels)
+    whole = phased(pixels[: int(288 * scale), : int(384 * scale)])
+    same = []
+    for stride in (8, None):
+        model = tv.model(phased, returns="values", fingerprint="phased", stride=stride)
+        run = Inline(tmp_path / "blank.npy", model, grid=grid, resolution=scale)
+        found = np.asarray(run.conduct().raster)
+        same.append(bool((found == whole).all()))
+        kept = run.plan.tiling.to_dict()
+        assert ("stride" in kept) == bool(stride) and Tiling.from_dict(kept) == run.plan.tiling
+        assert not any("stride" in note for note in run.plan.notes)
+    assert same == [True, False]
+
+
+def test_a_stride_is_no_part_of_what_a_model_is() -> None:
+    """Tiles that begin where they did are found again; other tiles are as they always were."""
+    image = RNG.integers(0, 255, (512, 512, 3), np.uint8)
+    plain, strided = (tv.model(grey, **OWN, stride=stride) for stride in (None, 8))
+    assert plain.fingerprint == strided.fingerprint
+    assert strided.stride == tv.model(tv.model(grey, **OWN), stride=8).stride == 8
+    grid = tv.Grid.by_tile(256, "64px")
+    plans = [tv.plan(image, one, grid=grid, checkpoint=None) for one in (plain, strided)]
+    assert plans[0].tiles == plans[1].tiles
+    with pytest.raises(tv.ModelError, match="stride of model grey is 0"):
+        tv.model(grey, **OWN, stride=0)
+
+
+def test_plans_say_which_tiles_begin_off_the_stride() -> None:
+    """The last ones, as they end with the image; all, where the grid leaves no room."""
+    model = tv.model(grey, **OWN, stride=16)
+
+    def notes(side: int, **more: Any) -> str:
+        image = np.zeros((side, side, 3), np.uint8)
+        return "\n".join(tv.plan(image, model, checkpoint=None, **more).notes)
+
+    assert "stride" not in notes(512, grid=tv.Grid.by_tile(128, 0.2))
+    last = notes(517, grid=tv.Grid.by_tile(128, 0.2))
+    assert "The last row or column of tiles begins 5 pixels off a multiple of 16" in last
+    dense = notes(200, grid=tv.Grid.by_tile(64, 0.9))
+    assert "off multiples of 16, the stride of model grey" in dense
+    boxes = tv.model(lambda p: [], fingerprint="boxes", input_size=128)
+    route = tv.Cascade(boxes, model, when=lambda found: True)
+    plan = tv.plan(np.zeros((512, 512, 3), np.uint8), route, checkpoint=None)
+    assert any("off multiples of 16" in note for note in plan.notes)
+
+
 @pytest.mark.parametrize(
     ("asked", "what"),
     [

@@ -161,7 +161,9 @@ def named(name: str, given: Mapping[str, Any]) -> ModelSpec:
             f"There is no model {name!r}.{hint} Known models: {', '.join(sorted(entries))}. You "
             "can also pass a function, a model object or the path of a model file."
         )
-    declared, params = split(name, {**entry.declared, **given})
+    # A factory may have a parameter of that name, from before it was declared of models.
+    own = () if name in _BUILTIN else ("stride",)
+    declared, params = split(name, {**entry.declared, **given}, own)
     declared = {"stages": entry.shown.stages, **declared}
     payload = b""
     if callable(entry.factory):
@@ -306,7 +308,8 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         Fields of `ModelSpec`: ``batch_size`` (of tiles to a call; ``"auto"`` finds it out by time
         and free memory), ``input_size``, ``mpp``, ``bands``, ``dtype``,
         ``max_detections``, ``nms``, ``class_agnostic`` (of `nms`), ``min_score``, ``device``,
-        ``price``, ``stages``, ``name``.
+        ``price``, ``stages``, ``name``, ``stride`` (tiles begin at multiples of so many pixels, as
+        networks that pool want it).
         ``bands=(3, 2), dtype="raw"`` gives ``(h, w, 2)`` of the fourth and the third band as
         stored, no-data included; with ``dtype="scaled"`` they are float32, by the scale and
         offset that the file declares, and no-data is NaN. For functions also ``batched=True``
@@ -473,8 +476,8 @@ def _of_function(
 def _of_object(value: Any, fingerprint: str | None, declarations: Mapping[str, Any]) -> ModelSpec:
     name = declarations.get("name") or getattr(value, "name", None)
     name = str(name or type(value).__name__)
-    # A model's own `device` is one of its library's objects.
-    keys = [key for key in DECLARABLE if key != "device"]
+    # A model's own `device` is one of its library's objects, and its `stride` may be anything.
+    keys = [key for key in DECLARABLE if key not in ("device", "stride")]
     own = {key: getattr(value, key) for key in keys if hasattr(value, key)}
     given = {**own, "hosted": not isinstance(value, Model), **declarations}
     given.pop("name", None)

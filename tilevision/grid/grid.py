@@ -176,7 +176,7 @@ class Grid:
             "a tile size in pixels as 640, 'adaptive', or a tv.Grid."
         )
 
-    def tiles(self, size: Size, scale: float = 1.0) -> tuple[Tile, ...]:
+    def tiles(self, size: Size, scale: float = 1.0, stride: int = 1) -> tuple[Tile, ...]:
         """Cut an image of `size` into tiles, row by row.
 
         Parameters
@@ -185,6 +185,9 @@ class Grid:
             Width and height of the image at full resolution, pixels.
         scale : float
             Output pixels per image pixel, for all tiles.
+        stride : int
+            Tiles begin at multiples of so many output pixels, but for the last of a size that is
+            given; an adaptive grid's begin where they do.
 
         Returns
         -------
@@ -206,12 +209,12 @@ class Grid:
         if self.quadtree is not None:
             return self.quadtree.tiles(size, scale, self.overlap)
         if self.tile is not None:
-            xs = spans_by_tile(width, self.tile[0], self.overlap, scale)
-            ys = spans_by_tile(height, self.tile[1], self.overlap, scale)
+            xs = spans_by_tile(width, self.tile[0], self.overlap, scale, stride)
+            ys = spans_by_tile(height, self.tile[1], self.overlap, scale, stride)
         else:
             assert self.rows is not None and self.cols is not None  # __post_init__
-            xs = spans_by_count(width, self.cols, self.overlap, scale, "cols")
-            ys = spans_by_count(height, self.rows, self.overlap, scale, "rows")
+            xs = spans_by_count(width, self.cols, self.overlap, scale, "cols", stride)
+            ys = spans_by_count(height, self.rows, self.overlap, scale, "rows", stride)
         return tuple(
             Tile(row, col, Box(x0, y0, x1, y1), scale)
             for row, (y0, y1) in enumerate(ys)

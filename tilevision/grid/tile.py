@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from tilevision.checks import is_number
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 Overlap = float | str
+_SLACK = 1e-9  # of a quotient that would be whole, but for rounding
 
 
 def overlap_pixels(overlap: Overlap, side: float) -> int:
@@ -44,21 +46,32 @@ def check_overlap(overlap: Overlap) -> None:
         )
 
 
-def spans_by_tile(length: int, side: int, overlap: Overlap, scale: float) -> list[tuple[int, int]]:
-    """Cut `length` image pixels into spans of one size, the last moved inward."""
+def spans_by_tile(
+    length: int, side: int, overlap: Overlap, scale: float, stride: int = 1
+) -> list[tuple[int, int]]:
+    """Cut `length` image pixels into spans of one size, the last moved inward.
+
+    All others begin at multiples of `stride` output pixels; for that they share more, if anything.
+    """
     span = max(1, round(side / scale))
     if span >= length:
         return [(0, length)]
-    stride = max(1, span - min(round(overlap_pixels(overlap, side) / scale), span - 1))
-    count = math.ceil((length - span) / stride) + 1
-    starts = [min(i * stride, length - span) for i in range(count)]
+    step: float = max(1, span - min(round(overlap_pixels(overlap, side) / scale), span - 1))
+    if stride > 1 and step * scale + _SLACK >= stride:
+        step = math.floor(step * scale / stride + _SLACK) * stride / scale
+    count = math.ceil((length - span) / step - _SLACK) + 1
+    starts = dict.fromkeys(min(round(i * step), length - span) for i in range(count))
     return [(start, start + span) for start in starts]
 
 
 def spans_by_count(
-    length: int, count: int, overlap: Overlap, scale: float, name: str
+    length: int, count: int, overlap: Overlap, scale: float, name: str, stride: int = 1
 ) -> list[tuple[int, int]]:
-    """Cut `length` image pixels into `count` equal spans, evenly spread."""
+    """Cut `length` image pixels into `count` equal spans, evenly spread.
+
+    With a `stride` they begin and end at the nearest multiples of so many output pixels outside
+    them.
+    """
     if count > length:
         raise GridArgumentError(
             f"{name} is {count}, but the image has only {length} pixels that way; lower {name}."
@@ -75,10 +88,22 @@ def spans_by_count(
             f"overlap {overlap} leaves no room for {count} {name} on {length} pixels; "
             f"lower the overlap or {name}."
         )
-    return [
-        (start, start + span)
-        for start in (i * (length - span) // (count - 1) for i in range(count))
+    starts = [i * (length - span) // (count - 1) for i in range(count)]
+    spans = [(start, start + span) for start in starts]
+    return spans if stride == 1 else _widened(spans, length, stride / scale)
+
+
+def _widened(spans: list[tuple[int, int]], length: int, unit: float) -> list[tuple[int, int]]:
+    """Return spans that begin and end at multiples of `unit` pixels, where they stay distinct."""
+    wide = [
+        (
+            round(math.floor(start / unit + _SLACK) * unit),
+            min(length, round(math.ceil(stop / unit - _SLACK) * unit)),
+        )
+        for start, stop in spans
     ]
+    apart = all(a < c and (b < d or d == length) for (a, b), (c, d) in pairwise(wide))
+    return wide if apart else spans
 
 
 Size = tuple[int, int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
@@ -245,6 +245,9 @@ class ModelSpec:
         otherwise; without an `input_size`, how those that are no multiple of 32 pixels are taken;
         with `CUT`, how those are taken whose sides come out as no whole pixels; with `MIDDLE`, how
         those are taken that are no squares. Part of the identity for such tiles alone.
+    stride : int, optional
+        Pixels of the model's input that become one where it has pooled most: tiles begin at
+        multiples of it. Not part of its identity: where tiles begin is.
     """
 
     name: str
@@ -269,6 +272,7 @@ class ModelSpec:
     class_agnostic: bool = False
     notes: tuple[str, ...] = ()
     auto_batch: bool = False
+    stride: int | None = None
 
     @property
     def classes(self) -> tuple[str | None, ...]:
@@ -372,8 +376,17 @@ DEVICES = re.compile(r"auto|cpu|mps|openvino|(cuda|tensorrt)(:\d+)?")
 AUTO = 64  # tiles to a call at most where their number is found out
 
 
-def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(
+    name: str, given: Mapping[str, Any], own: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sort what was given for model `name` into fields of `ModelSpec` and parameters.
+
+    Parameters
+    ----------
+    name : str
+    given : mapping
+    own : collection of str
+        Names that are parameters in any case.
 
     Returns
     -------
@@ -389,7 +402,7 @@ def split(name: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     for key, value in given.items():
         if key == "batch_size":
             declared["auto_batch"] = value == "auto"
-        if key in _CHECKS:
+        if key in _CHECKS and key not in own:
             declared[key] = _CHECKS[key](f"{key} of model {name}", value)
         else:
             params[key] = _json(f"{key} of model {name}", value)
@@ -493,6 +506,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "hosted": _flag,
     "device": _device,
     "price": _maybe(lambda _, value: Price.parse(value)),
+    "stride": _maybe(_whole),
 }
 
 DECLARABLE = tuple(_CHECKS)

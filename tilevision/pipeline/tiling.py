@@ -20,6 +20,7 @@ MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slid
 SHRINK_LIMIT = 2.0
 MPP_TOLERANCE = 1.25
 LARGEST_SCALE = 8.0
+_OFF = 0.1  # pixels by which tiles may begin off their model's stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,15 @@ class Tiling:
         Scale at which the whole image is one tile more, for objects larger than a tile.
     lattice : bool
         Whether tiles lie on the pixels of one map, as far as that can be.
+    stride : int
+        Tiles begin at multiples of so many output pixels, as far as that can be.
     """
 
     grid: Grid
     scales: tuple[float, ...] = (1.0,)
     whole: float | None = None
     lattice: bool = False
+    stride: int = 1
 
     def tiles(self, size: tuple[int, int]) -> tuple[Tile, ...]:
         """Return the tiles of an image of `size` (width, height), each region once.
@@ -63,7 +67,7 @@ class Tiling:
         return tuple(tiles.values())
 
     def _laid(self, size: tuple[int, int], scale: float) -> tuple[Tile, ...]:
-        tiles = self.grid.tiles(size, scale)
+        tiles = self.grid.tiles(size, scale, self.stride)
         if not self.lattice:
             return tiles
         from tilevision.pipeline.lattice import on_lattice
@@ -74,6 +78,8 @@ class Tiling:
         parts = [str(self.grid)]
         if self.scales != (1.0,):
             parts.append("at scale " + " and ".join(f"{scale:g}" for scale in self.scales))
+        if self.stride > 1:
+            parts.append(f"from multiples of {self.stride} px")
         if self.whole is not None:
             parts.append(f"and the whole image at scale {self.whole:.3g}")
         return " ".join(parts)
@@ -81,13 +87,14 @@ class Tiling:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; `from_dict` reads them back."""
         told = {"grid": self.grid.to_dict(), "scales": list(self.scales), "whole": self.whole}
-        return told | ({"lattice": True} if self.lattice else {})
+        told |= {"lattice": True} if self.lattice else {}
+        return told | ({"stride": self.stride} if self.stride > 1 else {})
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> Tiling:
         """Read what `to_dict` wrote."""
         grid, scales = Grid.from_dict(raw["grid"]), tuple(map(float, raw["scales"]))
-        return cls(grid, scales, raw["whole"], raw.get("lattice", False))
+        return cls(grid, scales, raw["whole"], raw.get("lattice", False), raw.get("stride", 1))
 
 
 def decide(
@@ -110,15 +117,19 @@ def decide(
     scales = tuple(dict.fromkeys(scale for scale, _ in told))
     if spec.raster is not None:
         check_even(settings, scales, spec)
-        tiling, off = _of_map(Tiling(_grid(settings.grid, spec), scales), source)
+        laid = Tiling(_grid(settings.grid, spec), scales, stride=spec.stride or 1)
+        tiling, off = _of_map(laid, source)
         notes = [*(note for _, notes in told for note in notes), *off]
         shrunk = _shrink_note(tiling.grid, source.size, tiling.scales[0], spec)
-        return tiling, (*notes, *_enlarged(tiling.scales), *shrunk)
+        begun = _stride_note(tiling, source.size, spec)
+        return tiling, (*notes, *_enlarged(tiling.scales), *shrunk, *begun)
     grid = _grid(settings.grid, spec).fitted(source)
     whole = _whole_scale(grid, source.size, min(scales)) if settings.full_image else None
     notes = [note for _, notes in told for note in notes]
     notes += _enlarged(scales)
-    return Tiling(grid, scales, whole), (*notes, *_shrink_note(grid, source.size, scales[0], spec))
+    tiling = Tiling(grid, scales, whole, stride=spec.stride or 1)
+    notes += _shrink_note(grid, source.size, scales[0], spec)
+    return tiling, (*notes, *_stride_note(tiling, source.size, spec))
 
 
 def _enlarged(scales: tuple[float, ...]) -> list[str]:
@@ -256,6 +267,7 @@ def _by_mpp(target: float, mpp: tuple[float, float] | None, who: str) -> float:
 def misfits(tiling: Tiling, source: ImageSource, spec: ModelSpec) -> tuple[str, ...]:
     """Return what should be told of a model that gets tiles which were laid for another one."""
     notes = _shrink_note(tiling.grid, source.size, tiling.scales[0], spec)
+    notes += _stride_note(tiling, source.size, spec)
     mpp = source.metadata.mpp
     if spec.mpp is None or mpp is None:
         return notes
@@ -282,3 +294,32 @@ def _shrink_note(
         f"Model {spec.name} will shrink tiles of {width}×{height} px {shrink:.1f} times to "
         f"{spec.input_size[0]}×{spec.input_size[1]}; small objects may be lost. Use smaller tiles.",
     )
+
+
+def _stride_note(tiling: Tiling, size: tuple[int, int], spec: ModelSpec) -> tuple[str, ...]:
+    """Return what should be told of tiles that do not begin where the model pools from."""
+    if not spec.stride or spec.stride == 1:
+        return ()
+    inner = last = 0.0
+    for tile in tiling.tiles(size):
+        box = tile.box
+        for start, stop, length in ((box.x0, box.x1, size[0]), (box.y0, box.y1, size[1])):
+            place = start * tile.scale
+            off = abs(place - round(place / spec.stride) * spec.stride)
+            if stop < length or tiling.grid.tile is None:
+                inner = max(inner, off)
+            else:
+                last = max(last, off)
+    if inner > _OFF:
+        return (
+            f"Tiles begin up to {inner:.2g} pixels off multiples of {spec.stride}, the stride of "
+            f"model {spec.name}; a grid with less overlap, and a resolution of 1, 1/2, 1/3, …, "
+            "avoid that.",
+        )
+    if last > _OFF:
+        return (
+            f"The last row or column of tiles begins {last:.2g} pixels off a multiple of "
+            f"{spec.stride}, the stride of model {spec.name}, as it ends with the image; an image "
+            "cut to a multiple of that avoids it.",
+        )
+    return ()

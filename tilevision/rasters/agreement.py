@@ -18,6 +18,7 @@ __all__ = ["Agreement", "agreement_of"]
 
 _PAIRS = 400  # of tiles that are looked at, spread evenly
 _LEVEL = 1e-4  # by which the difference falls a pixel, at least, for an overlap to help
+_STRIDE = 32  # pixels: the stride of most networks that pool, and a multiple of others
 _NOTHING = 0.02  # of the disagreement at the edge: beyond, tiles say the same
 
 
@@ -34,11 +35,14 @@ class Agreement:
         Pixels that neighbours share, at the median.
     pairs : int
         How many pairs of tiles were compared.
+    aligned : bool
+        Whether tiles begin at multiples of 32 pixels, but for those moved inward at the border.
     """
 
     by_depth: NDArray[np.float64] = field(repr=False)
     overlap: int
     pairs: int
+    aligned: bool = True
 
     @property
     def near(self) -> float:
@@ -96,9 +100,19 @@ class Agreement:
         told = f"{told} and by {self.far:.2g} in the middle of the overlap ({self.overlap} px)"
         better = self.better_overlap
         if better is None:
-            return f"{told}, and a larger overlap would not change that"
+            return f"{told}, and a larger overlap would not change that{self._pooling}"
         none = "" if self.reach is None else f", and one of {2 * self.reach} px would end it"
-        return f"{told}; an overlap of {better} px would halve that{none}"
+        return f"{told}; an overlap of {better} px would halve that{none or self._pooling}"
+
+    @property
+    def _pooling(self) -> str:
+        """What else may be why tiles do not agree at any depth."""
+        if self.aligned:
+            return ""
+        return (
+            f" (of a network that pools, declare the stride first, as stride={_STRIDE}: its tiles "
+            "agree where they begin at multiples of that)"
+        )
 
 
 def agreement_of(blender: Blender) -> Agreement | None:
@@ -121,7 +135,14 @@ def agreement_of(blender: Blender) -> Agreement | None:
         np.add.at(sums, depth, found)
         np.add.at(counts, depth, 1)
     known = counts > 0
-    return Agreement(sums[known] / counts[known], int(np.median(widths)), len(chosen))
+    by_depth = sums[known] / counts[known]
+    aligned = _aligned(blender.layout)
+    return Agreement(by_depth, int(np.median(widths)), len(chosen), aligned)
+
+
+def _aligned(layout: TileMaps) -> bool:
+    spans = {span for one in layout.placed for span in (one.across, one.down)}
+    return all(span.start % _STRIDE == 0 for span in spans if not span.last)
 
 
 def _pairs(layout: TileMaps) -> list[tuple[Placed, Placed, int]]:
