@@ -1,12 +1,14 @@
-"""Seams, time and memory of maps, beside MONAI's sliding window, in one run.
+"""Seams of maps beside the tiled inference of others, in one run; and runs that are killed.
 
     python benchmarks/rasters.py seams      # error near seams against the untiled answer; also
                                             # of one network: seams "conv, far"
+    python benchmarks/rasters.py seeds 16   # of many convolutional networks, beside MONAI
+    python benchmarks/rasters.py peers      # beside geoai and terratorch as well
     python benchmarks/rasters.py kills 50   # a run that is killed again and again
 
-The networks have random weights: the same network untiled is the truth. MONAI is measured where it
-is installed. What no blend could better is said as well: by one who knows the truth, and chooses
-for each pixel among the tiles that cover it, or weighs them.
+The networks have random weights: the same network untiled is the truth. Others are measured where
+they are installed. What no blend could better is said as well: by one who knows the truth, and
+chooses for each pixel among the tiles that cover it, or weighs them.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasters_peers import Scene, monai, peers_here
 
 import tilevision as tv
 from tilevision.analysis.units import units_of
@@ -35,6 +38,7 @@ from tilevision.sources import open_source
 HEIGHT, WIDTH, TILE, CLASSES = 848, 912, 256, 5
 OVERLAPS = (0.1, 0.2, 0.25, 0.5)
 NEAR = 16  # pixels from a tile's edge
+STRIDE = 8  # of the U-Net
 
 
 def scaled(net: Any, last: Any, pixels: np.ndarray, spread: float) -> Any:
@@ -53,24 +57,27 @@ def scaled(net: Any, last: Any, pixels: np.ndarray, spread: float) -> Any:
     return nn.Sequential(net, nn.Softmax(1)).eval()
 
 
-def convolutional(pixels: np.ndarray, falling: float) -> Any:
-    """Return eight dilated layers with zero padding, whose reach is 34 pixels.
+def convolutional(pixels: np.ndarray, falling: float | None, seed: int = 18) -> Any:
+    """Return eight dilated layers of 12 planes with zero padding, whose reach is 34 pixels.
 
-    Weights away from the middle of each kernel are smaller by `falling`, a factor for each axis:
-    with 0.5 the influence of a pixel falls with its distance as it does in trained networks, and
-    two tiles disagree at 0, 8, 16, 24 and 32 px from an edge as 1 : .6 : .26 : .07 : .005; with 1
-    what is far counts as much as what is near.
+    Weights are normal, of a variance that keeps the signal, biases of deviation 0.1. Those away
+    from the middle of each kernel are smaller by `falling`, a factor for each axis: with 0.5 the
+    influence of a pixel falls with its distance as it does in trained networks, and two tiles
+    disagree at 0, 8, 16, 24 and 32 px from an edge as 1 : .6 : .26 : .07 : .005; with 1 what is
+    far counts as much as what is near. None: all weights as PyTorch begins with them.
     """
     import torch
     from torch import nn
 
-    torch.manual_seed(18)
+    torch.manual_seed(seed)
     layers: list[Any] = []
     channels = 3
     for dilation in (1, 1, 2, 4, 8, 8, 8, 2):
         layers += [nn.Conv2d(channels, 12, 3, padding=dilation, dilation=dilation), nn.ReLU()]
         channels = 12
     net = nn.Sequential(*layers, nn.Conv2d(channels, CLASSES, 1))
+    if falling is None:
+        return scaled(net, net[-1], pixels, 0.5)
     axis = torch.tensor([falling, 1, falling])
     with torch.no_grad():
         for one in net:
@@ -123,6 +130,7 @@ def unet(pixels: np.ndarray) -> Any:
     return scaled(net, net.last, pixels, 1.0)
 
 
+DRAWN = {"falling": 0.5, "far": 1.0, "PyTorch's own": None}  # of `convolutional`
 NETWORKS = {
     "conv": lambda pixels: convolutional(pixels, 0.5),
     "conv, far": lambda pixels: convolutional(pixels, 1.0),
@@ -160,15 +168,15 @@ def probabilities(net: Any, pixels: np.ndarray) -> np.ndarray:
 Answers = list[tuple[Any, np.ndarray]]
 
 
-def answered(net: Any, pixels: np.ndarray, overlap: float) -> Answers:
+def answered(net: Any, pixels: np.ndarray, overlap: float, stride: int = 1) -> Answers:
     """Return what the model says of each tile."""
-    tiles = tv.Grid.by_tile(TILE, overlap).tiles((WIDTH, HEIGHT))
+    tiles = tv.Grid.by_tile(TILE, overlap).tiles((WIDTH, HEIGHT), 1.0, stride)
     cut = ((t, pixels[t.box.y0 : t.box.y1, t.box.x0 : t.box.x1]) for t in tiles)
     return [(tile, probabilities(net, its)) for tile, its in cut]
 
 
-def blended(answers: Answers, pixels: np.ndarray, blend: str) -> np.ndarray:
-    """Return what tilevision makes of the tiles' answers ``(k, h, w)``."""
+def blended(answers: Answers, pixels: np.ndarray, blend: str, *, quiet: bool = False) -> np.ndarray:
+    """Return what tilevision makes of the tiles' answers ``(k, h, w)``; say how they agree."""
     source = open_source(pixels)
     store, found = PayloadMemory(), []
     for tile, answer in answers:
@@ -180,7 +188,7 @@ def blended(answers: Answers, pixels: np.ndarray, blend: str) -> np.ndarray:
     tiles = [tile for tile, _ in answers]
     made = map_of(tiles, found, source, MapSettings(blend), units_of(source.metadata), None)
     assert made is not None
-    if blend == "smooth":
+    if blend == "smooth" and not quiet:
         print(f"    {made.agreement}")
     return np.moveaxis(np.asarray(made.probabilities), -1, 0)
 
@@ -243,22 +251,10 @@ def nearest(points: np.ndarray, rounds: int = 60) -> np.ndarray:
     return bound
 
 
-def monai(net: Any, pixels: np.ndarray, overlap: float, mode: str) -> np.ndarray:
-    """Return what MONAI's sliding window makes of the same model ``(k, h, w)``."""
-    import torch
-    from monai.inferers import sliding_window_inference
-
-    with torch.no_grad():
-        batch = as_batch(pixels)
-        found = sliding_window_inference(batch, (TILE, TILE), 1, net, overlap=overlap, mode=mode)
-    answer: np.ndarray = found[0].numpy()
-    return answer
-
-
-def near_seams(overlap: float) -> np.ndarray:
+def near_seams(overlap: float, stride: int = 1) -> np.ndarray:
     """Return which pixels lie within 16 px of an inner edge of a tile ``(h, w)``."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
-    for tile in tv.Grid.by_tile(TILE, overlap).tiles((WIDTH, HEIGHT)):
+    for tile in tv.Grid.by_tile(TILE, overlap).tiles((WIDTH, HEIGHT), 1.0, stride):
         b = tile.box
         for edge in (b.x0, b.x1):
             if 0 < edge < WIDTH:
@@ -282,16 +278,11 @@ def worst_step(error: np.ndarray, overlap: float) -> float:
 def seams(networks: list[str]) -> None:
     """Print errors near seams and elsewhere, and the worst steps."""
     pixels = scene()
+    made = Scene(pixels, as_batch(pixels), TILE)
     print(
         f"load {os.getloadavg()[0]:.1f}; RMSE within {NEAR} px of an inner edge / elsewhere; step"
     )
-    try:
-        import monai as _  # noqa: F401
-
-        modes: tuple[str, ...] = ("constant", "gaussian")
-    except ImportError:
-        print("MONAI is not installed; its rows are left out")
-        modes = ()
+    modes = ("constant", "gaussian") if "monai" in peers_here() else ()
     for name in networks:
         net = NETWORKS[name](pixels)
         truth = probabilities(net, pixels)
@@ -299,12 +290,19 @@ def seams(networks: list[str]) -> None:
             print(f"{name}, overlap {overlap:.0%}", flush=True)
             answers = answered(net, pixels, overlap)
             ways = {blend: blended(answers, pixels, blend) for blend in BLENDS}
-            ways |= {f"MONAI {mode}": monai(net, pixels, overlap, mode) for mode in modes}
+            ways |= {f"MONAI {mode}": monai(net, made, overlap, mode) for mode in modes}
             mask = near_seams(overlap)
             for way, found in ways.items():
                 error = found - truth
                 step = worst_step(error, overlap)
                 print(f"  {way:15} {_told((error**2).mean(axis=0), mask)}  {step:.4f}")
+            if name == "unet":
+                told = answered(net, pixels, overlap, STRIDE)
+                error = ((blended(told, pixels, "smooth") - truth) ** 2).mean(axis=0)
+                words = f"smooth, stride={STRIDE}"
+                print(
+                    f"  {words:15} {_told(error, near_seams(overlap, STRIDE))}  {len(told)} tiles"
+                )
             if overlap < 0.2:  # there the best of windows is not good enough
                 names = ("best tile", "best weights")
                 for way, error in zip(names, oracles(answers, truth), strict=True):
@@ -314,6 +312,135 @@ def seams(networks: list[str]) -> None:
 def _told(squared: np.ndarray, mask: np.ndarray) -> str:
     near, far = (float(squared[one].mean()) ** 0.5 for one in (mask, ~mask))
     return f"{near:.4f} / {far:.4f}"
+
+
+def by_depth(answers: Answers, truth: np.ndarray, depth: int) -> np.ndarray:
+    """Return the mean squared error of tiles ``(depth,)`` by the distance from an inner edge.
+
+    Where no other edge within the image is near.
+    """
+    sums, counts = np.zeros(depth), 0
+    for tile, answer in answers:
+        box = tile.box
+        error = ((answer - truth[:, box.y0 : box.y1, box.x0 : box.x1]) ** 2).mean(axis=0)
+        inner = error[depth:-depth, :], error[:, depth:-depth].T
+        edges = ((box.x0, WIDTH - box.x1), (box.y0, HEIGHT - box.y1))
+        for part, (before, after) in zip(inner, edges, strict=True):
+            if before:
+                sums, counts = sums + part[:, :depth].mean(axis=0), counts + 1
+            if after:
+                sums, counts = sums + part[:, ::-1][:, :depth].mean(axis=0), counts + 1
+    found: np.ndarray = sums / counts
+    return found
+
+
+def inverse_variance(answers: Answers, truth: np.ndarray) -> np.ndarray:
+    """Return the blend ``(k, h, w)`` whose weights are 1 over the true squared error by depth.
+
+    No window that is learnt from how tiles disagree can know more.
+    """
+    squared = np.maximum(by_depth(answers, truth, 64), 1e-9)
+    sums, total = np.zeros_like(truth, np.float64), np.zeros(truth.shape[1:])
+    for tile, answer in answers:
+        box = tile.box
+        at = [np.arange(TILE)] * 2
+        variance = np.full((TILE, TILE), squared[-1])
+        for axis, (before, after) in enumerate(
+            ((box.y0, HEIGHT - box.y1), (box.x0, WIDTH - box.x1))
+        ):
+            near = np.full(TILE, 63)
+            near = np.minimum(near, at[axis]) if before else near
+            near = np.minimum(near, at[axis][::-1]) if after else near
+            along = squared[near]
+            variance = variance + (along[:, None] if axis == 0 else along)
+        here = slice(box.y0, box.y1), slice(box.x0, box.x1)
+        sums[:, here[0], here[1]] += answer / variance
+        total[here] += 1 / variance
+    found: np.ndarray = sums / total
+    return found
+
+
+def seeds(count: int, drawn: list[str]) -> None:
+    """Print the error near seams of many networks, as a share of MONAI's default's."""
+    if "monai" not in peers_here():
+        return
+    import torch
+
+    pixels = scene()
+    made, overlaps = Scene(pixels, as_batch(pixels), TILE), (0.1, 0.25, 0.5)
+    print(f"{count} networks, seeds 0 to {count - 1}; RMSE within {NEAR} px of an inner edge as a")
+    print("share of that of MONAI's constant: least, first quartile, median, third, most; by the")
+    print("medians, the error itself; how many networks have at most half")
+    for name in drawn:
+        shares: dict[tuple[float, str], list[float]] = {}
+        errors: dict[float, list[float]] = {}
+        falls = []
+        for seed in range(count):
+            net = convolutional(pixels, DRAWN[name], seed)
+            torch.set_num_threads(1)
+            truth = probabilities(net, pixels)
+            for overlap in overlaps:
+                answers = answered(net, pixels, overlap)
+                blends = ("smooth", "core")
+                ways = {blend: blended(answers, pixels, blend, quiet=True) for blend in blends}
+                ways["inverse variance"] = inverse_variance(answers, truth)
+                constant = monai(net, made, overlap, "constant")
+                mask = near_seams(overlap)
+                most = _near(constant - truth, mask)
+                for way, found in ways.items():
+                    share = _near(found - truth, mask) / most
+                    shares.setdefault((overlap, way), []).append(share)
+                errors.setdefault(overlap, []).append(most)
+            falls.append(by_depth(answers, truth, 40)[::8] ** 0.5)
+        fall = np.median(np.array(falls) / np.array(falls)[:, :1], axis=0)
+        print(f"{name}: error at 0, 8, 16, 24, 32 px from an edge " + " : ".join(map(_two, fall)))
+        for (overlap, way), values in shares.items():
+            spread = " ".join(map(_two, np.quantile(values, (0, 0.25, 0.5, 0.75, 1))))
+            error = np.median(np.multiply(values, errors[overlap]))
+            half = sum(one <= 0.5 for one in values)
+            print(f"  {overlap:4.0%} {way:17} {spread}  {error:.4f}  {half} of {count}", flush=True)
+
+
+def _near(error: np.ndarray, mask: np.ndarray) -> float:
+    return float((error**2).mean(axis=0)[mask].mean()) ** 0.5
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def peers(networks: list[str]) -> None:
+    """Print the errors of all who are installed, away from the image's border and at it."""
+    pixels = scene()
+    made, ways = Scene(pixels, as_batch(pixels), TILE), peers_here()
+    frame = 48  # pixels: more than the networks' reach, so that how one pads does not count
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[frame:-frame, frame:-frame] = True
+    print(f"RMSE within {NEAR} px of an inner edge, and {frame} px from the image's border /")
+    print("elsewhere there; worst step; RMSE in the border's 2 px; seconds of processors")
+    for name in networks:
+        net = NETWORKS[name](pixels)
+        truth = probabilities(net, pixels)
+        for overlap in (0.1, 0.25, 0.5):
+            print(f"{name}, overlap {overlap:.0%}", flush=True)
+            seams_, rim = near_seams(overlap), np.ones((HEIGHT, WIDTH), bool)
+            rim[2:-2, 2:-2] = False
+            for way, call in {"tilevision": _ours, **ways}.items():
+                for mode in getattr(call, "modes", ("",)):
+                    began = time.process_time()
+                    found = call(net, made, overlap, mode)
+                    took = time.process_time() - began
+                    error = found - truth
+                    squared = (error**2).mean(axis=0)
+                    near, far = (float(squared[inside & one].mean()) for one in (seams_, ~seams_))
+                    step = worst_step(error, overlap)
+                    edge = float(squared[rim].mean()) ** 0.5
+                    told = f"{near**0.5:.4f} / {far**0.5:.4f}  {step:.4f}  {edge:.4f}  {took:.1f} s"
+                    print(f"  {f'{way} {mode}':32} {told}", flush=True)
+
+
+def _ours(net: Any, made: Scene, overlap: float, mode: str) -> np.ndarray:
+    return blended(answered(net, made.pixels, overlap), made.pixels, mode or "smooth", quiet=True)
 
 
 JOB = """
@@ -418,5 +545,9 @@ def _calls(path: Path) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["kills"]:
         kills(int(sys.argv[2]) if len(sys.argv) > 2 else 50)
+    elif sys.argv[1:2] == ["seeds"]:
+        seeds(int(sys.argv[2]) if len(sys.argv) > 2 else 16, sys.argv[3:] or list(DRAWN))
+    elif sys.argv[1:2] == ["peers"]:
+        peers(sys.argv[2:] or list(NETWORKS))
     else:
         seams(sys.argv[2:] or list(NETWORKS))
