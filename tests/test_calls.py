@@ -175,6 +175,24 @@ def test_a_model_that_leaves_the_processor_to_others_is_found_out(
     assert calls.waits is waits
 
 
+def test_a_model_that_is_known_is_measured_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To measure takes system calls, and with each another thread takes Python's lock."""
+    looks: list[float] = []
+
+    def engaged() -> float:
+        looks.append(0.0)
+        return 0.0
+
+    class Model:
+        predict = staticmethod(list)
+
+    monkeypatch.setattr("tilevision.modelspec.calls._engaged", engaged)
+    calls = Calls(Model())
+    for _ in range(40):
+        calls.ask(Wish([1], list, queues=lambda: None, begins=lambda: None), 1)
+    assert len(looks) == 2 * (4 + 9)
+
+
 def test_to_be_kept_from_the_processor_is_no_rest() -> None:
     """A thread that works, on however busy a machine, is engaged; one that sleeps is not."""
 

@@ -24,7 +24,7 @@ from tilevision.catalogue import model, resolve
 from tilevision.cluster import Cluster, LocalCluster, local_cluster, shared_cluster
 from tilevision.codec import decode
 from tilevision.errors import ClusterError, Failure
-from tilevision.fanout import run_tiles
+from tilevision.fanout import run_tiles, worker
 from tilevision.fanout.loop import Watchdog
 from tilevision.grid import Grid, Tile
 from tilevision.infer import TileOutcome, Work
@@ -253,6 +253,15 @@ def test_tiles_are_read_ahead_while_the_model_waits(image: Path) -> None:
         assert run().status == "complete" and run.done() == run.all_but()
     counts = [int(decode(outcome.records).class_ids[0]) for outcome in run.committed]
     assert counts[0] == 0 and max(counts) == 5
+
+
+@pytest.mark.parametrize(("read", "called"), [(0.3, 0.1), (0.2, 0.5)])
+def test_a_task_beside_others_takes_the_longer_of_reading_and_calling(
+    read: float, called: float
+) -> None:
+    """Two read at a time, and one calls: what it waits for them is the time of others."""
+    outcome = TileOutcome(TILES[0], read_seconds=read, infer_seconds=called)
+    assert worker._share([outcome] * 4, 2) == pytest.approx(4 * max(read / 2, called))
 
 
 # Tiles that fail -------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,7 +258,7 @@ def test_a_model_on_a_device_is_asked_in_steps(picture, tmp_path):
 
 def test_hooks_are_called_around_each_tile(picture):
     """Each tile is announced before it is read, and each phase is measured."""
-    log: list[str] = []
+    log: list[Any] = []
 
     @contextmanager
     def span(name):
@@ -266,8 +267,27 @@ def test_hooks_are_called_around_each_tile(picture):
 
     hooks = Hooks(started=log.append, span=span, waiting=lambda: log.append("waiting"))
     infer(work(picture(), model(where)), TILES[:2], hooks)
-    first, second = TILES[0].id, TILES[1].id
+    first, second = [TILES[0]], [TILES[1]]
     assert log == [first, "read", "infer", "encode", second, "read", "infer", "encode"]
+
+
+def test_the_tiles_of_a_batch_are_announced_at_once(picture):
+    """One piece of news, before the first of them is read: to tell each costs more than it says."""
+    log: list[Any] = []
+
+    @contextmanager
+    def span(name):
+        log.append(name)
+        yield
+
+    spec = replace(model(where), batch_size=2)
+    infer(work(picture(), spec), TILES[:3], Hooks(started=log.append, span=span))
+    assert [entry for entry in log if entry != "encode"] == [
+        [*TILES[:2]],
+        *("read", "read", "infer"),
+        [TILES[2]],
+        *("read", "infer"),
+    ]
 
 
 def test_hosted_models_wait_once_with_everything_encoded(picture):
@@ -351,7 +371,7 @@ def test_a_slot_that_cannot_be_given_back_is_an_outcome(picture):
 def test_a_hook_that_fails_is_an_outcome(picture):
     """A scheduler that is gone must not lose the task."""
 
-    def broken(tile_id):
+    def broken(tiles):
         raise OSError("scheduler is gone")
 
     outcomes = infer(work(picture(), model(where)), TILES[:2], Hooks(started=broken))

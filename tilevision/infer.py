@@ -96,7 +96,7 @@ class TileOutcome:
     payloads: tuple[tuple[bytes, bytes | PackedArray], ...] = ()
 
 
-def _nothing(_: str) -> None:
+def _nothing(_: Sequence[Tile]) -> None:
     return None
 
 
@@ -111,24 +111,24 @@ class Hooks:
     Parameters
     ----------
     started : callable
-        Called with the tile's id before the tile is read.
+        Called with the tiles that are read next, before they are: those of a batch.
     waiting : callable
         Called once before a hosted model's requests, all sent at once: gives the processor slot
         back.
     span : callable
         ``span("read" | "infer" | "encode")``: a context that measures.
     queued : callable
-        Called with a tile's id when it has to wait for its turn at the model, since another
-        thread of this process is at it; `started` is called again once it has its turn, on
-        whatever thread makes the call.
+        Called with tiles that have to wait for their turn at the model, since another thread of
+        this process is at it; `started` is called again once they have it, on whatever thread
+        makes the call.
     reading : callable
         ``reading()``: a context within which the tiles of a batch are read and prepared.
     """
 
-    started: Callable[[str], None] = _nothing
+    started: Callable[[Sequence[Tile]], None] = _nothing
     waiting: Callable[[], None] = field(default=lambda: None)
     span: Callable[[str], AbstractContextManager[None]] = _no_span
-    queued: Callable[[str], None] = _nothing
+    queued: Callable[[Sequence[Tile]], None] = _nothing
     reading: Callable[[], AbstractContextManager[Any]] = nullcontext
 
 
@@ -239,13 +239,13 @@ class _Task:
 
     def read(self, rows: Sequence[int]) -> list[int]:
         """Read tiles; return the rows of those that could be."""
-        with self._hooks.reading():
+        began = perf_counter()
+        with self._hooks.reading(), self._surviving(list(rows), began):
+            self._hooks.started([self._tiles[row] for row in rows])
             for row in rows:
                 began = perf_counter()
-                with self._surviving([row], began):
-                    self._hooks.started(self._tiles[row].id)
-                    with self._hooks.span("read"):
-                        self._pixels[row] = self._own_pixels(self._tiles[row])
+                with self._surviving([row], began), self._hooks.span("read"):
+                    self._pixels[row] = self._own_pixels(self._tiles[row])
                 self._read_seconds[row] = perf_counter() - began
         return [row for row in rows if row in self._pixels]
 
@@ -255,7 +255,7 @@ class _Task:
         with self._surviving(rows, began):
             with noting_what_is_printed():
                 calls = self._called()
-            last, hooks, steps = self._tiles[rows[-1]].id, self._hooks, calls.steps
+            last, hooks, steps = [self._tiles[rows[-1]]], self._hooks, calls.steps
             pixels: list[Any] = [self._pixels.pop(row) for row in rows]
             if steps is not None:
                 with hooks.reading(), noting_what_is_printed():

@@ -52,22 +52,22 @@ GIVEN_UP = (KilledWorker, NoValidWorkerError, NoWorkerError)
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A worker says that it has begun a tile.
+    """A worker says that it has begun tiles.
 
     Parameters
     ----------
     task : str
-    tile : int
-        Its number in the task.
+    tiles : sequence of int
+        Their numbers in the task.
     worker : str
     cold : bool
         Whether the model has not answered there before.
     waits : bool
-        Whether the tile waits for its turn at the model; it is heard again when it has that.
+        Whether they wait for their turn at the model; they are heard again when they have that.
     """
 
     task: str
-    tile: int
+    tiles: Sequence[int]
     worker: str
     cold: bool = False
     waits: bool = False

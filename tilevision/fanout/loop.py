@@ -320,10 +320,10 @@ class _Loop:
         if flight is None:
             return []
         flight.worker = heard.worker
-        tile = flight.submit.tiles[heard.tile]
+        tiles = [flight.submit.tiles[number] for number in heard.tiles]
         if heard.waits:
-            return [TileWaits(heard.task, tile, heard.worker)]
-        return [TileStarted(heard.task, tile, heard.worker, heard.cold)]
+            return [TileWaits(heard.task, tile, heard.worker) for tile in tiles]
+        return [TileStarted(heard.task, tile, heard.worker, heard.cold) for tile in tiles]
 
     def _landed(self, landed: Sequence[tuple[Sent, Landed]]) -> list[Happening]:
         """Commit all that has arrived in one transaction, then report it."""

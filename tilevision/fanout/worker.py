@@ -6,7 +6,7 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,7 +81,8 @@ class Report:
     ----------
     outcomes : tuple of TileOutcome
     seconds : float
-        Time in the worker, but for the time that its tiles waited for their turn at the model.
+        Time in the worker, but for the time that its tiles waited for their turn at the model;
+        where tasks go on side by side, its share of the time of all of them.
     worker : str
         Address.
     unfit : str
@@ -162,8 +163,19 @@ def run_batch(order: bytes) -> Report:
     if any(outcome.failure is None for outcome in outcomes):
         _warm.add(batch.work)
     seconds = time.perf_counter() - began - report.waited
+    if ahead:
+        seconds = _share(found, _readers(work))
     wanted = ahead + AT_HAND if ahead else 0
     return Report(tuple(outcomes), seconds, worker.address, ahead=wanted)
+
+
+def _share(outcomes: Sequence[TileOutcome], readers: int) -> float:
+    """Return the seconds of the process that a task took, beside others that ran meanwhile.
+
+    Of reading and of the model, one goes by while others wait for the other.
+    """
+    read = sum(outcome.read_seconds for outcome in outcomes)
+    return max(read / readers, sum(outcome.infer_seconds for outcome in outcomes))
 
 
 def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
@@ -220,11 +232,13 @@ def _beside_others(name: str, ahead: int) -> Iterator[None]:
 
 
 class _Reporter:
-    """Tells the client which tile is begun, so that a death is blamed on the right one.
+    """Tells the client which tiles are begun, so that a death is blamed on the right ones.
 
-    The first tile of a task is reported before it is touched: a tile that kills the process at
+    The first batch of a task is reported before it is touched: a tile that kills the process at
     once would otherwise take the news with it, and be tried for ever without blame. The others
     do not wait for their news to get through, which would cost more than a millisecond each.
+    Tiles of a batch are one piece of news: each costs the worker, the scheduler and the client
+    together a millisecond of a processor.
     """
 
     def __init__(self, batch: TileBatch, worker: Any) -> None:
@@ -235,24 +249,24 @@ class _Reporter:
         self._queued: float | None = None
         self.waited = 0.0  # seconds for the model
 
-    def queued(self, tile_id: str) -> None:
-        """Tell that a tile waits for its turn at the model; it is told again when it has it."""
+    def queued(self, tiles: Sequence[Tile]) -> None:
+        """Tell that tiles wait for their turn at the model; told again when they have it."""
         self._queued = time.perf_counter()
-        self._worker.log_event(self._batch.topic, self._message(tile_id) | {"waits": True})
+        self._worker.log_event(self._batch.topic, self._message(tiles) | {"waits": True})
 
-    def _message(self, tile_id: str) -> dict[str, Any]:
+    def _message(self, tiles: Sequence[Tile]) -> dict[str, Any]:
         return {
             "task": self._batch.task,
-            "tile": self._numbers[tile_id],
+            "tiles": [self._numbers[tile.id] for tile in tiles],
             "worker": self._worker.address,
             "cold": self._batch.work not in _warm,
         }
 
-    def __call__(self, tile_id: str) -> None:
+    def __call__(self, tiles: Sequence[Tile]) -> None:
         if self._queued is not None:
             self.waited += time.perf_counter() - self._queued
             self._queued = None
-        worker, topic, message = self._worker, self._batch.topic, self._message(tile_id)
+        worker, topic, message = self._worker, self._batch.topic, self._message(tiles)
         if self._waited:
             worker.log_event(topic, message)
             return
