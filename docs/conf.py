@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pydoc
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
+
+from docutils import nodes
 
 import tilevision
 
@@ -61,8 +65,10 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"tilevision {release}"
 html_static_path = ["_static", "_pictures"]
 html_css_files = ["site.css"]
-html_extra_path = ["llms.txt"]
 html_show_sourcelink = False
+html_sourcelink_suffix = ""  # the sources are Markdown, which llms.txt links
+html_domain_indices = False
+html_context = {"default_mode": "auto"}
 # Pages that stand alone have no neighbours to list beside them.
 html_sidebars = dict.fromkeys(
     ("index", "start", "concepts", "troubleshooting", "limits", "search", "genindex"), ()
@@ -78,6 +84,16 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+# docs/versions.py builds several versions beside one another.
+if "TILEVISION_DOCS_SWITCHER" in os.environ:
+    html_theme_options |= {
+        "navbar_end": ["version-switcher", "theme-switcher"],
+        "check_switcher": False,  # it is written after the sites
+        "switcher": {
+            "json_url": os.environ["TILEVISION_DOCS_SWITCHER"],
+            "version_match": os.environ["TILEVISION_DOCS_VERSION"],
+        },
+    }
 
 
 def _bring_notebooks() -> None:
@@ -88,6 +104,20 @@ def _bring_notebooks() -> None:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns(".*"),
     )
+    for path in (HERE / "notebooks").glob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        # Pictures of a panel arrive after their cell has ended; the kernel would be gone by then.
+        notebook["cells"].append(
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "id": "wait",
+                "metadata": {"tags": ["remove-cell"]},
+                "outputs": [],
+                "source": "import time\n\ntime.sleep(5)",
+            }
+        )
+        path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 def _there(_app: Any, _env: Any, node: Any, shown: Any) -> Any:
@@ -101,9 +131,30 @@ def _with_dashes(*given: Any) -> None:
     lines[:] = [line.replace(" -- ", " – ") for line in lines]
 
 
+def _tidied(_app: Any, doctree: Any) -> None:
+    """Write dashes as dashes, and say of a picture that a cell drew which code drew it."""
+    for text in doctree.findall(nodes.Text):
+        if " -- " in text and not isinstance(text.parent, nodes.literal | nodes.literal_block):
+            text.parent.replace(text, nodes.Text(text.replace(" -- ", " – ")))
+    for cell in doctree.findall(nodes.container):
+        if cell.get("nb_element") == "cell_code":
+            code = next(cell.findall(nodes.literal_block)).astext()
+            for image in cell.findall(nodes.image):
+                image["alt"] = f"What this draws: {code.splitlines()[-1].strip()}"
+
+
+def _written_for_machines(app: Any, error: Exception | None) -> None:
+    """Write llms.txt with links to the sources of the pages, which lie beside them."""
+    if error is None:
+        text = (HERE / "llms.txt").read_text(encoding="utf-8")
+        Path(app.outdir, "llms.txt").write_text(text.replace("](", "](_sources/"), encoding="utf-8")
+
+
 def setup(app: Any) -> None:
     """Make what the pages show before they are read."""
     app.connect("missing-reference", _there)
     app.connect("autodoc-process-docstring", _with_dashes, priority=900)  # after napoleon
+    app.connect("doctree-read", _tidied)
+    app.connect("build-finished", _written_for_machines)
     _bring_notebooks()
     pictures.make(HERE / "_pictures")

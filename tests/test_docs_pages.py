@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import docinputs
 import pytest
@@ -17,8 +17,15 @@ from house import FILES, nodes
 from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
+from tilevision import events
+from tilevision.cli import main
+from tilevision.exporting import FORMATS, save
 
-LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+PICTURE = re.compile(r"(\.\./)*_pictures/")
+NOTEBOOK = re.compile(r"(?:\.\./)*notebooks/(.*)")
+LINKING = [*PAGES, *ROOT.glob("C*.md"), ROOT / "docs" / "llms.txt"]
+KINDS = {"python", "text", "sh", "toml", "{eval-rst}", "{toctree}", "{raw} html"}
 # How many blocks need something that is not here, a cluster of a cloud for example.
 NOT_RUN = 8
 # One cluster for all pages, that runs find as the current one; it outlives the pages' names.
@@ -108,15 +115,64 @@ def test_what_is_printed_is_compared() -> None:
     assert not matches("one", "on")
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "llms.txt"], ids=_name)
+@pytest.mark.parametrize("page", LINKING, ids=_name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """Each relative link is to a file of the repository, or to one that the build makes."""
+    """Each relative link is to a file, and heading, of the repository or that the build makes."""
     for target in LINK.findall(page.read_text(encoding="utf-8")):
-        made = target.startswith(("_pictures/", "../_pictures/", "notebooks/", "../notebooks/"))
-        place = page.parent / target
-        if made and page.name != "README.md":
+        name, _, heading = target.partition("#")
+        if PICTURE.match(name) and page.parent != ROOT:
             continue
+        made = NOTEBOOK.fullmatch(name) if page.parent != ROOT else None
+        place = ROOT / "notebooks" / made[1] if made else page.parent / name if name else page
         assert place.exists(), f"{page.name}: {target}"
+        assert not heading or heading in _headings(place), f"{page.name}: {target}"
+
+
+def _headings(page: Path) -> set[str]:
+    """Return what the headings of a page are linked by."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_no_code_escapes_the_rule(page: Path) -> None:
+    """Every block is of a kind that is run, printed, or no Python; none hides in a list."""
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"^[ \t]+(```|~~~)", text, re.MULTILINE)
+    opened = re.findall(r"^(?:```|~~~)(.*)$", text, re.MULTILINE)[::2]
+    assert set(opened) <= KINDS, page.name
+
+
+@pytest.mark.parametrize("page", LINKING, ids=_name)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    """What a page calls `tilevision WORD` is a command, and has each option it is given there."""
+    text = page.read_text(encoding="utf-8")
+    for word, rest in re.findall(r"(?:`|^|&& |\(|\n)tilevision ([a-z]+)\b([^`\n#]*)", text):
+        assert word in main.commands, f"{page.name}: tilevision {word}"
+        known = {name for option in main.commands[word].params for name in option.opts}
+        for option in re.findall(r"(?<![\w-])--[a-z-]+", rest):
+            assert option in known, f"{page.name}: tilevision {word} {option}"
+
+
+def test_the_reference_has_every_command_format_and_event() -> None:
+    """Each command and kind of event is named there, and `save` describes every format."""
+    pages = ROOT / "docs" / "reference"
+    shell, told = ((pages / name).read_text() for name in ("shell.md", "events.md"))
+    for name, command in main.commands.items():
+        assert command.hidden or f"tilevision {name}" in shell, name
+    for kind in (*get_args(events.Event), events.ImageChanged):
+        assert f"autoclass:: {kind.__name__}\n" in told, kind
+    for name, form in FORMATS.items():
+        assert re.search(rf"^ +.*\b{name}\b.*\{form.suffix}", save.__doc__, re.MULTILINE), name
+
+
+def test_a_machine_is_told_of_every_page() -> None:
+    """llms.txt links each page, but those that only list others."""
+    linked = set(LINK.findall((ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")))
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.parent != ROOT}
+    assert linked == pages - {"index.md", "more.md", "examples.md"} - {
+        f"{folder}/index.md" for folder in ("howto", "reference")
+    }
 
 
 def test_the_reference_lists_every_public_name() -> None:
@@ -149,6 +205,8 @@ def _constants(path: Path) -> list[str]:
 def test_each_finding_has_its_section() -> None:
     """The page of surprises names every script, and no script that is gone."""
     named = set(
-        re.findall(r"`findings/([\w-]+\.sh)`", (ROOT / "docs" / "libraries.md").read_text())
+        re.findall(
+            r"\]\(\.\./findings/([\w-]+\.sh)\)", (ROOT / "docs" / "libraries.md").read_text()
+        )
     )
     assert named == {path.name for path in (ROOT / "findings").glob("*.sh")}
