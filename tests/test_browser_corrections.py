@@ -71,14 +71,18 @@ def test_objects_are_corrected_on_the_picture(lab: Lab, page: Any, tmp_path: Pat
 def _check_keys(page: Any) -> None:
     select(page, 300, 20)
     page.picture("selected")
+    first = page.evaluate(CHOSEN)
     keys(page, "d")
     await_label(page, "383 detections merged by seam, corrected by hand")
-    keys(page, "d")
-    said(page, "Select an object first")
+    page.wait_for_function(f"first => ({CHOSEN} || first) !== first", arg=first)  # the next one
+    page.picture("next")
     keys(page, "Control+z")
     await_label(page, "384 detections")
+    page.wait_for_function(f"first => {CHOSEN} === first", arg=first)  # back to it
     keys(page, "r")
     await_label(page, "383 detections")
+    keys(page, "0")
+    page.wait_for_function(f"() => {SHOWN}[2] === 960")
     select(page, 136, 16)
     keys(page, "2")
     said(page, "1 deleted, 1 re-labelled")

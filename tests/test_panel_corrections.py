@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_panel import _headline, _run, _wait, make, squares  # noqa: F401 - fixtures
+from test_panel import _headline, _run, _wait, bright, make, squares  # noqa: F401 - fixtures
 
 from tilevision.view.panel.panel import Panel
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
+
+
+def doubtful(pixels: np.ndarray) -> Any:
+    """Find white squares surely, and red ones not."""
+    return [one | {"score": 0.95 if one["label"] == "white" else 0.5} for one in bright(pixels)]
 
 
 def send(panel: Panel, **content: Any) -> None:
@@ -46,9 +51,8 @@ def test_a_session_of_corrections(make: Callable[..., Panel], squares: np.ndarra
     send(panel, correct="delete")
     assert not told(panel)["selected"]  # at once: a second press must not delete another
     counted(panel, 11)
+    _wait(lambda: panel._outcome.table.selected == 3)  # what followed the deleted one
     assert told(panel)["words"] == "Corrected by hand: 1 deleted."
-    panel._outcome.step(1)
-    assert panel._outcome.table.selected == 3  # what followed the deleted one
     send(panel, relabel="blue")
     _wait(lambda: told(panel)["label"] == "blue" and told(panel)["selected"])
     send(panel, reshape={"box": [5, 5, 40, 30]})
@@ -95,6 +99,55 @@ def test_the_tile_most_in_doubt_is_next(make: Callable[..., Panel], squares: np.
     first = panel.result.uncertain().iloc[0]
     x, _, width, _ = panel._screen.canvas.viewport
     assert x + width / 2 == pytest.approx((first.xmin + first.xmax) / 2)
+
+
+def chosen(panel: Panel) -> tuple[float, ...]:
+    """The box of the selected object; empty where none is."""
+    row, result = panel._outcome.table.selected, panel._outcome.result
+    return () if row < 0 or result is None else tuple(result.findings.boxes[row].tolist())
+
+
+def test_decisions_go_on_and_undo_returns(make: Any, squares: np.ndarray) -> None:  # noqa: F811
+    """In the order that the table is sorted by, past what was decided; undo selects its object."""
+    panel = make(squares)
+    _run(panel)
+    panel._outcome.table._handle_custom_msg({"sort": [2, True]}, [])
+    order = panel._outcome.table.order()
+    assert (np.diff(panel.result.areas[order]) <= 0).all()
+    boxes = [tuple(panel.result.findings.boxes[row].tolist()) for row in order]
+    panel._outcome.step(1)
+    assert chosen(panel) == boxes[0]
+    send(panel, correct="accept")
+    _wait(lambda: chosen(panel) == boxes[1])
+    send(panel, correct="delete")
+    _wait(lambda: chosen(panel) == boxes[2])
+    send(panel, correct="undo")
+    _wait(lambda: chosen(panel) == boxes[1])
+    counted(panel, 12)
+    send(panel, correct="undo")
+    _wait(lambda: panel.result.correction_counts is None and chosen(panel) == boxes[0])
+    panel._outcome.step(-1)
+    assert chosen(panel) == boxes[-1]
+    send(panel, correct="accept")
+    _wait(lambda: "the last object" in told(panel)["words"] and not told(panel)["selected"])
+
+
+def test_decisions_follow_the_doubt_if_chosen(make: Any, squares: np.ndarray) -> None:  # noqa: F811
+    """The objects in doubt of the tile, the most first, then those of the next tile by doubt."""
+    panel = make(squares, doubtful)
+    _run(panel)
+    tiles = panel.result.uncertain()
+    assert tiles["doubtful"].tolist()[:4] == [1, 1, 1, 0]
+    send(panel, uncertain=True)
+    for place in range(3):
+        tile, said = tiles.iloc[place], f"{place + 1} of 12 by doubt"
+        _wait(lambda said=said: said in told(panel)["words"] and told(panel)["selected"])
+        (x0, y0, x1, y1), row = chosen(panel), panel._outcome.table.selected
+        assert tile.xmin <= x0 < x1 <= tile.xmax and tile.ymin <= y0 < y1 <= tile.ymax
+        assert panel._outcome.result.findings.labels[row] == "red"
+        send(panel, correct="accept")
+    _wait(lambda: "4 of 12 by doubt" in told(panel)["words"] and not told(panel)["selected"])
+    assert panel.result.correction_counts.accepted == 3
 
 
 def test_hostile_messages_change_nothing(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811

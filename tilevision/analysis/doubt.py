@@ -14,7 +14,7 @@ from tilevision.overlaps import Bodies, meetings
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["doubt_table"]
+__all__ = ["doubt_table", "doubts"]
 
 NEAR = 0.2  # a score this far from the limit is in no doubt
 MIDDLE = 0.5  # the limit where none is set
@@ -53,8 +53,7 @@ def doubt_table(tile_findings: Sequence[TileFindings], min_score: float | None) 
     """
     import pandas as pd
 
-    limit = MIDDLE if min_score is None else min_score
-    doubtful = np.array([_doubt(seen.findings, limit) for seen in tile_findings])
+    doubtful = np.array([_doubt(seen.findings, min_score) for seen in tile_findings])
     against = _disagreements(tile_findings, min_score)
     table = pd.DataFrame(
         [
@@ -71,9 +70,14 @@ def doubt_table(tile_findings: Sequence[TileFindings], min_score: float | None) 
     return table.sort_values("uncertainty", ascending=False, kind="stable", ignore_index=True)
 
 
-def _doubt(found: Findings, limit: float) -> float:
-    scores = found.scores[~np.isnan(found.scores)]
-    doubt = float(np.clip(1 - np.abs(scores - limit) / NEAR, 0, None).sum())
+def doubts(scores: Floats, min_score: float | None) -> Floats:
+    """Return how doubtful each detection is, as `doubt_table` says; 0 without a score."""
+    limit = MIDDLE if min_score is None else min_score
+    return np.nan_to_num(np.clip(1 - np.abs(scores - limit) / NEAR, 0, None), nan=0.0)
+
+
+def _doubt(found: Findings, min_score: float | None) -> float:
+    doubt = float(doubts(found.scores, min_score).sum())
     if len(found.tile_scores) > 1:
         second, first = sorted(found.tile_scores.values())[-2:]
         doubt += 1 - (first - second)

@@ -264,6 +264,15 @@ class CorrectionLayer:
         counts = Counter(elsewhere=len(self.entries) - len(live), unreadable=self.unreadable)
         return _corrected(found, pairs, shown, counts)
 
+    def changed_since(self, before: CorrectionLayer) -> HandObject | None:
+        """Return an object whose corrections differ, as it is now; None where it is gone."""
+        old = {entry.id: entry for entry in before.entries}
+        new = {entry.id: entry for entry in self.entries}
+        for name in [*new, *old]:
+            if old.get(name) is not new.get(name):
+                return new[name].now if name in new else old[name].was
+        return None
+
     def within(self, box: Box) -> CorrectionLayer:
         """Return the corrections of objects that reach into `box`, cut to it."""
         cut = [

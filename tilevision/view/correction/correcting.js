@@ -21,8 +21,8 @@ class Correcting {
     this.bar.setAttribute("role", "toolbar");
     this.bar.setAttribute("aria-label", "Corrections");
     root.append(this.bar);
-    this.accepts = this.button("Accept", "The selected object is right (a)", () => this.send({ correct: "accept" }));
-    this.deletes = this.button("Delete", "The selected object is wrong (d)", () => this.send({ correct: "delete" }));
+    this.accepts = this.button("Accept", "The selected object is right; on to the next (a)", () => this.send({ correct: "accept" }));
+    this.deletes = this.button("Delete", "The selected object is wrong; on to the next (d)", () => this.send({ correct: "delete" }));
     this.shapes = this.button("Reshape", "Move the corners of the selected object (e)", () => this.reshape());
     this.boxes = this.button("Add box", "Drag a box around an object that is missing (m)", () => this.take("box"));
     this.outlines = this.button("Add outline", "Drag around an object that is missing (o)", () => this.take("outline"));

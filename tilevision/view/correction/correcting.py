@@ -7,9 +7,18 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 
-from tilevision.corrections import CorrectionLog, Corrections, log_path
+from tilevision.analysis.doubt import doubts
+from tilevision.corrections import (
+    CorrectionLayer,
+    CorrectionLog,
+    Corrections,
+    log_path,
+    origins,
+)
 from tilevision.corrections.handobject import named
 from tilevision.errors import TilevisionError
 from tilevision.findings import Findings
@@ -72,6 +81,7 @@ class Correcting:
         self._doubt: tuple[Any, Any, pd.DataFrame] | None = None
         self._place = -1  # in the order of tiles in doubt
         self._words: tuple[str, bool] = ("", False)
+        self._told = ""  # of where the user is taken
         screen.canvas.on_msg(self._heard)
         screen.canvas.observe(lambda _: self._tell(), names="chosen")
 
@@ -170,10 +180,55 @@ class Correcting:
 
     def _decide(self, verb: str) -> None:
         def act(hand: Corrections, row: int) -> None:
+            following = self._following(row)
+            if following is None:
+                self._told = self._told or "That was the last object that nobody had decided on."
             (hand.accept if verb == "accept" else hand.delete)(row)
-            self._outcome.return_to(row, gone=verb == "delete")
+            self._outcome.go_on(row, following)
 
-        self._on_selected(act)
+        if not self._outcome.awaits:  # a key that is held down decides on nothing unseen
+            self._on_selected(act)
+
+    def _following(self, row: int) -> int | None:
+        """Return the next object that nobody has decided on; None after the last.
+
+        By doubt in a tile that the user went to, then in the next; else as the table is sorted.
+        """
+        found = self._shown_findings()
+        undecided = origins(found) == "model"
+        undecided[row] = False
+        if self._place >= 0:
+            table = self._doubts()
+            here = _within(found, table.iloc[self._place])
+            if here[row]:
+                following = self._most_in_doubt(found, here & undecided)
+                if following is None and self._place + 1 < len(table):
+                    following = self._go_to_tile(self._place + 1, undecided)
+                return following
+        rest = self._outcome.table.order()[self._outcome.place_of(row) + 1 :]
+        rest = rest[undecided[rest]]
+        return int(rest[0]) if len(rest) else None
+
+    def _shown_findings(self) -> Findings:
+        result = self._outcome.result
+        return Findings() if result is None else result.findings
+
+    def _most_in_doubt(self, found: Findings, among: NDArray[np.bool_]) -> int | None:
+        """Return the object most in doubt among those marked; None where none is."""
+        cut = self._cut[2]
+        assert cut is not None
+        doubt = np.where(among, doubts(found.scores, cut.settings.min_score), 0.0)
+        return int(doubt.argmax()) if doubt.any() else None
+
+    def _go_to_tile(self, place: int, undecided: NDArray[np.bool_]) -> int | None:
+        """Look at a tile by its place in the order of doubt; return its object most in doubt."""
+        table, found = self._doubts(), self._shown_findings()
+        row, self._place = table.iloc[place], place
+        box = Box(row.xmin, row.ymin, row.xmax, row.ymax)
+        self._screen.look_at(box, 1.05 * max(box.width, box.height))
+        where = f"Tile {row.id}, {place + 1:,} of {len(table):,} by doubt"
+        self._told = f"{where}: {_doubt_words(row)}."
+        return self._most_in_doubt(found, _within(found, row) & undecided)
 
     def _relabel(self, label: str) -> None:
         self._label = named(label)
@@ -202,26 +257,27 @@ class Correcting:
 
     def _turn(self, verb: str) -> None:
         log = self._log
+        before = CorrectionLayer() if log is None else log.layer
         if log is not None and (log.undo() if verb == "undo" else log.redo()):
-            self._outcome.return_to(self._outcome.table.selected)
+            one = log.layer.changed_since(before)
+            self._outcome.come_back(None if one is None else one.box)
             self._changed()
         else:
             self._say(f"There is nothing to {verb}.")
 
     def _changed(self) -> None:
-        self._words = ("" if self._checkpoint is not None else UNKEPT, False)
+        told, self._told = self._told, ""
+        self._words = (told if self._checkpoint is not None else UNKEPT, False)
         self._on_change()
 
     def _next_uncertain(self) -> None:
         if self._outcome.result is None or not len(table := self._doubts()):
             return
-        self._place = (self._place + 1) % len(table)
-        row = table.iloc[self._place]
-        box = Box(row.xmin, row.ymin, row.xmax, row.ymax)
-        self._screen.look_at(box, 1.05 * max(box.width, box.height))
-        self._say(
-            f"Tile {row.id}, {self._place + 1:,} of {len(table):,} by doubt: {_doubt_words(row)}."
-        )
+        undecided = origins(self._shown_findings()) == "model"
+        row = self._go_to_tile((self._place + 1) % len(table), undecided)
+        told, self._told = self._told, ""
+        self._outcome.select(row)
+        self._say(told)
 
     # What the page is told ----------------------------------------------------------------
 
@@ -248,6 +304,13 @@ class Correcting:
             "words": words or str(result.correction_counts or ""),
             "alarm": alarm,
         }
+
+
+def _within(found: Findings, row: Any) -> NDArray[np.bool_]:
+    """Return which objects have their centre in a tile, which is a row of the table of doubt."""
+    x, y = (found.boxes[:, :2] + found.boxes[:, 2:]).T / 2
+    within: NDArray[np.bool_] = (row.xmin <= x) & (x < row.xmax) & (row.ymin <= y) & (y < row.ymax)
+    return within
 
 
 def _doubt_words(row: Any) -> str:

@@ -72,8 +72,14 @@ class Table {
   sort(column) {
     this.down = this.column === column ? !this.down : column === 1 || column === 2;
     this.column = column;
+    this.tell();
     this.arrange();
     this.scroll.scrollTop = 0;
+  }
+
+  // The kernel steps from object to object in the same order.
+  tell() {
+    this.model.send({ sort: [this.column, this.down] });
   }
 
   arrange() {
@@ -161,6 +167,7 @@ function render({ model, el }) {
   model.on("change:selected", follow);
   model.on("msg:custom", receive);
   table.arrange();
+  table.tell();
   ask();
   return () => {
     table.seen.disconnect();

@@ -9,6 +9,7 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+from numpy.typing import NDArray
 
 from tilevision.plot import class_colours, shown
 from tilevision.result import Result
@@ -41,6 +42,7 @@ class FindingsTable(anywidget.AnyWidget):
     selected = traitlets.Int(-1).tag(sync=True)
 
     _shown: Result | None = None
+    _sorting: tuple[int | None, bool] = (None, False)
 
     def listen(self, on_pick: Callable[[int], None]) -> None:
         """Call ``on_pick(row)`` when the user chose a row."""
@@ -51,8 +53,24 @@ class FindingsTable(anywidget.AnyWidget):
                     self._answer()
                 case {"pick": int(row)} if 0 <= row < self.total:
                     on_pick(row)
+                case {"sort": [(None | 0 | 1 | 2) as column, bool(down)]}:
+                    self._sorting = (column, down)
 
         self.on_msg(heard)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the numbers of the detections, as the page sorts them; ties by number."""
+        column, down = self._sorting
+        result = self._shown
+        rows = np.arange(0 if result is None else len(result.findings))
+        if result is None or column is None:
+            return rows[::-1] if down else rows
+        keys = result.findings.scores if column == 1 else result.areas
+        if column == 0:
+            names = [str(label).casefold() for label in result.findings.labels]
+            keys = np.unique(names, return_inverse=True)[1].astype(np.float64)
+        # What has no score comes last either way, as numpy sorts it.
+        return np.argsort(-keys if down else keys, kind="stable")
 
     def update(self, result: Result | None) -> None:
         """Offer the detections of `result`; rows are packed only when a page asks."""

@@ -20,6 +20,7 @@ __all__ = ["Outcome", "object_at"]
 ROOM = 6.0  # times the longer side of an object that is shown around it
 LEAST_ROOM = 160.0  # px
 SAME = 0.02  # px
+LEAST_SEEN = 40.0  # times the longer side of an object that the picture may be high
 
 
 class Outcome:
@@ -49,6 +50,7 @@ class Outcome:
         self._screen = screen
         self._place = -1  # where the user was, if what was selected is there no more
         self._wanted: tuple[float, ...] | None = None  # box of what is selected again
+        self._looks = False  # whether that is looked at, too
         self._charts: tuple[Any, dict[str, Any]] = (None, {})
         self.view.listen(on_limit)
         self.table.listen(self.look_at)
@@ -82,6 +84,10 @@ class Outcome:
         self._show_rows(None)
         self.view.clear(why)
 
+    def select(self, row: int | None) -> None:
+        """Select an object, or none."""
+        self._select(row)
+
     def select_at(self, x: float, y: float) -> None:
         """Select the smallest object at a point of the image, or none."""
         row = None if self.result is None else object_at(self.result, x, y)
@@ -97,14 +103,40 @@ class Outcome:
 
     def step(self, by: int) -> None:
         """Look at the next object, or the one before; after the last comes the first."""
-        n = 0 if self.result is None else len(self.result.findings)
-        at = self.table.selected
-        if at < 0 and self._place >= 0:  # it was deleted: what followed it has its number
+        order = self.table.order()
+        at = self.place_of(self.table.selected)
+        if at < 0 and self._place >= 0:  # it was deleted: what followed it has its place
             at = self._place - 1 if by > 0 else self._place
         elif at < 0 and by < 0:
             at = 0
-        if n:
-            self.look_at((at + by) % n)
+        if len(order):
+            self.look_at(int(order[(at + by) % len(order)]))
+
+    def place_of(self, row: int) -> int:
+        """Return the place of an object in the order of the table; -1 where it has none."""
+        at = np.flatnonzero(self.table.order() == row)
+        return int(at[0]) if len(at) else -1
+
+    @property
+    def awaits(self) -> bool:
+        """Whether an object is about to be selected, once what was corrected is counted."""
+        return self._wanted is not None
+
+    def go_on(self, row: int, following: int | None) -> None:
+        """Select the object that follows one that was decided, once it is counted; look at it.
+
+        With none that follows, the place is kept, for `step`.
+        """
+        self._place, self._wanted = self.place_of(row), None
+        if self.result is not None and following is not None:
+            self._wanted = tuple(self.result.findings.boxes[following].tolist())
+        self._looks = self._wanted is not None
+        self._select(None, forget=False)
+
+    def come_back(self, box: Sequence[float] | None) -> None:
+        """Select and look at the object that has this box, once it is shown; None: none."""
+        self.return_to(-1, box)
+        self._looks = box is not None
 
     def return_to(
         self, row: int, box: Sequence[float] | None = None, *, gone: bool = False
@@ -120,11 +152,11 @@ class Outcome:
         gone : bool
             Whether it was deleted: then only the place is kept, for `step`.
         """
-        self._place = row
+        self._place = self.place_of(row)
         known = self.result is not None and row >= 0 and not gone
         if box is None and known and self.result is not None:
             box = self.result.findings.boxes[row].tolist()
-        self._wanted = None if box is None or gone else tuple(box)
+        self._wanted, self._looks = None if box is None or gone else tuple(box), False
         self._select(None, forget=False)
 
     def _show_rows(self, result: Result | None) -> None:
@@ -135,7 +167,23 @@ class Outcome:
                 wanted = before.findings.boxes[at].tolist()
             self.table.update(result)
             row = None if result is None or wanted is None else _row_at(result, wanted)
-            self._select(row, forget=row is not None)
+            looks, self._looks = self._looks, False
+            if row is None or not looks:
+                self._wanted = None
+                self._select(row, forget=row is not None)
+            elif self._in_sight(row):
+                self._select(row)
+            else:
+                self.look_at(row)
+
+    def _in_sight(self, row: int) -> bool:
+        """Return True if an object lies in the picture, large enough to be judged."""
+        assert self.result is not None
+        x0, y0, x1, y1 = self.result.findings.boxes[row].tolist()
+        view = self._screen.view
+        if view is None or not view.contains(Box(x0, y0, x1, y1)):
+            return False
+        return bool(LEAST_SEEN * max(x1 - x0, y1 - y0) >= view.height)
 
     def _select(self, row: int | None, *, forget: bool = True) -> None:
         if forget:

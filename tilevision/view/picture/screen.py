@@ -103,6 +103,14 @@ class Screen:
         return None if self._scene is None else self._scene.run
 
     @property
+    def view(self) -> Box | None:
+        """The part of the image that is looked at, or will be in a moment; None before a frame."""
+        asked: Box | None = self.canvas.wanted()
+        if asked is None and self._scene is not None:
+            asked = self._scene.overlay.whole
+        return asked
+
+    @property
     def text(self) -> str:
         """The picture in one sentence."""
         scene = self._scene
