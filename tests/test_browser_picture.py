@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from labs import CELLS, PICTURE, Lab, errors
-from panels import SHOWN, SQUARES, await_label, open_panel, press, show_all
+from panels import SHOWN, SQUARES, await_label, open_panel, press, run_code, show_all
 
 pytestmark = pytest.mark.slow
 
@@ -19,6 +19,16 @@ PIXELS = f"""() => {{
   let sum = 0;
   for (let i = 0; i < data.length; i += 4) sum += data[i] + data[i + 1] + data[i + 2];
   return sum;
+}}"""
+
+# How many pixels have the colour of the frame of tiles that were sent on.
+YELLOW = f"""() => {{
+  const canvas = document.querySelector("{PICTURE}");
+  const {{data}} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const yellow = (red, green, blue) => red > 200 && green > 190 && blue < 130;
+  let n = 0;
+  for (let i = 0; i < data.length; i += 4) n += yellow(data[i], data[i + 1], data[i + 2]);
+  return n;
 }}"""
 
 
@@ -93,3 +103,39 @@ def _check_legend_and_opacity(page: Any) -> None:
     assert page.get_by_role("slider", name="Opacity").input_value() == "0"
     page.wait_for_function(f"before => Math.abs(({PIXELS})() - before) > 10_000", arg=hidden)
     page.picture("faint")
+
+
+CASCADE = f"""
+{SQUARES.rpartition("panel =")[0]}
+def quick(pixels):
+    # In doubt where the ground is dark.
+    score = 0.4 if pixels[0, 0, 2] < 200 else 0.9
+    return [one | {{"score": score}} for one in squares(pixels)]
+
+pixels[:, :480][pixels[:, :480, 2] > 200] = (208, 214, 160)
+Image.fromarray(pixels).save("squares.png")
+panel = tv.explore("squares.png", tv.Cascade(quick, squares, when=(0.3, 0.5)),
+                   grid=tv.Grid(2, 4, overlap=0), mpp=0.5, workers=1)
+"""
+SENT = ".tilevision-entry"
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Dark"], indirect=True)
+def test_tiles_sent_on_by_a_cascade_are_marked(lab: Lab, page: Any, tmp_path: Path) -> None:
+    """With a frame in the picture and a legend that says how many and why; also when reopened."""
+    open_panel(page, lab, tmp_path, [CASCADE, ""], "planned: 8 tiles")
+    press(page, "Run")
+    await_label(page, "complete: .*detections merged by seam")
+    entry = page.locator(SENT, has_text="sent on to squares (a score from 0.3 to 0.5)")
+    entry.first.wait_for()
+    count = int(entry.first.inner_text().replace("»", "").split()[0])
+    assert count == 4
+    page.picture("sent-on")
+    assert page.evaluate(YELLOW) > 500 * count
+    page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    run_code(page, 1, "tv.watch(tv.runs()['id'].iloc[0])")
+    await_label(page, "complete: 8 tiles")
+    entry.first.wait_for()
+    page.wait_for_function(f"least => ({YELLOW})() > least", arg=500 * count)
+    page.picture("reopened")
+    assert errors(page.evaluate(CELLS)) == []

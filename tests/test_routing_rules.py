@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import tilevision as tv
 from tilevision.findings import Findings
-from tilevision.routing import tile_facts
+from tilevision.routing import sent_on, tile_facts
 
 GRID = tv.Grid(2, 2, overlap=0)
 
@@ -237,3 +237,20 @@ def test_a_model_that_the_tiles_do_not_suit_is_told_of(elsewhere: Path):
     assert any("second was made for 0.25 µm per pixel and gets 0.5" in note for note in notes)
     fine = tv.plan(picture(elsewhere), cascade, grid=20, mpp=0.25, resolution=1.0)
     assert not any("second" in note for note in fine.notes)
+
+
+def test_models_that_get_tiles_from_another_are_known_with_the_reason() -> None:
+    """Of a cascade and of a route that leads to one, as objects and as they are stored."""
+    cheap, careful = tv.model("blobs"), tv.model("nuclei")
+    cascade = tv.Cascade(cheap, careful, when=(0.25, 0.5))
+    stored = cascade.to_dict(lambda spec: {"name": spec.name})
+    for asked in (cascade, stored):
+        assert sent_on(asked) == {"nuclei": "a score from 0.25 to 0.5"}
+    chosen = tv.Cascade(cheap, careful, when=lambda findings: True)
+    route = tv.Route(cheap, [(lambda facts: True, chosen)])
+    assert sent_on(route) == {"nuclei": "when= says so"}
+    either = {"default": {"name": "nuclei"}, "rules": [[[], stored]]}
+    assert sent_on(either) == {}  # tiles came to it by either way
+    assert sent_on(tv.Cascade(cheap, cheap)) == {"blobs (2)": "a score from 0.25 to 0.6"}
+    for other in (cheap, None, {}, {"first": 3, "second": None, "when": [1, 2, 3]}):
+        assert sent_on(other) == {}

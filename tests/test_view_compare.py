@@ -162,6 +162,13 @@ def test_the_panel_compares_with_past_runs_and_with_the_first_model_of_a_cascade
         panel._reopen(table.loc["dim then sharp", "id"])
         form = panel._compare
         _wait(lambda: panel._outcome.view.report)
+        sent = len([row for row in whole.rows if row.model == "sharp"])
+        _wait(
+            lambda: (
+                f"{sent} sent on to sharp (a score from 0.3 to 0.5)"
+                in [entry["words"] for entry in panel._screen.canvas.caption["legend"]]
+            )
+        )
         code = panel._outcome.view.report["code"]["python"]
         assert "tv.Cascade(dim, sharp, when=(0.3, 0.5))" in code  # the run's own, not Setup's
         _wait(lambda: form.menu.options[-2:][0][0] == "the first model of its cascade")

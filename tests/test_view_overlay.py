@@ -16,7 +16,7 @@ from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.plot import STYLES, class_colours, palette
-from tilevision.plot.palette import rgb
+from tilevision.plot.palette import SENT_ON, rgb
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
 from tilevision.view.picture.viewstate import ViewState, fold, initial
@@ -47,6 +47,24 @@ def _pixels(frame: Frame) -> np.ndarray:
 def _state(*changes: tuple[int, str, tuple[tuple[int, int, int, int, str], ...]]) -> ViewState:
     events = [TileChanged(1.0, TILES[i], s, n_findings=len(b), boxes=b) for i, s, b in changes]
     return fold(initial(TILES), events)
+
+
+def test_tiles_that_were_sent_on_have_a_frame() -> None:
+    """Along their inside, all the way round, in a colour of no status; the rest stays as it is."""
+    overlay = Overlay(SIZE, _read)
+    state = _state(*((i, "done", ()) for i in range(6)))
+    plain = _pixels(overlay.frame(state))
+    framed = _pixels(overlay.frame(state, framed=np.arange(6) == 4))
+    height, width = plain.shape[:2]
+    here = slice(height // 2, height), slice(width // 3, 2 * width // 3)
+    yellow = np.abs(framed - rgb(SENT_ON.colour)).sum(axis=2) < 120
+    tile = yellow[here]
+    assert all(edge.mean() > 0.95 for edge in (tile[1], tile[-2], tile[:, 1], tile[:, -2]))
+    assert not tile[20:-20, 20:-20].any()
+    rest = np.ones((height, width), bool)
+    rest[height // 2 - 16 :, width // 3 - 16 : 2 * width // 3 + 16] = False  # blocks of a JPEG
+    assert (framed[rest] == plain[rest]).all()
+    assert SENT_ON.colour not in {style.colour for style in STYLES.values()}
 
 
 def test_an_outline_is_drawn_as_one() -> None:

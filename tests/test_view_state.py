@@ -43,6 +43,23 @@ def _facts(state: ViewState) -> tuple[object, ...]:
     return (*(c.tolist() for c in columns), state.errors, sorted(rows), state.run_status)
 
 
+def test_the_legend_says_how_many_tiles_were_sent_on_and_why() -> None:
+    """By the model that each tile's latest event names: those that wait for it count, too."""
+    state = fold(
+        initial(TILES),
+        [
+            *(_changed(i, "done", 1.0, model="cheap") for i in range(4)),
+            _changed(1, "pending", 2.0, model="careful"),
+            _changed(2, "failed", 3.0, model="careful", error="ModelError: no"),
+        ],
+    )
+    entries = caption(state, "x", 3.0, sent_on={"careful": "a score from 0.3 to 0.5"})["legend"]
+    assert "2 sent on to careful (a score from 0.3 to 0.5)" in [one["words"] for one in entries]
+    assert state.given_to("careful").nonzero()[0].tolist() == [1, 2]
+    told = caption(state, "x", 3.0)["legend"]
+    assert not any("sent on" in one["words"] for one in told)
+
+
 events = st.lists(
     st.one_of(
         st.builds(

@@ -49,6 +49,8 @@ class JournaledRun(ABC):
     region : Region or None
         The part of the image that is analysed, its ``geometry`` in pixels; None: all of it.
     model : ModelName
+    routing : mapping or None
+        Which tiles go to which model, where there are several.
     started : float
         Seconds since the epoch.
     """
@@ -59,6 +61,7 @@ class JournaledRun(ABC):
         self.tiles = recording.tiles
         self.region = recording.region
         self.model = recording.model
+        self.routing = recording.routing
         self.started = recording.started
         self._recording = recording
         self._bus = Bus()

@@ -84,6 +84,8 @@ class Recording:
     id, name : str
         Id of the run, name of its image.
     model : ModelName
+    routing : mapping or None
+        Which tiles went to which model, where there are several.
     tiles : tuple of Tile
     region : Region or None
         The part of the image that was asked for; None: all of it.
@@ -120,6 +122,7 @@ class Recording:
             self.started = float(manifest["started"])
             self.name = str(manifest["image"])
             self.model = ModelName(str(manifest["model"]))
+            self.routing = manifest.get("routing")
             self._mpp = manifest["settings"]["mpp"]
             self._path, self._fingerprint = manifest["path"], str(manifest["source"])
         except (KeyError, TypeError, ValueError, AttributeError, GridError) as error:

@@ -18,6 +18,7 @@ from tilevision.status import TileStatus
 
 __all__ = [
     "PERIOD",
+    "SENT_ON",
     "STATUSES",
     "STYLES",
     "StatusStyle",
@@ -65,6 +66,8 @@ STYLES: Mapping[TileStatus, StatusStyle] = {
     TileStatus.SKIPPED: StatusStyle("#1B1B1B", "–", "|", 0.55, 0.75, 0.75),
 }
 STATUSES = tuple(STYLES)
+# A tile that one model sent on to another: a frame, whatever its status. The last of Okabe and Ito.
+SENT_ON = StatusStyle("#F0E442", "»", "", 0.0, 0.0, 1.0)
 
 # Bright on the dark edge that every box gets, none a status colour, and any two at least 9 apart
 # in Oklab (times 100) as people with and without a colour vision deficiency see them.

@@ -16,6 +16,8 @@ __all__ = ["TileMap", "status_codes"]
 
 SMALLEST_EDGED = 7  # px: in smaller tiles, edges would hide the tile
 _CELLS = PERIOD * PERIOD
+FRAME_WIDTH = 3  # px of the frame of a tile, at most
+FRAMED_SIDE = 12  # px of a tile's side to each px of its frame
 _EDGE = _CELLS  # the column of the colour table after those of the hatch
 
 
@@ -41,6 +43,14 @@ class TileMap:
         ys = view.y0 + (np.arange(height) + 0.5) * view.height / height
         index = _lattice(boxes, xs, ys)
         self.index = _painted(boxes, xs, ys) if index is None else index
+        size = np.median(boxes[:, 2:] - boxes[:, :2], axis=0) if len(boxes) else np.zeros(2)
+        self._side = float((size / (view.width, view.height) * (width, height)).min())
+        # Whether the picture's edges are the tiles': left and top, right and bottom.
+        first, last = (boxes[:, :2].min(0), boxes[:, 2:].max(0)) if len(boxes) else ((0, 0), (0, 0))
+        self._ends = (
+            (int(view.x0 <= first[0] + 1), int(view.y0 <= first[1] + 1)),
+            (int(view.x1 >= last[0] - 1), int(view.y1 >= last[1] - 1)),
+        )
         cell = (np.arange(height) % PERIOD)[:, None] * PERIOD + np.arange(width) % PERIOD
         self._cell = np.where(_edges(self.index, boxes, view, shape), _EDGE, cell)
 
@@ -56,6 +66,40 @@ class TileMap:
         rows = np.append(codes, len(STATUSES)).astype(np.int32) * (_CELLS + 1)
         packed: NDArray[np.uint32] = _TABLE.take(rows[self.index] + self._cell)
         return packed.view(np.uint8).reshape(*packed.shape, 4)
+
+    def frames(self, which: NDArray[np.bool_], colour: str) -> NDArray[np.uint8]:
+        """Return RGBA (h, w, 4) with a line along the inside of some tiles.
+
+        It is thinner in small tiles, and has a dark edge in large ones.
+
+        Parameters
+        ----------
+        which : array (n,) of bool
+            Which of the tiles.
+        colour : str
+            ``#rrggbb``.
+        """
+        marked = np.append(which, False)[self.index]
+        width = int(np.clip(self._side / FRAMED_SIDE, 1, FRAME_WIDTH))
+        out = np.zeros((*self.index.shape, 4), dtype=np.uint8)
+        if width > 1:
+            out[marked & ~self._inner(width + 1)] = (0, 0, 0, 160)
+        out[marked & ~self._inner(width)] = (*rgb(colour), 255)
+        return out
+
+    def _inner(self, width: int) -> NDArray[np.bool_]:
+        """Mark the pixels that have no other tile, and no end of all tiles, so near."""
+        (left, top), (right, bottom) = self._ends
+        padded = np.pad(self.index, width, mode="edge")
+        padded[: width * top] = padded[len(padded) - width * bottom :] = -1
+        padded[:, : width * left] = padded[:, padded.shape[1] - width * right :] = -1
+        inner = np.ones(self.index.shape, dtype=bool)
+        height, across = self.index.shape
+        for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            for step in range(1, width + 1):
+                y, x = width + step * dy, width + step * dx
+                inner &= padded[y : y + height, x : x + across] == self.index
+        return inner
 
 
 def status_codes(statuses: Sequence[str]) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tilevision.analysis.units import units_of
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
+from tilevision.plot.palette import SENT_ON
 from tilevision.plot.wording import OUTLINE
 from tilevision.regions import Region
 from tilevision.sources import ImageSource
@@ -107,6 +108,7 @@ def caption(
     way: str = "",
     hidden: frozenset[str] = frozenset(),
     maps: Sequence[Mapping[str, Any]] = (),
+    sent_on: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return headline, detail, alternative text, legend and progress, in plain JSON types.
 
@@ -130,6 +132,8 @@ def caption(
         Keys of what is not drawn.
     maps : sequence of mapping
         Entries of the legend for the map that is shown.
+    sent_on : mapping of str to str, optional
+        Models that a cascade gives tiles to, and why.
 
     Returns
     -------
@@ -146,7 +150,9 @@ def caption(
     kinds = _classes(state, counted) if rivals is None else rivals.legend(way)
     mapped = [dict(entry) for entry in maps] if rivals is None else []
     switches = [entry | {"off": entry.get("key") in hidden} for entry in (*mapped, *kinds)]
-    statuses = _statuses(counts) if rivals is None else []
+    statuses = []
+    if rivals is None:
+        statuses = _statuses(counts) + _sent_on(state, sent_on or {})
     return {
         "headline": _headline(state, name, _found(state, counted, final), final=final)
         if rivals is None or not state.at_rest
@@ -242,6 +248,17 @@ def _statuses(counts: dict[TileStatus, int]) -> list[dict[str, Any]]:
         look = {"glyph": style.glyph, "hatch": style.hatch, "fill": style.fill}
         entries.append({"words": f"{counts[status]:,} {status}", "colour": style.colour, **look})
     return entries
+
+
+def _sent_on(state: ViewState, sent_on: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return an entry for each model of a cascade that tiles came to from another, and why."""
+    look = {"colour": SENT_ON.colour, "glyph": SENT_ON.glyph, "hatch": "", "fill": SENT_ON.fill}
+    given = {label: int(state.given_to(label).sum()) for label in sent_on}
+    return [
+        {"words": f"{n:,} sent on to {shown(label, 40)} ({sent_on[label]})", **look}
+        for label, n in given.items()
+        if n
+    ]
 
 
 def _region(region: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.plot import STYLES, TileMap
-from tilevision.plot.palette import rgb
+from tilevision.plot.palette import SENT_ON, rgb
 from tilevision.status import TileStatus
 from tilevision.view.picture.boxcanvas import BoxCanvas, dashed
 from tilevision.view.picture.boxes import BoxLayer
@@ -84,6 +84,7 @@ class Overlay:
         self._codes: NDArray[np.uint8] | None = None
         self._heat: tuple[TileHeat | TileGroups, NDArray[np.uint8]] | None = None
         self._outline: tuple[Rings, NDArray[np.uint8]] | None = None
+        self._framed: tuple[TileMap, NDArray[np.bool_], NDArray[np.uint8]] | None = None
         self._planned = False
         self._second: BoxCanvas | None = None
 
@@ -95,15 +96,19 @@ class Overlay:
         outline: Rings = (),
         opacity: float = 1.0,
         cover: Cover | None = None,
+        framed: NDArray[np.bool_] | None = None,
     ) -> Frame:
         """Draw `state`: the whole image or its part `view`, with `heat` if given.
 
         `view` is fitted to the shape of the frame and to the image. `outline` holds the closed
         rings of the analysed region, in image pixels. `opacity` is that of all over the image but
-        `cover`, which returns what lies right upon it.
+        `cover`, which returns what lies right upon it. `framed` says which tiles ``(n,)`` were sent
+        on to another model.
         """
         view = self._look(view)
         layers = [self._statuses(state), self._boxes.picture(state.boxes)]
+        if framed is not None and framed.any():
+            layers.insert(1, self._framed_tiles(framed))
         if outline:
             layers.insert(1, self._outlined(outline, view))
         if heat is not None:
@@ -163,6 +168,13 @@ class Overlay:
         if self._outline is None or self._outline[0] is not outline:
             self._outline = (outline, dashed(outline, view, self.size))
         return self._outline[1]
+
+    def _framed_tiles(self, framed: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        known = self._framed
+        if known is None or known[0] is not self._map or not np.array_equal(known[1], framed):
+            frames = self._map.frames(framed, SENT_ON.colour)
+            self._framed = known = (self._map, framed, frames)
+        return known[2]
 
     def _heated(self, heat: TileHeat | TileGroups) -> NDArray[np.uint8]:
         if self._heat is None or self._heat[0] is not heat:

@@ -18,6 +18,7 @@ from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
+from tilevision.routing import sent_on
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
 from tilevision.view.jobs import JobQueue
 from tilevision.view.mapping.mappainter import MapPainter
@@ -46,6 +47,7 @@ class _Scene:
     overlay: Overlay
     outline: tuple[Any, ...]  # of the region
     region: str
+    sent_on: dict[str, str]  # models that a cascade gives tiles to, and why
     state: ViewState
     clock: Callable[[], float]
     events: deque[Event] = field(default_factory=deque)
@@ -137,6 +139,7 @@ class Screen:
             overlay=overlay or Overlay(size, self._read),
             outline=() if region is None else region.outline(),
             region="" if region is None else region_words(region, run.source),
+            sent_on=sent_on(getattr(run, "routing", None) or run.model),
             state=initial(run.tiles, planned=isinstance(run, PlannedRun)),
             clock=clock,
         )
@@ -241,7 +244,9 @@ class Screen:
         if rivals is None:
             boxes = self._showing(self._boxes(state))
             cover = self._map.cover
-            frame = scene.overlay.frame(replace(state, boxes=boxes), *over, cover)
+            framed = [state.given_to(label) for label in scene.sent_on]
+            marked = np.logical_or.reduce(framed) if framed else None
+            frame = scene.overlay.frame(replace(state, boxes=boxes), *over, cover, marked)
         else:
             both = rivals.layers(self._way, self._hidden)
             boxes, frame = both[0], scene.overlay.compared(state, both, *over)
@@ -252,6 +257,7 @@ class Screen:
             way="" if rivals is None else self._way,
             hidden=self._hidden,
             maps=self._map.legend(),
+            sent_on=scene.sent_on,
         )
         for fault in filter(None, (self._fault, self._map.fault)):
             words["detail"] += f" · {shown(fault, 300)}"

@@ -42,6 +42,10 @@ class ViewState:
     seconds : array (n,)
         Time for reading and inference; NaN where nothing ran.
     saturated : array (n,) of bool
+    model : array (n,) of int
+        Position in `models` of the model that the latest event of each tile names.
+    models : tuple of str
+        Their labels; the first is "", for tiles without an event.
     errors : mapping of int to str
         Error of each tile whose latest event has one, by position.
     boxes : BoxLayer
@@ -68,8 +72,10 @@ class ViewState:
     n_findings: NDArray[np.int64]
     seconds: NDArray[np.float32]
     saturated: NDArray[np.bool_]
+    model: NDArray[np.int32]
     errors: Mapping[int, str]
     boxes: BoxLayer
+    models: tuple[str, ...] = ("",)
     planned: bool = False
     run_status: RunStatus | None = None
     reason: str = ""
@@ -130,6 +136,13 @@ class ViewState:
         """Return True if nothing will change unless the user does something."""
         return self.ended or self.planned
 
+    def given_to(self, label: str) -> NDArray[np.bool_]:
+        """Return which tiles ``(n,)`` came to the model of that label, by their latest events."""
+        if label not in self.models:
+            return np.zeros(len(self.model), dtype=bool)
+        given: NDArray[np.bool_] = self.model == self.models.index(label)
+        return given
+
     def rate(self, now: float) -> float | None:
         """Return the tiles per second that become done; None until that can be known.
 
@@ -166,6 +179,7 @@ def initial(tiles: Sequence[Tile], *, planned: bool = False) -> ViewState:
         n_findings=np.zeros(n, dtype=np.int64),
         seconds=np.full(n, np.nan, dtype=np.float32),
         saturated=np.zeros(n, dtype=bool),
+        model=np.zeros(n, dtype=np.int32),
         errors={},
         boxes=BoxLayer(),
         planned=planned,
@@ -215,6 +229,8 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
     errors = {i: text for i, text in state.errors.items() if i not in latest}
     errors |= {i: event.error for i, event in latest.items() if event.error}
 
+    numbers = {name: i for i, name in enumerate(state.models)}
+    model = [numbers.setdefault(event.model, len(numbers)) for event in events]
     news = {i: e for i, e in latest.items() if not _known(state, i, e)}
     return replace(
         state,
@@ -224,6 +240,8 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
         n_findings=_column(state.n_findings, at, (e.n_findings for e in events)),
         seconds=_column(state.seconds, at, (_seconds(e) for e in events)),
         saturated=_column(state.saturated, at, (e.saturated for e in events)),
+        model=_column(state.model, at, model),
+        models=tuple(numbers),
         errors=errors,
         boxes=state.boxes.with_tiles(
             {i: seen_boxes(e) if TileStatus(e.status).analysed else () for i, e in news.items()}
