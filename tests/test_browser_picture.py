@@ -55,7 +55,35 @@ def test_the_picture_obeys_keys_and_legend(lab: Lab, page: Any, tmp_path: Path) 
     page.picture("full")
     page.keyboard.press("f")
     page.wait_for_function("() => !document.fullscreenElement")
+    _check_colours(page)
     assert errors(page.evaluate(CELLS)) == []
+
+
+def _check_colours(page: Any) -> None:
+    """A class has the colour that was chosen in the legend, in the picture and in the table."""
+    drag = page.get_by_role("slider", name="Opacity").bounding_box()
+    y = drag["y"] + drag["height"] / 2
+    before = page.evaluate(PIXELS)
+    page.mouse.move(drag["x"] + 4, y)
+    page.mouse.down()
+    page.mouse.move(drag["x"] + drag["width"] / 2, y, steps=4)
+    page.mouse.move(drag["x"] + drag["width"] - 2, y, steps=4)
+    page.mouse.up()
+    assert float(page.get_by_role("slider", name="Opacity").input_value()) == 1
+    page.wait_for_function(f"before => Math.abs(({PIXELS})() - before) > 10_000", arg=before)
+    press(page, "Results")
+    choose = page.get_by_label("Colour of 192 small")
+    usual, before = choose.input_value(), page.evaluate(YELLOW)
+    choose.fill("#ffee00")
+    choose.dispatch_event("change")
+    page.get_by_label("Usual colour of 192 small").wait_for()
+    page.wait_for_function(f"before => ({YELLOW})() > before + 1000", arg=before)
+    page.locator("[style*='rgb(255, 238, 0)']").nth(1).wait_for()  # legend, and the classes
+    page.get_by_role("switch", name="192 small").wait_for()
+    show_all(page, "coloured")
+    page.get_by_label("Usual colour of 192 small").click()
+    page.get_by_label("Usual colour of 192 small").wait_for(state="detached")
+    assert page.get_by_label("Colour of 192 small").input_value() == usual
 
 
 def _check_stepping(page: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -112,6 +113,27 @@ class Result(ResultData):
         made.__dict__ |= {name: self.__dict__[name] for name in _MERGED if name in self.__dict__}
         return made
 
+    def set_colours(self, colours: Mapping[str, str | None]) -> None:
+        """Choose the colours of classes in pictures, maps, the panel and files that have colours.
+
+        They are kept in the run's checkpoint folder (``colours.json``), for all results in it;
+        without one they end with the process.
+
+        Parameters
+        ----------
+        colours : mapping of str to (str or None)
+            ``#rrggbb`` by class, as in ``{"nucleus": "#ee1188"}``; None: the class has its usual
+            colour again, which people with a colour vision deficiency can tell from the others.
+
+        Raises
+        ------
+        RunError
+            If it is no such mapping, or the folder cannot be written.
+        """
+        from tilevision.classcolours import choose
+
+        choose(colours, self.facts.checkpoint)
+
     def uncertain(self) -> pd.DataFrame:
         """Return the analysed tiles, those first where a person's hour of correction counts most.
 
@@ -159,8 +181,10 @@ class Result(ResultData):
         RunError
             If there is no such class, or both `target` and `ax` are given.
         """
+        from tilevision.classcolours import load_colours
         from tilevision.plot import draw_result
 
+        load_colours(self.facts.checkpoint)
         if ax is not None and target is not None:
             raise RunArgumentError("Give either target= or ax=, not both.")
         target = target if ax is None else ax

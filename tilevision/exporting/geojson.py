@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.units import Georeference
+from tilevision.classcolours import chosen_colour, load_colours
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
 from tilevision.exporting.statement import statement
@@ -218,6 +219,7 @@ def write_qupath(
     RunError
         If an option makes no sense.
     """
+    load_colours(result.facts.checkpoint)
     if object_type not in _KINDS:
         raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
     corner = _corner(result) if origin is None else _checked(origin)
@@ -287,7 +289,7 @@ def _measured(detection: Detection, unit: str) -> dict[str, Any]:
         }
     label = " ".join(detection.label.split()) or "object"  # QuPath refuses line breaks and ""
     properties: dict[str, Any] = {
-        "classification": {"name": label, "color": _colour(label)},
+        "classification": {"name": label, "color": _colour(detection.label, label)},
         "measurements": measurements,
     }
     if detection.text is not None:
@@ -307,8 +309,14 @@ def _plain_attributes(detection: Detection) -> dict[str, Any]:
     }
 
 
+def _colour(label: str, named: str) -> list[int]:
+    """Return red, green, blue: those that somebody chose for a class, else those of its name."""
+    chosen = chosen_colour(label)
+    return _own_colour(named) if chosen is None else list(bytes.fromhex(chosen[1:]))
+
+
 @lru_cache(4096)
-def _colour(label: str) -> list[int]:
+def _own_colour(label: str) -> list[int]:
     """Return red, green, blue: a class has one colour in all images of a project."""
     hue = crc32(label.encode("utf-8", "replace")) % 360 / 360
     return [round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 0.8)]

@@ -14,6 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.classcolours import chosen_colours
 from tilevision.status import TileStatus
 
 __all__ = [
@@ -95,7 +96,7 @@ def class_colours(labels: Iterable[str]) -> dict[str, str]:
 
     A name has a colour of its own by what it is called, the same in every process. Where that
     is taken by another class that was drawn before, it gets the next free one; once all are
-    taken, colours repeat.
+    taken, colours repeat. A colour that somebody chose is used as it is.
 
     Parameters
     ----------
@@ -107,7 +108,8 @@ def class_colours(labels: Iterable[str]) -> dict[str, str]:
         for name in sorted(set(names) - _slots.keys()):
             if len(_slots) < MOST_REMEMBERED:
                 _slots[name] = _free_slot(name)
-        return {name: CLASS_COLOURS[_slots.get(name, _own_slot(name))] for name in names}
+        own = {name: CLASS_COLOURS[_slots.get(name, _own_slot(name))] for name in names}
+    return own | chosen_colours(names)
 
 
 def _own_slot(name: str) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.classcolours import chosen_colours
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
@@ -149,7 +150,10 @@ class RasterMap(RasterArray):
     @property
     def colours(self) -> NDArray[np.uint8]:
         """Red, green, blue and opacity ``(256, 4)`` of a map of classes, by value."""
-        return class_palette(len(self.spec.classes))
+        table = class_palette(len(self.spec.classes))
+        for name, colour in chosen_colours(self.classes).items():
+            table[self.classes[name], :3] = tuple(bytes.fromhex(colour[1:]))
+        return table
 
     def __repr__(self) -> str:
         sides = " × ".join(f"{side:,}" for side in self.shape)

@@ -119,6 +119,7 @@ class LiveView:
     ) -> None:
         self._snapshot = Snapshot()
         self._screen = Screen(self._keep)
+        self._screen.folder = checkpoint or getattr(run, "checkpoint", None)
         self._results = ResultLookup(checkpoint)
         self._jobs = JobQueue("tilevision-view-count", _log.warning)
         self._counting = Counting(self._screen, self._count, self._jobs)

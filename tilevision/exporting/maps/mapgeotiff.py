@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilevision.classcolours import load_colours
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import draft_name, drafting, dumps, element
@@ -53,6 +54,7 @@ def write(
 
     if compress not in _PACKINGS:
         raise RunArgumentError(f"compress is {compress!r:.40}; give {', '.join(_PACKINGS)}.")
+    load_colours(result.facts.checkpoint)
     made = MapFile(result, layer)
     whole = draft_name(path)  # GDAL's driver of such files only copies
     with (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import to_hex
 
+from tilevision.classcolours import chosen_colour
 from tilevision.plot import shown
 from tilevision.plot.heat import heat_colours
 from tilevision.view.mapping.mapchoice import CLEAR, MapChoice, class_key
@@ -45,7 +46,8 @@ def legend_of(raster: RasterMap, choice: MapChoice, sheet: MapSheet | None) -> l
             area = areas.get(number, 0.0)
             words += f" · {about}{_in_words(raster, area)} ({area / whole:.0%}){so_far}"
         colour = "#{:02x}{:02x}{:02x}".format(*raster.colours[number, :3].tolist())
-        entries.append({"words": words, "colour": colour, "wide": True, "key": class_key(name)})
+        mine = {"key": class_key(name), "own": True, "chosen": chosen_colour(name) is not None}
+        entries.append({"words": words, "colour": colour, "wide": True, **mine})
     if len(named) > MOST_CLASSES:
         words = f"{len(named) - MOST_CLASSES:,} more classes"
         entries.append({"words": words, "colour": "#999999", "wide": True})

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.classcolours import colours_version
 from tilevision.errors import CheckpointError, RunError
 from tilevision.geometry import Box
 from tilevision.plot import STATUSES
@@ -153,7 +154,7 @@ class MapPainter:
         seen, choice = self._seen, self.choice
         if seen is None or choice is None:
             return []
-        key = (self._version, choice, id(seen))
+        key = (self._version, colours_version(), choice, id(seen))
         if self._legend[0] != key:
             with self._lock:
                 sheet = self._sheets.get(None)
@@ -172,7 +173,8 @@ class MapPainter:
         if (view, whole, size) != (self._view, self._whole, self._size):
             self._view, self._whole, self._size = view, whole, size
             self._paint_soon()
-        key = (self._version, view, choice, self.hidden, self.opacity, id(seen))
+        painted = self._version, colours_version()
+        key = (painted, view, choice, self.hidden, self.opacity, id(seen))
         if self._drawn[0] != key:
             with self._lock:
                 sheets = [self._sheets.get(None), self._sheets.get(view)]

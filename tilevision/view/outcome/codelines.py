@@ -15,7 +15,7 @@ from tilevision.pipeline import start
 from tilevision.routing import Cascade
 from tilevision.schedule import Quota, Retry
 
-__all__ = ["python_code", "shell_code", "with_corrections"]
+__all__ = ["python_code", "shell_code", "with_own"]
 
 _PLAIN = (str, int, float, bool, type(None))
 # Arguments that have an option of another name, or none; the others are spelt alike.
@@ -70,11 +70,24 @@ def shell_code(
     return "\n".join([*told, shlex.join([*words, "--out", "detections.geojson"])])
 
 
-def with_corrections(python: str, shell: str, *, corrected: bool) -> dict[str, str]:
-    """Return both texts by language, and in them what applies the corrections by hand."""
+def with_own(
+    python: str, shell: str, *, corrected: bool, colours: Mapping[str, str]
+) -> dict[str, str]:
+    """Return both texts by language, and in them what a person did to the result.
+
+    Parameters
+    ----------
+    python, shell : str
+    corrected : bool
+        Whether there are corrections by hand.
+    colours : mapping of str to str
+        Colours that were chosen for classes.
+    """
     if corrected:
         python += "\nresult = result.corrected()"
         shell = f"# Corrections by hand are applied in Python: result.corrected()\n{shell}"
+    if colours:
+        python += f"\nresult.set_colours({dict(colours)!r})"
     return {"python": python, "shell": shell}
 
 

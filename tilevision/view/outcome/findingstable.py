@@ -80,6 +80,10 @@ class FindingsTable(anywidget.AnyWidget):
             self.selected = -1
             self.version += 1
 
+    def recolour(self) -> None:
+        """Let pages ask again: classes have other colours."""
+        self.version += 1
+
     def _answer(self) -> None:
         result, version = self._shown, self.version
         rows, names, colours = (b"", [], []) if result is None else packed(result)

@@ -132,6 +132,12 @@ class Inspector:
         if self._run is not None:
             self._opened(self._run, None)
 
+    def recolour(self) -> None:
+        """Draw the open tile again: classes have other colours."""
+        run, number = self._run, self._number
+        if run is not None and number is not None:
+            self._jobs.put("inspect", lambda: self._open(run, number))
+
     def follow(self, run: Watched) -> None:
         """Update the shown tile if it has changed; close it if `run` is another run."""
         number, state = self._number, self._screen.state

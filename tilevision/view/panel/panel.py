@@ -10,6 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tilevision.analysis.probing import Probe
+from tilevision.classcolours import chosen_colours
 from tilevision.errors import RunError
 from tilevision.evaluation import Comparison
 from tilevision.findings import TileFindings
@@ -29,7 +30,7 @@ from tilevision.view.drawing.drawnregions import DrawnRegions
 from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
 from tilevision.view.notebook import CellWatch, cell_number, display, name_of, require_notebook
-from tilevision.view.outcome.codelines import python_code, shell_code, with_corrections
+from tilevision.view.outcome.codelines import python_code, shell_code, with_own
 from tilevision.view.outcome.outcome import Outcome
 from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
 from tilevision.view.panel.exportform import ExportForm
@@ -169,6 +170,7 @@ class Panel:
             self._screen, self._outcome, checkpoint, self._lookups, self._recount
         )
         self._screen.outlines = False
+        self._screen.folder, self._screen.on_colour = checkpoint, self._recoloured
         self._regions = DrawnRegions(self._screen.canvas, self._redrawn, self._find_tissue)
         self._region_form = RegionForm(self._load_regions, self._save_regions)
         self._counting = Counting(self._screen, self._count, self._lookups)
@@ -469,6 +471,12 @@ class Panel:
             return "the tiles that are stored for this setup"
         return f"run {shown.id}"
 
+    def _recoloured(self) -> None:
+        """Draw what has colours of classes again."""
+        self._outcome.table.recolour()
+        self._inspector.recolour()
+        self._recount()
+
     def _recount(self) -> None:
         self._counting.again()
 
@@ -505,10 +513,12 @@ class Panel:
             image, arguments = self._asked()
         arguments |= self._filters.at_start() | {"checkpoint": self._checkpoint}
         arguments["concurrency"] = self._controls.concurrency.value or None
-        return with_corrections(
+        result = self._outcome.result
+        return with_own(
             python_code(image, arguments, name_of),
             shell_code(image, arguments, name_of),
             corrected=self._correcting.in_use,
+            colours={} if result is None else chosen_colours(result.classes),
         )
 
     def _cut(self, known: Result) -> Result:

@@ -49,11 +49,15 @@ class BoxCanvas:
         self._axes.set_axis_off()
         self._view, self._shape = view, shape
         self._drawn: tuple[BoxChunk, ...] = ()
+        self._colours: tuple[str, ...] = ()
         self._ink = 0.0
 
     def picture(self, layer: BoxLayer) -> NDArray[np.uint8]:
         """Return RGBA (h, w, 4), not premultiplied, of all boxes in `layer`."""
-        if layer.chunks[: len(self._drawn)] != self._drawn:  # some were taken away
+        colours = layer.colours
+        recoloured = colours[: len(self._colours)] != self._colours
+        self._colours = colours
+        if recoloured or layer.chunks[: len(self._drawn)] != self._drawn:  # some were taken away
             self._drawn, self._ink = (), 0.0
             self._renderer.clear()
         if new := layer.chunks[len(self._drawn) :]:
@@ -62,7 +66,7 @@ class BoxCanvas:
             if self._alpha != alpha:
                 self._renderer.clear()
                 new = layer.chunks
-            self._draw(new, layer.colours)
+            self._draw(new, colours)
         pixels: NDArray[np.uint8] = np.asarray(self._renderer.buffer_rgba())
         return pixels
 

@@ -11,46 +11,11 @@ const CLICK = 4; // px that a pointer may move between press and release
 const REST = 350; // ms between two turns of the wheel that are two gestures
 const DOUBLE = 250; // ms within which a second click makes a double-click of the first
 
-const HATCHES = {
-  "/": (c) => `repeating-linear-gradient(135deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
-  "\\": (c) => `repeating-linear-gradient(45deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
-  x: (c) => `${HATCHES["/"](c)}, ${HATCHES["\\"](c)}`,
-  "-": (c) => `repeating-linear-gradient(0deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
-  "|": (c) => `repeating-linear-gradient(90deg, ${c} 0 1.5px, transparent 1.5px 5px)`,
-  ".": (c) => `radial-gradient(${c} 1.2px, transparent 1.6px) 0 0 / 6px 6px`,
-};
-
 function element(tag, className, parent) {
   const node = document.createElement(tag);
   node.className = className;
   parent?.append(node);
   return node;
-}
-
-function translucent(colour, opacity) {
-  return colour + Math.round(opacity * 255).toString(16).padStart(2, "0");
-}
-
-function legendEntry(entry) {
-  const item = element("li", "tilevision-entry");
-  const swatch = element("span", "tilevision-swatch", item);
-  swatch.setAttribute("aria-hidden", "true");
-  if (entry.glyph) {
-    const fill = translucent(entry.colour, entry.fill);
-    const hatch = HATCHES[entry.hatch]?.(translucent(entry.colour, 0.8));
-    swatch.style.background = [hatch, `linear-gradient(${fill}, ${fill})`].filter(Boolean).join(", ");
-    swatch.style.borderColor = entry.colour;
-    swatch.textContent = entry.glyph;
-  } else {
-    if (entry.dashed) swatch.classList.add("tilevision-outline");
-    else if (entry.ramp) swatch.classList.add("tilevision-ramp");
-    else if (!entry.wide) swatch.classList.add("tilevision-class");
-    const ramp = entry.ramp && `linear-gradient(90deg, ${entry.ramp.join(", ")})`;
-    swatch.style.background = entry.dashed ? "" : ramp ?? entry.colour;
-  }
-  const words = element("bdi", "", item);
-  words.textContent = entry.words;
-  return item;
 }
 
 // The region [x, y, width, height] nearest to `view` that lies within `whole`.
@@ -488,6 +453,8 @@ function render({ model, el }) {
     link.href = model.get("link") || "#";
     const opens = root.closest(".tilevision-panel") ? "Click to open a tile, scroll" : "Scroll";
     hint.textContent = `${opens} or + − to zoom, drag or arrows to move, 0 for all, ? for all keys`;
+    // A chooser that is open would close if its entry were made again.
+    if (legend.querySelector("[data-open]")) return;
     legend.replaceChildren(...(caption.legend ?? []).map((entry, i, all) => toggled(legendEntry(entry), entry, i, all)));
   };
   // A class in the legend is a button: pressed, its boxes are not drawn. It still counts.
@@ -506,6 +473,7 @@ function render({ model, el }) {
       model.send({ hide: all.filter((one) => one.off).map((one) => one.key) });
       describe();
     };
+    if (entry.own) editable(item, entry, model);
     item.addEventListener("click", toggle);
     item.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;

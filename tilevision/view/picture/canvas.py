@@ -78,7 +78,7 @@ class Canvas(anywidget.AnyWidget):
         for name in (
             *("drawing/drawing.js", "drawing/aids.js", "compare/compare.js"),
             "correction/correcting.js",
-            "picture/canvas.js",
+            *("picture/legend.js", "picture/canvas.js"),
         )
     )
     _css = (_FOLDER / "canvas.css").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tilevision.analysis.units import units_of
+from tilevision.classcolours import chosen_colour
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.palette import SENT_ON
 from tilevision.plot.wording import OUTLINE
@@ -139,7 +140,8 @@ def caption(
     -------
     dict
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
-        ``colour``, for classes ``key`` and ``off`` where they are not drawn, for a colour bar
+        ``colour``, for classes ``key`` and ``off`` where they are not drawn, ``own`` where their
+        colour can be changed, and ``chosen`` where it was, for a colour bar
         ``ramp``, and for statuses ``glyph``, ``hatch``, ``fill``.
         ``shares``: the share of wanted tiles that are done and that failed, 0 to 1. ``status``:
         of the run. ``latest``: time of the latest event, seconds since the epoch.
@@ -286,6 +288,8 @@ def _classes(state: ViewState, counted: Counted | None) -> list[dict[str, Any]]:
             "words": f"{counts[label]:,}{more} {shown(label, 30)}",
             "colour": colours[label],
             "key": key_of(label),
+            "own": True,
+            "chosen": chosen_colour(label) is not None,
         }
         for label in common[:MAX_CLASSES]
     ]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.analysis.units import pixel_width
+from tilevision.classcolours import choose, load_colours
 from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box
@@ -21,6 +22,7 @@ from tilevision.plot import shown
 from tilevision.routing import sent_on
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
 from tilevision.view.jobs import JobQueue
+from tilevision.view.mapping.mapchoice import class_key
 from tilevision.view.mapping.mappainter import MapPainter
 from tilevision.view.picture.boxes import BoxLayer, LayerMix
 from tilevision.view.picture.canvas import Canvas
@@ -82,7 +84,9 @@ class Screen:
         self._source: ImageSource | None = None
         self._options: tuple[ImageSource, ReadOptions] | None = None
         self._width: tuple[ImageSource, Callable[[float, float], float] | None] | None = None
-        self._fault = ""
+        self._fault = self._colour_fault = ""
+        self.folder: Any = None  # in which colours of classes are kept
+        self.on_colour: Callable[[], None] = lambda: None  # called when one was changed
         self._map = MapPainter(self.poke)
         self._readings = JobQueue("tilevision-view-reading", _log.warning)
         self._lock = threading.Lock()
@@ -130,6 +134,7 @@ class Screen:
         clock : callable
             Returns the time that the picture shows, seconds since the epoch.
         """
+        self.read_colours()
         before = self._scene
         size, region = run.source.size, getattr(run, "region", None)
         overlay = before.overlay if before and before.overlay.image_size == size else None
@@ -160,6 +165,14 @@ class Screen:
         scene.events.extendleft(reversed(run.events()))
         self._scene = scene
         self.poke()
+
+    def read_colours(self) -> None:
+        """Take the colours of classes that are kept in the folder."""
+        self._colour_fault = ""
+        try:
+            load_colours(self.folder)
+        except TilevisionError as error:
+            self._colour_fault = str(error)
 
     def count(self, counted: Counted | None, version: Any) -> None:
         """Draw these detections instead of those of the single tiles; None: those of the tiles.
@@ -259,7 +272,7 @@ class Screen:
             maps=self._map.legend(),
             sent_on=scene.sent_on,
         )
-        for fault in filter(None, (self._fault, self._map.fault)):
+        for fault in filter(None, (self._fault, self._map.fault, self._colour_fault)):
             words["detail"] += f" · {shown(fault, 300)}"
         choices = self._map.choices if rivals is None else []
         self.canvas.offer([(one.key, one.words) for one in choices])
@@ -277,11 +290,28 @@ class Screen:
                 self._opacity = min(max(float(opacity), 0.0), 1.0)
             case {"hide": list(keys)}:
                 self._hidden = self._map.hidden = frozenset(map(str, keys))
+            case {"colour": str(key), "value": (str() | None) as colour}:
+                self._recolour(key, colour)
             case {"way": "differences" | "swipe" | "blink" as way}:
                 self._way, self._hidden = way, frozenset()
             case _:
                 return
         self.poke()
+
+    def _recolour(self, key: str, colour: str | None) -> None:
+        """Give a class of the legend another colour; None: its own."""
+        state, counted = self.state, self._counted
+        labels = {*(() if state is None else state.boxes.labels)}
+        if counted is not None:
+            labels |= {*counted.counts, *counted.layer.labels}
+            labels |= set() if counted.maps is None else {*counted.maps.raster.classes}
+        mine = {label: colour for label in labels if key in (key_of(label), class_key(label))}
+        self._colour_fault = ""
+        try:
+            choose(mine, self.folder)
+        except TilevisionError as error:
+            self._colour_fault = str(error)
+        self.on_colour()
 
     def _choose_map(self, asked: Any) -> None:
         match asked:
