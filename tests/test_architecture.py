@@ -22,7 +22,7 @@ TABLE = {
     "display": set(),
     "status": set(),
     "files": set(),
-    "classcolours": {"files"},
+    "colouring": {"files"},
     "geometry": set(),
     "grid": {"geometry"},
     "rasterspec": set(),
@@ -54,7 +54,7 @@ TABLE = {
     "seams": {"findings", "geometry", "grid", "overlaps"},
     "rasters": {
         *("findings", "geometry", "grid", "payloads", "rasterspec", "regions", "sources"),
-        "classcolours",
+        "colouring",
     },
     "analysis": {
         *("status", "events", "findings", "grid", "geometry", "sources", "regions", "seams"),
@@ -63,12 +63,12 @@ TABLE = {
     "moderation": {"modelspec", "findings", "codec", "sources", "analysis", "geometry"},
     "synthesis": {"modelspec", "findings", "codec", "sources", "analysis"},
     "routing": {"findings", "geometry", "grid", "sources", "modelspec", "fingerprint", "regions"},
-    "plot": {"status", "analysis", "classcolours", "findings", "grid", "sources", "geometry"},
+    "plot": {"status", "analysis", "colouring", "findings", "grid", "sources", "geometry"},
     "exporting": {
         *("status", "files", "geometry", "findings", "grid", "sources", "analysis"),
-        *("rasters", "rasterspec", "classcolours"),
+        *("rasters", "rasterspec", "colouring"),
     },
-    "result": {"seams", "analysis", "classcolours", "exporting", "plot", "corrections"},
+    "result": {"seams", "analysis", "colouring", "exporting", "plot", "corrections"},
     "evaluation": {
         *("findings", "grid", "geometry", "overlaps", "analysis", "seams", "plot", "sources"),
         *("result", "exporting", "files", "batch", "regions", "rasters", "rasterspec"),
@@ -109,7 +109,7 @@ TABLE = {
     },
     "samples": {"sources"},
     "view": {
-        *("seams", "files", "schedule", "classcolours"),
+        *("seams", "files", "schedule", "colouring"),
         *("status", "pipeline", "history", "batch", "result", "analysis", "events", "plot"),
         *("grid", "findings", "geometry", "sources", "modelspec", "catalogue", "exporting"),
         *("routing", "regions", "rasters", "payloads", "corrections", "evaluation"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from exported import result_of
 
-from tilevision import classcolours
+from tilevision.colouring import classcolours
 from tilevision.errors import RunError
 from tilevision.plot import class_colours
 from tilevision.result import Result
@@ -27,10 +28,14 @@ CLASS = "nucleus, big"
 
 
 @pytest.fixture(autouse=True)
-def own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_colours(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No colour is chosen before a test, nor stays after it."""
-    monkeypatch.setattr(classcolours, "_chosen", {})
+    before = dict(classcolours.CHOSEN)
+    classcolours.CHOSEN.clear()
     monkeypatch.setattr(classcolours, "_read", {})
+    yield
+    classcolours.CHOSEN.clear()
+    classcolours.CHOSEN.update(before)
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_they_are_kept_in_the_folder_for_another_process(result: Result, tmp_pat
     """Read with the first picture; one that was reset elsewhere is reset here, too."""
     result.set_colours({CLASS: CHOSEN, "gone": "#ffffff"})
     code = f"""
-from tilevision.classcolours import choose, chosen_colours, load_colours
+from tilevision.colouring import choose, chosen_colours, load_colours
 load_colours({str(tmp_path)!r})
 print(chosen_colours([{CLASS!r}, "ship"]))
 choose({{"gone": None, {CLASS!r}: "#00ff00"}}, {str(tmp_path)!r})
@@ -94,7 +99,7 @@ def test_what_is_no_colour_is_refused_in_one_line(result: Result, colours: Any) 
     with pytest.raises(RunError) as said:
         result.set_colours(colours)
     assert "\n" not in str(said.value) and len(str(said.value)) < 300
-    assert classcolours._chosen == {"ship": CHOSEN}
+    assert classcolours.CHOSEN == {"ship": CHOSEN}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"colours": {"a": "red"}}', '{"colours": 3}'])

@@ -130,7 +130,7 @@ class Result(ResultData):
         RunError
             If it is no such mapping, or the folder cannot be written.
         """
-        from tilevision.classcolours import choose
+        from tilevision.colouring import choose
 
         choose(colours, self.facts.checkpoint)
 
@@ -181,7 +181,7 @@ class Result(ResultData):
         RunError
             If there is no such class, or both `target` and `ax` are given.
         """
-        from tilevision.classcolours import load_colours
+        from tilevision.colouring import load_colours
         from tilevision.plot import draw_result
 
         load_colours(self.facts.checkpoint)

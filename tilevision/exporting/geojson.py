@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.units import Georeference
-from tilevision.classcolours import chosen_colour, load_colours
+from tilevision.colouring import CHOSEN, FILE, load_colours
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.detectionrows import Detection, detections, geometry, shaped
 from tilevision.exporting.statement import statement
@@ -219,7 +219,9 @@ def write_qupath(
     RunError
         If an option makes no sense.
     """
-    load_colours(result.facts.checkpoint)
+    folder = result.facts.checkpoint
+    if folder is not None and Path(folder, FILE).is_file():
+        load_colours(folder)
     if object_type not in _KINDS:
         raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
     corner = _corner(result) if origin is None else _checked(origin)
@@ -311,7 +313,7 @@ def _plain_attributes(detection: Detection) -> dict[str, Any]:
 
 def _colour(label: str, named: str) -> list[int]:
     """Return red, green, blue: those that somebody chose for a class, else those of its name."""
-    chosen = chosen_colour(label)
+    chosen = CHOSEN.get(label)
     return _own_colour(named) if chosen is None else list(bytes.fromhex(chosen[1:]))
 
 

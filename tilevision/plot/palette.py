@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.classcolours import chosen_colours
+from tilevision.colouring import chosen_colours
 from tilevision.status import TileStatus
 
 __all__ = [

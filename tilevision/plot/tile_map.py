@@ -16,7 +16,7 @@ __all__ = ["TileMap", "status_codes"]
 
 SMALLEST_EDGED = 7  # px: in smaller tiles, edges would hide the tile
 _CELLS = PERIOD * PERIOD
-FRAME_WIDTH = 3  # px of the frame of a tile, at most
+FRAME_WIDTH = 2  # px of the frame of a tile, at most
 FRAMED_SIDE = 12  # px of a tile's side to each px of its frame
 _EDGE = _CELLS  # the column of the colour table after those of the hatch
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.classcolours import load_colours
+from tilevision.colouring import load_colours
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import draft_name, drafting, dumps, element

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import to_hex
 
-from tilevision.classcolours import chosen_colour
+from tilevision.colouring import chosen_colour
 from tilevision.plot import shown
 from tilevision.plot.heat import heat_colours
 from tilevision.view.mapping.mapchoice import CLEAR, MapChoice, class_key

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.classcolours import colours_version
+from tilevision.colouring import colours_version
 from tilevision.errors import CheckpointError, RunError
 from tilevision.geometry import Box
 from tilevision.plot import STATUSES

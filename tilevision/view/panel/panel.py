@@ -10,7 +10,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from tilevision.analysis.probing import Probe
-from tilevision.classcolours import chosen_colours
+from tilevision.colouring import chosen_colours
 from tilevision.errors import RunError
 from tilevision.evaluation import Comparison
 from tilevision.findings import TileFindings

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tilevision.analysis.units import units_of
-from tilevision.classcolours import chosen_colour
+from tilevision.colouring import chosen_colour
 from tilevision.plot import STATUSES, STYLES, class_colours, shown
 from tilevision.plot.palette import SENT_ON
 from tilevision.plot.wording import OUTLINE
@@ -190,7 +190,9 @@ def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
 
 
 def _detail(state: ViewState, now: float, region: str) -> str:
-    outside = [f"{_tiles(state.n_skipped)} outside the region skipped"] if region else []
+    outside = []
+    if region and state.n_skipped:
+        outside = [f"{_tiles(state.n_skipped)} outside the region skipped"]
     if state.planned:
         press = "Press Run to analyse the image with this grid"
         done = "Every tile is stored already; Run costs nothing"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.analysis.units import pixel_width
-from tilevision.classcolours import choose, load_colours
+from tilevision.colouring import choose, load_colours
 from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box

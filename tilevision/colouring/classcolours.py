@@ -17,7 +17,15 @@ from typing import Any
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.files import refusing, writing
 
-__all__ = ["choose", "chosen_colour", "chosen_colours", "colours_version", "load_colours"]
+__all__ = [
+    "CHOSEN",
+    "FILE",
+    "choose",
+    "chosen_colour",
+    "chosen_colours",
+    "colours_version",
+    "load_colours",
+]
 
 FILE = "colours.json"
 MOST = 1000  # classes
@@ -26,19 +34,19 @@ _LARGEST = 1 << 20  # bytes of the file
 _HEX = re.compile("#[0-9a-fA-F]{6}")
 
 _lock = threading.Lock()
-_chosen: dict[str, str] = {}
+CHOSEN: dict[str, str] = {}  # by class; for reading alone
 _read: dict[Path, tuple[int, int, dict[str, str]]] = {}
 _version = 0
 
 
 def chosen_colour(label: str) -> str | None:
     """Return the colour ``#rrggbb`` that somebody chose for a class; None: its own."""
-    return _chosen.get(label)
+    return CHOSEN.get(label)
 
 
 def chosen_colours(labels: Iterable[str]) -> dict[str, str]:
     """Return those of `labels` for which somebody chose a colour, and that."""
-    return {label: _chosen[label] for label in labels if label in _chosen}
+    return {label: CHOSEN[label] for label in labels if label in CHOSEN}
 
 
 def colours_version() -> int:
@@ -107,9 +115,9 @@ def _take(given: Mapping[str, str | None]) -> None:
     global _version  # noqa: PLW0603  # of what the process shows
     for name, colour in given.items():
         if colour is None:
-            _chosen.pop(name, None)
+            CHOSEN.pop(name, None)
         else:
-            _chosen[name] = colour
+            CHOSEN[name] = colour
     _version += 1
 
 
@@ -121,7 +129,9 @@ def _checked(colours: Any) -> dict[str, str | None]:
         )
     for name, colour in colours.items():
         if not isinstance(name, str) or len(name) > LONGEST:
-            raise RunArgumentError(f"colours names the class {name!r:.60}; give its name.")
+            raise RunArgumentError(
+                f"Class {name!r:.60} is no name of {LONGEST} characters or fewer."
+            )
         if colour is not None and not (isinstance(colour, str) and _HEX.fullmatch(colour)):
             raise RunArgumentError(
                 f"Colour {colour!r:.60} of class {name!r:.60} is not understood; give #rrggbb."
