@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -25,9 +25,15 @@ __all__ = ["AbsentSource", "ModelName", "Recording"]
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model of which only the name is known here."""
+    """A model of which only the name is known here, and of several their names, in order."""
 
     name: str
+    models: tuple[str, ...] = ()
+
+
+def _names(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the models of a run in order; journals of earlier versions name one."""
+    return tuple(str(one["name"]) for one in manifest.get("models", ()))
 
 
 class AbsentSource:
@@ -121,7 +127,7 @@ class Recording:
             self.skipped = outside(self.region, self.tiles)
             self.started = float(manifest["started"])
             self.name = str(manifest["image"])
-            self.model = ModelName(str(manifest["model"]))
+            self.model = ModelName(str(manifest["model"]), _names(manifest))
             self.routing = manifest.get("routing")
             self._mpp = manifest["settings"]["mpp"]
             self._path, self._fingerprint = manifest["path"], str(manifest["source"])

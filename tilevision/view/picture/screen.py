@@ -29,7 +29,7 @@ from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption, key_of, region_words
 from tilevision.view.picture.overlay import Overlay
 from tilevision.view.picture.snapshot import CaptionedFrame
-from tilevision.view.picture.subject import PlannedRun, Watched
+from tilevision.view.picture.subject import PlannedRun, Watched, last_model
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 __all__ = ["Screen"]
@@ -145,7 +145,9 @@ class Screen:
             outline=() if region is None else region.outline(),
             region="" if region is None else region_words(region, run.source),
             sent_on=sent_on(getattr(run, "routing", None) or run.model),
-            state=initial(run.tiles, planned=isinstance(run, PlannedRun)),
+            state=initial(
+                run.tiles, planned=isinstance(run, PlannedRun), last_model=last_model(run.model)
+            ),
             clock=clock,
         )
         if before is not None:

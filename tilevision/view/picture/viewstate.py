@@ -20,11 +20,15 @@ __all__ = ["ViewState", "fold", "initial"]
 RATE_TILES = 32
 # Tiles that have to be timed before an estimate is shown: this share, between these numbers.
 ENOUGH_SHARE, ENOUGH_LEAST, ENOUGH_TILES = 0.1, 3, 100
+# Times the tiles looked at at once: the first of them end together, the last ones by chance.
+FIRST_WAVES, LAST_WAVES = 2.5, 1.5
+MOST_WAITING = 0.25  # of the open tiles, for another attempt
 
 _T = TypeVar("_T", bound=np.generic)
 _CODES = {status: code for code, status in enumerate(STATUSES)}
 _ANALYSED_CODES = [_CODES[status] for status in STATUSES if status.analysed]
 _ENDED_CODES = [_CODES[status] for status in STATUSES if status.ended]
+_NO_MODEL, _EARLIER, _LAST = range(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +54,12 @@ class ViewState:
         Error of each tile whose latest event has one, by position.
     boxes : BoxLayer
         Detections of the tiles, in image pixels, before merging.
+    turns : array (n,) of uint8
+        Whether a tile's latest event is of no model, of one that is not the last, or of the last.
+    last_model : str
+        Of several models the one that looks at tiles last; empty where there is one.
+    at_once : int
+        The most tiles that were looked at at once since the run was started or resumed.
     planned : bool
         Whether this is a plan, of which nothing has run.
     run_status : RunStatus or None
@@ -75,7 +85,10 @@ class ViewState:
     model: NDArray[np.int32]
     errors: Mapping[int, str]
     boxes: BoxLayer
+    turns: NDArray[np.uint8]
     models: tuple[str, ...] = ("",)
+    last_model: str = ""
+    at_once: int = 0
     planned: bool = False
     run_status: RunStatus | None = None
     reason: str = ""
@@ -146,28 +159,64 @@ class ViewState:
     def rate(self, now: float) -> float | None:
         """Return the tiles per second that become done; None until that can be known.
 
-        Counted from the first tile that was done on, so that the start of the cluster does not
-        count, over the latest half of the tiles done, at least `RATE_TILES` of them.
+        Over the latest half of the tiles done since the run was started or resumed, at least
+        `RATE_TILES` of them; not over those that came first, as many as are looked at at once:
+        they waited for the cluster and for models, and then ended together. Of several models
+        the last one's tiles count, once it has any.
         """
-        done = self.status == _CODES[TileStatus.DONE]
-        done = np.sort(self.times[done & (self.times > self.changed)])  # since it was resumed
+        done = self._timed
         n = len(done)
         if n < 2:
             return None
-        first = done[max(0, n - max(RATE_TILES, n // 2) - 1)]
+        ahead = self.at_once if n > self.at_once else 1
+        first = done[max(ahead - 1, n - max(RATE_TILES, n // 2) - 1, 0)]
         counted = int((done > first).sum())
         span = max(now, done[-1]) - first
         return counted / span if counted and span > 0 else None
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the seconds until all tiles have ended; None while too few are timed to tell."""
-        done = int((self.status == _CODES[TileStatus.DONE]).sum())
-        enough = min(max(ENOUGH_SHARE * (done + self.n_open), ENOUGH_LEAST), ENOUGH_TILES)
+        """Return the seconds until all tiles have ended; None where that cannot be told.
+
+        So it is where too few tiles are timed, or hardly more than end together at first; where
+        hardly more are left than are under way, or many wait to be tried again; and where a
+        further model follows, since nobody knows yet which tiles it will have to look at.
+        """
+        n_done, n_open = len(self._timed), self.n_open
+        enough = min(max(ENOUGH_SHARE * (n_done + n_open), ENOUGH_LEAST), ENOUGH_TILES)
         rate = self.rate(now)
-        return self.n_open / rate if rate and done >= enough else None
+        if not rate or n_done < max(enough, FIRST_WAVES * self.at_once) or self._more_to_come:
+            return None
+        waiting = self.number(TileStatus.RETRYING) + self.number(TileStatus.THROTTLED)
+        if waiting > MOST_WAITING * n_open:
+            return None
+        if self.at_once > 1:  # as some are half done, others wait for the last one at the end
+            return n_open / rate if n_open > LAST_WAVES * self.at_once else None
+        begun = self.times[self.status == _CODES[TileStatus.RUNNING]]
+        return max(n_open - float(((now - begun) * rate).clip(0, 1).sum()), 0.1) / rate
+
+    def number(self, status: TileStatus) -> int:
+        """Return how many tiles have a status."""
+        return int((self.status == _CODES[status]).sum())
+
+    @property
+    def _timed(self) -> NDArray[np.float64]:
+        """When tiles became done since the run was started or resumed, in order."""
+        done = (self.status == _CODES[TileStatus.DONE]) & (self.times > self.changed)
+        last = done & (self.turns == _LAST)  # none where there is one model
+        return np.sort(self.times[last if last.any() else done])
+
+    @property
+    def _more_to_come(self) -> bool:
+        """Return True if a model has tiles to look at that another has first."""
+        if not self.last_model:
+            return False
+        is_open = ~np.isin(self.status, _ENDED_CODES)
+        timed = (self.status == _CODES[TileStatus.DONE]) & (self.times > self.changed)
+        begun = bool((timed & (self.turns == _LAST)).any())
+        return not begun or bool((is_open & (self.turns == _EARLIER)).any())
 
 
-def initial(tiles: Sequence[Tile], *, planned: bool = False) -> ViewState:
+def initial(tiles: Sequence[Tile], *, planned: bool = False, last_model: str = "") -> ViewState:
     """Return the state of a run of `tiles` before its first event: all pending."""
     n = len(tiles)
     return ViewState(
@@ -182,6 +231,8 @@ def initial(tiles: Sequence[Tile], *, planned: bool = False) -> ViewState:
         model=np.zeros(n, dtype=np.int32),
         errors={},
         boxes=BoxLayer(),
+        turns=np.zeros(n, dtype=np.uint8),
+        last_model=last_model,
         planned=planned,
     )
 
@@ -196,12 +247,13 @@ def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
     tiles: list[tuple[int, TileChanged]] = []
     stages = list(state.stages)
     run_status, reason, changed = state.run_status, state.reason, state.changed
-    started, latest, idle = state.started, state.latest, state.idle
+    started, latest, idle, at_once = state.started, state.latest, state.idle, state.at_once
     for event in events:
         if isinstance(event, RunChanged):
             begins = event.status == RunStatus.RUNNING and run_status is not None
             if begins and event.time > latest:  # after a pause, an end, or a kill
                 idle += event.time - latest
+            at_once = 0 if event.time > changed else at_once
             run_status, reason, changed = RunStatus(event.status), event.reason, event.time
         elif isinstance(event, StageDone):
             if event not in stages:
@@ -218,8 +270,12 @@ def fold(state: ViewState, events: Iterable[Event]) -> ViewState:
         started=started,
         latest=latest,
         idle=idle,
+        at_once=at_once,
     )
-    return _with_tiles(state, tiles) if tiles else state
+    if tiles:
+        state = _with_tiles(state, tiles)
+        state = replace(state, at_once=max(at_once, state.number(TileStatus.RUNNING)))
+    return state
 
 
 def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewState:
@@ -242,6 +298,7 @@ def _with_tiles(state: ViewState, tiles: list[tuple[int, TileChanged]]) -> ViewS
         saturated=_column(state.saturated, at, (e.saturated for e in events)),
         model=_column(state.model, at, model),
         models=tuple(numbers),
+        turns=_column(state.turns, at, (_turn(state, e) for e in events)),
         errors=errors,
         boxes=state.boxes.with_tiles(
             {i: seen_boxes(e) if TileStatus(e.status).analysed else () for i, e in news.items()}
@@ -258,6 +315,12 @@ def _column(old: NDArray[_T], at: NDArray[np.int64], values: Iterable[float]) ->
     new = old.copy()
     new[at] = np.fromiter(values, old.dtype, len(at))
     return new
+
+
+def _turn(state: ViewState, event: TileChanged) -> int:
+    if not event.model:
+        return _NO_MODEL
+    return _LAST if event.model == state.last_model else _EARLIER
 
 
 def _seconds(event: TileChanged) -> float:
