@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tilevision.analysis.account import covered_area, describe, digest, remarks
+from tilevision.analysis.account import Ground, covered_area, describe, digest, remarks
 from tilevision.analysis.units import units_of
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
@@ -36,7 +36,8 @@ def _digest(statuses: list[str], n: int = 4, mpp: tuple[float, float] | None = N
     )
     units = units_of(ImageMetadata(mpp=mpp))
     states = list(zip(tiles, statuses, strict=True))
-    facts = digest(found, states, size=(2000, 1000), mpp=mpp, units=units)
+    ground = Ground.of(states, size=(2000, 1000), units=units)
+    facts = digest(found, ground, size=(2000, 1000), mpp=mpp, units=units)
     return describe(facts)
 
 
@@ -73,7 +74,8 @@ def test_a_digest_is_bounded() -> None:
         np.tile([0.0, 0, 1, 1], (n, 1)), scores=np.full(n, 0.5), labels=[f"c{i}" for i in range(n)]
     )
     tiles = [(Tile(0, 0, Box(0, 0, 9, 9)), "done")]
-    facts = digest(found, tiles, size=(9, 9), units=units_of(ImageMetadata()))
+    units = units_of(ImageMetadata())
+    facts = digest(found, Ground.of(tiles, size=(9, 9), units=units), size=(9, 9), units=units)
     assert (len(facts.counts), facts.n_classes, len(facts.strongest)) == (20, 5000, 10)
 
 
@@ -96,6 +98,7 @@ def test_density_is_per_hectare_where_a_reference_system_is_known() -> None:
     units = units_of(ImageMetadata(crs="EPSG:32617", transform=at))
     found = Findings(np.tile([0.0, 0, 10, 20], (6, 1)))
     tiles = [(tile, "done") for tile in Grid(rows=2, cols=2).tiles((2000, 1000))]
-    facts = digest(found, tiles, size=(2000, 1000), units=units)
+    ground = Ground.of(tiles, size=(2000, 1000), units=units)
+    facts = digest(found, ground, size=(2000, 1000), units=units)
     assert facts.ground == (pytest.approx(20_000, rel=1e-4), "m²")
     assert "3 per hectare" in describe(facts)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tilevision.analysis.account import Digest, digest
+from tilevision.analysis.account import Digest, Ground, digest
 from tilevision.analysis.units import units_of
 from tilevision.findings import Findings
 from tilevision.geometry import Box
@@ -269,7 +269,8 @@ def _digest(source: Any, tiles: list[tuple[Tile, str]], region: Region | None) -
     units = units_of(source.metadata)
     share = source.data_share(1024)
     findings = Findings(np.array([[120, 10, 130, 20]] * 3), np.ones(3), ["spot"] * 3)
-    return digest(findings, tiles, size=source.size, units=units, region=region, data_share=share)
+    where: dict[str, Any] = {"size": source.size, "units": units, "region": region}
+    return digest(findings, Ground.of(tiles, data_share=share, **where), **where)
 
 
 def test_analysed_area_leaves_it_out(path: Path) -> None:

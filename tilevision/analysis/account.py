@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Digest",
+    "Ground",
     "RunFacts",
     "TileRow",
     "categories",
@@ -34,9 +36,11 @@ __all__ = [
     "covered_area",
     "describe",
     "digest",
+    "labels_of",
     "most_probable",
     "numbered",
     "positions",
+    "provenance",
     "remarks",
     "tabled",
     "tiles_by_model",
@@ -300,9 +304,61 @@ def covered_area(tiles: Sequence[Tile]) -> float:
     return float(np.diff(ys) @ covered @ np.diff(xs))
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What of an image was analysed, whatever was found there.
+
+    Parameters
+    ----------
+    n_tiles, n_analysed, n_failed, n_skipped : int
+    analysed_share, analysed_area : float
+        As `Digest` has them.
+    area : float
+        The same in the unit ``units.area``.
+    """
+
+    n_tiles: int
+    n_analysed: int
+    n_failed: int
+    n_skipped: int
+    analysed_share: float
+    analysed_area: float
+    area: float
+
+    @classmethod
+    def of(
+        cls,
+        tiles: Sequence[tuple[Tile, str]],
+        *,
+        size: tuple[int, int],
+        units: Units,
+        region: Region | None = None,
+        data_share: NDArray[np.float32] | None = None,
+    ) -> Ground:
+        """Return the ground of `tiles`, each with its status.
+
+        `data_share` is the share that has data of each cell of the image, ``(h, w)``: what has
+        none counts as no area. None: all of it has.
+        """
+        told = Counter(status for _, status in tiles)
+        good = {status for status in told if TileStatus(status).analysed}
+        analysed = [tile for tile, status in tiles if status in good]
+        n_asked = len(tiles) - told[TileStatus.SKIPPED]
+        whole, area = _areas(size, region, analysed, n_asked, data_share)
+        return cls(
+            n_tiles=len(tiles),
+            n_analysed=len(analysed),
+            n_failed=told[TileStatus.FAILED],
+            n_skipped=told[TileStatus.SKIPPED],
+            analysed_share=area / whole if whole else float(len(analysed) == n_asked),
+            analysed_area=area,
+            area=area * _mean_pixel(analysed, units),
+        )
+
+
 def digest(
     findings: Findings,
-    tiles: Sequence[tuple[Tile, str]],
+    ground: Ground,
     *,
     size: tuple[int, int],
     units: Units,
@@ -311,17 +367,9 @@ def digest(
     n_saturated: int = 0,
     region: Region | None = None,
     classified: Mapping[str, int] | None = None,
-    data_share: NDArray[np.float32] | None = None,
 ) -> Digest:
-    """Digest merged `findings` (image frame, within `region`) and the status of each tile.
-
-    `data_share` is the share that has data of each cell of the image, ``(h, w)``: what has none
-    counts as no area. None: all of it has.
-    """
-    analysed = [tile for tile, status in tiles if TileStatus(status).analysed]
-    n_skipped = sum(status == TileStatus.SKIPPED for _, status in tiles)
-    whole, area = _areas(size, region, analysed, len(tiles) - n_skipped, data_share)
-    ground = area * _mean_pixel(analysed, units)
+    """Digest merged `findings` (image frame, within `region`) and the `ground` analysed."""
+    area = ground.area
     names, counts = np.unique(findings.labels.astype(str), return_counts=True)
     order = np.argsort(-counts, kind="stable")[:CLASSES]
     scores = findings.scores[~np.isnan(findings.scores)]
@@ -331,15 +379,15 @@ def digest(
         size=size,
         mpp=mpp,
         model=model,
-        n_tiles=len(tiles),
-        n_analysed=len(analysed),
-        n_failed=sum(status == TileStatus.FAILED for _, status in tiles),
-        n_skipped=n_skipped,
+        n_tiles=ground.n_tiles,
+        n_analysed=ground.n_analysed,
+        n_failed=ground.n_failed,
+        n_skipped=ground.n_skipped,
         n_saturated=n_saturated,
-        analysed_share=area / whole if whole else float(len(analysed) == len(tiles) - n_skipped),
-        analysed_area=area,
-        ground=(ground, units.area),
-        density=(len(findings) * units.areas_per / ground, units.per) if ground else None,
+        analysed_share=ground.analysed_share,
+        analysed_area=ground.analysed_area,
+        ground=(area, units.area),
+        density=(len(findings) * units.areas_per / area, units.per) if area else None,
         n_findings=len(findings),
         counts={str(names[i]): int(counts[i]) for i in order},
         n_classes=len(names),
@@ -524,3 +572,20 @@ def remarks(found: Sequence[TileFindings]) -> str:
     tiles = "1 tile has a remark" if len(noted) == 1 else f"{len(noted):,} tiles have remarks"
     first = min(noted, key=lambda one: one.tile)
     return f"{tiles}; {first.tile.id}: {first.findings.note.rstrip('.')[:200]}."
+
+
+def provenance(facts: RunFacts, n_tiles: int) -> str:
+    """Say how many tiles were restored and from when; nothing where none was."""
+    if not facts.restored:
+        return ""
+    were = "was" if facts.restored == 1 else "were"
+    which = f"{facts.restored} of {n_tiles} tiles {were} restored from the checkpoint"
+    if facts.restored_at is None:
+        return f"{which}."
+    when = datetime.fromtimestamp(facts.restored_at).astimezone()
+    return f"{which}, the oldest computed {when:%Y-%m-%d %H:%M %Z}."
+
+
+def labels_of(found: Iterable[TileFindings]) -> Counter[str]:
+    """Return how many detections the tiles have of each class, before they are merged."""
+    return Counter(str(label) for one in found for label in one.findings.labels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilevision.analysis.account import RunFacts, TileRow, digest
+from tilevision.analysis.account import Ground, RunFacts, TileRow
 from tilevision.findings import Findings, TileFindings
 from tilevision.regions import Region, read_region
 from tilevision.status import TileStatus
@@ -77,17 +77,16 @@ def region_table(
         touched = np.ones(len(tiles), bool)
         if region is not None:
             touched = region.touches([tile for tile, _ in tiles])
-        facts = digest(
-            within,
+        ground = Ground.of(
             [one for one, wanted in zip(tiles, touched, strict=True) if wanted],
             size=size,
             units=units,
             region=region,
             data_share=data_share,
         )
-        density = facts.density[0] if facts.density else np.nan
+        density = len(within) * units.areas_per / ground.area if ground.area else np.nan
         name = "image" if region is None else region.name
-        told.append((name, len(within), facts.ground[0], density, facts.analysed_share))
+        told.append((name, len(within), ground.area, density, ground.analysed_share))
     table = pd.DataFrame(
         told, columns=["region", "detections", "area", "density", "analysed_share"]
     )

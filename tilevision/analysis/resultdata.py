@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from tilevision.analysis.account import (
     Digest,
+    Ground,
     RunFacts,
     TileRow,
     class_numbers,
@@ -17,13 +17,15 @@ from tilevision.analysis.account import (
     coverage,
     describe,
     digest,
+    labels_of,
     most_probable,
+    provenance,
     remarks,
     tiles_by_model,
     vectors_told,
 )
 from tilevision.analysis.resultvectors import ResultVectors
-from tilevision.errors import RunError, SourceError
+from tilevision.errors import RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
@@ -31,6 +33,8 @@ from tilevision.seams import MergeSettings, Sightings
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
@@ -44,10 +48,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ResultData"]
 
+_T = TypeVar("_T")
+
 # Fewer objects than this vary more from place to place than any seam would make them.
 ENOUGH_FOR_BIAS = 500
 
-_CELLS = 1024  # along the longer side, to count where there is data
 _FIELDS = (
     *("source", "rows", "tile_findings", "settings", "facts", "name", "blending", "by_hand"),
     "_sightings",
@@ -153,12 +158,18 @@ class ResultData(ResultVectors):
     @cached_property
     def classes(self) -> dict[str, int]:
         """Class names and their numbers: the model's, whatever was found, filtered or merged."""
-        table = class_table(self.facts.classes, self.tile_findings)
+        names, seen = self.facts.classes, self.tile_findings
+        table = self._once("classes", lambda: class_table(names, seen))
         if self.by_hand is None:
             return table
         from tilevision.analysis.handwork import with_classes
 
         return with_classes(table, self.by_hand)
+
+    @property
+    def labels_in_tiles(self) -> Counter[str]:
+        """How many detections the tiles have of each class, before anything else."""
+        return self._once("labels", lambda: labels_of(self.tile_findings))
 
     @property
     def class_numbers(self) -> NDArray[np.int64]:
@@ -236,15 +247,15 @@ class ResultData(ResultVectors):
     def _saturated(self) -> tuple[str, ...]:
         from tilevision.seams import saturated_tiles
 
-        return saturated_tiles(self.tile_findings)
+        return self._once("saturated", lambda: saturated_tiles(self.tile_findings))
 
     @cached_property
     def seam_bias(self) -> SeamBias:
         """How many more objects stand near the seams than elsewhere: 0 is right."""
-        from tilevision.seams import seam_bias
+        from tilevision.seams import Seams
 
         tiles = [found.tile for found in self.tile_findings]
-        return seam_bias(self._merged, tiles, size=self.source.size)
+        return self._once("seams", lambda: Seams(tiles, self.source.size)).bias(self._merged)
 
     @cached_property
     def overlap_check(self) -> OverlapCheck:
@@ -260,26 +271,35 @@ class ResultData(ResultVectors):
         """The bounded facts that the summary is written from."""
         return digest(
             self.findings,
-            [(row.tile, row.status) for row in self.rows],
+            self._once("ground", self._ground),
             size=self.source.size,
             units=self.units,
             mpp=self.mpp,
             model=self.facts.model,
-            n_saturated=sum(seen.saturated for seen in self.tile_findings),
+            n_saturated=len(self._saturated),
             region=self.facts.region,
-            classified=most_probable(self.tile_findings),
+            classified=self._once("classified", lambda: most_probable(self.tile_findings)),
+        )
+
+    def _once(self, name: str, make: Callable[[], _T]) -> _T:
+        """Return what follows from the tiles alone, the same for all results of `with_`."""
+        return cast("_T", self._sightings.once(name, make))
+
+    def _ground(self) -> Ground:
+        return Ground.of(
+            [(row.tile, row.status) for row in self.rows],
+            size=self.source.size,
+            units=self.units,
+            region=self.facts.region,
             data_share=self.data_share,
         )
 
     @property
     def data_share(self) -> NDArray[np.float32] | None:
         """The share of each cell of the image that has data; None where all has, or none says."""
-        ask = getattr(self.source, "data_share", None)
-        try:
-            found: NDArray[np.float32] | None = None if ask is None else ask(_CELLS)
-        except SourceError:  # closed, or gone: then no area is known to be without
-            return None
-        return None if found is None or (found == 1).all() else found
+        from tilevision.analysis.units import data_share_of
+
+        return data_share_of(self.source)
 
     @property
     def coverage(self) -> str:
@@ -332,9 +352,8 @@ class ResultData(ResultVectors):
                 f"The calls cost at most {self.cost:.4g}: the server did not count the tokens of "
                 f"{self.facts.uncounted:,} of them."
             )
-        notes = remarks(self.tile_findings)
-        told = [self.description, notes, _provenance(self.facts, len(self.rows)), cost]
-        return " ".join(filter(None, told))
+        notes, restored = remarks(self.tile_findings), provenance(self.facts, len(self.rows))
+        return " ".join(filter(None, [self.description, notes, restored, cost]))
 
     @property
     def tiles(self) -> pd.DataFrame:
@@ -363,8 +382,8 @@ class ResultData(ResultVectors):
         return map_of(tiles, self.tile_findings, self.source, how, self.units, self.facts.region)
 
     def _of_tiles(self, found: Sequence[TileFindings]) -> ResultData:
-        facts = (self.settings, self.facts, self.name, self.blending, self.by_hand)
-        return type(self)(self.source, self.rows, found, *facts)
+        rest = (self.settings, self.facts, self.name, self.blending, self.by_hand)
+        return type(self)(self.source, self.rows, found, *rest)
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -375,8 +394,7 @@ class ResultData(ResultVectors):
         without an exception.
         """
         columns = ["id", "xmin", "ymin", "xmax", "ymax", "error", "attempts", "worker"]
-        tiles = self.tiles
-        failed = tiles.loc[tiles["status"] == "failed", columns].reset_index(drop=True)
+        failed = self.tiles.query("status == 'failed'")[columns].reset_index(drop=True)
         return failed.assign(details=[r.details for r in self.rows if r.status == "failed"])
 
     @property
@@ -526,8 +544,8 @@ class ResultData(ResultVectors):
         else:
             from tilevision.analysis.regionrows import within_region
 
-            given = self.source, self.rows, self.tile_findings, self.facts
-            rows, seen, facts = within_region(region, *given)
+            now = self.source, self.rows, self.tile_findings, self.facts
+            rows, seen, facts = within_region(region, *now)
             fields |= {"rows": rows, "tile_findings": seen, "facts": facts}
             fields["_sightings"] = Sightings(seen, self.source.size)
         return self._changed(**fields)
@@ -580,14 +598,3 @@ class ResultData(ResultVectors):
 def _centres(found: Findings) -> NDArray[np.float64]:
     middles: NDArray[np.float64] = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     return middles
-
-
-def _provenance(facts: RunFacts, n_tiles: int) -> str:
-    if not facts.restored:
-        return ""
-    were = "was" if facts.restored == 1 else "were"
-    which = f"{facts.restored} of {n_tiles} tiles {were} restored from the checkpoint"
-    if facts.restored_at is None:
-        return f"{which}."
-    when = datetime.fromtimestamp(facts.restored_at).astimezone()
-    return f"{which}, the oldest computed {when:%Y-%m-%d %H:%M %Z}."

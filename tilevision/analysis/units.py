@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ __all__ = [
     "Georeference",
     "Units",
     "areas",
+    "data_share_of",
     "ground_units",
     "pixel_width",
     "units_of",
@@ -38,6 +39,7 @@ _ECCENTRICITY2 = 0.00669437999014
 _SQUARE_MICRONS = 1e6  # in a square millimetre
 _MICRONS = 1e6  # in a metre
 _HECTARE = 1e4
+_CELLS = 1024  # along the longer side, to count where there is data
 _CHUNK = 10_000  # outlines measured together
 _MEGAPIXEL = 1e6
 # Units of area to the names of table columns that hold it.
@@ -353,3 +355,13 @@ def _polygon_areas(shapes: Sequence[MultiPolygon | None]) -> NDArray[np.float64]
     hole = [place > 0 for shape in shapes for part in shape or () for place in range(len(part))]
     signed = np.where(hole, -rings, rings)
     return np.asarray(np.bincount(owner, signed, minlength=len(shapes)))
+
+
+def data_share_of(source: Any) -> NDArray[np.float32] | None:
+    """Return the share of each cell of an image that has data; None if all has, or none says."""
+    ask = getattr(source, "data_share", None)
+    try:
+        found: NDArray[np.float32] | None = None if ask is None else ask(_CELLS)
+    except SourceError:  # closed, or gone: then no area is known to be without
+        return None
+    return None if found is None or (found == 1).all() else found

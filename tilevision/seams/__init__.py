@@ -9,6 +9,7 @@ from tilevision.seams.detections import Detections, Sightings
 from tilevision.seams.diagnostics import (
     OverlapCheck,
     SeamBias,
+    Seams,
     merge_and_check,
     overlap_check,
     overlap_checked,
@@ -24,6 +25,7 @@ __all__ = [
     "MergeSettings",
     "OverlapCheck",
     "SeamBias",
+    "Seams",
     "Sightings",
     "check_merge",
     "merge",

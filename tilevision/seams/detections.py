@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -70,6 +70,8 @@ class Detections:
         How far the edges of a detection may be off in x and y, image pixels.
     bodies : array (n, 4)
         The boxes; around points, which have no size, a small one.
+    of_tiles : dict
+        What follows from `tile_boxes` alone, by name; see `once`.
     """
 
     boxes: Floats
@@ -83,6 +85,13 @@ class Detections:
     reach: Floats
     margins: Floats
     bodies: Floats
+    of_tiles: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned the first time, for these tiles, whatever is left out."""
+        if name not in self.of_tiles:
+            self.of_tiles[name] = make()
+        return self.of_tiles[name]
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -163,6 +172,13 @@ class Sightings:
         self.size = size
         self.keep = False
         self._whole: Detections | None = None
+        self._told: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned the first time: for what follows from the tiles alone."""
+        if name not in self._told:
+            self._told[name] = make()
+        return self._told[name]
 
     def detections(
         self,

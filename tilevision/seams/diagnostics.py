@@ -19,6 +19,7 @@ from tilevision.seams.merging import cut, join, objects_of, views
 __all__ = [
     "OverlapCheck",
     "SeamBias",
+    "Seams",
     "merge_and_check",
     "overlap_check",
     "overlap_checked",
@@ -144,21 +145,42 @@ def seam_bias(
         With a jackknife interval over blocks of the image, so that clusters of objects
         do not pass for certainty.
     """
-    boxes = _boxes(tiles)
-    frame = np.array([0, 0, *size], dtype=np.float64) if size else _span(boxes)
-    sides = findings.boxes[:, 2:] - findings.boxes[:, :2]
-    longer = sides.max(axis=1) if len(sides) else np.zeros(1)
-    bands = _bands(boxes, max(1.0, float(np.median(longer))))
-    rim = min(float(np.percentile(longer, 95)) / 2, float((frame[2:] - frame[:2]).min()) / 8)
-    inner = frame + np.array([1, 1, -1, -1]) * rim
-    centres = (findings.boxes[:, :2] + findings.boxes[:, 2:]) / 2
-    spread = inner[:2] + _evenly(_POINTS) * (inner[2:] - inner[:2])
-    spread = spread[_within(spread, boxes)]
-    sizes = _sizes(spread, boxes)
-    blocks = _FINE_BLOCKS if sizes.any() else _BLOCKS
-    counts = _tally(centres, _sizes(centres, boxes), bands, inner, blocks)
-    areas = _tally(spread, sizes, bands, inner, blocks)
-    return _bias(counts, areas)
+    return Seams(tiles, size).bias(findings)
+
+
+class Seams:
+    """Where tiles meet: what `seam_bias` asks of them, worked out once for many findings.
+
+    Parameters
+    ----------
+    tiles, size
+        As `seam_bias` takes them.
+    """
+
+    def __init__(self, tiles: Sequence[Tile], size: tuple[int, int] | None = None) -> None:
+        self._boxes = _boxes(tiles)
+        self._frame = np.array([0, 0, *size], np.float64) if size else _span(self._boxes)
+
+    @functools.cached_property
+    def _zones(self) -> tuple[Floats, NDArray[np.int64]]:
+        return _neighbours(self._boxes)[:2]
+
+    def bias(self, findings: Findings) -> SeamBias:
+        """Return the bias of merged findings, in the image frame; see `seam_bias`."""
+        boxes, frame = self._boxes, self._frame
+        sides = findings.boxes[:, 2:] - findings.boxes[:, :2]
+        longer = sides.max(axis=1) if len(sides) else np.zeros(1)
+        bands = _bands(*self._zones, max(1.0, float(np.median(longer))))
+        rim = min(float(np.percentile(longer, 95)) / 2, float((frame[2:] - frame[:2]).min()) / 8)
+        inner = frame + np.array([1, 1, -1, -1]) * rim
+        centres = (findings.boxes[:, :2] + findings.boxes[:, 2:]) / 2
+        spread = inner[:2] + _evenly(_POINTS) * (inner[2:] - inner[:2])
+        spread = spread[_within(spread, boxes)]
+        sizes = _sizes(spread, boxes)
+        blocks = _FINE_BLOCKS if sizes.any() else _BLOCKS
+        counts = _tally(centres, _sizes(centres, boxes), bands, inner, blocks)
+        areas = _tally(spread, sizes, bands, inner, blocks)
+        return _bias(counts, areas)
 
 
 def _bias(counts: Floats, areas: Floats) -> SeamBias:
@@ -232,9 +254,8 @@ def _evenly(n: int) -> Floats:
     return np.asarray((0.5 + steps / np.array([root, root**2])) % 1)
 
 
-def _bands(boxes: Floats, least: float) -> Floats:
+def _bands(zones: Floats, axis: NDArray[np.int64], least: float) -> Floats:
     """Return the boxes ``(m, 4)`` within one overlap of the line where two tiles meet."""
-    zones, axis, _ = _neighbours(boxes)
     if not len(zones):
         return np.empty((0, 4))
     rows = np.arange(len(zones))
@@ -320,8 +341,7 @@ def saturated_tiles(tile_findings: Sequence[TileFindings]) -> tuple[str, ...]:
 def _check(
     found: Detections, saturated: tuple[str, ...], objects: Callable[[], NDArray[np.int64]]
 ) -> OverlapCheck:
-    width = _neighbours(found.tile_boxes)[2] if len(found.tile_boxes) else np.empty(0)
-    overlap = float(np.median(width)) if len(width) else 0.0
+    overlap = found.once("overlap", lambda: _usual_overlap(found.tile_boxes))
     if not len(found):
         return OverlapCheck(0.0, 0.0, 0.0, overlap, round(overlap), saturated)
     number = objects()
@@ -337,6 +357,11 @@ def _check(
         suggested=max(round(overlap), math.ceil(side)),
         saturated=saturated,
     )
+
+
+def _usual_overlap(tile_boxes: Floats) -> float:
+    width = _neighbours(tile_boxes)[2] if len(tile_boxes) else np.empty(0)
+    return float(np.median(width)) if len(width) else 0.0
 
 
 def _boxes(tiles: Sequence[Tile]) -> Floats:

@@ -143,7 +143,12 @@ def _meetings(found: Detections, start: Index, neighbours: Index) -> tuple[Index
 
 def _neighbours(found: Detections) -> tuple[Index, Index]:
     """Return for each tile where its neighbours start, and the neighbours."""
-    boxes = found.tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1])
+    beside: tuple[Index, Index] = found.once("beside", lambda: _beside_each(found.tile_boxes))
+    return beside
+
+
+def _beside_each(tile_boxes: Floats) -> tuple[Index, Index]:
+    boxes = tile_boxes + EDGE_PIXELS * np.array([-1, -1, 1, 1])
     mine, theirs = meetings(boxes, boxes)
     mine, theirs = mine[mine != theirs], theirs[mine != theirs]
     order = np.lexsort((theirs, mine))

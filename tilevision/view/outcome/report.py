@@ -104,7 +104,7 @@ def _regions(result: Result) -> list[list[Any]]:
 
 def _missing(result: Result, state: ViewState) -> list[str]:
     """Return one sentence on each kind of tile that was not analysed, and on what to do."""
-    counts = Counter(TileStatus(row.status) for row in result.rows)
+    counts = Counter(row.status for row in result.rows)
     told = []
     if state.at_rest and not result.complete:
         told.append(result.coverage)

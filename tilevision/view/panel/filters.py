@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -195,7 +194,7 @@ class Filters:
         over : TileHeat or TileGroups, optional
             Colours of the tiles in place of the heatmap.
         """
-        seen = Counter(str(x) for found in known.tile_findings for x in found.findings.labels)
+        seen = known.labels_in_tiles.copy()
         if result.by_hand is not None:
             seen.update(dict.fromkeys(result.by_hand.labels, 0))
         label = self.heat.value
