@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scenes
+from matplotlib.figure import Figure
 
 from tilevision.analysis.account import RunFacts, TileRow
 from tilevision.errors import RunError, SourceError
@@ -283,6 +284,24 @@ def test_an_evaluation_is_drawn_with_its_mistakes() -> None:
     assert "no scores" in [text.get_text() for text in bare.plot().axes[1].texts]
     with pytest.raises(RunError, match=r"no image 'x' in this evaluation. It has scene0"):
         score.plot("x")
+
+
+def test_an_evaluation_and_a_comparison_are_drawn_on_axes_of_the_users() -> None:
+    """`ax=`, as of a result's plot: the image with its kinds of objects, and nothing beside it."""
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    truth = Findings(BOXES, labels=LABELS)
+    score, both = evaluate(result_of(FOUND), truth), compare(result_of(FOUND), result_of(truth))
+    assert score.plot(ax=left) is figure and both.plot(ax=right) is figure
+    assert figure.axes == [left, right]
+    for axes, words in (
+        (left, ["found and true: 2", "missed: 0", "false alarm: 2"]),
+        (right, ["in both: 2", "only in A: 2", "only in B: 0"]),
+    ):
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == words
+        assert len(axes.images) == 1
+    with pytest.raises(RunError, match="no image 'x' in this evaluation"):
+        score.plot("x", ax=left)
 
 
 def test_bad_arguments_are_one_line() -> None:

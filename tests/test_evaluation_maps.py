@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
+from matplotlib.figure import Figure
 from PIL import Image
 
 import tilevision as tv
@@ -294,6 +295,10 @@ def test_a_score_is_shown_as_text_table_and_figure(run: Run) -> None:
     assert score.to_frame().iou.iloc[-1] == pytest.approx(score.mean_iou)
     figure = score.plot()
     assert {text.get_text() for text in figure.axes[0].get_xticklabels()} == {"<b>", "tree", "road"}
+    own = Figure()
+    ax = own.subplots()
+    assert score.plot(ax=ax) is own
+    assert ax.images and ax.get_xlabel() == "map"
 
 
 @pytest.mark.slow

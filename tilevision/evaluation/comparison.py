@@ -17,6 +17,7 @@ from tilevision.plot.labels import drawable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from tilevision.result import Result
@@ -108,10 +109,27 @@ class Comparison:
             )
         return pd.concat(tables, ignore_index=True)
 
-    def plot(self) -> Figure:
-        """Draw the image with what both found and what only one did, and the counts by class."""
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the image with what both found and what only one did, and the counts by class.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw the image with the three kinds, without the counts by class beside it.
+            None makes a figure of both.
+
+        Returns
+        -------
+        Figure
+            That holds the drawing.
+        """
         from matplotlib.figure import Figure as NewFigure
 
+        from tilevision.plot.framing import figure_of
+
+        if ax is not None:
+            self._draw_image(ax)
+            return figure_of(ax)
         figure = NewFigure(figsize=(12.5, 8), layout="constrained")
         axes: Any = figure.subplots(1, 2, width_ratios=(3, 1))
         self._draw_image(axes[0])

@@ -19,6 +19,7 @@ from tilevision.rasterspec import NODATA
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from tilevision.rasters import RasterMap
@@ -96,16 +97,32 @@ class MapEvaluation:
     def _repr_html_(self) -> str:
         return html_table(f"mean IoU {self.mean_iou:.3f}", [str(self)], self.to_frame())
 
-    def plot(self) -> Figure:
-        """Draw the confusion matrix: of each true class, the share that the map gives to each."""
+    def plot(self, *, ax: Axes | None = None) -> Figure:
+        """Draw the confusion matrix: of each true class, the share that the map gives to each.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; None makes a figure.
+
+        Returns
+        -------
+        Figure
+            That holds the drawing.
+        """
         from matplotlib.figure import Figure as NewFigure
+
+        from tilevision.plot.framing import figure_of
 
         table = self.confusion
         shares = table.to_numpy(np.float64)
         shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
         across, down = (max(4.0, 0.55 * side + 2.5) for side in shares.shape[::-1])
-        figure = NewFigure(figsize=(min(across, 16), min(down, 16)), layout="constrained")
-        axes: Any = figure.subplots()
+        if ax is None:
+            page = NewFigure(figsize=(min(across, 16), min(down, 16)), layout="constrained")
+            ax = page.subplots()
+        axes: Any = ax
+        figure = figure_of(axes)
         drawn = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         names = [drawable(name) for name in table.columns]
         axes.set_xticks(range(len(names)), names, rotation=60, ha="right", parse_math=False)

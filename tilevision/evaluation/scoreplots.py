@@ -16,10 +16,11 @@ from tilevision.plot.labels import drawable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-__all__ = ["confusion", "drawn", "precision_recall"]
+__all__ = ["confusion", "drawn", "drawn_image", "precision_recall"]
 
 # Okabe–Ito, and a line style each, so that the three are told apart without colour too.
 _HIT = ("#009E73", "solid", 0.9)
@@ -58,6 +59,14 @@ def drawn(
     _draw_classes(axes["classes"], classes.head(_MOST_CLASSES).iloc[::-1])
     _draw_confusion(axes["mixed"], mixed)
     return figure
+
+
+def drawn_image(axes: Axes, images: Sequence[ScoredImage], name: str | None) -> Figure:
+    """Draw only the image of `drawn`, on `axes`; return the figure that they are on."""
+    from tilevision.plot.framing import figure_of
+
+    _draw_image(axes, _chosen(images, name))
+    return figure_of(axes)
 
 
 def precision_recall(images: Sequence[ScoredImage]) -> tuple[NDArray[Any], NDArray[Any]]:

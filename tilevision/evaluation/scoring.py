@@ -23,6 +23,7 @@ from tilevision.overlaps import Bodies
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from tilevision.batch import Batch
@@ -122,7 +123,7 @@ class Evaluation:
 
         return confusion(self.images, self.iou)
 
-    def plot(self, image: str | None = None) -> Figure:
+    def plot(self, image: str | None = None, *, ax: Axes | None = None) -> Figure:
         """Draw hits, misses and false alarms on the image, and the scores.
 
         Beside the image: precision over recall as the score threshold falls, precision and recall
@@ -132,14 +133,24 @@ class Evaluation:
         ----------
         image : str, optional
             Name of the image to draw where there are several; default: the one with most mistakes.
+        ax : matplotlib Axes, optional
+            Where to draw the image with hits, misses and false alarms, without the scores beside
+            it. None makes a figure of all.
+
+        Returns
+        -------
+        Figure
+            That holds the drawing.
 
         Raises
         ------
         RunError
             If no image has that name.
         """
-        from tilevision.evaluation.scoreplots import drawn
+        from tilevision.evaluation.scoreplots import drawn, drawn_image
 
+        if ax is not None:
+            return drawn_image(ax, self.images, image)
         return drawn(
             self.images,
             image,

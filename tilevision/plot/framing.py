@@ -20,7 +20,7 @@ from matplotlib.patheffects import Normal, Stroke
 from tilevision.plot.labels import drawable
 from tilevision.plot.wording import Heading, Key
 
-__all__ = ["ResultFigure", "frame_axes", "write_around"]
+__all__ = ["ResultFigure", "figure_of", "frame_axes", "write_around"]
 
 WIDTH, TALLEST, NARROWEST = 9.0, 8.0, 6.0  # inches
 MARGIN, LINE, ROW = 0.12, 0.26, 0.21
@@ -58,10 +58,16 @@ def frame_axes(
     return figure.add_axes((MARGIN / page, bottom / full, width / page, height / full))
 
 
+def figure_of(axes: Axes) -> Figure:
+    """Return the outermost figure that `axes` are on."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that can be drawn on are on one
+    return figure
+
+
 def write_around(axes: Axes, heading: Heading, keys: Sequence[Key]) -> None:
     """Write the heading above and the legend below the picture on `axes`."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # the caller's axes are on a figure
+    figure = figure_of(axes)
     own = isinstance(figure, ResultFigure)
     page_width, page_height = figure.get_size_inches()
     limit = int(page_width * 13)

@@ -82,7 +82,7 @@ def draw_result(
     Figure
         That holds the drawing; save it with ``figure.savefig("out.png")``.
     """
-    from tilevision.plot.framing import frame_axes, write_around
+    from tilevision.plot.framing import figure_of, frame_axes, write_around
 
     size = size or _full_size(image)
     heading = heading_for(title, note, tiles)
@@ -96,9 +96,7 @@ def draw_result(
         extent = (0, size[0], size[1], 0)
         axes.imshow(cover[0], extent=extent, interpolation="nearest", zorder=1.5, alpha=ALPHA)
     write_around(axes, heading, keys)
-    figure = axes.get_figure(root=True)
-    assert figure is not None  # the axes were made on one
-    return figure
+    return figure_of(axes)
 
 
 def draw_overlay(
