@@ -198,6 +198,30 @@ def test_labels_that_never_match_are_named() -> None:
         assert "No class" not in str(score)
 
 
+def test_a_truth_that_is_not_of_this_image_is_said() -> None:
+    """A score of nothing names its cause: no truth, truth elsewhere, truth in degrees."""
+    boxes = np.asarray(BOXES, float)
+    cases = (
+        (Findings(), "no true object where the image was analysed"),
+        (Findings(boxes + 5000, labels=LABELS), "2 of 2 true objects lie outside their image (x 5"),
+        (Findings([boxes[0], boxes[1] + 5000], labels=LABELS), "1 of 2 true objects lie outside"),
+        (Findings(boxes / 1000 + 5, labels=LABELS), "smaller than a pixel"),
+    )
+    for truth, said in cases:
+        score = evaluate(result_of(FOUND), truth)
+        assert said in str(score)
+        assert said in score._repr_html_()
+        assert "nan%" not in str(score)
+    well = evaluate(result_of(FOUND), Findings(boxes, labels=LABELS))
+    assert str(well).endswith(well.coverage)
+
+
+def test_compare_takes_results_only() -> None:
+    """Anything else is named, with what to do."""
+    with pytest.raises(RunError, match=r"b is a Findings; give what tv.analyze returned"):
+        compare(result_of(FOUND), FOUND)
+
+
 def test_compare_says_what_only_one_found() -> None:
     """Two results share what overlaps in class, and the rest is told apart by side."""
     a, b = result_of(FOUND), result_of(Findings(BOXES, labels=LABELS))

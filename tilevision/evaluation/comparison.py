@@ -212,9 +212,15 @@ def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:
     Raises
     ------
     RunError
-        If the images differ in size, or `iou` is not above 0 and at most 1.
+        If the images differ in size, a side is no result, or `iou` is not above 0 and at most 1.
     """
     share("iou", iou, zero=False)
+    for side, name in ((a, "a"), (b, "b")):
+        if not hasattr(side, "source") or not hasattr(side, "findings"):
+            raise RunError(
+                f"{name} is a {type(side).__name__}; give what tv.analyze returned. "
+                "tv.evaluate compares a result with a list of objects."
+            )
     if a.source.size != b.source.size:
         raise RunError(
             f"The images differ in size, {a.source.size} and {b.source.size}; "

@@ -15,6 +15,7 @@ from tilevision.analysis.units import Georeference
 from tilevision.checks import share
 from tilevision.errors import RunError, SourceError
 from tilevision.evaluation.annotated import NoTruth, Pictured, stem_of
+from tilevision.evaluation.doubts import doubts
 from tilevision.evaluation.scoredimage import Panoptic, ScoredImage, scored_image
 from tilevision.evaluation.scoretables import html_table, no_class_in_both, text_table
 from tilevision.evaluation.truth import by_image, preloaded, truth_of
@@ -90,11 +91,13 @@ class Evaluation:
     images: tuple[ScoredImage, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        return (
+        error = f" ({self.count_error:+.1%})" if self.n_true else ""
+        line = (
             f"F1 {self.f1:.3f} (precision {self.precision:.3f}, recall {self.recall:.3f}) at IoU "
             f"{self.iou:g}; AP50 {self.ap50:.3f}, AP {self.ap:.3f}; {self.n_found:,} found for "
-            f"{self.n_true:,} true ({self.count_error:+.1%}). {self.coverage}{self._strangers()}"
+            f"{self.n_true:,} true{error}. {self.coverage}{self._strangers()}"
         )
+        return " ".join([line, *doubts(self.images)]) if self.images else line
 
     def __repr__(self) -> str:
         return f"{self}\n{text_table(self.to_frame())}"
