@@ -372,8 +372,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as the view can tell, this is a notebook."""
     shell = SimpleNamespace(kernel=True, execution_count=1)
     monkeypatch.setattr(in_notebook, "_shell", lambda: shell)
-    handle = SimpleNamespace(update=lambda *_, **__: None)
-    monkeypatch.setattr(live, "display", lambda *_, **__: handle)
+    monkeypatch.setattr(live, "show_widget", lambda widget: None)
 
 
 @pytest.mark.usefixtures("notebook")

@@ -191,9 +191,7 @@ def test_a_cell_at_work_is_told_of_after_a_while(monkeypatch) -> None:
     """While it blocks no click is heard, and the panel says so; a short one is not worth a word."""
     heard: dict[str, Any] = {}
     events = SimpleNamespace(register=heard.__setitem__, unregister=lambda name, _: heard.pop(name))
-    info = {"supported_features": []}
-    shell = SimpleNamespace(events=events, kernel=SimpleNamespace(kernel_info=info))
-    monkeypatch.setattr(notebook, "_shell", lambda: shell)
+    monkeypatch.setattr(notebook, "_shell", lambda: SimpleNamespace(events=events, kernel=None))
     told: list[bool] = []
     watch = notebook.CellWatch(told.append, seconds=0.05)
     heard["pre_run_cell"](None)
@@ -205,11 +203,32 @@ def test_a_cell_at_work_is_told_of_after_a_while(monkeypatch) -> None:
     notebook.CellWatch(told.append, seconds=60)
     heard["pre_run_cell"](None)
     heard["post_run_cell"](None)
-    assert told == [True, False, False]
-    heard.clear()
-    info["supported_features"].append("kernel subshells")
-    notebook.CellWatch(told.append)
-    assert heard == {}
+    assert told == [True, False]
+
+
+def test_a_cell_at_work_blocks_no_click_that_comes_to_a_subshell(monkeypatch) -> None:
+    """JupyterLab opens one. Visual Studio Code opens none in a kernel that could have them."""
+    heard: dict[str, Any] = {}
+    events = SimpleNamespace(register=heard.__setitem__)
+    opened: list[str] = []
+    asked = threading.Event()
+
+    def list_subshell() -> list[str]:
+        asked.set()
+        return opened
+
+    thread = SimpleNamespace(manager=SimpleNamespace(list_subshell=list_subshell))
+    kernel = SimpleNamespace(shell_channel_thread=thread)
+    monkeypatch.setattr(notebook, "_shell", lambda: SimpleNamespace(events=events, kernel=kernel))
+    told: list[bool] = []
+    notebook.CellWatch(told.append, seconds=0.01)
+    for ids, expected in (([], [True, False]), (["one"], [])):
+        opened[:], told[:] = ids, []
+        asked.clear()
+        heard["pre_run_cell"](None)
+        assert asked.wait(10)
+        heard["post_run_cell"](None)
+        assert told == expected
 
 
 # RunControls -----------------------------------------------------------------------------------

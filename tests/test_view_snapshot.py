@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 
 from tilevision.geometry import Box
+from tilevision.view import notebook
+from tilevision.view.picture import snapshot
 from tilevision.view.picture.overlay import Frame
 from tilevision.view.picture.snapshot import (
     LINE,
     MARGIN,
     CaptionedFrame,
+    Snapshot,
     captioned,
     round_length,
 )
@@ -95,3 +99,21 @@ def test_lengths_are_round(most: float, name: str) -> None:
     """1, 2 or 5 times a power of ten, as the live picture's page has them."""
     length, words = round_length(most)
     assert words == name and most / 2.6 < length <= most * 1.0001
+
+
+def test_a_page_made_of_a_saved_notebook_has_the_picture_with_its_words(monkeypatch) -> None:
+    """The picture has a text alternative; no name of a class stands where the widget was."""
+    shown: list[Any] = []
+    updates: list[Any] = []
+    handle = SimpleNamespace(update=lambda bundle, **given: updates.append((bundle, given)))
+    monkeypatch.setattr(snapshot, "display", lambda bundle, **given: handle)
+    picture = Snapshot()
+    picture.display("a run")
+    picture.update(_frame(600, 400, alt="16 tiles done"), now=True)
+    ((bundle, given),) = updates
+    assert bundle.keys() == {"image/jpeg", "text/plain"}
+    assert given["metadata"] == {"image/jpeg": {"alt": "16 tiles done"}}
+    monkeypatch.setattr(notebook, "display", lambda bundle, **given: shown.append(bundle))
+    notebook.show_widget(SimpleNamespace(model_id="m"))
+    view = {"version_major": 2, "version_minor": 0, "model_id": "m"}
+    assert shown == [{"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunError, TilevisionError
 from tilevision.view.jobs import JobQueue
-from tilevision.view.notebook import cell_number, display, require_notebook, safe_link
+from tilevision.view.notebook import cell_number, require_notebook, safe_link, show_widget
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import Counting, count
 from tilevision.view.picture.screen import Screen
@@ -141,7 +141,7 @@ class LiveView:
 
     def display(self) -> None:
         """Show the picture below the current cell; it may be shown several times."""
-        display(self.widget)
+        show_widget(self.widget)
         self._snapshot.display(self._screen.text)
         self._cell = cell_number()
         self._screen.poke()

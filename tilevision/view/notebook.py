@@ -16,6 +16,7 @@ __all__ = [
     "name_of",
     "require_notebook",
     "safe_link",
+    "show_widget",
     "variable",
 ]
 
@@ -43,6 +44,16 @@ def display(value: Any, **options: Any) -> Any:
 
     show: Any = display.display  # carries no types
     return show(value, **options)
+
+
+def show_widget(widget: Any) -> None:
+    """Show `widget` below the current cell; where widgets cannot be shown, no text stands for it.
+
+    A page made of a saved notebook would have the name of its class there, above its picture.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    bundle = {"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}
+    display(bundle, raw=True)
 
 
 def cell_number() -> int | None:
@@ -73,7 +84,8 @@ def safe_link(link: str | None) -> str:
 class CellWatch:
     """Reports when a cell has been running for a while and blocks all clicks until it ends.
 
-    Reports nothing if the kernel has subshells: JupyterLab 4.4 and later send clicks to one.
+    Reports nothing if clicks come to a subshell of the kernel, as from JupyterLab 4.4 and later;
+    Visual Studio Code opens none, whatever the kernel can do.
 
     Parameters
     ----------
@@ -86,7 +98,8 @@ class CellWatch:
         self._on_busy = on_busy
         self._seconds = seconds
         self._timer: threading.Timer | None = None
-        self._events: Any = None if _has_subshells() else getattr(_shell(), "events", None)
+        self._told = False
+        self._events: Any = getattr(_shell(), "events", None)
         self._ours = {"pre_run_cell": self._began, "post_run_cell": self._ended}
         if self._events is not None:
             for name, ours in self._ours.items():
@@ -102,7 +115,7 @@ class CellWatch:
             self._events = None
 
     def _began(self, _: object) -> None:
-        self._timer = threading.Timer(self._seconds, self._on_busy, (True,))
+        self._timer = threading.Timer(self._seconds, self._tell)
         self._timer.name, self._timer.daemon = "tilevision-panel-busy", True
         self._timer.start()
 
@@ -111,13 +124,21 @@ class CellWatch:
             self._timer.cancel()
             self._timer.join()
             self._timer = None
-            self._on_busy(False)
+            if self._told:
+                self._told = False
+                self._on_busy(False)
+
+    def _tell(self) -> None:
+        if not _has_subshells():
+            self._told = True
+            self._on_busy(True)
 
 
 def _has_subshells() -> bool:
+    """Return True if the front end has opened a subshell, which answers while a cell runs."""
     kernel = getattr(_shell(), "kernel", None)
-    features = getattr(kernel, "kernel_info", {}).get("supported_features", ())
-    return "kernel subshells" in features
+    manager = getattr(getattr(kernel, "shell_channel_thread", None), "manager", None)
+    return manager is not None and bool(manager.list_subshell())
 
 
 def _shell() -> Any:

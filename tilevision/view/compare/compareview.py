@@ -13,7 +13,7 @@ from tilevision.events import Event, RunChanged
 from tilevision.status import RunStatus
 from tilevision.view.compare.sides import DIFFERENCES, Sides
 from tilevision.view.live import LiveView
-from tilevision.view.notebook import cell_number, display, require_notebook
+from tilevision.view.notebook import cell_number, require_notebook, show_widget
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.counting import count
 from tilevision.view.picture.snapshot import CaptionedFrame
@@ -87,7 +87,7 @@ class CompareView(LiveView):
 
     def display(self) -> None:
         """Show the picture and the table below the current cell."""
-        display(self._whole)
+        show_widget(self._whole)
         self._snapshot.display(f"{self._screen.text}\n{self.comparison!r}")
         self._cell = cell_number()
         self._screen.poke()

@@ -27,6 +27,7 @@ class Aids {
     this.slider.addEventListener("input", () => this.fade(Number(this.slider.value)));
     this.bar.append(this.slider);
     this.screen = this.button("Full screen", "Full screen (f)", () => this.full());
+    this.screen.hidden = !document.fullscreenEnabled; // Visual Studio Code has none for outputs
     this.asked = this.button("?", "Keys (?)", () => this.explain());
     this.help = document.createElement("div");
     this.help.className = "tilevision-help";
@@ -53,8 +54,9 @@ class Aids {
   }
 
   full() {
+    if (!document.fullscreenEnabled) return;
     if (document.fullscreenElement) document.exitFullscreen();
-    else (this.root.closest(".tilevision-panel") ?? this.root).requestFullscreen?.();
+    else (this.root.closest(".tilevision-panel") ?? this.root).requestFullscreen();
   }
 
   explain(yes = this.help.hidden) {
@@ -64,6 +66,7 @@ class Aids {
     const tools = this.model.get("tools");
     this.help.replaceChildren();
     for (const [key, words, when] of KEYS) {
+      if (key === "f" && !document.fullscreenEnabled) continue;
       if (when === "compared" ? !this.picture.compare.way : when && !tools) continue;
       for (const [tag, text] of [["b", key], ["span", words]]) {
         const node = document.createElement(tag);

@@ -29,7 +29,7 @@ from tilevision.view.correction.correcting import Correcting
 from tilevision.view.drawing.drawnregions import DrawnRegions
 from tilevision.view.drawing.regionform import RegionForm
 from tilevision.view.jobs import JobQueue
-from tilevision.view.notebook import CellWatch, cell_number, display, name_of, require_notebook
+from tilevision.view.notebook import CellWatch, cell_number, name_of, require_notebook, show_widget
 from tilevision.view.outcome.codelines import python_code, shell_code, with_own
 from tilevision.view.outcome.outcome import Outcome
 from tilevision.view.panel.controls import SubjectSwitch, Tabs, close_all
@@ -205,7 +205,7 @@ class Panel:
 
     def display(self) -> None:
         """Show the panel below the current cell; it may be shown several times."""
-        display(self.widget)
+        show_widget(self.widget)
         self._snapshot.display(self._screen.text)
         self._cell = cell_number()
         self._screen.poke()

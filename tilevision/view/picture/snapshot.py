@@ -67,7 +67,9 @@ class Snapshot:
             return
         self._drawn = time.monotonic()
         picture = b64encode(smaller(captioned(frame))).decode()
-        self._handle.update({"image/jpeg": picture, "text/plain": frame.caption["alt"]}, raw=True)
+        words = frame.caption["alt"]
+        bundle = {"image/jpeg": picture, "text/plain": words}
+        self._handle.update(bundle, raw=True, metadata={"image/jpeg": {"alt": words}})
 
 
 def captioned(captioned_frame: CaptionedFrame) -> bytes:
