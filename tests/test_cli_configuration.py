@@ -74,7 +74,7 @@ def test_a_table_holds_the_options_of_its_command(folder, monkeypatch) -> None:
 
 
 def test_the_file_names_models(folder, monkeypatch) -> None:
-    """With endpoint, parameters and price, for every stage."""
+    """With endpoint, parameters and price, for every stage; --model-arg replaces and adds some."""
     Path("tilevision.toml").write_text(
         '[models.guard]\nuse = "openai:small"\nbase_url = "http://127.0.0.1:9/v1"\n'
         'stages = ["moderation"]\n[models.guard.price]\ninput = 0.5\noutput = 1.5\n'
@@ -82,6 +82,9 @@ def test_the_file_names_models(folder, monkeypatch) -> None:
     )
     given = _arguments(monkeypatch, "--model", "dots", "--moderation", "guard")
     assert given["model"] == tv.model("blobs", max_diameter=9)
+    more = ("--model-arg", "max_diameter=12", "--model-arg", "min_diameter=3")
+    given_more = _arguments(monkeypatch, "--model", "dots", *more)
+    assert given_more["model"] == tv.model("blobs", max_diameter=12, min_diameter=3)
     guard = given["moderation"]
     assert isinstance(guard, tv.ModelSpec)
     assert guard.params["base_url"] == "http://127.0.0.1:9/v1"

@@ -52,15 +52,18 @@ def configure(ctx: click.Context, commands: Mapping[str, click.Command]) -> None
     }
 
 
-def named_model(name: str | None) -> Any:
-    """Return the model that the file calls `name`; None if it has none, or was not read."""
+def named_model(name: str | None, parameters: Mapping[str, Any]) -> Any:
+    """Return the model that the file calls `name`; None if it has none, or was not read.
+
+    `parameters` replace what the file says.
+    """
     ctx = click.get_current_context(silent=True)
     found = None if ctx is None else ctx.meta.get(_MODELS, {}).get(name)
     if found is None:
         return None
     from tilevision.catalogue import model
 
-    given = dict(found)
+    given = {**found, **parameters}
     return model(given.pop("use"), **given)
 
 

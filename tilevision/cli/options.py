@@ -6,7 +6,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,10 +154,11 @@ _OPTIONS = (
 )
 
 
-def model_argument(text: str | None) -> Any:
+def model_argument(text: str | None, parameters: Mapping[str, Any] | None = None) -> Any:
     """Return the function, spec, route or cascade that ``FILE.py:NAME`` names.
 
-    A name of ``tilevision.toml`` is the model that it describes there; other text stays.
+    A name of ``tilevision.toml`` is the model that it describes there; other text stays. With
+    `parameters` it is the spec of that model, and they replace those of the file.
 
     The file's folder joins ``sys.path``, as it does when a script is run, so that workers
     can import the file and what lies beside it.
@@ -168,8 +169,18 @@ def model_argument(text: str | None) -> Any:
         If the file is missing, does not import, or has no such function.
     """
     match = re.fullmatch(r"(?P<file>.+\.py):(?P<name>\w+)", text or "")
-    if match is None:
-        return named_model(text) or text
+    described = None if match else named_model(text, parameters or {})
+    if described is not None:
+        return described
+    found = text if match is None else _in_file(text, match)
+    if not parameters:
+        return found
+    from tilevision.catalogue import model
+
+    return model(found, **parameters)
+
+
+def _in_file(text: str | None, match: re.Match[str]) -> Any:
     path = Path(match["file"]).expanduser().resolve()
     if not path.is_file():
         raise ModelError(f"Model {text}: there is no file {path}.")
@@ -245,23 +256,19 @@ def arguments(options: dict[str, Any], stated: Collection[str] = ()) -> dict[str
     given["progress"] = not quiet
     if no_checkpoint:
         given["checkpoint"] = None
-    for stage in ("model", "moderation", "synthesis"):
+    parameters = dict(map(_parameter, given.pop("model_args")))
+    if parameters and given["model"] is None:
+        raise click.UsageError("--model-arg needs --model.")
+    given["model"] = model_argument(given["model"], parameters)
+    for stage in ("moderation", "synthesis"):
         given[stage] = model_argument(given[stage])
-    return _with_model(given, given.pop("model_args"), given.pop("recipe"), stated)
+    return _with_model(given, given.pop("recipe"), stated)
 
 
-def _with_model(
-    given: dict[str, Any], model_args: Sequence[str], path: str | None, stated: Collection[str]
-) -> dict[str, Any]:
+def _with_model(given: dict[str, Any], path: str | None, stated: Collection[str]) -> dict[str, Any]:
     """Return `given` with its model, and with what a recipe says where nobody said otherwise."""
     if given["model"] is None and path is None:
         raise click.UsageError("Give --model, or a --recipe.")
-    if model_args:
-        if given["model"] is None:
-            raise click.UsageError("--model-arg needs --model.")
-        from tilevision.catalogue import model
-
-        given["model"] = model(given["model"], **dict(map(_parameter, model_args)))
     if path is None:
         return given
     from tilevision.pipeline import recipe
