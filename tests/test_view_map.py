@@ -26,6 +26,7 @@ from tilevision.view.mapping.mapchoice import CLEAR, MapChoice, choices_of, clas
 from tilevision.view.mapping.maplegend import legend_of, read_at
 from tilevision.view.mapping.mappainter import MapPainter, MapSeen, map_seen
 from tilevision.view.mapping.mapsheet import MapSheet
+from tilevision.view.outcome.mapreport import map_report
 from tilevision.view.picture.viewstate import initial
 
 RNG = np.random.default_rng(186)
@@ -348,3 +349,29 @@ def test_a_run_that_is_replayed_or_reopened_draws_its_map_from_stored_tiles(
         assert going is not None and np.array_equal(np.asarray(going.raster), right)
         ended = lookup.of(again, fold(initial(again.tiles), events))
         assert ended is not None and np.array_equal(np.asarray(ended.raster), right)
+
+
+def test_the_results_tab_says_how_much_each_class_has() -> None:
+    """As `areas()`: largest first, in the unit of large areas; nothing before the run is over."""
+    made = map_from(TILES, answers("classes"), SIZE, **KINDS["classes"])
+    told = map_report(made, "Mpx", ended=True)
+    assert told["head"] == "Map of 3 classes" and told["heads"] == ["Class", "Mpx", "Share"]
+    table = made.areas().set_index("class")
+    assert sorted(name for name, *_ in told["rows"]) == ["a", "b", "c"]
+    shares = [share for *_, share in told["rows"]]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1)
+    for name, colour, area, share in told["rows"]:
+        assert area == pytest.approx(table.loc[name, "pixels"] / made.units.areas_per)
+        assert share == pytest.approx(table.loc[name, "share"])
+        assert colour.startswith("#") and len(colour) == 7
+    early = map_report(made, "Mpx", ended=False)
+    assert early["head"] == told["head"] and early["rows"] == []
+
+
+def test_the_results_tab_says_what_values_there_are() -> None:
+    """Mean, least and most, with their unit; none where there is no number."""
+    made = map_from(TILES, answers("values"), SIZE, **KINDS["values"])
+    told = map_report(made, "Mpx", ended=True)
+    row = made.stats().iloc[0]
+    assert told["head"] == "Map of values" and told["heads"][0] == "Region"
+    assert told["rows"][0][2:] == pytest.approx([row["mean"], row["min"], row["max"]])

@@ -12,6 +12,7 @@ from tilevision.plot import class_colours, shown
 from tilevision.result import Result
 from tilevision.status import TileStatus
 from tilevision.view.outcome.histograms import area_histogram, score_histogram
+from tilevision.view.outcome.mapreport import map_report
 from tilevision.view.picture.viewstate import ViewState
 
 __all__ = ["charts_of", "report_of"]
@@ -40,6 +41,7 @@ def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
         ``subject``; ``total``; ``merged``: whether the run is still going; ``area`` and ``per``:
         words for the analysed area and the unit of densities; ``density``; ``classes``: rows of
         name, colour, count, density, share; ``more``: how many classes are not listed;
+        ``map``: of a run that makes a map and finds no objects, see `map_report`, else None;
         ``regions``: rows of name, count, area, density, analysed share; ``missing``: sentences;
         ``checks``: rows of whether it is well, title, words, advice; ``summary``; ``methods``.
     """
@@ -61,6 +63,7 @@ def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
             for label, n in counts[:MOST_CLASSES]
         ],
         "more": max(len(counts) - MOST_CLASSES, 0),
+        "map": _map(result, ended=ended),
         "regions": _regions(result),
         "missing": _missing(result, state),
         "checks": _checks(result),
@@ -76,6 +79,12 @@ def charts_of(everything: Result) -> dict[str, Any]:
         "score": score_histogram(found.scores),
         "area": area_histogram(everything.areas, everything.units.area),
     }
+
+
+def _map(result: Result, *, ended: bool) -> dict[str, Any] | None:
+    if len(result.findings) or result.raster is None:
+        return None
+    return map_report(result.raster, _per(result), ended=ended)
 
 
 def _per(result: Result) -> str:

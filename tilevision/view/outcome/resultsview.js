@@ -192,9 +192,12 @@ class View {
     this.body.hidden = !there;
     if (!there) return;
     const objects = report.total === 1 ? "object" : "objects";
-    this.total.textContent = `${count(report.total)} ${objects}${report.going ? " so far" : ""}`;
-    this.under.textContent = `${number(report.density)} per ${report.per} of ${report.area} analysed · ${report.subject}`;
+    const found = report.map ? report.map.head : `${count(report.total)} ${objects}`;
+    const density = report.map ? "" : `${number(report.density)} per ${report.per} of `;
+    this.total.textContent = `${found}${report.going ? " so far" : ""}`;
+    this.under.textContent = `${density}${report.area} analysed · ${report.subject}`;
     this.drawClasses(report);
+    if (report.map) this.drawMap(report.map);
     const limits = this.model.get("limits");
     for (const [kind, chart] of Object.entries(this.charts)) chart.draw(this.model.get("charts")[kind], limits[kind]);
     this.drawRegions(report);
@@ -227,9 +230,16 @@ class View {
     if (more) element("p", "tilevision-empty", this.classes, `${count(more)} more classes`);
   }
 
-  drawRegions({ regions, per }) {
+  drawMap({ heads, rows, more }) {
+    if (!rows.length) return;
+    const cell = (value, i) => (value == null ? "" : heads[i + 1] === "Share" ? percent(value) : number(value));
+    this.table(this.classes, heads, rows.map(([name, colour, ...cells]) => [name, colour, ...cells.map(cell)]));
+    if (more) element("p", "tilevision-empty", this.classes, `${count(more)} more`);
+  }
+
+  drawRegions({ regions, per, map }) {
     this.regions.replaceChildren();
-    if (!regions.length) return;
+    if (!regions.length || map) return;
     element("h4", "", this.regions, "Regions");
     this.table(this.regions, ["Region", "Count", per, `per ${per}`, "Analysed"],
       regions.map(([name, n, area, density, share]) => [name, null, count(n), number(area), number(density), percent(share)]));
