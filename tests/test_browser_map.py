@@ -64,6 +64,11 @@ def test_the_map_fills_and_is_read(lab: Lab, page: Any, tmp_path: Path) -> None:
     _await_colour(page, 0.46, water)
     _await_colour(page, 0.05, [200, 200, 200])
     page.picture("classes")
+    results = page.locator(".tilevision-results")
+    results.get_by_text("Map of 2 classes", exact=True).wait_for()
+    results.get_by_role("cell", name="water").wait_for()
+    assert "objects" not in results.locator(".tilevision-answer").inner_text()
+    page.picture("results")
 
     page.locator(PICTURE).click()
     reading = page.locator(".tilevision-reading")
@@ -99,3 +104,24 @@ def test_the_map_fills_and_is_read(lab: Lab, page: Any, tmp_path: Path) -> None:
     with Image.open(io.BytesIO(base64.b64decode(kept[-1]))) as picture:
         assert np.ptp(np.asarray(picture)[300, 500].astype(int)) > 40  # not grey: it has the map
     page.get_by_label("Map").first.wait_for()
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True)
+def test_the_layer_is_chosen_after_the_notebook_was_saved_and_loaded_again(
+    lab: Lab, page: Any, tmp_path: Path
+) -> None:
+    """The kernel is still there, and so are the panel, its map and what switches it."""
+    open_panel(page, lab, tmp_path, [SETUP], "planned: 40 tiles")
+    press(page, "Run")
+    await_label(page, "complete: 40 tiles")
+    page.keyboard.press("Control+s")
+    page.wait_for_timeout(1000)
+    page.reload()
+    layer = page.get_by_role("combobox", name="Map", exact=True)
+    layer.wait_for()
+    _await_colour(page, 0.46, [78, 127, 134])
+    layer.select_option("off")
+    _await_colour(page, 0.46, [90, 140, 80])
+    layer.select_option("probability of land")
+    page.wait_for_function(f"() => {LEGEND}.includes('probability of land: 0 to 1')")
+    page.picture("reloaded")
