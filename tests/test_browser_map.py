@@ -125,3 +125,52 @@ def test_the_layer_is_chosen_after_the_notebook_was_saved_and_loaded_again(
     layer.select_option("probability of land")
     page.wait_for_function(f"() => {LEGEND}.includes('probability of land: 0 to 1')")
     page.picture("reloaded")
+
+
+ELSEWHERE = """
+import subprocess, sys, time
+from pathlib import Path
+Path("job.py").write_text('''
+import time
+import numpy as np
+from PIL import Image
+import tilevision as tv
+
+def cover(pixels):
+    time.sleep(0.4)
+    wet = (pixels[..., 0] < 150) * 0.8 + 0.1
+    return np.stack([wet, 1 - wet])
+
+if __name__ == "__main__":
+    y, x = np.mgrid[:640, :960]
+    pixels = np.full((640, 960, 3), 200, np.uint8)
+    pixels[(x - 480) ** 2 + (y - 320) ** 2 < 220 ** 2] = (90, 140, 80)
+    Image.fromarray(pixels).save("lake.png")
+    model = tv.model(cover, returns="probabilities", classes=("water", "land"))
+    tv.analyze("lake.png", model, grid=tv.Grid.by_tile(160, 0.25), workers=1, progress=False)
+''')
+job = subprocess.Popen([sys.executable, "job.py"])
+import tilevision as tv
+from tilevision.errors import TilevisionError
+while True:
+    try:
+        run_id = tv.runs()["id"].iloc[0]
+        view = tv.watch(run_id)
+        break
+    except (TilevisionError, IndexError):
+        time.sleep(0.2)
+view
+"""
+
+
+@pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True)
+def test_the_map_of_another_process_fills_in(lab: Lab, page: Any, tmp_path: Path) -> None:
+    """`tv.watch` of its run draws the map from the stored tiles, and its layer is chosen here."""
+    open_panel(page, lab, tmp_path, [ELSEWHERE], "tiles")
+    page.wait_for_function(f"() => /water · .*so far/.test({LEGEND})")
+    page.picture("watched")
+    await_label(page, "complete:")
+    _await_colour(page, 0.46, [77, 127, 134])
+    page.get_by_role("combobox", name="Map", exact=True).select_option("off")
+    _await_colour(page, 0.46, [90, 140, 80])
+    assert errors(page.evaluate(CELLS)) == []
