@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 import tilevision as tv
 from tilevision.analysis.units import Georeference
-from tilevision.exporting import handover
+from tilevision.exporting.bridges import handover
 from tilevision.findings import Findings
 from tilevision.sources import open_reference, open_source
 

@@ -233,24 +233,46 @@ class Result(ResultData):
         RunError
             If geopandas is not installed.
         """
-        from tilevision.exporting.handover import to_geodataframe
+        from tilevision.exporting.bridges.handover import to_geodataframe
 
         return to_geodataframe(self)
 
     def to_napari(self) -> list[tuple[Any, dict[str, Any], str]]:
-        """Return layers for napari. See `tilevision.exporting.handover.to_napari`."""
-        from tilevision.exporting.handover import to_napari
+        """Return layers for napari. See `tilevision.exporting.bridges.handover.to_napari`."""
+        from tilevision.exporting.bridges.handover import to_napari
 
         return to_napari(self)
 
+    def to_qupath(
+        self,
+        *,
+        port: int = 25333,
+        token: str | None = None,
+        gateway: Any = None,
+        object_type: str = "detection",
+        replace: bool = True,
+        anyway: bool = False,
+    ) -> str:
+        """Send the detections to the image that is open in QuPath; return what happened.
+
+        See `tilevision.exporting.bridges.qupathgateway.to_qupath`.
+        """
+        from tilevision.exporting.bridges.qupathgateway import to_qupath
+
+        how: dict[str, Any] = {"object_type": object_type, "replace": replace, "anyway": anyway}
+        return to_qupath(self, port=port, token=token, gateway=gateway, **how)
+
     def to_supervision(self) -> Any:
-        """Return `supervision.Detections`. See `tilevision.exporting.handover.to_supervision`."""
-        from tilevision.exporting.handover import to_supervision
+        """Return `supervision.Detections`.
+
+        See `tilevision.exporting.bridges.handover.to_supervision`.
+        """
+        from tilevision.exporting.bridges.handover import to_supervision
 
         return to_supervision(self)
 
     def to_fiftyone(self, filepath: str | None = None) -> Any:
-        """Return a `fiftyone.Sample`. See `tilevision.exporting.handover.to_fiftyone`."""
-        from tilevision.exporting.handover import to_fiftyone
+        """Return a `fiftyone.Sample`. See `tilevision.exporting.bridges.handover.to_fiftyone`."""
+        from tilevision.exporting.bridges.handover import to_fiftyone
 
         return to_fiftyone(self, filepath)

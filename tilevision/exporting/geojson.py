@@ -41,7 +41,16 @@ if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
     from tilevision.sources import ImageMetadata
 
-__all__ = ["DEGREES", "check_place", "write", "write_qupath", "write_qupath_zipped", "write_zipped"]
+__all__ = [
+    "DEGREES",
+    "check_place",
+    "qupath_corner",
+    "qupath_features",
+    "write",
+    "write_qupath",
+    "write_qupath_zipped",
+    "write_zipped",
+]
 
 DEGREES = "degrees of longitude and latitude, WGS84"
 DIGITS = 9  # 0.1 mm
@@ -219,12 +228,8 @@ def write_qupath(
     RunError
         If an option makes no sense.
     """
-    folder = result.facts.checkpoint
-    if folder is not None and Path(folder, FILE).is_file():
-        load_colours(folder)
-    if object_type not in _KINDS:
-        raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
-    corner = _corner(result) if origin is None else _checked(origin)
+    corner = qupath_corner(result) if origin is None else _checked(origin)
+    rows = qupath_features(result, corner, object_type)
     named = "the top left corner" if corner == (0, 0) else f"{corner[0]:g}, {corner[1]:g}"
     head = {
         "type": "FeatureCollection",
@@ -232,12 +237,37 @@ def write_qupath(
         "origin": list(corner),
         **statement(result),
     }
-    rows = _pixel_features(result, corner, object_type)
-    rows = chain(rows, _tiles(result, corner))
     stream_json(stream, head, map(_identified, rows) if ids else rows, "features")
 
 
-def _corner(result: ResultData) -> tuple[float, float]:
+def qupath_features(
+    result: ResultData, corner: tuple[float, float], object_type: str
+) -> Iterator[dict[str, Any]]:
+    """Return the objects that QuPath reads, without an id: detections, then classified tiles.
+
+    Parameters
+    ----------
+    result : Result
+    corner : tuple of float
+        x, y of the full-resolution pixel that becomes 0, 0.
+    object_type : str
+        ``"detection"`` or ``"annotation"``.
+
+    Raises
+    ------
+    RunError
+        If `object_type` is neither.
+    """
+    if object_type not in _KINDS:
+        raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
+    folder = result.facts.checkpoint
+    if folder is not None and Path(folder, FILE).is_file():
+        load_colours(folder)
+    return chain(_pixel_features(result, corner, object_type), _tiles(result, corner))
+
+
+def qupath_corner(result: ResultData) -> tuple[float, float]:
+    """Return the full-resolution pixel that is 0, 0 in QuPath: the corner of slide bounds."""
     bounds = result.source.metadata.bounds
     return (0, 0) if bounds is None else (bounds.x0, bounds.y0)
 

@@ -1,0 +1,1 @@
+"""Results handed to other programs and libraries, without a file between."""
