@@ -27,7 +27,7 @@ NOTEBOOK = re.compile(r"(?:\.\./)*notebooks/(.*)")
 LINKING = [*PAGES, *ROOT.glob("C*.md"), ROOT / "docs" / "llms.txt"]
 KINDS = {"python", "text", "sh", "toml", "{eval-rst}", "{toctree}", "{raw} html"}
 # How many blocks need something that is not here, a cluster of a cloud for example.
-NOT_RUN = 9
+NOT_RUN = 10
 # One cluster for all pages, that runs find as the current one; it outlives the pages' names.
 PRELUDE = """
 import sys

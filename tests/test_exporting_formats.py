@@ -37,6 +37,7 @@ OTHERS = (
     "embeddings",
     ".h5ad",
     ".anndata.zarr",
+    ".spatialdata.zarr",
     ".recipe.json",
     ".yolo-pose",
     ".tif",

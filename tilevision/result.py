@@ -262,6 +262,15 @@ class Result(ResultData):
         how: dict[str, Any] = {"object_type": object_type, "replace": replace, "anyway": anyway}
         return to_qupath(self, port=port, token=token, gateway=gateway, **how)
 
+    def to_spatialdata(self, *, picture: bool | float = False) -> Any:
+        """Return `spatialdata.SpatialData`.
+
+        See `tilevision.exporting.bridges.spatialdataset.to_spatialdata`.
+        """
+        from tilevision.exporting.bridges.spatialdataset import to_spatialdata
+
+        return to_spatialdata(self, picture=picture)
+
     def to_supervision(self) -> Any:
         """Return `supervision.Detections`.
 

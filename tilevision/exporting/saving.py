@@ -35,6 +35,7 @@ from tilevision.exporting import (
     voc,
     yolofolder,
 )
+from tilevision.exporting.bridges import spatialdataset
 from tilevision.exporting.folders import check_replaceable
 from tilevision.exporting.maps import mapgeotiff, mapometiff, mapzarr
 from tilevision.files import check_folder, drafting, refusing, writing
@@ -193,6 +194,9 @@ FORMATS: dict[str, Format] = {
     "anndata-zarr": Format(
         ".anndata.zarr", vectorfiles.write_anndata_zarr, "folder", "anndata", "anndata"
     ),
+    "spatialdata": Format(
+        *(".spatialdata.zarr", spatialdataset.write, "folder", "spatialdata", "spatialdata")
+    ),
     "map": Format(".tif", mapgeotiff.write, "files", "rasterio", "geo"),
     "map-ome-tiff": Format(".ome.tif", mapometiff.write, "file"),
     "map-ome-zarr": Format(".ome.zarr", mapzarr.write, "folder", "zarr", "zarr"),
@@ -282,6 +286,7 @@ def save(
                                                   read them
     anndata              .h5ad                    AnnData: vectors in X, obsm["spatial"]
     anndata-zarr         .anndata.zarr            the same as a folder (Zarr)
+    spatialdata          .spatialdata.zarr        SpatialData: shapes, tables, tiles, map
     map                  .tif                     the map as a cloud-optimised GeoTIFF
     map-ome-tiff         .ome.tif                 the map as a pyramid, for QuPath
     map-ome-zarr         .ome.zarr                a folder: OME-Zarr 0.5

@@ -11,6 +11,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
     from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.resultdata import ResultData
 
-__all__ = ["write_anndata", "write_anndata_zarr", "write_hdf5", "write_npz", "write_parquet"]
+__all__ = [
+    "unasked",
+    "vectors_of",
+    "write_anndata",
+    "write_anndata_zarr",
+    "write_hdf5",
+    "write_npz",
+    "write_parquet",
+]
 
 _HDF5_ROWS = 512  # of a chunk: with one, reading takes several times as long
 _SINGLES = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
@@ -162,7 +171,7 @@ def write_anndata(result: ResultData, path: Path) -> None:
     """
     import dask
 
-    table = _anndata(result)
+    table = vectors_of(result)
     with dask.config.set(scheduler="synchronous"):
         table.write_h5ad(path)
 
@@ -179,19 +188,26 @@ def write_anndata_zarr(result: ResultData, path: Path) -> None:
     import anndata
     import dask
 
-    table = _anndata(result)
+    table = vectors_of(result)
     with (
         filling(path, statement(result)) as draft,
         dask.config.set(scheduler="synchronous"),
         anndata.settings.override(zarr_write_format=3),
-        warnings.catch_warnings(),
+        unasked(),
     ):
-        # AnnData asks Zarr for it, and users can do nothing about it.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
         table.write_zarr(draft)
 
 
-def _anndata(result: ResultData) -> Any:
+@contextmanager
+def unasked() -> Iterator[None]:
+    """Keep quiet what AnnData says of its own use of Zarr: users can do nothing about it."""
+    with warnings.catch_warnings():
+        for message in ("Consolidated metadata", "zarr v3 autosharding"):
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def vectors_of(result: ResultData) -> Any:
     """Return the vectors as an `anndata.AnnData`, read block by block as it is written."""
     import anndata
     import dask.array
