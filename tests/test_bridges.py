@@ -11,7 +11,7 @@ import geopandas
 import numpy as np
 import pyogrio
 import pytest
-from exported import RING, partial, result_of
+from exported import DIAMOND, RING, partial, result_of
 from matplotlib.figure import Figure
 
 import tilevision as tv
@@ -89,7 +89,7 @@ def test_a_result_opens_in_napari() -> None:
     np.testing.assert_array_equal(shapes[0][first].min(axis=0), [3.5, 1.5])
     assert set(shapes[1]["features"]["label"]) == {"a"}
     outlined = handover.shapes_of(result_of())
-    assert len(outlined[0]) == len(outlined[1]["features"]["detection"]) == 5, "a part is a shape"
+    assert len(outlined[0]) == len(outlined[1]["features"]["detection"]) == 4, "a part is a shape"
     assert outlined[0][0].tolist() == [[y - 0.5, x - 0.5] for x, y in RING]
     mapped = small(returns="probabilities", classes=("bright",))
     picture, labels, shapes = mapped.to_napari()
@@ -103,6 +103,18 @@ def test_a_result_opens_in_napari() -> None:
         assert made.name == layer[1]["name"]
         if layer is not shapes:
             np.testing.assert_allclose(made.extent.world[1] + 0.5, PIXELS.shape[:2], atol=1)
+
+
+def test_napari_gets_rotated_boxes_turned_and_points_as_points() -> None:
+    """A layer of points of their own, row before column, which is left out where there are none."""
+    result = result_of()
+    shapes = handover.shapes_of(result)
+    turned = [row for row, name in enumerate(shapes[1]["features"]["label"]) if name == "ship"]
+    assert shapes[0][turned[0]].tolist() == [[y - 0.5, x - 0.5] for x, y in DIAMOND]
+    assert "point" not in shapes[1]["features"]["label"]
+    places, settings, kind = handover._points(result)
+    assert (places.tolist(), kind) == ([[4.5, 4.5]], "points")
+    assert settings["features"]["label"].tolist() == ["point"]
 
 
 @pytest.mark.slow

@@ -121,8 +121,9 @@ def to_napari(result: ResultData) -> list[tuple[Any, dict[str, Any], str]]:
         ``image``: the picture, 2,048 pixels on its longer side at most. A map is computed as it
         is looked at: of values an ``image``, else ``labels``: class number + 1, 0 where nothing
         is known, and their names in ``metadata["classes"]``. ``shapes``: outlines where there are
-        such, one for each part and without its holes, else boxes; columns of the detections are
-        its features. ``metadata["coverage"]`` says what was not analysed.
+        such, one for each part and without its holes, else rotated boxes, else boxes; columns of
+        the detections are its features. ``points``, where there are such: detections that are a
+        point and nothing else. ``metadata["coverage"]`` says what was not analysed.
     """
     from tilevision.sources import display_options, read_pixels
 
@@ -136,7 +137,8 @@ def to_napari(result: ResultData) -> list[tuple[Any, dict[str, Any], str]]:
     layers: list[tuple[Any, dict[str, Any], str]] = [(picture, settings | {"rgb": True}, "image")]
     if result.raster is not None:
         layers.append(_map(result, said))
-    return [*layers, shapes_of(result)]
+    layers.append(shapes_of(result))
+    return [*layers, _points(result)] if _alone(result.findings).any() else layers
 
 
 def _map(result: ResultData, said: dict[str, Any]) -> tuple[Any, dict[str, Any], str]:
@@ -162,14 +164,51 @@ def shapes_of(result: ResultData) -> tuple[Any, dict[str, Any], str]:
     """Return the detections as a layer of shapes for napari; see `to_napari`."""
     corners: list[NDArray[np.float64]] = []
     rows: list[int] = []
-    found = result.findings
-    for row in range(len(found)):
-        shape = found.polygons[row] if found.polygons is not None else None
-        x0, y0, x1, y1 = found.boxes[row]
-        rings: list[Any] = [part[0] for part in shape or ()]
-        rings = rings or [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
+    found, alone = result.findings, _alone(result.findings)
+    for row in np.flatnonzero(~alone).tolist():
+        rings = _rings(found, row)
         corners += [np.asarray(ring, np.float64)[:, ::-1] - 0.5 for ring in rings]
         rows += [row] * len(rings)
+    settings = {"shape_type": "polygon", "edge_color": "label", "face_color": "transparent"}
+    return corners, _described(result, "detections", rows) | settings, "shapes"
+
+
+def _alone(found: Findings) -> NDArray[np.bool_]:
+    """Return a mask ``(n,)`` of the detections that are a point and nothing else."""
+    if found.points is None:
+        return np.zeros(len(found), dtype=bool)
+    shaped = (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
+    if found.polygons is not None:
+        shaped = shaped | np.array([bool(shape) for shape in found.polygons], dtype=bool)
+    if found.oriented is not None:
+        shaped = shaped | np.isfinite(found.oriented).all(axis=(1, 2))
+    alone: NDArray[np.bool_] = np.isfinite(found.points).all(axis=1) & ~np.asarray(shaped)
+    return alone
+
+
+def _rings(found: Findings, row: int) -> list[Any]:
+    """Return the outline of each part, else the corners of the rotated box, else of the box."""
+    shape = found.polygons[row] if found.polygons is not None else None
+    if shape:
+        return [part[0] for part in shape]
+    if found.oriented is not None and np.isfinite(found.oriented[row]).all():
+        return [found.oriented[row]]
+    x0, y0, x1, y1 = found.boxes[row]
+    return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1)]]
+
+
+def _points(result: ResultData) -> tuple[Any, dict[str, Any], str]:
+    found = result.findings
+    rows = np.flatnonzero(_alone(found)).tolist()
+    assert found.points is not None
+    settings = {"face_color": "label"}
+    places = found.points[rows][:, ::-1] - 0.5
+    return places, _described(result, "points", rows) | settings, "points"
+
+
+def _described(result: ResultData, name: str, rows: list[int]) -> dict[str, Any]:
+    """Return a layer's name, what was not analysed, and columns of the detections in `rows`."""
+    found = result.findings
     columns: dict[str, Any] = {
         "label": found.labels[rows].astype(str) if rows else np.empty(0, dtype=str),
         "score": found.scores[rows] if rows else np.empty(0),
@@ -177,15 +216,8 @@ def shapes_of(result: ResultData) -> tuple[Any, dict[str, Any], str]:
     }
     if found.texts is not None:
         columns["text"] = np.array([found.texts[row] or "" for row in rows], dtype=str)
-    settings = {
-        "name": "detections",
-        "shape_type": "polygon",
-        "features": columns,
-        "edge_color": "label",
-        "face_color": "transparent",
-        "metadata": {"coverage": result.coverage, "complete": result.complete},
-    }
-    return corners, settings, "shapes"
+    said = {"coverage": result.coverage, "complete": result.complete}
+    return {"name": name, "features": columns, "metadata": said}
 
 
 def to_fiftyone(result: ResultData, filepath: str | None = None) -> Any:
