@@ -367,10 +367,24 @@ def test_an_automatic_batch_grows_as_long_as_that_saves_time(
     """Up to the size from which on a tile takes as long; the first call of each does not count."""
     device = Device()
     monkeypatch.setattr("tilevision.modelspec.calls.perf_counter", lambda: device.clock[0])
-    wishes = device.asked(64, 64, 64, auto=True)
-    assert device.sizes[:13] == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 2, 32, 32]
-    assert set(device.sizes[13:]) == {16}
+    wishes = device.asked(64, 64, 64, 64, auto=True)
+    assert device.sizes[:11] == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16, 2]
+    assert device.sizes[11:15] == [32] * 4 and set(device.sizes[15:]) == {16}
     assert all(wish.answers == list(range(64)) for wish in wishes)
+
+
+def test_one_slow_call_does_not_keep_an_automatic_batch_small() -> None:
+    """Whatever else the machine did meanwhile; what is slow each time is."""
+    growing = Growing(16)
+    for size in (1, 2, 4, 8):
+        growing.measured(size, 1.0)
+        if size > 1:
+            growing.measured(size, 60.0)
+        growing.measured(size, 1.0)
+    assert growing.size == 16 and not growing.settled
+    for _ in range(4):
+        growing.measured(16, 60.0)
+    assert growing.size == 8 and growing.settled
 
 
 def test_an_automatic_batch_stops_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

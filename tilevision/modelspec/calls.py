@@ -20,6 +20,7 @@ __all__ = ["Calls", "Growing", "Wish", "free_for_more", "is_out_of_memory", "joi
 WAITS = 0.5  # of a call's time without the processor, from which on something else computes
 WORTH_MORE = 0.95  # of a tile's time that may be left for twice as many to be worth their memory
 RECENT = 0.3  # how much the last call counts
+TRIES = 3  # calls of a size that must all be slow: a busy machine may make one so
 MEASURED = 4  # so many calls at first, and one of so many later
 UNASKED = 5.0  # seconds without a wish after which the thread that made the calls ends
 # In the words of CUDA and Metal, of onnxruntime, and of PyTorch on a processor.
@@ -101,6 +102,7 @@ class Growing:
     settled: bool = False
     _before: float | None = None
     _warm: bool = False
+    _slow: list[float] = field(default_factory=list)
 
     def measured(self, tiles: int, seconds: float) -> None:
         """Learn from a call; of those of a new size the first does not count, as it prepares."""
@@ -111,11 +113,13 @@ class Growing:
             return
         each = seconds / tiles
         if self._before is not None and each > WORTH_MORE * self._before:
-            self.ends(max(1, self.size // 2) if each > self._before else self.size)
+            self._slow.append(each)
+            if len(self._slow) == TRIES:
+                self.ends(max(1, self.size // 2) if min(self._slow) > self._before else self.size)
         elif 2 * self.size > self.most or not free_for_more():
             self.ends(self.size)
         else:
-            self._before, self.size, self._warm = each, 2 * self.size, False
+            self._before, self.size, self._warm, self._slow = each, 2 * self.size, False, []
 
     def ends(self, size: int) -> None:
         """Keep this size."""
