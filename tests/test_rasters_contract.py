@@ -257,6 +257,42 @@ def test_packed_bytes_come_back(dtype: str) -> None:
     assert not unpack(data, 99, out)
 
 
+def smooth(rows: int, width: int) -> np.ndarray:
+    """Steps that change little from row to row, as shares do."""
+    down, across = np.mgrid[:rows, :width]
+    return (120 + 100 * np.sin(down / 31 + across / 17) + RNG.integers(0, 3, (rows, width))).astype(
+        np.uint8
+    )
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (5, 64), (128, 64), (129, 7), (2000, 301)])
+def test_shares_come_back_however_their_rows_are_told(rows: int, width: int) -> None:
+    """As they are, or as differences from the row above; other bytes of the latter are refused."""
+    raw = smooth(rows, width).tobytes()
+    for given in (raw, RNG.integers(0, 254, rows * width, np.uint8).tobytes(), bytes(len(raw))):
+        data, kind = packed(given, 1, width)
+        out = np.empty(len(given), np.uint8)
+        assert unpack(data, kind, out) and out.tobytes() == given
+    data = struct.pack("<I", width) + packed(raw, 1).data
+    out = np.empty(len(raw), np.uint8)
+    for wrong in (0, len(raw) + 1, 2**32 - 1):
+        assert not unpack(struct.pack("<I", wrong) + data[4:], 33, out)
+    assert not unpack(data[:3], 33, out) and not unpack(data[:-2], 33, out)
+    assert not unpack(data, 33, np.empty(len(raw) + width, np.uint8))
+
+
+def test_the_quick_way_to_pack_takes_hardly_more_room() -> None:
+    """A tenth at most, also of what repeats; and what was packed before it is still read."""
+    noise = RNG.integers(0, 254, (1024, 512)).astype(np.uint8)
+    for map_ in (smooth(1024, 1024), noise, noise.repeat(2, axis=0).repeat(2, axis=1)):
+        raw, (width,) = map_.tobytes(), map_.shape[1:]
+        slow = packed(raw, 1)  # by zstd at level 3 alone, kind 17
+        assert slow.kind == 17 and len(packed(raw, 1, width).data) <= 1.1 * len(slow.data)
+        out = np.empty(len(raw), np.uint8)
+        assert unpack(*slow, out) and out.tobytes() == raw
+    assert packed(smooth(1024, 1024).tobytes(), 1, 1024).kind == 33
+
+
 def brightness(pixels: np.ndarray) -> np.ndarray:
     """A share that differs from tile to tile, and from pixel to pixel."""
     share = pixels[..., 0] / 255 + np.linspace(0, 0.5, pixels.shape[1])

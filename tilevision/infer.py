@@ -437,7 +437,8 @@ def _map(raster: Raster, tile: Tile, name: str) -> tuple[PayloadRef, PackedArray
             "return one value for each pixel of the tile (resize it in the model)."
         )
     ref, raw = bytes_of(raster.kept)
-    return replace(ref, raster=raster.spec), packed(raw, raster.kept.dtype.itemsize)
+    rows = raster.kept.shape[-1] if raster.spec.kind == "probabilities" else 0
+    return replace(ref, raster=raster.spec), packed(raw, raster.kept.dtype.itemsize, rows)
 
 
 def _check(spec: ModelSpec, answers: Any, wanted: int) -> None:

@@ -27,6 +27,7 @@ MOST_CLASSES = 254  # numbers 0 to 253: 254 is "none of them", 255 no data
 _MOST_BYTES = 64 * 2**20
 _EMPTY = -(2**31)  # no data among whole numbers of `precision`
 _SLACK = 1e-3  # by which a softmax in half precision passes 1
+_AT_ONCE = 64 * 2**10  # numbers that are made steps together
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,14 @@ class RasterSpec:
                 f"A map of probabilities has values from {low:.4g} to {high:.4g}; give 0 to 1 "
                 "(apply softmax or sigmoid to logits)."
             )
-        wide = given.astype(np.float32, copy=False)
-        kept: NDArray[np.uint8] = np.rint(np.clip(wide, 0, 1) * np.float32(STEPS)).astype(np.uint8)
+        kept = np.empty(given.shape, np.uint8)
+        clip = low < 0 or high > 1
+        rows = max(1, _AT_ONCE // (given.shape[0] * given.shape[2]))
+        for top in range(0, given.shape[1], rows):  # so few that they stay in the processor's cache
+            here = slice(top, top + rows)
+            few = given[:, here].astype(np.float32, copy=False) * np.float32(STEPS)
+            np.rint(few, out=few)
+            kept[:, here] = np.clip(few, 0, STEPS, out=few) if clip else few
         return kept
 
     def _classes(self, given: NDArray[Any]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from tilevision.rasterspec import STEPS
 
 __all__ = ["Agreement", "agreement_of"]
 
-_PAIRS = 400  # of tiles that are looked at, spread evenly
+_PAIRS = 200  # of tiles that are looked at, about; spread evenly
 _LEVEL = 1e-4  # by which the difference falls a pixel, at least, for an overlap to help
 _STRIDE = 32  # pixels: the stride of most networks that pool, and a multiple of others
 _NOTHING = 0.02  # of the disagreement at the edge: beyond, tiles say the same
@@ -125,7 +125,7 @@ def agreement_of(blender: Blender) -> Agreement | None:
     pairs = _pairs(blender.layout)
     if not pairs:
         return None
-    chosen = pairs[:: -(-len(pairs) // _PAIRS)]
+    chosen = _spread(pairs)
     widths = [_shared(*pair)[0] for pair in chosen]
     longest = max(widths)
     sums, counts = np.zeros(longest), np.zeros(longest)
@@ -143,6 +143,15 @@ def agreement_of(blender: Blender) -> Agreement | None:
 def _aligned(layout: TileMaps) -> bool:
     spans = {span for one in layout.placed for span in (one.across, one.down)}
     return all(span.start % _STRIDE == 0 for span in spans if not span.last)
+
+
+def _spread(pairs: list[tuple[Placed, Placed, int]]) -> list[tuple[Placed, Placed, int]]:
+    """Return some of the pairs, those of a tile together: each tile is decoded for all of its."""
+    by_tile: dict[tuple[int, int], list[tuple[Placed, Placed, int]]] = {}
+    for pair in pairs:
+        by_tile.setdefault((pair[0].down.start, pair[0].across.start), []).append(pair)
+    every = -(-len(pairs) // _PAIRS)
+    return [pair for place in sorted(by_tile)[::every] for pair in by_tile[place]]
 
 
 def _pairs(layout: TileMaps) -> list[tuple[Placed, Placed, int]]:
@@ -176,12 +185,16 @@ def _difference(blender: Blender, one: Placed, other: Placed, axis: int) -> NDAr
         first, second = first[:, size - shared :], second[:, :shared]
     spec = blender.layout.spec
     both = spec.there(first) & spec.there(second)
+    apart: NDArray[np.generic]
+    step = 1.0
     if spec.kind == "classes":
-        apart = (first != second).astype(np.float64)
+        apart = first != second
+    elif spec.kind == "probabilities":
+        apart, step = np.maximum(first, second) - np.minimum(first, second), 1 / STEPS
     else:
-        step = 1 / STEPS if spec.kind == "probabilities" else spec.precision or 1.0
+        step = spec.precision or 1.0
         with np.errstate(invalid="ignore"):
-            apart = np.abs(first.astype(np.float64) - second) * step
+            apart = np.abs(first.astype(np.float64) - second)
     rest = (0, 1) if axis else (0, 2)
-    counted = np.where(both, apart, 0).sum(axis=rest)
-    return np.asarray(counted / np.maximum(both.sum(axis=rest), 1))
+    counted = np.where(both, apart, apart.dtype.type(0)).sum(axis=rest)
+    return np.asarray(counted * step / np.maximum(both.sum(axis=rest), 1))

@@ -21,6 +21,10 @@ _BLOCK = 512
 _WINDOW = 2 * _BLOCK
 _CACHE_MEGABYTES = 64  # of GDAL, which else takes a share of the machine's memory
 _PACKINGS = ("deflate", "zstd", "lzw")
+_FOR_NOW = {
+    "compress": "deflate",
+    "zlevel": 1,
+}  # of what is copied at once: quick is all it need be
 _CENTIMETRE, _MICRONS = 3, 1e4
 
 
@@ -32,7 +36,7 @@ def write(
     Classes: uint8, 255 no data, with a colour table; beside the file stands ``.tif.aux.xml``,
     from which GDAL and QGIS take the names of classes. Probabilities: a band a class, uint8 with
     scale 1/253, 255 no data. Values: float32, NaN no data. The tag ``TILEVISION`` says the
-    classes and what was analysed. The disk holds the file twice while it is written.
+    classes and what was analysed. While it is written the disk holds another of twice its size.
 
     Parameters
     ----------
@@ -65,7 +69,7 @@ def write(
         # An image without a place on Earth has a map without one: nothing to warn of.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            _write_whole(made, whole, compress)
+            _write_whole(made, whole)
             rasterio.shutil.copy(
                 *(whole, draft),
                 driver="COG",
@@ -84,7 +88,7 @@ def write(
         beside.unlink(missing_ok=True)  # of an earlier map of classes
 
 
-def _write_whole(made: MapFile, path: Path, compress: str) -> None:
+def _write_whole(made: MapFile, path: Path) -> None:
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.windows import Window
@@ -98,7 +102,7 @@ def _write_whole(made: MapFile, path: Path, compress: str) -> None:
         "count": raster.bands,
         "dtype": made.dtype.name,
         "nodata": made.nodata,
-        "compress": compress,
+        **_FOR_NOW,
         "tiled": True,
         "blockxsize": _BLOCK,
         "blockysize": _BLOCK,
