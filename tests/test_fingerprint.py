@@ -5,8 +5,10 @@ import logging
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
+import venv
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tilevision
 from tilevision.adapters.packing import pack, unpack
 from tilevision.errors import ModelError
 from tilevision.fingerprint import (
@@ -21,6 +24,7 @@ from tilevision.fingerprint import (
     fingerprint_function,
     fingerprint_value,
     installed,
+    provenance,
 )
 from tilevision.fingerprint.provenance import version
 
@@ -113,6 +117,45 @@ def test_same_in_every_process():
         for seed in ("0", "1", "4242")
     }
     assert printed == {of(RICH, file="/elsewhere/renamed.py")}
+
+
+@pytest.mark.slow
+def test_same_where_libraries_are_borrowed(tmp_path):
+    """By a .pth file, as uv's overlays do it: NumPy is a library there too, and has a version."""
+    venv.create(tmp_path / "env", with_pip=False)
+    places = {"base": str(tmp_path / "env"), "platbase": str(tmp_path / "env")}
+    folder, scripts = (sysconfig.get_path(n, "venv", places) for n in ("purelib", "scripts"))
+    Path(folder, "lent.pth").write_text(str(Path(np.__file__).parents[1]))
+    script = (
+        f"{RICH}\nfrom tilevision.fingerprint import fingerprint_function\n"
+        "def filled(pixels):\n    np.copyto(np.zeros(3), np.concatenate([pixels, pixels]))\n"
+        "print(fingerprint_function(detect), fingerprint_function(filled))"
+    )
+    home = str(Path(tilevision.__file__).parents[1])
+    printed = [
+        subprocess.run(
+            [python, "-c", script],
+            env={**os.environ, "PYTHONPATH": home},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for python in (sys.executable, str(Path(scripts, "python")))
+    ]
+    assert printed[0] == printed[1] and len(set(printed[0])) == 2
+
+
+def test_a_user_s_module_among_borrowed_libraries_is_read(tmp_path, monkeypatch):
+    """Only what a distribution brought is a library there."""
+    (tmp_path / "mine_among_lent.py").write_text("def half(x):\n    return x / 2\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(provenance, "_borrowed_folders", lambda: (tmp_path.resolve(),))
+    importlib.import_module("mine_among_lent")
+    monkeypatch.setitem(provenance._distributions(), "lent_one", ["lent-one"])
+    (tmp_path / "lent_one.py").write_text("")
+    importlib.import_module("lent_one")
+    assert not provenance.installed.__wrapped__("mine_among_lent")
+    assert provenance.installed.__wrapped__("lent_one")
 
 
 def test_a_library_s_own_class_of_loggers_changes_nothing(monkeypatch):

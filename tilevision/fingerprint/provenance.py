@@ -54,6 +54,7 @@ def own_identity(module: str, name: str) -> tuple[str, str]:
 
 
 _MAIN = ("__main__", "__mp_main__")
+_LENT = ("site-packages", "dist-packages")
 # Modules that models often use: looking through all that is installed takes half a second.
 _DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
@@ -73,7 +74,10 @@ def installed(module: str | None) -> bool:
     file = _file(sys.modules.get(module)) or _origin(root)
     if file is None:
         return root in sys.stdlib_module_names
-    return any(file.is_relative_to(folder) for folder in _library_folders())
+    if any(file.is_relative_to(folder) for folder in _library_folders()):
+        return True
+    borrowed = any(file.is_relative_to(folder) for folder in _borrowed_folders())
+    return borrowed and root in _distributions()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -148,6 +152,22 @@ def _library_folders() -> tuple[Path, ...]:
     folders = [sysconfig.get_path(name) for name in names]
     folders += [*site.getsitepackages(), site.getusersitepackages()]
     return tuple({Path(folder).resolve() for folder in folders if folder})
+
+
+@functools.cache
+def _borrowed_folders() -> tuple[Path, ...]:
+    """Return where libraries are that this Python does not own, if NumPy is one of them.
+
+    A ``.pth`` file, an overlay of uv or PYTHONPATH lends the packages of another place. If NumPy is
+    this Python's own, there are none: what is lent beside it has always been read as the user's,
+    and its tiles are stored so. A user's module may lie in such a folder too; no distribution has
+    it.
+    """
+    home = _file(sys.modules.get("numpy"))
+    if home is None or any(home.is_relative_to(folder) for folder in _library_folders()):
+        return ()
+    lent = {Path(entry).resolve() for entry in sys.path if Path(entry).name in _LENT}
+    return (home.parents[1], *sorted(lent))
 
 
 @functools.cache
