@@ -142,6 +142,18 @@ def test_a_network_that_is_declared_gives_the_map_that_it_computes() -> None:
         assert np.abs(measures * 0.001 - resized[0].numpy()).max() <= 0.0005 + 1e-4
 
 
+def test_of_a_networks_shares_class_numbers_alone_may_be_kept() -> None:
+    """The classes that the shares have; with nothing asked, the model is who it was."""
+    _, network = *needs("torch"), strided()
+    declared = {"returns": "probabilities", "classes": NAMES, "activation": "softmax"}
+    spec = model(network, keep="classes", **declared)
+    assert spec.raster.kind == "classes"
+    for whole, best in zip(maps(model(network, **declared)), maps(spec), strict=True):
+        assert np.array_equal(best[0], whole.argmax(axis=0))
+    same = {model(network, keep=one, **declared).fingerprint for one in (None, "")}
+    assert same == {model(network, **declared).fingerprint} and spec.fingerprint not in same
+
+
 def test_one_plane_is_a_class_and_its_background() -> None:
     """Its sigmoid is a share; as classes, more than half is the class."""
     torch, network = *needs("torch"), strided(1)

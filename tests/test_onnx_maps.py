@@ -230,6 +230,21 @@ def test_auxiliary_outputs_of_torchvision_are_left_alone(tmp_path: Path) -> None
         model(str(twins), returns="probabilities", activation="softmax", classes=NAMES)
 
 
+def test_of_shares_class_numbers_alone_may_be_kept(tmp_path: Path) -> None:
+    """The classes that the shares have; with nothing asked, the model is who it was."""
+    path = ending(tmp_path / "l.onnx", [("Identity", {})])
+    declared = {"activation": "softmax", "classes": NAMES}
+    whole, numbers = seen(path, **declared), seen(path, keep="classes", **declared)
+    assert numbers.spec.kind == "classes" and numbers.spec.classes == tuple(NAMES)
+    assert np.array_equal(numbers.kept[0], whole.kept.argmax(axis=0))
+    prints = {model(str(path), keep=one, **declared).fingerprint for one in (None, "", "classes")}
+    assert len(prints) == 2
+    assert model(str(path), **declared).fingerprint in prints
+    for wrong in ({"returns": "classes"}, {"returns": "values", "activation": None}):
+        with pytest.raises(tv.ModelError, match="leave keep out"):
+            model(str(path), keep="classes", **({"activation": "softmax"} | wrong))
+
+
 @pytest.mark.parametrize(
     ("declared", "said"),
     [

@@ -261,6 +261,7 @@ _CALLING = {
     "precision": "float16",
     "classes": None,
     "unit": "",
+    "keep": "",
 }
 _FUNCTION_PARAMS = ("batched", "names", *_CALLING)
 _CONVERSION = 1  # how answers become findings; a change here changes what a function finds
@@ -319,10 +320,11 @@ def model(f: Any, fingerprint: str | None = None, **declarations: Any) -> ModelS
         ``thread_safe=True`` (several threads of a worker may call it at once; by default they
         take turns), ``returns="embedding"`` (it returns a vector of 1 to 8,192 numbers, ``(d,)``;
         for a batch ``(n, d)``) and ``precision="float32"`` (of the vectors that are stored; by
-        default float16). For functions ``setup=load`` calls ``load()``, or ``load(device)``, once
-        in each process; what it returns is the function's last argument. ``device="cuda:0"`` runs
-        a function or an object in one process, ``device="cuda"`` in one for each GPU; a device that
-        is not there is an error before the first tile.
+        default float16). What gives a map of ``"probabilities"`` takes ``keep="classes"``: only the
+        number of each pixel's class is stored. For functions ``setup=load`` calls ``load()``, or
+        ``load(device)``, once in each process; what it returns is the function's last argument.
+        ``device="cuda:0"`` runs a function or an object in one process, ``device="cuda"`` in one
+        for each GPU; a device that is not there is an error before the first tile.
         For a name, all others are parameters of that model:
         ``tv.model("nuclei", min_area=30)``; for an ``.onnx`` (an encoder too, with
         ``returns="embedding"``) see

@@ -242,6 +242,10 @@ class Findings:
         columns = self.columns | {"embeddings": embeddings}
         return _build(columns, self.tile_scores, self.note, self.embedding, self.raster)
 
+    def with_raster(self, raster: Raster) -> Findings:
+        """Return the findings with another map of the tile."""
+        return _build(self.columns, self.tile_scores, self.note, self.embedding, raster)
+
     def rounded(self) -> Findings:
         """Return the findings as a record holds them: to 0.01 px, scores to 1e-5."""
         if not len(self) and not self.tile_scores:

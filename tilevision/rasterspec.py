@@ -7,7 +7,7 @@ that is blended of many tiles is the same whichever came first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +17,24 @@ from numpy.typing import ArrayLike, NDArray
 from tilevision.checks import is_number
 from tilevision.errors import CheckpointTooLarge, ModelArgumentError, ModelError
 
-__all__ = ["KINDS", "MOST_CLASSES", "NODATA", "STEPS", "Raster", "RasterSpec"]
+__all__ = [
+    "EVEN",
+    "KINDS",
+    "MOST_CLASSES",
+    "NODATA",
+    "NONE",
+    "STEPS",
+    "Raster",
+    "RasterSpec",
+    "first_of_most",
+]
 
 KINDS = ("probabilities", "classes", "values")
 # An odd number of steps: with an even one, 0.5 against 0.5 is a tie that no answer was.
 STEPS = 253
 NODATA = 255  # of classes and probabilities
+NONE = NODATA - 1  # a pixel that has data, and is of no class
+EVEN = 0.5  # share from which a pixel is of the one class of a map that has no other
 MOST_CLASSES = 254  # numbers 0 to 253: 254 is "none of them", 255 no data
 _MOST_BYTES = 64 * 2**20
 _EMPTY = -(2**31)  # no data among whole numbers of `precision`
@@ -45,6 +57,8 @@ class RasterSpec:
         Of values, for people.
     precision : float, optional
         Step of values, in which they are kept as whole numbers; None: as float32.
+    keep : str
+        ``"classes"``: of probabilities only the number of each pixel's class is kept; see `stored`.
 
     Raises
     ------
@@ -56,6 +70,7 @@ class RasterSpec:
     classes: tuple[str | None, ...] = ()
     unit: str = ""
     precision: float | None = None
+    keep: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -79,6 +94,11 @@ class RasterSpec:
                 "A map of probabilities has a plane for each class; name them all, as "
                 "classes=('water', 'tree', …)."
             )
+        if self.keep and (self.keep != "classes" or self.kind != "probabilities"):
+            raise ModelArgumentError(
+                f"keep is {self.keep!r:.40} of a map of {self.kind}; give keep='classes' with "
+                "probabilities, or leave it out."
+            )
         step = self.precision
         if step is not None and not (is_number(step) and 0 < step < float("inf")):
             raise ModelArgumentError(
@@ -96,6 +116,7 @@ class RasterSpec:
             params.get("classes") or (),
             str(params.get("unit") or ""),
             None if precision is None else precision,
+            params.get("keep") or "",
         )
 
     @classmethod
@@ -108,7 +129,13 @@ class RasterSpec:
         told: dict[str, Any] = {"kind": self.kind}
         told |= {"classes": list(self.classes)} if self.classes else {}
         told |= {"unit": self.unit} if self.unit else {}
+        told |= {"keep": self.keep} if self.keep else {}
         return told | ({} if self.precision is None else {"precision": self.precision})
+
+    @property
+    def stored(self) -> RasterSpec:
+        """What the numbers mean that are kept: with `keep`, those of classes."""
+        return replace(self, kind=self.keep, keep="") if self.keep else self
 
     @property
     def dtype(self) -> str:
@@ -123,7 +150,7 @@ class RasterSpec:
         return {name: number for number, name in enumerate(self.classes) if name is not None}
 
     def kept(self, values: ArrayLike) -> NDArray[Any]:
-        """Return a map as it is kept, ``(k, h, w)`` of `dtype`.
+        """Return a map as it is kept, ``(k, h, w)`` of `dtype`; with `keep` of class numbers.
 
         Parameters
         ----------
@@ -140,7 +167,7 @@ class RasterSpec:
         """
         given = _planes(values)
         if self.kind == "probabilities":
-            kept = self._probabilities(given)
+            kept = self.reduced(self._probabilities(given))
         elif self.kind == "classes":
             kept = self._classes(given)
         else:
@@ -149,9 +176,24 @@ class RasterSpec:
             k, h, w = kept.shape
             raise CheckpointTooLarge(
                 f"A map of {k} × {h} × {w} pixels takes {kept.nbytes / 2**20:.0f} MiB, more than "
-                "64; use smaller tiles, fewer classes, or returns='classes'."
+                "64; use smaller tiles, fewer classes, or returns='classes' (of shares "
+                "keep='classes')."
             )
         return kept
+
+    def reduced(self, steps: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return what is kept of probabilities in steps ``(k, h, w)``.
+
+        They themselves, or with `keep` the class of each pixel ``(1, h, w)``, as the map of the
+        shares has it where one tile is alone: the largest, of equal ones that of the lower number;
+        of a single class 254 below a half.
+        """
+        if not self.keep:
+            return steps
+        best = first_of_most(steps)
+        if len(self.classes) == 1:
+            best[steps[0] < round(EVEN * STEPS)] = NONE
+        return best[None]
 
     def _probabilities(self, given: NDArray[Any]) -> NDArray[np.uint8]:
         if given.dtype.kind not in "fb":
@@ -244,6 +286,8 @@ class Raster:
         Of values: ``"m"``.
     precision : float, optional
         Step in which values are kept; default: as float32. Probabilities are kept in 253 steps.
+    keep : str
+        ``"classes"``: of probabilities only the number of each pixel's class is kept.
 
     Raises
     ------
@@ -262,18 +306,26 @@ class Raster:
         classes: Sequence[str | None] | Mapping[Any, str] | None = None,
         unit: str = "",
         precision: float | None = None,
+        keep: str = "",
     ) -> None:
         if kind is None:
             kind = _guessed(np.asarray(values), classes)
-        self.spec = RasterSpec(kind, classes or (), unit, precision)  # type: ignore[arg-type]  # the spec reads any form
-        self.kept = self.spec.kept(values)
+        spec = RasterSpec(kind, classes or (), unit, precision, keep)  # type: ignore[arg-type]  # the spec reads any form
+        self.spec, self.kept = spec.stored, spec.kept(values)
         self.kept.setflags(write=False)
 
     @classmethod
     def of(cls, values: ArrayLike, spec: RasterSpec) -> Raster:
         """Return the map of a model that declares its meaning. Raises as the constructor does."""
         made = cls.__new__(cls)
-        made.spec, made.kept = spec, spec.kept(values)
+        made.spec, made.kept = spec.stored, spec.kept(values)
+        made.kept.setflags(write=False)
+        return made
+
+    def reduced(self, spec: RasterSpec) -> Raster:
+        """Return what `spec` keeps of these probabilities, of its classes."""
+        made = Raster.__new__(Raster)
+        made.spec, made.kept = spec.stored, spec.reduced(self.kept)
         made.kept.setflags(write=False)
         return made
 
@@ -309,8 +361,18 @@ def _guessed(values: NDArray[Any], classes: Any) -> str:
     return "values"
 
 
+def first_of_most(planes: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return ``argmax(axis=0)``, in half the time."""
+    most = planes[0].copy()
+    best = np.zeros(most.shape, np.uint8)
+    for number in range(1, len(planes)):
+        np.copyto(best, number, where=planes[number] > most, casting="unsafe")
+        np.maximum(most, planes[number], out=most)
+    return best
+
+
 def _of_values(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: raw[key] for key in ("unit", "precision") if key in raw}
+    return {key: raw[key] for key in ("unit", "precision", "keep") if key in raw}
 
 
 def _names(given: Any) -> tuple[str | None, ...]:

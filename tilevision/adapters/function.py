@@ -20,7 +20,7 @@ from tilevision.findings import Findings
 from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
 
 SILENT = ("auto", "cpu")  # devices of which `runtime` has nothing to say
-_ANSWERS = ("returns", "precision", "classes", "unit", "setup")
+_ANSWERS = ("returns", "precision", "classes", "unit", "keep", "setup")
 
 __all__ = [
     "SILENT",

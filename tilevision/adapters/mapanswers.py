@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ __all__ = [
 RETURNS = ("embedding", *KINDS, "instances")
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 MOST_PLANES = 32  # of a tile of 1,024 pixels a side they take half of what a map may
-OF_MAPS = ("classes", "unit", "activation")  # what describes maps, beside `returns`
+OF_MAPS = ("classes", "unit", "activation", "keep")  # what describes maps, beside `returns`
 _SLACK = 1e-3  # by which probabilities in half precision miss 0, 1 and their sum
 
 
@@ -52,6 +53,7 @@ def check_returns(name: str, params: dict[str, Any]) -> None:
             f"returns of model {name} is {returns!r:.80}; give one of {', '.join(RETURNS)}, or "
             "leave it out where it returns detections."
         )
+    _check_keep(name, params)
     if returns in KINDS:
         try:
             RasterSpec.declared(params)
@@ -67,6 +69,27 @@ def check_returns(name: str, params: dict[str, Any]) -> None:
         raise ModelArgumentError(
             f"{beside[0]} of model {name} goes with returns='probabilities', 'classes' or "
             "'values'; give returns, or leave it out (names= has the classes of detections)."
+        )
+
+
+def _check_keep(name: str, params: dict[str, Any]) -> None:
+    keep = params.get("keep")
+    if not keep:  # so that a model which keeps all has the identity it always had
+        params.pop("keep", None)
+    elif keep != "classes":
+        raise ModelArgumentError(
+            f"keep of model {name} is {keep!r:.80}; give 'classes' (of each pixel only the number "
+            "of its class), or leave it out."
+        )
+    elif params.get("returns") == "classes":
+        raise ModelArgumentError(
+            f"Model {name} returns class numbers, and nothing else can be kept; leave keep out, or "
+            "give returns='probabilities'."
+        )
+    elif params.get("returns") != "probabilities":
+        raise ModelArgumentError(
+            f"keep='classes' of model {name} is for shares of classes; give "
+            "returns='probabilities', or leave keep out."
         )
 
 
@@ -115,7 +138,7 @@ def complete_map(name: str, params: dict[str, Any], planes: int | None, names: A
     ModelArgumentError
         If they make no sense together.
     """
-    few = planes is not None and planes <= MOST_PLANES
+    few = planes is not None and (planes <= MOST_PLANES or bool(params.get("keep")))
     returns = params.setdefault("returns", "probabilities" if few else "classes")
     if returns in ("probabilities", "classes"):
         given = params.get("classes") or names
@@ -250,7 +273,7 @@ class Declared:
     def __init__(self, spec: ModelSpec) -> None:
         self._name = spec.name
         self._returns = spec.params["returns"]
-        self._raster = spec.raster
+        self._raster = spec.answered
         if self._returns == "instances":
             self._label = _object_name(spec.params.get("classes"), spec.name)
 
@@ -313,7 +336,9 @@ def raster_of(answer: Any, spec: RasterSpec, name: str) -> Findings:
         If it takes more than 64 MiB.
     """
     if isinstance(answer, Findings):
-        if answer.raster is None or answer.raster.spec != spec:
+        if answer.raster is not None and answer.raster.spec == replace(spec, keep=""):
+            return answer.with_raster(answer.raster.reduced(spec)) if spec.keep else answer
+        if answer.raster is None or answer.raster.spec != spec.stored:
             what = "none" if answer.raster is None else "one of another kind or other classes"
             raise ModelError(
                 f"Model {name} is declared to return a map of {spec.kind}, and returned findings "

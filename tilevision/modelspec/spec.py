@@ -287,7 +287,13 @@ class ModelSpec:
 
     @property
     def raster(self) -> RasterSpec | None:
-        """What the maps are that it returns; None where it does not declare any."""
+        """What the maps are that are kept of it; None where it does not declare any."""
+        answered = self.answered
+        return None if answered is None else answered.stored
+
+    @property
+    def answered(self) -> RasterSpec | None:
+        """What the maps are that it returns, and what is kept of them; None as in `raster`."""
         return RasterSpec.declared(self.params) if "returns" in self.params else None
 
     def fingerprint_for(self, size: tuple[int, int]) -> str:

@@ -16,14 +16,13 @@ from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import Placed, TileMaps
 from tilevision.rasters.regionmask import Window, mask_within
 from tilevision.rasters.weights import MOST, Span, span_weights
-from tilevision.rasterspec import NODATA, STEPS
+from tilevision.rasterspec import NODATA, NONE, STEPS, first_of_most
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
 
 __all__ = ["NONE", "Blender"]
 
-NONE = NODATA - 1  # a pixel that has data, and is of no class
 _KEPT = 96 * 2**20  # bytes of decoded tiles
 _MOST_CELLS = 150  # of a window; with smaller tiles they would cost more than they save
 
@@ -88,7 +87,7 @@ class Blender:
 
     def _decided(self, sums: NDArray[Any], total: NDArray[Any]) -> NDArray[np.uint8]:
         """Return the class of each pixel, by its shares."""
-        best = _first_of_most(sums)
+        best = first_of_most(sums)
         least = self.settings.least(self.layout.spec)
         # In whole steps, rounded as shares are: what a model calls 0.5 reaches a half.
         if any(least):
@@ -315,16 +314,6 @@ def _within(cell: Window, x0: int, y0: int, found: NDArray[Any]) -> tuple[slice,
     """Return the rows and columns of a part of a window; it is all of it, or at every pixel."""
     (left, top, _, _), (high, wide) = cell, found.shape
     return slice(top - y0, top - y0 + high), slice(left - x0, left - x0 + wide)
-
-
-def _first_of_most(planes: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return ``argmax(axis=0)``, in half the time."""
-    most = planes[0].copy()
-    best = np.zeros(most.shape, np.uint8)
-    for number in range(1, len(planes)):
-        np.copyto(best, number, where=planes[number] > most, casting="unsafe")
-        np.maximum(most, planes[number], out=most)
-    return best
 
 
 def _cut(span: Span, start: int, stop: int, step: int) -> tuple[slice, slice]:

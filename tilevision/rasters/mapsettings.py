@@ -8,12 +8,11 @@ from typing import Any
 
 from tilevision.checks import share
 from tilevision.errors import RunArgumentError
-from tilevision.rasterspec import RasterSpec
+from tilevision.rasterspec import EVEN, RasterSpec
 
 __all__ = ["BLENDS", "MapSettings"]
 
 BLENDS = ("smooth", "linear", "core", "mean")
-EVEN = 0.5  # threshold of the one class of a map that has no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class MapSettings:
         if (self.thresholds or self.unsure is not None) and spec.kind != "probabilities":
             raise RunArgumentError(
                 f"This map has {spec.kind}, and thresholds and unsure need probabilities; leave "
-                "them out."
+                "them out, or keep the shares (returns='probabilities' without keep=)."
             )
         for name, _ in self.thresholds:
             if name not in spec.numbers:

@@ -175,7 +175,7 @@ class RasterMap(RasterArray):
         if self.spec.kind != "probabilities":
             raise RunError(
                 f"The map has {self.spec.kind}, not probabilities; use "
-                "tv.model(f, returns='probabilities', classes=…)."
+                "tv.model(f, returns='probabilities', classes=…) without keep=."
             )
         return self._view("probabilities")
 

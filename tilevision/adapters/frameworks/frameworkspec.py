@@ -79,6 +79,8 @@ def declare(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             What makes shares of a map's numbers: ``"softmax"`` where a pixel has one class (the
             default for ``{"out": …}``), ``"sigmoid"`` where it may have several, ``"none"`` (the
             default for all else).
+        keep : str
+            Of maps of probabilities: ``"classes"`` keeps the number of each pixel's class alone.
         pooling : str
             For encoders of timm and transformers: ``"model"`` (what the library gives as the
             vector of a picture), ``"cls"`` (the class token), ``"mean"`` (of the patches) or

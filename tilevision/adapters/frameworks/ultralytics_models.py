@@ -196,9 +196,10 @@ def _complete(name: str, semantic: bool, names: Mapping[int, str], params: dict[
             f"returns of model {name} is {params.get('returns')!r:.80}, and Ultralytics gives maps "
             "of class numbers, with semantic models alone; leave it out."
         )
-    if params.get("activation") or params.get("unit"):
+    if any(params.get(key) for key in ("activation", "unit", "keep")):
         raise ModelArgumentError(
-            f"Model {name} gives class numbers as Ultralytics does; leave activation and unit out."
+            f"Model {name} gives class numbers as Ultralytics does; leave activation, unit and "
+            "keep out."
         )
     params["returns"] = "classes"
     given = {str(number): label for number, label in names.items()}

@@ -100,6 +100,8 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
             ``"sigmoid"`` where it may have several, ``"none"``. Default: as the graph ends.
         classes, unit : sequence or mapping, str
             Of maps: class names by number (else those of the file), and the unit of values.
+        keep : str
+            Of maps of probabilities: ``"classes"`` keeps the number of each pixel's class alone.
         precision : str or float
             ``"float16"`` (the default) or ``"float32"``, of the vectors that are stored; of values
             the step in which they are kept.

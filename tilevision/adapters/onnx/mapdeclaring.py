@@ -73,7 +73,7 @@ def decide_map(
             f"({listed(layout.facts)}); pass decode=f, which may return "
             "tv.Findings(raster=tv.Raster(array, …))."
         )
-    keys = ("returns", "classes", "unit", "precision", "activation")
+    keys = ("returns", "classes", "unit", "precision", "activation", "keep")
     told = {key: params[key] for key in keys if params.get(key) is not None}
     check_activation(name, told)
     planes = plane_count(port, layout)

@@ -25,7 +25,7 @@ class TextMapper(PromptedModel):
 
     def answers(self, shown: list[Any], tiles: list[NDArray[Any]]) -> list[Findings]:
         """Return the map of each picture."""
-        torch, spec = library("torch"), self.spec.raster
+        torch, spec = library("torch"), self.spec.answered
         assert spec is not None
         height, width = tiles[0].shape[:2]
         count = len(self.words)
