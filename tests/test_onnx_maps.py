@@ -211,6 +211,52 @@ def test_what_was_laid_into_the_input_is_taken_out_of_it(tmp_path: Path, letterb
         model(str(path), returns="values", letterbox="middle")
 
 
+def pooling(path: Path, steps: Sequence[Any]) -> Path:
+    """Save a network that pools and enlarges by such nodes; its output has the input's size."""
+    nodes, last = [], "images"
+    for number, (operator, step) in enumerate(steps):
+        told = {"kernel_shape": [step, step], "strides": [step, step]}
+        inputs = [last, "up"] if operator == "ConvTranspose" else [last]
+        if operator == "Resize":
+            inputs, told = [last, "", "double"], {"mode": "nearest"}
+        last = "out" if number == len(steps) - 1 else f"x{number}"
+        nodes.append(helper.make_node(operator, inputs, [last], **told))
+    nodes[-1].output[0] = "logits"
+    nodes.append(helper.make_node("Softmax", ["logits"], ["out"], axis=1))
+    inputs = [helper.make_tensor_value_info("images", FLOAT, ("n", 3, 64, 64))]
+    outputs = [helper.make_tensor_value_info("out", FLOAT, ("n", 3, 64, 64))]
+    up = np.zeros((3, 3, 2, 2), np.float32)
+    return write(path, nodes, inputs, outputs, {"up": up, "double": np.array([1, 1, 2, 2], "f4")})
+
+
+@pytest.mark.parametrize(
+    ("steps", "stride"),
+    [
+        ([("MaxPool", 2), ("Resize", 2)], 2),
+        ([("MaxPool", 2), ("AveragePool", 2), ("ConvTranspose", 2), ("Resize", 2)], 4),
+        ([("MaxPool", 2), ("Resize", 2), ("MaxPool", 2), ("Resize", 2)], 2),
+        ([("MaxPool", 1)], 1),
+    ],
+)
+def test_a_plan_says_by_how_much_a_graph_pools(tmp_path: Path, steps: Any, stride: int) -> None:
+    """Where tiles begin off it; they are moved only where the user declares it."""
+    path = pooling(tmp_path / "p.onnx", steps)
+    spec = model(str(path))
+    assert (spec.pools, spec.stride) == (stride, None)
+    image = np.zeros((200, 200, 3), np.uint8)
+    off, on = (tv.Grid.by_tile(64, f"{shared}px") for shared in (13, 16))
+
+    def said(asked: Any, grid: tv.Grid) -> list[str]:
+        plan = tv.plan(image, asked, grid=grid, checkpoint=None)
+        return [note for note in plan.notes if "pools" in note]
+
+    assert said(spec, on) == []
+    told = "\n".join(said(spec, off))
+    assert (f"declare stride={stride} with tv.model." in told) == (stride > 1)
+    assert said(model(str(path), stride=stride), off) == []
+    assert model(str(path), stride=stride).fingerprint == spec.fingerprint
+
+
 def test_the_axes_of_keras_are_read(tmp_path: Path) -> None:
     """Where the channels of the picture come last, so do the planes of the map."""
     shares = softmax(LOGITS)

@@ -248,6 +248,8 @@ class ModelSpec:
     stride : int, optional
         Pixels of the model's input that become one where it has pooled most: tiles begin at
         multiples of it. Not part of its identity: where tiles begin is.
+    pools : int, optional
+        The same as far as the model itself tells it: plans say where tiles begin off it.
     """
 
     name: str
@@ -273,6 +275,7 @@ class ModelSpec:
     notes: tuple[str, ...] = ()
     auto_batch: bool = False
     stride: int | None = None
+    pools: int | None = None
 
     @property
     def classes(self) -> tuple[str | None, ...]:

@@ -298,28 +298,43 @@ def _shrink_note(
 
 def _stride_note(tiling: Tiling, size: tuple[int, int], spec: ModelSpec) -> tuple[str, ...]:
     """Return what should be told of tiles that do not begin where the model pools from."""
-    if not spec.stride or spec.stride == 1:
-        return ()
-    inner = last = 0.0
-    for tile in tiling.tiles(size):
-        box = tile.box
-        for start, stop, length in ((box.x0, box.x1, size[0]), (box.y0, box.y1, size[1])):
-            place = start * tile.scale
-            off = abs(place - round(place / spec.stride) * spec.stride)
-            if stop < length or tiling.grid.tile is None:
-                inner = max(inner, off)
-            else:
-                last = max(last, off)
+    wanted = spec.stride or spec.pools or 1
+    inner, last = (0.0, 0.0) if wanted == 1 else _begun_off(tiling, size, wanted)
+    if spec.stride is None:  # where tiles are is the user's to say: stored ones are found by it
+        return (
+            (
+                f"Model {spec.name} pools {wanted} pixels into one, and tiles begin up to "
+                f"{inner:.2g} pixels off multiples of that, where neighbours do not agree; declare "
+                f"stride={wanted} with tv.model.",
+            )
+            if inner > _OFF
+            else ()
+        )
     if inner > _OFF:
         return (
-            f"Tiles begin up to {inner:.2g} pixels off multiples of {spec.stride}, the stride of "
+            f"Tiles begin up to {inner:.2g} pixels off multiples of {wanted}, the stride of "
             f"model {spec.name}; a grid with less overlap, and a resolution of 1, 1/2, 1/3, …, "
             "avoid that.",
         )
     if last > _OFF:
         return (
             f"The last row or column of tiles begins {last:.2g} pixels off a multiple of "
-            f"{spec.stride}, the stride of model {spec.name}, as it ends with the image; an image "
+            f"{wanted}, the stride of model {spec.name}, as it ends with the image; an image "
             "cut to a multiple of that avoids it.",
         )
     return ()
+
+
+def _begun_off(tiling: Tiling, size: tuple[int, int], stride: int) -> tuple[float, float]:
+    """Return how many pixels tiles begin off multiples of a stride: the inner, and the last."""
+    inner = last = 0.0
+    for tile in tiling.tiles(size):
+        box = tile.box
+        for start, stop, length in ((box.x0, box.x1, size[0]), (box.y0, box.y1, size[1])):
+            place = start * tile.scale
+            off = abs(place - round(place / stride) * stride)
+            if stop < length or tiling.grid.tile is None:
+                inner = max(inner, off)
+            else:
+                last = max(last, off)
+    return inner, last

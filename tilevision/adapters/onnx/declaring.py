@@ -19,7 +19,7 @@ from tilevision.adapters.onnx.families.encoders import ENCODER
 from tilevision.adapters.onnx.families.finished import roles_of
 from tilevision.adapters.onnx.families.pixelmaps import MAP
 from tilevision.adapters.onnx.families.transformers import MASKS
-from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of
+from tilevision.adapters.onnx.graph import mixes_pictures, nodes_of, pooled_by
 from tilevision.adapters.onnx.mapdeclaring import decide_map, declares_map
 from tilevision.adapters.onnx.mostrows import kept_of, suppressed_to
 from tilevision.adapters.onnx.ports import DTYPES, Facts, listed, read_facts, trial
@@ -366,6 +366,7 @@ class _Undecided:
             "max_detections": self._most(family),
             "min_score": MIN_SCORE,
             "shrinks": self._fitted(family),
+            "pools": pooled_by(nodes_of(self.path)) if family == MAP else None,
         }
 
     def _fitted(self, family: str) -> str:

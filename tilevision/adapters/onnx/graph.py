@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["Node", "fields_of", "maker_of", "mixes_pictures", "nodes_of", "varint"]
+__all__ = ["Node", "fields_of", "maker_of", "mixes_pictures", "nodes_of", "pooled_by", "varint"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # Nodes that hand their input on: what made it is looked for before them.
@@ -21,6 +21,8 @@ _SHAPING = {
     *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Dropout"),
     *("Slice", "Gather", "Concat"),
 }
+_POOLING = {"Conv", "QLinearConv", "ConvInteger", "MaxPool", "AveragePool", "LpPool"}
+_ENLARGING = {"Resize", "Upsample", "DepthToSpace"}  # by how much, nodes alone do not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Node:
         Whether it says that it runs as in training.
     axes : tuple of int
         As its attribute ``axes`` says; later versions of ONNX have an input instead.
+    strides : tuple of int
+        As its attribute ``strides`` says.
     """
 
     operator: str
@@ -43,6 +47,7 @@ class Node:
     outputs: tuple[str, ...]
     training: bool = False
     axes: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
 
 
 def nodes_of(path: Path) -> tuple[Node, ...]:
@@ -82,6 +87,28 @@ def mixes_pictures(nodes: tuple[Node, ...]) -> bool:
     )
 
 
+def pooled_by(nodes: tuple[Node, ...]) -> int:
+    """Return how many pixels of the input become one where a graph has pooled most, at least.
+
+    By the strides of convolutions and poolings, one after the other. Slices, reshapes and blocks
+    that pool in other ways are not seen; 1 where nothing is.
+    """
+    reached: dict[str, int] = {}
+    most = 1
+    for node in nodes:  # each after those that it takes from, as ONNX wants it
+        here = max((reached.get(name, 1) for name in node.inputs), default=1)
+        step = max(node.strides, default=1)
+        if node.operator in _POOLING:
+            here *= step
+        elif node.operator == "ConvTranspose":
+            here = max(1, here // max(step, 1))
+        elif node.operator in _ENLARGING:
+            here = 1
+        most = max(most, here)
+        reached |= dict.fromkeys(node.outputs, here)
+    return most
+
+
 @lru_cache(maxsize=16)
 def _nodes(path: Path, changed: int) -> tuple[Node, ...]:  # noqa: ARG001 - part of the key
     try:
@@ -111,6 +138,7 @@ def _of_graph(text: mmap.mmap, start: int, end: int, field: int) -> Iterator[Nod
 def _of_node(text: mmap.mmap, start: int, end: int) -> Iterator[Node]:
     operator, training = "", False
     axes: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
     inputs: list[str] = []
     outputs: list[str] = []
     inner: list[Node] = []
@@ -129,13 +157,21 @@ def _of_node(text: mmap.mmap, start: int, end: int) -> Iterator[Node]:
                 elif part == 3:
                     value = varint(text, first)[0]
                 elif part == 8:
-                    several.append(varint(text, first)[0])
+                    several += _numbers(text, first, last)
                 elif part in (6, 11):
                     inner += _of_graph(text, first, last, field=1)
             training = training or (name == b"training_mode" and value == 1)
             axes = tuple(several) if name == b"axes" else axes
-    yield Node(operator, tuple(inputs), tuple(outputs), training, axes)
+            strides = tuple(several) if name == b"strides" else strides
+    yield Node(operator, tuple(inputs), tuple(outputs), training, axes, strides)
     yield from inner
+
+
+def _numbers(text: mmap.mmap, start: int, end: int) -> Iterator[int]:
+    """Yield the numbers of a field: one, or where they are packed several."""
+    while start < end:
+        number, start = varint(text, start)
+        yield number
 
 
 def fields_of(text: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
