@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,42 @@ def test_maps_on_a_full_disk_pause_the_run_which_goes_on(tmp_path: Path) -> None
         tile = found[128 * y : 128 * (y + 1), 128 * x : 128 * (x + 1)]
         right = np.random.default_rng(number).random((128, 128), dtype=np.float32)
         assert np.array_equal(tile, right)
+
+
+SAVING = """
+import sys
+import numpy as np
+import tilevision as tv
+
+shares = lambda pixels: np.full((3, *pixels.shape[:2]), 1 / 3)  # not compressed in `.npy`
+model = tv.model(shares, fingerprint="s", returns="probabilities", classes=("a", "b", "c"))
+image = np.zeros((1500, 1500, 3), np.uint8)
+result = tv.analyze(image, model, grid=750, checkpoint=None, workers=1, progress=False)
+try:
+    result.save(sys.argv[1], layer="probabilities")
+except tv.RunError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".npy", ".ome.tif", ".tif", ".ome.zarr"])
+def test_a_disk_that_is_full_refuses_a_file_in_one_line(tmp_path: Path, suffix: str) -> None:
+    """And leaves nothing of it; the process lives, though it writes by memory maps."""
+    script = tmp_path / "saving.py"
+    script.write_text(SAVING)
+    with drills_disk.small_disk(24) as disk:
+        with (disk / "ballast").open("wb") as ballast:
+            ballast.write(b"\0" * int(shutil.disk_usage(disk).free - 8192))
+        ended = subprocess.run(
+            [sys.executable, str(script), str(disk / f"map{suffix}")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said = ended.stdout.splitlines()
+        assert len(said) == 1 and "No space left on device" in said[0]
+        assert [one.name for one in disk.iterdir()] == ["ballast"]
 
 
 @pytest.mark.slow

@@ -5,12 +5,14 @@ Labels and texts are a model's words, and may hold anything.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import random
 import re
 import secrets
+import shutil
 import sys
 import time
 import zlib
@@ -34,6 +36,7 @@ __all__ = [
     "lock",
     "opening",
     "refusing",
+    "reserve",
     "stream_json",
     "stream_list",
     "try_lock",
@@ -114,6 +117,24 @@ def unzipped(path: Path, most: int = MOST_UNZIPPED) -> bytes:
 def draft_name(path: Path) -> Path:
     """Return a name beside `path` that nobody else uses."""
     return path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.part")
+
+
+def reserve(path: Path) -> None:
+    """Take the room on the disk that a new file has the size for, and not yet.
+
+    A disk that fills up under a memory map ends the process by SIGBUS.
+
+    Raises
+    ------
+    OSError
+        If there is not so much.
+    """
+    size = path.stat().st_size
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    elif shutil.disk_usage(path.parent).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

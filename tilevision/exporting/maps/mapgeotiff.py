@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +30,7 @@ _FOR_NOW = {
     "compress": "deflate",
     "zlevel": 1,
 }  # of what is copied at once: quick is all it need be
+_NOTHING = 2**20  # bytes of a disk that is full
 _CENTIMETRE, _MICRONS = 3, 1e4
 
 
@@ -69,15 +75,16 @@ def write(
         # An image without a place on Earth has a map without one: nothing to warn of.
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:
-            _write_whole(made, whole)
-            rasterio.shutil.copy(
-                *(whole, draft),
-                driver="COG",
-                compress=compress,
-                blocksize=_BLOCK,
-                overviews="FORCE_USE_EXISTING",
-                bigtiff="IF_SAFER",
-            )
+            with _by_the_system(path.parent):
+                _write_whole(made, whole)
+                rasterio.shutil.copy(
+                    *(whole, draft),
+                    driver="COG",
+                    compress=compress,
+                    blocksize=_BLOCK,
+                    overviews="FORCE_USE_EXISTING",
+                    bigtiff="IF_SAFER",
+                )
         finally:
             whole.unlink(missing_ok=True)
     beside = path.with_name(path.name + ".aux.xml")
@@ -86,6 +93,29 @@ def write(
             draft.write_text(_names(made.raster), "utf-8")
     else:
         beside.unlink(missing_ok=True)  # of an earlier map of classes
+
+
+@contextmanager
+def _by_the_system(folder: Path) -> Iterator[None]:
+    """Turn what GDAL says where it cannot write into an error of the system.
+
+    It names what it was at, and some of its errors are of a class that only rasterio knows.
+
+    Raises
+    ------
+    OSError
+        In place of them; of a full disk where that is so.
+    """
+    from rasterio.errors import RasterioError
+
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, RasterioError) and type(error).__module__ != "rasterio._err":
+            raise
+        if shutil.disk_usage(folder).free < _NOTHING:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise OSError(str(error)) from error
 
 
 def _write_whole(made: MapFile, path: Path) -> None:

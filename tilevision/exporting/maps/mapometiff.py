@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.exporting.maps.mapfile import MapFile
-from tilevision.files import draft_name, dumps
+from tilevision.files import draft_name, dumps, reserve
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -73,6 +73,7 @@ def _level(
     """Return a level, on the disk: such a file wants the planes one after the other."""
     width, height = size
     planes = np.memmap(path, made.dtype, "w+", shape=(made.raster.bands, height, width))
+    reserve(path)
     if larger is None:
         for x0, y0, x1, y1 in made.raster.windows():
             planes[:, y0:y1, x0:x1] = made.planes(x0, y0, x1, y1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tilevision.exporting.folders import filling
 from tilevision.exporting.maps.mapfile import MapFile
+from tilevision.files import reserve
 from tilevision.rasters.rastermap import BLOCK
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> No
     """
     raster = MapFile(result, layer).raster
     out = np.lib.format.open_memmap(path, "w+", raster.dtype, raster.shape)
+    reserve(path)
     for (x0, y0, x1, y1), planes in raster.blocks():
         out[y0:y1, x0:x1] = planes[0] if raster.ndim == 2 else np.moveaxis(planes, 0, -1)
     out.flush()
