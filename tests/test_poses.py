@@ -9,8 +9,10 @@ from exported import result_of
 from framework_models import needs
 from tiny_onnx import saying
 
+import tilevision as tv
 from tilevision.adapters.answers import findings_of
 from tilevision.catalogue import model
+from tilevision.codec import decode, encode
 from tilevision.errors import ModelError, RunError
 from tilevision.findings import Findings
 from tilevision.modelspec import build
@@ -88,7 +90,32 @@ def test_an_image_without_detections_is_an_empty_file_of_poses(tmp_path):
         result_of(Findings([[1, 1, 5, 5]])).save(tmp_path / "b.yolo-pose")
 
 
+def test_a_tile_where_a_pose_model_finds_nothing_is_stored_and_read():
+    """No detection of five points is written as an empty list, which says no number of points."""
+    nothing = Findings(keypoints=np.zeros((0, 5, 3)))
+    back = decode(encode(nothing))
+    assert back == nothing and len(back) == 0
+    some = Findings([BOX], [0.5], keypoints=[POSE])
+    assert Findings.concat([back, some]) == Findings.concat([some, back]) == some
+    with pytest.raises(ModelError, match="0 rows, boxes has 1"):
+        Findings([BOX], keypoints=[])
+
+
 # ONNX ---------------------------------------------------------------------------------------
+
+
+def test_an_image_without_anybody_is_an_empty_result(tmp_path: Path, cluster) -> None:
+    """A run of a pose model over empty tiles ends, complete, and is restored."""
+    notes = {"task": "pose", "kpt_shape": [3, 3], "names": {0: "person"}, "stride": 32}
+    answer = {"output0": np.zeros((14, 84), np.float32)}
+    path = saying(tmp_path / "m.onnx", answer, notes=notes)
+    for status in ("done", "restored"):
+        result = tv.analyze(
+            TILE, str(path), grid=64, checkpoint=tmp_path / "kept", progress=False
+        )
+        assert result.complete and len(result.findings) == 0
+        assert set(result.tiles["status"]) == {status}
+        assert "keypoint0_x" in result.to_dataframe()
 
 
 @pytest.mark.parametrize("each", [2, 3])

@@ -416,7 +416,9 @@ def _keypoints(values: ArrayLike) -> NDArray[np.float64]:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
-        array = np.empty(0)
+        array = np.empty((0, 0))
+    if array.shape == (0,):  # so a tile of a pose model without a detection is stored
+        array = np.empty((0, 1, 3))
     if array.ndim != 3 or array.shape[2] != 3 or not array.shape[1]:
         raise ModelError(
             f"Key points have shape {array.shape}; give (n, k, 3): x, y, confidence of k points."
