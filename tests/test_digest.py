@@ -1,5 +1,7 @@
 """The digest and the sentences made of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,6 +67,7 @@ def test_nothing_found_is_said_plainly() -> None:
     text = _digest(["done"] * 4, n=0)
     assert "found nothing" in text
     assert "score" not in text
+    assert "analysed nothing" in _digest(["failed"] * 4, n=0)
 
 
 def test_a_digest_is_bounded() -> None:
@@ -102,3 +105,4 @@ def test_density_is_per_hectare_where_a_reference_system_is_known() -> None:
     facts = digest(found, ground, size=(2000, 1000), units=units)
     assert facts.ground == (pytest.approx(20_000, rel=1e-4), "m²")
     assert "3 per hectare" in describe(facts)
+    assert "0.0013 per km²" in describe(replace(facts, density=(1.3e-5, "hectare")))

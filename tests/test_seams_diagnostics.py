@@ -91,6 +91,34 @@ def test_overlap_check_suggests_what_holds_the_objects() -> None:
     wider = scenes.grid_tiles(large.size, f"{cut.suggested}px", 800)
     again = overlap_check(scenes.observe(large, wider), size=large.size)
     assert again.enough and again.never_whole < 0.05
+    assert again.remedy == "" and "would hold" not in str(again)
+
+
+def test_objects_as_large_as_a_tile_call_for_larger_tiles() -> None:
+    """An overlap of more than half a tile would make many of them: that is not what is advised."""
+    tiles = Grid(rows=1, cols=2, overlap="20px").tiles((200, 100))
+    for side, remedy in (
+        (10, ""),
+        (45, "an overlap of 45 px"),
+        (90, "larger tiles with an overlap of 90 px"),
+    ):
+        found = [TileFindings(tile, Findings([[0, 0, side, side]])) for tile in tiles]
+        told = overlap_check(found)
+        assert told.remedy == remedy
+        assert (f"{remedy} would hold them" in str(told)) is bool(remedy)
+
+
+def test_only_the_side_that_tiles_cut_counts() -> None:
+    """Lines of text as wide as the page fit into two tiles, one above the other."""
+    rows, columns = (Grid(rows=r, cols=3 - r, overlap=0.2).tiles((1000, 1000)) for r in (2, 1))
+    line = Findings([[0, 20, 1000, 40]])
+    check = overlap_check([TileFindings(tile, line) for tile in rows])
+    assert check.enough and (check.size_p95, check.side) == (20, "high")
+    assert "95% of objects are up to 20 px high; 0.0%" in str(check)
+    tall = Findings([[20, 0, 40, 1000]])
+    assert overlap_check([TileFindings(tile, tall) for tile in columns]).side == "wide"
+    both = Grid(rows=2, cols=2).tiles((1000, 1000))
+    assert not overlap_check([TileFindings(both[0], Findings([[0, 20, 540, 40]]))]).side
 
 
 def test_saturated_tiles_are_named() -> None:

@@ -482,9 +482,7 @@ def describe(facts: Digest, vectors: str = "") -> str:
     if vectors and not bare:
         sentences.append(f"It gave {vectors}.")
     if facts.density and facts.n_findings:
-        value, unit = facts.density
-        number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        sentences.append(f"That is {number} per {unit} of the analysed area.")
+        sentences.append(f"That is {_density(*facts.density)} of the analysed area.")
     if facts.median_size and facts.n_findings:
         w, h = facts.median_size
         sentences.append(f"The median detection is {w:.0f} × {h:.0f} pixels.")
@@ -510,12 +508,20 @@ def _found(facts: Digest) -> str:
             f"(most probable: {', '.join(kinds)})"
         )
     if not facts.n_findings:
-        return f"{facts.model or 'The model'} found nothing"
+        did = "found" if facts.n_analysed else "analysed"
+        return f"{facts.model or 'The model'} {did} nothing"
     kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.counts.items())[:5]]
     if facts.n_classes > 5:
         kinds.append(f"{facts.n_classes - 5} more classes")
     noun = "detection" if facts.n_findings == 1 else "detections"
     return f"{facts.model or 'The model'} found {facts.n_findings:,} {noun} ({', '.join(kinds)})"
+
+
+def _density(value: float, unit: str) -> str:
+    if unit == "hectare" and value < 0.1:  # scenes of a whole region
+        value, unit = value * 100, "km²"
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{number} per {unit}"
 
 
 def coverage(facts: Digest) -> str:

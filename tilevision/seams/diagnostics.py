@@ -70,10 +70,11 @@ class SeamBias:
     def __str__(self) -> str:
         if math.isnan(self.excess):
             return "seam bias: too few objects or seams to tell"
-        verdict = "the seams show in the counts" if self.visible else "no bias seen"
+        verdict = "the seams show in the counts" if self.visible else "no bias shown"
+        among = "" if self.visible else ", which includes 0"
         return (
-            f"seam bias {self.excess:+.1%} (95 % interval {self.low:+.1%} to {self.high:+.1%}): "
-            f"{verdict}"
+            f"seam bias {self.excess:+.1%} (95% interval {self.low:+.1%} to {self.high:+.1%}"
+            f"{among}): {verdict}"
         )
 
 
@@ -88,13 +89,18 @@ class OverlapCheck:
     never_whole : float
         Share of objects that no tile saw whole, so that their box is put together.
     size_p95 : float
-        95th percentile of the longer side of the objects, image pixels.
+        95th percentile of the longer side of the objects, image pixels; of their width or height
+        alone where tiles lie side by side in one direction only.
     overlap : float
         Overlap of neighbouring tiles (the median), image pixels.
     suggested : int
         The overlap at which 95 % of the objects are whole in some tile, image pixels.
     saturated : tuple of str
         Ids of tiles that returned as many detections as the model can.
+    tile : float
+        The shorter side of a tile (the median), image pixels.
+    side : str
+        ``"wide"`` or ``"high"`` where `size_p95` is that side alone, else empty.
     """
 
     cut: float
@@ -103,19 +109,33 @@ class OverlapCheck:
     overlap: float
     suggested: int
     saturated: tuple[str, ...]
+    tile: float = math.inf
+    side: str = ""
 
     @property
     def enough(self) -> bool:
         """True if 95 % of the objects fit into the overlap."""
         return self.overlap >= self.size_p95
 
+    @property
+    def remedy(self) -> str:
+        """What would hold 95 % of the objects; empty where the overlap does.
+
+        Tiles that overlap by more than half are many, so larger ones are the better remedy.
+        """
+        if self.enough:
+            return ""
+        wider = f"an overlap of {self.suggested:,} px"
+        return wider if 2 * self.suggested <= self.tile else f"larger tiles with {wider}"
+
     def __str__(self) -> str:
+        size = f"{self.size_p95:.0f} px {self.side}".rstrip()
         text = (
-            f"overlap {self.overlap:.0f} px, 95 % of objects are up to {self.size_p95:.0f} px; "
-            f"{self.never_whole:.1%} seen whole by no tile"
+            f"overlap {self.overlap:.0f} px, 95% of objects are up to {size}; "
+            f"{self.never_whole:.1%} of objects are whole in no tile"
         )
-        if not self.enough:
-            text += f"; an overlap of {self.suggested} px would hold them"
+        if self.remedy:
+            text += f"; {self.remedy} would hold them"
         if self.saturated:
             text += f"; {len(self.saturated)} saturated tiles may lack detections"
         return text
@@ -341,14 +361,16 @@ def saturated_tiles(tile_findings: Sequence[TileFindings]) -> tuple[str, ...]:
 def _check(
     found: Detections, saturated: tuple[str, ...], objects: Callable[[], NDArray[np.int64]]
 ) -> OverlapCheck:
-    overlap = found.once("overlap", lambda: _usual_overlap(found.tile_boxes))
+    overlap, cut_along = found.once("overlap", lambda: _usual_overlap(found.tile_boxes))
     if not len(found):
         return OverlapCheck(0.0, 0.0, 0.0, overlap, round(overlap), saturated)
+    sides = found.tile_boxes[:, 2:] - found.tile_boxes[:, :2]
     number = objects()
     best, boxes, _, partial = views(found, number)
     touched = np.zeros(len(best), dtype=bool)
     touched[number[cut(found)]] = True
-    side = float(np.percentile((boxes[:, 2:] - boxes[:, :2]).max(axis=1), 95))
+    reach = (boxes[:, 2:] - boxes[:, :2])[:, cut_along].max(axis=1)
+    side = float(np.percentile(reach, 95))
     return OverlapCheck(
         cut=float(touched.mean()),
         never_whole=float(partial[best].mean()),
@@ -356,12 +378,17 @@ def _check(
         overlap=overlap,
         suggested=max(round(overlap), math.ceil(side)),
         saturated=saturated,
+        tile=float(np.median(sides.min(axis=1))),
+        side="" if len(cut_along) == 2 else ("wide", "high")[cut_along[0]],
     )
 
 
-def _usual_overlap(tile_boxes: Floats) -> float:
-    width = _neighbours(tile_boxes)[2] if len(tile_boxes) else np.empty(0)
-    return float(np.median(width)) if len(width) else 0.0
+def _usual_overlap(tile_boxes: Floats) -> tuple[float, list[int]]:
+    """Return by how much neighbours overlap, and along which axes (both where none does)."""
+    if not len(tile_boxes):
+        return 0.0, [0, 1]
+    _, axis, width = _neighbours(tile_boxes)
+    return float(np.median(width)) if len(width) else 0.0, sorted({*axis.tolist()}) or [0, 1]
 
 
 def _boxes(tiles: Sequence[Tile]) -> Floats:

@@ -155,7 +155,7 @@ def declare(path: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mod
         decided = {**decided, **model.map(), "score_floor": 0.0}
     else:
         _check_no_map(file.name, params)
-    fields = {**model.fields(family), **declared}
+    fields = {**model.fields(family), "notes": model.unnamed(family), **declared}
     model.warn_of_unread(family)
     turned = family in _TURNED
     identity = _identity(decided, model.counted(family), fields, decode, fingerprint, turned)
@@ -392,6 +392,12 @@ class _Undecided:
         asked, noted = self.params.get("names"), self.facts.notes.get("names")
         named = class_names(self.path.name, asked, noted)
         return self._names_beside() if named is None else named
+
+    def unnamed(self, family: str) -> tuple[str, ...]:
+        """Return the line that says how classes without a name are called."""
+        if family in ("decode", ENCODER, MAP) or self.names() is not None:
+            return ()
+        return (f"{self.path.name} names no classes: they are class_0, class_1, …; give names=[…]",)
 
     def _names_beside(self) -> Any:
         """Return the names in the ``config.json`` that transformers or Optimum wrote with a file.

@@ -137,11 +137,12 @@ def _checks(result: Result) -> list[list[Any]]:
         return hand
     overlap = result.overlap_check
     rows = [*hand, _bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else hand
+    size = f"{overlap.size_p95:,.0f} px {overlap.side}".rstrip()
     words = (
-        f"95 % of the objects are up to {overlap.size_p95:,.0f} px, tiles overlap by "
+        f"95% of the objects are up to {size}, tiles overlap by "
         f"{overlap.overlap:,.0f} px; no tile saw {overlap.never_whole:.1%} of them whole."
     )
-    advice = "" if overlap.enough else f"Set the overlap to {overlap.suggested:,} px in Setup."
+    advice = f"Set {overlap.remedy} in Setup." if overlap.remedy else ""
     rows.append([overlap.enough, "Overlap", words, advice])
     n = len(overlap.saturated)
     tiles = "1 tile gave" if n == 1 else f"{n:,} tiles gave"
