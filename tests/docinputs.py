@@ -33,6 +33,7 @@ def lay_out(folder: Path) -> Path:
     sheets[0].save(folder / "plans.pdf", save_all=True, append_images=sheets[1:])
     _film(folder / "clip.mp4")
     Image.fromarray(samples.sky()[:400, :400]).save(folder / "road.jpg")
+    Image.fromarray(samples.sky()[400:, 400:]).save(folder / "harbour.tif")
     tiny_onnx.finding_red(folder / "boats.onnx")
     tiny_onnx.means(folder / "encoder.onnx")
     tiny_onnx.brighter(folder / "land.onnx", ["sky", "land", "cloud"])

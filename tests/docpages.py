@@ -1,9 +1,12 @@
-"""Pages with fenced Python, and a kernel that runs them block by block as a reader would."""
+"""Pages and docstrings with Python, and a kernel that runs it as a reader would."""
 
 from __future__ import annotations
 
+import ast
+import doctest
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,13 +22,18 @@ __all__ = [
     "Kernel",
     "blocks",
     "blocks_in",
+    "docstring_blocks",
     "kernel",
     "matches",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("[hr]*/*.md")]
+    [
+        *(ROOT / "README.md", ROOT / "CONTRIBUTING.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").glob("[hr]*/*.md"),
+    ]
 )
 NOT_RUN = "# Not run by the tests: "  # a block's first line, for readers to see; then the reason
 _FENCE = re.compile(r"^```(?P<kind>[\w{}-]*)[^\n`]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -74,6 +82,26 @@ def blocks_in(text: str, name: str) -> list[Block]:
     return found
 
 
+def docstring_blocks(source: str, name: str) -> list[list[Block]]:
+    """Return the code in the docstrings of a module, block by block: a list for each docstring.
+
+    That is what follows ``>>>``, and each block that is indented below a line ending in ``::``.
+    """
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        text = ast.get_docstring(node) if isinstance(node, kinds) else None
+        if text is None:
+            continue
+        place = f"{name}:{getattr(node, 'lineno', 1)}"
+        examples = doctest.DocTestParser().get_examples(text)
+        shown = [Block(place, one.source, one.want or None) for one in examples]
+        literal = re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", text + "\n")
+        shown += [Block(place, textwrap.dedent(one).strip() + "\n") for one in literal]
+        found.append(shown)
+    return [shown for shown in found if shown]
+
+
 def matches(printed: str, expected: str) -> bool:
     """Return True if a block printed what its page shows, spaces apart; ``…`` is anything."""
     parts = [re.escape(part) for part in " ".join(expected.split()).split("…")]
@@ -86,10 +114,16 @@ class Kernel:
     Parameters
     ----------
     client : jupyter_client.BlockingKernelClient
+
+    Attributes
+    ----------
+    replaced : (str, str)
+        A pattern, and what stands in its place when a cell is run: addresses that are elsewhere.
     """
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self.replaced = ("(?!)", "")
 
     def begin(self, folder: Path) -> None:
         """Forget the names of the page before, and go into an empty folder."""
@@ -114,7 +148,8 @@ class Kernel:
             if message["msg_type"] == "execute_result":
                 value.append(content["data"].get("text/plain", ""))
 
-        reply = self._client.execute_interactive(code, timeout=120, output_hook=listen)["content"]
+        cell = re.sub(*self.replaced, code)
+        reply = self._client.execute_interactive(cell, timeout=120, output_hook=listen)["content"]
         if reply["status"] != "ok":
             trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(reply.get("traceback", [])))
             raise AssertionError(f"{trace[-3000:]}\n{''.join(printed)[-1000:]}")

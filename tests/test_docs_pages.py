@@ -1,9 +1,10 @@
-"""The pages of the documentation: what they show runs, and prints what they say."""
+"""Pages of the documentation and docstrings: what they show runs, and prints what they say."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, get_args
 
 import docinputs
 import pytest
-from docpages import PAGES, ROOT, Kernel, blocks, blocks_in, kernel, matches
+from docpages import PAGES, ROOT, Kernel, blocks, blocks_in, docstring_blocks, kernel, matches
 from house import FILES, nodes
 from openai_server import OpenAIServer, Reply
 
@@ -24,8 +25,8 @@ from tilevision.exporting import FORMATS, save
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 PICTURE = re.compile(r"(\.\./)*_pictures/")
 NOTEBOOK = re.compile(r"(?:\.\./)*notebooks/(.*)")
-LINKING = [*PAGES, *ROOT.glob("C*.md"), ROOT / "docs" / "llms.txt"]
-KINDS = {"python", "text", "sh", "toml", "{eval-rst}", "{toctree}", "{raw} html"}
+LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "docs" / "llms.txt"]
+KINDS = {"python", "text", "sh", "toml", "mermaid", "{eval-rst}", "{toctree}", "{raw} html"}
 # How many blocks need something that is not here, a cluster of a cloud for example.
 NOT_RUN = 10
 # One cluster for all pages, that runs find as the current one; it outlives the pages' names.
@@ -39,18 +40,38 @@ sys.docs_cluster = handle.__enter__()
 sys.docs_client = Client(sys.docs_cluster.client.cluster)
 """
 
+# A run whose tiles fail warns, and goes on.
+COMPLETE = "import warnings; warnings.filterwarnings('error', message='INCOMPLETE')"
+
 WITH_PYTHON = [page for page in PAGES if blocks(page)]
 
 
+DOCSTRINGS = {
+    shown[0].place: shown
+    for path in FILES
+    for shown in docstring_blocks(
+        path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+    )
+}
+
+
 class AnyName(OpenAIServer):
-    """Knows every model by OpenAI's names, as one that finds bright spots."""
+    """Knows every model by its real name, as one that finds what it is asked for or writes."""
 
     def _answer(
         self, path: str, headers: dict[str, str], body: dict[str, Any], reply: Reply | None
     ) -> tuple[int, dict[str, str], Any]:
-        if body["model"].startswith("gpt-"):
-            body = {**body, "model": "spots"}
-        return super()._answer(path, headers, body, reply)
+        if "moderation" in body["model"]:
+            return super()._answer(path, headers, body, reply)
+        form = body.get("response_format")
+        pixels = ":pixels xyxy" if "qwen2.5" in body["model"].lower() else ""
+        body = {**body, "model": f"spots{pixels}" if form else "scene"}
+        status, extra, answer = super()._answer(path, headers, body, reply)
+        if form:
+            (label,) = re.findall(r'"enum": (\["[^]]+\])', json.dumps(form))
+            message = answer["choices"][0]["message"]
+            message["content"] = message["content"].replace("spot", json.loads(label)[0])
+        return status, extra, answer
 
 
 def _name(page: Path) -> str:
@@ -69,6 +90,7 @@ def reader() -> Iterator[Kernel]:
     with AnyName() as server:
         environment = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "no-secret"}
         with kernel(environment, PRELUDE) as ours:
+            ours.replaced = (r'base_url="[^"]+"', f'base_url="{server.url}"')
             yield ours
 
 
@@ -87,6 +109,39 @@ def test_pages_run(page: Path, inputs: Path, reader: Kernel, tmp_path: Path) -> 
             pytest.fail(f"{block.place}: {error}", pytrace=False)
         if block.printed is not None:
             assert matches(printed, block.printed), f"{block.place} prints:\n{printed}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", DOCSTRINGS)
+def test_docstrings_run(place: str, inputs: Path, reader: Kernel, tmp_path: Path) -> None:
+    """What a docstring shows runs, with `tv` for the package as everywhere."""
+    reader.begin(shutil.copytree(inputs, tmp_path / "here"))
+    reader.run("import tilevision as tv")
+    for block in DOCSTRINGS[place]:
+        try:
+            printed = reader.run(f"{COMPLETE}\n{block.code}")
+        except AssertionError as error:
+            pytest.fail(f"{block.place}: {error}", pytrace=False)
+        if block.printed is not None:
+            assert matches(printed, block.printed), f"{block.place} prints:\n{printed}"
+    reader.run("warnings.resetwarnings()")
+
+
+def test_docstrings_show_code_in_two_ways_only() -> None:
+    """Code in any other form would not be found, and so not run."""
+    assert len(DOCSTRINGS) > 2
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^ *(```|\.\. code)", text, re.MULTILINE), path
+
+
+def test_code_in_docstrings_is_found() -> None:
+    """Each docstring's examples and indented blocks, and nothing else."""
+    text = "Do it::\n\n    a = 1\n\n    b\n\nWords.\n\n>>> b\n2"
+    source = f"def f():\n    {text!r}\n"
+    ((example, literal),) = docstring_blocks(source, "m.py")
+    assert (example.code, example.printed, literal.code) == ("b\n", "2\n", "a = 1\n\nb\n")
+    assert docstring_blocks('"""No code: words."""', "m.py") == []
 
 
 def test_blocks_that_do_not_run_say_why_and_compile() -> None:

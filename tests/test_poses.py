@@ -110,9 +110,7 @@ def test_an_image_without_anybody_is_an_empty_result(tmp_path: Path, cluster) ->
     answer = {"output0": np.zeros((14, 84), np.float32)}
     path = saying(tmp_path / "m.onnx", answer, notes=notes)
     for status in ("done", "restored"):
-        result = tv.analyze(
-            TILE, str(path), grid=64, checkpoint=tmp_path / "kept", progress=False
-        )
+        result = tv.analyze(TILE, str(path), grid=64, checkpoint=tmp_path / "kept", progress=False)
         assert result.complete and len(result.findings) == 0
         assert set(result.tiles["status"]) == {status}
         assert "keypoint0_x" in result.to_dataframe()
