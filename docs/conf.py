@@ -125,10 +125,20 @@ def _there(_app: Any, _env: Any, node: Any, shown: Any) -> Any:
     return shown if pydoc.locate(node.get("reftarget", "")) is not None else None
 
 
-def _with_dashes(*given: Any) -> None:
-    """Write the dash between a parameter and its words as one."""
+COLON = "\ue000"  # stands for one that napoleon would take for the end of an attribute's type
+
+
+def _colons_hidden(_app: Any, what: str, *given: Any) -> None:
+    """Keep napoleon from cutting a property's first sentence in two at its colon."""
     lines = given[-1]
-    lines[:] = [line.replace(" -- ", " – ") for line in lines]
+    if what == "property" and lines:
+        lines[0] = lines[0].replace(": ", f"{COLON} ")
+
+
+def _with_dashes(*given: Any) -> None:
+    """Write the dash between a parameter and its words as one, and hidden colons again."""
+    lines = given[-1]
+    lines[:] = [line.replace(" -- ", " – ").replace(COLON, ":") for line in lines]
 
 
 def _tidied(_app: Any, doctree: Any) -> None:
@@ -153,6 +163,7 @@ def _written_for_machines(app: Any, error: Exception | None) -> None:
 def setup(app: Any) -> None:
     """Make what the pages show before they are read."""
     app.connect("missing-reference", _there)
+    app.connect("autodoc-process-docstring", _colons_hidden, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", _with_dashes, priority=900)  # after napoleon
     app.connect("doctree-read", _tidied)
     app.connect("build-finished", _written_for_machines)

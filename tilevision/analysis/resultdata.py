@@ -57,7 +57,7 @@ _FIELDS = (
     *("source", "rows", "tile_findings", "settings", "facts", "name", "blending", "by_hand"),
     "_sightings",
 )
-_SAME: Any = object()  # None is an answer of its own: no lowest score, every class
+_SAME: Any = type("_Same", (), {"__repr__": lambda _: "…"})()  # None says: no limit, every class
 
 
 class ResultData(ResultVectors):
