@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import logging
 import os
 import shutil
 import socket
@@ -233,6 +235,21 @@ def test_no_qupath_no_image_and_no_token_are_one_line(qupath: Any) -> None:
         result_of().to_qupath(port=qupath().port, token="none is set")
     with pytest.raises(tv.RunError, match="port is 'x'"):
         result_of().to_qupath(port="x")
+
+
+def test_nothing_is_logged_for_what_is_one_line(qupath: Any, caplog: Any) -> None:
+    """py4j logs tracebacks: of a wrong token, and of objects that outlive the connection."""
+    caplog.set_level(logging.WARNING)
+    locked = qupath("other.tif", token="secret")
+    with pytest.raises(tv.RunError, match="wants another token"):
+        result_of().to_qupath(port=locked.port, token="guess")
+    with pytest.raises(tv.RunError, match=r"other\.tif"):
+        result_of().to_qupath(port=locked.port, token="secret")
+    result_of().to_qupath(port=locked.port, token="secret", anyway=True)
+    locked.gateway.shutdown()
+    gc.collect()
+    assert not caplog.records
+    assert not logging.getLogger("py4j.java_gateway").filters
 
 
 def test_what_qupath_refuses_changes_nothing(qupath: Any, monkeypatch: Any) -> None:

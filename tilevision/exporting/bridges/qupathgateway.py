@@ -7,8 +7,12 @@ ours, by which a later call knows what an earlier one put there. QuPath keeps id
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import socket
+import threading
+import traceback
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -121,35 +125,70 @@ def _connected(port: int, token: str | None, gateway: Any) -> Iterator[Any]:
     """Yield a gateway at whose other end a QuPath answers; what it refuses is one line."""
     try:
         from py4j.java_gateway import GatewayParameters, JavaGateway
-        from py4j.protocol import Py4JError, Py4JJavaError, Py4JNetworkError
+        from py4j.protocol import Py4JError
     except ImportError:
         raise RunError(
             "The package py4j is not installed: pip install 'tilevision[qupath]'; or save "
             ".qupath.geojson and drag it onto the image in QuPath."
         ) from None
     given = GatewayParameters(port=port, auth_token=token, read_timeout=_SECONDS)
-    connection = JavaGateway(gateway_parameters=given) if gateway is None else gateway
+    with _unlogged():
+        connection = JavaGateway(gateway_parameters=given) if gateway is None else gateway
+        try:
+            if gateway is None:
+                _knock(port)
+            _greet(connection, port, token)
+            yield connection
+        except (RunError, Py4JError) as error:
+            traceback.clear_frames(error.__traceback__)  # they hold objects of QuPath's
+            raise (error if isinstance(error, RunError) else _refusal(error, port)) from None
+        finally:
+            if gateway is None:
+                _leave(connection)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep py4j from logging, in this thread, tracebacks of what is said in one line."""
+    log, mine = logging.getLogger("py4j.java_gateway"), threading.get_ident()
+
+    def elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != mine
+
+    log.addFilter(elsewhere)
     try:
-        if gateway is None:
-            _knock(port)
-        _greet(connection, port, token)
-        yield connection
-    except Py4JJavaError as error:
+        yield
+    finally:
+        log.removeFilter(elsewhere)
+
+
+def _leave(connection: Any) -> None:
+    """Let go of what was held of QuPath's, then close the connection for good.
+
+    py4j's objects are cycles. Those that Python collects later would open a connection anew, and
+    log tracebacks if QuPath had gone, at the latest when the interpreter ends.
+    """
+    gc.collect()
+    connection.close()
+    connection._gateway_client.is_connected = False  # noqa: SLF001 - close() leaves it True
+
+
+def _refusal(error: Exception, port: int) -> RunError:
+    """Return the line that says what went wrong at the other end, or on the way."""
+    from py4j.protocol import Py4JJavaError, Py4JNetworkError
+
+    if isinstance(error, Py4JJavaError):
         said = str(error.java_exception.toString()).splitlines()[0]
-        raise RunError(f"QuPath refused the objects: {said.rstrip('.'):.300}.") from None
-    except Py4JNetworkError as error:
-        raise RunError(
+        return RunError(f"QuPath refused the objects: {said.rstrip('.'):.300}.")
+    if isinstance(error, Py4JNetworkError):
+        return RunError(
             f"The connection to QuPath broke ({_line(error)}). See there what arrived, and call "
             "to_qupath again: it replaces what an earlier call put there."
-        ) from None
-    except Py4JError as error:
-        raise RunError(
-            f"What answers at port {port} does not understand to_qupath ({_line(error)}). It takes "
-            "QuPath 0.6, or its Py4J extension 0.1."
-        ) from None
-    finally:
-        if gateway is None:
-            connection.close()
+        )
+    return RunError(
+        f"What answers at port {port} does not understand to_qupath ({_line(error)}). It takes "
+        "QuPath 0.6, or its Py4J extension 0.1."
+    )
 
 
 def _knock(port: int) -> None:
