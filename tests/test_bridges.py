@@ -193,6 +193,29 @@ def test_what_a_data_array_says_of_its_values_is_read() -> None:
     assert any("not evenly spaced" in note for note in uneven.notes)
 
 
+def test_coordinates_of_single_precision_are_even() -> None:
+    """Steps of 0.005 degrees at 179 are rounded to 1.5e-5, as in many products of the sea."""
+    fine = {"x": (179 + 0.005 * np.arange(60)).astype("f4"), "y": 60 - 0.005 * np.arange(40)}
+    told = open_source(data_array(**fine)).metadata
+    np.testing.assert_allclose(told.transform[::4], (0.005, -0.005), rtol=1e-3)
+    rough = fine["x"] + np.float32(0.002) * (np.arange(60) % 2)
+    assert open_source(data_array(x=rough)).metadata.transform is None
+
+
+def test_a_reference_system_is_read_in_every_spelling_or_missed() -> None:
+    """A number is a code of EPSG; none, or NaN where stackstac found several, is none at all."""
+    bare = data_array().drop_vars("spatial_ref")
+    for spelling in (32617, "32617", "epsg:32617", "+init=epsg:32617"):
+        assert open_source(bare.assign_attrs(crs=spelling)).metadata.crs == "EPSG:32617"
+    assert open_source(bare.assign_coords(epsg=32617)).metadata.crs == "EPSG:32617"
+    for nothing in (bare, bare.assign_coords(epsg=None), bare.assign_coords(epsg=np.nan)):
+        told = open_source(nothing).metadata
+        assert told.crs is None and told.transform is None
+        assert any("coordinates and no reference system" in note for note in told.notes)
+    backwards = open_source(data_array()[:, :, ::-1]).metadata
+    np.testing.assert_allclose(backwards.transform[:3:2], (-0.5, 500030))
+
+
 def test_a_data_array_of_dask_is_computed_block_by_block() -> None:
     """Its place comes with it."""
     made = data_array().chunk({"y": 16})

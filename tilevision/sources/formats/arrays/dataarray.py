@@ -83,6 +83,11 @@ def _facts(array: Any, across: Any, down: Any, bands: Any) -> dict[str, Any]:
             note = f"{down} grows downwards: rows run from south to north."
     elif crs and not note:
         note = "The DataArray has a reference system and no coordinates, so it has no place."
+    elif transform and not note:
+        note = (
+            "The DataArray has coordinates and no reference system, so it has no place; "
+            "array.rio.write_crs('EPSG:…') of rioxarray names one."
+        )
     count = array.sizes[bands] if bands is not None else 1
     nodata = _number(_first(array.attrs, ("_FillValue", "nodata", "missing_value")))
     if nodata is None and array.dtype.kind == "f" and "_FillValue" in array.encoding:
@@ -112,11 +117,14 @@ def _grid_mapping(array: Any) -> Mapping[str, Any]:
 def _system(array: Any, mapping: Mapping[str, Any]) -> str | None:
     told = _first(mapping, ("crs_wkt", "spatial_ref")) or array.attrs.get("crs")
     if told is None and "epsg" in array.coords and array.coords["epsg"].ndim == 0:
-        told = f"EPSG:{int(array.coords['epsg'])}"  # as stackstac writes it
+        code = _number(array.coords["epsg"].values)  # as stackstac writes it: None if it is mixed
+        told = f"{code:.0f}" if code is not None and np.isfinite(code) else None
     if told is None:
         return None
     text = str(told.to_wkt() if hasattr(told, "to_wkt") else told).strip()
     text = text.removeprefix("+init=")
+    if text.isdecimal():
+        return f"EPSG:{text}"
     return text.upper() if text.lower().startswith("epsg:") else text
 
 
@@ -137,8 +145,8 @@ def _place(
         return stored, ""
     steps = []
     for name, line, size in ((across, columns, 0), (down, rows, 4)):
-        step = _step(line)
-        if step is None and len(line) > 1:
+        step = _step(*line)
+        if step is None and len(line[0]) > 1:
             return None, f"Coordinates {name} are not evenly spaced, so the image has no place."
         exact = None if stored is None else stored[size]
         close = step is None or (exact is not None and abs(exact - step) < _EVEN * abs(step))
@@ -147,7 +155,8 @@ def _place(
             return None, f"Axis {name} has a single pixel of unknown size, so there is no place."
         steps.append(chosen)
     wide, high = steps
-    return (wide, 0.0, columns[0] - wide / 2, 0.0, high, rows[0] - high / 2), ""
+    left, top = columns[0][0] - wide / 2, rows[0][0] - high / 2
+    return (wide, 0.0, left, 0.0, high, top), ""
 
 
 def _stored(array: Any, mapping: Mapping[str, Any]) -> tuple[float, ...] | None:
@@ -162,21 +171,26 @@ def _stored(array: Any, mapping: Mapping[str, Any]) -> tuple[float, ...] | None:
         return None
 
 
-def _line(array: Any, name: Any) -> list[float] | None:
+def _line(array: Any, name: Any) -> tuple[list[float], float] | None:
+    """Return the coordinates of an axis, and by how much its type rounds them."""
     if name not in array.coords:
         return None
     values = np.asarray(array.coords[name].values)
-    numbers = values.dtype.kind in "iuf" and values.ndim == 1
-    return values.astype(np.float64).tolist() if numbers and np.isfinite(values).all() else None
+    if values.dtype.kind not in "iuf" or values.ndim != 1 or not np.isfinite(values).all():
+        return None
+    kind = values.dtype if values.dtype.kind == "f" else np.dtype(np.float64)
+    rounding = float(np.finfo(kind).eps) * float(np.abs(values).max(initial=0))
+    return values.astype(np.float64).tolist(), rounding
 
 
-def _step(line: list[float]) -> float | None:
+def _step(line: list[float], rounding: float) -> float | None:
     """Return the distance of neighbours; None for a single one, or if they differ."""
     if len(line) < 2:
         return None
     step = (line[-1] - line[0]) / (len(line) - 1)
-    even = np.abs(np.diff(line) - step).max() <= max(_EVEN * abs(step), 1e-9 * abs(line[0]))
-    return step if step and even else None
+    slack = max(_EVEN * abs(step), rounding, 1e-9 * abs(line[0]))
+    even = np.abs(np.diff(line) - step).max() <= slack
+    return step if step and even and abs(step) > rounding else None
 
 
 def _band_names(array: Any, bands: Any, count: int) -> list[str]:
