@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from labs import CHROMIUM, FLAGS, PICTURE, Lab, open_notebook, serving, write_notebook  # noqa: E402
 
+from tilevision.colouring import usualcolours  # noqa: E402
 from tilevision.plot import palette  # noqa: E402
 
 SIDE, LABEL = 10_000, "cell"
@@ -115,7 +116,7 @@ def _measured(page: Any, lab: Lab, name: str, number: int) -> dict[str, float]:
 
 
 def _colour() -> tuple[int, int, int]:
-    return palette.rgb(palette.CLASS_COLOURS[palette._own_slot(LABEL)])  # noqa: SLF001 as the kernel does
+    return palette.rgb(usualcolours.CLASS_COLOURS[usualcolours._own_slot(LABEL)])  # noqa: SLF001 as the kernel does
 
 
 def _cell(figures: list[dict[str, float]], key: str) -> str:

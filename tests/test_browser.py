@@ -18,7 +18,7 @@ from labs import (
     write_notebook,
 )
 
-from tilevision.plot import palette
+from tilevision.colouring import usualcolours
 from tilevision.plot.palette import rgb
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def _count(label: str) -> str:
     given that to another.
     """
     code = COUNT
-    red, green, blue = rgb(palette.CLASS_COLOURS[palette._own_slot(label)])
+    red, green, blue = rgb(usualcolours.CLASS_COLOURS[usualcolours._own_slot(label)])
     for name, value in (("RED", red), ("GREEN", green), ("BLUE", blue)):
         code = code.replace(name, str(value))
     return code

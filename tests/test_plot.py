@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from tilevision.colouring import CLASS_COLOURS, usualcolours
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, palette, shown
-from tilevision.plot.palette import CLASS_COLOURS, hatch_pattern, rgb
+from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, shown
+from tilevision.plot.palette import hatch_pattern, rgb
 from tilevision.plot.tile_map import status_codes
 
 HOSTILE = [
@@ -150,7 +151,7 @@ def test_shown_text_is_short_visible_and_on_one_line() -> None:
 @pytest.fixture
 def no_colours_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No class has been drawn yet in this process."""
-    monkeypatch.setattr(palette, "_slots", {})
+    monkeypatch.setattr(usualcolours, "_slots", {})
 
 
 @pytest.mark.usefixtures("no_colours_yet")

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tilevision.colouring import usualcolours
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.plot import STYLES, class_colours, palette
+from tilevision.plot import STYLES, class_colours
 from tilevision.plot.palette import SENT_ON, rgb
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
@@ -29,7 +30,7 @@ GREY = 90
 @pytest.fixture(autouse=True)
 def own_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A class has the colour of its name, whatever earlier tests have drawn."""
-    monkeypatch.setattr(palette, "_slots", {})
+    monkeypatch.setattr(usualcolours, "_slots", {})
 
 
 def _read(box: Box, scale: float) -> np.ndarray:

@@ -24,11 +24,9 @@ from tilevision.analysis.account import (
     tiles_by_model,
     vectors_told,
 )
-from tilevision.analysis.resultvectors import ResultVectors
+from tilevision.analysis.resultarrays import ResultArrays
 from tilevision.errors import RunError
 from tilevision.findings import Findings, TileFindings
-from tilevision.geometry import Box
-from tilevision.grid import Tile
 from tilevision.seams import MergeSettings, Sightings
 from tilevision.status import TileStatus
 
@@ -60,7 +58,7 @@ _FIELDS = (
 _SAME: Any = type("_Same", (), {"__repr__": lambda _: "…"})()  # None says: no limit, every class
 
 
-class ResultData(ResultVectors):
+class ResultData(ResultArrays):
     """The findings of one image, and an account of every tile.
 
     Nothing here depends on the order in which tiles finished.
@@ -379,11 +377,16 @@ class ResultData(ResultVectors):
 
         how = replace(self.blending or MapSettings(), classes=self.settings.classes)
         tiles = [row.tile for row in self.rows]
-        return map_of(tiles, self.tile_findings, self.source, how, self.units, self.facts.region)
+        about = self.source, how, self.units, self.facts.region, self.facts.checkpoint
+        return map_of(tiles, self.tile_findings, *about)
 
     def _of_tiles(self, found: Sequence[TileFindings]) -> ResultData:
         rest = (self.settings, self.facts, self.name, self.blending, self.by_hand)
         return type(self)(self.source, self.rows, found, *rest)
+
+    def _of_areas(self, found: Sequence[TileFindings], facts: RunFacts) -> Self:
+        how = MergeSettings(method="none")
+        return type(self)(self.source, self.rows, found, how, facts, self.name)
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -450,41 +453,6 @@ class ResultData(ResultVectors):
         from tilevision.analysis.heatmap import heatmap
 
         return heatmap(self.tile_findings, self.source.size, cell)
-
-    def to_polygons(self, min_area: float = 0.0, simplify: float = 0.0) -> Self:
-        """Return the result with an outline for each area of one class in its map.
-
-        Its `findings` are those polygons, holes kept, one for what goes over blocks, in pixels of
-        the image; it is saved as any detections are (``.geojson``, ``.gpkg``, …).
-
-        Parameters
-        ----------
-        min_area : float
-            Smaller ones are left out; in the unit ``units.area``.
-        simplify : float
-            By how many pixels of the image a simplified outline may be off; 0: along pixels.
-
-        Raises
-        ------
-        RunError
-            If there is no map of classes, or rasterio is not installed.
-        """
-        if self.raster is None:
-            raise RunError(
-                "This result has no map; use tv.model(f, returns='probabilities', classes=…)."
-            )
-        from tilevision.rasters import polygons_of
-
-        found = polygons_of(self.raster, min_area, simplify)
-        whole = Tile(0, 0, Box(0, 0, *self.source.size))
-        return type(self)(
-            self.source,
-            self.rows,
-            [TileFindings(whole, found)],
-            MergeSettings(method="none"),
-            replace(self.facts, region=None),
-            self.name,
-        )
 
     def with_(
         self,

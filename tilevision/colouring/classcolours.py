@@ -1,7 +1,8 @@
 """Colours that people chose for classes: kept beside the checkpoint, used wherever classes are.
 
 As a class has one colour for as long as a process lives, so has one that was chosen: it holds for
-all results, and is read from the folder of each that is drawn.
+all results. Whatever is drawn or saved reads those of its own folder first, so that no file depends
+on which other results were looked at before.
 """
 
 from __future__ import annotations
@@ -100,19 +101,20 @@ def load_colours(folder: str | os.PathLike[str] | None) -> None:
         try:
             stat = path.stat()
         except OSError:
-            _read.pop(path, None)
+            known = _read.pop(path, None)
+            _take(dict.fromkeys(known[2] if known else ()))
             return
         stamp, known = (stat.st_mtime_ns, stat.st_size), _read.get(path)
-        if known is not None and known[:2] == stamp:
-            return
         before = {} if known is None else known[2]
-        found = _of_file(path)
+        found = before if known is not None and known[:2] == stamp else _of_file(path)
         _read[path] = (*stamp, found)
         _take(dict.fromkeys(before.keys() - found.keys()) | found)
 
 
 def _take(given: Mapping[str, str | None]) -> None:
     global _version  # noqa: PLW0603  # of what the process shows
+    if all(CHOSEN.get(name) == colour for name, colour in given.items()):
+        return
     for name, colour in given.items():
         if colour is None:
             CHOSEN.pop(name, None)

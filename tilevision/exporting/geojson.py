@@ -261,7 +261,7 @@ def qupath_features(
     if object_type not in _KINDS:
         raise RunArgumentError(f"object_type is {object_type!r}; give {' or '.join(_KINDS)}.")
     folder = result.facts.checkpoint
-    if folder is not None and Path(folder, FILE).is_file():
+    if folder is not None and (CHOSEN or Path(folder, FILE).is_file()):
         load_colours(folder)
     return chain(_pixel_features(result, corner, object_type), _tiles(result, corner))
 

@@ -46,6 +46,8 @@ class Run:
         The part of the image that was asked for, its ``geometry`` in pixels; None: all of it.
     model : ModelSpec, Route or Cascade
         Of the tiles.
+    checkpoint : str or None
+        The folder in which its tiles are kept; None: in memory.
     started : float
         Seconds since the epoch.
     """
@@ -61,6 +63,7 @@ class Run:
         self.model: ModelSpec | Route | Cascade = plan.stages.asked
         self.name = plan.name
         self.started = time.time()
+        self.checkpoint = settings.checkpoint_folder
         self._strict = settings.strict
         self._control = control
         self._bus = control.bus

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tilevision.colouring import class_colours
 from tilevision.plot.labels import shown
-from tilevision.plot.palette import STATUSES, STYLES, StatusStyle, class_colours
+from tilevision.plot.palette import STATUSES, STYLES, StatusStyle
 from tilevision.plot.result_figure import draw_overlay, draw_result
 from tilevision.plot.tile_map import TileMap
 

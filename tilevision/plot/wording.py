@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tilevision.colouring import class_colours
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.plot.labels import drawable
-from tilevision.plot.palette import STATUSES, STYLES, class_colours
+from tilevision.plot.palette import STATUSES, STYLES
 from tilevision.status import TileStatus
 
 __all__ = [

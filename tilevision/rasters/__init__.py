@@ -4,6 +4,7 @@ Each pixel is computed from all tiles that cover it, in the order of the grid an
 numbers as weights: it depends on the tiles, and on nothing else.
 """
 
+from tilevision.rasters.colours import hexadecimal
 from tilevision.rasters.mappolygons import polygons_of
 from tilevision.rasters.mapsettings import BLENDS, MapSettings
 from tilevision.rasters.mapwords import map_told
@@ -17,6 +18,7 @@ __all__ = [
     "RasterMap",
     "SampledBlender",
     "Samples",
+    "hexadecimal",
     "map_of",
     "map_told",
     "polygons_of",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.colouring import chosen_colours
+from tilevision.colouring import chosen_colours, load_colours
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
@@ -51,8 +51,11 @@ def map_of(
     settings: MapSettings,
     units: PixelUnits,
     region: Region | None,
+    folder: str | None = None,
 ) -> RasterMap | None:
     """Return the map of an image from those of its tiles; None where no tile has one.
+
+    `folder` is where the colours of its classes are kept.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def map_of(
         return None
     settings.check(layout.spec)
     layer = "values" if layout.spec.kind == "values" else "classes"
-    return RasterMap(Blender(layout, settings, region), layer, source, units, region)
+    return RasterMap(Blender(layout, settings, region), layer, source, units, region, folder)
 
 
 class RasterMap(RasterArray):
@@ -92,9 +95,11 @@ class RasterMap(RasterArray):
         source: ImageSource,
         units: PixelUnits,
         region: Region | None,
+        folder: str | None = None,
         band: int | None = None,
     ) -> None:
         super().__init__(blender, layer, band)
+        self._folder = folder
         self._source = source
         self._units = units
         self._region = region
@@ -149,7 +154,21 @@ class RasterMap(RasterArray):
 
     @property
     def colours(self) -> NDArray[np.uint8]:
-        """Red, green, blue and opacity ``(256, 4)`` of a map of classes, by value."""
+        """Red, green, blue and opacity ``(256, 4)`` of a map of classes, by value.
+
+        As somebody chose them, in this process or in the checkpoint folder; else by number.
+
+        Raises
+        ------
+        RunError
+            If the colours in the folder cannot be read.
+        """
+        load_colours(self._folder)
+        return self.palette
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """The same as `colours`, without a look at the folder: a picture looks when it opens."""
         table = class_palette(len(self.spec.classes))
         for name, colour in chosen_colours(self.classes).items():
             table[self.classes[name], :3] = tuple(bytes.fromhex(colour[1:]))
@@ -195,7 +214,8 @@ class RasterMap(RasterArray):
         return whole._view("probabilities", self.classes[name])  # noqa: SLF001 - its own kind
 
     def _view(self, layer: str, band: int | None = None) -> RasterMap:
-        return RasterMap(self._blender, layer, self._source, self._units, self._region, band)
+        about = self._source, self._units, self._region, self._folder
+        return RasterMap(self._blender, layer, *about, band)
 
     def sampled(self, step: int, samples: Samples) -> SampledBlender:
         """Return what blends each `step`-th pixel, with what it keeps in `samples`."""
@@ -377,8 +397,8 @@ class RasterMap(RasterArray):
         """
         values = self.thumbnail(max_side)[..., 0]
         if self._layer == "classes":
-            keys = {name: hexadecimal(self.colours[n]) for name, n in self.classes.items()}
-            return self.colours[values], keys
+            table = self.colours
+            return table[values], {name: hexadecimal(table[n]) for name, n in self.classes.items()}
         picture, stands = coloured(values)
         unit = f" {self.unit}" if self.unit else ""
         return picture, {f"{value:.4g}{unit}": colour for value, colour in stands.items()}

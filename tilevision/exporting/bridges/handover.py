@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.analysis.units import Georeference
+from tilevision.colouring import class_colours, load_colours
 from tilevision.errors import RunError
 from tilevision.exporting.detectionrows import Detection, detections
 from tilevision.exporting.statement import statement
@@ -146,13 +147,21 @@ def _map(result: ResultData, said: dict[str, Any]) -> tuple[Any, dict[str, Any],
     raster = result.raster
     assert raster is not None
     step = 1 / raster.scale
-    settings = {"name": "map", "scale": [step, step], "translate": [step / 2 - 0.5] * 2}
+    settings: dict[str, Any] = {
+        "name": "map",
+        "scale": [step, step],
+        "translate": [step / 2 - 0.5] * 2,
+    }
     if raster.spec.kind == "values":
         axis = {"channel_axis": 2} if raster.dask.ndim == 3 else {}
         return raster.dask, {**settings, **axis, "metadata": said}, "image"
     known = {number + 1: name for number, name in enumerate(raster.spec.classes) if name}
     numbers = raster.dask.map_blocks(_labelled, dtype=np.uint8)
-    return numbers, {**settings, "metadata": said | {"classes": known}}, "labels"
+    shades = raster.colours / 255
+    colours: dict[int | None, Any] = {None: "transparent", 0: "transparent"}
+    colours |= {number: shades[number - 1] for number in known}
+    settings |= {"colormap": colours, "metadata": said | {"classes": known}}
+    return numbers, settings, "labels"
 
 
 def _labelled(numbers: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -169,8 +178,17 @@ def shapes_of(result: ResultData) -> tuple[Any, dict[str, Any], str]:
         rings = _rings(found, row)
         corners += [np.asarray(ring, np.float64)[:, ::-1] - 0.5 for ring in rings]
         rows += [row] * len(rings)
-    settings = {"shape_type": "polygon", "edge_color": "label", "face_color": "transparent"}
+    settings: dict[str, Any] = {"shape_type": "polygon", "edge_color": "label"}
+    settings |= {"face_color": "transparent", **_cycle(result, "edge", rows)}
     return corners, _described(result, "detections", rows) | settings, "shapes"
+
+
+def _cycle(result: ResultData, side: str, rows: list[int]) -> dict[str, list[str]]:
+    """Return the colours of the classes of `rows`: napari gives them to names in sorted order."""
+    load_colours(result.facts.checkpoint)
+    labels = sorted(set(result.findings.labels[rows].astype(str).tolist()) if rows else ())
+    colours = class_colours(labels)
+    return {f"{side}_color_cycle": [colours[label] for label in labels]} if labels else {}
 
 
 def _alone(found: Findings) -> NDArray[np.bool_]:
@@ -201,7 +219,7 @@ def _points(result: ResultData) -> tuple[Any, dict[str, Any], str]:
     found = result.findings
     rows = np.flatnonzero(_alone(found)).tolist()
     assert found.points is not None
-    settings = {"face_color": "label"}
+    settings = {"face_color": "label", **_cycle(result, "face", rows)}
     places = found.points[rows][:, ::-1] - 0.5
     return places, _described(result, "points", rows) | settings, "points"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.exporting.statement import statement
-from tilevision.rasters import RasterMap
+from tilevision.rasters import RasterMap, hexadecimal
 from tilevision.rasterspec import NODATA, STEPS
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ class MapFile:
     dtype : numpy.dtype
     nodata : float
         255 or NaN.
+    palette : array (256, 4) of uint8
+        Red, green, blue and opacity by class number, as people chose them.
     names : list of str
         Of the planes.
 
     Raises
     ------
     RunError
-        If there is no map, or it has no such layer.
+        If there is no map, it has no such layer, or colours of classes cannot be read.
     """
 
     def __init__(self, result: ResultData, layer: str | None) -> None:
@@ -54,6 +56,7 @@ class MapFile:
             )
         self.raster = _layer(whole, layer)
         self._said = statement(result)
+        self.palette = self.raster.colours
         shares = self.raster.layer == "probabilities"
         self.dtype = np.dtype(np.uint8 if shares else self.raster.dtype)
         self.nodata = float(NODATA) if shares else self.raster.nodata
@@ -67,6 +70,12 @@ class MapFile:
             return [str(name) for name in raster.spec.classes]
         what = "class" if raster.layer == "classes" else raster.unit or "value"
         return [what if raster.bands == 1 else f"{what} {n}" for n in range(raster.bands)]
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """Return the colour ``#rrggbb`` of each class; empty where there are none."""
+        classes = self.raster.classes
+        return {name: hexadecimal(self.palette[number]) for name, number in classes.items()}
 
     def planes(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
         """Return the planes ``(k, h, w)`` of a window as they are written."""
@@ -110,6 +119,8 @@ class MapFile:
             told["classes"] = {str(number): name for name, number in raster.classes.items()}
         if raster.layer == "probabilities":
             told |= {"classes": self.names, "scale": self.scale}
+        if self.colours:
+            told["colours"] = self.colours
         if raster.unit:
             told["unit"] = raster.unit
         if raster.missing:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilevision.colouring import load_colours
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import draft_name, drafting, dumps, element
@@ -64,7 +63,6 @@ def write(
 
     if compress not in _PACKINGS:
         raise RunArgumentError(f"compress is {compress!r:.40}; give {', '.join(_PACKINGS)}.")
-    load_colours(result.facts.checkpoint)
     made = MapFile(result, layer)
     whole = draft_name(path)  # GDAL's driver of such files only copies
     with (
@@ -90,7 +88,7 @@ def write(
     beside = path.with_name(path.name + ".aux.xml")
     if made.raster.layer == "classes":
         with drafting(beside) as draft:
-            draft.write_text(_names(made.raster), "utf-8")
+            draft.write_text(_names(made), "utf-8")
     else:
         beside.unlink(missing_ok=True)  # of an earlier map of classes
 
@@ -145,8 +143,8 @@ def _write_whole(made: MapFile, path: Path) -> None:
         for band, name in enumerate(made.names, 1):
             out.set_band_description(band, name)
         if raster.layer == "classes":
-            table = raster.colours.tolist()
-            out.write_colormap(1, {value: tuple(colour) for value, colour in enumerate(table)})
+            table = dict(enumerate(map(tuple, made.palette.tolist())))
+            out.write_colormap(1, table)
         if made.scale != 1:
             out.scales = (made.scale,) * raster.bands
         if raster.unit:
@@ -184,8 +182,9 @@ def _resolution(raster: RasterMap) -> dict[str, str]:
     }
 
 
-def _names(raster: RasterMap) -> str:
+def _names(made: MapFile) -> str:
     """Return GDAL's sidecar with the names of classes, and a table of them with colours."""
+    raster = made.raster
     names = [name or "" for name in raster.spec.classes]
     categories = "".join(element("Category", name) for name in names)
     columns = (("Value", 0, 5), ("Class", 2, 2), ("R", 0, 6), ("G", 0, 7), ("B", 0, 8))
@@ -196,7 +195,7 @@ def _names(raster: RasterMap) -> str:
     )
     rows = "".join(
         f'<Row index="{index}">'
-        + "".join(element("F", cell) for cell in (number, name, *raster.colours[number, :3]))
+        + "".join(element("F", cell) for cell in (number, name, *made.palette[number, :3]))
         + "</Row>"
         for index, (name, number) in enumerate(raster.classes.items())
     )

@@ -99,10 +99,18 @@ def _told(made: MapFile) -> dict[str, Any]:
         # tifffile's own has time and network card in it: the same map would be another file.
         "UUID": str(uuid5(_NAMESPACE, made.raster.fingerprint + dumps(made.said))),
         "axes": "CYX",
-        "Channel": {"Name": made.names},
+        "Channel": {"Name": made.names, **_coloured(made)},
         "MapAnnotation": {"Namespace": "tilevision", **values},
     }
     if (mpp := made.raster.metadata.mpp) is not None:
         told |= {"PhysicalSizeX": mpp[0], "PhysicalSizeY": mpp[1]}
         told |= {"PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
     return told
+
+
+def _coloured(made: MapFile) -> dict[str, list[int]]:
+    """Return the colour of each channel where channels are classes: OME has RGBA as an int32."""
+    if made.raster.layer != "probabilities":
+        return {}
+    rgba = [int.from_bytes(colour.tobytes()) for colour in made.palette[: len(made.names)]]
+    return {"Color": [value - 2**32 if value >= 2**31 else value for value in rgba]}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tilevision.exporting.folders import filling
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import reserve
+from tilevision.rasters import hexadecimal
 from tilevision.rasters.rastermap import BLOCK
 
 if TYPE_CHECKING:
@@ -107,13 +108,29 @@ def _ome(made: MapFile, levels: int) -> dict[str, Any]:
         datasets.append({"path": str(number), "coordinateTransformations": place})
     name = f"map of {made.raster.layer}"
     top = {"start": 0, "end": 255, "min": 0, "max": 255}
+    shares = made.raster.layer == "probabilities"  # a channel is a class
     channels = [
-        {"label": label, "color": "FFFFFF", "window": top, "active": not n}
+        {
+            "label": label,
+            "color": hexadecimal(made.palette[n])[1:].upper() if shares else "FFFFFF",
+            "window": top,
+            "active": not n,
+        }
         for n, label in enumerate(made.names)
     ]
     omero = {"omero": {"channels": channels}} if made.dtype == np.uint8 else {}
     multiscale = {"name": name, "axes": axes, "datasets": datasets}
-    return {"version": "0.5", "multiscales": [multiscale], **omero}
+    return {"version": "0.5", "multiscales": [multiscale], **omero, **_labels(made)}
+
+
+def _labels(made: MapFile) -> dict[str, Any]:
+    """Return what OME-NGFF says of an image of labels: colour and name of each class."""
+    if made.raster.layer != "classes":
+        return {}
+    classes = made.raster.classes
+    colours = [{"label-value": n, "rgba": made.palette[n].tolist()} for n in classes.values()]
+    names = [{"label-value": number, "class": name} for name, number in classes.items()]
+    return {"image-label": {"version": "0.5", "colors": colours, "properties": names}}
 
 
 def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> None:

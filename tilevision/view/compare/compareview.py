@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
 import ipywidgets as widgets
 
+from tilevision.colouring import load_colours
+from tilevision.errors import TilevisionError
 from tilevision.evaluation import Comparison
 from tilevision.events import Event, RunChanged
 from tilevision.status import RunStatus
@@ -37,6 +40,11 @@ def shown_comparison(comparison: Comparison) -> CompareView:
     return view
 
 
+def _folders(comparison: Comparison) -> tuple[str | None, str | None]:
+    """Return the folders of A and of B, in which colours of classes are kept."""
+    return comparison.a.facts.checkpoint, comparison.b.facts.checkpoint
+
+
 class ComparedRun:
     """A comparison as a screen shows it: the tiles of `a`, all of which have ended.
 
@@ -54,6 +62,7 @@ class ComparedRun:
         self.model: Named = SimpleNamespace(name="two results")
         self.source = comparison.source
         self.region = result.facts.region
+        self.checkpoint = next(filter(None, _folders(comparison)), None)
         self._rows = result.rows
         complete = comparison.a.complete and comparison.b.complete
         self._status = RunStatus.COMPLETE if complete else RunStatus.PARTIAL
@@ -80,6 +89,8 @@ class CompareView(LiveView):
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
         self._sides = Sides(comparison)
+        with suppress(TilevisionError):  # the screen says so of the first
+            load_colours(_folders(comparison)[1])
         super().__init__(ComparedRun(comparison), clock=lambda: 0.0, checkpoint=None)
         table = widgets.HTML(comparison._repr_html_())
         table.add_class("tilevision-compared")

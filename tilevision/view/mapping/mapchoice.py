@@ -89,7 +89,7 @@ class MapChoice:
             Keys of classes that are not drawn.
         """
         if self.kind == "classes":
-            table = raster.colours.copy()
+            table = raster.palette.copy()
             for name, number in raster.classes.items():
                 if class_key(name) in hidden:
                     table[number, 3] = 0

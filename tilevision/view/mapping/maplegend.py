@@ -45,7 +45,7 @@ def legend_of(raster: RasterMap, choice: MapChoice, sheet: MapSheet | None) -> l
         if whole:
             area = areas.get(number, 0.0)
             words += f" · {about}{_in_words(raster, area)} ({area / whole:.0%}){so_far}"
-        colour = "#{:02x}{:02x}{:02x}".format(*raster.colours[number, :3].tolist())
+        colour = "#{:02x}{:02x}{:02x}".format(*raster.palette[number, :3].tolist())
         mine = {"key": class_key(name), "own": True, "chosen": chosen_colour(name) is not None}
         entries.append({"words": words, "colour": colour, "wide": True, **mine})
     if len(named) > MOST_CLASSES:

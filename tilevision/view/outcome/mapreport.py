@@ -72,7 +72,7 @@ def _colour(raster: RasterMap, name: str) -> str | None:
     number = raster.classes.get(name)
     if number is None:
         return None
-    return "#{:02x}{:02x}{:02x}".format(*raster.colours[number, :3].tolist())
+    return "#{:02x}{:02x}{:02x}".format(*raster.palette[number, :3].tolist())
 
 
 def _values(raster: RasterMap) -> tuple[list[str], list[list[Any]]]:

@@ -10,10 +10,11 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from tilevision.colouring import CLASS_COLOURS
 from tilevision.findings import TileFindings
 from tilevision.grid import Tile
 from tilevision.plot.heat import ALPHA, heat_colours, heat_keys
-from tilevision.plot.palette import CLASS_COLOURS, rgb
+from tilevision.plot.palette import rgb
 
 __all__ = ["TileGroups", "TileHeat", "tile_heat"]
 

@@ -1,35 +1,50 @@
-"""What a result says by the vectors of its tiles: which look alike, and what a few labels tell."""
+"""The vectors and the map of a result: what tiles have beside detections."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from tilevision.analysis.account import TileRow
+from tilevision.analysis.account import RunFacts, TileRow
 from tilevision.errors import RunError
 from tilevision.findings import TileFindings
+from tilevision.geometry import Box
+from tilevision.grid import Tile
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tilevision.analysis.embeddings import Embeddings
     from tilevision.analysis.probing import Probe
-    from tilevision.grid import Tile
+    from tilevision.rasters import RasterMap
+    from tilevision.sources import ImageSource
 
-__all__ = ["ResultVectors"]
+__all__ = ["ResultArrays"]
 
 
-class ResultVectors(ABC):
-    """The part of a result that rests on vectors of tiles."""
+class ResultArrays(ABC):
+    """The part of a result that rests on vectors and maps of tiles."""
 
+    source: ImageSource
     rows: tuple[TileRow, ...]
     tile_findings: tuple[TileFindings, ...]
+    facts: RunFacts
+
+    @property
+    @abstractmethod
+    def raster(self) -> RasterMap | None:
+        """The map of the image."""
 
     @abstractmethod
     def _of_tiles(self, found: Sequence[TileFindings]) -> Any:
         """Return the result with other findings of its tiles."""
+
+    @abstractmethod
+    def _of_areas(self, found: Sequence[TileFindings], facts: RunFacts) -> Self:
+        """Return a result of findings of the image as a whole, which nothing merges."""
 
     @cached_property
     def embeddings(self) -> Embeddings | None:
@@ -154,3 +169,32 @@ class ResultVectors(ABC):
                 "tv.model(f, returns='embedding')."
             )
         return self.embeddings, [row.tile for row in self.rows]
+
+    def to_polygons(self, min_area: float = 0.0, simplify: float = 0.0) -> Self:
+        """Return the result with an outline for each area of one class in its map.
+
+        Its `findings` are those polygons, holes kept, one for what goes over blocks, in pixels of
+        the image; it is saved as any detections are (``.geojson``, ``.gpkg``, …).
+
+        Parameters
+        ----------
+        min_area : float
+            Smaller ones are left out; in the unit ``units.area``.
+        simplify : float
+            By how many pixels of the image a simplified outline may be off; 0: along pixels.
+
+        Raises
+        ------
+        RunError
+            If there is no map of classes, or rasterio is not installed.
+        """
+        if self.raster is None:
+            raise RunError(
+                "This result has no map; use tv.model(f, returns='probabilities', classes=…)."
+            )
+        from tilevision.rasters import polygons_of
+
+        found = polygons_of(self.raster, min_area, simplify)
+        whole = Tile(0, 0, Box(0, 0, *self.source.size))
+        facts = replace(self.facts, region=None)
+        return self._of_areas([TileFindings(whole, found)], facts)
