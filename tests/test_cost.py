@@ -20,7 +20,7 @@ from tilevision.errors import Failure
 from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.modelspec import Answers, ModelSpec, Price, Usage
-from tilevision.pipeline.estimate import Budgeted, Meter, Part, Spending, add_up, earlier_paces
+from tilevision.pipeline.estimate import Budgeted, Pace, Part, Spending, add_up, earlier_paces
 from tilevision.schedule import Policy, Scheduler
 from tilevision.schedule.messages import (
     ClusterChanged,
@@ -171,47 +171,6 @@ def test_a_model_without_a_price_is_no_matter_of_the_budget():
 # Foreseen --------------------------------------------------------------------------------
 
 
-def _play(meter: Meter, slots: int, seconds: float, until: int, first: float = 0.0) -> float:
-    """Let `slots` workers run tiles of `seconds` until so many are done; return the time."""
-    tiles = iter(row_of_tiles(5000))
-    aloft = [(100.0 + first + seconds, i, next(tiles)) for i in range(slots)]
-    for _, _, tile in aloft:
-        meter(TileChanged(100.0, tile, "running", model="m"))
-    now, started = 100.0, {slot: first + seconds for _, slot, _ in aloft}
-    for _ in range(until):
-        aloft.sort(key=lambda flight: flight[:2])
-        now, slot, tile = aloft.pop(0)
-        spent = started[slot]
-        meter(TileChanged(now, tile, "done", model="m", read_seconds=0.0, infer_seconds=spent))
-        started[slot], tile = seconds, next(tiles)
-        meter(TileChanged(now, tile, "running", model="m"))
-        aloft.append((now + seconds, slot, tile))
-    return now
-
-
-@pytest.mark.parametrize(
-    ("slots", "first"), [(1, 0.0), (1, 5.0), (2, 0.0), (2, 5.0), (16, 0.0), (200, 0.0)]
-)
-@pytest.mark.parametrize("seconds", [0.01, 1.0])
-def test_after_twenty_tiles_the_rate_is_known(slots, seconds, first):
-    """Within 25 %, on two workers that load the model first as with 200 requests on their way."""
-    meter = Meter()
-    now = _play(meter, slots, seconds, 20, first)
-    rate, n = meter.rate("m", now)
-    assert n == 20
-    assert rate == pytest.approx(slots / seconds, rel=0.25)
-
-
-def test_nothing_is_known_before_the_first_tile_is_back():
-    """Neither of a model that has not begun, nor of one that is not the one at work."""
-    meter = Meter()
-    assert meter.rate("m", 1.0) is None
-    meter(TileChanged(100.0, row_of_tiles(1)[0], "running", model="m"))
-    assert meter.rate("m", 101.0) is None
-    _play(meter, 2, 1.0, 4)
-    assert meter.rate("other", 110.0) is None
-
-
 def test_an_estimate_says_what_it_rests_on():
     """Parts add up; of what is not known of one it says so."""
     spec = ModelSpec("m", "x:y", "f", price=Price(call=0.01))
@@ -228,7 +187,9 @@ def test_an_estimate_says_what_it_rests_on():
     )
     assert add_up([Part.of(free, "f", 5, None, 1)]).cost is None
     assert str(add_up([])) == "nothing left to run"
-    assert add_up([Part.of(spec, "m", 10, None, 2).measured((4.0, 20), 0.02)]).seconds == 2.5
+    seen = add_up([Part.of(spec, "m", 10, Pace(20, 1.0), 2).measured(20, 0.02)])
+    assert (seen.seconds, seen.cost) == (None, pytest.approx(0.2))  # the time is for the run to say
+    assert "by 20 tiles of m in this run" in str(seen)
 
 
 # Real runs -------------------------------------------------------------------------------
@@ -326,10 +287,10 @@ def test_every_attempt_and_every_stage_is_paid(elsewhere: Path, numbered: np.nda
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("hosted", [False, True])
-def test_after_twenty_tiles_time_and_cost_are_foreseen(
+def test_after_thirty_tiles_time_and_cost_are_foreseen(
     elsewhere: Path, numbered: np.ndarray, *, hosted: bool
 ) -> None:
-    """What is left then takes and costs what was said, within 25 %."""
+    """What is left then costs what was said, within 25 %; so is the time, or why it is not."""
     log = elsewhere / "log"
     log.mkdir()
 
@@ -342,27 +303,26 @@ def test_after_twenty_tiles_time_and_cost_are_foreseen(
     local = tv.model(slow, price=0.02)
     quota = tv.Quota(concurrency=10) if hosted else None
     run = tv.start(numbered, asked if hosted else local, grid=GRID, batch_size=1, quota=quota)
-    done, twenty, at = [0], threading.Event(), [0.0]
+    done, thirty = [0], threading.Event()
 
     def look(event: Any) -> None:
         if getattr(event, "status", "") == "done":
             done[0] += 1
-            if done[0] == 20:
-                at[0] = time.time()
+            if done[0] == 30:
                 foreseen.append(run.estimate)
-                twenty.set()
+                thirty.set()
 
     foreseen: list[Any] = []
     run.subscribe(look)
     result = run.result(120)
-    assert twenty.is_set() and 40 <= foreseen[0].tiles <= 45
-    took = max(e.time for e in run.events() if isinstance(e, TileChanged)) - at[0]
+    assert thirty.is_set() and 30 <= foreseen[0].tiles <= 35
     spent = sum((e.cost or 0) for e in run.events() if isinstance(e, TileChanged))
-    assert foreseen[0].seconds == pytest.approx(took, rel=0.25)
+    # How well the time holds is measured without a real clock: tests/test_view_estimates.py.
+    assert (foreseen[0].seconds is None) == ("no time can be given" in foreseen[0].basis)
     per_tile = spent / 64
     assert foreseen[0].cost == pytest.approx(per_tile * foreseen[0].tiles, rel=0.25)
     assert result.cost == pytest.approx(spent)
-    assert "20 tiles of" in str(foreseen[0])
+    assert "30 tiles of" in str(foreseen[0])
     assert run.estimate.tiles == 0
 
 

@@ -157,6 +157,47 @@ def test_the_estimate_ends_with_the_run(inline: Make) -> None:
     assert str(run.control.estimate()) == "nothing left to run"
 
 
+def test_the_time_is_told_by_this_run_or_not_at_all(inline: Make) -> None:
+    """While it runs an estimate says seconds, or why it cannot; never both, never neither."""
+    run, told = inline(), []
+
+    def look(event: Any) -> None:
+        if isinstance(event, TileChanged) and event.status == "done":
+            told.append(run.control.estimate())
+
+    run.control.bus.subscribe(look)
+    run.conduct()
+    assert [one.tiles for one in told] == [5, 4, 3, 2, 1, 0]
+    for one in told[:-1]:
+        assert (one.seconds is None) == ("no time can be given: " in one.basis), one
+    assert told[0].seconds is None and "too few tiles are timed" in str(told[0])
+    assert told[3].seconds is not None and "time not known" not in str(told[3])
+
+
+def test_of_a_cascade_nothing_is_foretold_before_its_second_model(inline: Make) -> None:
+    """Which tiles it gets is not known before; then its own pace counts, not the first one's."""
+
+    def first(pixels: Any) -> Any:
+        return [(8, 8, 20, 20, 0.5)]
+
+    def second(pixels: Any) -> Any:
+        return [(8, 8, 20, 20, 0.9)]
+
+    run, told = inline(tv.Cascade(first, second)), []
+
+    def look(event: Any) -> None:
+        if isinstance(event, TileChanged) and event.status == "done":
+            told.append((event.model, run.control.estimate()))
+
+    run.control.bus.subscribe(look)
+    run.conduct()
+    before = [one for name, one in told if name == "first"]
+    assert len(before) == 6 and all(one.seconds is None for one in before)
+    assert "a further model follows" in before[2].basis
+    later = [one for name, one in told if name == "second"]
+    assert "too few tiles are timed" in later[0].basis and later[3].seconds is not None
+
+
 def test_facts_and_recipe_come_from_the_manifest(inline: Make) -> None:
     """The result names its run, its model and its grid, and holds what makes it again."""
     run = inline(min_score=0.25)

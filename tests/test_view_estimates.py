@@ -11,6 +11,8 @@ import pytest
 
 from tilevision.events import Event, RunChanged, TileChanged
 from tilevision.grid import Grid, Tile
+from tilevision.pipeline.estimate import Flow
+from tilevision.pipeline.timeleft import TimeLeft
 from tilevision.view.picture.viewstate import fold, initial
 
 START = 100.0
@@ -77,16 +79,26 @@ def _told(
     tiles: Sequence[Tile], events: Sequence[Event], last_model: str = ""
 ) -> Iterator[tuple[float, float | None, float]]:
     """Yield the share of tiles done, what is foretold, and what is true, again and again."""
-    state = fold(initial(tiles, last_model=last_model), [RunChanged(START, "running")])
+    begin = RunChanged(START, "running")
+    state = fold(initial(tiles, last_model=last_model), [begin])
+    rows, flow = {tile: TileChanged(0.0, tile, "pending") for tile in tiles}, Flow()
+    flow(begin)
     end, done = events[-1].time, set()
     for event, following in zip(events, [*events[1:], None], strict=True):
         state = fold(state, [event])
+        flow(event)
+        if isinstance(event, TileChanged):
+            rows[event.tile] = event
         if isinstance(event, TileChanged):
             (done.add if event.status == "done" else done.discard)(event.tile)
         if following is None or following.time == event.time or state.run_status != "running":
             continue
         for now in (event.time, (event.time + following.time) / 2):
-            yield len(done) / len(tiles), state.seconds_left(now), end - now
+            left = state.seconds_left(now)
+            if not last_model:  # what the run says of itself, from its own account
+                own = TimeLeft.of(rows.values(), "m", flow.since, flow.at_once, more=False)
+                assert own.seconds(now) == left and (left is None) == bool(own.doubt(now))
+            yield len(done) / len(tiles), left, end - now
 
 
 def _tiles(n: int) -> tuple[Tile, ...]:

@@ -15,13 +15,13 @@ from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, moderate
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.estimate import Estimate, Meter, Part, Spending, add_up, slots
+from tilevision.pipeline.estimate import Estimate, Flow, Part, Spending, add_up, slots
 from tilevision.pipeline.manifest import run_facts
-from tilevision.pipeline.planning import Plan, Store
+from tilevision.pipeline.planning import Pass, Plan, Store
 from tilevision.pipeline.runner import Runner
 from tilevision.pipeline.settings import Settings
 from tilevision.pipeline.tally import Tally
-from tilevision.result import Result
+from tilevision.result import Result, TileRow
 from tilevision.schedule.messages import End
 from tilevision.sources import check_readable
 from tilevision.status import RunStatus, TileStatus
@@ -55,8 +55,8 @@ class Conductor:
         self._spending = Spending()
         self._tally = Tally(plan, control.bus, self._spending, settings.merging())
         self._runner = Runner(manifest["id"], plan, settings, control, self._tally)
-        self._meter = Meter()
-        control.bus.subscribe(self._meter)
+        self._flow = Flow()
+        control.bus.subscribe(self._flow)
         control.so_far, control.estimate = self.so_far, self.estimate
         self._verdict = Verdict(True)
         self._started = time.perf_counter()
@@ -108,20 +108,39 @@ class Conductor:
         """Return what is left to do and what it will take, by how it went so far; on any thread."""
         if self._control.status.ended:
             return add_up([])
-        parts = []
-        rows = list(self._tally.rows.values())
+        rows, left = list(self._tally.rows.values()), self._runner.left()
+        costs = self._spending.costs
+        done = Counter(row.model for row in rows if row.status == TileStatus.DONE)
         tried = Counter(
             row.model for row in rows if row.attempts and row.status != TileStatus.RUNNING
         )
-        for one, n in self._runner.left():
+        parts = []
+        for one, n in left:
             pace = self._plan.paces.get(one.model.fingerprint)
             part = Part.of(one.model, one.label, n, pace, slots(self._settings, one.model))
-            cost = self._spending.costs.get(one.label)
+            cost = costs.get(one.label)
             a_tile = cost / tried[one.label] if cost is not None and tried[one.label] else None
-            parts.append(part.measured(self._meter.rate(one.label, time.time()), a_tile))
+            seen = done[one.label]
+            part = part.measured(seen, a_tile) if seen else part
+            parts.append(replace(part, seconds=None) if done else part)
         synthesis = self._plan.stages.synthesis
         price = None if synthesis is None else synthesis.price
-        return add_up(parts, None if price is None else price.call)
+        whole = add_up(parts, None if price is None else price.call)
+        return self._timed(whole, rows, left) if done else whole
+
+    def _timed(
+        self, whole: Estimate, rows: list[TileRow], left: list[tuple[Pass, float | None]]
+    ) -> Estimate:
+        """Return an estimate with the time that the tiles of this run foretell, or why none is."""
+        from tilevision.pipeline.timeleft import TimeLeft
+
+        at_work = [one for one, n in left if n is None or n > 0]
+        label = at_work[-1].label if at_work else ""
+        flow, now = self._flow, time.time()
+        time_left = TimeLeft.of(rows, label, flow.since, flow.at_once, more=len(at_work) > 1)
+        doubt = time_left.doubt(now)
+        basis = f"{whole.basis}; no time can be given: {doubt}" if doubt else whole.basis
+        return replace(whole, seconds=time_left.seconds(now), basis=basis)
 
     def _image_stages(self, checkpoint: Store) -> ImageStages:
         return ImageStages(

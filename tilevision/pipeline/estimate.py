@@ -1,12 +1,11 @@
-"""What a run costs: beforehand, by prices, earlier runs and pace; meanwhile, within its budget."""
+"""What a run costs: beforehand, by prices and earlier runs; meanwhile, within its budget."""
 
 from __future__ import annotations
 
 import math
 import os
-import threading
-from collections import defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,12 +21,12 @@ from tilevision.pipeline.settings import Settings
 from tilevision.schedule import Scheduler
 from tilevision.schedule.limits import HOSTED_CAP
 from tilevision.schedule.messages import Action, Allowed, Happening
-from tilevision.status import RunStatus, TileStatus
+from tilevision.status import TileStatus
 
 __all__ = [
     "Budgeted",
     "Estimate",
-    "Meter",
+    "Flow",
     "Pace",
     "Part",
     "Spending",
@@ -41,7 +40,6 @@ __all__ = [
 JOURNALS = 10  # of the latest runs
 JOURNALS_FOR_ONE = 100
 TILES = 500  # of each: enough for a median, and read in no time
-RECENT = 200
 _NOTHING = Usage()
 
 
@@ -54,7 +52,7 @@ class Estimate:
     tiles : int
         Tiles that a model has yet to be asked about; a tile may be asked about twice.
     seconds : float or None
-        None where nothing is known of the time.
+        None where the time is not known; `basis` says why once tiles are done.
     cost : float or None
         In the currency of the prices; None where no model has one.
     basis : str
@@ -128,25 +126,13 @@ class Part:
             tuple(basis),
         )
 
-    def measured(self, rate: tuple[float, int] | None, cost: float | None) -> Part:
-        """Return it with what this run itself has shown, where it has.
+    def measured(self, tiles: int, cost: float | None) -> Part:
+        """Return it with what `tiles` of this run have cost, each; the time is not its own to say.
 
-        Parameters
-        ----------
-        rate : (float, int), optional
-            Tiles a second, and how many tiles that rests on.
-        cost : float, optional
-            Of a tile.
+        See `tilevision.pipeline.timeleft`.
         """
-        if rate is None:
-            return self
-        basis = (f"by {rate[1]:,} tiles of {self.label} in this run",)
-        return replace(
-            self,
-            seconds=1 / rate[0],
-            cost=self.cost if cost is None else cost,
-            basis=basis,
-        )
+        basis = (f"by {tiles:,} tiles of {self.label} in this run",)
+        return replace(self, seconds=None, cost=self.cost if cost is None else cost, basis=basis)
 
 
 def add_up(parts: Sequence[Part], extra: float | None = None) -> Estimate:
@@ -274,84 +260,34 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-class Meter:
-    """A listener that measures tiles a second, for the model that is at work.
+class Flow:
+    """A listener that knows since when a run is going, and how many tiles it looks at at once.
 
-    A tile that is being looked at counts for the part of it that should be done by now, as
-    long as tiles have taken so far; while it waits for its turn with the model, for nothing.
-    Otherwise hundreds of requests on their way, none of which is back, would look as if nothing
-    went on; and the first few as if all would come at once.
+    Written on the run's thread; any other may read.
+
+    Attributes
+    ----------
+    since : float
+        When the run as a whole changed last: was started, paused, resumed.
+    at_once : int
+        The most tiles that were looked at at once since then.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._begin("")
+        self.since = 0.0
+        self.at_once = 0
+        self._running: set[Tile] = set()
 
     def __call__(self, event: Event) -> None:
         """Take notice of one event."""
-        with self._lock:
-            if isinstance(event, RunChanged) and event.status == RunStatus.RUNNING:
-                self._begin(self._model)  # what was measured before a pause holds no longer
-            elif isinstance(event, TileChanged):
-                self._tile(event)
-
-    def rate(self, model: str, now: float) -> tuple[float, int] | None:
-        """Return tiles a second and how many tiles that rests on; None while none is back."""
-        with self._lock:
-            if model != self._model or not self._recent:
-                return None
-            usual, span = (max(median(each), 1e-6) for each in (self._recent, self._spans))
-            done = self._done + _begun(self._running.values(), now, usual, span)
-            spent = now - self._began
-            if self._base is not None and self._done >= 2 * self._base[1]:
-                # What came first waited for models and workers to be ready; the rest will not.
-                since, earlier, running = self._base
-                done -= earlier + _begun(running, since, usual, span)
-                spent = now - since
+        if isinstance(event, RunChanged):
+            self.since, self.at_once = event.time, 0
+        elif isinstance(event, TileChanged):
+            if event.status == TileStatus.RUNNING:
+                self._running.add(event.tile)
+                self.at_once = max(self.at_once, len(self._running))
             else:
-                spent -= max(0.0, self._first - usual)
-            return max(done, 1.0) / max(spent, usual), self._done
-
-    def _begin(self, model: str) -> None:
-        self._model = model
-        self._began = float("inf")
-        self._first = 0.0
-        self._done = 0
-        self._most = 0
-        self._base: tuple[float, int, tuple[float, ...]] | None = None
-        self._running: dict[Tile, float] = {}
-        self._recent: deque[float] = deque(maxlen=RECENT)
-        # From where a tile was begun: it may wait for its turn with the model once it is read.
-        self._spans: deque[float] = deque(maxlen=RECENT)
-
-    def _tile(self, event: TileChanged) -> None:
-        if event.status == TileStatus.RUNNING:
-            if event.model != self._model:
-                self._begin(event.model)
-            self._began = min(self._began, event.time)
-            self._running[event.tile] = event.time
-            self._most = max(self._most, len(self._running))
-            return
-        started = self._running.pop(event.tile, event.time)
-        if event.status == TileStatus.DONE and event.model == self._model:
-            seconds = (event.read_seconds or 0.0) + (event.infer_seconds or 0.0)
-            self._began = min(self._began, event.time - seconds)
-            self._first = self._first or seconds
-            self._recent.append(seconds)
-            self._spans.append(max(seconds, event.time - started))
-            self._done += 1
-            if self._base is None and self._done >= self._most:
-                self._base = event.time, self._done, tuple(self._running.values())
-
-
-def _begun(starts: Iterable[float], now: float, usual: float, span: float) -> float:
-    """Return how many tiles' worth of work was done on those that are under way.
-
-    Of the `span` seconds from where a tile begins to where it is done, the last `usual` ones are
-    work.
-    """
-    waits = span - usual
-    return sum(min(1.0, max(0.0, now - start - waits) / usual) for start in starts)
+                self._running.discard(event.tile)
 
 
 class Spending:

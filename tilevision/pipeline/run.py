@@ -95,7 +95,11 @@ class Run:
 
     @property
     def estimate(self) -> Estimate:
-        """Time and cost of what is left, judged by this run's tiles, at first by earlier runs."""
+        """Time and cost of what is left: by earlier runs until a tile is done, then by this one.
+
+        The time is what a panel shows: within a factor of 1.5 while the run goes evenly, or None,
+        and ``basis`` says why. See `tilevision.pipeline.timeleft`.
+        """
         return self._control.estimate()
 
     def events(self) -> list[Event]:

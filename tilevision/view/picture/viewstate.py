@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 
 from tilevision.events import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
+from tilevision.pipeline.timeleft import TimeLeft
 from tilevision.plot import STATUSES
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import BoxLayer, seen_boxes
 
 __all__ = ["ViewState", "fold", "initial"]
-
-RATE_TILES = 32
-# Tiles that have to be timed before an estimate is shown: this share, between these numbers.
-ENOUGH_SHARE, ENOUGH_LEAST, ENOUGH_TILES = 0.1, 3, 100
-# Times the tiles looked at at once: the first of them end together, the last ones by chance.
-FIRST_WAVES, LAST_WAVES = 2.5, 1.5
-MOST_WAITING = 0.25  # of the open tiles, for another attempt
 
 _T = TypeVar("_T", bound=np.generic)
 _CODES = {status: code for code, status in enumerate(STATUSES)}
@@ -157,42 +151,23 @@ class ViewState:
         return given
 
     def rate(self, now: float) -> float | None:
-        """Return the tiles per second that become done; None until that can be known.
-
-        Over the latest half of the tiles done since the run was started or resumed, at least
-        `RATE_TILES` of them; not over those that came first, as many as are looked at at once:
-        they waited for the cluster and for models, and then ended together. Of several models
-        the last one's tiles count, once it has any.
-        """
-        done = self._timed
-        n = len(done)
-        if n < 2:
-            return None
-        ahead = self.at_once if n > self.at_once else 1
-        first = done[max(ahead - 1, n - max(RATE_TILES, n // 2) - 1, 0)]
-        counted = int((done > first).sum())
-        span = max(now, done[-1]) - first
-        return counted / span if counted and span > 0 else None
+        """Return the tiles per second that become done; None until that can be known."""
+        return self._time_left.rate(now)
 
     def seconds_left(self, now: float) -> float | None:
-        """Return the seconds until all tiles have ended; None where that cannot be told.
+        """Return the seconds until all tiles have ended; None where that cannot be told."""
+        return self._time_left.seconds(now)
 
-        So it is where too few tiles are timed, or hardly more than end together at first; where
-        hardly more are left than are under way, or many wait to be tried again; and where a
-        further model follows, since nobody knows yet which tiles it will have to look at.
-        """
-        n_done, n_open = len(self._timed), self.n_open
-        enough = min(max(ENOUGH_SHARE * (n_done + n_open), ENOUGH_LEAST), ENOUGH_TILES)
-        rate = self.rate(now)
-        if not rate or n_done < max(enough, FIRST_WAVES * self.at_once) or self._more_to_come:
-            return None
-        waiting = self.number(TileStatus.RETRYING) + self.number(TileStatus.THROTTLED)
-        if waiting > MOST_WAITING * n_open:
-            return None
-        if self.at_once > 1:  # as some are half done, others wait for the last one at the end
-            return n_open / rate if n_open > LAST_WAVES * self.at_once else None
-        begun = self.times[self.status == _CODES[TileStatus.RUNNING]]
-        return max(n_open - float(((now - begun) * rate).clip(0, 1).sum()), 0.1) / rate
+    @property
+    def _time_left(self) -> TimeLeft:
+        return TimeLeft(
+            done=self._timed,
+            begun=self.times[self.status == _CODES[TileStatus.RUNNING]],
+            n_open=self.n_open,
+            n_waiting=self.number(TileStatus.RETRYING) + self.number(TileStatus.THROTTLED),
+            at_once=self.at_once,
+            more_to_come=self._more_to_come,
+        )
 
     def number(self, status: TileStatus) -> int:
         """Return how many tiles have a status."""
