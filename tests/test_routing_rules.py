@@ -251,6 +251,8 @@ def test_models_that_get_tiles_from_another_are_known_with_the_reason() -> None:
     assert sent_on(route) == {"nuclei": "when= says so"}
     either = {"default": {"name": "nuclei"}, "rules": [[[], stored]]}
     assert sent_on(either) == {}  # tiles came to it by either way
-    assert sent_on(tv.Cascade(cheap, cheap)) == {"blobs (2)": "a score from 0.25 to 0.6"}
+    other = tv.model("blobs", contrast=0.3)
+    assert sent_on(tv.Cascade(cheap, other)) == {"blobs (2)": "a score from 0.25 to 0.6"}
+    assert sent_on(tv.Cascade(cheap, cheap)) == {}  # events have one name for both
     for other in (cheap, None, {}, {"first": 3, "second": None, "when": [1, 2, 3]}):
         assert sent_on(other) == {}

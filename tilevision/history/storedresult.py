@@ -67,12 +67,12 @@ def stored_result(
     with open_checkpoint(checkpoint) as store:
         plan = make_plan(image, settings, resolve_stages(settings), store)
         check_same_work(manifest, plan)
-        found = _stored(plan, store)
+        found, whose = _stored(plan, store)
     facts = replace(
         run_facts(run.id, run.status, plan, manifest), checkpoint=settings.checkpoint_folder
     )
     events = (event for event in run.events() if isinstance(event, TileChanged))
-    rows = _rows(plan, found, events)
+    rows = _rows(plan, found, whose, events)
     how = settings.merging(), facts, run.name, settings.blending()
     return Result(plan.source, rows, list(found.values()), *how)
 
@@ -121,7 +121,7 @@ def cascade_steps(
         plan = make_plan(image, settings, resolve_stages(settings), store)
         check_same_work(manifest, plan)
         begin = tuple(one for one in plan.passes if one.after is None)
-        found = _stored(replace(plan, passes=begin), store)
+        found, whose = _stored(replace(plan, passes=begin), store)
     second = [one for one in plan.passes if one.after is not None]
     if not second:
         raise RunError(f"Run {run.id} has no cascade: one model decided on each tile.")
@@ -129,10 +129,12 @@ def cascade_steps(
     facts = run_facts(run.id, run.status, plan, manifest)
     firsts = " or ".join(dict.fromkeys(one.label for one in begin))
     events = (event for event in run.events() if isinstance(event, TileChanged))
-    rows = _rows(plan, found, events)
+    rows = _rows(plan, found, whose, events)
+    labels_of = {one.label for one in begin}
+    models = tuple(pair for pair in facts.models if pair[0] in labels_of)
     first = Result(
         *(plan.source, rows, list(found.values()), settings.merging()),
-        replace(facts, model=firsts),
+        replace(facts, model=firsts, models=models),
         run.name,
     )
     return CascadeSteps(first, went_on, _went_on(second, len(went_on), len(found)))
@@ -141,10 +143,14 @@ def cascade_steps(
 def _went_on(second: Sequence[Pass], n: int, n_all: int) -> str:
     """Return how many tiles went on, where to, and why."""
     names = " or ".join(dict.fromkeys(one.label for one in second))
-    when = second[0].cascade.when if second[0].cascade is not None else None
-    why = "when= says so of what was found in them"
-    if isinstance(when, tuple):
-        why = f"a score in each lies in {when[0]:g} to {when[1]:g}"
+    rules = [one.cascade.when for one in second if one.cascade is not None]
+    whys = (
+        f"a score in each lies in {when[0]:g} to {when[1]:g}"
+        if isinstance(when, tuple)
+        else "when= says so of what was found in them"
+        for when in rules
+    )
+    why = " or ".join(dict.fromkeys(whys))
     return f"{n:,} of {n_all:,} tiles were also given to {names}: {why}."
 
 
@@ -158,7 +164,7 @@ def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Res
         The folder that the plan was made with.
     """
     with open_checkpoint(checkpoint) as store:
-        found = _stored(plan, store) if plan.restored else {}
+        found, whose = _stored(plan, store) if plan.restored else ({}, {})
     stages = plan.stages
     facts = RunFacts(
         run_id="",
@@ -172,13 +178,14 @@ def planned_result(plan: Plan, checkpoint: str | os.PathLike[str] | None) -> Res
         checkpoint=None if checkpoint is None else str(Path(checkpoint).expanduser().absolute()),
     )
     settings = MergeSettings(min_score=plan.stages.min_score)
-    rows = _rows(plan, found, ())
+    rows = _rows(plan, found, whose, ())
     return Result(plan.source, rows, list(found.values()), settings, facts, plan.name)
 
 
-def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:
-    """Return what is stored for each tile by the model that decides on it."""
+def _stored(plan: Plan, store: Store) -> tuple[dict[Tile, TileFindings], dict[Tile, str]]:
+    """Return what is stored for each tile by the model that decides on it, and that model."""
     found: dict[Tile, TileFindings] = {}
+    whose: dict[Tile, str] = {}
     for one in plan.passes:
         tiles = one.stored
         if one.after is not None:
@@ -186,14 +193,22 @@ def _stored(plan: Plan, store: Store) -> dict[Tile, TileFindings]:
             for tile in wanted:
                 del found[tile]
             tiles = tiles.intersection(wanted)
-        found.update(stored_findings(one, tiles, store))
-    return found
+        mine = dict(stored_findings(one, tiles, store))
+        found |= mine
+        whose |= dict.fromkeys(mine, one.label)
+    return found, whose
 
 
 def _rows(
-    plan: Plan, found: dict[Tile, TileFindings], events: Iterable[TileChanged]
+    plan: Plan,
+    found: dict[Tile, TileFindings],
+    whose: dict[Tile, str],
+    events: Iterable[TileChanged],
 ) -> list[TileRow]:
-    """Return the row of each tile as the journal has it; what is not stored is not done."""
+    """Return the row of each tile as the journal has it; what is not stored is not done.
+
+    The model of a tile is the one whose findings these are, whichever looked at it last.
+    """
     told = {event.tile: event for event in events}
     rows = []
     for tile in plan.tiles:
@@ -204,6 +219,9 @@ def _rows(
         row = replace(
             event,
             status=TileStatus.RESTORED if tile in found and not done else status,
+            model=whose.get(tile, event.model),
+            error="" if tile in found else event.error,
+            details="" if tile in found else event.details,
             n_findings=len(found[tile].findings) if tile in found else 0,
             saturated=tile in found and found[tile].saturated,
             boxes=(),

@@ -19,7 +19,7 @@ from tilevision.errors import TilevisionError
 from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
-from tilevision.routing import sent_on
+from tilevision.routing import last_label, sent_on
 from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
 from tilevision.view.jobs import JobQueue
 from tilevision.view.mapping.mapchoice import class_key
@@ -29,7 +29,7 @@ from tilevision.view.picture.canvas import Canvas
 from tilevision.view.picture.caption import Counted, alt_text, caption, key_of, region_words
 from tilevision.view.picture.overlay import Overlay
 from tilevision.view.picture.snapshot import CaptionedFrame
-from tilevision.view.picture.subject import PlannedRun, Watched, last_model
+from tilevision.view.picture.subject import PlannedRun, Watched
 from tilevision.view.picture.viewstate import ViewState, fold, initial
 
 __all__ = ["Screen"]
@@ -137,6 +137,7 @@ class Screen:
         self.read_colours()
         before = self._scene
         size, region = run.source.size, getattr(run, "region", None)
+        asked = getattr(run, "routing", None) or run.model
         overlay = before.overlay if before and before.overlay.image_size == size else None
         scene = _Scene(
             run=run,
@@ -144,9 +145,9 @@ class Screen:
             overlay=overlay or Overlay(size, self._read),
             outline=() if region is None else region.outline(),
             region="" if region is None else region_words(region, run.source),
-            sent_on=sent_on(getattr(run, "routing", None) or run.model),
+            sent_on=sent_on(asked),
             state=initial(
-                run.tiles, planned=isinstance(run, PlannedRun), last_model=last_model(run.model)
+                run.tiles, planned=isinstance(run, PlannedRun), last_model=last_label(asked)
             ),
             clock=clock,
         )

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tilevision.events import Event, TileChanged
 from tilevision.grid import Tile
-from tilevision.pipeline.planning import labels
-from tilevision.routing import Cascade
 from tilevision.sources import ImageSource
 from tilevision.status import TileStatus
 
 if TYPE_CHECKING:
     from tilevision.pipeline import Plan
 
-__all__ = ["Named", "PlannedRun", "Watched", "last_model"]
+__all__ = ["Named", "PlannedRun", "Watched"]
 
 
 class Named(Protocol):
@@ -86,17 +84,3 @@ class PlannedRun:
         """Do nothing: a plan does not change."""
         del listener
         return lambda: None
-
-
-def last_model(model: Named) -> str:
-    """Return which of several models looks at tiles last, as events name it; else nothing.
-
-    The second one of a cascade comes after all that look at tiles first.
-    """
-    told: Any = getattr(model, "models", ())
-    if all(isinstance(one, str) for one in told):  # of a journal
-        return str(told[-1]) if len(told) > 1 else ""
-    targets = getattr(model, "targets", (model,))
-    further = [target.models[-1] for target in targets if isinstance(target, Cascade)]
-    names = labels(told)
-    return names[[*told, *further][-1].fingerprint] if len(names) > 1 else ""
