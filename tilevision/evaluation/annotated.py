@@ -39,10 +39,13 @@ class Truth:
     crowd : Findings
         Regions with objects that nobody counted (COCO's ``iscrowd``): a detection in one of them is
         neither right nor wrong.
+    other : str
+        What it calls its image, where that is not what the image is called.
     """
 
     objects: Findings
     crowd: Findings = field(default_factory=Findings)
+    other: str = ""
 
     @classmethod
     def of(cls, findings: Findings, crowd: Iterable[bool] = ()) -> Truth:
@@ -69,6 +72,8 @@ class Pictured:
         Names of classes by number, for formats that hold numbers alone.
     strict : bool
         True if a file of a single image must name this one.
+    others : list of str
+        What a truth of a single image calls it, where that is not its name; filled as it is read.
     """
 
     name: str | None = None
@@ -76,8 +81,11 @@ class Pictured:
     place: Georeference | None = None
     names: tuple[str | None, ...] = ()
     strict: bool = False
+    others: list[str] = field(default_factory=list, compare=False)
 
-    def found(self, shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
+    def found(
+        self, shapes: NDArray[np.object_], crs: str | None, where: str
+    ) -> NDArray[np.object_]:
         """Return shapes on Earth in pixels of the image, which has a place.
 
         Parameters
@@ -85,9 +93,11 @@ class Pictured:
         shapes : ndarray of shapely geometries
         crs : str, optional
             Theirs; None is longitude and latitude.
+        where : str
+            The truth that they are of, for messages.
         """
         assert self.place is not None  # the caller has looked
-        return placed(shapes, self.place, crs, self.size)
+        return placed(shapes, self.place, crs, self.size, where)
 
     def chosen(self, images: Iterable[object], where: str) -> set[object]:
         """Return which of the `images` that `where` names is this one, in all its spellings.
@@ -99,6 +109,7 @@ class Pictured:
         """
         known = list(dict.fromkeys(images))
         if len(known) <= 1 and not self.strict:
+            self.note_name(*known)
             return set(known)
         exact = {one for one in known if str(one) == self.name}
         stem = None if self.name is None else stem_of(self.name)
@@ -110,6 +121,12 @@ class Pictured:
                 f"{self.name!r}; give the annotations of one image."
             )
         return fit
+
+    def note_name(self, *named: object) -> None:
+        """Remember that a truth calls its image otherwise: it may be that of another one."""
+        known = self.name in (None, "array", "image")  # of pixels in memory there is no name
+        if not known and named and stem_of(named[0]) != stem_of(self.name):
+            self.others.append(str(named[0]))
 
     def check_size(self, width: object, height: object, where: str) -> None:
         """Make sure that a truth is of an image as large as this one, where it says how large.

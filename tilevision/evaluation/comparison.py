@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ class Comparison:
     def agreement(self) -> float:
         """Share of all objects that both found, 0 to 1; NaN where there are none."""
         return _agreement(len(self.both_a), len(self.only_a), len(self.only_b))
+
+    @property
+    def _agree(self) -> str:
+        share = self.agreement
+        return "neither has an object" if np.isnan(share) else f"{share:.1%} agree"
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a class, and a last one for all.
@@ -176,7 +182,7 @@ class Comparison:
     def __str__(self) -> str:
         line = (
             f"{len(self.both_a):,} in both, {len(self.only_a):,} only in {self.name_a} (A), "
-            f"{len(self.only_b):,} only in {self.name_b} (B); {self.agreement:.1%} agree"
+            f"{len(self.only_b):,} only in {self.name_b} (B); {self._agree}"
         )
         return ". ".join([line, *(note.removesuffix(".") for note in self.notes)])
 
@@ -187,7 +193,7 @@ class Comparison:
         title = f"A: {self.name_a}, B: {self.name_b}"
         line = (
             f"{len(self.both_a):,} in both, {len(self.only_a):,} only in A, "
-            f"{len(self.only_b):,} only in B; {self.agreement:.1%} agree."
+            f"{len(self.only_b):,} only in B; {self._agree}."
         )
         lines = [line, *(f"⚠ {note}" for note in self.notes)]
         return html_table(title, lines, self.to_frame().rename(columns=_HEADS))
@@ -217,14 +223,20 @@ def compare(a: Result, b: Result, *, iou: float = 0.5) -> Comparison:
     share("iou", iou, zero=False)
     for side, name in ((a, "a"), (b, "b")):
         if not hasattr(side, "source") or not hasattr(side, "findings"):
+            one = "one of its results, by the image's name" if isinstance(side, Mapping) else ""
             raise RunError(
-                f"{name} is a {type(side).__name__}; give what tv.analyze returned. "
+                f"{name} is a {type(side).__name__}; give {one or 'what tv.analyze returned'}. "
                 "tv.evaluate compares a result with a list of objects."
             )
     if a.source.size != b.source.size:
         raise RunError(
             f"The images differ in size, {a.source.size} and {b.source.size}; "
             "compare results of the same image."
+        )
+    if not len(a.findings) and not len(b.findings) and None not in (a.raster, b.raster):
+        raise RunError(
+            "Both results are maps and have no objects; tv.evaluate(a, b) compares them pixel by "
+            "pixel."
         )
     rows_a, rows_b = matched(a.findings, b.findings, iou)
     name_a, name_b = _names(a, b)

@@ -60,6 +60,7 @@ class ScoredImage:
     panoptic: Panoptic
     far_true: Floats
     far_found: Floats
+    other: str = ""  # what its truth calls it, where that is another name
 
     @property
     def counted(self) -> Mask:
@@ -95,6 +96,7 @@ def scored_image(result: Result, truth: Truth, iou: float, class_agnostic: bool)
         panoptic=Panoptic.of(true, crowd, found),
         far_true=_to_seam(result, true.boxes),
         far_found=_to_seam(result, found.boxes),
+        other=truth.other,
     )
 
 

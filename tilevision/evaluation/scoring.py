@@ -243,6 +243,7 @@ def _of_map(result: Any, truth: Any, classes: Any) -> Any:
     from tilevision.evaluation.maptruth import is_map_truth
 
     if isinstance(result, Mapping):
+        _check_batch(result)
         if any(one.raster is not None and not len(one.findings) for one in result.values()):
             raise RunError(
                 "These results are maps, which are compared one by one: "
@@ -250,8 +251,9 @@ def _of_map(result: Any, truth: Any, classes: Any) -> Any:
             )
         return None
     if not hasattr(result, "findings"):
+        order = " The result comes first, then the truth." * hasattr(truth, "findings")
         raise RunError(
-            f"The result is a {type(result).__name__:.40}; give what tv.analyze returned."
+            f"The result is a {type(result).__name__:.40}; give what tv.analyze returned.{order}"
         )
     raster = result.raster
     if raster is None:
@@ -275,6 +277,18 @@ def _of_map(result: Any, truth: Any, classes: Any) -> Any:
         region=result.facts.region,
         coverage=result.coverage,
     )
+
+
+def _check_batch(batch: Mapping[str, Any]) -> None:
+    """Raise RunError where there is no result in a batch, or anything else."""
+    if not batch:
+        raise RunError("There are no results to compare; give those of one image or more.")
+    for name, one in batch.items():
+        if not hasattr(one, "findings"):
+            raise RunError(
+                f"The result of {name!s:.60} is a {type(one).__name__:.40}; give what "
+                "tv.analyze_many returned."
+            )
 
 
 def _pictured(result: Result, *, strict: bool = False) -> Pictured:

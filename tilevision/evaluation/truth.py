@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ _MANY: dict[str, Callable[[Path], Any]] = {
     ".csv": formats.csv_of,
     ".xml": tree,
 }
+
+_MAY_BE_EMPTY = {".txt"}  # YOLO: an image without objects
 
 __all__ = ["by_image", "preloaded", "read_truth", "truth_of"]
 
@@ -88,6 +91,11 @@ def truth_of(truth: Any, pictured: Pictured) -> Truth:
     SourceError
         If it cannot be read.
     """
+    read = _read(truth, pictured)
+    return replace(read, other=pictured.others[0]) if pictured.others else read
+
+
+def _read(truth: Any, pictured: Pictured) -> Truth:
     if isinstance(truth, Truth):
         return truth
     if isinstance(truth, Findings):
@@ -100,11 +108,18 @@ def truth_of(truth: Any, pictured: Pictured) -> Truth:
         return _guarded(lambda: formats.parsed(truth, "the truth", pictured), "The truth")
     if hasattr(truth, "columns") and hasattr(truth, "to_dict"):
         return _guarded(lambda: formats.table(truth, "the truth", pictured), "The truth")
+    if hasattr(truth, "findings"):
+        raise SourceError(
+            f"The truth is a {type(truth).__name__}; tv.compare(a, b) says where two results "
+            "differ, and its .findings are truth where you take it for true."
+        )
     if not isinstance(truth, (str, PathLike)):
         raise SourceError(
             f"Truth of type {type(truth).__name__} is not understood; give a file (COCO .json, "
             ".geojson, VOC or CVAT .xml, .csv), a DataFrame or Findings."
         )
+    if not str(truth):
+        raise SourceError("The path of the truth is empty; give that of a file or a folder.")
     return _file(Path(truth).expanduser(), pictured)
 
 
@@ -117,6 +132,8 @@ def _file(path: Path, pictured: Pictured) -> Truth:
         raise SourceError(f"{path} is no known kind of truth; give {known}, or a YOLO folder.")
     if not path.exists():
         raise SourceError(f"There is no file {path}; check the path of the truth.")
+    if kind_of(path) not in _MAY_BE_EMPTY and path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes); write the truth again.")
     return _guarded(lambda: reader(path, pictured), str(path))
 
 
@@ -125,7 +142,8 @@ def _guarded(read: Callable[[], Truth], where: str) -> Truth:
     try:
         return read()
     except ModelError as error:  # of Findings, which do not know where they come from
-        raise SourceError(f"{where} cannot be read as truth: {error}") from error
+        what = str(error).split("; ")[0].rstrip(".")  # the rest is for those who write models
+        raise SourceError(f"{where} cannot be read as truth: {what}; correct it there.") from error
     except TilevisionError:
         raise
     except Exception as error:

@@ -36,6 +36,11 @@ __all__ = ["IMAGES", "READERS", "csv_of", "folder", "json_of", "key_of", "mask",
 
 Floats = NDArray[np.float64]
 
+_BOX_COLUMNS = (4, 5, 6)  # with a class or a score
+_AS_TABLE = (
+    "give a DataFrame with the columns xmin, ymin, xmax, ymax and label, or "
+    "tv.Findings(boxes, labels=[…])."
+)
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _NAMES = ("label", "class", "class_name", "name", "category")
 IMAGES = ("image_path", "file_name", "filename", "image", "image_name", "image_id", "path", "img")
@@ -50,7 +55,7 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
         If it is of no known kind.
     """
     if isinstance(data, Mapping) and data.get("format") == "tilevision":
-        return _ours(data)
+        return _ours(data, pictured, where)
     if isinstance(data, Mapping) and "annotations" in data and "result" not in data:
         return _coco(data, pictured, where)
     if (collection := _collection(data)) is not None:
@@ -67,10 +72,23 @@ def parsed(data: Any, where: str, pictured: Pictured) -> Truth:
             return _coco_results(tasks, pictured, where)
     if data == []:
         return Truth(Findings())
-    raise SourceError(
+    raise SourceError(_unknown(data, where))
+
+
+def _unknown(data: Any, where: str) -> str:
+    """Return what JSON of no known kind is, as far as can be told, and what is."""
+    if isinstance(data, list) and all(_like_a_box(one) for one in data):
+        return f"{where} is a list of boxes; {_AS_TABLE}"
+    return (
         f"{where} is neither COCO (annotations) nor GeoJSON (a FeatureCollection), Label Studio "
         "(tasks), LabelMe (shapes) nor VIA 2 (regions)."
     )
+
+
+def _like_a_box(one: Any) -> bool:
+    if isinstance(one, Mapping):
+        return "box" in one
+    return isinstance(one, (list, tuple, np.ndarray)) and len(one) in _BOX_COLUMNS
 
 
 def _collection(data: Any) -> Mapping[str, Any] | None:
@@ -182,6 +200,13 @@ def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
         numbers = np.nan_to_num(values, nan=0)
         values = numbers.astype(np.int64) if (numbers % 1 == 0).all() else values
     values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    if values.ndim == 2 and values.shape[1] in _BOX_COLUMNS and values.shape != _rows(pictured):
+        raise SourceError(
+            f"{where} is an array of shape {values.shape}, as boxes have; an array is read as a "
+            f"mask (h, w) of object numbers. For boxes {_AS_TABLE}"
+        )
+    if values.ndim == 2 and not values.size:
+        raise SourceError(f"{where} is an array of shape {values.shape}, which has no pixel.")
     if values.ndim != 2 or values.dtype.kind not in "biu":
         raise SourceError(
             f"{where} is an array of {values.dtype} of shape {values.shape}; give (h, w) of object "
@@ -205,6 +230,11 @@ def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
     return Truth(Findings(boxes, polygons=polygons if boxes else None))
 
 
+def _rows(pictured: Pictured) -> tuple[int, int] | None:
+    """Return height and width of the image, as an array has them."""
+    return None if pictured.size is None else (pictured.size[1], pictured.size[0])
+
+
 def folder(path: Path, pictured: Pictured) -> Truth:
     """Read the file of the image in a folder of YOLO labels, or in one of files like it.
 
@@ -221,7 +251,10 @@ def folder(path: Path, pictured: Pictured) -> Truth:
         if kind_of(one) in READERS and one.is_file()
     ]
     if not stem or not found:
-        raise SourceError(f"{labels} holds no labels named like {pictured.name!r}.")
+        raise SourceError(
+            f"{labels} is a folder that holds no labels named like {pictured.name!r}; give the "
+            "file of this image, or name it like the image."
+        )
     return READERS[kind_of(found[0])](found[0], pictured)
 
 
@@ -391,7 +424,7 @@ def _geojson(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
     if place is not None and not frame.startswith("pixels"):
         if crs is None:
             _check_degrees(shapes, where)
-        shapes = pictured.found(shapes, crs)
+        shapes = pictured.found(shapes, crs, where)
     elif frame.startswith("degrees") or crs is not None:
         raise SourceError(
             f"{where} is in {crs or 'degrees'}, and the image has no CRS and transform to find it "
@@ -430,6 +463,8 @@ def _objects(
 
 
 def _check_degrees(shapes: NDArray[np.object_], where: str) -> None:
+    if not len(shapes):
+        return
     x0, y0, x1, y1 = shapely.total_bounds(shapes)
     if min(x0, 2 * y0) < -180 or max(x1, 2 * y1) > 180:
         raise SourceError(
@@ -484,7 +519,7 @@ def _on_map(
         raise SourceError(f"{told}; give the truth in pixels.")
     shapes, kinds = _objects(given, [_class_of(one, numbered, pictured) for one in said], where)
     if place:
-        shapes = pictured.found(shapes, crs)
+        shapes = pictured.found(shapes, crs, where)
     return Truth(findings_of_shapes(shapes, kinds))
 
 
@@ -502,7 +537,10 @@ def _name(feature: Mapping[str, Any], pictured: Pictured) -> str:
     return _class_of(properties[names[0]], names[0] == "class_id", pictured) if names else "object"
 
 
-def _ours(data: Mapping[str, Any]) -> Truth:
+def _ours(data: Mapping[str, Any], pictured: Pictured, where: str) -> Truth:
+    image = data.get("image") or {}
+    pictured.check_size(image.get("width"), image.get("height"), where)
+    pictured.note_name(*filter(None, [image.get("name")]))
     rows = data["detections"]
     nothing = np.full((4, 2), np.nan)
     polygons = [row.get("polygon") for row in rows]

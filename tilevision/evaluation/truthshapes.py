@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.analysis.units import Georeference
+from tilevision.errors import RunError, SourceError
 from tilevision.findings import Findings
 from tilevision.regions.regionshapes import Longitudes
 
@@ -97,6 +98,7 @@ def placed(
     place: Georeference,
     crs: str | None,
     size: tuple[int, int] | None,
+    where: str,
 ) -> NDArray[np.object_]:
     """Return shapes on Earth in pixels of an image that lies at `place`.
 
@@ -108,8 +110,23 @@ def placed(
         Theirs; None is longitude and latitude.
     size : tuple of int, optional
         Width and height of the image, where they are known.
+    where : str
+        The truth that they are of, for messages.
+
+    Raises
+    ------
+    SourceError
+        If a coordinate is no number, or one system cannot be turned into the other.
     """
-    there = moved(shapes, lambda points: place.from_crs(points, crs))
+    if not np.isfinite(shapely.get_coordinates(shapes)).all():
+        raise SourceError(f"{where} holds a coordinate that is no number (NaN); correct it there.")
+    try:
+        there = moved(shapes, lambda points: place.from_crs(points, crs))
+    except RunError as error:
+        raise SourceError(
+            f"{where} is in {crs or 'longitude and latitude'}, which cannot be turned into "
+            f"{place.crs}, the image's; give the truth in that system, or in pixels."
+        ) from error
     longitudes = Longitudes.of(place.crs, place.transform, None if size is None else size[0])
     there[:] = [longitudes.met(shape) for shape in there]
     return there
