@@ -284,6 +284,7 @@ def _told(result: Result) -> tuple[str, ...]:
     least = how.min_score or 0
     return (
         *(result.name, facts.model, facts.grid, f"merge {how.method}", f"min_score {least:g}"),
+        "corrected by hand" if str(result.correction_counts or "") else "as the model found it",
         f"run {facts.run_id}" if facts.run_id else "",
     )
 
@@ -294,6 +295,11 @@ def _notes(a: Result, b: Result) -> list[str]:
         f"{side} is INCOMPLETE: {result.coverage.removeprefix('INCOMPLETE: ')}"
         for side, result in (("A", a), ("B", b))
         if not result.complete
+    ]
+    notes += [
+        f"{side}: {result.correction_counts}"
+        for side, result in (("A", a), ("B", b))
+        if result.complete and str(result.correction_counts or "")
     ]
     names = [None if one.facts.region is None else one.facts.region.name for one in (a, b)]
     regions = [None if one.facts.region is None else one.facts.region.geometry for one in (a, b)]

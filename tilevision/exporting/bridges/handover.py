@@ -234,6 +234,8 @@ def _described(result: ResultData, name: str, rows: list[int]) -> dict[str, Any]
     }
     if found.texts is not None:
         columns["text"] = np.array([found.texts[row] or "" for row in rows], dtype=str)
+    if result.by_hand is not None:
+        columns["origin"] = result.to_dataframe()["origin"].to_numpy(dtype=str)[rows]
     said = {"coverage": result.coverage, "complete": result.complete}
     return {"name": name, "features": columns, "metadata": said}
 

@@ -113,8 +113,9 @@ def _send(result: ResultData, connection: Any, kind: str, replace: bool, anyway:
 def _said(result: ResultData, name: str, sent: int, removed: int) -> str:
     objects = "1 object" if sent == 1 else f"{sent:,} objects"
     before = f" and removed {removed:,} sent before" if removed else ""
-    missing = "" if result.complete else f" {result.coverage}"
-    return f"Sent {objects} to {name} in QuPath{before}.{missing}"
+    # How much was not analysed, which says as well what was corrected by hand.
+    told = str(result.correction_counts or "") if result.complete else result.coverage
+    return f"Sent {objects} to {name} in QuPath{before}. {told}".rstrip()
 
 
 # The connection ---------------------------------------------------------------------------------
