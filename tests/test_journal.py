@@ -24,6 +24,8 @@ from tilevision.events import (
     list_runs,
     read_journal,
     read_manifest,
+    runlist,
+    to_line,
 )
 from tilevision.grid import Grid
 
@@ -258,6 +260,26 @@ def test_listing_counts_as_reading_does(tmp_path):
     latest = {e.tile.id: e.status for e in read_journal(path)[1] if isinstance(e, TileChanged)}
     counts = list_runs(tmp_path)[0].counts
     assert counts == {s: list(latest.values()).count(s) for s in set(latest.values())}
+
+
+def test_a_list_reads_only_what_it_needs(tmp_path, monkeypatch):
+    """Of older runs only the first line; nothing twice of a journal that has not changed."""
+    for n in range(4):
+        write(journal_path(tmp_path, f"r{n}"), STORY, {**MANIFEST, "started": n})
+    read = []
+    fold = runlist._fold
+    monkeypatch.setattr(runlist, "_fold", lambda path: read.append(path.stem) or fold(path))
+    known = {}
+    first = list_runs(tmp_path, 2, known)
+    assert [run.id for run in first] == ["r3", "r2"] == read
+    assert list_runs(tmp_path, 2, known) == first and len(read) == 2
+    with journal_path(tmp_path, "r2").open("ab") as file:
+        file.write(to_line(RunChanged(9.0, "complete")))
+    assert [run.status for run in list_runs(tmp_path, 3, known)] == ["paused", "complete", "paused"]
+    assert read[2:] == ["r2", "r1"]
+    journal_path(tmp_path, "r3").unlink()
+    assert [run.id for run in list_runs(tmp_path, 2, known)] == ["r2", "r1"]
+    assert list_runs(tmp_path) == list_runs(tmp_path, known=known)
 
 
 def test_a_folder_without_runs_lists_none(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -17,6 +19,7 @@ import pytest
 import tilevision as tv
 from tilevision.view.panel import panel as panel_module
 from tilevision.view.panel.panel import Panel
+from tilevision.view.panel.pastruns import PastRunList
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
@@ -224,6 +227,61 @@ def test_runs_from_elsewhere_are_listed_while_the_tab_is_open(make, spots) -> No
     _wait(lambda: any("complete" in words for words, _ in panel._past_list.menu.options))
     panel._tabs.buttons.value = "Setup"
     _wait(lambda: "tilevision-panel-runs" not in _mine())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_past_runs_are_listed_once_there_is_a_picture(
+    elsewhere, spots, monkeypatch, fails: bool
+) -> None:
+    """Journals are read while the user looks at the picture; or at once where there is none."""
+    tv.analyze(spots, bright, checkpoint="kept", progress=False)
+    plan, gate, listed = panel_module.plan, threading.Event(), []
+    refresh = PastRunList.refresh
+
+    def planned(*args: Any, **more: Any) -> Any:
+        assert gate.wait(20)
+        if fails:
+            raise tv.RunError("no picture")
+        return plan(*args, **more)
+
+    def refreshed(past: PastRunList) -> None:
+        listed.append(panel._screen.frames)
+        refresh(past)
+
+    monkeypatch.setattr(panel_module, "plan", planned)
+    monkeypatch.setattr(PastRunList, "refresh", refreshed)
+    panel = Panel(spots, bright, (), "kept", {})
+    try:
+        _wait(lambda: "Looking at the image" in _said(panel))
+        assert listed == []
+        gate.set()
+        _wait(lambda: len(panel._past_list.rows) == 1)
+        assert len(listed) == 1 and (listed[0] == 0) is fails
+    finally:
+        panel.close()
+
+
+OPENED = """
+import sys, time
+import numpy as np
+from tilevision.view import Panel
+
+panel = Panel(np.zeros((60, 80, 3), np.uint8), "blobs", (), "kept", {})
+until = time.monotonic() + 60
+while not panel._past_list.rows:
+    assert time.monotonic() < until
+    time.sleep(0.02)
+print("pandas" in sys.modules, panel._screen.frames > 0)
+panel.close()
+"""
+
+
+def test_a_panel_with_nothing_stored_loads_no_library_of_tables(elsewhere, spots) -> None:
+    """It would take as long to load as all else before the first picture."""
+    tv.analyze(spots, bright, checkpoint="kept", progress=False)
+    command = [sys.executable, "-c", OPENED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.returncode) == ("False True\n", 0), done.stderr
 
 
 def test_nothing_that_takes_long_keeps_the_notebook_waiting(make, spots, monkeypatch) -> None:

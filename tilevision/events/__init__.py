@@ -20,7 +20,7 @@ from tilevision.events.journal import (
     to_line,
 )
 from tilevision.events.journalreader import JournalTail, follow_journal, read_journal
-from tilevision.events.runlist import RunSummary, list_runs, together
+from tilevision.events.runlist import KnownRuns, RunSummary, list_runs, together
 
 __all__ = [
     "BOXES_PER_EVENT",
@@ -29,6 +29,7 @@ __all__ = [
     "ImageChanged",
     "Journal",
     "JournalTail",
+    "KnownRuns",
     "RunChanged",
     "RunSummary",
     "StageDone",

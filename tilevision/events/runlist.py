@@ -17,7 +17,7 @@ from tilevision.events.images import ImageChanged, read_image
 from tilevision.events.journal import from_line, journal_parts, journal_path, read_manifest
 from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["RunSummary", "list_runs", "together"]
+__all__ = ["KnownRuns", "RunSummary", "list_runs", "together"]
 
 _TILE = re.compile(rb'\{"kind":"tile","status":"(\w+)","id":"([^"\\]+)"')
 
@@ -58,14 +58,40 @@ class RunSummary:
     batch: str = ""
 
 
-def list_runs(folder: str | os.PathLike[str]) -> list[RunSummary]:
+# What was read of journals before, by path, and how long they were and when written then.
+KnownRuns = dict[Path, tuple[tuple[Any, ...], RunSummary]]
+
+
+def list_runs(
+    folder: str | os.PathLike[str],
+    most: int | None = None,
+    known: KnownRuns | None = None,
+    *,
+    of_one: bool = False,
+) -> list[RunSummary]:
     """Return the runs of a checkpoint folder, the latest first; reads journals only.
 
     A multi-image run is listed beside the runs of its images; see `together`.
+
+    Parameters
+    ----------
+    folder : path-like
+    most : int, optional
+        So many, the latest: of older ones only the first line is read. Default: all.
+    known : KnownRuns, optional
+        Journals in it that have not changed are not read again; what is read is added to it.
+    of_one : bool
+        Whether multi-image runs are left out.
     """
     journals = journal_path(folder, "*")
-    runs = [_summary(path) for path in journals.parent.glob(journals.name)]
-    return sorted(runs, key=lambda run: (run.started, run.id), reverse=True)
+    known = {} if known is None else known
+    heads = [_head(path, known) for path in journals.parent.glob(journals.name)]
+    heads = [head for head in heads if not of_one or "images" not in (head.manifest or {})]
+    heads.sort(key=lambda head: (head.started, head.path.stem), reverse=True)
+    for head in heads[:most]:
+        if head.known is None:
+            known[head.path] = (head.stamp, _summary(head))
+    return [known[head.path][1] for head in heads[:most]]
 
 
 def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
@@ -83,26 +109,51 @@ def together(runs: Iterable[RunSummary]) -> list[RunSummary]:
     return merged
 
 
-def _summary(path: Path) -> RunSummary:
-    changed = max(part.stat().st_mtime for part in journal_parts(path))
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A journal before its events are read; one without a manifest cannot be read."""
+
+    path: Path
+    stamp: tuple[Any, ...]
+    manifest: dict[str, Any] | None
+    started: float
+    changed: float
+    known: RunSummary | None = None
+
+
+def _head(path: Path, known: KnownRuns) -> _Head:
+    parts = [part.stat() for part in journal_parts(path)]
+    stamp = tuple((part.st_size, part.st_mtime_ns) for part in parts)
+    changed = max(part.st_mtime for part in parts)
+    before, run = known.get(path, ((), None))
+    if run is not None and before == stamp:
+        return _Head(path, stamp, run.manifest, run.started, changed, run)
     try:
         manifest = read_manifest(path)
     except RunError:
-        return RunSummary(path.stem, "", "", "unreadable", {}, changed, changed, path)
+        return _Head(path, stamp, None, changed, changed)
+    started = manifest.get("started")
+    at = float(started) if isinstance(started, (int, float)) else changed
+    return _Head(path, stamp, manifest, at, changed)
+
+
+def _summary(head: _Head) -> RunSummary:
+    path, manifest = head.path, head.manifest
+    if manifest is None:
+        return RunSummary(path.stem, "", "", "unreadable", {}, head.started, head.changed, path)
     status, tiles, images = _fold(path)
     counts = Counter(tiles.by_status())
-    known = manifest.get("n_tiles")
-    if isinstance(known, int) and known > len(tiles):
-        counts[TileStatus.PENDING] += known - len(tiles)
-    started = manifest.get("started")
+    total = manifest.get("n_tiles")
+    if isinstance(total, int) and total > len(tiles):
+        counts[TileStatus.PENDING] += total - len(tiles)
     return RunSummary(
         id=path.stem,
         image=str(manifest.get("image", "")),
         model=str(manifest.get("model", "")),
         status=status,
         counts=dict(counts),
-        started=float(started) if isinstance(started, (int, float)) else changed,
-        changed=changed,
+        started=head.started,
+        changed=head.changed,
         path=path,
         manifest=manifest,
         images=images if "images" in manifest else None,

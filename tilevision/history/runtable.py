@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from tilevision.checkpoint import run_owner
 from tilevision.display import readable
 from tilevision.errors import RunError
-from tilevision.events import ImageChanged, RunSummary, list_runs, together
+from tilevision.events import ImageChanged, KnownRuns, RunSummary, list_runs, together
 from tilevision.pipeline.manifest import find_manifest
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 from tilevision.status import ImageStatus, RunStatus, TileStatus
@@ -18,12 +18,25 @@ from tilevision.status import ImageStatus, RunStatus, TileStatus
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["image_runs", "run_status", "runs"]
+__all__ = ["ListedRun", "image_runs", "run_status", "runs"]
 
 Folder = str | os.PathLike[str]
 
-_COLUMNS = ["id", "started", "image", "images", "model", "status", "tiles", "done", "failed"]
 _IMAGE_COLUMNS = ["image", "status", "detections", "tiles", "failed", "seconds", "error", "id"]
+
+
+class ListedRun(NamedTuple):
+    """A row of the list; see `runs` for what its columns hold."""
+
+    id: str
+    started: datetime
+    image: str
+    images: str
+    model: str
+    status: str
+    tiles: int
+    done: int
+    failed: int
 
 
 def runs(checkpoint: Folder = DEFAULT_CHECKPOINT, *, images: str | None = None) -> pd.DataFrame:
@@ -54,23 +67,35 @@ def runs(checkpoint: Folder = DEFAULT_CHECKPOINT, *, images: str | None = None) 
     if images is not None:
         return _images(checkpoint, images)
     rows = [_listed(checkpoint, run) for run in together(list_runs(checkpoint))]
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=list(ListedRun._fields))
 
 
-def image_runs(checkpoint: Folder = DEFAULT_CHECKPOINT) -> pd.DataFrame:
-    """Return the run of every image as `runs` does, also those of multi-image runs."""
-    import pandas as pd
+def image_runs(
+    checkpoint: Folder = DEFAULT_CHECKPOINT, most: int | None = None, known: KnownRuns | None = None
+) -> list[ListedRun]:
+    """Return the run of every image as `runs` does, also those of multi-image runs.
 
-    single = [run for run in list_runs(checkpoint) if run.images is None]
-    return pd.DataFrame([_listed(checkpoint, run) for run in single], columns=_COLUMNS)
+    No table is made of them: the panel lists runs while it draws its first pictures, and a library
+    of tables takes as long to load as all else there.
+
+    Parameters
+    ----------
+    checkpoint : path-like
+    most : int, optional
+        So many, the latest. Default: all.
+    known : KnownRuns, optional
+        What was read before: of those, journals that have not changed are not read again.
+    """
+    found = list_runs(checkpoint, most, known, of_one=True)
+    return [_listed(checkpoint, run) for run in found]
 
 
-def _listed(checkpoint: Folder, run: RunSummary) -> tuple[Any, ...]:
+def _listed(checkpoint: Folder, run: RunSummary) -> ListedRun:
     whole = ""
     if run.images is not None:
         complete = sum(image.complete for image in run.images.values())
         whole = f"{complete}/{len(run.manifest['images'])}"
-    return (
+    return ListedRun(
         run.id,
         datetime.fromtimestamp(run.started).astimezone(),
         readable(run.image),

@@ -21,6 +21,7 @@ from tilevision.view.compare.sides import Sides
 from tilevision.view.notebook import variable
 from tilevision.view.panel.controls import column, menu, option
 from tilevision.view.picture.caption import Counted
+from tilevision.view.picture.subject import PlannedRun
 from tilevision.view.picture.viewstate import fold, initial
 from tilevision.view.results import ResultLookup
 
@@ -137,9 +138,11 @@ class CompareForm:
         return steps.first, f"A is the first model alone, B the cascade. {steps.words}"
 
     def _has_cascade(self, run: Any) -> bool:
+        if isinstance(run, PlannedRun):  # looking for its journal would read all others
+            return False
         try:
             routing = find_manifest(run.id, self._checkpoint or "").get("routing")
-        except RunError:  # a plan, or nothing is kept
+        except RunError:  # nothing is kept
             return False
         if routing is None:
             return False

@@ -30,16 +30,19 @@ class DrawnRegions:
         Shows them, and says how the user changes them.
     on_change : callable
         Called after the user changed them.
+
+    Attributes
+    ----------
     on_tissue : callable
         Called when the user asks for the tissue.
+    touched : bool
+        Whether the user has drawn or changed any.
     """
 
-    def __init__(
-        self, canvas: Any, on_change: Callable[[], None], on_tissue: Callable[[], None]
-    ) -> None:
+    def __init__(self, canvas: Any, on_change: Callable[[], None]) -> None:
         self._canvas = canvas
         self._on_change = on_change
-        self._on_tissue = on_tissue
+        self.on_tissue: Callable[[], None] = lambda: None
         self.touched = False
         canvas.tools = True
         canvas.on_msg(self._heard)
@@ -115,7 +118,7 @@ class DrawnRegions:
     def _heard(self, _: object, content: Any, __: object) -> None:
         match content:
             case {"tissue": True}:
-                self._on_tissue()
+                self.on_tissue()
             case {"regions": list(given)}:
                 checked = [_checked(one) for one in given]
                 self._canvas.regions = [one for one in checked if one is not None]

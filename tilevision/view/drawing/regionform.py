@@ -1,27 +1,35 @@
-"""Controls for regions: which files they come from and go to."""
+"""Regions from elsewhere: which files they come from and go to, and tissue that is found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import ipywidgets as widgets
 
+from tilevision.regions import read_region
+from tilevision.view.drawing.drawnregions import DrawnRegions
+from tilevision.view.jobs import JobQueue
 from tilevision.view.panel.controls import button, column, control
 
 __all__ = ["RegionForm"]
 
 
 class RegionForm:
-    """A path, and two buttons.
+    """A path, and two buttons; what they ask for is done on a thread.
 
     Parameters
     ----------
-    on_load, on_save : callable
-        Given the path.
+    regions : DrawnRegions
+        On the picture.
+    shown : callable
+        Returns the run or plan that is shown, or None.
+    jobs : JobQueue
     """
 
-    def __init__(self, on_load: Callable[[str], None], on_save: Callable[[str], None]) -> None:
+    def __init__(self, regions: DrawnRegions, shown: Callable[[], Any], jobs: JobQueue) -> None:
+        self._regions, self._shown, self._jobs = regions, shown, jobs
         tip = "GeoJSON, GeoPackage, Shapefile or a mask to import; GeoJSON to export"
         self.path = control(widgets.Text, "Regions", tip, value="regions.geojson")
         self.load = button("Import regions", "Add the regions in the file to those on the picture")
@@ -30,9 +38,30 @@ class RegionForm:
         self.box = column(
             self.path, widgets.HBox([self.load, self.save]), self.words, name="saving"
         )
-        self.load.on_click(lambda _: on_load(self.path.value))
-        self.save.on_click(lambda _: on_save(self.path.value))
+        self.load.on_click(lambda _: self._put("regions", self._load))
+        self.save.on_click(lambda _: self._put("save regions", self._save))
+        regions.on_tissue = lambda: jobs.put("tissue", self._find_tissue)
 
-    def say(self, line: str) -> None:
-        """Show one line below the buttons."""
+    def _put(self, kind: str, act: Callable[[str], None]) -> None:
+        path = self.path.value
+        self._jobs.put(kind, lambda: act(path))
+
+    def _find_tissue(self) -> None:
+        run = self._shown()
+        if run is not None:
+            self._regions.add(read_region("tissue", run.source))
+
+    def _load(self, path: str) -> None:
+        run = self._shown()
+        if run is not None:
+            self._say(f"Imported {_regions(self._regions.load(path, run.source))}.")
+
+    def _save(self, path: str) -> None:
+        self._say(f"Saved {_regions(self._regions.save(path))} to {path}.")
+
+    def _say(self, line: str) -> None:
         self.words.value = f'<div role="status">{escape(line)}</div>'
+
+
+def _regions(n: int) -> str:
+    return f"{n:,} {'region' if n == 1 else 'regions'}"

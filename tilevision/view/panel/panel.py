@@ -18,7 +18,6 @@ from tilevision.grid import Tile
 from tilevision.history import ReplayedRun
 from tilevision.history.followedrun import JournaledRun
 from tilevision.pipeline import Run, plan, start
-from tilevision.regions import read_region
 from tilevision.result import Result
 from tilevision.seams import LIMITS
 from tilevision.sources import following
@@ -137,7 +136,7 @@ class Panel:
         self.run: Any = None
         self._clock: dict[str, Any] = {}
         self._checkpoint = checkpoint
-        self._ready = False
+        self._ready = self._listed = False
         self._cannot = ""  # why an opened past run cannot be resumed
         self._announced: tuple[Any, ...] = ()
         self._plan: PlannedRun | None = None  # of the settings as they are now
@@ -171,8 +170,8 @@ class Panel:
         )
         self._screen.outlines = False
         self._screen.folder, self._screen.on_colour = checkpoint, self._recoloured
-        self._regions = DrawnRegions(self._screen.canvas, self._redrawn, self._find_tissue)
-        self._region_form = RegionForm(self._load_regions, self._save_regions)
+        self._regions = DrawnRegions(self._screen.canvas, self._redrawn)
+        self._region_form = RegionForm(self._regions, lambda: self._screen.run, self._work)
         self._counting = Counting(self._screen, self._count, self._lookups)
         self._subject = SubjectSwitch(self._switch)
         self._compare = CompareForm(checkpoint, self._past.read, self._past.model_of, self._recount)
@@ -182,7 +181,6 @@ class Panel:
         self._connect()
         self._cells = CellWatch(self._controls.show_busy_cell)
         self._replan()
-        self._refresh_past()
 
     @property
     def result(self) -> Result | None:
@@ -383,7 +381,13 @@ class Panel:
     def _refresh_past(self) -> None:
         self._work.put("past", self._list_past)
 
+    def _list_first(self) -> None:
+        """List past runs, if that was not done: not before a picture is there, or none can be."""
+        if not self._listed:
+            self._refresh_past()
+
     def _list_past(self) -> None:
+        self._listed = True
         self._past_list.refresh()
         self._compare.offer(self._screen.run, self._past_list.rows)
         self._past_list.describe(self._past.why_not)
@@ -417,30 +421,6 @@ class Panel:
         self._recount()
         self._replan()
 
-    def _find_tissue(self) -> None:
-        def found() -> None:
-            shown = self._screen.run
-            if shown is not None:
-                self._regions.add(read_region("tissue", shown.source))
-
-        self._work.put("tissue", found)
-
-    def _load_regions(self, path: str) -> None:
-        def loaded() -> None:
-            shown = self._screen.run
-            if shown is not None:
-                n = self._regions.load(path, shown.source)
-                self._region_form.say(f"Imported {n:,} {'region' if n == 1 else 'regions'}.")
-
-        self._work.put("regions", loaded)
-
-    def _save_regions(self, path: str) -> None:
-        def saved() -> None:
-            n = self._regions.save(path)
-            self._region_form.say(f"Saved {n:,} {'region' if n == 1 else 'regions'} to {path}.")
-
-        self._work.put("save regions", saved)
-
     def _save(self, path: str) -> None:
         def saved() -> None:
             result = self.result
@@ -455,6 +435,7 @@ class Panel:
 
     def _alarm(self, line: str) -> None:
         self._controls.say(line, alarm=True)
+        self._list_first()
 
     # What is shown ------------------------------------------------------------------------
 
@@ -548,6 +529,7 @@ class Panel:
 
     def _on_frame(self, state: ViewState, frame: CaptionedFrame) -> None:
         """Update everything beside the picture; on the drawing thread."""
+        self._list_first()
         self._snapshot.update(frame, now=state.at_rest)
         self._tile_list.update(state, now=state.at_rest)
         self._counting.follow(state)

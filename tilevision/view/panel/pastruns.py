@@ -15,9 +15,10 @@ import ipywidgets as widgets
 
 from tilevision.batch import resume_run
 from tilevision.errors import RunBusy, RunError, SourceError, TilevisionError
-from tilevision.events import journal_path
+from tilevision.events import KnownRuns, journal_path
 from tilevision.history import FollowedRun, ReplayedRun, image_runs
 from tilevision.history.runrecord import Recording
+from tilevision.history.runtable import ListedRun
 from tilevision.history.storedresult import ReadRun
 from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import arguments_again, find_manifest, lacks_model, recall
@@ -64,7 +65,8 @@ class PastRunList:
         self._on_news = on_news
         self._watching = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._rows: dict[str, Any] = {}
+        self._rows: dict[str, ListedRun] = {}
+        self._known: KnownRuns = {}
         empty = "No runs yet." if checkpoint is not None else "Nothing is kept: checkpoint=None."
         self.menu = widgets.Select(
             options=[(empty, "")],
@@ -127,16 +129,16 @@ class PastRunList:
             return frozenset()
 
     @property
-    def rows(self) -> list[Any]:
+    def rows(self) -> list[ListedRun]:
         """The runs that are listed, the latest first."""
         return list(self._rows.values())
 
     def refresh(self) -> None:
-        """Read the list again; the time it takes depends on the number of journals."""
+        """Read the list again: of the latest runs, those that are new or went on."""
         if self._checkpoint is None:
             return
-        table = image_runs(self._checkpoint).head(MOST_LISTED)
-        self._rows = {str(row.id): row for row in table.itertuples()}
+        rows = image_runs(self._checkpoint, MOST_LISTED, self._known)
+        self._rows = {row.id: row for row in rows}
         options = [
             option(f"{row.started:%d %b %H:%M} · {row.status} · {row.image}", row.id)
             for row in self._rows.values()
