@@ -53,6 +53,7 @@ def test_objects_are_corrected_on_the_picture(lab: Lab, page: Any, tmp_path: Pat
     _check_drawing(page)
     assert page.evaluate(CELL_COUNT) == cells  # no key reached the notebook
     show_all(page, "corrected")
+    _check_bars(page)
     run_code(page, 1, CODE)
     text = page.evaluate(f"({CELLS})()[1].outputs.at(-1).data['text/plain']")
     for part in ('"added": 2', '"deleted": 1', '"relabelled": 1', '"reshaped": 1'):
@@ -66,6 +67,20 @@ def test_objects_are_corrected_on_the_picture(lab: Lab, page: Any, tmp_path: Pat
     said(page, "2 added, 1 deleted, 1 re-labelled, 1 reshaped")
     page.picture("restarted")
     assert errors(page.evaluate(CELLS)) == []
+
+
+def _check_bars(page: Any) -> None:
+    """Each bar above the picture has one row at any width, and its buttons keep their names."""
+    for width in (800, 960, 1100, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_timeout(200)
+        heights = page.locator(".tilevision-drawing").evaluate_all(
+            "bars => bars.map(bar => [bar.clientHeight, bar.scrollWidth - bar.clientWidth])"
+        )
+        assert len(heights) == 2
+        assert all(height < 32 and beyond <= 0 for height, beyond in heights), (width, heights)
+        assert page.get_by_role("button", name="Next in doubt", exact=True).is_visible()
+    page.set_viewport_size({"width": 1280, "height": 1000})
 
 
 def _check_keys(page: Any) -> None:

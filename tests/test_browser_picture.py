@@ -21,15 +21,18 @@ PIXELS = f"""() => {{
   return sum;
 }}"""
 
-# How many pixels have the colour of the frame of tiles that were sent on.
-YELLOW = f"""() => {{
+COUNT = f"""() => {{
   const canvas = document.querySelector("{PICTURE}");
   const {{data}} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const yellow = (red, green, blue) => red > 200 && green > 190 && blue < 130;
+  const counts = (red, green, blue) => RULE;
   let n = 0;
-  for (let i = 0; i < data.length; i += 4) n += yellow(data[i], data[i + 1], data[i + 2]);
+  for (let i = 0; i < data.length; i += 4) n += counts(data[i], data[i + 1], data[i + 2]);
   return n;
 }}"""
+# How many pixels have the colour that a class is given here, and that of the frame of tiles that
+# were sent on.
+YELLOW = COUNT.replace("RULE", "red > 200 && green > 190 && blue < 130")
+INDIGO = COUNT.replace("RULE", "red < 90 && green < 70 && blue > 120")
 
 
 @pytest.mark.parametrize("lab", ["JupyterLab Light"], indirect=True)
@@ -159,11 +162,11 @@ def test_tiles_sent_on_by_a_cascade_are_marked(lab: Lab, page: Any, tmp_path: Pa
     count = int(entry.first.inner_text().replace("»", "").split()[0])
     assert count == 4
     page.picture("sent-on")
-    assert page.evaluate(YELLOW) > 500 * count
+    assert page.evaluate(INDIGO) > 500 * count
     page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     run_code(page, 1, "tv.watch(tv.runs()['id'].iloc[0])")
     await_label(page, "complete: 8 tiles")
     entry.first.wait_for()
-    page.wait_for_function(f"least => ({YELLOW})() > least", arg=500 * count)
+    page.wait_for_function(f"least => ({INDIGO})() > least", arg=500 * count)
     page.picture("reopened")
     assert errors(page.evaluate(CELLS)) == []

@@ -94,10 +94,19 @@ def _check_table(page: Any) -> None:
     # The square of the third column and the second row: 8 + 80 px, and 8 + 40 px from the corner.
     page.mouse.click(at["x"] + 92 * scale, at["y"] + 52 * scale)
     await_cell(page, SELECTED, "144")
+    chosen = f"document.querySelector('{PICTURE}').dataset.chosen"
+    page.wait_for_function(f"() => {chosen} === '88 48 24 24'")
+    # Its tile is opened, and the object is marked there, too; other tiles have it not.
+    page.wait_for_function(f"() => document.querySelectorAll('{MARKED}').length === 2")
     page.picture("selected")
+    page.mouse.click(at["x"] + 900 * scale, at["y"] + 600 * scale)
+    page.wait_for_function(f"() => !{chosen}")
+    page.locator("[data-tile=r001c002]").wait_for()
+    assert page.locator(MARKED).count() == 0
 
 
 SELECTED = "[aria-selected=true]"
+MARKED = "[data-tile=r000c000] .tilevision-marked"
 
 
 def await_cell(page: Any, row: str, area: str) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from tilevision.colouring import CLASS_COLOURS, usualcolours
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, shown
-from tilevision.plot.palette import hatch_pattern, rgb
+from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, palette, shown
+from tilevision.plot.palette import SENT_ON, hatch_pattern, rgb
 from tilevision.plot.tile_map import status_codes
 
 HOSTILE = [
@@ -209,6 +210,11 @@ SIGHT = {
 }
 
 
+def _linear(colours: Sequence[str]) -> np.ndarray:
+    srgb = np.array([rgb(colour) for colour in colours]) / 255
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
 def _oklab(linear: np.ndarray) -> np.ndarray:
     """Return Oklab, times 100, of linear sRGB (Ottosson, "A perceptual color space", 2020)."""
     to_cones = [
@@ -227,12 +233,21 @@ def _oklab(linear: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("sight", SIGHT)
 def test_class_colours_are_told_apart_with_any_colour_vision(sight: str) -> None:
     """Any two are 9 apart in Oklab, several times what can just be noticed; so are light ones."""
-    srgb = np.array([rgb(colour) for colour in CLASS_COLOURS]) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = _linear(CLASS_COLOURS)
     seen = _oklab(np.clip(linear @ np.transpose(SIGHT[sight]), 0, 1))
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=2)
     assert apart[np.triu_indices(len(seen), 1)].min() >= 9
     assert (_oklab(linear)[:, 0] > 60).all()  # bright on the dark edge that each box gets
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_the_frame_of_tiles_sent_on_is_like_no_class_and_no_status(sight: str) -> None:
+    """It is 16 in Oklab from each of them: dark, where classes are light."""
+    others = [*CLASS_COLOURS, *(style.colour for style in STYLES.values())]
+    frame, *seen = _oklab(
+        np.clip(_linear([SENT_ON.colour, *others]) @ np.transpose(SIGHT[sight]), 0, 1)
+    )
+    assert np.linalg.norm(np.array(seen) - frame, axis=1).min() >= 16
 
 
 def test_polygons_are_drawn_with_their_holes() -> None:

@@ -16,7 +16,7 @@ from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.plot import STYLES, class_colours
+from tilevision.plot import STYLES, TileMap, class_colours, palette
 from tilevision.plot.palette import SENT_ON, rgb
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
@@ -58,14 +58,26 @@ def test_tiles_that_were_sent_on_have_a_frame() -> None:
     framed = _pixels(overlay.frame(state, framed=np.arange(6) == 4))
     height, width = plain.shape[:2]
     here = slice(height // 2, height), slice(width // 3, 2 * width // 3)
-    yellow = np.abs(framed - rgb(SENT_ON.colour)).sum(axis=2) < 120
-    tile = yellow[here]
-    assert all(edge.mean() > 0.95 for edge in (tile[1], tile[-2], tile[:, 1], tile[:, -2]))
+    line = np.abs(framed - rgb(SENT_ON.colour)).sum(axis=2) < 160
+    tile = line[here]
+    assert all(edge.mean() > 0.95 for edge in (tile[2], tile[-3], tile[:, 2], tile[:, -3]))
     assert not tile[20:-20, 20:-20].any()
+    lightest = framed[here].min(axis=2)  # on either side of the line, on any image
+    assert (np.median(lightest[[0, 3]], axis=1) > 200).all()
     rest = np.ones((height, width), bool)
     rest[height // 2 - 16 :, width // 3 - 16 : 2 * width // 3 + 16] = False  # blocks of a JPEG
     assert (framed[rest] == plain[rest]).all()
-    assert SENT_ON.colour not in {style.colour for style in STYLES.values()}
+
+
+def test_frames_of_small_tiles_are_seen_on_dark_and_on_light() -> None:
+    """A line one pixel wide has light gaps."""
+    tiles = Grid(10, 10, overlap=0).tiles((100, 100))
+    drawn = TileMap(tiles, Box(0, 0, 100, 100), (100, 100)).frames(
+        np.arange(100) == 55, SENT_ON.colour
+    )
+    line = drawn[drawn[..., 3] > 0][:, :3]
+    assert len(line) == 36
+    assert set(map(tuple, line.tolist())) == {rgb(SENT_ON.colour), (255, 255, 255)}
 
 
 def test_an_outline_is_drawn_as_one() -> None:

@@ -63,8 +63,9 @@ STYLES: Mapping[TileStatus, StatusStyle] = {
     TileStatus.SKIPPED: StatusStyle("#1B1B1B", "–", "|", 0.55, 0.75, 0.75),
 }
 STATUSES = tuple(STYLES)
-# A tile that one model sent on to another: a frame, whatever its status. The last of Okabe and Ito.
-SENT_ON = StatusStyle("#F0E442", "»", "", 0.0, 0.0, 1.0)
+# A tile that one model sent on to another: a frame, whatever its status. Dark with a light edge,
+# where boxes are bright with a dark one: 16 from any colour of a class or a status, for all eyes.
+SENT_ON = StatusStyle("#2200AA", "»", "", 0.0, 0.0, 1.0)
 
 
 def hatch_pattern(hatch: str) -> NDArray[np.bool_]:

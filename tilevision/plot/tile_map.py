@@ -70,7 +70,8 @@ class TileMap:
     def frames(self, which: NDArray[np.bool_], colour: str) -> NDArray[np.uint8]:
         """Return RGBA (h, w, 4) with a line along the inside of some tiles.
 
-        It is thinner in small tiles, and has a dark edge in large ones.
+        It has a light edge on either side in large tiles, and light gaps in small ones: a dark
+        line is seen so on a dark image, too.
 
         Parameters
         ----------
@@ -82,9 +83,17 @@ class TileMap:
         marked = np.append(which, False)[self.index]
         width = int(np.clip(self._side / FRAMED_SIDE, 1, FRAME_WIDTH))
         out = np.zeros((*self.index.shape, 4), dtype=np.uint8)
+        light, dark = (255, 255, 255, 255), (*rgb(colour), 255)
         if width > 1:
-            out[marked & ~self._inner(width + 1)] = (0, 0, 0, 160)
-        out[marked & ~self._inner(width)] = (*rgb(colour), 255)
+            out[marked & ~self._inner(width + 2)] = light
+            out[marked & ~self._inner(width + 1)] = dark
+            out[marked & ~self._inner(1)] = light
+        else:
+            height, across = self.index.shape
+            gaps = (np.arange(height)[:, None] + np.arange(across)) % 4 < 2
+            line = marked & ~self._inner(1)
+            out[line] = dark
+            out[line & gaps] = light
         return out
 
     def _inner(self, width: int) -> NDArray[np.bool_]:

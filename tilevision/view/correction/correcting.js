@@ -32,32 +32,29 @@ class Correcting {
     this.label.placeholder = "class";
     this.label.title = "Class of what is added, and of the selected object once you change it";
     this.label.addEventListener("change", () => this.name(this.label.value));
-    this.bar.append(this.label);
+    // Names that have no room as buttons are offered while one is typed.
+    this.offered = document.createElement("datalist");
+    this.offered.id = `tilevision-classes-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
+    this.label.setAttribute("list", this.offered.id);
+    this.bar.append(this.label, this.offered);
     this.chips = document.createElement("span");
     this.chips.className = "tilevision-chips";
-    this.bar.append(this.chips);
     this.undoes = this.button("Undo", "Undo the latest correction (u, Ctrl+Z)", () => this.send({ correct: "undo" }));
     this.redoes = this.button("Redo", "Do it again (r, Ctrl+Shift+Z)", () => this.send({ correct: "redo" }));
     this.next = this.button("Next in doubt", "Go to the next tile, the most uncertain first (t)", () => this.send({ uncertain: true }));
+    this.bar.append(this.chips);
     this.words = document.createElement("span");
     this.words.className = "tilevision-hand-words";
     this.words.setAttribute("role", "status");
-    this.bar.append(this.words);
+    root.append(this.words);
     this.heard();
   }
 
   button(words, tip, act) {
-    const node = document.createElement("button");
-    node.type = "button";
-    node.className = "tilevision-tool";
-    node.textContent = words;
-    node.title = tip;
-    node.addEventListener("click", () => {
+    return toolButton(this.bar, words, tip, () => {
       act();
       this.picture.canvas.focus({ preventScroll: true });
     });
-    this.bar.append(node);
-    return node;
   }
 
   get state() {
@@ -71,7 +68,7 @@ class Correcting {
   // The kernel says what is selected, which classes there are, and what was done.
   heard() {
     const { state } = this;
-    this.bar.hidden = !state.on;
+    this.bar.hidden = this.words.hidden = !state.on;
     // While the kernel counts again nothing is selected: the corners stay until it answers.
     if (this.parts && !this.corner && (state.object || !this.awaited)) {
       this.parts = state.object ? structuredClone(state.object.parts) : null;
@@ -80,6 +77,7 @@ class Correcting {
     if (document.activeElement !== this.label) this.label.value = state.label ?? "";
     this.words.textContent = state.words ?? "";
     this.words.classList.toggle("tilevision-alarm", !!state.alarm);
+    this.offered.replaceChildren(...(state.classes ?? []).map((name) => Object.assign(document.createElement("option"), { value: name })));
     this.chips.replaceChildren(...(state.classes ?? []).slice(0, MOST_CHIPS).map((name, i) => this.chip(name, i)));
     this.fit();
   }
@@ -116,7 +114,9 @@ class Correcting {
   }
 
   name(label) {
-    if (label.trim()) this.send({ relabel: label.trim() });
+    const known = (this.state.classes ?? []).indexOf(label);
+    if (known >= 0) this.send({ class: known });
+    else if (label.trim()) this.send({ relabel: label.trim() });
   }
 
   take(tool) {

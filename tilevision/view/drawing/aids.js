@@ -26,25 +26,14 @@ class Aids {
     this.slider.setAttribute("aria-label", "Opacity");
     this.slider.addEventListener("input", () => this.fade(Number(this.slider.value)));
     this.bar.append(this.slider);
-    this.screen = this.button("Full screen", "Full screen (f)", () => this.full());
+    this.screen = toolButton(this.bar, "Full screen", "Full screen (f)", () => this.full());
     this.screen.hidden = !document.fullscreenEnabled; // Visual Studio Code has none for outputs
-    this.asked = this.button("?", "Keys (?)", () => this.explain());
+    this.asked = toolButton(this.bar, "?", "Keys", () => this.explain());
+    this.asked.setAttribute("aria-label", "Keys (?)");
     this.help = document.createElement("div");
     this.help.className = "tilevision-help";
     this.help.hidden = true;
     picture.frame.append(this.help);
-  }
-
-  button(words, tip, act) {
-    const node = document.createElement("button");
-    node.type = "button";
-    node.className = "tilevision-tool";
-    node.textContent = words;
-    node.title = tip;
-    node.setAttribute("aria-label", tip);
-    node.addEventListener("click", act);
-    this.bar.append(node);
-    return node;
   }
 
   fade(opacity) {

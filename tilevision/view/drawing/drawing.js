@@ -49,14 +49,7 @@ class Drawing {
   }
 
   button(words, tip, act) {
-    const node = document.createElement("button");
-    node.type = "button";
-    node.className = "tilevision-tool";
-    node.textContent = words;
-    node.title = tip;
-    node.addEventListener("click", act);
-    this.bar.append(node);
-    return node;
+    return toolButton(this.bar, words, tip, act);
   }
 
   // The regions as the kernel knows them; changed here at once, there when it answers.

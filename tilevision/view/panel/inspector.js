@@ -4,6 +4,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const LISTED = 200;
+const ROOM = 0.008; // of a tile's side, around what is marked
 
 function element(tag, className, parent, text) {
   const node = document.createElement(tag);
@@ -69,6 +70,7 @@ class View {
   redraw() {
     const facts = this.model.get("facts");
     this.root.hidden = !facts.id;
+    this.marks = null;
     if (!facts.id) return this.root.replaceChildren();
     const chosen = this.menu?.value;
     const focused = this.root.contains(document.activeElement) ? document.activeElement.title : null;
@@ -119,11 +121,26 @@ class View {
     draw(svg, rows, false, point(rows));
     const other = this.model.get("other");
     if (other.boxes) draw(svg, other, true, point(other));
+    this.marks = svg;
+    this.mark();
     parent.onpointermove = (event) => {
       const frame = parent.getBoundingClientRect();
       tip.style.left = `${Math.min(event.clientX - frame.left + 12, frame.width - 90)}px`;
       tip.style.top = `${event.clientY - frame.top + 12}px`;
     };
+  }
+
+  // A frame around the object that is selected in the picture.
+  mark() {
+    const { marks } = this;
+    marks?.querySelectorAll(".tilevision-marked").forEach((node) => node.remove());
+    const chosen = this.model.get("chosen");
+    if (!marks || chosen.length !== 4) return;
+    const [x0, y0, x1, y1] = chosen.map((share, i) => share + (i < 2 ? -ROOM : ROOM));
+    const d = `M${x0} ${y0}H${x1}V${y1}H${x0}Z`;
+    for (const edge of ["tilevision-marked tilevision-marked-halo", "tilevision-marked"]) {
+      shape("path", { d, "vector-effect": "non-scaling-stroke", class: edge }, marks);
+    }
   }
 
   drawFacts(parent, facts) {
@@ -197,8 +214,11 @@ function render({ model, el }) {
     });
   };
   for (const name of ["facts", "picture", "rows", "other", "models"]) model.on(`change:${name}`, changed);
+  const mark = () => view.mark();
+  model.on("change:chosen", mark);
   redraw();
   return () => {
+    model.off("change:chosen", mark);
     for (const name of ["facts", "picture", "rows", "other", "models"]) model.off(`change:${name}`, changed);
     view.close();
   };

@@ -46,6 +46,9 @@ class InspectorView(anywidget.AnyWidget):
         See `tile_rows`.
     other : dict
         The same for another model, with ``model`` and ``words``; empty without one.
+    chosen : list of float
+        The object that is selected in the picture: x0, y0, x1, y1 as shares of the tile; empty if
+        none is, or it lies elsewhere.
     models : list of str
         Models that the tile can be run with.
     asked : list
@@ -62,6 +65,7 @@ class InspectorView(anywidget.AnyWidget):
     picture = traitlets.Bytes(b"").tag(sync=True)
     rows = traitlets.Dict({}).tag(sync=True)
     other = traitlets.Dict({}).tag(sync=True)
+    chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)
     models = traitlets.List(traitlets.Unicode(), []).tag(sync=True)
     asked: Any = traitlets.List([]).tag(sync=True)
 
@@ -110,6 +114,7 @@ class Inspector:
         self._run: Watched | None = None
         self._shown: tuple[Any, ...] = ()
         self.widget.observe(lambda change: self._asked(change["new"]), names="asked")
+        screen.canvas.observe(lambda _: self._mark(), names="chosen")
 
     def pick(self, run: Watched, x: float, y: float) -> None:
         """Open the tile of `run` at a point of the image; outside of them, close the inspector."""
@@ -148,6 +153,18 @@ class Inspector:
         elif self._shown != (state.status[number], state.times[number]):
             self._jobs.put("inspect", lambda: self._open(run, number))
 
+    def _mark(self) -> None:
+        """Mark the object that is selected in the picture, where the open tile has it."""
+        number, run, chosen = self._number, self._run, self._screen.canvas.chosen
+        if number is None or run is None or len(chosen) != 4:
+            self.widget.chosen = []
+            return
+        tile, (x, y, width, height) = run.tiles[number].box, chosen
+        seen = x < tile.x1 and y < tile.y1 and x + width > tile.x0 and y + height > tile.y0
+        corners = [[x - tile.x0, y - tile.y0], [x + width - tile.x0, y + height - tile.y0]]
+        shares = _shares(corners, tile.width, tile.height).reshape(-1).tolist()
+        self.widget.chosen = shares if seen else []
+
     def _compare(self, tile: Tile, name: str, seen: TileFindings | None, words: str) -> None:
         """Show what another model found in the tile, if that tile is still open."""
         if self._number is not None and self._run and self._run.tiles[self._number] == tile:
@@ -175,6 +192,7 @@ class Inspector:
             self.widget.rows = {} if seen is None else tile_rows(seen)
             if picture is not None:
                 self.widget.picture, self.widget.other = picture, {}
+            self._mark()
         self._opened(run, number)
 
     def _asked(self, asked: list[Any]) -> None:
@@ -301,7 +319,7 @@ def _outlines(findings: Findings, width: int, height: int) -> list[list[list[lis
     ]
 
 
-def _shares(points: Any, width: int, height: int) -> NDArray[np.float64]:
+def _shares(points: Any, width: float, height: float) -> NDArray[np.float64]:
     shares: NDArray[np.float64] = np.round(np.asarray(points) / (width, height), 5)
     return shares
 

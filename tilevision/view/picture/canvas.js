@@ -412,7 +412,7 @@ function render({ model, el }) {
   bar.setAttribute("role", "progressbar");
   const done = element("div", "tilevision-done", bar);
   const failed = element("div", "tilevision-failed", bar);
-  const tools = element("div", "", root);
+  const tools = element("div", "tilevision-tools", root);
   const picture = new Picture(model, root);
   picture.compare = new Compare(picture, tools);
   picture.drawing = new Drawing(picture, tools);

@@ -76,8 +76,8 @@ class Canvas(anywidget.AnyWidget):
     _esm = "\n".join(
         (_FOLDER.parent / name).read_text(encoding="utf-8")
         for name in (
-            *("drawing/drawing.js", "drawing/aids.js", "compare/compare.js"),
-            "correction/correcting.js",
+            *("drawing/toolbar.js", "drawing/drawing.js", "drawing/aids.js"),
+            *("compare/compare.js", "correction/correcting.js"),
             *("picture/legend.js", "picture/canvas.js"),
         )
     )

@@ -142,7 +142,7 @@ def caption(
         ``headline``, ``detail``, ``alt``: text. ``legend``: entries with ``words``,
         ``colour``, for classes ``key`` and ``off`` where they are not drawn, ``own`` where their
         colour can be changed, and ``chosen`` where it was, for a colour bar
-        ``ramp``, and for statuses ``glyph``, ``hatch``, ``fill``.
+        ``ramp``, and for statuses ``glyph``, ``hatch``, ``fill``, and ``framed`` for a frame.
         ``shares``: the share of wanted tiles that are done and that failed, 0 to 1. ``status``:
         of the run. ``latest``: time of the latest event, seconds since the epoch.
     """
@@ -257,6 +257,7 @@ def _statuses(counts: dict[TileStatus, int]) -> list[dict[str, Any]]:
 def _sent_on(state: ViewState, sent_on: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return an entry for each model of a cascade that tiles came to from another, and why."""
     look = {"colour": SENT_ON.colour, "glyph": SENT_ON.glyph, "hatch": "", "fill": SENT_ON.fill}
+    look |= {"framed": True}
     given = {label: int(state.given_to(label).sum()) for label in sent_on}
     return [
         {"words": f"{n:,} sent on to {shown(label, 40)} ({sent_on[label]})", **look}

@@ -25,6 +25,7 @@ function legendEntry(entry) {
     swatch.style.background = [hatch, `linear-gradient(${fill}, ${fill})`].filter(Boolean).join(", ");
     swatch.style.borderColor = entry.colour;
     swatch.textContent = entry.glyph;
+    swatch.classList.toggle("tilevision-framed", Boolean(entry.framed));
   } else {
     if (entry.dashed) swatch.classList.add("tilevision-outline");
     else if (entry.ramp) swatch.classList.add("tilevision-ramp");
