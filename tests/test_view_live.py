@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tilevision.display import PICTURE_BYTES, smaller
 from tilevision.errors import RunError, SourceError
 from tilevision.events import Bus, RunChanged, TileChanged
 from tilevision.geometry import Box
 from tilevision.grid import Grid
 from tilevision.sources import open_source
 from tilevision.view.live import LiveView, watch
-from tilevision.view.picture.snapshot import SNAPSHOT_BYTES, smaller
 
 
 class ScriptedRun:
@@ -194,5 +194,5 @@ def test_the_picture_a_notebook_keeps_is_small() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1440, 1920, 3), dtype=np.uint8)
     out = BytesIO()
     Image.fromarray(noise).save(out, "JPEG", quality=95)
-    assert len(out.getvalue()) > SNAPSHOT_BYTES
-    assert len(smaller(out.getvalue())) * 4 / 3 <= SNAPSHOT_BYTES
+    assert len(out.getvalue()) > PICTURE_BYTES
+    assert len(smaller(out.getvalue())) * 4 / 3 <= PICTURE_BYTES

@@ -1,4 +1,4 @@
-"""Text for people, and standard error to show progress on: the work never stops for it."""
+"""What people see: text, pictures in notebooks, and standard error, for which no work stops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-__all__ = ["ErrorStream", "is_live", "loaded", "loading", "readable"]
+__all__ = [
+    "PICTURE_BYTES",
+    "ErrorStream",
+    "is_live",
+    "loaded",
+    "loading",
+    "readable",
+    "smaller",
+]
+
+PICTURE_BYTES = 280_000  # of base64: with its text, an output adds less than 300 KB to a notebook
 
 
 def readable(text: str) -> str:
@@ -31,6 +41,21 @@ def _readable(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"%{ord(char) - 0xDC00:02X}"
     return "\ufffd" if "\ud800" <= char <= "\udfff" else char
+
+
+def smaller(jpeg: bytes) -> bytes:
+    """Return the picture in at most `PICTURE_BYTES` of base64: coarser, and then smaller."""
+    from PIL import Image
+
+    factor, quality = 1, 85
+    smallest = jpeg
+    while len(smallest) * 4 / 3 > PICTURE_BYTES:
+        factor, quality = (factor, quality - 15) if quality > 55 else (2 * factor, 85)
+        out = io.BytesIO()
+        with Image.open(io.BytesIO(jpeg)) as picture:
+            picture.reduce(factor).save(out, "JPEG", quality=quality)
+        smallest = out.getvalue()
+    return smallest
 
 
 STALLED_SECONDS = 1.0  # between two looks whether a reader that stands still reads again

@@ -129,14 +129,12 @@ class Comparison:
         Figure
             That holds the drawing.
         """
-        from matplotlib.figure import Figure as NewFigure
-
-        from tilevision.plot.framing import figure_of
+        from tilevision.plot.framing import ShownFigure, figure_of
 
         if ax is not None:
             self._draw_image(ax)
             return figure_of(ax)
-        figure = NewFigure(figsize=(12.5, 8), layout="constrained")
+        figure = ShownFigure(figsize=(12.5, 8), layout="constrained")
         axes: Any = figure.subplots(1, 2, width_ratios=(3, 1))
         self._draw_image(axes[0])
         self._draw_counts(axes[1])

@@ -110,16 +110,14 @@ class MapEvaluation:
         Figure
             That holds the drawing.
         """
-        from matplotlib.figure import Figure as NewFigure
-
-        from tilevision.plot.framing import figure_of
+        from tilevision.plot.framing import ShownFigure, figure_of
 
         table = self.confusion
         shares = table.to_numpy(np.float64)
         shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
         across, down = (max(4.0, 0.55 * side + 2.5) for side in shares.shape[::-1])
         if ax is None:
-            page = NewFigure(figsize=(min(across, 16), min(down, 16)), layout="constrained")
+            page = ShownFigure(figsize=(min(across, 16), min(down, 16)), layout="constrained")
             ax = page.subplots()
         axes: Any = ax
         figure = figure_of(axes)

@@ -49,9 +49,9 @@ def drawn(
     classes, mixed : DataFrame
         Scores by class, the most frequent first, and the table of `confusion`.
     """
-    from matplotlib.figure import Figure as NewFigure
+    from tilevision.plot.framing import ShownFigure
 
-    figure = NewFigure(figsize=(13, 8.5), layout="constrained")
+    figure = ShownFigure(figsize=(13, 8.5), layout="constrained")
     places: Any = [["image", "curve"], ["image", "classes"], ["image", "mixed"]]
     axes = figure.subplot_mosaic(places, width_ratios=(2, 1))
     _draw_image(axes["image"], _chosen(images, name))

@@ -5,6 +5,7 @@ Imports matplotlib, so it is loaded only when something is drawn.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -17,10 +18,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
+from tilevision.display import smaller
 from tilevision.plot.labels import drawable
 from tilevision.plot.wording import Heading, Key
 
-__all__ = ["ResultFigure", "figure_of", "frame_axes", "write_around"]
+__all__ = ["ResultFigure", "ShownFigure", "figure_of", "frame_axes", "write_around"]
 
 WIDTH, TALLEST, NARROWEST = 9.0, 8.0, 6.0  # inches
 MARGIN, LINE, ROW = 0.12, 0.26, 0.21
@@ -28,14 +30,26 @@ COLUMN = 2.2  # inches a legend entry takes
 WARNING = "#A33600"  # the colour of a failed tile, dark enough to read on white
 
 
-class ResultFigure(Figure):
-    """A figure that a notebook shows without pyplot."""
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot, as a picture that it can keep."""
 
     def _repr_jpeg_(self) -> bytes:
         out = BytesIO()
         options = {"quality": 90, "subsampling": 0}
         self.savefig(out, format="jpeg", dpi=self.dpi, pil_kwargs=options)
-        return out.getvalue()
+        return smaller(out.getvalue())
+
+    def _ipython_display_(self) -> None:
+        # Where pyplot is loaded, a notebook would keep a PNG besides, which is ten times as large.
+        from IPython import display
+
+        show: Any = display.display  # carries no types
+        picture = b64encode(self._repr_jpeg_()).decode()
+        show({"image/jpeg": picture, "text/plain": repr(self)}, raw=True)
+
+
+class ResultFigure(ShownFigure):
+    """The figure of a result, laid out around its picture."""
 
 
 def frame_axes(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.colouring import chosen_colours, load_colours
+from tilevision.display import PICTURE_BYTES
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
@@ -406,10 +407,12 @@ class RasterMap(RasterArray):
     def _repr_html_(self) -> str:
         from PIL import Image
 
-        picture, stands = self.cover(_SHOWN)
-        stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "PNG")
-        data = base64.b64encode(stream.getvalue()).decode()
+        data, side = "", _SHOWN
+        while not data or len(data) > PICTURE_BYTES:  # noise has no size that PNG could lessen
+            picture, stands = self.cover(side)
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, "PNG")
+            data, side = base64.b64encode(stream.getvalue()).decode(), side // 2
         keys = "".join(
             f"<span style='margin-right:1em'><span style='display:inline-block;width:.8em;"
             f"height:.8em;background:{colour}'></span> {escape(words[:40])}</span>"

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+from tilevision.display import smaller
 from tilevision.view.notebook import display
 from tilevision.view.picture.overlay import Frame
 
-__all__ = ["SNAPSHOT_BYTES", "CaptionedFrame", "Snapshot", "captioned", "smaller"]
+__all__ = ["CaptionedFrame", "Snapshot", "captioned"]
 
 SNAPSHOT_SECONDS = 10.0
-SNAPSHOT_BYTES = 280_000  # of base64: with its text, a panel adds less than 300 KB to a notebook
 
 # Sizes of the drawn text, pixels of a picture with 100 to the inch.
 NARROWEST = 480
@@ -164,18 +164,3 @@ def _placed(
         placed.append((x, row, entry))
         x += needed
     return placed
-
-
-def smaller(jpeg: bytes) -> bytes:
-    """Return the picture in at most `SNAPSHOT_BYTES` of base64: coarser, and then smaller."""
-    from PIL import Image
-
-    factor, quality = 1, 85
-    smallest = jpeg
-    while len(smallest) * 4 / 3 > SNAPSHOT_BYTES:
-        factor, quality = (factor, quality - 15) if quality > 55 else (2 * factor, 85)
-        out = BytesIO()
-        with Image.open(BytesIO(jpeg)) as picture:
-            picture.reduce(factor).save(out, "JPEG", quality=quality)
-        smallest = out.getvalue()
-    return smallest
