@@ -129,6 +129,8 @@ def test_a_session(make, squares) -> None:
     panel._past_list.menu.value = run_id
     panel._past_list.open.click()
     _wait(lambda: panel.run.id == run_id and "merged by" in _headline(panel))
+    _wait(lambda: "It cannot be resumed: all its tiles are done." in _said(panel))
+    assert panel._controls.buttons["resume"].disabled
     assert len(panel.result.findings) == 3
     panel._screen.canvas.picked = [35.0, 25.0, 2.0]
     _wait(lambda: panel._inspector.widget.rows.get("total"))

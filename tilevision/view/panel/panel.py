@@ -366,7 +366,9 @@ class Panel:
     def _reopen(self, run_id: str) -> None:
         def opened() -> None:
             run = self._past.open(run_id)
-            self._cannot = self._past.why_not(run_id, run.status)
+            # A replay has the status with which it ended once it is watched, and no sooner.
+            status = self._past_list.status_of(run_id) or run.status
+            self._cannot = self._past.why_not(run_id, status)
             self._regions.show(getattr(run, "region", None), instead=True)
             self._show(run, **({"clock": run.clock} if isinstance(run, ReplayedRun) else {}))
 

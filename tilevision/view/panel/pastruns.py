@@ -133,6 +133,11 @@ class PastRunList:
         """The runs that are listed, the latest first."""
         return list(self._rows.values())
 
+    def status_of(self, run_id: str) -> str:
+        """Return the status of a run that is listed; empty for another."""
+        row = self._rows.get(run_id)
+        return "" if row is None else row.status
+
     def refresh(self) -> None:
         """Read the list again: of the latest runs, those that are new or went on."""
         if self._checkpoint is None:
