@@ -22,6 +22,8 @@ from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.result import MergeSettings, Result, RunFacts, TileRow
+from tilevision.view.picture.counting import count
+from tilevision.view.picture.viewstate import initial
 
 BOXES = [(10.0, 10.0, 40.0, 40.0), (100.0, 50.0, 140.0, 90.0), (200.0, 60.0, 230.0, 90.0)]
 ROOT = os.geteuid() == 0
@@ -152,6 +154,16 @@ def test_corrections_without_their_object_are_counted_and_change_nothing(tmp_pat
     assert len(other.findings) == 1
     assert other.correction_counts.lost == 2
     assert "2 corrections no longer find their objects and change nothing." in other.summary
+
+
+def test_the_picture_says_corrected_only_where_something_was(tmp_path):
+    """A count that no correction touches is not said to be corrected by hand."""
+    first = result_of(tmp_path)
+    first.corrections.delete(0)
+    other = result_of(tmp_path, Findings(BOXES[2:], [0.3], ["cell"]))
+    seen = [count(one.corrected(), initial(WHOLE)).words for one in (first, other)]
+    assert [words.endswith("corrected by hand") for words in seen] == [True, False]
+    assert other.corrected().correction_counts.lost == 1
 
 
 def test_a_person_outweighs_a_score(tmp_path):

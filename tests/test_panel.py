@@ -219,6 +219,15 @@ def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
     assert again._screen.state.planned
 
 
+def test_the_picture_says_that_tissue_is_looked_for(make, spots) -> None:
+    """From the press until it is found or there is none: it takes seconds on a slide."""
+    panel = make(spots)
+    said: list[str] = []
+    panel._screen.canvas.observe(lambda change: said.append(change["new"]), names="doing")
+    panel._regions._heard(None, {"tissue": True}, None)
+    _wait(lambda: said == ["Looking for tissue…", ""])
+
+
 def test_runs_from_elsewhere_are_listed_while_the_tab_is_open(make, spots) -> None:
     """A run that another panel or the shell begins appears by itself, and so does its end."""
     panel = make(spots)

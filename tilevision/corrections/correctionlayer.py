@@ -126,6 +126,11 @@ class CorrectionCounts:
             text = f"{text} {lines} of the file of corrections cannot be read."
         return text.strip()
 
+    @property
+    def made(self) -> int:
+        """How many corrections had an effect on what is shown, or confirmed it."""
+        return self.added + self.deleted + self.relabelled + self.reshaped + self.accepted
+
     def to_dict(self) -> dict[str, int]:
         """Return plain JSON types."""
         return asdict(self)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,15 @@ class DrawnRegions:
         self.touched = self.touched and not instead
         if not self.touched:
             self._put([] if region is None else list(region.each))
+
+    @contextmanager
+    def saying(self, words: str) -> Iterator[None]:
+        """Within the block, say on the picture what is being done."""
+        self._canvas.doing = words
+        try:
+            yield
+        finally:
+            self._canvas.doing = ""
 
     def add(self, region: Region) -> None:
         """Add each part of a region to those that there are."""

@@ -49,7 +49,9 @@ class RegionForm:
     def _find_tissue(self) -> None:
         run = self._shown()
         if run is not None:
-            self._regions.add(read_region("tissue", run.source))
+            with self._regions.saying("Looking for tissue…"):  # which takes seconds
+                found = read_region("tissue", run.source)
+            self._regions.add(found)
 
     def _load(self, path: str) -> None:
         run = self._shown()

@@ -434,8 +434,10 @@ function render({ model, el }) {
   picture.onwait = (yes) => (waiting.hidden = !yes);
   const counting = element("div", "tilevision-waiting", picture.frame);
   counting.setAttribute("role", "status");
-  counting.textContent = "Counting…";
-  const work = () => (counting.hidden = !model.get("busy"));
+  const work = () => {
+    counting.hidden = !model.get("busy") && !model.get("doing");
+    counting.textContent = model.get("doing") || "Counting…";
+  };
   work();
   picture.onview = (zoomed) => (reset.hidden = !zoomed);
 
@@ -503,6 +505,7 @@ function render({ model, el }) {
   model.on("change:viewport", led);
   model.on("change:sides", compared);
   model.on("change:busy", work);
+  model.on("change:doing", work);
   // The notebook takes Enter, Space and letters as commands, at the document, on their way
   // down: those go to the panel's controls. What is pressed with Ctrl, Shift+Enter
   // and Escape stay the notebook's.
@@ -531,6 +534,7 @@ function render({ model, el }) {
     model.off("change:sides", compared);
     maps.close();
     model.off("change:busy", work);
+    model.off("change:doing", work);
     picture.close();
   };
 }

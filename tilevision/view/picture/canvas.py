@@ -51,6 +51,8 @@ class Canvas(anywidget.AnyWidget):
         What can be corrected; see `tilevision.view.correction.correcting`. Empty: nothing.
     busy : bool
         Whether something is being counted: the page says so.
+    doing : str
+        What else is being done, for the page to say; empty for nothing.
     link : str
         Address of the cluster's dashboard; empty if there is none.
     outline : list of float
@@ -99,6 +101,7 @@ class Canvas(anywidget.AnyWidget):
     tools = traitlets.Bool(False).tag(sync=True)
     correcting: Any = traitlets.Dict({}).tag(sync=True)
     busy = traitlets.Bool(False).tag(sync=True)
+    doing = traitlets.Unicode("").tag(sync=True)
     link = traitlets.Unicode("").tag(sync=True)
     outline = traitlets.List(traitlets.Float(), []).tag(sync=True)
     chosen = traitlets.List(traitlets.Float(), []).tag(sync=True)

@@ -52,7 +52,8 @@ def count(
     if not state.at_rest:
         merged = f"{merged.split(' by ', maxsplit=1)[0]} so far"
     hand = None
-    if str(result.correction_counts or ""):
+    corrected = result.correction_counts
+    if corrected is not None and corrected.made:  # not if none of them finds its object
         hand = origins(findings) != "model"
         merged += ", corrected by hand"
     known = (state.index.get(found.tile) for found in result.tile_findings)
