@@ -19,7 +19,7 @@ from tilevision.colouring import CLASS_COLOURS, usualcolours
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
-from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, palette, shown
+from tilevision.plot import STATUSES, STYLES, TileMap, class_colours, draw_result, shown
 from tilevision.plot.palette import SENT_ON, hatch_pattern, rgb
 from tilevision.plot.tile_map import status_codes
 

@@ -16,7 +16,7 @@ from tilevision.events import TileChanged
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid
-from tilevision.plot import STYLES, TileMap, class_colours, palette
+from tilevision.plot import STYLES, TileMap, class_colours
 from tilevision.plot.palette import SENT_ON, rgb
 from tilevision.view.picture.boxes import BoxLayer
 from tilevision.view.picture.overlay import NARROWEST, Frame, Overlay, frame_size, whole_view
