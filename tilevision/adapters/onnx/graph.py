@@ -150,7 +150,8 @@ def _of_node(text: mmap.mmap, start: int, end: int) -> Iterator[Node]:
             else:
                 (inputs if number == 1 else outputs).append(said)
         elif number == 5:
-            name, value, several = b"", 0, []
+            name, value = b"", 0
+            several: list[int] = []
             for part, first, last in fields_of(text, low, high):
                 if part == 1:
                     name = text[first:last]
