@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,21 @@ def test_it_is_another_model_only_where_it_is_asked_for() -> None:
     assert "keep" not in model(keep=None).params
     assert model().raster == model().answered == RasterSpec("probabilities", NAMES)
     assert model(keep="classes").raster == RasterSpec("classes", NAMES)
+
+
+def test_what_a_map_is_called_by_others_stays() -> None:
+    """Its spec is part of a map's fingerprint, and of that of a function which holds a map."""
+    spec = model().raster
+    assert repr(spec) == (
+        "RasterSpec(kind='probabilities', classes=('water', 'tree', 'road'), unit='', "
+        "precision=None)"
+    )
+    assert vars(spec).keys() == vars(model(keep="classes").raster).keys()
+    assert vars(spec).keys() == {"kind", "classes", "unit", "precision"} and spec.keep == ""
+    asked = model(keep="classes").answered
+    assert (asked.keep, asked == spec) == ("classes", False)
+    assert pickle.loads(pickle.dumps(asked)) == asked and pickle.loads(pickle.dumps(spec)) == spec
+    assert RasterSpec.from_dict(asked.to_dict()) == asked
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ that is blended of many tiles is the same whichever came first.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,9 +70,11 @@ class RasterSpec:
     classes: tuple[str | None, ...] = ()
     unit: str = ""
     precision: float | None = None
-    keep: str = ""
+    keep: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
+        if not self.keep:  # identities of maps, and of functions that hold one, know no such thing
+            object.__delattr__(self, "keep")
         if self.kind not in KINDS:
             raise ModelArgumentError(
                 f"The kind of a map is {self.kind!r:.40}; give one of {', '.join(KINDS)}."
