@@ -57,11 +57,11 @@ class ResultLookup:
         if run is None or isinstance(run, Run):
             return None if run is None else run.so_far()
         if isinstance(run, PlannedRun) or (isinstance(run, JournaledRun) and state.ended):
-            key = (run, state.version)
-            if self._stored[0] != key:
-                self._stored = (key, self._read(run))
-            if self._stored[1] is not None:
-                return self._stored[1]
+            key, stored = (run, state.version), self._stored
+            if stored[0] != key:  # several threads ask: each returns what it has read
+                self._stored = stored = (key, self._read(run))
+            if stored[1] is not None:
+                return stored[1]
         found = result_of_events(run, state, self._merging(run))
         if found is None or not isinstance(run, JournaledRun) or not state.n_finished:
             return found
