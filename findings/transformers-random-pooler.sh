@@ -4,7 +4,8 @@
 # each load, gives other vectors. A table in the log says MISSING; nothing is raised, and vectors of two
 # workers do not match. Without pool=True the answer is the same each time.
 #
-# Seen with transformers 5.24.0 and a small ViT. Fails once that changes.
+# Seen with transformers 5.24.0 and a small ViT, and with 4.57.6, where the log has a warning in the
+# table's place. Fails once that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
