@@ -13,30 +13,39 @@ from numpy.typing import NDArray
 
 from tilevision.errors import GridError, RunError
 from tilevision.findings import Findings, TileFindings, assembled, stacked
-from tilevision.geometry import MultiPolygon, map_polygons
+from tilevision.geometry import MultiPolygon, area, intersection, map_polygons
 from tilevision.overlaps import Outlines, bodies, geometries, rectangles
 
 __all__ = [
     "EDGE_PIXELS",
     "Detections",
     "Sightings",
+    "any_side",
     "clipped_bounds",
+    "cut",
     "gather",
     "mean_corners",
     "parts",
     "shape_iou",
     "shapes_of",
+    "share_of_pieces",
+    "share_within",
     "tightest",
+    "touching",
     "united",
 ]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 # Detectors stop a pixel or two before the edge of what they see (model pixels), and their
 # boxes are off by a share of the object's side.
 EDGE_PIXELS = 3.0
 _OFF_BY = 0.1
+
+# The sides of a box, left and top negated, grow outward.
+_OUTWARD = np.array([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,6 +349,26 @@ def _codes(labels: NDArray[np.object_]) -> Index:
 Geometries = NDArray[np.object_]
 
 
+def touching(found: Detections, pixels: float, rows: Index | None = None) -> Mask:
+    """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
+    tile, boxes = found.tile, found.boxes
+    if rows is not None:
+        tile, boxes = tile.take(rows), boxes.take(rows, axis=0)
+    near = (pixels / found.scales).take(tile)[:, None]
+    return np.asarray(np.abs(boxes - found.reach.take(tile, axis=0)) <= near)
+
+
+def cut(found: Detections) -> Mask:
+    """Mark detections that touch an inner edge of their tile."""
+    return any_side(touching(found, EDGE_PIXELS))
+
+
+def any_side(marked: Mask) -> Mask:
+    """Return for rows ``(n, 4)`` whether any side is marked, much faster than NumPy's `any`."""
+    left, top, right, bottom = marked.T
+    return np.asarray(left | top | right | bottom)
+
+
 def shapes_of(found: Detections, rows: Index) -> Geometries:
     """Return the polygon, else the rotated box of each of `rows`; None where it has neither."""
     corners, polygons = found.in_image("oriented", rows), found.in_image("polygons", rows)
@@ -403,6 +432,92 @@ def shape_iou(found: Detections, a: Index, b: Index, zone: Floats, default: Floa
     whole = area_one + area_two - shared
     out[pairs] = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     return out
+
+
+def share_of_pieces(found: Detections, mine: Index, at: Index, room: Floats, side: Index) -> Floats:
+    """Return the share of pieces `mine`, cut on `side`, that lies in rows `at` of other tiles.
+
+    It is measured in `room`, where both tiles looked, on what hangs together there and reaches the
+    edge that cut the piece. Where tiles share too little, it is the share of the piece's edge
+    along which the other goes on.
+    """
+    scale = found.scales[found.tile[mine]]
+    deep = 4 * EDGE_PIXELS / np.minimum(scale, found.scales[found.tile[at]])
+    axis = side % 2
+    rows = np.arange(len(mine))
+    thin = room[rows, axis + 2] - room[rows, axis] < deep
+    edge = found.reach[found.tile[mine], side]
+    near = np.where(thin, 1.0, EDGE_PIXELS) / scale
+    band = room.copy()
+    grown = room + _OUTWARD * deep[:, None]
+    band[thin] = grown[thin]
+    line = band.copy()
+    line[rows, axis], line[rows, axis + 2] = edge - near, edge + near
+    if not found.has_shapes:
+        # Where boxes only meet along a seam, neighbours look no other than parts.
+        one, two = _clipped(found.boxes[mine], band), found.boxes[at]
+        whole, shared = np.where(thin, 0, area(one)), intersection(one, two)
+        return np.asarray(np.divide(shared, whole, out=np.zeros(len(mine)), where=whole > 0))
+    return _shapes_inside(found, mine, at, band, line, thin, axis)
+
+
+def _clipped(boxes: Floats, room: Floats) -> Floats:
+    low, high = np.maximum(boxes[:, :2], room[:, :2]), np.minimum(boxes[:, 2:], room[:, 2:])
+    return np.hstack([low, np.maximum(low, high)])
+
+
+def _shapes_inside(
+    found: Detections, mine: Index, at: Index, band: Floats, line: Floats, thin: Mask, axis: Index
+) -> Floats:
+    one, two = (_filled(found, rows) for rows in (mine, at))
+    one = shapely.intersection(one, rectangles(band))
+    part, owner = shapely.get_parts(one, return_index=True)
+    met = shapely.intersects(part, rectangles(line)[owner]) & (shapely.area(part) > 0)
+    part, owner = part[met], owner[met]
+    share = np.zeros(len(part))
+    wide = ~thin[owner]
+    inner = shapely.area(shapely.intersection(part[wide], two[owner[wide]]))
+    share[wide] = inner / shapely.area(part[wide])
+    for place in np.flatnonzero(~wide).tolist():
+        row = int(owner[place])
+        share[place] = _along(part[place], two[row], line[row], 1 - int(axis[row]))
+    out = np.zeros(len(mine))
+    np.maximum.at(out, owner, share)
+    return out
+
+
+def _along(part: Any, other: Any, line: Floats, along: int) -> float:
+    """Return the share of the edge that `part` holds in `line` along which `other` goes on."""
+    frame, near = shapely.box(*line), (line[3 - along] - line[1 - along]) / 2
+    low, high = shapely.bounds(shapely.intersection(part, frame))[[along, along + 2]]
+    pieces = shapely.get_parts(shapely.intersection(other, frame))
+    bounds = shapely.bounds(pieces).reshape(-1, 4)[:, [along, along + 2]]
+    shared = np.minimum(bounds[:, 1], high) - np.maximum(bounds[:, 0], low)
+    # Where outlines slant, they go on a little further along.
+    length = high - low - 2 * near
+    return float((np.nanmax(shared, initial=0) - 2 * near) / length) if length > 0 else 0.0
+
+
+def share_within(found: Detections, a: Index, b: Index) -> Floats:
+    """Return the share of rows `a` that lies in rows `b`, pair by pair."""
+    if found.has_shapes:
+        one = _filled(found, a)
+        shared, whole = (
+            shapely.area(shapely.intersection(one, _filled(found, b))),
+            shapely.area(one),
+        )
+    else:
+        shared, whole = intersection(found.boxes[a], found.boxes[b]), area(found.boxes[a])
+    return np.asarray(np.divide(shared, whole, out=np.zeros(len(a)), where=whole > 0))
+
+
+def _filled(found: Detections, rows: Index) -> Geometries:
+    """Return the shapes of `rows`, rectangles where there is only a box."""
+    used, at = np.unique(rows, return_inverse=True)
+    shapes = shapes_of(found, used)
+    bare = shapely.is_missing(shapes)
+    shapes[bare] = rectangles(found.boxes[used[bare]])
+    return shapes[at]
 
 
 def united(found: Detections, best: Index, groups: Iterable[tuple[int, Index]]) -> dict[str, Any]:

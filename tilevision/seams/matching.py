@@ -14,15 +14,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.overlaps import meeting_chunks, meetings
-from tilevision.seams.detections import EDGE_PIXELS, Detections, clipped_bounds, shape_iou
+from tilevision.seams.detections import (
+    EDGE_PIXELS,
+    Detections,
+    any_side,
+    clipped_bounds,
+    cut,
+    shape_iou,
+    share_of_pieces,
+    share_within,
+    touching,
+)
 
-__all__ = ["LIKENESS", "Zones", "assign", "components", "enter", "heaviest_first", "match"]
+__all__ = [
+    "LIKENESS",
+    "Zones",
+    "assign",
+    "components",
+    "enter",
+    "heaviest_first",
+    "match",
+    "parts_of",
+]
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 # Views less alike than this are of different objects (IoU within the zone).
 LIKENESS = 0.3
+
+# The share of a piece, where both tiles looked, that lies in the object it is part of.
+_INSIDE = 0.7
+
+_OUTWARD = np.array([-1.0, -1.0, 1.0, 1.0])
 
 # Boxes that overlap by LIKENESS or more still touch when each side of both moves in by
 # this share: it keeps crowds from making every neighbour a candidate.
@@ -257,6 +282,142 @@ def _outer(zones: Zones, a: Index, b: Index, side: int) -> tuple[Floats, Floats]
         np.maximum(least_a, np.minimum(least_b, most[a])),
         np.maximum(least_b, np.minimum(least_a, most[b])),
     )
+
+
+def parts_of(found: Detections, zones: Zones, number: Index) -> Index:
+    """Return the numbers ``(n,)`` of the objects, with pieces joined to what they are part of.
+
+    Parameters
+    ----------
+    found : Detections
+    zones : Zones
+    number : array (n,) of int
+        The object that each detection shows, by one-to-one matches.
+
+    Notes
+    -----
+    An object may gain several views of one tile: pieces of it. Objects that any tile saw whole
+    stay as they are, and so does a piece that its own tile saw within the object: it is a thing in
+    a thing, not a part.
+    """
+    edges = cut(found)
+    entry, side = _asking(found, zones, number, edges)
+    if not len(entry):
+        return number
+    piece, at, side = _answers(found, zones, number, edges, entry, side)
+    if not len(piece):
+        return number
+    inside = share_of_pieces(found, zones.detection[piece], at, zones.boxes[piece], side)
+    good = inside >= _INSIDE
+    mine, theirs = zones.detection[piece[good]], at[good]
+    order = np.lexsort((theirs, -inside[good], number[mine]))
+    _, first = np.unique(number[mine[order]], return_index=True)
+    mine, theirs = mine[order[first]], theirs[order[first]]
+    alone = ~_nested(found, number, number[mine], number[theirs])
+    a, b = number[mine[alone]], number[theirs[alone]]
+    return components(int(number.max()) + 1, a, b)[number]
+
+
+def _asking(found: Detections, zones: Zones, number: Index, edges: Mask) -> tuple[Index, Index]:
+    """Return entries of unmatched pieces, with the side where the other tile looked further."""
+    whole = np.zeros(int(number.max(initial=-1)) + 1, dtype=bool)
+    whole[number[~edges]] = True
+    rows = np.flatnonzero((edges & ~whole[number])[zones.detection])
+    mine, other = zones.detection[rows], zones.other[rows]
+    own, theirs = (found.tile_boxes.take(t, axis=0) for t in (found.tile[mine], other))
+    further = (theirs - own) * _OUTWARD > EDGE_PIXELS / found.scales[other, None]
+    sized = np.all(found.boxes[mine, 2:] > found.boxes[mine, :2], axis=1, keepdims=True)
+    at, side = np.nonzero(touching(found, EDGE_PIXELS, mine) & further & sized)
+    # A tile that only borders on this one tells nothing where another looked over the edge.
+    room, edge = zones.boxes[rows[at]], mine[at] * 4 + side
+    over = (room[:, 2:] > room[:, :2])[np.arange(len(at)), side % 2]
+    told = over | ~np.isin(edge, edge[over])
+    rows, side = rows[at[told]], side[told]
+    asked = ~_seen_there(found, number, zones.detection[rows], zones.other[rows])
+    return rows[asked], side[asked].astype(np.int64)
+
+
+def _seen_there(found: Detections, number: Index, rows: Index, other: Index) -> Mask:
+    """Return True where tile `other` has a view of the object of `rows` that meets its box."""
+    if not len(rows):
+        return np.zeros(0, dtype=bool)
+    tiles = len(found.tile_boxes)
+    concerned = np.zeros(int(number.max()) + 1, dtype=bool)
+    concerned[number[rows]] = True
+    views = np.flatnonzero(concerned.take(number))
+    key = number[views] * tiles + found.tile[views]
+    order = np.argsort(key, kind="stable")
+    views, key = views[order], key[order]
+    asked = number[rows] * tiles + other
+    place = np.minimum(np.searchsorted(key, asked), len(key) - 1)
+    mine, theirs = found.boxes[rows], found.boxes[views[place]]
+    near = (EDGE_PIXELS / found.scales)[other, None]
+    meets = (theirs[:, :2] <= mine[:, 2:] + near) & (theirs[:, 2:] >= mine[:, :2] - near)
+    return np.asarray((key[place] == asked) & meets.all(axis=1))
+
+
+def _answers(
+    found: Detections,
+    zones: Zones,
+    number: Index,
+    edges: Mask,
+    entry: Index,
+    side: Index,
+) -> tuple[Index, Index, Index]:
+    """Return pieces (as entries), rows of the other tile that may be their object, and the side.
+
+    What the other tile saw of it reaches over the edge. Boxes without outlines cover their
+    surroundings as well, so there only what was seen whole counts.
+    """
+    asked = np.zeros(int(zones.zone.max()) + 1, dtype=bool)
+    asked[zones.zone[entry]] = True
+    other = np.flatnonzero(asked.take(zones.zone))
+    boxes = found.boxes.take(zones.detection.take(other), axis=0)
+    over = (boxes - found.reach.take(zones.other.take(other), axis=0)) * _OUTWARD > 0
+    other = other[any_side(over)]
+    classes = int(found.classes.max(initial=0)) + 1
+    one, two = zones.detection[entry], zones.detection[other]
+    kinds = (zones.zone[at] * classes + found.classes[zones.detection[at]] for at in (entry, other))
+    here, there = meetings(_grown_by_edge(found, one), _grown_by_edge(found, two), *kinds)
+    piece, at, side = entry[here], zones.detection[other[there]], side[here]
+    mine = zones.detection[piece]
+    good = (found.tile[at] == zones.other[piece]) & (number[at] != number[mine])
+    sign = _OUTWARD[side]
+    good &= found.boxes[at, side] * sign > found.reach[found.tile[mine], side] * sign
+    if not found.has_shapes:
+        good &= ~edges[at]
+    return piece[good], at[good], side[good]
+
+
+def _grown_by_edge(found: Detections, rows: Index) -> Floats:
+    near = EDGE_PIXELS / found.scales[found.tile[rows]]
+    return np.asarray(found.boxes[rows] + _OUTWARD * near[:, None])
+
+
+def _nested(found: Detections, number: Index, mine: Index, theirs: Index) -> Mask:
+    """Mark pairs of objects that some tile saw both of, the first within the second."""
+    concerned = np.zeros(int(number.max()) + 1, dtype=bool)
+    concerned[mine] = concerned[theirs] = True
+    order = np.flatnonzero(concerned.take(number))
+    order = order[np.argsort(number[order], kind="stable")]
+    ranked = number[order]
+
+    def views(one: int) -> list[int]:
+        low, high = np.searchsorted(ranked, [one, one + 1])
+        rows: list[int] = order[low:high].tolist()
+        return rows
+
+    pairs = [
+        (place, one, two)
+        for place, (a, b) in enumerate(zip(mine.tolist(), theirs.tolist(), strict=True))
+        for one in views(a)
+        for two in views(b)
+        if found.tile[one] == found.tile[two]
+    ]
+    place, one, two = np.array(pairs, dtype=np.int64).reshape(-1, 3).T
+    out = np.zeros(len(mine), dtype=bool)
+    out[place[share_within(found, one, two) >= _INSIDE]] = True
+    return out
 
 
 def assign(left: Index, right: Index, weight: Floats) -> Index:

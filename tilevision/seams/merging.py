@@ -1,14 +1,7 @@
 """The merge: detections of all tiles become the objects of the image.
 
-Detections that are views of one object form a group, which has no two detections of one tile; the
-object is the best whole view, else all together.
-
-Where two tiles saw the same place, each testifies for the other: a true object is found
-by both as often as the detector finds things at all. Detections that lie upon a better
-one of their class may be true (a crowd, a door on a car) or noise (a second box for one
-object). In a crowd they are confirmed like any other; noise is not. So the share of
-false ones among them can be estimated from the image itself, class by class, without
-any truth, and where most are false, those that nobody confirmed are left out.
+Detections that are views of one object form a group, which has two detections of one tile only
+where these are pieces of it; the object is the best whole view, else all together.
 """
 
 from __future__ import annotations
@@ -23,20 +16,26 @@ from numpy.typing import NDArray
 from tilevision.checks import is_number, names, share
 from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
-from tilevision.geometry import area, ios
-from tilevision.overlaps import meeting_chunks
-from tilevision.seams.detections import EDGE_PIXELS, Detections, gather, united
-from tilevision.seams.matching import Zones, components, enter, match
-from tilevision.seams.suppression import METRICS, fuse, suppress, twice_named
+from tilevision.geometry import area
+from tilevision.overlaps import METRICS
+from tilevision.seams.detections import (
+    EDGE_PIXELS,
+    Detections,
+    any_side,
+    cut,
+    gather,
+    touching,
+    united,
+)
+from tilevision.seams.matching import Zones, components, enter, match, parts_of
+from tilevision.seams.testimony import LEAST_WITNESSED, Objects, denied, doubtful
 
 __all__ = [
     "LIMITS",
     "METHODS",
     "MergeSettings",
-    "Objects",
+    "Views",
     "check_merge",
-    "cut",
-    "doubtful",
     "group",
     "join",
     "merge",
@@ -48,145 +47,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-
-# How far a detection lies upon a better one (intersection over the smaller); like is
-# compared with like. Below the first, it stands on its own and is never doubted.
-_COVERED = np.array([0.02, 0.1, 0.2, 0.3, 0.5, 0.8])
-
-# From this share of false ones on, those without confirmation are left out.
-_FALSE = 0.7
-
-# Fewer witnesses, or a detector that mostly disagrees with itself, prove nothing.
-_LEAST_WITNESSED, _LEAST_UNCONFIRMED, _LEAST_FOUND = 50, 5, 0.5
-
-# Shares are estimated from about this many confirmed detections, spread evenly.
-_SAMPLE = 20_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Objects:
-    """What the detections were joined to, ``g`` objects.
-
-    Attributes
-    ----------
-    number : array (n,) of int
-        The object each detection shows.
-    boxes : array (g, 4)
-    ranks : array (g,)
-    classes : array (g,) of int
-    """
-
-    number: Index
-    boxes: Floats
-    ranks: Floats
-    classes: Index
-
-
-def doubtful(found: Detections, zones: Zones, objects: Objects, partial: Mask) -> Mask:
-    """Mark the objects ``(g,)`` that are most likely false.
-
-    Parameters
-    ----------
-    found : Detections
-    zones : Zones
-    objects : Objects
-    partial : array (n,) of bool
-        Detections that their tile saw only in part.
-    """
-    nothing = np.zeros(len(objects.boxes), dtype=bool)
-    witnessed, confirmed = _testimony(found, zones, objects, partial)
-    if len(witnessed) < _LEAST_WITNESSED or confirmed.all():
-        return nothing
-    no = objects.number[witnessed[~confirmed]]
-    if not _kinds(objects, np.unique(no)).any():
-        return nothing
-    yes = objects.number[witnessed[confirmed]]
-    step = max(1, len(yes) // _SAMPLE)
-    yes = yes[::step]
-    kinds = np.zeros(len(objects.boxes), dtype=np.int64)
-    sample = np.unique(np.concatenate([yes, no]))
-    kinds[sample] = _kinds(objects, sample)
-    finds = _finds(found, witnessed, confirmed)
-    of_all, of_unconfirmed = _false_shares(objects, kinds, yes, no, step, finds)
-    suspect = np.bincount(objects.number) == 1
-    suspect &= (np.maximum(of_all, of_unconfirmed).max(axis=1) >= _FALSE)[objects.classes]
-    rows = np.flatnonzero(suspect)
-    kind, classes = _kinds(objects, rows), objects.classes[rows]
-    contradicted = nothing.copy()
-    contradicted[no] = True
-    share = np.where(contradicted[rows], of_unconfirmed[classes, kind], of_all[classes, kind])
-    nothing[rows[(kind > 0) & (share >= _FALSE)]] = True
-    return nothing
-
-
-def _testimony(
-    found: Detections, zones: Zones, objects: Objects, partial: Mask
-) -> tuple[Index, Mask]:
-    """Return detections that another tile could see whole, and whether it did see them."""
-    row, other = zones.detection, zones.other
-    whole = np.flatnonzero(~partial[row])
-    row, other = row[whole], other[whole]
-    room, boxes = found.margins.take(row, axis=0), found.boxes.take(row, axis=0)
-    reach = found.reach.take(other, axis=0)
-    inside = (boxes[:, :2] - room >= reach[:, :2]) & (boxes[:, 2:] + room <= reach[:, 2:])
-    row, other = row[inside.all(axis=1)], other[inside.all(axis=1)]
-    tiles = len(found.tile_boxes)
-    seen = np.sort(objects.number * tiles + found.tile)
-    asked = objects.number[row] * tiles + other
-    at = np.minimum(np.searchsorted(seen, asked), len(seen) - 1)
-    return row, seen[at] == asked
-
-
-def _kinds(objects: Objects, rows: Index) -> Index:
-    """Return into which part of `_COVERED` the objects `rows` fall; 0: they stand alone."""
-    boxes, ranks, classes = objects.boxes, objects.ranks, objects.classes
-    covered = np.zeros(len(rows))
-    asked = boxes.take(rows, axis=0), boxes
-    for at, other in meeting_chunks(*asked, classes.take(rows), classes):
-        mine = rows.take(at)
-        rank, rival = ranks.take(mine), ranks.take(other)
-        better = np.flatnonzero((rival > rank) | ((rival == rank) & (other < mine)))
-        under, above = mine.take(better), other.take(better)
-        share = ios(boxes.take(under, axis=0), boxes.take(above, axis=0))
-        np.maximum.at(covered, at.take(better), share)
-    return np.searchsorted(_COVERED, covered, side="right").astype(np.int64)
-
-
-def _false_shares(
-    objects: Objects, kinds: Index, yes: Index, no: Index, step: int, finds: Floats
-) -> tuple[Floats, Floats]:
-    """Return the share of false ones ``(classes, kinds)``: of all, and of the unconfirmed.
-
-    `yes` are confirmed objects, every `step`-th; `no` unconfirmed ones. `finds` says how
-    often a true one is confirmed: what more is unconfirmed is false.
-    """
-    shape = (len(finds), len(_COVERED) + 1)
-    counts = []
-    for rows in (yes, no):
-        cell = objects.classes[rows] * shape[1] + kinds[rows]
-        counts.append(np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape))
-    agreed, lone = counts[0] * step, counts[1]
-    # One more than were confirmed, so that a few cases do not look like certainty.
-    missed = (agreed + 1) * ((1 - finds) / np.maximum(finds, 0.01))[:, None]
-    known = (finds >= _LEAST_FOUND) & ((agreed + lone).sum(axis=1) >= _LEAST_WITNESSED)
-    false = np.where(known[:, None], np.maximum(lone - missed, 0), 0)
-    of_all = np.where(lone >= _LEAST_UNCONFIRMED, false / np.maximum(agreed + lone, 1), 0)
-    return of_all, false / np.maximum(lone, 1)
-
-
-def _finds(found: Detections, witnessed: Index, confirmed: Mask) -> Floats:
-    """Return per class how often a tile finds what another found, among the better half.
-
-    By score: hardly any of the better half are false.
-    """
-    ranks, classes = found.ranks[witnessed], found.classes[witnessed]
-    finds = np.zeros(int(found.classes.max()) + 1)
-    for name in np.unique(classes):
-        mine = classes == name
-        better = mine & (ranks >= np.median(ranks[mine]))
-        finds[name] = confirmed[better].mean()
-    return finds
-
+Views = tuple[Index, Floats, Mask, Mask]
 
 METHODS = ("seam", "nms", "nmm", "wbf", "none")
 
@@ -203,8 +64,9 @@ def merge(
     """Join the detections of all tiles to the detections of the image.
 
     ``"seam"`` matches, for every two tiles, what both saw of the zone they share, one to
-    one; detections of one tile are never joined. An object that some tile saw whole
-    keeps that tile's box (the best such), any other becomes the union of its views.
+    one; detections of one tile are joined only as pieces, cut by its edge, of what another tile
+    saw hang together. An object that some tile saw whole keeps that tile's box (the best such),
+    any other becomes the union of its views.
     ``"nms"``, ``"nmm"`` (greedy) and ``"wbf"`` suppress, unite or average whatever
     overlaps enough, wherever it comes from. ``"none"`` joins nothing. Box, outline, rotated
     box and area of what is merged are of one object; where ``"wbf"`` averages, outlines are
@@ -244,7 +106,8 @@ def merge(
     check_merge(method, match_metric, match_threshold)
     found = gather(tile_findings, class_agnostic, size)
     if method == "seam":
-        return join(*objects_of(found, class_agnostic, match_metric, match_threshold))
+        seen, zones, number = objects_of(found, class_agnostic, match_metric, match_threshold)
+        return join(seen, zones, number, views(seen, number))
     return merged_by(method, found, match_metric, match_threshold)
 
 
@@ -252,6 +115,8 @@ def merged_by(method: str, found: Detections, metric: str, threshold: float) -> 
     """Return what `merge` does by any method but ``"seam"``."""
     if method == "none":
         return found.findings(np.arange(len(found)))
+    from tilevision.seams.suppression import fuse, suppress
+
     return fuse(found, suppress(found, metric, threshold), method)
 
 
@@ -260,9 +125,12 @@ def objects_of(
 ) -> tuple[Detections, Zones, Index]:
     """Return detections, their entries, and the number of the object that each shows."""
     if class_agnostic:
+        from tilevision.seams.suppression import twice_named
+
         found = found.without(twice_named(found, metric, threshold))
     zones = enter(found)
-    return found, zones, group(len(found), found.tile, *match(found, zones))
+    number = group(len(found), found.tile, *match(found, zones))
+    return found, zones, parts_of(found, zones, number)
 
 
 def check_merge(method: str, metric: str, threshold: float) -> None:
@@ -349,16 +217,18 @@ def _without_conflict(tile: Index, a: Index, b: Index, alike: Floats) -> Index:
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def join(found: Detections, zones: Zones, number: Index) -> Findings:
+def join(found: Detections, zones: Zones, number: Index, chosen: Views) -> Findings:
     """Return one detection for each of the objects that `number` ``(n,)`` tells apart.
 
-    Lone detections that the other tiles' testimony makes doubtful are left out.
+    `chosen` are their `views`. What the other tiles' testimony makes doubtful is left out.
     """
     if not len(found):
         return found.findings(np.empty(0, np.int64))
-    best, boxes, pieces, partial = views(found, number)
-    objects = Objects(number, boxes, found.ranks[best], found.classes[best])
-    kept = ~doubtful(found, zones, objects, partial)
+    best, boxes, pieces, partial = chosen
+    kept = np.ones(len(best), dtype=bool)
+    if len(zones.detection) >= LEAST_WITNESSED:
+        objects = Objects.of(found, number, best, boxes)
+        kept = ~(doubtful(found, zones, objects, partial) | denied(found, zones, objects))
     shapes = _shapes(found, number, best, pieces) if found.has_shapes else {}
     shapes = {
         name: shape[kept]
@@ -369,7 +239,7 @@ def join(found: Detections, zones: Zones, number: Index) -> Findings:
     return found.findings(best[kept], boxes=boxes[kept], **shapes)
 
 
-def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
+def views(found: Detections, number: Index) -> Views:
     """Choose what stands for each object.
 
     Returns
@@ -379,20 +249,20 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
         since none saw it whole; and for each detection, whether it is a partial view.
     """
     size = np.bincount(number)
-    lone = (size == 1)[number]
     best = np.empty(len(size), dtype=np.int64)
     best[number] = np.arange(len(found))
-    shared = np.flatnonzero(~lone)
+    shared = np.flatnonzero((size > 1).take(number))
     shared = shared.take(np.argsort(number.take(shared), kind="stable"))
     start = np.flatnonzero(np.diff(number.take(shared), prepend=-1))
     span = found.boxes.take(best, axis=0)
     _widen(span, found.boxes.take(shared, axis=0), number.take(shared), start)
-    partial = _partial(found, span.take(number, axis=0), lone)
+    partial = cut(found)
+    partial[shared] = _partial(found, shared, span.take(number.take(shared), axis=0))
     # The best view: whole and clear of the edges, whole, partial; then by score, then the
     # finer tile, then the larger box.
-    touching = _touching(found, 1.0, shared).any(axis=1)
+    near = any_side(touching(found, 1.0, shared))
     keys = (
-        np.where(partial.take(shared), 2.0, touching),
+        np.where(partial.take(shared), 2.0, near),
         -found.ranks.take(shared),
         -found.scales.take(found.tile.take(shared)),
         -area(found.boxes.take(shared, axis=0)),
@@ -401,11 +271,6 @@ def views(found: Detections, number: Index) -> tuple[Index, Floats, Mask, Mask]:
     best[number.take(first)] = first
     pieces = partial[best] & (size > 1)
     return best, np.where(pieces[:, None], span, found.boxes.take(best, axis=0)), pieces, partial
-
-
-def cut(found: Detections) -> Mask:
-    """Mark detections that touch an inner edge of their tile."""
-    return np.asarray(_touching(found, EDGE_PIXELS).any(axis=1))
 
 
 def _least(keys: Sequence[NDArray[Any]], start: Index) -> Index:
@@ -424,27 +289,19 @@ def _least(keys: Sequence[NDArray[Any]], start: Index) -> Index:
     return places[np.diff(group, prepend=-1) > 0]
 
 
-def _touching(found: Detections, pixels: float, rows: Index | None = None) -> Mask:
-    """Mark the sides ``(n, 4)`` within `pixels` (of the model) of an inner tile edge."""
-    tile, boxes = found.tile, found.boxes
-    if rows is not None:
-        tile, boxes = tile.take(rows), boxes.take(rows, axis=0)
-    near = (pixels / found.scales).take(tile)[:, None]
-    return np.asarray(np.abs(boxes - found.reach.take(tile, axis=0)) <= near)
-
-
-def _partial(found: Detections, span: Floats, lone: Mask) -> Mask:
-    """Mark views that show only a part of what all views together span.
+def _partial(found: Detections, rows: Index, span: Floats) -> Mask:
+    """Mark views `rows` that show only a part of what all views of their object `span`.
 
     A view that ends at an inner edge is whole if no other saw the object go on there. One
     is partial, wherever it ends, if others saw the object reach out of its tile.
     """
     sign = np.array([-1.0, -1.0, 1.0, 1.0])
-    further = span * sign > found.boxes * sign
-    margin = np.tile(found.margins, 2)
-    outside = span * sign > found.reach.take(found.tile, axis=0) * sign + margin
-    ended = _touching(found, EDGE_PIXELS) & (further | lone[:, None])
-    return np.asarray((ended | outside).any(axis=1))
+    outer = span * sign
+    margin = np.tile(found.margins.take(rows, axis=0), 2)
+    reach = found.reach.take(found.tile.take(rows), axis=0)
+    outside = outer > reach * sign + margin
+    further = outer > found.boxes.take(rows, axis=0) * sign
+    return any_side((touching(found, EDGE_PIXELS, rows) & further) | outside)
 
 
 def _widen(span: Floats, boxes: Floats, number: Index, start: Index) -> None:
