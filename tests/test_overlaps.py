@@ -265,3 +265,12 @@ def test_shared_areas_of_outlines_of_many_points_are_those_of_geos() -> None:
     rings = np.array([shapely.Point(x, 0).buffer(10, quad_segs=125) for x in (0, 7)], dtype=object)
     shared = Outlines(rings).shared(np.array([0]), np.array([1]))[2]
     assert shared[0] == pytest.approx(shapely.area(shapely.intersection(*rings)))
+
+
+def test_outlines_that_only_touch_the_room_share_nothing_there() -> None:
+    """An area and a line where a shape touches the room, against a shape that lies beyond it."""
+    touching = shapely.multipolygons([shapely.box(-2, -2, 5, 12), shapely.box(10, 2, 14, 6)])
+    outlines = Outlines(np.array([touching, shapely.box(20, 20, 30, 30)], dtype=object))
+    one, two = np.array([0]), np.array([1])
+    areas = outlines.shared(one, two, np.array([[0.0, 0.0, 10.0, 10.0]]))
+    assert [area.tolist() for area in areas] == [[50.0], [0.0], [0.0]]

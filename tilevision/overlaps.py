@@ -42,6 +42,7 @@ POINT_SIDE = 12.0  # pixels of what the model saw
 _MOST_TERMS = 10_000  # two outlines of a hundred points: from there on GEOS is faster
 _TERMS = 60_000  # edges with edges that are computed together
 _TINY = 1e-300
+_POLYGON, _COLLECTION = 3, 7  # GEOS's numbers of types
 _PAIRS = 100_000  # looked at together: few enough to stay in the processor's cache
 _POSITION_BITS = 24  # of a sort key, at most; what is equal in them is compared exactly
 
@@ -288,8 +289,20 @@ class Outlines:
         one, two = self._shapes[a], self._shapes[b]
         if room is not None:
             frame = rectangles(room)
-            one, two = shapely.intersection(one, frame), shapely.intersection(two, frame)
+            one, two = _clipped(one, frame), _clipped(two, frame)
         return np.array([shapely.area(s) for s in (one, two, shapely.intersection(one, two))])
+
+
+def _clipped(shapes: Geometries, frame: Geometries) -> Geometries:
+    """Return the areas of `shapes` in `frame`, without the lines and points where they touch it.
+
+    GEOS has no answer for two collections of areas and lines.
+    """
+    out = np.asarray(shapely.intersection(shapes, frame), dtype=object)
+    for place in np.flatnonzero(shapely.get_type_id(out) == _COLLECTION).tolist():
+        pieces = shapely.get_parts(shapely.get_parts([out[place]]))
+        out[place] = shapely.multipolygons(pieces[shapely.get_type_id(pieces) == _POLYGON])
+    return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
