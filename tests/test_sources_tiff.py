@@ -405,6 +405,54 @@ def test_a_closed_source_says_so(tmp_path: Path) -> None:
         source.read(Box(0, 0, 10, 10))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "how"),
+    [
+        ("uint8", {"compression": "jpeg"}),
+        ("uint8", {"compression": "zlib"}),
+        ("uint8", {}),
+        ("uint8", {"planarconfig": "separate", "compression": "zlib"}),
+        ("uint16", {}),
+        ("uint16", {"planarconfig": "separate"}),
+        ("uint16", {"compression": "zlib", "byteorder": ">"}),
+    ],
+)
+@pytest.mark.parametrize("between", [[], [Box(10, 10, 90, 74), Box(128, 0, 172, 64)]])
+def test_windows_that_are_stored_tiles_are_read_as_any_others(tmp_path, dtype, how, between):
+    """Whatever came before, and though what was returned is written on."""
+    pixels = smooth(128, 192 - 20, 3, dtype)
+    stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in how else pixels
+    tifffile.imwrite(tmp_path / "a.tif", stored, tile=(64, 64), photometric="rgb", **how)
+    whole = open_source(tmp_path / "a.tif").read(Box(0, 0, 172, 128)).copy()
+    fresh = open_tiff(str(tmp_path / "a.tif"))
+    for x0, y0 in 2 * [(0, 0), (64, 0), (0, 64), (64, 64)]:
+        for box in [Box(x0, y0, x0 + 64, y0 + 64), *between]:
+            found = fresh.read(box)
+            rows, columns = slice(int(box.y0), int(box.y1)), slice(int(box.x0), int(box.x1))
+            np.testing.assert_array_equal(found, whole[rows, columns])
+            assert (found.dtype, found.flags.writeable) == (np.dtype(dtype), True)
+            found[...] = 7
+    fresh.close()
+
+
+def test_tiles_that_lie_like_stored_ones_are_not_kept(tmp_path, monkeypatch) -> None:
+    """No neighbour shares them; those of a grid that overlaps are decoded once, and kept."""
+    from tilevision.sources.formats import segments
+
+    monkeypatch.setattr(segments, "_recent", segments.SegmentCache(1 << 24))
+    pixels = smooth(64, 256, 3, "uint8")
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, tile=(64, 64), photometric="rgb", compression="zlib"
+    )
+    source = open_source(tmp_path / "a.tif")
+    for x0 in (0, 64, 128, 192):
+        source.read(Box(x0, 0, x0 + 64, 64))
+    assert segments._recent.nbytes == 64 * 64 * 3  # of the first: nobody knew how they lie
+    for x0 in (0, 32, 64, 96):
+        source.read(Box(x0, 0, x0 + 64, 64))
+    assert segments._recent.nbytes == 3 * 64 * 64 * 3
+
+
 @pytest.mark.parametrize(("given", "threads"), [("1", 1), ("64", 4), ("none", None)])
 def test_a_process_decodes_on_as_many_threads_as_it_is_given(monkeypatch, given, threads) -> None:
     """Dask gives its workers one each, since they share the cores; a notebook has them all."""

@@ -233,6 +233,7 @@ class SegmentedPage:
             self.revision = "LERC mask"
         key.init_decode()
         self._number = _recent.new_page()
+        self._exact = False  # whether the window before was one whole segment
 
     @property
     def separate(self) -> bool:
@@ -260,12 +261,39 @@ class SegmentedPage:
         if self._rows:
             parts = [self._rows[plane].window(x0, y0, x1, y1) for plane in planes]
             return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        if (whole := self._one_segment((x0, y0, x1, y1), len(planes))) is not None:
+            return whole
         share = self.samples // self._planes
         out = np.empty((y1 - y0, x1 - x0, len(planes) * share), self.dtype)
         for place, plane in enumerate(planes):
             target = out[..., place * share : (place + 1) * share]
             self._copy_segments(target, plane, (x0, y0, x1, y1))
         return out
+
+    def _one_segment(self, box: tuple[int, int, int, int], planes: int) -> Pixels | None:
+        """Return a window that is one stored segment, as it was decoded; None if it is not.
+
+        Where the window before was one too, tiles lie like segments and share none: then what was
+        decoded is neither kept nor copied.
+        """
+        x0, y0, x1, y1 = box
+        wide, high = self.segment
+        exact = not (x0 % wide or y0 % high) and (x1 - x0, y1 - y0) == (wide, high)
+        before, self._exact = self._exact, exact
+        if not (exact and before) or planes != 1 or self._planes != 1 or self._file.expects:
+            return None
+        index = y0 // high * self.across + x0 // wide
+        if self._file.closed or _recent.get(self._number, index) is not None:
+            return None
+        pixels = self._segment(index, keep=False)
+        if pixels is None or pixels.shape != (high, wide, self.samples):
+            return None
+        owner = pixels if pixels.base is None else pixels.base  # of a view, workers take a copy
+        flags = owner.flags if isinstance(owner, np.ndarray) else None
+        if flags is None or not (flags.owndata and flags.writeable and flags.c_contiguous):
+            return np.array(pixels, self.dtype, order="C")
+        same = owner.shape == pixels.shape and owner.dtype == self.dtype
+        return owner if same else np.array(pixels, self.dtype, order="C")
 
     @property
     def free_rows(self) -> bool:
@@ -335,7 +363,7 @@ class SegmentedPage:
         ranges = [(int(self._offsets[index]), int(self._counts[index])) for index in fresh]
         self._file.expect([(offset, count) for offset, count in ranges if offset and count])
 
-    def _segment(self, index: int) -> Pixels | None:
+    def _segment(self, index: int, *, keep: bool = True) -> Pixels | None:
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if not offset or not count:
             return None  # sparse files leave empty tiles out
@@ -356,7 +384,8 @@ class SegmentedPage:
         segment: Pixels = pixels
         if self._colours is not None:
             segment = self._colours.rgb(segment, data)
-        _recent.keep(self._number, index, segment)
+        if keep:
+            _recent.keep(self._number, index, segment)
         return segment
 
     def _has_holes(self, lerc: LercTiles) -> bool:
