@@ -14,6 +14,7 @@ from framework_models import needs
 from tilevision.adapters.answers import KEYS, findings_of
 from tilevision.adapters.function import FunctionModel, ObjectModel
 from tilevision.catalogue import model
+from tilevision.codec import encode
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
 
@@ -23,8 +24,10 @@ BOX = [2.0, 3.0, 10.0, 12.0]
 
 @pytest.mark.parametrize("answer", [None, [], (), np.empty((0, 6)), np.array([]), Findings()])
 def test_nothing_is_an_answer(answer):
-    """Empty results of any kind are no detections."""
-    assert len(findings_of(answer, "m")) == 0
+    """Empty results of any kind are no detections, and the same bytes in the checkpoint."""
+    found = findings_of(answer, "m")
+    assert len(found) == 0
+    assert encode(found) == (b'{"boxes":[],"classes":[],"labels":[],"scores":[]}',)
 
 
 @pytest.mark.parametrize(

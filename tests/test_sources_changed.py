@@ -159,6 +159,29 @@ def test_a_file_that_is_replaced_while_it_is_read_costs_the_tile(tmp_path: Path)
     assert "has changed since it was opened" in failure.message
 
 
+def test_a_file_that_is_replaced_while_a_batch_is_read_costs_all_of_it(tmp_path: Path) -> None:
+    """Nobody knows which tiles of the batch are of the new content: no model sees any of them."""
+    path, part = write_tiff(tmp_path)
+    source = open_source(path)
+    tiles = [Tile(row=0, col=n, box=Box(16 * n, 0, 16 * n + 16, 16), scale=1.0) for n in range(4)]
+    spec = ModelSpec(name="f", factory=f"{__name__}:Careless", fingerprint="1", batch_size=4)
+    taken, reads = LevelReader.read, []
+
+    def replaced(*args: object) -> np.ndarray:
+        reads.append(1)
+        if len(reads) == 3:
+            other_bytes(part)
+        return taken(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LevelReader, "read", replaced)
+        outcomes = infer(Work(source.reference, read_options(source), spec), tiles)
+    assert len(reads) == 4
+    for outcome in outcomes:
+        assert outcome.failure is not None and not outcome.batched
+        assert "has changed since it was opened" in outcome.failure.message
+
+
 class Careless:
     """A model that finds nothing."""
 

@@ -50,6 +50,11 @@ def encode(findings: Findings) -> tuple[bytes, ...]:
     ModelError
         If attributes hold what JSON cannot.
     """
+    if not len(findings) and not findings.tile_scores and not findings.note:
+        columns = tuple(findings.columns)
+        if columns not in _nothing:
+            _nothing[columns] = _encode(findings)
+        return _nothing[columns]
     records = _encode(findings.rounded())
     if len(records) > RECORDS_PER_TILE:
         raise CheckpointTooLarge(
@@ -82,6 +87,7 @@ def decode(records: Sequence[bytes]) -> Findings:
 
 # Most tiles of most images hold nothing: their findings, which never change, are one object.
 _BARE, _BARE_BYTES = b'{"boxes":[],', 128
+_nothing: dict[tuple[str, ...], tuple[bytes, ...]] = {}  # their records, by the columns there are
 
 
 @lru_cache(maxsize=64)

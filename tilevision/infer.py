@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from operator import attrgetter
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -25,6 +26,7 @@ from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of,
 from tilevision.printed import noting_what_is_printed
 from tilevision.rasterspec import Raster
 from tilevision.sources import (
+    ImageSource,
     ReadOptions,
     SourceRef,
     check_unchanged,
@@ -94,6 +96,12 @@ class TileOutcome:
     usage: Usage = Usage(calls=1)  # noqa: RUF009 - frozen
     remarks: tuple[str, ...] = ()
     payloads: tuple[tuple[bytes, bytes | PackedArray], ...] = ()
+
+    def __reduce__(self) -> tuple[type[TileOutcome], tuple[Any, ...]]:
+        return TileOutcome, _VALUES(self)  # as of `Box`
+
+
+_VALUES = attrgetter(*(one.name for one in fields(TileOutcome)))
 
 
 def _nothing(_: Sequence[Tile]) -> None:
@@ -238,16 +246,33 @@ class _Task:
             first += size
 
     def read(self, rows: Sequence[int]) -> list[int]:
-        """Read tiles; return the rows of those that could be."""
+        """Read tiles; return the rows of those that could be.
+
+        The image is looked up once for all of them, and once more after the last: each look is a
+        system call, at which Python's lock goes to another thread.
+        """
         began = perf_counter()
         with self._hooks.reading(), self._surviving(list(rows), began):
             self._hooks.started([self._tiles[row] for row in rows])
-            for row in rows:
-                began = perf_counter()
-                with self._surviving([row], began), self._hooks.span("read"):
-                    self._pixels[row] = self._own_pixels(self._tiles[row])
-                self._read_seconds[row] = perf_counter() - began
+            with self._hooks.span("read"):
+                self._read_each(rows)
         return [row for row in rows if row in self._pixels]
+
+    def _read_each(self, rows: Sequence[int]) -> None:
+        source, ref = None, self._work.source
+        for row in rows:
+            began = perf_counter()
+            with self._surviving([row], began):
+                source = source or open_reference(ref)
+                self._pixels[row] = self._own_pixels(source, self._tiles[row])
+            self._read_seconds[row] = perf_counter() - began
+        try:
+            check_unchanged(ref)
+        except BaseException:  # nobody knows which of them it has cost
+            for row in rows:
+                self._pixels.pop(row, None)
+                with self._surviving([row], perf_counter() - self._read_seconds[row]):
+                    raise
 
     def predict(self, rows: list[int]) -> None:
         """Ask a model that lives in this process."""
@@ -330,11 +355,9 @@ class _Task:
             self._calls = calls_of(self._work.model)
         return self._calls
 
-    def _own_pixels(self, tile: Tile) -> NDArray[Any]:
+    def _own_pixels(self, source: ImageSource, tile: Tile) -> NDArray[Any]:
         """Return the tile as the model's own to write on."""
-        source = open_reference(self._work.source)
         pixels = read_pixels(source, tile.box, tile.scale, self._work.options)
-        check_unchanged(self._work.source)
         alone = sys.getrefcount(pixels) == _references_alone()  # also, nobody has a view of it
         flags = pixels.flags
         if alone and flags.owndata and flags.writeable and flags.c_contiguous:
@@ -350,9 +373,10 @@ class _Task:
             self._remarks, full = answers.remarks, answers.full
         _check(self._work.model, answers, len(rows))
         share = seconds / len(rows)
-        for row, findings, filled in zip(rows, answers, full, strict=True):
-            with self._surviving([row], perf_counter() - share):
-                self.outcomes[row] = self._compacted(row, findings, share, filled)
+        with self._hooks.span("encode"):
+            for row, findings, filled in zip(rows, answers, full, strict=True):
+                with self._surviving([row], perf_counter() - share):
+                    self.outcomes[row] = self._compacted(row, findings, share, filled)
 
     def _used(self, rows: list[int], usage: Usage) -> None:
         """Share what a call used among its tiles; it stands even if the call fails."""
@@ -368,16 +392,15 @@ class _Task:
 
     def _compacted(self, row: int, findings: Findings, seconds: float, filled: bool) -> TileOutcome:
         tile, model = self._tiles[row], self._work.model
-        with self._hooks.span("encode"):
-            kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
-            records = codec.encode(kept)
-            arrays = {"embedding": findings.embedding, "embeddings": kept.rounded().embeddings}
-            stored = _vectors({k: one for k, one in arrays.items() if one is not None}, model)
-            if findings.raster is not None:
-                stored["raster"] = _map(findings.raster, tile, model.name)
-            if stored:
-                records += (array_record({name: ref for name, (ref, _) in stored.items()}),)
-            payloads = tuple((ref.digest, raw) for ref, raw in stored.values())
+        kept = compact(findings, tile.output_size, self._nms, model.class_agnostic)
+        records = codec.encode(kept)
+        arrays = {"embedding": findings.embedding, "embeddings": kept.rounded().embeddings}
+        stored = _vectors({k: one for k, one in arrays.items() if one is not None}, model)
+        if findings.raster is not None:
+            stored["raster"] = _map(findings.raster, tile, model.name)
+        if stored:
+            records += (array_record({name: ref for name, (ref, _) in stored.items()}),)
+        payloads = tuple((ref.digest, raw) for ref, raw in stored.values())
         most = model.max_detections
         return TileOutcome(
             tile,

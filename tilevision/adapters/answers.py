@@ -100,6 +100,7 @@ _OPTIONAL = (
 
 # Columns by name: boxes, scores, labels, class_ids, oriented, points, polygons, texts, attributes.
 Columns = dict[str, Any]
+_NOTHING = Findings()  # findings never change: one for all
 
 
 class _UnknownKey(ModelError):
@@ -136,6 +137,8 @@ def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise"
     if isinstance(answer, Findings):
         _check_tile_scores(answer, name)
         return answer
+    if type(answer) is list and not answer:  # as of most tiles: read between a device's calls
+        return _NOTHING
     try:
         return _read(answer, names, on_bad)
     except (ModelError, TypeError, ValueError) as error:

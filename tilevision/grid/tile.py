@@ -139,6 +139,9 @@ class Tile:
         if not self.id:
             object.__setattr__(self, "id", f"r{self.row:03d}c{self.col:03d}")
 
+    def __reduce__(self) -> tuple[type[Tile], tuple[Any, ...]]:
+        return Tile, (self.row, self.col, self.box, self.scale, self.id)  # as of `Box`
+
     def __hash__(self) -> int:
         # A run asks some thirty times a tile; tiles at one place differ in scale alone.
         return hash((self.row, self.col))

@@ -63,14 +63,20 @@ class Usage:
     most_input: int = 0
     most_output: int = 0
 
+    def __reduce__(self) -> tuple[type[Usage], tuple[int, ...]]:
+        return Usage, _counts(self)
+
     def __add__(self, other: Usage) -> Usage:
         mine, theirs = _counts(self), _counts(other)
         return Usage(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
     def split(self, parts: int) -> list[Usage]:
         """Return `parts` shares that add up to this exactly; the first ones have what is over."""
+        counts = _counts(self)
+        if not any(total % parts for total in counts):
+            return [Usage(*(total // parts for total in counts))] * parts
         return [
-            Usage(*(total // parts + (part < total % parts) for total in _counts(self)))
+            Usage(*(total // parts + (part < total % parts) for total in counts))
             for part in range(parts)
         ]
 
