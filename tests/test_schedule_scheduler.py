@@ -96,15 +96,21 @@ def test_the_tail_is_shared_among_the_threads() -> None:
 
 
 def test_automatic_batches_are_multiples_of_the_model_s() -> None:
-    """After the first task, a model that takes 8 at once gets 8, 16, 24, ..."""
+    """After the first task on each thread, a model that takes 8 at once gets 8, 16, 24, ..."""
     driver = Driver(500, model_batch=8)
     while driver.tasks:
         submit = driver.tasks[0]
         driver.succeed(submit, seconds=0.005 * len(submit.tiles))
     sizes = [len(submit.tiles) for submit in driver.all(Submit)]
-    assert sizes[:4] == [1, 1, 1, 1]
+    assert sizes[:4] == [1, 1, 8, 8]
     assert max(sizes) == 48
-    assert {size % 8 for size in sizes[4:-1]} == {0}
+    assert {size % 8 for size in sizes[2:-1]} == {0}
+
+
+def test_a_few_tiles_are_shared_though_a_model_would_take_them_at_once() -> None:
+    """As long as nobody knows how long one takes: no worker is left idle beside a whole batch."""
+    driver = Driver(10, model_batch=16)
+    assert [len(submit.tiles) for submit in driver.all(Submit)] == [1, 1, 4, 2]
 
 
 def test_an_explicit_window_leaves_each_thread_its_share() -> None:

@@ -217,6 +217,16 @@ class Batches:
             wanted = min(LARGEST, 2 * self.size, int(self._target / self._seconds))
             self.size = max(self._unit, self.whole(wanted))
 
+    def sent(self, tasks: int, threads: int) -> None:
+        """Note that `tasks` were sent: those behind the first on each thread fill a model's batch.
+
+        The first has one tile: all that it has begun is suspect if loading the model kills the
+        process. What waits behind it has not begun; and a device takes as long for one tile as for
+        a batch.
+        """
+        if self._seconds is None and self._fixed is None and not self._hosted and tasks >= threads:
+            self.size = max(self.size, self._unit)
+
     def next(self, untried: int, threads: int, window: int) -> int:
         """Return the size of the next batch: the last tiles are shared among the threads.
 
@@ -230,7 +240,8 @@ class Batches:
         if self._fixed:
             return self._fixed
         size = self._sustained(window, threads) if self._hosted else self.size
-        return min(size, max(self._unit, -(-untried // threads)))
+        least = 1 if self._seconds is None else self._unit  # then a few are shared
+        return min(size, max(least, -(-untried // threads)))
 
     def _sustained(self, window: int, threads: int) -> int:
         """Return the size with which a full window of calls is `HOSTED_TASKS` tasks a second."""

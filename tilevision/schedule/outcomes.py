@@ -168,6 +168,8 @@ class Dispatch:
         task = self._flight.submit(states, now, pin, exclusive=exclusive)
         self._board.bucket.take(len(states))
         self._circuit.sent(task)
+        threads = max(1, self._workers.threads, self._workers.may_have)
+        self._board.batches.sent(self._flight.serial, threads)
         self._board.deadlines.submitted(task, self._board.ledger.busy, self._workers.threads)
 
 
