@@ -264,6 +264,54 @@ def test_a_task_beside_others_takes_the_longer_of_reading_and_calling(
     assert worker._share([outcome] * 4, 2) == pytest.approx(4 * max(read / 2, called))
 
 
+class Loop:
+    """A worker's loop that does what it is told when the test says so; notes what is sent."""
+
+    def __init__(self) -> None:
+        self.loop = self
+        self.due: list[Callable[[], None]] = []
+        self.sent: list[tuple[str, Any]] = []
+
+    def add_callback(self, call: Callable[[], None]) -> None:
+        """As Tornado has it."""
+        self.due.append(call)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """In the test's time."""
+        assert 0 < seconds < 0.1
+        self.due.append(call)
+
+    def log_event(self, topic: str, message: Any) -> None:
+        """Send."""
+        self.sent.append((topic, message))
+
+    def passes(self) -> None:
+        """Let one moment pass."""
+        due, self.due = self.due, []
+        for call in due:
+            call()
+
+
+def test_what_tasks_tell_in_a_moment_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, all of it, and also what is told once the last task is through."""
+    monkeypatch.setitem(worker._aloft, "w", 1)
+    loop = Loop()
+    news = worker._News(loop, "w", "topic")
+    news.tell({"n": 1})
+    loop.passes()
+    news.tell({"n": 2})
+    news.tell({"n": 3})
+    assert len(loop.due) == 1  # to tell is no call of the loop while it looks by itself
+    loop.passes()
+    assert loop.sent == [("topic", [{"n": 1}]), ("topic", [{"n": 2}, {"n": 3}])]
+    worker._aloft["w"] = 0
+    loop.passes()
+    assert not loop.due and len(loop.sent) == 2
+    news.tell({"n": 4})
+    loop.passes()
+    assert loop.sent[2:] == [("topic", [{"n": 4}])]
+
+
 # Tiles that fail -------------------------------------------------------------------------
 
 

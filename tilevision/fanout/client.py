@@ -287,8 +287,9 @@ class Tasks:
             self.inbox.put(Landed(task, report))
 
     def _hear(self, event: tuple[float, Any]) -> None:
-        _, message = event
-        self.inbox.put(Heard(**message))
+        _, told = event
+        for message in told if isinstance(told, (list, tuple)) else [told]:
+            self.inbox.put(Heard(**message))
 
     def release(self, tasks: Sequence[str]) -> list[Sent]:
         """Take tasks out of the air; what they still bring is ignored."""

@@ -28,6 +28,7 @@ from tilevision.readiness import examine
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
+TOGETHER_SECONDS = 0.01  # with a worker that dies, the news of so long are lost
 BROUGHT_SECONDS = 10.0
 AHEAD = 4  # tasks beside one that have been read, or are being read
 READING = 2  # of those at a time that read and prepare; more would but take each other's time
@@ -39,6 +40,7 @@ _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
 _aloft: Counter[str] = Counter()  # tasks of a work that have given their slot to the next one
 _aloft_changed = Condition()
+_news: dict[str, _News] = {}
 _reading: Counter[str] = Counter()  # of those the ones that read or prepare
 _reading_changed = Condition()
 _warm: set[str] = set()  # works whose model has answered in this process
@@ -136,6 +138,7 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         _works.pop(self.name, None)
         _aloft.pop(self.name, None)
         _reading.pop(self.name, None)
+        _news.pop(self.name, None)
         _warm.discard(self.name)
         _unknown.pop(self.name, None)
         _unfit.pop(self.name, None)
@@ -151,9 +154,9 @@ def run_batch(order: bytes) -> Report:
     began = time.perf_counter()
     if unfit := _unfitness(batch.work):
         return Report((), time.perf_counter() - began, worker.address, unfit)
-    report = _Reporter(batch, worker)
     work = _work(batch.work)
     ahead = _ahead(work, batch.tiles)
+    report = _Reporter(batch, worker, _news_of(worker, batch) if ahead else None)
     reading = partial(_reading_beside, batch.work, _readers(work)) if ahead else nullcontext
     hooks = Hooks(report, secede, _span, report.queued, reading)
     with _beside_others(batch.work, ahead):
@@ -165,7 +168,8 @@ def run_batch(order: bytes) -> Report:
     seconds = time.perf_counter() - began - report.waited
     if ahead:
         seconds = _share(found, _readers(work))
-    wanted = ahead + AT_HAND if ahead else 0
+    wanted = ahead or _ahead(work, batch.tiles)  # known since the first call
+    wanted += AT_HAND if wanted else 0
     return Report(tuple(outcomes), seconds, worker.address, ahead=wanted)
 
 
@@ -231,6 +235,49 @@ def _beside_others(name: str, ahead: int) -> Iterator[None]:
             _aloft_changed.notify_all()
 
 
+class _News:
+    """What the tasks of a work tell, sent together once every few milliseconds.
+
+    A batch that is read while the device has another one is told of three times (it is begun, it
+    waits, it has its turn), and each message took the processors from those that read. To tell is
+    no system call: the device would stand still while Python's lock goes to another thread.
+    """
+
+    def __init__(self, worker: Any, work: str, topic: str) -> None:
+        self._worker = worker
+        self._work = work
+        self._topic = topic
+        self._told: list[dict[str, Any]] = []
+        self._watched = False
+        self._lock = Lock()
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send a message soon, on any thread."""
+        with self._lock:
+            self._told.append(message)
+            watched, self._watched = self._watched, True
+        if not watched:
+            self._worker.loop.add_callback(self._look)
+
+    def _look(self) -> None:
+        """Send what there is, on the worker's loop, and look again as long as tasks go on."""
+        with self._lock:
+            told, self._told = self._told, []
+            self._watched = _aloft[self._work] > 0
+            again = self._watched
+        if again:
+            self._worker.loop.call_later(TOGETHER_SECONDS, self._look)
+        if told:
+            self._worker.log_event(self._topic, told)
+
+
+def _news_of(worker: Any, batch: TileBatch) -> _News:
+    with _aloft_changed:
+        if batch.work not in _news:
+            _news[batch.work] = _News(worker, batch.work, batch.topic)
+        return _news[batch.work]
+
+
 class _Reporter:
     """Tells the client which tiles are begun, so that a death is blamed on the right ones.
 
@@ -238,12 +285,14 @@ class _Reporter:
     once would otherwise take the news with it, and be tried for ever without blame. The others
     do not wait for their news to get through, which would cost more than a millisecond each.
     Tiles of a batch are one piece of news: each costs the worker, the scheduler and the client
-    together a millisecond of a processor.
+    together a millisecond of a processor. Where the model waits for a device, all news of a moment
+    are one message.
     """
 
-    def __init__(self, batch: TileBatch, worker: Any) -> None:
+    def __init__(self, batch: TileBatch, worker: Any, news: _News | None = None) -> None:
         self._batch = batch
         self._worker = worker
+        self._news = news
         self._numbers = {tile.id: number for number, tile in enumerate(batch.tiles)}
         self._waited = False
         self._queued: float | None = None
@@ -252,7 +301,13 @@ class _Reporter:
     def queued(self, tiles: Sequence[Tile]) -> None:
         """Tell that tiles wait for their turn at the model; told again when they have it."""
         self._queued = time.perf_counter()
-        self._worker.log_event(self._batch.topic, self._message(tiles) | {"waits": True})
+        self._tell(self._message(tiles) | {"waits": True})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        if self._news is not None:
+            self._news.tell(message)
+        else:
+            self._worker.log_event(self._batch.topic, message)
 
     def _message(self, tiles: Sequence[Tile]) -> dict[str, Any]:
         return {
@@ -268,7 +323,7 @@ class _Reporter:
             self._queued = None
         worker, topic, message = self._worker, self._batch.topic, self._message(tiles)
         if self._waited:
-            worker.log_event(topic, message)
+            self._tell(message)
             return
         self._waited = True
         with suppress(OSError, TimeoutError):  # a hint: a scheduler that is gone shows elsewhere

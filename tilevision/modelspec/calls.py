@@ -22,6 +22,7 @@ WORTH_MORE = 0.95  # of a tile's time that may be left for twice as many to be w
 RECENT = 0.3  # how much the last call counts
 TRIES = 3  # calls of a size that must all be slow: a busy machine may make one so
 MEASURED = 4  # so many calls at first, and one of so many later
+SELDOM = 16  # one of so many, where it waits: to measure keeps the device waiting
 UNASKED = 5.0  # seconds without a wish after which the thread that made the calls ends
 # In the words of CUDA and Metal, of onnxruntime, and of PyTorch on a processor.
 _FULL = ("out of memory", "failed to allocate memory", "not enough memory")
@@ -344,7 +345,8 @@ class Calls:
     def _timed(self, group: list[Wish]) -> Any:
         tiles = [tile for one in group for tile in one.tiles]
         self._made += 1
-        measured = self._made <= MEASURED or not self._made % MEASURED
+        rate = SELDOM if self.waits else MEASURED
+        measured = self._made <= MEASURED or not self._made % rate
         began, engaged = perf_counter(), _engaged() if measured else 0.0
         try:
             return self._in_parts(tiles, group[0].made)
