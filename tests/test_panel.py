@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
     again._export.save.click()
     _wait(lambda: "Saved 12 detections of the tiles" in again._export.words.value)
     assert again._screen.state.planned
+
+
+def test_the_end_of_a_run_is_not_said_of_the_next(make, spots) -> None:
+    """A frame that was drawn of one run while another is shown says nothing of that one."""
+    panel = make(spots)
+    _run(panel)
+    state, frame = panel._screen.state, SimpleNamespace()
+    panel._screen.poke = lambda: None  # the next run is not drawn yet
+    panel._show(tv.start(spots, bright, checkpoint=None, grid=tv.Grid(3, 4)))
+    panel._controls.say("Starting…")
+    panel._on_frame(state, frame)
+    assert "Starting" in _said(panel) and panel._announced == ()
+    panel.run.result(60)
 
 
 def test_the_picture_says_that_tissue_is_looked_for(make, spots) -> None:

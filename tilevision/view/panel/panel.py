@@ -531,11 +531,13 @@ class Panel:
 
     def _on_frame(self, state: ViewState, frame: CaptionedFrame) -> None:
         """Update everything beside the picture; on the drawing thread."""
+        run = self._screen.run
+        if self._screen.state is not state:  # of a run that has just made way for another
+            return
         self._list_first()
         self._snapshot.update(frame, now=state.at_rest)
         self._tile_list.update(state, now=state.at_rest)
         self._counting.follow(state)
-        run = self._screen.run
         past = isinstance(run, JournaledRun)
         self._controls.fit(
             state.run_status,
