@@ -238,7 +238,7 @@ def aloft(tiles: list[Any]) -> list[Any]:
     """Sleep as a device would, and answer how many tasks have given their slot to the next one."""
     from tilevision.fanout import worker
 
-    time.sleep(0.05)
+    time.sleep(0.2)  # long beside what a busy machine takes to go on
     return [np.array([[0, 0, 4, 4, 0.5, max(worker._aloft.values(), default=0)]]) for _ in tiles]
 
 
