@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ import pytest
 
 import tilevision as tv
 from tilevision.catalogue import resolve
-from tilevision.fingerprint import provenance
+from tilevision.fingerprint import fingerprint_function, provenance
+from tilevision.fingerprint.values import state
+from tilevision.modelspec import ModelSpec
 from tilevision.pipeline import plan
+from tilevision.rasterspec import RasterSpec
 
 STORED = Path(__file__).resolve().parent / "stored"
 RECORDED = json.loads((STORED / "v010" / "identities.json").read_text())
@@ -179,3 +182,40 @@ def test_public_names_stand_in_identities_as_they_were_recorded():
         value = getattr(tv, name)
         here = provenance.own_identity(value.__module__, value.__qualname__)
         assert ".".join(here) == identity
+
+
+class Holds:
+    """A model that has another one at hand."""
+
+    def __init__(self, one: Any) -> None:
+        self.one = one
+
+    def __call__(self, image: Any) -> list[Any]:
+        """Find nothing."""
+        return []
+
+
+RECORDED_FIELDS = {
+    ModelSpec: "name factory fingerprint params payload stages batch_size input_size mpp bands "
+    "dtype max_detections nms min_score hosted price device shrinks names class_agnostic notes "
+    "auto_batch",
+    RasterSpec: "kind classes unit precision",
+}
+
+
+@pytest.mark.parametrize("kind", RECORDED_FIELDS)
+def test_a_field_that_came_later_is_in_no_identity_until_it_is_given(kind):
+    """Whatever holds a declaration is what it was, though a release knows more to declare."""
+    recorded = RECORDED_FIELDS[kind].split()
+    later = [one for one in fields(kind) if one.name not in recorded]
+    assert later
+    assert all("later" in one.metadata for one in later)
+    whole = {
+        ModelSpec: ModelSpec("m", "module:load", "0" * 64),
+        RasterSpec: RasterSpec("probabilities", ("a", "b")),
+    }[kind]
+    assert sorted(state(whole)) == sorted(recorded)
+    for one in later:
+        given = replace(whole, **{one.name: "classes" if one.name == "keep" else 8})
+        assert sorted(state(given)) == sorted([*recorded, one.name])
+        assert fingerprint_function(Holds(given)) != fingerprint_function(Holds(whole))

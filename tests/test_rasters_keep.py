@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tilevision as tv
+from tilevision.fingerprint.values import state
 from tilevision.modelspec import build
 from tilevision.payloads import arrays_of
 from tilevision.rasterspec import RasterSpec
@@ -126,8 +127,8 @@ def test_what_a_map_is_called_by_others_stays() -> None:
         "RasterSpec(kind='probabilities', classes=('water', 'tree', 'road'), unit='', "
         "precision=None)"
     )
-    assert vars(spec).keys() == vars(model(keep="classes").raster).keys()
-    assert vars(spec).keys() == {"kind", "classes", "unit", "precision"} and spec.keep == ""
+    assert state(spec).keys() == state(model(keep="classes").raster).keys()
+    assert state(spec).keys() == {"kind", "classes", "unit", "precision"} and spec.keep == ""
     asked = model(keep="classes").answered
     assert (asked.keep, asked == spec) == ("classes", False)
     assert pickle.loads(pickle.dumps(asked)) == asked and pickle.loads(pickle.dumps(spec)) == spec

@@ -70,11 +70,9 @@ class RasterSpec:
     classes: tuple[str | None, ...] = ()
     unit: str = ""
     precision: float | None = None
-    keep: str = field(default="", repr=False)
+    keep: str = field(default="", repr=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
-        if not self.keep:  # identities of maps, and of functions that hold one, know no such thing
-            object.__delattr__(self, "keep")
         if self.kind not in KINDS:
             raise ModelArgumentError(
                 f"The kind of a map is {self.kind!r:.40}; give one of {', '.join(KINDS)}."

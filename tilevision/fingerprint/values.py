@@ -28,7 +28,7 @@ import types
 import typing
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -177,7 +177,11 @@ def readable(base: type) -> bool:
 
 
 def state(value: Any) -> dict[str, Any]:
-    """Return the attributes kept in an instance itself: ``__dict__`` and slots, by name."""
+    """Return the attributes kept in an instance itself: ``__dict__`` and slots, by name.
+
+    A dataclass's field with ``later`` in its metadata is left out where it holds its default: it
+    came after identities of others had been stored.
+    """
     found = dict(getattr(value, "__dict__", {}))
     for base in type(value).__mro__:
         slots = vars(base).get("__slots__", ())
@@ -186,6 +190,9 @@ def state(value: Any) -> dict[str, Any]:
             name = f"_{base.__name__.lstrip('_')}{slot}" if private else slot
             if hasattr(value, name) and slot not in ("__dict__", "__weakref__"):
                 found[name] = getattr(value, name)
+    for one in fields(value) if is_dataclass(value) else ():
+        if "later" in one.metadata and found.get(one.name) == one.default:
+            del found[one.name]
     return dict(sorted(found.items()))
 
 

@@ -280,8 +280,9 @@ class ModelSpec:
     class_agnostic: bool = False
     notes: tuple[str, ...] = ()
     auto_batch: bool = False
-    stride: int | None = None
-    pools: int | None = None
+    # What came after identities were stored of functions that hold a spec: see `fingerprint`.
+    stride: int | None = field(default=None, metadata={"later": True})
+    pools: int | None = field(default=None, metadata={"later": True})
 
     @property
     def classes(self) -> tuple[str | None, ...]:
