@@ -14,7 +14,7 @@ from typing import Any, get_args
 import docinputs
 import pytest
 from docpages import PAGES, ROOT, Kernel, blocks, blocks_in, docstring_blocks, kernel, matches
-from house import FILES, nodes
+from house import FILES, PACKAGE, nodes
 from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
@@ -50,7 +50,7 @@ DOCSTRINGS = {
     shown[0].place: shown
     for path in FILES
     for shown in docstring_blocks(
-        path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+        path.read_text(encoding="utf-8"), path.relative_to(PACKAGE.parent).as_posix()
     )
 }
 
