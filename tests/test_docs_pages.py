@@ -218,7 +218,7 @@ def test_the_reference_has_every_command_format_and_event() -> None:
     for kind in (*get_args(events.Event), events.ImageChanged):
         assert f"autoclass:: {kind.__name__}\n" in told, kind
     for name, form in FORMATS.items():
-        assert re.search(rf"^ +.*\b{name}\b.*\{form.suffix}", save.__doc__, re.MULTILINE), name
+        assert re.search(rf"^ *.*\b{name}\b.*\{form.suffix}", save.__doc__, re.MULTILINE), name
 
 
 def test_a_machine_is_told_of_every_page() -> None:

@@ -218,7 +218,8 @@ def test_what_is_no_picture_yet_is_refused_by_name(tmp_path: Path, photometric: 
     stored = values("uint16", 1 if photometric == "cfa" else 3)
     stored = stored[0] if photometric == "cfa" else np.moveaxis(stored, 0, -1)
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, stored, photometric=photometric, metadata=None)
+    planar = "contig" if stored.ndim == 3 else None  # newer tifffiles take three rows for planes
+    tifffile.imwrite(path, stored, photometric=photometric, planarconfig=planar, metadata=None)
     with pytest.raises(tv.SourceError, match=r"sensor|ITU .*dtype='raw'"):
         shown(path)
     np.testing.assert_array_equal(raw(path), stored.reshape(HEIGHT, WIDTH, -1))

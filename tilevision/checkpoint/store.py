@@ -51,7 +51,7 @@ _ROWS = f"""SELECT key, mode, filename, substr(tag, 1, 40),
     FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""  # noqa: S608 - a number
 _TIMES = """SELECT key, store_time FROM Cache
     WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"""
-_REFERRING = "SELECT value FROM Cache WHERE substr(value, 1, length(?1)) = ?1"
+_REFERRING = "SELECT value FROM Cache WHERE substr(value, 1, length(?)) = ?"
 _REFERS = memoryview(PREFIX)
 _OLD = "SELECT key FROM Cache WHERE raw = 1 AND store_time < ? AND tag IS NOT NULL"
 
@@ -303,8 +303,9 @@ class Checkpoint:
     def _query(self, query: str, argument: str | float | memoryview) -> list[Any]:
         """Fetch all rows: an open reader would keep the log of writes from being folded in."""
         self._check_open()
+        given = (argument,) * query.count("?")
         with explained(self.folder), closing(database.connect(self._directory)) as connection:
-            return connection.execute(query, (argument,)).fetchall()
+            return connection.execute(query, given).fetchall()
 
     def _rows(self, keys: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         return {key: row for key, *row in self._query(_ROWS, json.dumps(list(keys)))}

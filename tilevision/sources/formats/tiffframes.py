@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,8 +32,8 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _PHOTOMETRIC_MASK = 4
 # Only these are lists of equal pictures. In the others, what follows the first series are
 # labels, macro photos (patient names!) and thumbnails, which are never read.
-_PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej")
-_LISTED_KINDS = ("generic", "uniform", "shaped")  # whose pages say what kind they are
+_PLAIN_KINDS = ("generic", "uniform", "shaped", "imagej", "geotiff")
+_LISTED_KINDS = ("generic", "uniform", "shaped", "geotiff")  # whose pages say what kind they are
 
 
 @contextmanager
@@ -149,14 +149,28 @@ def find_frame(tif: TiffFile, frame: int, name: str) -> FramePages:
         )
     place = places[frame]
     before = _former_places(tif)
-    levels = _resolutions(tif.series[place.series], place.pages, name)
+    levels = _resolutions(_series(tif)[place.series], place.pages, name)
     return FramePages(
         levels,
         _masks(tif, levels),
         place.planes,
         renumbered=frame < len(before) and before[frame] != place,
-        unlisted=_unlisted(tif, levels) if tif.series[place.series].kind in _PLAIN_KINDS else [],
+        unlisted=_unlisted(tif, levels) if _series(tif)[place.series].kind in _PLAIN_KINDS else [],
     )
+
+
+def _series(tif: TiffFile) -> Sequence[TiffPageSeries]:
+    """Return the series of a file, with axes of length 1 where tifffile leaves them out else."""
+    listed: Any = tif.series  # a list before tifffile 2026.5
+    found: Sequence[TiffPageSeries] = listed(squeeze=False) if callable(listed) else listed
+    return found
+
+
+def _dimensions(series: Any) -> tuple[str, tuple[int, ...]]:
+    """Return the axes of a series and their lengths, those of length 1 included."""
+    if hasattr(series, "get_axes"):  # before tifffile 2026.5
+        return series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    return series.axes, series.shape
 
 
 def plane_axes(tif: TiffFile) -> tuple[tuple[str, int], ...]:
@@ -168,7 +182,7 @@ def plane_axes(tif: TiffFile) -> tuple[tuple[str, int], ...]:
     if len(picture) != 1:
         return ()
     series = picture[0][1]
-    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    axes, shape = _dimensions(series)
     grouped = len(_grouped(series)) < len(series.pages)
     inside = "YXSC" if grouped else "YXS"
     leading = [(axis.lower(), int(n)) for axis, n in zip(axes, shape, strict=True)]
@@ -197,7 +211,7 @@ def _former_places(tif: TiffFile) -> list[_Place]:
 
 
 def _picture_series(tif: TiffFile) -> list[tuple[int, TiffPageSeries]]:
-    numbered = list(enumerate(tif.series))
+    numbered = list(enumerate(_series(tif)))
     return numbered if numbered and numbered[0][1].kind in _PLAIN_KINDS else numbered[:1]
 
 
@@ -229,7 +243,7 @@ def _masks(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage | None]
     """Return for each resolution the mask that follows it, before the next page of its size."""
     found: dict[int, TiffPage] = {}
     owner: dict[tuple[int, int], int] = {}
-    for page in _every_page(tif) if any(is_mask(s.keyframe) for s in tif.series) else ():
+    for page in _every_page(tif) if any(is_mask(s.keyframe) for s in _series(tif)) else ():
         size = int(page.imagewidth), int(page.imagelength)
         if not is_mask(page):
             owner[size] = int(page.offset)
@@ -243,7 +257,7 @@ def _unlisted(tif: TiffFile, levels: list[list[TiffPage]]) -> list[TiffPage]:
 
     It wants each level to be 2, 3 or 4 times smaller than the one before (2026.3.3).
     """
-    if len(levels[0]) > 1 or len(tif.series) == 1:
+    if len(levels[0]) > 1 or len(_series(tif)) == 1:
         return []
     listed = {int(level[0].offset) for level in levels}
     found, here = [], False
@@ -263,7 +277,7 @@ def is_mask(page: TiffPage) -> bool:
 
 def _every_page(tif: TiffFile) -> Iterator[TiffPage]:
     seen: dict[int, TiffPage] = {}
-    for series in tif.series:
+    for series in _series(tif):
         for level in series.levels:
             seen |= {int(page.offset): page.aspage() for page in level.pages if page is not None}
     # Those of the main list come in the order of their numbers, whatever their place in the file.
@@ -279,7 +293,7 @@ def _with_tags() -> type[TiffPage]:
 def _grouped(series: TiffPageSeries) -> list[list[int]]:
     """Return which of the pages of a series make up each frame."""
     count = len(series.pages)
-    axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+    axes, shape = _dimensions(series)
     leading = [(axis, n) for axis, n in zip(axes, shape, strict=True) if axis not in "YXS"]
     channels = [place for place, (axis, _) in enumerate(leading) if axis == "C"]
     single = series.keyframe.samplesperpixel == 1
