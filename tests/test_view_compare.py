@@ -169,8 +169,8 @@ def test_the_panel_compares_with_past_runs_and_with_the_first_model_of_a_cascade
                 in [entry["words"] for entry in panel._screen.canvas.caption["legend"]]
             )
         )
-        code = panel._outcome.view.report["code"]["python"]
-        assert "tv.Cascade(dim, sharp, when=(0.3, 0.5))" in code  # the run's own, not Setup's
+        its_own = "tv.Cascade(dim, sharp, when=(0.3, 0.5))"  # the run's, not Setup's
+        _wait(lambda: its_own in panel._outcome.view.report["code"]["python"])
         _wait(lambda: form.menu.options[-2:][0][0] == "the first model of its cascade")
         form.menu.value = table.loc["dim", "id"]
         _wait(lambda: "only in A" in panel._screen.canvas.caption.get("headline", ""))
