@@ -9,6 +9,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from diskcache import Cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shares import as_share, segments
@@ -351,6 +352,41 @@ def test_every_connection_syncs_and_nothing_is_evicted(tmp_path):
             thread.join()
         look()
     assert found == [(2, "wal", 0, "none", 0)] * 3
+
+
+def test_a_database_is_as_diskcache_makes_it_and_opened_without_a_write(tmp_path):
+    """It is built without waiting for the disk, and synced once it is whole."""
+    database.create(tmp_path / "ours")
+    Cache(str(tmp_path / "theirs"), disk=database.RecordDisk, **database.SETTINGS).close()
+    ours, theirs = (_described(tmp_path / name) for name in ("ours", "theirs"))
+    assert ours == theirs
+    before = (tmp_path / "ours" / "cache.db").read_bytes()
+    with closing(open_cache(tmp_path / "ours")):
+        log = tmp_path / "ours" / "cache.db-wal"
+        assert not log.exists() or log.stat().st_size == 0
+    assert (tmp_path / "ours" / "cache.db").read_bytes() == before
+
+
+def test_a_setting_that_differs_is_stored_when_the_database_is_opened(tmp_path):
+    """What is left out is only what is stored already: the value, and its type."""
+    database.create(tmp_path / "ours")
+    for other in (5, 0.0, "0"):
+        with closing(sqlite3.connect(tmp_path / "ours" / "cache.db")) as connection, connection:
+            connection.execute("UPDATE Settings SET value = ? WHERE key = 'cull_limit'", (other,))
+        open_cache(tmp_path / "ours").close()
+        assert _described(tmp_path / "ours")[1]["cull_limit"] == ("int", 0)
+
+
+def _described(directory):
+    with closing(database.connect(directory)) as connection:
+        pragmas = [
+            connection.execute(f"PRAGMA {name}").fetchone()
+            for name in ("journal_mode", "auto_vacuum", "page_size")
+        ]
+        rows = connection.execute("SELECT key, value FROM Settings").fetchall()
+        settings = {key: (type(value).__name__, value) for key, value in rows}
+        schema = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")
+        return pragmas, settings, sorted(schema.fetchall(), key=str)
 
 
 def test_past_a_gigabyte_nothing_is_dropped(tmp_path):

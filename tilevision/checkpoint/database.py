@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,12 @@ def _build(directory: Path) -> None:
     if directory.exists():  # left by a process that was killed here
         shutil.rmtree(directory)
     directory.mkdir(mode=0o700)
-    open_cache(directory).close()
+    # Some forty statements, each of which would wait for the disk: until the last one, none does.
+    # Nobody sees the database before it has its name, and closing it waits for all of it.
+    unsynced = SETTINGS | {"sqlite_synchronous": 0}
+    cache = Cache(str(directory), timeout=PATIENCE, disk=RecordDisk, **unsynced)
+    cache.reset("sqlite_synchronous", SETTINGS["sqlite_synchronous"])
+    cache.close()
 
 
 _known: list[tuple[Rows, Rows]] = []
@@ -350,8 +355,32 @@ def open_cache(directory: Path) -> Cache:
 
     Only for a directory that is new or was verified: opening acts on stored settings.
     """
-    return Cache(str(directory), timeout=PATIENCE, disk=RecordDisk, **SETTINGS)
+    return _Records(str(directory), timeout=PATIENCE, disk=RecordDisk, **SETTINGS)
 
+
+class _Records(Cache):  # type: ignore[misc]  # diskcache ships no types
+    """A cache that is opened without a write: diskcache writes each setting twice, and syncs."""
+
+    @property
+    def _sql_retry(self) -> Callable[..., Any]:
+        """Run a statement, unless it stores a setting that is stored as it is."""
+        run = super()._sql_retry
+
+        def needed(statement: str, values: Sequence[Any] = ()) -> Any:
+            if statement in _STORES_A_SETTING:
+                key, value = values if statement.startswith("INSERT") else values[::-1]
+                found = self._sql("SELECT value FROM Settings WHERE key = ?", (key,)).fetchall()
+                if found == [(value,)] and type(found[0][0]) is type(value):
+                    return None
+            return run(statement, values)
+
+        return needed
+
+
+_STORES_A_SETTING = {
+    "INSERT OR REPLACE INTO Settings VALUES (?, ?)",
+    "UPDATE Settings SET value = ? WHERE key = ?",
+}
 
 # diskcache has no bulk writes: it takes three statements a record, half of what a commit costs.
 
