@@ -28,7 +28,7 @@ from tilevision.readiness import examine
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
 
 REPORT_SECONDS = 5.0
-TOGETHER_SECONDS = 0.01  # with a worker that dies, the news of so long are lost
+TOGETHER_SECONDS = 0.03  # with a worker that dies, the news of so long are lost
 BROUGHT_SECONDS = 10.0
 AHEAD = 4  # tasks beside one that have been read, or are being read
 READING = 2  # of those at a time that read and prepare; more would but take each other's time
