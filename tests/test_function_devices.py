@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ import pytest
 import tilevision as tv
 from tilevision.adapters import gpuclaims
 from tilevision.errors import ModelError, TilevisionError
+from tilevision.fanout import worker
+from tilevision.geometry import Box
+from tilevision.grid import Tile
+from tilevision.infer import Work
 from tilevision.modelspec import build, processes, runtime, waits
+from tilevision.sources import ReadOptions, SourceRef
 
 TILE = np.full((8, 8, 3), 100, np.uint8)
 
@@ -63,6 +69,20 @@ def test_tiles_are_read_ahead_of_a_declared_device() -> None:
         spec = tv.model(dark, device=device)
         build(spec)
         assert waits(spec) is waiting
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("side", "dtype", "tasks"),
+    [(512, "uint8", 4), (1024, "uint8", 4), (4096, "uint8", 1), (512, "raw", 4), (1024, "raw", 2)],
+)
+def test_as_many_tasks_are_read_ahead_as_memory_holds(side: int, dtype: str, tasks: int) -> None:
+    """Half a gigabyte of what the model is given: RGB is 3 bytes, values as stored may be more."""
+    spec = tv.model(dark, device="cuda:0")
+    build(spec)
+    spec = dataclasses.replace(spec, batch_size=16)
+    work = Work(SourceRef("", ""), ReadOptions(dtype=dtype), spec)
+    assert worker._ahead(work, (Tile(0, 0, Box(0, 0, side, side)),)) == tasks
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tilevision.cluster import host_of, import_early
 from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
-from tilevision.modelspec import processes, waits
+from tilevision.modelspec import calls_of, processes, waits
 from tilevision.readiness import examine
 
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
@@ -34,7 +34,7 @@ AHEAD = 4  # tasks beside one that have been read, or are being read
 READING = 2  # of those at a time that read and prepare; more would but take each other's time
 AT_HAND = 2  # further ones, which have not begun: what is through goes to the client and back
 AHEAD_BYTES = 512 << 20  # of pixels in a process
-BYTES_A_PIXEL = 16  # as they are read, and prepared as floats
+BYTES_SHOWN, BYTES_PREPARED = 3, 16  # of a pixel: RGB as read, and what a model may make of it
 
 _blobs: dict[str, bytes] = {}
 _works: dict[str, Work] = {}
@@ -189,7 +189,8 @@ def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
         return 0
     sides = [tiles[0].output_size, model.input_size or (0, 0)]
     pixels = max(width * height for width, height in sides)
-    held = AHEAD_BYTES // (pixels * BYTES_A_PIXEL * model.batch_size)
+    as_read = work.options.dtype == "uint8" and calls_of(model).steps is None
+    held = AHEAD_BYTES // (pixels * (BYTES_SHOWN if as_read else BYTES_PREPARED) * model.batch_size)
     return max(1, min(held, max(AHEAD, 2 * _readers(work))))
 
 
