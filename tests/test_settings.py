@@ -1,5 +1,6 @@
 """Arguments are checked before anything is opened."""
 
+import os
 from dataclasses import fields
 from inspect import signature
 from typing import Any, get_type_hints
@@ -24,6 +25,7 @@ INFINITE = float("inf")
         ("workers", -1),
         ("workers", 1.5),
         ("workers", True),
+        ("workers", 32 * (os.cpu_count() or 1) + 1),
         ("concurrency", 0),
         ("batch_size", "4"),
         ("timeout", 0),

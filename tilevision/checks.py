@@ -8,15 +8,17 @@ it takes. NumPy's numbers are numbers; True, False, NaN and infinity are not.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 from tilevision.errors import RunArgumentError, TilevisionError
 
-__all__ = ["flag", "is_number", "is_whole", "names", "positive", "share", "whole"]
+__all__ = ["flag", "is_number", "is_whole", "names", "positive", "share", "whole", "worker_count"]
 
 Kind = type[TilevisionError]
+WORKERS_A_PROCESSOR = 32  # more than waiting models can use; thousands bring a machine down
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -40,6 +42,23 @@ def whole(name: str, value: Any, error: Kind = RunArgumentError, *, least: int =
     if not is_whole(value) or value < least:
         raise error(f"{name} is {value!r:.80}; give a whole number of {least} or more.")
     return int(value)
+
+
+def worker_count(value: Any) -> int:
+    """Return how many workers to start on this machine.
+
+    Raises
+    ------
+    RunArgumentError
+        If it is no whole number of 1 or more, or so many that they would bring the machine down.
+    """
+    count, processors = whole("workers", value), os.cpu_count() or 1
+    if count > (most := WORKERS_A_PROCESSOR * processors):
+        raise RunArgumentError(
+            f"workers is {count:,}, each a process, and this machine has {processors} processors; "
+            f"give at most {most:,}, or client= for a cluster of several machines."
+        )
+    return count
 
 
 def positive(name: str, value: Any, error: Kind = RunArgumentError, *, what: str = "") -> float:

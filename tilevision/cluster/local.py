@@ -21,7 +21,7 @@ from distributed.deploy.spec import SpecCluster
 from distributed.utils import silence_logging_cmgr
 from distributed.worker_memory import parse_memory_limit
 
-from tilevision.checks import whole
+from tilevision.checks import whole, worker_count
 from tilevision.cluster.handle import Cluster
 from tilevision.cluster.processes import SchedulerProcess, WorkerProcess, engage, leave
 from tilevision.errors import ClusterError, RunArgumentError
@@ -288,7 +288,7 @@ def local_cluster(
     ClusterError
         If the processes do not start.
     """
-    count = default_workers() if workers is None else whole("workers", workers)
+    count = default_workers() if workers is None else worker_count(workers)
     threads = whole("threads_per_worker", threads_per_worker)
     return LocalCluster(count, threads, _bytes(memory_limit, threads, count * threads))
 

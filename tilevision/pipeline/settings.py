@@ -130,9 +130,11 @@ class Execution:
 
     def _check_execution(self) -> None:
         checks.flag("reuse", self.reuse)
-        for name in ("workers", "concurrency", "batch_size"):
+        for name in ("concurrency", "batch_size"):
             if (value := getattr(self, name)) is not None:
                 checks.whole(name, value)
+        if self.workers is not None:
+            checks.worker_count(self.workers)
         if self.timeout is not None:
             checks.positive("timeout", self.timeout, what="seconds")
         if self.budget is not None:
