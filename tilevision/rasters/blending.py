@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import Placed, TileMaps
 from tilevision.rasters.regionmask import Window, mask_within
+from tilevision.rasters.summing import Sums, decided, in_steps, woven
 from tilevision.rasters.weights import MOST, Span, span_weights
-from tilevision.rasterspec import NODATA, NONE, STEPS, first_of_most
+from tilevision.rasterspec import NODATA, NONE, STEPS
 
 if TYPE_CHECKING:
     from tilevision.regions import Region
@@ -73,48 +74,29 @@ class Blender:
         Of probabilities the class with the largest sum, of equal ones that with the lower number;
         of classes the one that most weight votes for. `step` takes each so many-th pixel.
         """
+        spec, how = self.layout.spec, self.settings
         best = np.full(_shape(x0, y0, x1, y1, step), NODATA, np.uint8)
         for cell, near in self._cells(x0, y0, x1, y1, step):
-            if self.layout.spec.kind == "classes":
+            shape = _shape(*cell, step)
+            if spec.kind == "classes":
                 found = self._votes(cell, step, near)
             else:
-                found = self._decided(*self._shares(cell, step, near))
-            best[_within(cell, x0, y0, found)] = found
-        shown = self.settings.shown(self.layout.spec)
+                found = decided(self._sums(cell, step, near), shape, how.least(spec), how.unsure)
+            best[_within(cell, x0, y0, shape)] = found
+        shown = how.shown(spec)
         if shown is not None:
             best[~np.isin(best, [*shown, NODATA])] = NONE
         return self._cut_out(best, (x0, y0, x1, y1), step, NODATA)
-
-    def _decided(self, sums: NDArray[Any], total: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return the class of each pixel, by its shares."""
-        best = first_of_most(sums)
-        least = self.settings.least(self.layout.spec)
-        # In whole steps, rounded as shares are: what a model calls 0.5 reaches a half.
-        if any(least):
-            steps = [self._sum(round(share * STEPS)) for share in least]
-            reached = np.stack([one >= n * total for one, n in zip(sums, steps, strict=True)])
-            best = np.argmax(np.where(reached, sums.astype(np.int64), -1), axis=0).astype(np.uint8)
-            best[~reached.any(axis=0)] = NONE
-        if self.settings.unsure is not None:
-            best[sums.max(axis=0) < self._sum(round(self.settings.unsure * STEPS)) * total] = NONE
-        best[total == 0] = NODATA
-        return best
 
     def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
         out = np.full((self.layout.planes, *_shape(x0, y0, x1, y1, step)), NODATA, np.uint8)
         for cell, near in self._cells(x0, y0, x1, y1, step):
-            sums, total = self._shares(cell, step, near)
-            here = (slice(None), *_within(cell, x0, y0, total))
-            if sums.dtype == np.uint8:  # of one tile, as they are
-                out[here] = sums
-                continue
-            whole = np.maximum(total, 1)
-            # Rounded to the nearest step in whole numbers: no platform's division decides.
-            sums += whole // 2
-            sums //= whole
-            sums[:, total == 0] = NODATA
-            out[here] = sums
+            here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
+            if (alone := self._alone(cell, step, near)) is not None:
+                here[:] = alone
+            else:
+                in_steps(self._sums(cell, step, near), here)
         return self._cut_out(out, (x0, y0, x1, y1), step, NODATA)
 
     def values(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.float32]:
@@ -148,30 +130,59 @@ class Blender:
 
     # Sums ---------------------------------------------------------------------------------------
 
-    def _shares(
-        self, window: Window, step: int, near: Sequence[Placed]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the weighted sums ``(k, h, w)`` of probabilities, and the weights ``(h, w)``.
+    def _sums(self, window: Window, step: int, near: Sequence[Placed]) -> Sums:
+        """Return the weighted sums of probabilities.
 
-        Where one tile is alone, its own shares in uint8, and weights of 1: the same in effect.
+        Where one tile is alone, its own shares, and weights of 1: the same in effect.
         """
-        shape = _shape(*window, step)
         if (alone := self._alone(window, step, near)) is not None:
-            return alone, np.ones(shape, np.uint8)
+            return Sums(iter(alone), np.ones((1, 1), np.uint8))
+        if (found := self._woven(window, step, near)) is not None:
+            return found
+        shape = _shape(*window, step)
         sums = np.zeros((self.layout.planes, *shape), self._sum)
         total = np.zeros(shape, self._sum)
+        for part in self._weighted(window, step, near, total):
+            for plane, values in zip(sums, part.values, strict=True):
+                plane[part.rows, part.columns] += values * part.weights
+        return Sums(iter(sums), total)
+
+    def _weighted(
+        self, window: Window, step: int, near: Sequence[Placed], total: NDArray[Any]
+    ) -> Iterator[_Part]:
+        """Yield what each tile gives to a window; enter the weights into `total`.
+
+        Where the first weights leave pixels to nobody, others fill in.
+        """
         for number, round_ in enumerate(self._rounds()):
             open_ = total == 0
             for part in self._parts(window, step, near, round_):
-                weights = part.weights.astype(self._sum, copy=False)
+                weights = part.weights.astype(total.dtype, copy=False)
                 if number:
                     weights = weights * open_[part.rows, part.columns]
-                for plane, values in zip(sums, part.values, strict=True):
-                    plane[part.rows, part.columns] += values * weights
+                yield replace(part, weights=weights)
                 total[part.rows, part.columns] += weights
             if (total > 0).all():
                 break
-        return sums, total
+
+    def _woven(self, window: Window, step: int, near: Sequence[Placed]) -> Sums | None:
+        """Return the sums if all pixels of a window are covered by the same rows and columns."""
+        x0, y0, x1, y1 = window
+        down, across = ({p.down: None for p in near}, {p.across: None for p in near})
+        if len(near) != len(down) * len(across):
+            return None
+        if any(s.start > x0 or s.stop < x1 for s in across):
+            return None
+        if any(s.start > y0 or s.stop < y1 for s in down):
+            return None
+        at = {(one.down, one.across): one for one in near}
+        rows = {s: slice(y0 - s.start, y1 - s.start, step) for s in down}
+        columns = {s: slice(x0 - s.start, x1 - s.start, step) for s in across}
+        return woven(
+            [[self._pixels(at[r, c], rows[r], columns[c]) for c in across] for r in down],
+            [self._weigh(one, self.settings)[here] for one, here in rows.items()],
+            [self._weigh(one, self.settings)[here] for one, here in columns.items()],
+        )
 
     def _votes(self, window: Window, step: int, near: Sequence[Placed]) -> NDArray[np.uint8]:
         """Return the class that most weight votes for; of a tie the lower number."""
@@ -310,9 +321,9 @@ def _cuts(start: int, stop: int, spans: Iterable[Span]) -> list[int]:
     return [start, *sorted(edges), stop]
 
 
-def _within(cell: Window, x0: int, y0: int, found: NDArray[Any]) -> tuple[slice, slice]:
+def _within(cell: Window, x0: int, y0: int, shape: tuple[int, int]) -> tuple[slice, slice]:
     """Return the rows and columns of a part of a window; it is all of it, or at every pixel."""
-    (left, top, _, _), (high, wide) = cell, found.shape
+    (left, top, _, _), (high, wide) = cell, shape
     return slice(top - y0, top - y0 + high), slice(left - x0, left - x0 + wide)
 
 
