@@ -101,8 +101,12 @@ class ArrayStore(Protocol):
         """Say for each array whether it is there, undamaged."""
         ...
 
-    def gather(self, digests: Sequence[bytes], size: int) -> NDArray[np.uint8]:
+    def gather(
+        self, digests: Sequence[bytes], size: int, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Return the bytes of arrays of `size` bytes each: ``(n, size)``, in the order asked.
+
+        `out` is where to, if that is at hand: memory that was used before is quicker to fill.
 
         Raises
         ------
@@ -135,9 +139,11 @@ class StoredArray:
     ref: PayloadRef
     store: ArrayStore
 
-    def load(self) -> NDArray[Any]:
-        """Read it. Raises as `ArrayStore.gather` does."""
-        raw = self.store.gather([self.ref.digest], self.ref.size)
+    def load(self, out: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+        """Read it, into the bytes `out` if given. Raises as `ArrayStore.gather` does."""
+        raw = self.store.gather(
+            [self.ref.digest], self.ref.size, None if out is None else out.reshape(1, -1)
+        )
         return raw.reshape(-1).view(little(self.ref.dtype)).reshape(self.ref.shape)
 
 
@@ -222,7 +228,7 @@ def _best(rows: NDArray[np.uint8], differences: NDArray[np.uint8]) -> tuple[int,
     return _QUICK, less < plain
 
 
-def unpack(data: bytes, kind: int, out: NDArray[np.uint8]) -> bool:
+def unpack(data: bytes | memoryview, kind: int, out: NDArray[np.uint8]) -> bool:
     """Write what `packed` compressed into `out` ``(size,)``; False where it is anything else.
 
     No more memory is taken than `out` has, whatever the bytes claim.
@@ -240,11 +246,11 @@ def unpack(data: bytes, kind: int, out: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _unpack_rows(data: bytes, out: NDArray[np.uint8]) -> bool:
+def _unpack_rows(data: bytes | memoryview, out: NDArray[np.uint8]) -> bool:
     if len(data) < _WIDTH.size:
         return False
     (width,) = _WIDTH.unpack_from(data)
-    if not width or out.size % width or not _expanded(data[_WIDTH.size :], out):
+    if not width or out.size % width or not _expanded(memoryview(data)[_WIDTH.size :], out):
         return False
     rows = out.reshape(-1, width)
     for n in range(1, min(_WHOLE, len(rows))):
@@ -253,7 +259,7 @@ def _unpack_rows(data: bytes, out: NDArray[np.uint8]) -> bool:
     return True
 
 
-def _expanded(data: bytes, out: NDArray[np.uint8]) -> bool:
+def _expanded(data: bytes | memoryview, out: NDArray[np.uint8]) -> bool:
     from imagecodecs import ZstdError, zstd_decode
 
     try:

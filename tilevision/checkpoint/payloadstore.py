@@ -16,6 +16,7 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -76,6 +77,7 @@ class PayloadStore:
         self._sound: set[bytes] = set()  # read as a whole, and found undamaged
         self._bad: set[bytes] = set()
         self._writer: SegmentWriter | None = None
+        self._room = bytearray()  # for what is read, one array after the other
         self._lock = threading.RLock()
         with explained(folder):
             self._refresh()
@@ -120,13 +122,16 @@ class PayloadStore:
             )
         return found
 
-    def gather(self, digests: Sequence[bytes], size: int) -> NDArray[np.uint8]:
+    def gather(
+        self, digests: Sequence[bytes], size: int, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Return the bytes of arrays of `size` bytes each. See `ArrayStore.gather`.
 
         What is damaged is noted in the folder, as if it had been deleted: large arrays are read
         only now, and the next run is to miss them.
         """
-        out = np.empty((len(digests), size), dtype=np.uint8)
+        if out is None:
+            out = np.empty((len(digests), size), dtype=np.uint8)
         with self._lock, explained(self._folder):
             bad = self._fill(digests, out)
             if bad:
@@ -213,7 +218,7 @@ class PayloadStore:
             return False
         return True
 
-    def _append(self, rows: list[tuple[bytes, float, int, bytes]]) -> None:
+    def _append(self, rows: list[tuple[bytes, float, int, bytes | memoryview]]) -> None:
         frame = frame_of(rows)
         writer = self._writable([key for key, *_ in rows])
         try:
@@ -348,24 +353,27 @@ class PayloadStore:
         for mine in np.split(rows, np.flatnonzero(np.diff(segment[rows])) + 1):
             yield self._index.name(int(segment[mine[0]])), mine
 
-    def _each(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, int, bytes]]:
+    def _each(self, digests: Sequence[bytes]) -> Iterator[tuple[bytes, int, memoryview]]:
         """Yield arrays of any size; damaged ones are left out: their tiles are computed again."""
         for key in digests:
             if (stored := self._stored(key)) is not None:
                 yield key, *stored
 
-    def _stored(self, key: bytes) -> tuple[int, bytes] | None:
-        """Return how an array is written, and its bytes as they are; None if damaged or missing."""
+    def _stored(self, key: bytes) -> tuple[int, memoryview] | None:
+        """Return how an array is written, and its bytes as they are; None if damaged or missing.
+
+        The bytes hold until the next ones are read: memory that was used before is quicker to fill.
+        """
         place = self._index.place(key)
         if place is None or not place.records:
             return None
-        data = b""
+        data = memoryview(b"")
         try:
             with open_segment(self._packs / place.segment, 0) as file:
                 # A table may claim more than there is, and memory is taken for what is asked.
                 if place.offset + place.size <= os.fstat(file.fileno()).st_size:
                     file.seek(place.offset)
-                    data = file.read(place.size)
+                    data = self._read(file, place.size)
         except OSError as error:
             if error.errno not in GONE:
                 raise
@@ -374,6 +382,16 @@ class PayloadStore:
             return place.records, data
         self._sound.discard(key)
         return None
+
+    def _read(self, file: BinaryIO, size: int) -> memoryview:
+        """Return the next `size` bytes of a file, or as many as it has."""
+        if len(self._room) < size:
+            self._room = bytearray(size)
+        whole = memoryview(self._room)[:size]
+        got = 0
+        while got < size and (more := file.readinto(whole[got:])):  # type: ignore[attr-defined]  # without a buffer it is a RawIOBase
+            got += more
+        return whole[:got]
 
 
 def _row(data: bytes | PackedArray) -> tuple[int, bytes]:
@@ -426,9 +444,12 @@ class PayloadMemory:
         """Say for each array whether it is there."""
         return [ref.digest in self._data for ref in refs]
 
-    def gather(self, digests: Sequence[bytes], size: int) -> NDArray[np.uint8]:
+    def gather(
+        self, digests: Sequence[bytes], size: int, out: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
         """Return the bytes of arrays of `size` bytes each. See `ArrayStore.gather`."""
-        out = np.empty((len(digests), size), dtype=np.uint8)
+        if out is None:
+            out = np.empty((len(digests), size), dtype=np.uint8)
         for row, key in zip(out, digests, strict=True):
             kind, data = _row(self._data[key])
             if kind == PLAIN:

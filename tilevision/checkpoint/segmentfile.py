@@ -60,7 +60,7 @@ _READ |= getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _sync = getattr(os, "fdatasync", os.fsync)
 
-Packed = tuple[bytes, float, int, bytes]
+Packed = tuple[bytes, float, int, bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,8 @@ def agreement_of(blender: Blender) -> Agreement | None:
     longest = max(widths)
     sums, counts = np.zeros(longest), np.zeros(longest)
     for one, other, axis in chosen:
-        found = _difference(blender, one, other, axis)
+        with blender.tiles.reading():
+            found = _difference(blender, one, other, axis)
         depth = np.minimum(np.arange(len(found)), np.arange(len(found))[::-1])
         np.add.at(sums, depth, found)
         np.add.at(counts, depth, 1)
@@ -178,7 +179,7 @@ def _difference(blender: Blender, one: Placed, other: Placed, axis: int) -> NDAr
     """Return the mean difference of two neighbours ``(shared,)``, across what they share."""
     shared, mine, _ = _shared(one, other, axis)
     size = mine.stop - mine.start
-    first, second = blender.tile(one), blender.tile(other)
+    first, second = blender.tiles.get(one.array), blender.tiles.get(other.array)
     if axis:
         first, second = first[..., size - shared :], second[..., :shared]
     else:

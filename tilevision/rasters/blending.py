@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,6 +14,7 @@ from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import Placed, TileMaps
 from tilevision.rasters.regionmask import Window, mask_within
 from tilevision.rasters.summing import Sums, decided, in_steps, woven
+from tilevision.rasters.tilecache import KEPT, TileCache
 from tilevision.rasters.weights import MOST, Span, span_weights
 from tilevision.rasterspec import NODATA, NONE, STEPS
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NONE", "Blender"]
 
-_KEPT = 96 * 2**20  # bytes of decoded tiles
 _MOST_CELLS = 150  # of a window; with smaller tiles they would cost more than they save
 
 
@@ -57,10 +55,8 @@ class Blender:
         self.region = region
         few = layout.deepest * MOST * MOST * (STEPS + 2) < 2**32
         self._sum: Any = np.uint32 if few else np.uint64
-        self._tiles: OrderedDict[bytes, NDArray[Any]] = OrderedDict()
-        self._bytes = 0
+        self.tiles = TileCache()
         self._weights: dict[tuple[Span, str, int], NDArray[np.uint32]] = {}
-        self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[TileMaps, MapSettings, Region | None]:
         return self.layout, self.settings, self.region
@@ -76,13 +72,15 @@ class Blender:
         """
         spec, how = self.layout.spec, self.settings
         best = np.full(_shape(x0, y0, x1, y1, step), NODATA, np.uint8)
-        for cell, near in self._cells(x0, y0, x1, y1, step):
-            shape = _shape(*cell, step)
-            if spec.kind == "classes":
-                found = self._votes(cell, step, near)
-            else:
-                found = decided(self._sums(cell, step, near), shape, how.least(spec), how.unsure)
-            best[_within(cell, x0, y0, shape)] = found
+        least = how.least(spec)
+        with self.tiles.reading():
+            for cell, near in self._cells(x0, y0, x1, y1, step):
+                shape = _shape(*cell, step)
+                if spec.kind == "classes":
+                    found = self._votes(cell, step, near)
+                else:
+                    found = decided(self._sums(cell, step, near), shape, least, how.unsure)
+                best[_within(cell, x0, y0, shape)] = found
         shown = how.shown(spec)
         if shown is not None:
             best[~np.isin(best, [*shown, NODATA])] = NONE
@@ -91,19 +89,34 @@ class Blender:
     def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
         out = np.full((self.layout.planes, *_shape(x0, y0, x1, y1, step)), NODATA, np.uint8)
-        for cell, near in self._cells(x0, y0, x1, y1, step):
-            here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
-            if (alone := self._alone(cell, step, near)) is not None:
-                here[:] = alone
-            else:
-                in_steps(self._sums(cell, step, near), here)
+        with self.tiles.reading():
+            for cell, near in self._cells(x0, y0, x1, y1, step):
+                here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
+                if (alone := self._alone(cell, step, near)) is not None:
+                    here[:] = alone
+                else:
+                    in_steps(self._sums(cell, step, near), here)
         return self._cut_out(out, (x0, y0, x1, y1), step, NODATA)
 
     def values(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.float32]:
         """Return the values ``(k, h, w)`` of a window; NaN is no data."""
+        shape = (self.layout.planes, *_shape(x0, y0, x1, y1, step))
+        out = np.full(shape, np.nan, np.float32)
+        with self.tiles.reading():
+            for cell, near in self._cells(x0, y0, x1, y1, step):
+                here = _within(cell, x0, y0, _shape(*cell, step))
+                out[(slice(None), *here)] = self._means(cell, step, near)
+        return self._cut_out(out, (x0, y0, x1, y1), step, np.nan)
+
+    def _means(self, window: Window, step: int, near: Sequence[Placed]) -> NDArray[np.float32]:
+        """Return the weighted means ``(k, h, w)`` of values."""
         spec = self.layout.spec
-        window = x0, y0, x1, y1
-        near = list(self.layout.within(*window))
+        if (alone := self._alone(window, step, near)) is not None:
+            if spec.precision is None:
+                return np.asarray(alone)
+            found = (alone * spec.precision).astype(np.float32)
+            found[~spec.there(alone)] = np.nan
+            return np.asarray(found)
         shape = (self.layout.planes, *_shape(*window, step))
         sums = np.zeros(shape, np.float64 if spec.precision is None else np.int64)
         total = np.zeros(shape, np.int64)
@@ -118,8 +131,7 @@ class Blender:
             if (total > 0).all():
                 break
         with np.errstate(invalid="ignore", divide="ignore"):
-            out = np.asarray(sums / total * (spec.precision or 1.0), np.float32)
-        return self._cut_out(out, (x0, y0, x1, y1), step, np.nan)
+            return np.asarray(sums / total * (spec.precision or 1.0), np.float32)
 
     def _cut_out(self, out: NDArray[Any], window: Window, step: int, nodata: float) -> NDArray[Any]:
         """Take away what lies outside the region; return what is left."""
@@ -270,7 +282,7 @@ class Blender:
 
     def _pixels(self, placed: Placed, rows: slice, columns: slice) -> NDArray[Any]:
         """Return pixels ``(k, h, w)`` of a tile's map; slices begin at 0 or after."""
-        return np.asarray(self.tile(placed)[:, rows, columns])
+        return np.asarray(self.tiles.get(placed.array)[:, rows, columns])
 
     def _weigh(self, span: Span, how: MapSettings) -> NDArray[np.uint32]:
         key = (span, how.blend, how.margin)
@@ -285,30 +297,7 @@ class Blender:
         largest = max(self.layout.placed, key=lambda one: one.array.ref.size)
         across = largest.across
         apart = max(1, across.stop - across.start - max(across.before, across.after))
-        return (_KEPT // (3 * largest.array.ref.size) - 1) * apart
-
-    def tile(self, placed: Placed) -> NDArray[Any]:
-        """Return the map ``(k, h, w)`` of a tile as it is kept; those read last are at hand.
-
-        Raises
-        ------
-        CheckpointCorrupt
-            If it is damaged or missing.
-        """
-        key = placed.array.ref.digest
-        with self._lock:
-            found = self._tiles.get(key)
-            if found is not None:
-                self._tiles.move_to_end(key)
-                return found
-        found = placed.array.load()
-        with self._lock:
-            if key not in self._tiles:
-                self._tiles[key] = found
-                self._bytes += found.nbytes
-            while self._bytes > _KEPT and len(self._tiles) > 1:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-        return found
+        return (KEPT // (3 * largest.array.ref.size) - 1) * apart
 
 
 def _shape(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[int, int]:

@@ -104,7 +104,7 @@ def _line(
     """Return the sum of the tiles of a row, in the type of `spare`; a single one as it is."""
     if len(row) == 1:
         return row[0]
-    found = np.multiply(row[0], weights[0], dtype=spare.dtype)
+    found: NDArray[Any] = np.multiply(row[0], weights[0], dtype=spare.dtype)
     for values, mine in zip(row[1:], weights[1:], strict=True):
         found += np.multiply(values, mine, out=spare, dtype=spare.dtype)
     return found
