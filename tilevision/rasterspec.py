@@ -366,9 +366,11 @@ def first_of_most(planes: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
     each = iter(planes)
     most = next(each).copy()
     best = np.zeros(most.shape, np.uint8)
+    better = np.empty(most.shape, np.bool_)
+    places = better.view(np.uint8)
     for number, plane in enumerate(each, 1):
-        better = (plane > most).view(np.uint8)
-        np.maximum(best, np.multiply(better, number, out=better, casting="unsafe"), out=best)
+        np.greater(plane, most, out=better)
+        np.maximum(best, np.multiply(places, number, out=places, casting="unsafe"), out=best)
         np.maximum(most, plane, out=most)
     return best
 

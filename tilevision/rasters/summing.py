@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,27 +86,30 @@ def _planes(
     large = _fitting(most * int(np.sum(down, axis=0).max()))
     columns = [one.astype(small) for one in across]
     rows = [one.astype(large)[:, None] for one in down]
-    spare = np.empty(values[0][0].shape[1:], small)
+    # Made once: fresh memory takes longer to fill than the sums do.
+    shape = values[0][0].shape[1:]
+    beside, spare = np.empty(shape, small), np.empty(shape, small)
+    over, more = np.empty(shape, large), np.empty(shape, large)
     for plane in range(len(values[0][0])):
-        lines = (_line([tile[plane] for tile in row], columns, spare) for row in values)
-        if len(rows) == 1:
-            yield next(lines)
-            continue
-        found = np.zeros(spare.shape, large)
-        for line, weights in zip(lines, rows, strict=True):
-            found += np.multiply(line, weights, dtype=large)
-        yield found
+        lines = (_added([tile[plane] for tile in row], columns, beside, spare) for row in values)
+        yield _added(lines, rows, over, more)
 
 
-def _line(
-    row: Sequence[NDArray[np.uint8]], weights: Sequence[NDArray[Any]], spare: NDArray[Any]
+def _added(
+    values: Iterable[NDArray[Any]],
+    weights: Sequence[NDArray[Any]],
+    found: NDArray[Any],
+    spare: NDArray[Any],
 ) -> NDArray[Any]:
-    """Return the sum of the tiles of a row, in the type of `spare`; a single one as it is."""
-    if len(row) == 1:
-        return row[0]
-    found: NDArray[Any] = np.multiply(row[0], weights[0], dtype=spare.dtype)
-    for values, mine in zip(row[1:], weights[1:], strict=True):
-        found += np.multiply(values, mine, out=spare, dtype=spare.dtype)
+    """Return the weighted sum of arrays, in the memory of `found`; a single one as it is."""
+    if len(weights) == 1:
+        return next(iter(values))
+    for number, (one, mine) in enumerate(zip(values, weights, strict=True)):
+        if number:
+            np.multiply(one, mine, out=spare)
+            found += spare
+        else:
+            np.multiply(one, mine, out=found)
     return found
 
 
@@ -176,12 +179,13 @@ def in_steps(sums: Sums, out: NDArray[np.uint8]) -> None:
     # The quotient of whole numbers, rounded down, on any platform: half of a weight is added, so
     # it misses a whole number by half a weight's share at least, and floats err by far less.
     kind = np.float32 if total.max() <= _FEW else np.float64
-    more = (total // 2).astype(kind) + kind(0.5)
     share = 1 / total.astype(kind)
+    more = ((total // 2).astype(kind) + kind(0.5)) * share
     found = np.empty(out.shape[1:], kind)
     for plane, mine in zip(sums.planes, out, strict=True):
-        np.add(plane, more, out=found, casting="unsafe")
+        np.copyto(found, plane, casting="unsafe")
         found *= share
+        found += more
         np.copyto(mine, found, casting="unsafe")
     if not sums.total.all():
         out[:, np.broadcast_to(sums.total == 0, out.shape[1:])] = NODATA
