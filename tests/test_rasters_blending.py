@@ -25,6 +25,7 @@ from tilevision.payloads import StoredArray, bytes_of, packed
 from tilevision.rasters import BLENDS, MapSettings, RasterMap, map_of
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.regionmask import mask_within
+from tilevision.rasters.weights import span_weights
 from tilevision.rasterspec import STEPS
 from tilevision.regions import read_region
 from tilevision.sources import open_source
@@ -234,6 +235,82 @@ def test_a_missing_tile_is_no_data_where_no_neighbour_reaches() -> None:
         table = made.areas()
         assert table["pixels"].sum() == 100 * 100
         assert int(table.loc[table["class"] == "(no data)", "pixels"].iloc[0]) == 400
+
+
+def plainly_blended(made: RasterMap, answers: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    """Sums ``(k, h, w)`` and weights ``(h, w)`` of shares, tile after tile, in whole numbers."""
+    layout, how = made._blender.layout, made.settings
+    width, height = layout.size
+    sums = np.zeros((layout.planes, height, width), np.int64)
+    total = np.zeros((height, width), np.int64)
+    for round_ in (how, SMOOTH):
+        open_ = total == 0
+        for one in layout.placed:
+            here = (
+                slice(one.down.start, one.down.stop),
+                slice(one.across.start, one.across.stop),
+            )
+            by_row, by_column = (
+                span_weights(span, round_.blend, round_.margin).astype(np.int64)
+                for span in (one.down, one.across)
+            )
+            weights = by_row[:, None] * by_column * open_[here]
+            sums[:, *here] += np.rint(answers[one.tile.id] * STEPS).astype(np.int64) * weights
+            total[here] += weights
+    return sums, total
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 150),
+    height=st.integers(1, 150),
+    side=st.integers(12, 60),
+    overlap=st.integers(0, 70),
+    margin=st.sampled_from([0, 0, 3]),
+    blend=st.sampled_from(BLENDS),
+    lost=st.integers(0, 3),
+    planes=st.sampled_from([1, 2, 5, 17]),
+    unsure=st.sampled_from([None, 0.4]),
+    threshold=st.sampled_from([None, 0.3]),
+)
+def test_shares_and_classes_are_those_of_the_plain_sums(
+    width: int,
+    height: int,
+    side: int,
+    overlap: int,
+    margin: int,
+    blend: str,
+    lost: int,
+    planes: int,
+    unsure: float | None,
+    threshold: float | None,
+) -> None:
+    """Byte for byte: whatever the sums leave out or do at once, for tiles that disagree."""
+    try:
+        tiles = tv.Grid.by_tile(side, overlap / 100).tiles((width, height))
+    except tv.GridError:
+        return
+    rng = np.random.default_rng(width * 131 + height)
+    answers = {
+        t.id: rng.integers(0, STEPS + 1, (planes, t.box.height, t.box.width)) / STEPS for t in tiles
+    }
+    for one in rng.permutation(list(answers))[: min(lost, len(answers) - 1)].tolist():
+        del answers[one]
+    names = tuple("abcdefghijklmnopq"[:planes])
+    thresholds = () if threshold is None else (("a", threshold),)
+    how = MapSettings(blend, margin, thresholds=thresholds, unsure=unsure)
+    made = map_from(tiles, answers, (width, height), how, classes=names)
+    sums, total = plainly_blended(made, answers)
+    whole = np.maximum(total, 1)
+    steps = np.where(total > 0, (2 * sums + whole) // (2 * whole), 255)
+    np.testing.assert_array_equal(made.probabilities.steps(0, 0, width, height), steps)
+    least = np.rint(np.array(how.least(made.spec)) * STEPS).astype(np.int64)[:, None, None]
+    reached = sums >= least * total
+    best = np.where(reached, sums, -1).argmax(axis=0)
+    best[~reached.any(axis=0)] = 254
+    if unsure is not None:
+        best[sums.max(axis=0) < round(unsure * STEPS) * total] = 254
+    np.testing.assert_array_equal(np.asarray(made), np.where(total > 0, best, 255))
 
 
 def test_of_two_tiles_the_core_is_that_whose_edge_is_farther() -> None:

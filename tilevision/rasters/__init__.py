@@ -10,6 +10,7 @@ from tilevision.rasters.mapsettings import BLENDS, MapSettings
 from tilevision.rasters.mapwords import map_told
 from tilevision.rasters.rastermap import RasterMap, map_of
 from tilevision.rasters.sampling import Cells, SampledBlender, Samples
+from tilevision.rasters.survey import Survey
 
 __all__ = [
     "BLENDS",
@@ -18,6 +19,7 @@ __all__ = [
     "RasterMap",
     "SampledBlender",
     "Samples",
+    "Survey",
     "hexadecimal",
     "map_of",
     "map_told",

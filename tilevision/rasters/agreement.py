@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.placement import Placed, TileMaps
+from tilevision.rasters.regionmask import Window
 from tilevision.rasters.weights import Span
-from tilevision.rasterspec import STEPS
+from tilevision.rasterspec import NODATA, STEPS
 
-__all__ = ["Agreement", "agreement_of"]
+__all__ = ["Agreement", "Comparison", "agreement_of"]
 
 _PAIRS = 200  # of tiles that are looked at, about; spread evenly
 _LEVEL = 1e-4  # by which the difference falls a pixel, at least, for an overlap to help
@@ -122,23 +123,54 @@ def agreement_of(blender: Blender) -> Agreement | None:
     ----------
     blender : Blender
     """
-    pairs = _pairs(blender.layout)
-    if not pairs:
-        return None
-    chosen = _spread(pairs)
-    widths = [_shared(*pair)[0] for pair in chosen]
-    longest = max(widths)
-    sums, counts = np.zeros(longest), np.zeros(longest)
-    for one, other, axis in chosen:
-        with blender.tiles.reading():
-            found = _difference(blender, one, other, axis)
-        depth = np.minimum(np.arange(len(found)), np.arange(len(found))[::-1])
-        np.add.at(sums, depth, found)
-        np.add.at(counts, depth, 1)
-    known = counts > 0
-    by_depth = sums[known] / counts[known]
-    aligned = _aligned(blender.layout)
-    return Agreement(by_depth, int(np.median(widths)), len(chosen), aligned)
+    return Comparison(blender).result()
+
+
+class Comparison:
+    """Compares neighbouring tiles where they overlap; also bit by bit, as windows are blended.
+
+    Parameters
+    ----------
+    blender : Blender
+    """
+
+    def __init__(self, blender: Blender) -> None:
+        self._blender = blender
+        self._pairs = _spread(_pairs(blender.layout))
+        self._found: dict[int, NDArray[np.float64]] = {}
+
+    def look(self, window: Window) -> None:
+        """Compare the pairs that begin to overlap in a window, which was just blended.
+
+        So both tiles are at hand, and need not be decoded for it.
+        """
+        x0, y0, x1, y1 = window
+        for number, (_, other, _) in enumerate(self._pairs):
+            x, y = other.across.start, other.down.start
+            if number not in self._found and x0 <= x < x1 and y0 <= y < y1:
+                self._compare(number)
+
+    def _compare(self, number: int) -> NDArray[np.float64]:
+        if number not in self._found:
+            with self._blender.tiles.reading():
+                self._found[number] = _difference(self._blender, *self._pairs[number])
+        return self._found[number]
+
+    def result(self) -> Agreement | None:
+        """Return what all pairs say; None where no tiles overlap."""
+        if not self._pairs:
+            return None
+        widths = [_shared(*pair)[0] for pair in self._pairs]
+        sums, counts = np.zeros(max(widths)), np.zeros(max(widths))
+        for number in range(len(self._pairs)):  # in this order, whenever they were compared
+            found = self._compare(number)
+            depth = np.minimum(np.arange(len(found)), np.arange(len(found))[::-1])
+            np.add.at(sums, depth, found)
+            np.add.at(counts, depth, 1)
+        known = counts > 0
+        by_depth = sums[known] / counts[known]
+        aligned = _aligned(self._blender.layout)
+        return Agreement(by_depth, int(np.median(widths)), len(self._pairs), aligned)
 
 
 def _aligned(layout: TileMaps) -> bool:
@@ -151,7 +183,7 @@ def _spread(pairs: list[tuple[Placed, Placed, int]]) -> list[tuple[Placed, Place
     by_tile: dict[tuple[int, int], list[tuple[Placed, Placed, int]]] = {}
     for pair in pairs:
         by_tile.setdefault((pair[0].down.start, pair[0].across.start), []).append(pair)
-    every = -(-len(pairs) // _PAIRS)
+    every = max(1, -(-len(pairs) // _PAIRS))
     return [pair for place in sorted(by_tile)[::every] for pair in by_tile[place]]
 
 
@@ -185,6 +217,13 @@ def _difference(blender: Blender, one: Placed, other: Placed, axis: int) -> NDAr
     else:
         first, second = first[:, size - shared :], second[:, :shared]
     spec = blender.layout.spec
+    rest = (0, 1) if axis else (0, 2)
+    if spec.kind == "probabilities":
+        most = np.maximum(first, second)
+        if most.max() < NODATA:  # as it is: a model is to give a share for each pixel
+            most -= np.minimum(first, second)
+            counted = most.sum(axis=rest, dtype=np.uint32)
+            return np.asarray(counted * (1 / STEPS) / (most.size // shared))
     both = spec.there(first) & spec.there(second)
     apart: NDArray[np.generic]
     step = 1.0
@@ -196,6 +235,5 @@ def _difference(blender: Blender, one: Placed, other: Placed, axis: int) -> NDAr
         step = spec.precision or 1.0
         with np.errstate(invalid="ignore"):
             apart = np.abs(first.astype(np.float64) - second)
-    rest = (0, 1) if axis else (0, 2)
     counted = np.where(both, apart, apart.dtype.type(0)).sum(axis=rest)
     return np.asarray(counted * step / np.maximum(both.sum(axis=rest), 1))

@@ -231,8 +231,8 @@ class Blender:
     ) -> Iterator[tuple[Window, list[Placed]]]:
         """Yield parts of a window that the same tiles cover, and those tiles.
 
-        Where tiles are small, or pixels are left out, it is the whole window; nothing where no
-        tile is.
+        Where tiles are small, or pixels are left out, it is the whole window; parts where no tile
+        is are left out.
         """
         near = list(self.layout.within(x0, y0, x1, y1))
         if not near:
@@ -246,7 +246,8 @@ class Blender:
             row = [p for p in near if p.down.start <= top and p.down.stop >= bottom]
             for left, right in pairwise(across):
                 here = [p for p in row if p.across.start <= left and p.across.stop >= right]
-                yield (left, top, right, bottom), here
+                if here:
+                    yield (left, top, right, bottom), here
 
     def _alone(self, window: Window, step: int, near: Sequence[Placed]) -> NDArray[Any] | None:
         """Return what one tile says of a window, if it covers all of it and no other does any."""

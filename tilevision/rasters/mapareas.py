@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
 
     from tilevision.regions import Region
 
-__all__ = ["PixelUnits", "area_table", "value_table"]
+__all__ = ["Counted", "PixelUnits", "area_table", "counted", "value_table"]
 
 _COLUMNS = {"µm²": ("area_mm2", 1e-6), "m²": ("area_ha", 1e-4)}
 _PLAIN = {"µm²": "area_um2", "m²": "area_m2"}
 NO_DATA, NO_CLASS = "(no data)", "(none)"
+_ROWS = 32
 
 
 class PixelUnits(Protocol):
@@ -48,27 +50,56 @@ class PixelUnits(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How many pixels of a window each class has.
+
+    Parameters
+    ----------
+    pixels : array (256,)
+    ground : array (256,)
+        The same on the ground, in the unit of areas.
+    """
+
+    pixels: NDArray[np.int64]
+    ground: NDArray[np.float64]
+
+
+def counted(
+    window: Window, block: NDArray[np.uint8], zone: Region | None, units: PixelUnits, scale: float
+) -> Counted | None:
+    """Count the classes of a window in a zone; None where it has no pixel of it."""
+    within = mask_within(zone, window, scale)
+    if within is None:
+        return None
+    counts = _by_row(block, within)
+    return Counted(counts.sum(axis=0), _row_areas(window, units, scale) @ counts)
+
+
 def area_table(
-    blocks: Iterator[tuple[Window, NDArray[np.uint8]]],
+    parts: Iterable[Sequence[Counted | None]],
     names: Sequence[str | None],
     zones: Sequence[Region | None],
     units: PixelUnits,
-    scale: float,
 ) -> pd.DataFrame:
-    """Return a row for each class of each zone. See `RasterMap.areas`."""
+    """Return a row for each class of each zone. See `RasterMap.areas`.
+
+    Parameters
+    ----------
+    parts : iterable of sequence of Counted or None
+        Of each window what each zone has of it, in the order of `RasterArray.windows`: areas are
+        floats, and added up in another order they would be others.
+    names, zones, units
+    """
     import pandas as pd
 
     pixels = np.zeros((len(zones), NODATA + 1), np.int64)
     ground = np.zeros((len(zones), NODATA + 1))
-    for window, block in blocks:
-        of_row = _row_areas(window, units, scale)
-        for number, zone in enumerate(zones):
-            within = mask_within(zone, window, scale)
-            if within is None:
-                continue
-            counts = _by_row(block, within)
-            pixels[number] += counts.sum(axis=0)
-            ground[number] += of_row @ counts
+    for part in parts:
+        for number, found in enumerate(part):
+            if found is not None:
+                pixels[number] += found.pixels
+                ground[number] += found.ground
     listed = [(n, name) for n, name in enumerate(names) if name is not None]
     rows: list[dict[str, Any]] = []
     for zone, count, area in zip(zones, pixels, ground, strict=True):
@@ -134,8 +165,12 @@ def _row_areas(window: Window, units: PixelUnits, scale: float) -> NDArray[np.fl
 
 def _by_row(block: NDArray[np.uint8], within: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return how many pixels of each value each row has: ``(h, 256)``."""
-    height = len(block)
-    places = block + np.arange(height, dtype=np.int64)[:, None] * (NODATA + 1)
-    chosen = places.ravel() if within.all() else places[within]
-    counts = np.bincount(chosen, minlength=height * (NODATA + 1))
-    return counts.reshape(height, NODATA + 1)
+    counts = np.empty((len(block), NODATA + 1), np.int64)
+    every = bool(within.all())
+    for top in range(0, len(block), _ROWS):  # so few that they stay in the processor's cache
+        rows = block[top : top + _ROWS]
+        places = rows + np.arange(len(rows), dtype=np.int64)[:, None] * (NODATA + 1)
+        chosen = places.ravel() if every else places[within[top : top + _ROWS]]
+        found = np.bincount(chosen, minlength=len(rows) * (NODATA + 1))
+        counts[top : top + _ROWS] = found.reshape(len(rows), NODATA + 1)
+    return counts

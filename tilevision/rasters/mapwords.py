@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tilevision.errors import CheckpointError
 from tilevision.rasters.rastermap import RasterMap
+from tilevision.rasters.survey import COUNTED
 
 __all__ = ["map_told"]
 
-_COUNTED = 2 * 10**8  # pixels: a larger map takes many seconds to count, so only when asked
 _LISTED = 5
 
 
@@ -19,7 +19,7 @@ def map_told(raster: RasterMap) -> tuple[str, str]:
     spec = raster.spec
     what = f"a map of {spec.kind}"
     try:
-        counted = _counted(raster) if raster.size[0] * raster.size[1] <= _COUNTED else ""
+        counted = _counted(raster) if raster.size[0] * raster.size[1] <= COUNTED else ""
         agreement = raster.agreement
     except CheckpointError as error:
         return f"{what}, which cannot be read ({str(error).rstrip('.')})", ""

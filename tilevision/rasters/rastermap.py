@@ -20,10 +20,10 @@ from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.rasters.agreement import Agreement, agreement_of
+from tilevision.rasters.agreement import Agreement, Comparison, agreement_of
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.colours import class_palette, coloured, hexadecimal
-from tilevision.rasters.mapareas import PixelUnits, area_table, value_table
+from tilevision.rasters.mapareas import Counted, PixelUnits, area_table, counted, value_table
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
@@ -351,7 +351,19 @@ class RasterMap(RasterArray):
 
     def _areas(self, zones: Sequence[Region | None]) -> pd.DataFrame:
         blocks = ((w, self._blender.classes(*w)) for w in self._reached(zones))
-        return area_table(blocks, self.spec.classes, zones, self._units, self.scale)
+        about = self._units, self.scale
+        parts = ([counted(window, block, one, *about) for one in zones] for window, block in blocks)
+        return area_table(parts, self.spec.classes, zones, self._units)
+
+    @property
+    def counts_all(self) -> bool:
+        """Whether `areas` still has to count the whole map."""
+        known = "_own_areas" in self.__dict__
+        return self.spec.kind != "values" and self._region is None and not known
+
+    def learn_areas(self, parts: Sequence[Sequence[Counted | None]]) -> None:
+        """Take what was counted of all windows, in their order, for the result of `areas`."""
+        self.__dict__["_own_areas"] = area_table(parts, self.spec.classes, (None,), self._units)
 
     def stats(self, zones: Any = None) -> pd.DataFrame:
         """Return mean, deviation, least and largest value of each region; see `areas`.
@@ -389,6 +401,14 @@ class RasterMap(RasterArray):
     def agreement(self) -> Agreement | None:
         """How far overlapping tiles disagree, and the overlap that would do; None: none overlap."""
         return agreement_of(self._blender)
+
+    def comparison(self) -> Comparison | None:
+        """Return what compares the tiles while the map is read; None where that is known."""
+        return None if "agreement" in self.__dict__ else Comparison(self._blender)
+
+    def learn_agreement(self, found: Agreement | None) -> None:
+        """Take what a comparison found for `agreement`."""
+        self.__dict__["agreement"] = found
 
     def cover(self, max_side: int = _DRAWN) -> tuple[NDArray[np.uint8], dict[str, str]]:
         """Return the map in colours ``(h, w, 4)``, its longer side at most `max_side`.

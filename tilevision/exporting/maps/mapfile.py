@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.exporting.statement import statement
-from tilevision.rasters import RasterMap, hexadecimal
+from tilevision.rasters import RasterMap, Survey, hexadecimal
 from tilevision.rasterspec import NODATA, STEPS
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class MapFile:
                 "tv.model(f, returns='probabilities', classes=…), or save detections as .json."
             )
         self.raster = _layer(whole, layer)
-        self._said = statement(result)
+        self._result = result
+        self._survey = Survey(whole)
         self.palette = self.raster.colours
         shares = self.raster.layer == "probabilities"
         self.dtype = np.dtype(np.uint8 if shares else self.raster.dtype)
@@ -79,9 +81,11 @@ class MapFile:
 
     def planes(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
         """Return the planes ``(k, h, w)`` of a window as they are written."""
-        if self.raster.layer == "probabilities":
-            return self.raster.steps(x0, y0, x1, y1)
-        return self.raster.window(x0, y0, x1, y1)
+        window = x0, y0, x1, y1
+        shares = self.raster.layer == "probabilities"
+        planes = self.raster.steps(*window) if shares else self.raster.window(*window)
+        self._survey.see(window, planes[0] if self.raster.layer == "classes" else None)
+        return planes
 
     def halved(self, planes: NDArray[Any]) -> NDArray[Any]:
         """Return planes at half their height and width: classes by place, others averaged."""
@@ -110,11 +114,16 @@ class MapFile:
             width, height = (width + 1) // 2, (height + 1) // 2
             yield width, height
 
-    @property
+    @cached_property
     def said(self) -> dict[str, Any]:
-        """Return what the file says beside its pixels: plain JSON types."""
+        """What the file says beside its pixels: plain JSON types.
+
+        Asked for once all planes were, it need not blend the map again to describe it.
+        """
         raster = self.raster
-        told = {"layer": raster.layer, "blend": raster.settings.blend, **self._said}
+        self._survey.end()
+        told: dict[str, Any] = {"layer": raster.layer, "blend": raster.settings.blend}
+        told |= statement(self._result)
         if raster.layer == "classes":
             told["classes"] = {str(number): name for name, number in raster.classes.items()}
         if raster.layer == "probabilities":

@@ -45,7 +45,8 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
 
     made = MapFile(result, layer)
     sizes = list(made.levels())
-    with filling(path, made.said) as draft:
+    said: dict[str, Any] = {}
+    with filling(path, said) as draft:
         group = zarr.open_group(str(draft), mode="w", zarr_format=3)
         below: Any = None
         for number, (width, height) in enumerate(sizes):
@@ -62,8 +63,9 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
             for x0, y0, x1, y1 in _shards(made, (width, height), first=below is None):
                 array[:, y0:y1, x0:x1] = _level(made, below, (x0, y0, x1, y1))
             below = array
+        said |= made.said  # once the map was blended, which tells much of it
         group.attrs["ome"] = _ome(made, len(sizes))
-        group.attrs["tilevision"] = made.said
+        group.attrs["tilevision"] = said
 
 
 def _shards(
