@@ -22,7 +22,7 @@ from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
 from tilevision.modelspec import Answers, Calls, ModelSpec, Steps, Usage, Wish, calls_of, joined
-from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of, packed
+from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of, packed, viewed
 from tilevision.printed import noting_what_is_printed
 from tilevision.rasterspec import Raster
 from tilevision.sources import (
@@ -459,7 +459,7 @@ def _map(raster: Raster, tile: Tile, name: str) -> tuple[PayloadRef, PackedArray
             f"Model {name} returned a map of {width}×{height} pixels for a tile of {wide}×{high}; "
             "return one value for each pixel of the tile (resize it in the model)."
         )
-    ref, raw = bytes_of(raster.kept)
+    ref, raw = viewed(raster.kept)
     rows = raster.kept.shape[-1] if raster.spec.kind == "probabilities" else 0
     return replace(ref, raster=raster.spec), packed(raw, raster.kept.dtype.itemsize, rows)
 

@@ -33,6 +33,7 @@ __all__ = [
     "kind_of",
     "packed",
     "unpack",
+    "viewed",
 ]
 
 # First bytes of a record that holds references; no other record of a tile begins like this.
@@ -159,8 +160,15 @@ def bytes_of(array: NDArray[Any]) -> tuple[PayloadRef, bytes]:
     ----------
     array : array of float16 or float32
     """
-    raw = np.ascontiguousarray(array, dtype=little(array.dtype.name)).tobytes()
-    return PayloadRef(sha256(raw).digest(), array.dtype.name, array.shape), raw
+    ref, raw = viewed(array)
+    return ref, raw.tobytes()
+
+
+def viewed(array: NDArray[Any]) -> tuple[PayloadRef, NDArray[np.uint8]]:
+    """Return the reference to an array, and its bytes ``(n,)`` where they are, if they can be."""
+    plain = np.ascontiguousarray(array, dtype=little(array.dtype.name))
+    raw = plain.reshape(-1).view(np.uint8)
+    return PayloadRef(sha256(raw.data).digest(), array.dtype.name, array.shape), raw
 
 
 class PackedArray(NamedTuple):
@@ -177,12 +185,12 @@ class PackedArray(NamedTuple):
     kind: int
 
 
-def packed(raw: bytes, item: int, width: int = 0) -> PackedArray:
+def packed(raw: bytes | NDArray[np.uint8], item: int, width: int = 0) -> PackedArray:
     """Compress bytes: by zstd, those of one significance together.
 
     Parameters
     ----------
-    raw : bytes
+    raw : bytes or array of uint8
     item : int
         Bytes of a number.
     width : int
@@ -194,24 +202,31 @@ def packed(raw: bytes, item: int, width: int = 0) -> PackedArray:
     level = _LEVEL
     if item == 1 and width:
         rows = np.frombuffer(raw, np.uint8).reshape(-1, width)
-        differences = _less_than_above(rows)
-        level, less = _best(rows, differences)
+        level, less = _best(rows)
         if less:
-            data = _WIDTH.pack(width) + bytes(zstd_encode(differences, level))  # type: ignore[arg-type]  # any buffer
-            return PackedArray(data, _ROWS)
+            data = zstd_encode(_less_than_above(rows), level)  # type: ignore[arg-type]  # any buffer
+            return PackedArray(b"".join((_WIDTH.pack(width), data)), _ROWS)
     planes = np.frombuffer(raw, np.uint8).reshape(-1, item)
-    grouped = raw if item == 1 else np.ascontiguousarray(planes.T).tobytes()
-    return PackedArray(bytes(zstd_encode(grouped, level)), _ZSTD + item)
+    grouped = raw if item == 1 else np.ascontiguousarray(planes.T)
+    return PackedArray(bytes(zstd_encode(grouped, level)), _ZSTD + item)  # type: ignore[arg-type]  # any buffer
 
 
-def _less_than_above(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    made = rows.copy()
-    made[1:] -= rows[:-1]
+def _less_than_above(
+    rows: NDArray[np.uint8], chosen: NDArray[np.int64] | None = None
+) -> NDArray[np.uint8]:
+    """Return what rows differ by from the one above; of `chosen` ones, if given."""
+    if chosen is not None:
+        made = rows[chosen] - rows[chosen - 1]  # of the first the last: it is whole anyway
+        whole = chosen % _WHOLE == 0
+        made[whole] = rows[chosen[whole]]
+        return made
+    made = np.empty_like(rows)
+    np.subtract(rows[1:], rows[:-1], out=made[1:])
     made[::_WHOLE] = rows[::_WHOLE]
     return made
 
 
-def _best(rows: NDArray[np.uint8], differences: NDArray[np.uint8]) -> tuple[int, bool]:
+def _best(rows: NDArray[np.uint8]) -> tuple[int, bool]:
     """Return how some of the rows are best packed: the level, and whether as differences.
 
     The quick level, unless it takes a tenth more room: it does where many rows are the same.
@@ -219,8 +234,12 @@ def _best(rows: NDArray[np.uint8], differences: NDArray[np.uint8]) -> tuple[int,
     from imagecodecs import zstd_encode
 
     if len(rows) > _SAMPLE * _BLOCK:
-        chosen = np.arange(len(rows)) // _BLOCK % _SAMPLE == _SAMPLE // 2
-        rows, differences = rows[chosen], differences[chosen]
+        every = np.arange(_SAMPLE // 2 * _BLOCK, len(rows), _SAMPLE * _BLOCK)
+        chosen = (every[:, None] + np.arange(_BLOCK)).ravel()
+        chosen = chosen[chosen < len(rows)]
+        rows, differences = rows[chosen], _less_than_above(rows, chosen)
+    else:
+        differences = _less_than_above(rows)
     ways = ((rows, _QUICK), (differences, _QUICK), (rows, _LEVEL))
     plain, less, slow = (len(zstd_encode(one, level)) for one, level in ways)  # type: ignore[arg-type]  # any buffer
     if min(plain, less) > _MORE * slow:
