@@ -208,20 +208,24 @@ class RasterSpec:
                 f"A map of probabilities has shape {given.shape}, and there are "
                 f"{len(self.classes)} classes; {hint}."
             )
-        low, high = float(given.min()), float(given.max())
+        kept = np.empty(given.shape, np.uint8)
+        low, high = np.inf, -np.inf
+        rows = max(1, _AT_ONCE // (given.shape[0] * given.shape[2]))
+        for top in range(0, given.shape[1], rows):  # so few that they stay in the processor's cache
+            few = given[:, top : top + rows]
+            least, most = few.min(), few.max()
+            low, high = float(np.minimum(low, least)), float(np.maximum(high, most))  # NaN stays
+            if not (low >= -_SLACK and high <= 1 + _SLACK):
+                continue  # no share; how far they reach is told of all
+            few = few.astype(np.float32, copy=False) * np.float32(STEPS)
+            np.rint(few, out=few)
+            clip = least < 0 or most > 1
+            kept[:, top : top + rows] = np.clip(few, 0, STEPS, out=few) if clip else few
         if not (low >= -_SLACK and high <= 1 + _SLACK):  # so NaN is refused too
             raise ModelError(
                 f"A map of probabilities has values from {low:.4g} to {high:.4g}; give 0 to 1 "
                 "(apply softmax or sigmoid to logits)."
             )
-        kept = np.empty(given.shape, np.uint8)
-        clip = low < 0 or high > 1
-        rows = max(1, _AT_ONCE // (given.shape[0] * given.shape[2]))
-        for top in range(0, given.shape[1], rows):  # so few that they stay in the processor's cache
-            here = slice(top, top + rows)
-            few = given[:, here].astype(np.float32, copy=False) * np.float32(STEPS)
-            np.rint(few, out=few)
-            kept[:, here] = np.clip(few, 0, STEPS, out=few) if clip else few
         return kept
 
     def _classes(self, given: NDArray[Any]) -> NDArray[np.uint8]:
