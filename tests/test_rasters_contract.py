@@ -95,11 +95,20 @@ def test_maps_come_in_any_form() -> None:
     assert [each.raster for each in build(batched).predict([TILE, TILE])] == [same, same]
 
 
+def half_known() -> np.ndarray:
+    """Shares of which the first plane is NaN."""
+    return np.stack([np.full((4, 6), np.nan), np.full((4, 6), 0.5)])
+
+
 @pytest.mark.parametrize(
     ("answer", "declared", "said"),
     [
         (np.full((2, 4, 6), 3.5), "p", r"values from 3\.5 to 3\.5; give 0 to 1 \(apply softmax"),
-        (np.full((2, 4, 6), np.nan), "p", "values from nan to nan"),
+        (
+            np.full((2, 4, 6), np.nan),
+            "p",
+            r"holds NaN \(1 of its numbers\); give 0 to 1 for each pixel",
+        ),
         (np.full((4, 6, 2), 0.5), "p", r"2 classes; classes come first: np.moveaxis\(p, -1, 0\)"),
         (np.full((3, 4, 6), 0.5), "p", "there are 2 classes; one plane a class"),
         (np.zeros((2, 4, 6), int), "p", "of int64; give floats from 0 to 1, or declare"),
@@ -108,7 +117,8 @@ def test_maps_come_in_any_form() -> None:
         (np.full((4, 6), 0.5), "c", "give whole numbers"),
         (np.full((4, 6), np.inf), "v", "holds infinity"),
         (np.full((4, 6), 1e9), "s", "too large for steps of 0.01; raise precision"),
-        (None, "v", r"A map has shape \(0,\)"),
+        (None, "v", "declared to return a map of values, and returned None; return the array"),
+        (half_known(), "p", r"holds NaN \(0.5 of its numbers\)"),
         (["a", "b"], "v", "A map has shape"),
         (tv.Findings(), "v", "declared to return a map of values, and returned findings with none"),
     ],

@@ -259,6 +259,46 @@ def test_files_are_the_same_whoever_writes_them(
     assert files[0] == files[1]
 
 
+def test_a_refusal_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
+    """Not by the name of the draft that GDAL could not make."""
+    pytest.importorskip("rasterio")
+    from rasterio.errors import RasterioIOError
+
+    from tilevision.exporting.maps.mapgeotiff import _by_the_system
+
+    said = "Attempt to create new tiff file '.m.tif.part' failed: .m.tif.part: Permission denied"
+    with (
+        pytest.raises(PermissionError, match=r"^\[Errno 13\] Permission denied$"),
+        _by_the_system(tmp_path),
+    ):
+        raise RasterioIOError(said)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".ome.zarr"])
+def test_what_the_file_says_is_seen_while_it_is_written(
+    result: Callable[..., Any], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Areas and disagreement are those that the map finds itself; no block is blended twice."""
+    lone, written = result(), result()
+    areas, agreement = lone.raster.areas(), lone.raster.agreement
+    blended: list[tuple[int, ...]] = []
+    blender = type(written.raster._blender)
+    classes = blender.classes
+
+    def counted(self: Any, *window: int) -> Any:
+        blended.append(window)
+        return classes(self, *window)
+
+    monkeypatch.setattr(blender, "classes", counted)
+    written.save(tmp_path / f"map{suffix}")
+    once = list(blended)
+    assert once and len(set(once)) == len(once)
+    assert written.raster.areas().equals(areas)
+    assert written.raster.agreement.by_depth.tobytes() == agreement.by_depth.tobytes()
+    assert str(written.raster.agreement) == str(agreement)
+    assert blended == once
+
+
 def test_what_is_no_map_is_refused(
     result: Callable[..., Any], inline: Make, tmp_path: Path
 ) -> None:

@@ -171,7 +171,7 @@ def test_what_needs_shares_is_refused(cluster: Any, tmp_path: Path) -> None:
     ("answer", "said"),
     [
         (np.full((3, 4, 6), 3.5), "apply softmax"),
-        (np.full((3, 4, 6), np.nan), "values from nan to nan"),
+        (np.full((3, 4, 6), np.nan), r"holds NaN \(1 of its numbers\); give 0 to 1 for each pixel"),
         (np.full((2, 4, 6), 0.5), "there are 3 classes"),
         (np.zeros((4, 6), int), "of int64; give floats"),
     ],

@@ -221,7 +221,12 @@ class RasterSpec:
             np.rint(few, out=few)
             clip = least < 0 or most > 1
             kept[:, top : top + rows] = np.clip(few, 0, STEPS, out=few) if clip else few
-        if not (low >= -_SLACK and high <= 1 + _SLACK):  # so NaN is refused too
+        if np.isnan(low):
+            raise ModelError(
+                f"A map of probabilities holds NaN ({np.isnan(given).mean():.2g} of its numbers); "
+                "give 0 to 1 for each pixel (half precision may overflow, and 0 / 0 is NaN)."
+            )
+        if not (low >= -_SLACK and high <= 1 + _SLACK):
             raise ModelError(
                 f"A map of probabilities has values from {low:.4g} to {high:.4g}; give 0 to 1 "
                 "(apply softmax or sigmoid to logits)."

@@ -347,7 +347,12 @@ def raster_of(answer: Any, spec: RasterSpec, name: str) -> Findings:
         return answer
     if isinstance(answer, Raster):
         return raster_of(Findings(raster=answer), spec, name)
-    value = as_plain_array([] if answer is None else answer)
+    if answer is None:
+        raise ModelError(
+            f"Model {name} is declared to return a map of {spec.kind}, and returned None; return "
+            "the array (does a branch lack its return?)."
+        )
+    value = as_plain_array(answer)
     try:
         return Findings(raster=Raster.of(value, spec))
     except CheckpointTooLarge as error:

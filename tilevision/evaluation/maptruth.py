@@ -259,7 +259,9 @@ def _by_place(
     rows = _places(np.asarray((y - theirs[5]) / theirs[4], np.float64), size[1])
     columns = _places(np.asarray((x - theirs[2]) / theirs[0], np.float64), size[0])
     if (rows < 0).all() or (columns < 0).all():
-        raise SourceError(f"{where} lies beside the map: they share no pixel; give that of it.")
+        raise SourceError(
+            f"{where} lies beside the map: they share no pixel; give truth of the same place."
+        )
     return rows, columns
 
 

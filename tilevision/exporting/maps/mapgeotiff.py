@@ -30,6 +30,7 @@ _FOR_NOW = {
     "zlevel": 1,
 }  # of what is copied at once: quick is all it need be
 _NOTHING = 2**20  # bytes of a disk that is full
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EIO, errno.EDQUOT)
 _CENTIMETRE, _MICRONS = 3, 1e4
 
 
@@ -113,6 +114,9 @@ def _by_the_system(folder: Path) -> Iterator[None]:
             raise
         if shutil.disk_usage(folder).free < _NOTHING:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        for code in _REFUSALS:  # told in the system's words, behind the name of a draft
+            if str(error).endswith(os.strerror(code)):
+                raise OSError(code, os.strerror(code)) from error
         raise OSError(str(error)) from error
 
 
