@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from tilevision.checkpoint.payloadstore import PayloadMemory
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import Box
 from tilevision.payloads import StoredArray, bytes_of, packed
-from tilevision.rasters import BLENDS, MapSettings, RasterMap, map_of
+from tilevision.rasters import BLENDS, MapSettings, RasterMap, map_of, tilecache
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.regionmask import mask_within
 from tilevision.rasters.weights import span_weights
@@ -190,6 +191,37 @@ def test_order_of_arrival_and_blocks_change_no_byte(kind: str, blend: str) -> No
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(made[0].dask)).compute(), first)
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_threads_that_push_each_others_tiles_out_read_the_same_map(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is used again for other tiles, and never while somebody still looks at it."""
+    size = (300, 260)
+    tiles = tv.Grid.by_tile(50, 0.4).tiles(size)
+    answers = {}
+    for tile in tiles:
+        h, w = tile.box.height, tile.box.width
+        shares = RNG.integers(0, STEPS + 1, (3, h, w)) / STEPS
+        single = RNG.integers(0, 3, (h, w))
+        answers[tile.id] = {"probabilities": shares, "classes": single}.get(kind, single * 1.5)
+    whole = np.asarray(map_from(tiles, answers, size, **KINDS[kind]))
+    kept = {"probabilities": 3, "values": 4, "floats": 4, "classes": 1}[kind] * 50 * 50
+    monkeypatch.setattr(tilecache, "KEPT", 4 * kept)
+    monkeypatch.setattr(tilecache, "SPARE", 3 * kept)
+    made = map_from(tiles, answers, size, **KINDS[kind])
+    windows = [(x, y, x + 60, y + 52) for x in range(0, 300, 60) for y in range(0, 260, 52)] * 2
+    random.shuffle(windows)
+
+    def read(window: tuple[int, int, int, int]) -> bool:
+        x0, y0, x1, y1 = window
+        return bool((made.window(*window)[0] == whole[y0:y1, x0:x1]).all())
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(read, windows))
+    for window in windows:
+        assert read(window)
+
+
 def test_it_is_indexed_as_an_array() -> None:
     """Numbers, slices with any step, dots, lists: as NumPy does it on the whole."""
     tiles = tv.Grid.by_tile(32, 0.25).tiles((70, 50))
@@ -260,7 +292,7 @@ def plainly_blended(made: RasterMap, answers: dict[str, np.ndarray]) -> tuple[An
     return sums, total
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     width=st.integers(1, 150),
     height=st.integers(1, 150),

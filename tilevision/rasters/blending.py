@@ -73,9 +73,9 @@ class Blender:
         spec, how = self.layout.spec, self.settings
         best = np.full(_shape(x0, y0, x1, y1, step), NODATA, np.uint8)
         least = how.least(spec)
-        with self.tiles.reading():
-            for cell, near in self._cells(x0, y0, x1, y1, step):
-                shape = _shape(*cell, step)
+        for cell, near in self._cells(x0, y0, x1, y1, step):
+            shape = _shape(*cell, step)
+            with self.tiles.reading():
                 if spec.kind == "classes":
                     found = self._votes(cell, step, near)
                 else:
@@ -89,9 +89,9 @@ class Blender:
     def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
         out = np.full((self.layout.planes, *_shape(x0, y0, x1, y1, step)), NODATA, np.uint8)
-        with self.tiles.reading():
-            for cell, near in self._cells(x0, y0, x1, y1, step):
-                here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
+        for cell, near in self._cells(x0, y0, x1, y1, step):
+            here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
+            with self.tiles.reading():
                 if (alone := self._alone(cell, step, near)) is not None:
                     here[:] = alone
                 else:
@@ -102,9 +102,9 @@ class Blender:
         """Return the values ``(k, h, w)`` of a window; NaN is no data."""
         shape = (self.layout.planes, *_shape(x0, y0, x1, y1, step))
         out = np.full(shape, np.nan, np.float32)
-        with self.tiles.reading():
-            for cell, near in self._cells(x0, y0, x1, y1, step):
-                here = _within(cell, x0, y0, _shape(*cell, step))
+        for cell, near in self._cells(x0, y0, x1, y1, step):
+            here = _within(cell, x0, y0, _shape(*cell, step))
+            with self.tiles.reading():
                 out[(slice(None), *here)] = self._means(cell, step, near)
         return self._cut_out(out, (x0, y0, x1, y1), step, np.nan)
 

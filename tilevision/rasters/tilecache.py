@@ -16,7 +16,7 @@ from tilevision.payloads import StoredArray
 __all__ = ["KEPT", "TileCache"]
 
 KEPT = 96 * 2**20  # bytes of decoded tiles
-_SPARE = 16 * 2**20  # bytes of those that went, for the next ones: fresh memory is slow to fill
+SPARE = 11 * 2**20  # bytes of those that went, for the next ones: fresh memory is slow to fill
 
 
 class TileCache:
@@ -72,7 +72,7 @@ class TileCache:
                 gone = self._tiles.popitem(last=False)[1]
                 self._bytes -= gone.nbytes
                 self._gone.append(gone)
-            while sum(one.nbytes for one in self._gone) > _SPARE:
+            while sum(one.nbytes for one in self._gone) > SPARE:
                 self._gone.pop(0)  # its memory is freed when nobody looks at it any more
         return found
 
@@ -80,5 +80,5 @@ class TileCache:
         """Take the memory of the tiles that went for the next ones."""
         self._spare += [one.reshape(-1).view(np.uint8) for one in self._gone]
         self._gone.clear()
-        while sum(one.nbytes for one in self._spare) > _SPARE:
+        while sum(one.nbytes for one in self._spare) > SPARE:
             self._spare.pop(0)
