@@ -37,16 +37,8 @@ class BoxCanvas:
     """
 
     def __init__(self, view: Box, shape: tuple[int, int]) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        height, width = shape
-        figure = Figure((width / 100, height / 100), dpi=100)
-        figure.patch.set_alpha(0)
-        canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
-        self._renderer = canvas.get_renderer()
-        self._axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        self._axes.set_axis_off()
+        self._pixels = np.zeros((*shape, 4), dtype=np.uint8)
+        self._renderer: Any = None  # its methods carry no types
         self._view, self._shape = view, shape
         self._drawn: tuple[BoxChunk, ...] = ()
         self._colours: tuple[str, ...] = ()
@@ -59,16 +51,15 @@ class BoxCanvas:
         self._colours = colours
         if recoloured or layer.chunks[: len(self._drawn)] != self._drawn:  # some were taken away
             self._drawn, self._ink = (), 0.0
-            self._renderer.clear()
+            self._pixels[:] = 0
         if new := layer.chunks[len(self._drawn) :]:
             self._drawn, alpha = layer.chunks, self._alpha
             self._ink += sum(self._ink_of(chunk) for chunk in new)
             if self._alpha != alpha:
-                self._renderer.clear()
+                self._pixels[:] = 0
                 new = layer.chunks
             self._draw(new, colours)
-        pixels: NDArray[np.uint8] = np.asarray(self._renderer.buffer_rgba())
-        return pixels
+        return self._pixels
 
     @property
     def _alpha(self) -> float:
@@ -120,22 +111,22 @@ class BoxCanvas:
     ) -> None:
         if not paths:
             return
-        from matplotlib.collections import LineCollection
-
+        if self._renderer is None:  # what has been drawn so far goes onto its canvas
+            self._renderer = _agg(self._shape)
+            pixels: NDArray[np.uint8] = np.asarray(self._renderer.buffer_rgba())
+            pixels[:] = self._pixels
+            self._pixels = pixels
         styles: list[tuple[Any, float]] = [(colour / 255, HAND_LINE if dashes else LINE)]
         if len(paths) <= FEW:
             styles.insert(0, ("#000000", HALO))
         for colours, width in styles:
             alpha = self._alpha * (0.5 if width == HALO else 1)
-            lines = LineCollection(paths, colors=colours, linewidths=width, alpha=alpha)
-            if dashes and width != HALO:
-                lines.set_linestyle([HAND_DASHES])
-            self._axes.add_collection(lines, autolim=False)
-            self._axes.draw_artist(lines)
-            lines.remove()
+            style = HAND_DASHES if dashes and width != HALO else "solid"
+            look = {"colors": colours, "linewidths": width, "alpha": alpha, "linestyles": [style]}
+            _draw_on(self._renderer, paths, **look)
 
     def _draw_dots(self, boxes: NDArray[np.float64], colour: NDArray[np.uint8]) -> None:
-        pixels = np.asarray(self._renderer.buffer_rgba())
+        pixels = self._pixels
         height, width = self._shape
         x, y = np.round((boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5).astype(np.int64).T
         rgba = np.column_stack([colour, np.full(len(colour), round(255 * self._alpha), np.uint8)])
@@ -160,19 +151,31 @@ def dashed(
     size : tuple of int
         Width and height of the picture, pixels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.collections import LineCollection
-    from matplotlib.figure import Figure
-
     width, height = size
-    figure = Figure((width / 100, height / 100), dpi=100)
-    figure.patch.set_alpha(0)
-    canvas: Any = FigureCanvasAgg(figure)  # its methods carry no types
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
-    axes.set_axis_off()
+    renderer = _agg((height, width))
+    corner = np.array([view.x0, view.y0])
+    factor = np.array([width / view.width, height / view.height])
+    paths = [(ring - corner) * factor for ring in rings]
     for colour, line, style in (("#000000b0", 4.0, "solid"), (OUTLINE, 2.0, (0, (5, 3)))):
-        lines = LineCollection(list(rings), colors=colour, linewidths=line, linestyles=[style])
-        axes.add_collection(lines, autolim=False)
-    canvas.draw()
-    pixels: NDArray[np.uint8] = np.array(canvas.buffer_rgba())
-    return pixels
+        _draw_on(renderer, paths, colors=colour, linewidths=line, linestyles=[style])
+    return np.array(renderer.buffer_rgba())
+
+
+def _agg(shape: tuple[int, int]) -> Any:
+    """Return what draws lines onto a transparent picture of `shape`, 100 pixels to the inch."""
+    # No figure: it would take as long again to load, for axes that nobody sees.
+    from matplotlib.backends import backend_agg
+
+    height, width = shape
+    agg: Any = backend_agg  # carries no types
+    renderer = agg.RendererAgg(width, height, 100)
+    np.asarray(renderer.buffer_rgba())[:] = 0
+    return renderer
+
+
+def _draw_on(renderer: Any, paths: Sequence[NDArray[np.float64]], **look: Any) -> None:
+    """Draw lines, in pixels of the picture from its upper left corner."""
+    from matplotlib.collections import LineCollection
+
+    upright = np.array([0, renderer.height]), np.array([1, -1])  # it counts rows from below
+    LineCollection([upright[0] + path * upright[1] for path in paths], **look).draw(renderer)

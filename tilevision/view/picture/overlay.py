@@ -1,6 +1,7 @@
 """Frames of a run: the image, its tiles by status and its boxes, as one JPEG.
 
-Drawn with matplotlib's Agg canvas and without pyplot, so that any single thread may draw.
+Pillow puts the layers onto each other: any single thread may draw, and the first picture does not
+wait for matplotlib, which draws lines alone.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +78,7 @@ class Overlay:
         self.image_size, self._read = size, read
         self.size = frame_size(size)
         self.whole = whole_view(size, self.size)
-        self._canvas: Any = None  # its methods carry no types
+        self._background = Image.new("RGBA", self.size, BACKGROUND)
         self._view: Box | None = None
         self._tiles: tuple[Tile, ...] | None = None
         self._codes: NDArray[np.uint8] | None = None
@@ -188,15 +188,21 @@ class Overlay:
         lowest: NDArray[np.uint8] | None = None,
     ) -> bytes:
         """Return a JPEG of the image under `layers`, and under `lowest`, which has its own."""
-        self._canvas.restore_region(self._background)
-        renderer = self._canvas.get_renderer()
-        context = renderer.new_gc()
+        picture = self._background
         if lowest is not None:
-            renderer.draw_image(context, 0, 0, lowest[::-1])
+            picture = self._under(picture, lowest)
         for layer in layers:
-            shown = layer if opacity == 1 else _fainter(layer, opacity)
-            renderer.draw_image(context, 0, 0, shown[::-1])  # it counts rows from below
-        return self._encode()
+            picture = self._under(picture, layer if opacity == 1 else _fainter(layer, opacity))
+        out = BytesIO()
+        picture.convert("RGB").save(out, "JPEG", quality=QUALITY)
+        return out.getvalue()
+
+    def _under(self, picture: Image.Image, layer: NDArray[np.uint8]) -> Image.Image:
+        """Return `picture` under a layer, RGBA (h, w, 4), not premultiplied."""
+        above = Image.frombuffer(
+            "RGBA", self.size, np.ascontiguousarray(layer), "raw", "RGBA", 0, 1
+        )
+        return Image.alpha_composite(picture, above)
 
     def settled(self, view: Box) -> Box:
         """Return the region nearest to `view` that has the frame's shape and lies on the image."""
@@ -211,16 +217,6 @@ class Overlay:
         """Read the image again for the next frame."""
         self._view = None
 
-    def _begin(self) -> None:
-        """Load matplotlib: with the first frame, since the widget is on the screen by then."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        width, height = self.size
-        figure = Figure((width / 100, height / 100), dpi=100, facecolor=BACKGROUND)
-        self._canvas = FigureCanvasAgg(figure)
-        self._axes = figure.add_axes((0, 0, 1, 1))
-
     def _show(self, view: Box) -> None:
         """Draw the image under `view`, and drop what was drawn over another view."""
         width, height = self.image_size
@@ -229,29 +225,36 @@ class Overlay:
             min(width, int(np.ceil(view.x1))), min(height, int(np.ceil(view.y1))),
         )  # fmt: skip
         scale = min(1.0, self.size[0] / view.width)
-        if self._canvas is None:
-            self._begin()
-        self._axes.clear()
-        self._axes.set_axis_off()
-        self._axes.imshow(
-            self._read(shown, scale),
-            extent=(shown.x0, shown.x1, shown.y1, shown.y0),
-            aspect="auto",
-            interpolation="nearest" if scale == 1 else "antialiased",
-        )
-        self._axes.set(xlim=(view.x0, view.x1), ylim=(view.y1, view.y0))
-        self._canvas.draw()
-        self._background = self._canvas.copy_from_bbox(self._axes.bbox)
+        self._background = _placed(self._read(shown, scale), shown, view, self.size)
         self._boxes, self._second = BoxCanvas(view, (self.size[1], self.size[0])), None
         self._view, self._tiles, self._outline = view, None, None
 
-    def _encode(self) -> bytes:
-        picture = Image.frombuffer(
-            "RGBX", self.size, self._canvas.buffer_rgba(), "raw", "RGBX", 0, 1
-        )
-        out = BytesIO()
-        picture.convert("RGB").save(out, "JPEG", quality=QUALITY)
-        return out.getvalue()
+
+def _placed(pixels: NDArray[np.uint8], shown: Box, view: Box, size: tuple[int, int]) -> Image.Image:
+    """Return a picture of `view` with the pixels of `shown` in their place.
+
+    What is enlarged has pixels with sharp edges: they are the image's own.
+    """
+    picture = Image.new("RGBA", size, BACKGROUND)
+    across, down = size[0] / view.width, size[1] / view.height
+    left, right = round((shown.x0 - view.x0) * across), round((shown.x1 - view.x0) * across)
+    top, bottom = round((shown.y0 - view.y0) * down), round((shown.y1 - view.y0) * down)
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    if left >= right or top >= bottom:
+        return picture
+    height, width = pixels.shape[:2]
+    x, y = width / shown.width, height / shown.height
+    taken = (
+        max((view.x0 + left / across - shown.x0) * x, 0.0),
+        max((view.y0 + top / down - shown.y0) * y, 0.0),
+        min((view.x0 + right / across - shown.x0) * x, float(width)),
+        min((view.y0 + bottom / down - shown.y0) * y, float(height)),
+    )
+    sharp = across >= 1
+    method = Image.Resampling.NEAREST if sharp else Image.Resampling.HAMMING
+    there = Image.fromarray(pixels).resize((right - left, bottom - top), method, taken)
+    picture.paste(there, (left, top))
+    return picture
 
 
 def _lift(painted: NDArray[np.uint8]) -> None:
