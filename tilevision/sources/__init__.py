@@ -1,7 +1,13 @@
 """Images of any size, read by the window."""
 
 from tilevision.sources.addresses import ALL_PAGES, file_of
-from tilevision.sources.depth import display_options, read_options, read_pixels, to_uint8
+from tilevision.sources.depth import (
+    display_options,
+    read_options,
+    read_pixels,
+    read_shown,
+    to_uint8,
+)
 from tilevision.sources.formats.video import frames
 from tilevision.sources.identity import remembering
 from tilevision.sources.imagelists import images_in, pages
@@ -37,6 +43,7 @@ __all__ = [
     "pages",
     "read_options",
     "read_pixels",
+    "read_shown",
     "remembering",
     "sweep",
     "to_uint8",

@@ -257,6 +257,17 @@ def read_pixels(source: ImageSource, box: Box, scale: float, options: ReadOption
     return _turned(*_read(source, box, scale, options.bands), options)
 
 
+def read_shown(source: ImageSource, box: Box, scale: float, options: ReadOptions) -> Pixels:
+    """Return about what `read_pixels` does, sooner where the source can: for people to look at.
+
+    `options` are those of `display_options`.
+    """
+    preview = getattr(source, "preview", None)
+    if preview is None or options.stretch is not None:
+        return read_pixels(source, box, scale, options)
+    return _turned(preview(box, scale, options.bands), None, options)
+
+
 def to_uint8(pixels: Pixels, options: ReadOptions) -> Pixels:
     """Turn pixels that hold all bands of a source (a thumbnail) into what `options` say.
 

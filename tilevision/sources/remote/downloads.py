@@ -126,6 +126,11 @@ class DownloadedSource(LevelReader):
         with _named(self._file.path, self._name):
             return self._image.read(box, scale, bands)
 
+    def preview(self, box: Box, scale: float, bands: Sequence[int] | None = None) -> Pixels:
+        """Return about what `read` does; see `LevelReader.preview`."""
+        with _named(self._file.path, self._name):
+            return self._image.preview(box, scale, bands)
+
     def read_masked(
         self, box: Box, scale: float = 1.0, bands: Sequence[int] | None = None
     ) -> tuple[Pixels, NDArray[np.bool_] | None]:

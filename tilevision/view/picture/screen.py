@@ -20,7 +20,7 @@ from tilevision.events import Event
 from tilevision.geometry import Box
 from tilevision.plot import shown
 from tilevision.routing import last_label, sent_on
-from tilevision.sources import ImageSource, ReadOptions, display_options, read_pixels
+from tilevision.sources import ImageSource, ReadOptions, display_options, read_shown
 from tilevision.view.jobs import JobQueue
 from tilevision.view.mapping.mapchoice import class_key
 from tilevision.view.mapping.mappainter import MapPainter
@@ -367,7 +367,7 @@ class Screen:
         try:
             if self._options is None or self._options[0] is not source:
                 self._options = (source, display_options(source))
-            pixels = read_pixels(source, box, scale, self._options[1])
+            pixels = read_shown(source, box, scale, self._options[1])
         except (TilevisionError, OSError, ValueError) as error:
             # Tiles and boxes are worth seeing without the image too.
             self._fault = f"The image could not be read: {error}"
