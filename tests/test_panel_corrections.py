@@ -66,7 +66,7 @@ def test_a_session_of_corrections(make: Callable[..., Panel], squares: np.ndarra
     labels = panel.result.to_dataframe()["label"].value_counts()
     assert labels["blue"] == 2
     assert panel.result.correction_counts.added == 1
-    assert "result = result.corrected()" in panel._outcome.view.report["code"]["python"]
+    _wait(lambda: "result = result.corrected()" in panel._outcome.view.report["code"]["python"])
     assert panel._outcome.view.report["checks"][0][1] == "By hand"
     legend = [entry["words"] for entry in panel._screen.canvas.caption["legend"]]
     assert "2 by hand" in legend

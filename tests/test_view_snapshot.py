@@ -109,7 +109,10 @@ def test_a_page_made_of_a_saved_notebook_has_the_picture_with_its_words(monkeypa
     monkeypatch.setattr(snapshot, "display", lambda bundle, **given: handle)
     picture = Snapshot()
     picture.display("a run")
-    picture.update(_frame(600, 400, alt="16 tiles done"), now=True)
+    for words in ("15 tiles done", "16 tiles done"):  # only the last one is drawn
+        picture.update(_frame(600, 400, alt=words), now=True)
+    picture.flush()
+    picture.flush()
     ((bundle, given),) = updates
     assert bundle.keys() == {"image/jpeg", "text/plain"}
     assert given["metadata"] == {"image/jpeg": {"alt": "16 tiles done"}}

@@ -45,6 +45,11 @@ class JobQueue:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
 
+    def awaits(self, kind: str) -> bool:
+        """Return True if a job of this kind waits for its turn."""
+        with self._lock:
+            return kind in self._jobs
+
     def close(self) -> None:
         """Accept no more jobs, drop those that wait, and wait for the one that is running."""
         with self._lock:

@@ -151,6 +151,7 @@ class LiveView:
         self._counting.close()
         self._jobs.close()
         self._screen.close()
+        self._snapshot.flush()
 
     def _count(self, state: ViewState) -> Counted | None:
         result = self._results.of(self._screen.run, state)

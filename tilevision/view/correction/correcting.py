@@ -121,7 +121,7 @@ class Correcting:
 
     def in_doubt(self, state: ViewState) -> list[tuple[Tile, str]]:
         """Return the most uncertain tiles, and their doubt; none while the run is going."""
-        if not state.at_rest:
+        if not state.at_rest or self._outcome.result is None:
             return []
         tiles = {tile.id: tile for tile in state.tiles}
         table = self._doubts().head(MOST_IN_DOUBT).query("uncertainty > 0")

@@ -55,7 +55,11 @@ class Outcome:
         self.view.listen(on_limit)
         self.table.listen(self.look_at)
 
-    def show(
+    def show(self, result: Result) -> None:
+        """Show the rows of `result` in the table, and what is selected again."""
+        self._show_rows(result)
+
+    def tell(
         self,
         known: Result,
         result: Result,
@@ -64,7 +68,7 @@ class Outcome:
         limits: dict[str, list[float | None]],
         code: dict[str, str],
     ) -> None:
-        """Show `result`, which is `known` as it is filtered, and the `code` that repeats it."""
+        """Report `result`, which is `known` as it is filtered, and the `code` that repeats it."""
         how = result.settings
         key = (
             *(known.run_id, state.version, state.n_finished, how.method, how.match_metric),
@@ -75,7 +79,6 @@ class Outcome:
             if how.limits or how.min_score is not None:
                 free = result.with_(min_score=None, max_score=None, min_area=None, max_area=None)
             self._charts = (key, charts_of(free))
-        self._show_rows(result)
         report = report_of(result, state, subject) | {"code": code}
         self.view.show(report, self._charts[1], limits)
 

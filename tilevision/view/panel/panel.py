@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import signature
 from typing import Any
 
@@ -217,6 +218,7 @@ class Panel:
         for queue in (self._commands, self._lookups, self._work):
             queue.close()
         self._screen.close()
+        self._snapshot.flush()
         self._tabs.link.close()
         close_all(self.widget)
 
@@ -258,10 +260,12 @@ class Panel:
         self._screen.canvas.on_msg(lambda _, content, __: self._press(content))
         self._settings.more.observe(lambda change: self._add_model(change["new"]), names="value")
         self._tile_list.observe(lambda change: self._pick_listed(change["new"]), names="picked")
-        self._tabs.buttons.observe(
-            lambda change: self._past_list.watch(change["new"] in LISTING),
-            names="value",
-        )
+        self._tabs.buttons.observe(lambda change: self._turned(change["new"]), names="value")
+
+    def _turned(self, tab: str) -> None:
+        """Do what only the tab needs that is open now."""
+        self._past_list.watch(tab in LISTING)
+        self._lookups.put("doubt", self._tell_doubt)
 
     def _laid_out(self) -> Any:
         self._tabs = Tabs(
@@ -473,18 +477,29 @@ class Panel:
             self._say_nothing("No tile is stored for this setup yet. Press Run.")
             return None
         result, subject = self._cut(known), self._shown_words
-        self._outcome.show(known, result, state, subject, self._filters.limits, self._code())
+        self._outcome.show(result)
         self._correcting.follow()
-        # Once the count is drawn: which tiles are in doubt takes as long again.
-        self._lookups.put("doubt", lambda: self._tell_doubt(state))
+        report = partial(self._report, known, result, state, subject)
+        if state.at_rest:
+            self._counting.then(report)
+        else:
+            report()
         cut, over = self._regions.touched, self._alike.layer(state)
         counted = self._filters.apply(
             known, result, state, subject.capitalize(), cut=cut, over=over
         )
         return self._compare.over(counted, self._screen.run, result, self._cut)
 
-    def _tell_doubt(self, state: ViewState) -> None:
-        self._tile_list.tell_doubt(self._correcting.in_doubt(state))
+    def _report(self, known: Result, result: Result, state: ViewState, subject: str) -> None:
+        self._outcome.tell(known, result, state, subject, self._filters.limits, self._code())
+        self._tell_doubt()
+
+    def _tell_doubt(self) -> None:
+        """List the tiles in doubt, while somebody looks at the list: it takes its time."""
+        state = self._screen.state
+        if state is not None and state.at_rest and self._tabs.buttons.value == "Tiles":
+            self._tile_list.tell_doubt(self._correcting.in_doubt(state))
+            self._screen.poke()
 
     def _code(self) -> dict[str, str]:
         """Return what is set, filters and regions included, in Python and for the shell."""

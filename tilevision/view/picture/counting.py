@@ -25,6 +25,7 @@ __all__ = ["Counting", "count"]
 
 REST_SECONDS = 0.3  # the least time between two counts while a run is going
 SIGN_SECONDS = 0.1  # after which the page says that something is being counted
+DRAWN_SECONDS = 0.5  # the longest that what follows a count waits for its picture
 REST_FACTOR = 2.0  # times what the last count took
 
 
@@ -120,6 +121,19 @@ class Counting:
                 self._sign = threading.Timer(SIGN_SECONDS, self._screen.working, (True,))
                 self._sign.name, self._sign.daemon = "tilevision-view-sign", True
                 self._sign.start()
+
+    def then(self, job: Callable[[], None]) -> None:
+        """Do `job` once what was counted is drawn, unless something newer is to be counted.
+
+        Picture and count come first: what else is said of them takes longer.
+        """
+
+        def drawn() -> None:
+            self._screen.await_frame(DRAWN_SECONDS)
+            if not self._jobs.awaits("count"):
+                job()
+
+        self._jobs.put("then", drawn)
 
     def close(self) -> None:
         """Count no more."""

@@ -91,6 +91,7 @@ class Screen:
         self._readings = JobQueue("tilevision-view-reading", _log.warning)
         self._lock = threading.Lock()
         self._news = threading.Event()
+        self._drawn = threading.Event()  # since something was counted
         self._thread: threading.Thread | None = None
         self._open = True
         self.canvas.observe(lambda _: self.poke(), names="viewport")
@@ -183,8 +184,13 @@ class Screen:
         `version` is `ViewState.version` of the run as it was when they were counted.
         """
         self._counted, self._counted_for = counted, version
+        self._drawn.clear()
         self._map.update(self.run, None if counted is None else counted.maps)
         self.poke()
+
+    def await_frame(self, seconds: float) -> None:
+        """Wait until what was counted last is drawn, at most so long."""
+        self._drawn.wait(seconds)
 
     def working(self, yes: bool) -> None:
         """Say that something is being counted, or no longer."""
@@ -285,6 +291,7 @@ class Screen:
         sides = {} if rivals is None else {"names": list(rivals.names), "way": self._way}
         self.canvas.show(frame, scene.overlay.whole, words, boxes, mpp, sides)
         self.frames += 1
+        self._drawn.set()
         self._on_frame(state, CaptionedFrame(frame, words, mpp))
 
     def _heard(self, _: object, content: Any, __: object) -> None:

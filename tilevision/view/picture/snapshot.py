@@ -6,6 +6,7 @@ So headline, legend and scale bar, which the page draws around a live picture, a
 from __future__ import annotations
 
 import math
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from tilevision.view.picture.overlay import Frame
 __all__ = ["CaptionedFrame", "Snapshot", "captioned"]
 
 SNAPSHOT_SECONDS = 10.0
+SETTLED_SECONDS = 0.5  # after the last frame of a run that is at rest
 
 # Sizes of the drawn text, pixels of a picture with 100 to the inch.
 NARROWEST = 480
@@ -55,6 +57,10 @@ class Snapshot:
     def __init__(self) -> None:
         self._handle: Any = None
         self._drawn = float("-inf")
+        self._latest: CaptionedFrame | None = None  # that is still to be drawn
+        self._timer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._drawing = threading.Lock()
 
     def display(self, text: str) -> None:
         """Add the picture below the current cell."""
@@ -62,14 +68,37 @@ class Snapshot:
         self._handle, self._drawn = handle, float("-inf")
 
     def update(self, frame: CaptionedFrame, *, now: bool) -> None:
-        """Update the picture if it is old, or `now`."""
-        if self._handle is None or not (now or time.monotonic() - self._drawn > SNAPSHOT_SECONDS):
+        """Update the picture if it is old; or if `now`, as soon as no other frame follows."""
+        old = time.monotonic() - self._drawn > SNAPSHOT_SECONDS
+        if self._handle is None or not (now or old):
             return
-        self._drawn = time.monotonic()
-        picture = b64encode(smaller(captioned(frame))).decode()
-        words = frame.caption["alt"]
-        bundle = {"image/jpeg": picture, "text/plain": words}
-        self._handle.update(bundle, raw=True, metadata={"image/jpeg": {"alt": words}})
+        with self._lock:
+            self._latest = frame
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = None
+            if now:  # whoever filters or drags sees the live picture
+                self._timer = threading.Timer(SETTLED_SECONDS, self.flush)
+                self._timer.name, self._timer.daemon = "tilevision-view-snapshot", True
+                self._timer.start()
+        if not now:
+            self.flush()
+
+    def flush(self) -> None:
+        """Draw what is still to be drawn; from any thread."""
+        with self._drawing:
+            with self._lock:
+                frame, self._latest = self._latest, None
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._timer = None
+            if frame is None:
+                return
+            self._drawn = time.monotonic()
+            picture = b64encode(smaller(captioned(frame))).decode()
+            words = frame.caption["alt"]
+            bundle = {"image/jpeg": picture, "text/plain": words}
+            self._handle.update(bundle, raw=True, metadata={"image/jpeg": {"alt": words}})
 
 
 def captioned(captioned_frame: CaptionedFrame) -> bytes:
