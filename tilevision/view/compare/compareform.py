@@ -58,8 +58,9 @@ class CompareForm:
         self._known: tuple[Any, Result | None, str] = (None, None, "")
         self._last: tuple[Any, Sides | None] = (None, None)
         self.menu = menu("Compare with", [NO_RIVAL], "Runs of this image, the latest first")
-        self.words = widgets.HTML(f'<div class="tilevision-note">{_HINT}</div>')
-        self.words.add_class("tilevision-words")
+        self.words = widgets.HTML(
+            f'<div class="tilevision-note">{_HINT}</div>', _dom_classes=["tilevision-words"]
+        )
         self.box = column(self.menu, self.words, name="compare")
         self.menu.observe(lambda _: on_change(), names="value")
 

@@ -58,11 +58,9 @@ def button(words: str, tip: str, kind: str = "") -> Any:
 
 def column(*children: Any, name: str = "") -> Any:
     """Return `children` stacked from top to bottom."""
-    box = widgets.VBox(children)
-    box.add_class("tilevision-column")
-    if name:
-        box.add_class(f"tilevision-{name}")
-    return box
+    # Given at once: to add a class later is a message of its own.
+    classes = ["tilevision-column", *([f"tilevision-{name}"] if name else [])]
+    return widgets.VBox(children, _dom_classes=classes)
 
 
 def visible(made: Any, yes: bool) -> None:
@@ -94,8 +92,7 @@ class SubjectSwitch:
         self._offering = False
         self._on_switch = on_switch
         self.buttons = widgets.ToggleButtons(options=[("Run", 0), ("New setup", 1)], value=0)
-        self.box = widgets.HBox([self.buttons])
-        self.box.add_class("tilevision-tabs")
+        self.box = widgets.HBox([self.buttons], _dom_classes=["tilevision-tabs"])
         visible(self.box, False)
         self.buttons.observe(lambda change: self._clicked(change["new"]), names="value")
 
@@ -124,11 +121,11 @@ class Tabs:
 
     def __init__(self, pages: Mapping[str, Sequence[Any]]) -> None:
         self.buttons = widgets.ToggleButtons(options=list(pages))
-        self.stack = widgets.Stack([column(*page) for page in pages.values()], selected_index=0)
-        self.stack.add_class("tilevision-stack")
+        columns = [column(*page) for page in pages.values()]
+        classes = ["tilevision-stack"]
+        self.stack = widgets.Stack(columns, selected_index=0, _dom_classes=classes)
         self.link = widgets.jslink((self.buttons, "index"), (self.stack, "selected_index"))
-        row = widgets.HBox([self.buttons])
-        row.add_class("tilevision-tabs")
+        row = widgets.HBox([self.buttons], _dom_classes=["tilevision-tabs"])
         self.box = column(row, self.stack, name="pages")
 
     def turn(self, before: str, after: str) -> None:

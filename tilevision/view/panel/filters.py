@@ -59,8 +59,7 @@ class Filters:
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
         self._add_controls()
-        self.words = widgets.HTML()
-        self.words.add_class("tilevision-words")
+        self.words = widgets.HTML(_dom_classes=["tilevision-words"])
         self.box = column(
             self.words, self.heat, self.score, self.classes, self.method, self.metric,
             self.threshold, self.reset, name="filters",

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from tilevision.catalogue import model, models
+from tilevision.catalogue import Registered, model, models
 from tilevision.modelspec import Stage
 from tilevision.routing import Cascade, Route
 from tilevision.view.panel.controls import control, menu, option, visible
@@ -30,6 +30,8 @@ class ModelMenu:
         Models as `tilevision.start` takes them; those that cannot serve `stage` are left out.
     chosen : optional
         The initial choice; for the tiles, the first model by default.
+    registered : sequence of Registered, optional
+        What `tilevision.models` returned, where it was asked already.
 
     Attributes
     ----------
@@ -42,8 +44,16 @@ class ModelMenu:
         If one of `own` is not a model.
     """
 
-    def __init__(self, label: str, stage: Stage, own: Sequence[Any], chosen: Any = None) -> None:
-        named = {m.name: m for m in models() if stage in m.stages and m.installed}
+    def __init__(
+        self,
+        label: str,
+        stage: Stage,
+        own: Sequence[Any],
+        chosen: Any = None,
+        registered: Sequence[Registered] | None = None,
+    ) -> None:
+        offered = models() if registered is None else registered
+        named = {m.name: m for m in offered if stage in m.stages and m.installed}
         options: list[tuple[str, Any]] = [] if stage == "tile" else [("none", None)]
         for value in [chosen, *own]:
             known = value is None or (isinstance(value, str) and value in named)
@@ -112,6 +122,8 @@ class TileModelMenu:
     own : sequence
         The user's models, as `tilevision.start` takes them; the first is chosen. A cascade
         that decides by score is shown as its two models.
+    registered : sequence of Registered, optional
+        As `ModelMenu` takes it.
 
     Raises
     ------
@@ -119,11 +131,11 @@ class TileModelMenu:
         If one of `own` is not a model.
     """
 
-    def __init__(self, own: Sequence[Any]) -> None:
+    def __init__(self, own: Sequence[Any], registered: Sequence[Registered] | None = None) -> None:
         given = own[0] if own and _can_show(own[0]) else None
         if given is not None:
             own = [given.first, given.second, *own[1:]]
-        self.menu = ModelMenu("Model", "tile", own)
+        self.menu = ModelMenu("Model", "tile", own, registered=registered)
         tip = "Analyses the tiles that the first model is unsure of; its detections replace them"
         second = -1 if given is None else self.menu.number_of(given.second)
         self.second = menu("If unsure", self._second_options(), tip, value=second)

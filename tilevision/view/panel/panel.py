@@ -278,17 +278,14 @@ class Panel:
                 "Runs": [self._past_list.box],
             }
         )
-        side = widgets.VBox([self._controls.box, self._tabs.box])
-        side.add_class("tilevision-side")
-        main = widgets.VBox(
-            [self._subject.box, self._screen.canvas, self._inspector.widget, self._alike.widget]
-        )
-        main.add_class("tilevision-main")
-        columns = widgets.Box([side, main])
-        columns.add_class("tilevision-columns")
-        root = widgets.Box([columns])
-        root.add_class("tilevision-panel")
-        return root
+        side = [self._controls.box, self._tabs.box]
+        main = [self._subject.box, self._screen.canvas, self._inspector.widget, self._alike.widget]
+        columns = [
+            widgets.VBox(side, _dom_classes=["tilevision-side"]),
+            widgets.VBox(main, _dom_classes=["tilevision-main"]),
+        ]
+        inner = widgets.Box(columns, _dom_classes=["tilevision-columns"])
+        return widgets.Box([inner], _dom_classes=["tilevision-panel"])
 
     # What the buttons do, on threads ------------------------------------------------------
 

@@ -76,8 +76,7 @@ class PastRunList:
             style={"description_width": "0px"},
             layout=widgets.Layout(width="auto", margin="1px 0"),
         )
-        self.words = widgets.HTML()
-        self.words.add_class("tilevision-words")
+        self.words = widgets.HTML(_dom_classes=["tilevision-words"])
         self.open = button("Open", "Show how the run went and what it found; nothing is run")
         self.resume = button("Resume", "Run the missing tiles under the same id; done tiles stay")
         self.open.disabled = self.resume.disabled = True

@@ -65,13 +65,10 @@ class RunControls:
         self.concurrency.observe(
             lambda change: on_concurrency(change["new"] or None), names="value"
         )
-        self.words = widgets.HTML()
-        self.words.add_class("tilevision-words")
+        self.words = widgets.HTML(_dom_classes=["tilevision-words"])
         self._prepared = ""
-        self._busy = widgets.HTML()
-        self._busy.add_class("tilevision-words")
-        row = widgets.HBox(list(self.buttons.values()))
-        row.add_class("tilevision-buttons")
+        self._busy = widgets.HTML(_dom_classes=["tilevision-words"])
+        row = widgets.HBox(list(self.buttons.values()), _dom_classes=["tilevision-buttons"])
         self.box = column(self.words, row, self._busy, self.concurrency, name="steering")
         self.fit(None, failed=0, ready=False)
 

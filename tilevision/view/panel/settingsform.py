@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from tilevision.catalogue import models
 from tilevision.errors import GridError
 from tilevision.grid import DEFAULT_OVERLAP, DEFAULT_TILE, Grid
 from tilevision.sources.addresses import address_of, is_address
@@ -61,10 +62,12 @@ class SettingsForm:
             continuous_update=False,
             disabled=not in_file,
         )
-        self.model = TileModelMenu(own)
-        self.moderation = ModelMenu("Moderation", "moderation", own, arguments.get("moderation"))
+        registered = models()
+        self.model = TileModelMenu(own, registered)
+        moderation = arguments.get("moderation")
+        self.moderation = ModelMenu("Moderation", "moderation", own, moderation, registered)
         chosen = arguments.get("synthesis", "summary")
-        self.synthesis = ModelMenu("Synthesis", "synthesis", own, chosen)
+        self.synthesis = ModelMenu("Synthesis", "synthesis", own, chosen, registered)
         self._add_grid(arguments.get("grid"))
         self._add_resolution(arguments.get("resolution"))
         self._before = self._values()
