@@ -127,13 +127,11 @@ class BoxLayer:
         `labels` come first, in their order; `by_hand` ``(n,)`` says which a person corrected.
         """
         n = min(len(findings), LIMIT)
-        numbers = {label: i for i, label in enumerate(labels)}
+        names = list(map(str, findings.labels[:n]))
+        numbers = {label: i for i, label in enumerate(dict.fromkeys([*labels, *names]))}
         chunk = BoxChunk(
             boxes=findings.boxes[:n],
-            labels=np.array(
-                [numbers.setdefault(str(label), len(numbers)) for label in findings.labels[:n]],
-                dtype=np.int32,
-            ),
+            labels=np.fromiter(map(numbers.__getitem__, names), np.int32, n),
             tiles=np.full(n, -1, dtype=np.int32),
             ranks=np.zeros(n, dtype=np.int32),
             scores=findings.scores[:n].astype(np.float32),
