@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tilevision.sources import resampling as module
 from tilevision.sources.depth import Nodata
-from tilevision.sources.resampling import Axis, resample, shrunk
+from tilevision.sources.levels import Axis
+from tilevision.sources.resampling import resample, shrunk
 
 
 def shrink(pixels: np.ndarray, x: Axis, y: Axis, nodata: float | None = None) -> np.ndarray:

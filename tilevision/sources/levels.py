@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -14,16 +15,131 @@ from numpy.typing import NDArray
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources.depth import Nodata, estimated
-from tilevision.sources.resampling import BLOCK_SAMPLES, Axis, nearest, resample, shrunk
+from tilevision.sources.resampling import BLOCK_SAMPLES, nearest, resample, shrunk
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
-__all__ = ["Level", "LevelPlacement", "LevelReader"]
+__all__ = ["Axis", "Level", "LevelPlacement", "LevelReader"]
 
 # Masks of larger images are not read through to learn that they hide nothing.
 _CHECKED_PIXELS = 1 << 23
 # A level that is a hair coarser than asked (2667 px halved to 1333) is still the right one.
 _TOLERANCE = 1.01
 _ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """How one axis of a window maps onto an output.
+
+    Parameters
+    ----------
+    start, stop : float
+        The window's edges in stored samples.
+    outputs : int
+        Output samples.
+    extent : int
+        Stored samples there are along the whole axis.
+    chunk : int
+        Stored samples that are decoded together.
+    """
+
+    start: float
+    stop: float
+    outputs: int
+    extent: int
+    chunk: int = 1
+
+    @property
+    def step(self) -> float:
+        """Stored samples per output sample."""
+        return (self.stop - self.start) / self.outputs
+
+    @property
+    def enlarges(self) -> bool:
+        """Return True if there are more output samples than stored ones."""
+        return self.step < 1
+
+    @property
+    def exact(self) -> bool:
+        """Return True if output samples are stored samples, one to one."""
+        whole = abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
+        return whole and round(self.start) >= 0 and round(self.stop) <= self.extent
+
+    @property
+    def needed(self) -> tuple[int, int]:
+        """First and past-the-last stored sample that the output depends on.
+
+        Beyond the first and last stored sample, which a window may reach, it depends on those.
+        """
+        margin = 1 if self.enlarges else 0
+        low = int(np.floor(self.start)) - margin
+        high = int(np.ceil(self.stop)) + margin
+        low = min(max(0, low), self.extent - 1)
+        return low, max(min(self.extent, high), low + 1)
+
+    def blocks(self, size: int) -> list[tuple[int, int]]:
+        """Cut what is needed into runs of about `size` samples that end at chunk borders."""
+        low, high = self.needed
+        step = max(1, size // self.chunk) * self.chunk
+        first = low // step * step
+        edges = [low, *range(first + step, high, step), high]
+        return list(pairwise(edges))
+
+    def weights(self, low: int, high: int) -> tuple[int, Any]:
+        """Return the first output touched by stored ``[low, high)`` and the weights from there.
+
+        The weights are a sparse matrix, outputs by ``high - low``; those of one output sum
+        to 1 over all blocks.
+        """
+        outputs, samples, values = self._bilinear() if self.enlarges else self._area(low, high)
+        inside = (samples >= low) & (samples < high) & (values > 0)
+        return _sparse(outputs[inside], samples[inside] - low, values[inside], high - low)
+
+    def middles(self) -> NDArray[np.int64]:
+        """Return the stored sample in the middle of each output."""
+        centre = self.start + (np.arange(self.outputs) + 0.5) * self.step
+        return np.asarray(np.clip(np.floor(centre), 0, self.extent - 1), np.int64)
+
+    def _bilinear(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        outputs = np.arange(self.outputs)
+        centre = self.start + (outputs + 0.5) * self.step - 0.5
+        centre = np.clip(centre, 0, self.extent - 1)
+        left = np.floor(centre).astype(np.int64)
+        right = np.minimum(left + 1, self.extent - 1)
+        share = centre - left
+        return (
+            np.concatenate([outputs, outputs]),
+            np.concatenate([left, right]),
+            np.concatenate([1 - share, share]),
+        )
+
+    def _area(self, low: int, high: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        first = max(0, int((low - self.start) / self.step) - 1) if low > 0 else 0
+        last = min(self.outputs, int((high - self.start) / self.step) + 2)
+        outputs = np.arange(first, last if high < self.extent else self.outputs)
+        begin = self.start + outputs * self.step
+        end = np.minimum(self.start + (outputs + 1) * self.step, self.extent)
+        begin = np.where(begin < self.extent, np.maximum(begin, 0), self.extent - 1)
+        end = np.where(end > 0, end, 1)
+        start = np.maximum(np.floor(begin).astype(np.int64), low)
+        count = np.maximum(np.minimum(np.ceil(end).astype(np.int64), high) - start, 0)
+        rows = np.repeat(np.arange(len(outputs)), count)
+        ordinal = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        samples = start[rows] + ordinal
+        covered = np.minimum(end[rows], samples + 1) - np.maximum(begin[rows], samples)
+        return outputs[rows], samples, covered / (end - begin)[rows]
+
+
+def _sparse(
+    outputs: NDArray[Any], samples: NDArray[Any], values: NDArray[Any], width: int
+) -> tuple[int, Any]:
+    from scipy import sparse
+
+    if not len(outputs):
+        return 0, sparse.csr_matrix((0, width), dtype=np.float32)
+    first = int(outputs.min())
+    shape = (int(outputs.max()) - first + 1, width)
+    return first, sparse.csr_matrix((values, (outputs - first, samples)), shape=shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.sources.source import Pixels
 
-__all__ = ["BLOCK_SAMPLES", "Axis", "ReadBlock", "nearest", "resample", "shrunk"]
+__all__ = ["BLOCK_SAMPLES", "ReadBlock", "Sampled", "nearest", "resample", "shrunk"]
 
 # Samples of one block while reducing; 4 bytes each while in work.
 BLOCK_SAMPLES = 1 << 22
@@ -24,125 +23,51 @@ _MOST_IN_16_BITS = 256  # times 255
 ReadBlock = Callable[[int, int, int, int], tuple[Pixels, NDArray[np.bool_] | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """How one axis of a window maps onto an output.
+class Sampled(Protocol):
+    """How one axis of a window maps onto an output: `tilevision.sources.levels.Axis`."""
 
-    Parameters
-    ----------
-    start, stop : float
-        The window's edges in stored samples.
-    outputs : int
-        Output samples.
-    extent : int
-        Stored samples there are along the whole axis.
-    chunk : int
-        Stored samples that are decoded together.
-    """
+    @property
+    def start(self) -> float:
+        """The window's first edge in stored samples."""
 
-    start: float
-    stop: float
-    outputs: int
-    extent: int
-    chunk: int = 1
+    @property
+    def stop(self) -> float:
+        """The window's last edge in stored samples."""
+
+    @property
+    def outputs(self) -> int:
+        """Output samples."""
+
+    @property
+    def extent(self) -> int:
+        """Stored samples there are along the whole axis."""
+
+    @property
+    def chunk(self) -> int:
+        """Stored samples that are decoded together."""
 
     @property
     def step(self) -> float:
         """Stored samples per output sample."""
-        return (self.stop - self.start) / self.outputs
-
-    @property
-    def enlarges(self) -> bool:
-        """Return True if there are more output samples than stored ones."""
-        return self.step < 1
-
-    @property
-    def exact(self) -> bool:
-        """Return True if output samples are stored samples, one to one."""
-        whole = abs(self.step - 1) < 1e-9 and abs(self.start - round(self.start)) < 1e-6
-        return whole and round(self.start) >= 0 and round(self.stop) <= self.extent
 
     @property
     def needed(self) -> tuple[int, int]:
-        """First and past-the-last stored sample that the output depends on.
-
-        Beyond the first and last stored sample, which a window may reach, it depends on those.
-        """
-        margin = 1 if self.enlarges else 0
-        low = int(np.floor(self.start)) - margin
-        high = int(np.ceil(self.stop)) + margin
-        low = min(max(0, low), self.extent - 1)
-        return low, max(min(self.extent, high), low + 1)
+        """First and past-the-last stored sample that the output depends on."""
 
     def blocks(self, size: int) -> list[tuple[int, int]]:
         """Cut what is needed into runs of about `size` samples that end at chunk borders."""
-        low, high = self.needed
-        step = max(1, size // self.chunk) * self.chunk
-        first = low // step * step
-        edges = [low, *range(first + step, high, step), high]
-        return list(pairwise(edges))
 
     def weights(self, low: int, high: int) -> tuple[int, Any]:
-        """Return the first output touched by stored ``[low, high)`` and the weights from there.
-
-        The weights are a sparse matrix, outputs by ``high - low``; those of one output sum
-        to 1 over all blocks.
-        """
-        outputs, samples, values = self._bilinear() if self.enlarges else self._area(low, high)
-        inside = (samples >= low) & (samples < high) & (values > 0)
-        return _sparse(outputs[inside], samples[inside] - low, values[inside], high - low)
+        """Return the first output touched by stored ``[low, high)`` and the weights from there."""
 
     def middles(self) -> NDArray[np.int64]:
         """Return the stored sample in the middle of each output."""
-        centre = self.start + (np.arange(self.outputs) + 0.5) * self.step
-        return np.asarray(np.clip(np.floor(centre), 0, self.extent - 1), np.int64)
-
-    def _bilinear(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        outputs = np.arange(self.outputs)
-        centre = self.start + (outputs + 0.5) * self.step - 0.5
-        centre = np.clip(centre, 0, self.extent - 1)
-        left = np.floor(centre).astype(np.int64)
-        right = np.minimum(left + 1, self.extent - 1)
-        share = centre - left
-        return (
-            np.concatenate([outputs, outputs]),
-            np.concatenate([left, right]),
-            np.concatenate([1 - share, share]),
-        )
-
-    def _area(self, low: int, high: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        first = max(0, int((low - self.start) / self.step) - 1) if low > 0 else 0
-        last = min(self.outputs, int((high - self.start) / self.step) + 2)
-        outputs = np.arange(first, last if high < self.extent else self.outputs)
-        begin = self.start + outputs * self.step
-        end = np.minimum(self.start + (outputs + 1) * self.step, self.extent)
-        begin = np.where(begin < self.extent, np.maximum(begin, 0), self.extent - 1)
-        end = np.where(end > 0, end, 1)
-        start = np.maximum(np.floor(begin).astype(np.int64), low)
-        count = np.maximum(np.minimum(np.ceil(end).astype(np.int64), high) - start, 0)
-        rows = np.repeat(np.arange(len(outputs)), count)
-        ordinal = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        samples = start[rows] + ordinal
-        covered = np.minimum(end[rows], samples + 1) - np.maximum(begin[rows], samples)
-        return outputs[rows], samples, covered / (end - begin)[rows]
-
-
-def _sparse(
-    outputs: NDArray[Any], samples: NDArray[Any], values: NDArray[Any], width: int
-) -> tuple[int, Any]:
-    from scipy import sparse
-
-    if not len(outputs):
-        return 0, sparse.csr_matrix((0, width), dtype=np.float32)
-    first = int(outputs.min())
-    shape = (int(outputs.max()) - first + 1, width)
-    return first, sparse.csr_matrix((values, (outputs - first, samples)), shape=shape)
 
 
 def resample(
     read: ReadBlock,
-    x: Axis,
-    y: Axis,
+    x: Sampled,
+    y: Sampled,
     bands: int,
     dtype: np.dtype[Any],
     empty: Sequence[float] | None = None,
@@ -154,7 +79,7 @@ def resample(
     read : callable
         ``read(x0, y0, x1, y1)`` returns the stored ``(h, w, bands)``, whole samples, and which
         of them have data, `None` where all have. What has none is left out of the averages.
-    x, y : Axis
+    x, y : Sampled
     bands : int
     dtype : numpy.dtype
         Integers are rounded to the nearest.
@@ -187,7 +112,7 @@ def resample(
 
 
 def nearest(
-    read: ReadBlock, x: Axis, y: Axis, bands: int, dtype: np.dtype[Any]
+    read: ReadBlock, x: Sampled, y: Sampled, bands: int, dtype: np.dtype[Any]
 ) -> tuple[Pixels, NDArray[np.bool_]]:
     """Return for each output the stored sample in its middle: class numbers have no average.
 
@@ -211,7 +136,7 @@ def nearest(
 
 
 def _blocks(
-    read: ReadBlock, x: Axis, y: Axis, bands: int
+    read: ReadBlock, x: Sampled, y: Sampled, bands: int
 ) -> Iterator[tuple[Pixels, NDArray[np.bool_] | None, tuple[int, Any], tuple[int, Any]]]:
     """Yield each stored block with what has data in it, and its weights across and down."""
     for x0, x1 in x.blocks(max(x.chunk, BLOCK_SAMPLES // bands // max(y.chunk, 256))):
@@ -239,7 +164,7 @@ def _cast(total: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return total.astype(dtype)
 
 
-def shrunk(read: ReadBlock, x: Axis, y: Axis) -> Pixels:
+def shrunk(read: ReadBlock, x: Sampled, y: Sampled) -> Pixels:
     """Return about what `resample` does of 8-bit colours or greys, in a fraction of the time.
 
     Where much is shrunk, whole numbers of samples are summed first. A value may be off by one, at
@@ -249,7 +174,7 @@ def shrunk(read: ReadBlock, x: Axis, y: Axis) -> Pixels:
     ----------
     read : callable
         As of `resample`, of one band or three that have data everywhere.
-    x, y : Axis
+    x, y : Sampled
         Neither enlarges, nor reaches past what is stored.
     """
     across, down = _factor(x), _factor(y)
@@ -280,18 +205,18 @@ def _means(samples: Pixels, start: float, step: float, outputs: int) -> NDArray[
     return means
 
 
-def _factor(axis: Axis) -> int:
+def _factor(axis: Sampled) -> int:
     """Return how many samples are summed: a power of two, which chunks are often multiples of."""
     return int(2 ** max(0, math.floor(math.log2(axis.step / _KEPT))))
 
 
-def _aligned(axis: Axis, factor: int) -> tuple[int, int]:
+def _aligned(axis: Sampled, factor: int) -> tuple[int, int]:
     """Return the first and past-the-last sample that are read, in whole groups of `factor`."""
     low, high = axis.needed
     return low // factor * factor, min(-(-high // factor) * factor, axis.extent)
 
 
-def _edges(low: int, high: int, axis: Axis, factor: int, other: int) -> list[int]:
+def _edges(low: int, high: int, axis: Sampled, factor: int, other: int) -> list[int]:
     """Return where blocks end: at borders of chunks and of groups alike, but for the last."""
     unit = math.lcm(axis.chunk, factor)
     step = max(1, BLOCK_SAMPLES // max(other, 1) // unit) * unit

@@ -13,8 +13,8 @@ from tilevision.errors import SourceError
 from tilevision.sources.formats.pictures import upright
 from tilevision.sources.formats.segments import SegmentedPage
 from tilevision.sources.formats.tiffmetadata import Interpretation, interpretation
-from tilevision.sources.levels import Level
-from tilevision.sources.resampling import Axis, nearest, resample
+from tilevision.sources.levels import Axis, Level
+from tilevision.sources.resampling import nearest, resample
 from tilevision.sources.source import Pixels, check_image_shape
 from tilevision.sources.staging.rows import OpenFile
 
