@@ -67,7 +67,7 @@ def test_regions_are_drawn_counted_and_kept(lab: Lab, page: Any, tmp_path: Path)
     page.wait_for_function(f"() => ({REGIONS})()[0]?.[0] === 'Region 1'")
     page.picture("one")
     _, n, area, density, share = page.evaluate(REGIONS)[0]
-    assert (n, share) == ("32", "100 %")
+    assert (n, share) == ("32", "100%")
     assert float(area) == pytest.approx((160 - left) * (320 - top) * 0.25e-6, rel=0.02)  # mm²
     assert float(density.replace(",", "")) == pytest.approx(32 / float(area), rel=0.02)
     _check_more_regions(lab, page)

@@ -28,8 +28,8 @@ def test_results_answer_how_many_and_how_dense(lab: Lab, page: Any, tmp_path: Pa
     assert "2,500 per mm² of 0.154 mm² analysed" in results.inner_text()
     rows = results.locator("tbody tr").all_inner_texts()
     assert [row.split("\t") for row in rows] == [
-        ["large", "192", "1,250", "50 %"],
-        ["small", "192", "1,250", "50 %"],
+        ["large", "192", "1,250", "50%"],
+        ["small", "192", "1,250", "50%"],
     ]
     show_all(page, "results")
     _check_limits(page)

@@ -54,7 +54,7 @@ def test_density_divides_by_the_analysed_area() -> None:
     """Half of the tiles failed: density doubles, and what is missing is said."""
     text = _digest(["done", "done", "failed", "failed"])
     assert "4 per megapixel" in text
-    assert "INCOMPLETE: 2 of 4 tiles, 50 % of the area" in text
+    assert "INCOMPLETE: 2 of 4 tiles, 50% of the area" in text
 
 
 def test_density_is_per_square_millimetre_where_mpp_is_known() -> None:

@@ -218,7 +218,7 @@ def test_crops_say_what_was_not_analysed_and_no_time(tmp_path):
     b = _result(statuses=("restored", "done", "restored", "failed")).export_tiles(
         tmp_path / "b", "all", yolo=True
     )
-    assert "25 % of the area, were not analysed" in _coco(a)["info"]["description"]
+    assert "25% of the area, were not analysed" in _coco(a)["info"]["description"]
     assert json.loads((a / "tilevision.json").read_text())["not_analysed"][0]["tile"] == "r001c001"
     assert _names(a) == _names(b)
     for name in _names(a):

@@ -187,7 +187,7 @@ def testbridged_outline_encloses_what_the_part_does(cells, turned):
 @pytest.mark.parametrize("suffix", HOLDING)
 def test_every_file_says_what_was_not_analysed(tmp_path, suffix):
     """A partial result says how much is missing in every format, with detections or without."""
-    missing = b"1 of 2 tiles, 33 % of the area, were not analysed"
+    missing = b"1 of 2 tiles, 33% of the area, were not analysed"
     for findings in (None, Findings()):
         result = partial(findings, metadata=_placed(suffix))
         said = _bytes(_saved(result, tmp_path, "out", suffix))

@@ -121,7 +121,7 @@ def test_geopackage_draws_what_was_not_analysed(tmp_path):
     assert _pixels(UTM, gaps.geometry.to_numpy())[0].bounds == (0, 150, 400, 300)
     with sqlite3.connect(path) as database:
         said = " ".join(row[0] for row in database.execute("SELECT metadata FROM gpkg_metadata"))
-    assert "33 % of the area, were not analysed" in said
+    assert "33% of the area, were not analysed" in said
 
 
 def test_a_geopackage_without_detections_is_one(tmp_path):

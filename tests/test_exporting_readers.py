@@ -180,7 +180,7 @@ def test_voc_is_truth_again(tmp_path):
     assert back.labels[order[0]].tolist() == mine.labels[order[1]].tolist()
     np.testing.assert_allclose(back.boxes[order[0]], mine.boxes[order[1]], atol=0.01)
     tree = ElementTree.parse(path).getroot()
-    assert "33 % of the area" in tree.findtext("source/annotation")
+    assert "33% of the area" in tree.findtext("source/annotation")
     assert tree.findtext("size/width") == "400"
     assert [o.findtext("confidence") for o in tree.findall("object")][:2] == ["0.9", "0.8"]
 
@@ -219,7 +219,7 @@ def test_label_studio_gets_a_task_with_predictions(tmp_path):
     path = partial().save(tmp_path / "a.label-studio.json", image="/data/scan.png", from_name="tag")
     (task,) = _read(path)
     assert task["data"] == {"image": "/data/scan.png"}
-    assert "33 % of the area" in task["meta"]["coverage"]
+    assert "33% of the area" in task["meta"]["coverage"]
     (prediction,) = task["predictions"]
     assert prediction["model_version"] == "m"
     outline, part, turned, point, plain = prediction["result"]

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 
 import tilevision as tv
+from tilevision.regions import Region
 from tilevision.view.panel import panel as panel_module
 from tilevision.view.panel.panel import Panel
 from tilevision.view.panel.pastruns import PastRunList
@@ -240,6 +242,25 @@ def test_the_picture_says_that_tissue_is_looked_for(make, spots) -> None:
     panel._screen.canvas.observe(lambda change: said.append(change["new"]), names="doing")
     panel._regions._heard(None, {"tissue": True}, None)
     _wait(lambda: said == ["Looking for tissue…", ""])
+
+
+def test_code_names_tissue_that_nobody_moved(make, spots) -> None:
+    """As the word it is, beside what was drawn; moved corners are given as they are."""
+    panel = make(spots)
+    square = {"name": "core", "parts": [[[[0, 0], [90, 0], [90, 90], [0, 0]]]]}
+    around = {"type": "Polygon", "coordinates": [[[5, 5], [80, 5], [80, 80], [5, 5]]]}
+    panel._regions.add(Region(shapely.geometry.shape(around), "tissue"))
+    assert panel._regions.told == "tissue"
+    (tissue,) = panel._screen.canvas.regions
+    panel._regions._heard(None, {"regions": [tissue, square]}, None)
+    found, drawn = panel._regions.told
+    assert found == "tissue"
+    assert [one["properties"]["name"] for one in drawn["features"]] == ["core"]
+    assert [one["properties"]["name"] for one in panel._regions.value["features"]] == [
+        "tissue", "core",
+    ]  # fmt: skip
+    panel._regions._heard(None, {"regions": [square | {"name": "tissue"}]}, None)
+    assert panel._regions.told == panel._regions.value
 
 
 def test_runs_from_elsewhere_are_listed_while_the_tab_is_open(make, spots) -> None:

@@ -104,6 +104,8 @@ def test_only_what_was_set_is_written() -> None:
          "--blend core --threshold 'a b=0.4'"),
         ({"checkpoint": None}, "checkpoint=None", "--no-checkpoint"),
         ({"region": (0, 1, 2, 3)}, "region=(0, 1, 2, 3)", "--region 0,1,2,3"),
+        ({"region": ["tissue", REGION]}, "region = ['tissue', {'type'",
+         "--region tissue --region '{\"type\""),
         ({"full_image": True}, "full_image=True", "--full-image"),
         ({"reuse": False}, "reuse=False", "--no-reuse"),
         ({"retry": tv.Retry(attempts=5)}, "tv.Retry(attempts=5", "--retries 4"),

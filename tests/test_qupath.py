@@ -214,7 +214,7 @@ def test_another_image_is_refused(qupath: Any) -> None:
 def test_what_is_missing_is_said(qupath: Any) -> None:
     """That tiles failed stands in the line."""
     said = partial().to_qupath(port=qupath().port)
-    assert "33 % of the area, were not analysed" in said and "\n" not in said
+    assert "33% of the area, were not analysed" in said and "\n" not in said
 
 
 def test_no_qupath_no_image_and_no_token_are_one_line(qupath: Any) -> None:

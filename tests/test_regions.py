@@ -318,6 +318,31 @@ def test_tissue_is_what_is_stained() -> None:
     assert _read("tissue", size=(4000, 3000), pixels=_slide()) == region
 
 
+def test_found_tissue_is_the_same_after_it_was_drawn_or_exported() -> None:
+    """Its corners lie on tenths of a pixel, to which drawn and exported regions are kept."""
+    region = _read("tissue", size=(4000, 3000), pixels=_slide())
+    corners = shapely.get_coordinates(region.geometry)
+    assert np.allclose(corners, corners.round(1), rtol=0, atol=1e-9)
+
+
+def test_regions_with_names_are_called_by_them() -> None:
+    """As people read it in legend, summary and methods; a list of many is cut."""
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9], [0, 0]]]}
+    features = [
+        {"type": "Feature", "properties": {"name": name}, "geometry": square}
+        for name in ("rim", "core", "rim", "duct", "fat", "vein")
+    ]
+
+    def named(n: int) -> str:
+        return _read({"type": "FeatureCollection", "features": features[:n]}).name
+
+    assert named(1) == "rim"
+    assert named(3) == "rim, core"
+    assert named(6) == "rim, core, duct and 2 more"
+    assert _read(["tissue", features[1]], size=(4000, 3000), pixels=_slide()).name == "tissue, core"
+    assert _read(square).name == "GeoJSON"
+
+
 @pytest.mark.parametrize("kind", ["glass", "black", "grey", "dust"])
 def test_no_tissue_is_one_line(kind: str) -> None:
     """Glass alone, or a picture without colour, says so instead of analysing noise."""

@@ -61,7 +61,7 @@ def test_what_lies_outside_the_region_does_not_count() -> None:
     assert len(result.with_(min_score=0.1).findings) == 1
     assert result.complete
     assert "1 detection (1 cell) within the region (box)" in result.summary
-    assert result.coverage.startswith("The region (box), 35 % of the image, was analysed: 2 of 4")
+    assert result.coverage.startswith("The region (box), 35% of the image, was analysed: 2 of 4")
 
 
 def test_densities_divide_by_the_region_not_by_its_tiles() -> None:
@@ -76,7 +76,7 @@ def test_what_is_missing_is_a_share_of_the_region() -> None:
     result = _result(("done", "failed", "skipped", "skipped"), shapely.box(0, 0, 70, 100))
     assert not result.complete
     assert result.digest.analysed_area == 5000
-    assert result.coverage.startswith("INCOMPLETE: 1 of 2 tiles, 29 % of the region,")
+    assert result.coverage.startswith("INCOMPLETE: 1 of 2 tiles, 29% of the region,")
     assert result.digest.analysed_share == pytest.approx(5 / 7)
 
 
@@ -197,7 +197,7 @@ def test_failures_are_counted_among_the_tiles_of_the_region(
     assert result.status == "stopped"
     asked = (result.tiles["status"] != "skipped").sum()
     assert asked == 3
-    assert result.coverage.startswith("INCOMPLETE: 3 of 3 tiles, 100 % of the region")
+    assert result.coverage.startswith("INCOMPLETE: 3 of 3 tiles, 100% of the region")
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_the_shell_takes_a_region(elsewhere: Path, spots: np.ndarray) -> None:
     for region, name in (("0,0,110,300", "box"), ("left.geojson", "left.geojson")):
         done = run(region)
         assert done.exit_code == 0, done.output
-        assert f"The region ({name}), 28 % of the image, was analysed" in done.output
+        assert f"The region ({name}), 28% of the image, was analysed" in done.output
     bad = run("500,0,600,100")
     assert bad.exit_code == 2
     assert "misses the image" in bad.output

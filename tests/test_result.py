@@ -142,7 +142,7 @@ def test_partial_is_never_dressed_as_complete():
     """With a failed tile, each way of looking at the result says how much is missing."""
     result = _partial()
     assert not result.complete
-    missing = "1 of 2 tiles, 40 % of the area, were not analysed"
+    missing = "1 of 2 tiles, 40% of the area, were not analysed"
     for text in (repr(result), result.summary, result._repr_html_(), result.coverage):
         assert missing in text
     assert missing in result.to_dataframe().attrs["coverage"]

@@ -87,7 +87,7 @@ def test_what_was_not_analysed_is_said(spatialdata: Any, tmp_path: Path) -> None
     made = stored(partial(), tmp_path, spatialdata)
     assert made["tiles"]["status"].tolist() == ["done", "failed"]
     said = made.attrs["tilevision"]
-    assert "33 % of the area, were not analysed" in said["coverage"]
+    assert "33% of the area, were not analysed" in said["coverage"]
     assert said["image"]["fingerprint"] == "ab12"
 
 

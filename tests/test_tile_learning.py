@@ -143,7 +143,7 @@ def test_labels_without_any_pattern_are_not_told_apart() -> None:
     probe = probing.Probe((), {"a": 30, "b": 30}, None, result=None, **tested)
     low, high = probe.interval
     assert low < 0.5 < high and 0.2 < probe.accuracy < 0.8
-    assert "always saying the most frequent class gives 50 %" in probe.summary
+    assert "always saying the most frequent class gives 50%" in probe.summary
 
 
 def test_many_labels_are_left_out_in_ten_parts(monkeypatch: pytest.MonkeyPatch) -> None:

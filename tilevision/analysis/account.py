@@ -546,8 +546,8 @@ def coverage(facts: Digest) -> str:
 
 
 def _percent(share: float) -> str:
-    """Never 0 % for something missing, never 100 % for something found."""
-    return f"{100 * share:.2g} %" if 0 < share < 1 else f"{100 * share:.0f} %"
+    """Never 0% for something missing, never 100% for something found."""
+    return f"{100 * share:.2g}%" if 0 < share < 1 else f"{100 * share:.0f}%"
 
 
 def most_probable(found: Sequence[TileFindings]) -> dict[str, int]:

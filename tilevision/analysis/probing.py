@@ -110,8 +110,8 @@ class Probe:
         usual = max(self.counts.values()) / self.tested
         lines.append(
             f"Left out {how}, {self.right} of {self.tested} are classified correctly: "
-            f"{100 * self.accuracy:.0f} %, with 95 % confidence {100 * low:.0f} to "
-            f"{100 * high:.0f} %; always saying the most frequent class gives {100 * usual:.0f} %."
+            f"{100 * self.accuracy:.0f}%, with 95% confidence {100 * low:.0f} to "
+            f"{100 * high:.0f}%; always saying the most frequent class gives {100 * usual:.0f}%."
         )
         if min(self.counts.values()) < _FEW:
             lines.append(f"With fewer than {_FEW} tiles of a class this says little.")

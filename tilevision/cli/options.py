@@ -69,7 +69,11 @@ _OPTIONS = (
         "--full-image", is_flag=True, help="Add the whole image, shrunk, as one more tile."
     ),
     click.option("--mpp", type=float, help="Microns per pixel, if the file does not say."),
-    click.option("--region", help="Analyse only x0,y0,x1,y1, a GeoJSON or mask file, or tissue."),
+    click.option(
+        "--region",
+        multiple=True,
+        help="Analyse only x0,y0,x1,y1, a GeoJSON or mask file, or tissue. Can be repeated.",
+    ),
     click.option("--moderation", help="Model that checks the image before any tile."),
     click.option(
         "--synthesis", default="summary", show_default=True, help="Model that writes the summary."
@@ -247,6 +251,8 @@ def arguments(options: dict[str, Any], stated: Collection[str] = ()) -> dict[str
     given["grid"] = _grid(given["grid"], given.pop("overlap"))
     given["resolution"] = _resolution(given["resolution"])
     given["classes"] = given["classes"] or None
+    regions = list(given["region"])
+    given["region"] = regions if len(regions) > 1 else next(iter(regions), None)
     given["thresholds"] = dict(map(_threshold, given["thresholds"])) or None
     given["reuse"] = not given.pop("no_reuse")
     given["quota"] = _quota(given["quota"], given.pop("per_minute"))

@@ -22,6 +22,9 @@ from tilevision.sources import ImageSource, open_source
 
 __all__ = ["read_region"]
 
+_NO_FILE = "GeoJSON"  # what regions are called that have no names and come from no file
+_MOST_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True)
 class _Given:
@@ -68,7 +71,7 @@ def _given(value: Any, source: ImageSource) -> _Given:
     if isinstance(value, shapely.Geometry):
         return _Given([value], "polygon")
     if isinstance(value, Mapping):
-        return _geojson(value, source, "GeoJSON")
+        return _geojson(value, source, _NO_FILE)
     if isinstance(value, np.ndarray):
         return _array(value, source)
     if isinstance(value, (list, tuple)) and any(hasattr(item, "__len__") for item in value):
@@ -87,7 +90,7 @@ def _named(value: str | os.PathLike[str], source: ImageSource) -> _Given:
     if value == "tissue":
         return _Given([tissue_polygons(source)], "tissue")
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        return _geojson(read_geojson(value), source, "GeoJSON")
+        return _geojson(read_geojson(value), source, _NO_FILE)
     return _file(Path(value).expanduser(), source)
 
 
@@ -103,7 +106,7 @@ def _several(parts: list[_Given]) -> _Given:
     names: tuple[str, ...] = ()
     if any(part.names for part in parts):
         names = tuple(n for part in parts for n in part.names or (part.kind,) * len(part.polygons))
-    return _Given(polygons, f"{len(parts)} shapes", notes, names)
+    return _Given(polygons, _listed(names) or f"{len(parts)} shapes", notes, names)
 
 
 def _array(value: np.ndarray[Any, Any], source: ImageSource) -> _Given:
@@ -145,9 +148,16 @@ def _file(path: Path, source: ImageSource) -> _Given:
 
 def _geojson(value: Mapping[str, Any], source: ImageSource, name: str) -> _Given:
     polygons, notes, names = geojson_polygons(value, source.metadata)
-    if len(names) == 1:
-        name = names[0]
+    if len(names) == 1 or (names and name == _NO_FILE):
+        name = _listed(names)
     return _Given(polygons, name, notes, names)
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Return the names of several regions as that of all of them."""
+    each = list(dict.fromkeys(names))
+    more = len(each) - _MOST_NAMED
+    return ", ".join(each[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _clipped(given: _Given, size: tuple[int, int]) -> Region:

@@ -15,6 +15,7 @@ from tilevision.sources import ImageSource, Pixels, display_options, to_uint8
 __all__ = ["tissue_polygons"]
 
 LONGEST_SIDE = 2048  # px of the small picture
+STEP = 0.1  # px: corners lie on tenths, as those that are drawn or exported do
 # Glass has a saturation of 0.01 to 0.03, pale eosin from 0.08: Otsu's threshold is held
 # between, where a picture is nothing but glass or nothing but tissue.
 LEAST_SATURATION, MOST_SATURATION = 0.05, 0.15
@@ -56,7 +57,9 @@ def tissue_polygons(source: ImageSource) -> Any:
         )
     outline, _ = Mask.of(wanted).polygons(source.size)
     # The steps from pixel to pixel say nothing about the tissue.
-    return shapely.simplify(outline, max(source.size) / max(wanted.shape))
+    return shapely.set_precision(
+        shapely.simplify(outline, max(source.size) / max(wanted.shape)), STEP
+    )
 
 
 def _tissue(small: Pixels) -> NDArray[np.bool_]:

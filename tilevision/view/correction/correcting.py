@@ -314,7 +314,8 @@ def _within(found: Findings, row: Any) -> NDArray[np.bool_]:
 
 
 def _doubt_words(row: Any) -> str:
-    return f"{row.doubtful:.1f} doubtful, {row.disagreements:,} where tiles disagree"
+    digits = 1 if row.doubtful < 10 else 0
+    return f"{row.doubtful:,.{digits}f} doubtful, {row.disagreements:,} where tiles disagree"
 
 
 def _drawn(shape: dict[str, Any]) -> dict[str, Any]:

@@ -45,28 +45,31 @@ class DrawnRegions:
         self._on_change = on_change
         self.on_tissue: Callable[[], None] = lambda: None
         self.touched = False
+        self._tissue: list[Any] | None = None  # as it was found
         canvas.tools = True
         canvas.on_msg(self._heard)
 
     @property
     def value(self) -> dict[str, Any] | None:
         """The regions as GeoJSON in pixels, as ``region=`` takes it; None without any."""
-        features = [
-            {
-                "type": "Feature",
-                "properties": {"name": one["name"]},
-                "geometry": {"type": "MultiPolygon", "coordinates": one["parts"]},
-            }
-            for one in self._canvas.regions
-        ]
-        if not features:
-            return None
-        return {"type": "FeatureCollection", "coordinates_in": "pixels", "features": features}
+        return _collection(self._canvas.regions)
+
+    @property
+    def told(self) -> Any:
+        """The same in as few words as ``region=`` needs: tissue that nobody moved is its name."""
+        drawn = [one for one in self._canvas.regions if not self._is_tissue(one)]
+        found = ["tissue"] if len(drawn) < len(self._canvas.regions) else []
+        given = [*found, *([_collection(drawn)] if drawn else [])]
+        return given if len(given) > 1 else next(iter(given), None)
+
+    def _is_tissue(self, one: Mapping[str, Any]) -> bool:
+        return one["name"] == "tissue" and one["parts"] == self._tissue
 
     def show(self, region: Region | None, *, instead: bool = False) -> None:
         """Show the region of a run or a plan, unless the user has drawn others; or `instead`."""
         self.touched = self.touched and not instead
         if not self.touched:
+            self._note_tissue(region)
             self._put([] if region is None else list(region.each))
 
     @contextmanager
@@ -80,6 +83,7 @@ class DrawnRegions:
 
     def add(self, region: Region) -> None:
         """Add each part of a region to those that there are."""
+        self._note_tissue(region)
         self._put(list(region.each), before=self._canvas.regions)
         self._changed()
 
@@ -110,6 +114,11 @@ class DrawnRegions:
             json.dump(value, file, ensure_ascii=False)
         return len(value["features"])
 
+    def _note_tissue(self, region: Region | None) -> None:
+        # A region that somebody named tissue has its name as that of a part.
+        if region is not None and region.name == "tissue" and not region.parts:
+            self._tissue = _rounded(region.to_dict()["geometry"])
+
     def _put(self, regions: Sequence[Region], before: Sequence[Any] = ()) -> None:
         taken = {one["name"] for one in before}
         new = []
@@ -133,6 +142,20 @@ class DrawnRegions:
                 checked = [_checked(one) for one in given]
                 self._canvas.regions = [one for one in checked if one is not None]
                 self._changed()
+
+
+def _collection(regions: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"name": one["name"]},
+            "geometry": {"type": "MultiPolygon", "coordinates": one["parts"]},
+        }
+        for one in regions
+    ]
+    if not features:
+        return None
+    return {"type": "FeatureCollection", "coordinates_in": "pixels", "features": features}
 
 
 def _free(name: str, taken: set[str]) -> str:

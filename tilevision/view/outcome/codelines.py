@@ -40,11 +40,12 @@ def python_code(
     given = _changed(arguments)
     lines = ["import tilevision as tv", ""]
     region = given.get("region")
-    if isinstance(region, Mapping):
-        lines += [f"region = {dict(region)!r}", ""]
+    drawn = any(isinstance(one, Mapping) for one in _each(region))
+    if drawn:
+        lines += [f"region = {_value(region, name_of, 'region')}", ""]
     told = [_value(image, name_of, "image")]
     for name, value in given.items():
-        shown = "region" if value is region and isinstance(region, Mapping) else None
+        shown = "region" if drawn and name == "region" else None
         told.append(f"{name}={shown or _value(value, name_of, name)}")
     return "\n".join([*lines, "result = tv.analyze(", *(f"    {one}," for one in told), ")"])
 
@@ -169,6 +170,9 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
         return ["--no-checkpoint"]
     if name == "region" and isinstance(value, Mapping):
         return [option, json.dumps(value, ensure_ascii=False)]
+    if name == "region" and isinstance(value, (list, tuple)):
+        if all(isinstance(one, (str, Mapping)) for one in value):
+            return [word for one in value for word in _option(name, option, one, notes)]
     if name == "region" and isinstance(value, (list, tuple)) and len(value) == 4:
         return [option, ",".join(str(number) for number in value)]
     if value is True:
@@ -179,6 +183,11 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
         return [option, str(value)]
     notes.append(f"{name}= cannot be given in the shell and is left out.")
     return []
+
+
+def _each(region: Any) -> list[Any]:
+    """Return the regions of several; one alone as it is."""
+    return list(region) if isinstance(region, (list, tuple)) else [region]
 
 
 def _repeated(name: str, value: Any) -> list[str]:

@@ -14,9 +14,10 @@ function element(tag, className, parent, text) {
   return node;
 }
 
+// Three digits, zeros at the end included, so that a column can be read down.
 function number(value) {
   if (value >= 100) return Math.round(value).toLocaleString("en");
-  return String(Number(value.toPrecision(3)));
+  return value < 0.001 ? String(Number(value.toPrecision(3))) : value.toPrecision(3);
 }
 
 class Table {

@@ -36,8 +36,8 @@ function number(value) {
 }
 
 function percent(share) {
-  if (share > 0 && share < 0.001) return "< 0.1 %";
-  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  if (share > 0 && share < 0.001) return "< 0.1%";
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
 }
 
 // One distribution with two handles; a handle at the end of the axis is no limit.

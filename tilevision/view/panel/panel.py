@@ -503,9 +503,10 @@ class Panel:
         run = self._screen.run
         if isinstance(run, JournaledRun):  # opened here: Setup may say something else
             image, arguments = self._past.arguments_of(run.id)
-            arguments["region"] = self._regions.value
+            arguments["region"] = self._regions.told
         else:
             image, arguments = self._asked()
+            arguments |= {"region": self._regions.told} if self._regions.touched else {}
         arguments |= self._filters.at_start() | {"checkpoint": self._checkpoint}
         arguments["concurrency"] = self._controls.concurrency.value or None
         result = self._outcome.result

@@ -155,7 +155,7 @@ class List {
     });
     line.addEventListener("click", () => this.pick(number));
     element("td", "", line, kind);
-    for (const words of [seconds(time), tries || "–", found]) element("td", "tilevision-number", line, String(words));
+    for (const words of [seconds(time), tries || "–", (found ?? "–").toLocaleString("en")]) element("td", "tilevision-number", line, String(words));
     if (!error) return [line];
     const reason = document.createElement("tr");
     reason.className = "tilevision-row tilevision-reason";
