@@ -32,9 +32,33 @@ def test_results_answer_how_many_and_how_dense(lab: Lab, page: Any, tmp_path: Pa
         ["small", "192", "1,250", "50%"],
     ]
     show_all(page, "results")
+    _check_layout(page)
     _check_limits(page)
     _check_table(page)
     assert errors(page.evaluate(CELLS)[:1]) == []
+
+
+def _check_layout(page: Any) -> None:
+    """The picture stands beside buttons and tabs, which have a row each; the tables fit."""
+    for width in (1280, 1440, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_timeout(200)
+        rows = page.locator(
+            ".tilevision-side .tilevision-buttons, .tilevision-side .tilevision-tabs"
+        )
+        assert [row["height"] < 45 for row in map(_box, rows.all())] == [True, True], width
+        picture, tabs = _box(page.locator(PICTURE).first), _box(rows.last)
+        assert picture["x"] > tabs["x"] + tabs["width"] and picture["width"] > 400, width
+        beyond = page.locator(".tilevision-results .tilevision-scroll").evaluate_all(
+            "parts => parts.map(part => part.scrollWidth - part.clientWidth)"
+        )
+        assert max(beyond) <= 0, (width, beyond)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+def _box(part: Any) -> dict[str, float]:
+    box: dict[str, float] = part.bounding_box()
+    return box
 
 
 def _check_limits(page: Any) -> None:
@@ -85,7 +109,7 @@ def _check_table(page: Any) -> None:
     page.picture("looked-at")
     await_cell(page, SELECTED, "144")
     page.keyboard.press("End")
-    await_cell(page, SELECTED, "16")
+    await_cell(page, SELECTED, "16.0")
     page.locator(PICTURE).focus()
     page.keyboard.press("0")
     page.wait_for_function(f"() => {SHOWN}[2] === {whole}")

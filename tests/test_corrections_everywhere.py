@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
@@ -35,9 +36,8 @@ NO_OBJECTS = {
     *("heatmap", "heatmap-png", "embeddings", "embeddings-parquet", "embeddings-hdf5"),
     *("anndata", "anndata-zarr", "map", "map-ome-tiff", "map-ome-zarr", "map-npy", "recipe"),
 }
-# A table and COCO's list of results have no place for a statement; the last has scores alone,
-# which an object by hand has not, and the folder of key points those alone.
-NO_STATEMENT = {"csv"}
+# COCO's list of results has no place for a statement, and scores alone, which an object by hand
+# has not; the folder of key points has those alone.
 OTHERS = {"coco-results", "yolo-pose"}
 ON_MAP = {"gpkg", "flatgeobuf"}
 PLACE: dict[str, Any] = {"crs": "EPSG:32632", "transform": (0.5, 0, 691_000, 0, -0.5, 5_334_000)}
@@ -88,7 +88,7 @@ def objects(result: Result, path: Path) -> Counter[str]:
 
 def test_every_format_is_accounted_for() -> None:
     """A new format holds detections, and is tried below; or it is said why not."""
-    assert FORMATS.keys() >= NO_OBJECTS | NO_STATEMENT | OTHERS | ON_MAP
+    assert FORMATS.keys() >= NO_OBJECTS | OTHERS | ON_MAP
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name not in NO_OBJECTS | OTHERS])
@@ -106,8 +106,21 @@ def test_every_file_is_as_a_person_corrected_it(tmp_path: Path, name: str) -> No
     if name != "spatialdata":  # no truth: read below, by its own library
         assert objects(result, path) == LABELS
         assert objects(result, plain) == {"cell": 4}
-    assert (WORDS.encode() in content(path)) == (name not in NO_STATEMENT)
+    assert WORDS.encode() in content(path)
     assert WORDS.encode() not in content(plain)
+
+
+def test_a_table_says_in_each_row_what_was_corrected(tmp_path: Path) -> None:
+    """Of the row itself as `to_dataframe` does, and of all, as of what was not analysed."""
+    corrected = result_in(tmp_path).corrected()
+    read = pd.read_csv(corrected.save(tmp_path / "out.csv"))
+    table = corrected.to_dataframe()
+    assert read["origin"].tolist() == table["origin"].tolist()
+    assert [name for name in read.columns if name in table.columns] == list(table.columns)
+    assert set(read["corrected"]) == {f"Corrected by hand: {WORDS}."}
+    corrected.corrections.delete(list(range(len(corrected.findings))))
+    empty = pd.read_csv(corrected.corrected().save(tmp_path / "none.csv"))
+    assert empty.empty and {"origin", "corrected"} <= set(empty.columns)
 
 
 def test_lists_of_results_hold_what_has_a_score(tmp_path: Path) -> None:

@@ -172,6 +172,19 @@ def test_notes_are_lines_of_their_own_and_come_at_once(monkeypatch):
     assert "failed=200" in stream.getvalue()
 
 
+def test_what_is_left_is_what_the_run_foretells(monkeypatch):
+    """The bar has no estimate of its own: before the run can tell there is none."""
+    stream, now = _log(monkeypatch)
+    answers = {1.0: None, 5.0: 75.0}
+    bar = ProgressBar("a.tif", len(TILES), lambda: answers[now[0]])
+    for now[0], tile in zip(answers, TILES, strict=False):
+        bar(TileChanged(1.0, tile, "done"))
+    bar.close()
+    before, amid, ended = stream.getvalue().splitlines()
+    assert "about 01:15 left" in amid
+    assert not any("left" in line for line in (before, ended)) and "<" not in amid
+
+
 def test_many_images_are_a_handful_of_lines_too(monkeypatch):
     """One bar over all of them, and a line for each that is not complete."""
     stream, now = _log(monkeypatch)

@@ -67,7 +67,7 @@ def test_a_session_of_corrections(make: Callable[..., Panel], squares: np.ndarra
     assert labels["blue"] == 2
     assert panel.result.correction_counts.added == 1
     _wait(lambda: "result = result.corrected()" in panel._outcome.view.report["code"]["python"])
-    assert panel._outcome.view.report["checks"][0][1] == "By hand"
+    assert panel._outcome.view.report["checks"][0][1] == "Corrected by hand"
     legend = [entry["words"] for entry in panel._screen.canvas.caption["legend"]]
     assert "2 by hand" in legend
     other = make(squares)  # its stored tiles are corrected as well

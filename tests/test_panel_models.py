@@ -51,6 +51,17 @@ def test_a_second_model_makes_a_cascade() -> None:
     assert model.value is bright
 
 
+def test_no_model_is_asked_after_itself() -> None:
+    """It would say the same; what is chosen as the first is no longer the second."""
+    model = TileModelMenu([bright, careful])
+    assert "ask bright" not in [words for words, _ in model.second.options]
+    _choose_second(model, "careful")
+    model.menu.control.value = model.menu.number_of(careful)
+    assert (model.value, model.second.value) == (careful, -1)
+    assert "ask bright" in [words for words, _ in model.second.options]
+    assert isinstance(TileModelMenu([tv.Cascade(bright, bright, when=(0, 1))]).value, tv.Cascade)
+
+
 def test_the_band_is_there_when_it_means_something() -> None:
     """Without a second model there is nothing to be unsure for; a route has its own rules."""
     route = tv.Route("blobs", [(tv.Detailed(0.5), "nuclei")])

@@ -377,6 +377,15 @@ def test_the_format_changes_the_files_ending() -> None:
     assert saving.path.value == "detections.csv"
 
 
+def test_the_format_is_that_of_the_files_ending() -> None:
+    """What is typed decides; an ending that is none leaves the format as it was."""
+    saving = ExportForm(lambda path: None)
+    saving.path.value = "truth.qupath.geojson"
+    assert (saving.format.value, saving.path.value) == (".qupath.geojson", "truth.qupath.geojson")
+    saving.path.value = "truth.xyz"
+    assert (saving.format.value, saving.path.value) == (".qupath.geojson", "truth.xyz")
+
+
 # The front door -----------------------------------------------------------------------------
 
 

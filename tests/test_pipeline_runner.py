@@ -113,6 +113,18 @@ def test_failed_tiles_make_a_run_partial_and_can_be_tried_again(
     assert run.control.status is RunStatus.COMPLETE
 
 
+def test_what_failed_is_told_of_all_tiles_of_a_run_that_restored_some(
+    inline: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason says the numbers that the picture and the coverage say."""
+    finder = Fails(below=30)
+    before = inline(model(finder, monkeypatch))
+    before.conduct()
+    again = inline(model(finder, monkeypatch), store=before.store).conduct()
+    assert (again.tiles["status"] == "restored").sum() == 4
+    assert again.facts.reason == "2 of 6 tiles failed."
+
+
 def test_only_the_chosen_tiles_are_tried_again(
     inline: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

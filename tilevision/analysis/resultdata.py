@@ -212,6 +212,13 @@ class ResultData(ResultArrays):
         """How many objects a person corrected; None where no corrections are applied."""
         return None if self.by_hand is None else self._corrected.counts
 
+    @property
+    def origins(self) -> NDArray[np.object_]:
+        """What a person did to each ``(n,)`` of `findings`; ``"model"`` where nobody did."""
+        from tilevision.corrections import origins
+
+        return origins(self.findings)
+
     @cached_property
     def areas(self) -> NDArray[np.float64]:
         """The area ``(n,)`` of each of `findings`, in the unit ``units.area``: µm², m² or px²."""

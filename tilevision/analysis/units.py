@@ -172,6 +172,11 @@ class Units:
     pixel_areas: Callable[[Points], NDArray[np.float64]]
     note: str = ""
 
+    @property
+    def short(self) -> str:
+        """`per` as it is written in tables and legends: ``"ha"``, ``"Mpx"``."""
+        return {"hectare": "ha", "megapixel": "Mpx"}.get(self.per, self.per)
+
     def of(self, places: Points, areas: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return `areas` ``(n,)`` in square pixels, lying at `places` ``(n, 2)``, in `area`."""
         return areas * self.pixel_areas(np.asarray(places, np.float64).reshape(-1, 2))

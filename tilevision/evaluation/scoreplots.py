@@ -158,8 +158,11 @@ def _draw_classes(axes: Any, table: pd.DataFrame) -> None:
     names = [f"{drawable(row.label)} ({row.n_true:,})" for row in table.itertuples()]
     axes.set_yticks(places, names, parse_math=False)
     room = (-0.6, max(len(table), 3) - 0.4)
-    axes.set(xlim=(0, 1.02), ylim=room, title="by class (true objects)")
-    axes.legend(loc="lower right", ncols=2, fontsize="small")
+    axes.set(xlim=(0, 1.02), ylim=room)
+    axes.set_title("by class (true objects)", loc="left")
+    # Above the bars: within, it covers what it explains.
+    above = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.2}
+    axes.legend(**above, ncols=2, fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 

@@ -1,8 +1,8 @@
 """CSV: one row per detection, for spreadsheets and data frames.
 
-A comment line would break readers, so a partial result shows in its columns: the last
-one is then ``incomplete``, and says in every row how much was not analysed. Outlines do
-not fit a row; they are in the JSON, GeoJSON and Parquet.
+A comment line would break readers, so what holds of all rows is a column that says it in each:
+``incomplete`` how much was not analysed, ``corrected`` what a person corrected by hand; ``origin``
+says so of the row itself. Outlines do not fit a row; they are in the JSON, GeoJSON and Parquet.
 
 Where tiles were classified and nothing was detected, the rows are the tiles (`Result.tile_scores`).
 """
@@ -46,11 +46,14 @@ def write(result: ResultData, stream: TextIO, *, guard: bool = True) -> None:
     columns += ["text"] if found.texts is not None else []
     columns += ["attributes"] if found.attributes is not None else []
     columns += ["keypoints"] if found.keypoints is not None else []
-    missing = {} if result.complete else {"incomplete": result.coverage}
-    table = csv.DictWriter(stream, [*columns, *missing], extrasaction="ignore", lineterminator="\n")
+    whole = {} if result.complete else {"incomplete": result.coverage}
+    if counts := str(result.correction_counts or ""):
+        columns.insert(columns.index("area"), "origin")
+        whole["corrected"] = counts
+    table = csv.DictWriter(stream, [*columns, *whole], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    for detection in detections(result):
-        row = _row(detection, area) | missing
+    for detection, origin in zip(detections(result), result.origins, strict=True):
+        row = _row(detection, area) | {"origin": origin} | whole
         table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
 
 

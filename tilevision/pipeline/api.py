@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
@@ -304,7 +304,9 @@ def launch(
     loaded()
     run_id, control = manifest["id"] if manifest else new_run_id(), Control(Bus())
     if waits if settings.progress is None else settings.progress:
-        (show or _show_progress)(decided, control.bus)
+        (show or partial(_show_progress, left=lambda: control.estimate().seconds))(
+            decided, control.bus
+        )
     control.bus.subscribe(log_events(run_id, decided.name))
     described = describe_run(run_id, image, decided, settings, batch=batch)
     conductor = Conductor(decided, settings, described, control)
@@ -312,8 +314,8 @@ def launch(
     return Run(run_id, decided, settings, control, session)
 
 
-def _show_progress(decided: Plan, bus: Bus) -> None:
-    bar = ProgressBar(decided.name, len(decided.tiles) - len(decided.skipped))
+def _show_progress(decided: Plan, bus: Bus, left: Callable[[], float | None]) -> None:
+    bar = ProgressBar(decided.name, len(decided.tiles) - len(decided.skipped), left)
     for note in decided.notes:
         bar.note(note)
 

@@ -27,6 +27,10 @@ _SAID = ("cluster", "model", "waiting")
 _FIRST_LINES = 3.0
 _LATER_LINES = 300.0
 _PATIENCE = 1.0  # seconds: what is over sooner is not worth a bar
+# What is left is foretold in one place (`tilevision.pipeline.timeleft`), and not by tqdm as well.
+WITHOUT_LEFT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
+# Seconds between two questions for it, and so many times what an answer took: many tiles are read.
+_ASK_EVERY, _ASK_SHARE = 1.0, 50
 
 
 class Bar:
@@ -80,9 +84,9 @@ class Bar:
         """Put `words` before the bar, from its next drawing on."""
         self._bar.set_description_str(words, refresh=False)
 
-    def mention(self, counts: dict[TileStatus, int]) -> None:
-        """Put `counts` behind the bar, from its next drawing on."""
-        self._bar.set_postfix(counts, refresh=False)
+    def mention(self, words: str) -> None:
+        """Put `words` behind the bar, from its next drawing on."""
+        self._bar.set_postfix_str(words, refresh=False)
 
     def note(self, line: str) -> None:
         """Write a line above the bar."""
@@ -139,11 +143,17 @@ class ProgressBar:
         What the bar is labelled with.
     total : int
         Number of tiles, without those that are skipped.
+    left : callable, optional
+        Returns the seconds that are left, None where nobody can tell. Default: nobody is asked.
     """
 
-    def __init__(self, name: str, total: int) -> None:
-        self._bar = Bar(total, desc=name[:30], unit="tile")
+    def __init__(
+        self, name: str, total: int, left: Callable[[], float | None] = lambda: None
+    ) -> None:
+        self._bar = Bar(total, desc=name[:30], unit="tile", bar_format=WITHOUT_LEFT)
         self._counts = TileCounts()
+        # Not at once: what is stored is restored first.
+        self._left, self._ask_at, self._told_left = left, time.monotonic() + _ASK_EVERY, ""
 
     def __call__(self, event: Event) -> None:
         """Draw what one event changes."""
@@ -159,14 +169,32 @@ class ProgressBar:
         self._bar.note(line)
 
     def close(self) -> None:
-        """Draw the bar a last time."""
+        """Draw the bar a last time; nothing is left then."""
+        self._mention("")
         self._bar.close()
 
+    def _mention(self, left: str) -> None:
+        told = [f"{s}={self._counts[s]}" for s in _SHOWN if self._counts[s]]
+        self._bar.mention(", ".join(filter(None, [left, *told])))
+
     def _tile(self, event: TileChanged) -> None:
-        before = self._counts.change(event.tile.id, event.status)
-        if event.status in _SHOWN or before in _SHOWN:
-            self._bar.mention({s: self._counts[s] for s in _SHOWN if self._counts[s]})
+        self._counts.change(event.tile.id, event.status)
+        self._mention(self._words_left())
         self._bar.move(self._counts.ended - self._counts[TileStatus.SKIPPED])
+
+    def _words_left(self) -> str:
+        now = time.monotonic()
+        if now >= self._ask_at:
+            seconds = self._left()
+            self._ask_at = now + _ASK_EVERY + _ASK_SHARE * (time.monotonic() - now)
+            self._told_left = "" if seconds is None else f"about {_clock(seconds)} left"
+        return self._told_left
+
+
+def _clock(seconds: float) -> str:
+    from tqdm import tqdm
+
+    return str(tqdm.format_interval(seconds))
 
 
 @contextmanager

@@ -264,14 +264,16 @@ class Runner:
         """Return how all legs together ended; the last of pass number `cut` was cut short."""
         legs = [leg for legs in self._legs for leg in legs]
         failed = len(self._failed())
+        # A leg counts the tiles it was sent; people read of those that are stored as well.
+        of_all = f"{failed} of {len(self._at)} tiles failed"
         if len(legs) == 1 and len(legs[0].end.failures) == failed:
-            return legs[0].end
+            end = legs[0].end
+            return replace(end, reason=f"{of_all}.") if end.status == RunStatus.PARTIAL else end
         if cut is None:
-            reason = f"{failed} of {len(self._at)} tiles failed."
-            return End(RunStatus.PARTIAL, reason) if failed else End(RunStatus.COMPLETE)
+            return End(RunStatus.PARTIAL, f"{of_all}.") if failed else End(RunStatus.COMPLETE)
         end = next(leg.end for leg in self._legs[cut] if leg.cut_short)
         if end.status == RunStatus.STOPPED:
-            reason = f"{failed} of {len(self._at)} tiles failed, which is the limit."
+            reason = f"{of_all}, which is the limit."
             return End(RunStatus.STOPPED, reason if self._too_many(failed) else end.reason)
         done = sum(row.status == TileStatus.DONE for row in self._tally.rows.values())
         return End(RunStatus.CANCELLED, f"{done} of {len(self._at)} tiles done.")

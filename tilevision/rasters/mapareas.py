@@ -35,6 +35,11 @@ class PixelUnits(Protocol):
         ...
 
     @property
+    def short(self) -> str:
+        """Return it as it is written in tables and legends."""
+        ...
+
+    @property
     def areas_per(self) -> float:
         """Return how many of the unit of areas one of large areas has."""
         ...

@@ -129,10 +129,14 @@ class OverlapCheck:
         wider = f"an overlap of {self.suggested:,} px"
         return wider if 2 * self.suggested <= self.tile else f"larger tiles with {wider}"
 
+    @property
+    def size(self) -> str:
+        """`size_p95` in words, rounded up as `suggested` is: an overlap that it names holds it."""
+        return f"{math.ceil(self.size_p95):,} px {self.side}".rstrip()
+
     def __str__(self) -> str:
-        size = f"{self.size_p95:.0f} px {self.side}".rstrip()
         text = (
-            f"overlap {self.overlap:.0f} px, 95% of objects are up to {size}; "
+            f"overlap {self.overlap:.0f} px, 95% of objects are up to {self.size}; "
             f"{self.never_whole:.1%} of objects are whole in no tile"
         )
         if self.remedy:

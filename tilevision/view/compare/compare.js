@@ -11,6 +11,14 @@ const WAYS = [
 const TURN = 900; // ms that a side is shown
 const GRIP = 14; // px around the divider
 
+// As many letters as there is room for; none where there is hardly any.
+function fitted(context, words, room) {
+  if (context.measureText(words).width <= room) return words;
+  let n = words.length - 1;
+  while (n > 0 && context.measureText(`${words.slice(0, n)}…`).width > room) n -= 1;
+  return n > 1 ? `${words.slice(0, n).trimEnd()}…` : "";
+}
+
 class Compare {
   constructor(picture, parent) {
     this.picture = picture;
@@ -116,11 +124,14 @@ class Compare {
   // Which side this is, in letters: A is left.
   chip(context, side, x, y, align) {
     const { unit } = this.picture;
-    const words = `${side} ${this.names["AB".indexOf(side)] ?? ""}`.slice(0, 44);
     context.font = `600 ${13 * unit}px system-ui, sans-serif`;
-    const width = context.measureText(words).width + 14 * unit;
+    const margin = 14 * unit;
+    const all = this.picture.canvas.width;
+    const room = { right: x, left: all - x, center: all }[align] - margin;
+    const words = fitted(context, `${side} ${this.names["AB".indexOf(side)] ?? ""}`, room);
+    if (!words) return;
+    const width = context.measureText(words).width + margin;
     const left = { right: x - width, left: x, center: x - width / 2 }[align];
-    if (left < 0 || left + width > this.picture.canvas.width) return; // no room on its side
     context.fillStyle = "#000000c8";
     context.fillRect(left, y - 15 * unit, width, 21 * unit);
     context.fillStyle = "#ffffff";

@@ -17,7 +17,7 @@ __all__ = ["DIFFERENCES", "WAYS", "Sides"]
 
 DIFFERENCES = "differences"
 WAYS = (DIFFERENCES, "swipe", "blink")
-NAME_LIMIT = 40
+NAME_LIMIT = 60
 
 
 class Sides:

@@ -11,11 +11,16 @@ function ringsOf(region) {
   return region.parts.flat();
 }
 
-function boundsOf(region) {
-  const points = ringsOf(region).flat();
-  const xs = points.map((point) => point[0]);
-  const ys = points.map((point) => point[1]);
-  return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
+// The top corner of the largest ring: a name there is beside what it names.
+function topOf(region) {
+  const extent = (ring) => {
+    const sides = [0, 1].map((axis) => ring.map((point) => point[axis]));
+    return sides.reduce((area, all) => area * (Math.max(...all) - Math.min(...all)), 1);
+  };
+  const rings = ringsOf(region);
+  const sizes = rings.map(extent);
+  const largest = rings[sizes.indexOf(Math.max(...sizes))];
+  return largest.reduce((a, b) => (b[1] < a[1] || (b[1] === a[1] && b[0] < a[0]) ? b : a));
 }
 
 function toSegment([x, y], [x0, y0], [x1, y1]) {
@@ -275,16 +280,16 @@ class Drawing {
         context.fillRect(x - 3.5 * unit, y - 3.5 * unit, 7 * unit, 7 * unit);
       }
     }
-    const [left, top] = boundsOf(region);
-    const [x, y] = place([left, top]);
+    const [x, y] = place(topOf(region));
     context.font = `600 ${12 * unit}px system-ui, sans-serif`;
     context.textAlign = "left";
     const words = region.name.slice(0, 40);
     const width = context.measureText(words).width;
     const above = Math.max(y - 6 * unit, 14 * unit);
     context.fillStyle = "#000000c0";
-    context.fillRect(x, above - 14 * unit, width + 10 * unit, 19 * unit);
+    const left = Math.max(Math.min(x, context.canvas.width - width - 10 * unit), 0);
+    context.fillRect(left, above - 14 * unit, width + 10 * unit, 19 * unit);
     context.fillStyle = chosen ? "#4fc3f7" : "#ffffff";
-    context.fillText(words, x + 5 * unit, above);
+    context.fillText(words, left + 5 * unit, above);
   }
 }

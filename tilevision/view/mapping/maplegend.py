@@ -22,7 +22,6 @@ __all__ = ["legend_of", "read_at"]
 MOST_CLASSES = 12
 BAR_STEPS = 9
 LISTED = 3
-_SHORT = {"hectare": "ha", "megapixel": "Mpx"}
 
 
 def legend_of(raster: RasterMap, choice: MapChoice, sheet: MapSheet | None) -> list[dict[str, Any]]:
@@ -83,7 +82,7 @@ def _areas(raster: RasterMap, sheet: MapSheet) -> dict[int, float]:
 
 def _in_words(raster: RasterMap, area: float) -> str:
     units = raster.units
-    return f"{area / units.areas_per:,.3g} {_SHORT.get(units.per, units.per)}"
+    return f"{area / units.areas_per:,.3g} {units.short}"
 
 
 def read_at(raster: RasterMap, x: float, y: float) -> str:

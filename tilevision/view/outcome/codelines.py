@@ -168,13 +168,8 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
         return _repeated(name, value)
     if name == "checkpoint" and value is None:
         return ["--no-checkpoint"]
-    if name == "region" and isinstance(value, Mapping):
-        return [option, json.dumps(value, ensure_ascii=False)]
-    if name == "region" and isinstance(value, (list, tuple)):
-        if all(isinstance(one, (str, Mapping)) for one in value):
-            return [word for one in value for word in _option(name, option, one, notes)]
-    if name == "region" and isinstance(value, (list, tuple)) and len(value) == 4:
-        return [option, ",".join(str(number) for number in value)]
+    if name == "region" and (words := _region_words(value)):
+        return [word for one in words for word in (option, one)]
     if value is True:
         return [option]
     if isinstance(value, Retry):
@@ -188,6 +183,19 @@ def _option(name: str, option: str, value: Any, notes: list[str]) -> list[str]:
 def _each(region: Any) -> list[Any]:
     """Return the regions of several; one alone as it is."""
     return list(region) if isinstance(region, (list, tuple)) else [region]
+
+
+def _region_words(region: Any) -> list[str]:
+    """Return what the option is given, once for each region; nothing where that cannot be said."""
+    if isinstance(region, Mapping):
+        return [json.dumps(region, ensure_ascii=False)]
+    if not isinstance(region, (list, tuple)):
+        return []
+    if all(isinstance(one, (str, Mapping)) for one in region):
+        return [
+            one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in region
+        ]
+    return [",".join(str(number) for number in region)] if len(region) == 4 else []
 
 
 def _repeated(name: str, value: Any) -> list[str]:

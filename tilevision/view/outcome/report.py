@@ -20,7 +20,6 @@ __all__ = ["charts_of", "report_of"]
 MOST_CLASSES = 30
 MOST_REGIONS = 200
 MOST_TEXT = 4000
-_PER = {"hectare": "ha", "megapixel": "Mpx"}
 
 
 def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def _map(result: Result, *, ended: bool) -> dict[str, Any] | None:
 
 
 def _per(result: Result) -> str:
-    return _PER.get(result.units.per, result.units.per)
+    return result.units.short
 
 
 def _area_words(result: Result, area: float) -> str:
@@ -118,7 +117,9 @@ def _missing(result: Result, state: ViewState) -> list[str]:
     if state.at_rest and not result.complete:
         told.append(result.coverage)
     if counts[TileStatus.FAILED]:
-        told.append(f"{shown(result.first_failure, 300)} Retry failed tries such tiles again.")
+        n = counts[TileStatus.FAILED]
+        first = "" if n == 1 else f"{n:,} tiles failed. The first: "
+        told.append(f"{first}{shown(result.first_failure, 300)} Retry failed tries them again.")
     if state.at_rest and not state.planned and counts[TileStatus.PENDING]:
         n = counts[TileStatus.PENDING]
         tiles = "1 tile has" if n == 1 else f"{n:,} tiles have"
@@ -137,7 +138,7 @@ def _checks(result: Result) -> list[list[Any]]:
         return hand
     overlap = result.overlap_check
     rows = [*hand, _bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else hand
-    size = f"{overlap.size_p95:,.0f} px {overlap.side}".rstrip()
+    size = overlap.size
     words = (
         f"95% of the objects are up to {size}, tiles overlap by "
         f"{overlap.overlap:,.0f} px; no tile saw {overlap.never_whole:.1%} of them whole."
@@ -159,7 +160,8 @@ def _by_hand(result: Result) -> list[list[Any]]:
     advice = (
         "They belong to another model or merge; draw them again, or undo." if counts.lost else ""
     )
-    return [[not counts.lost, "By hand", str(counts), advice]]
+    words = str(counts).removeprefix("Corrected by hand: ")
+    return [[not counts.lost, "Corrected by hand", words, advice]]
 
 
 def _bias(result: Result) -> list[Any]:

@@ -35,6 +35,11 @@ function number(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+// In a column, zeros at the end are figures, too.
+function figure(value) {
+  return value && Math.abs(value) >= 0.001 && Math.abs(value) < 100 ? value.toPrecision(3) : number(value);
+}
+
 function percent(share) {
   if (share > 0 && share < 0.001) return "< 0.1%";
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
@@ -195,7 +200,8 @@ class View {
     const found = report.map ? report.map.head : `${count(report.total)} ${objects}`;
     const density = report.map ? "" : `${number(report.density)} per ${report.per} of `;
     this.total.textContent = `${found}${report.going ? " so far" : ""}`;
-    this.under.textContent = `${density}${report.area} analysed · ${report.subject}`;
+    this.under.textContent = `${density}${report.area} analysed · `;
+    element("span", "tilevision-subject", this.under, report.subject); // an id is not cut in two
     this.drawClasses(report);
     if (report.map) this.drawMap(report.map);
     const limits = this.model.get("limits");
@@ -226,7 +232,7 @@ class View {
     this.classes.replaceChildren();
     if (!classes.length) return;
     this.table(this.classes, ["Class", "Count", `per ${per}`, "Share"],
-      classes.map(([name, colour, n, density, share]) => [name, colour, count(n), number(density), percent(share)]));
+      classes.map(([name, colour, n, density, share]) => [name, colour, count(n), figure(density), percent(share)]));
     if (more) element("p", "tilevision-empty", this.classes, `${count(more)} more classes`);
   }
 
@@ -242,7 +248,7 @@ class View {
     if (!regions.length || map) return;
     element("h4", "", this.regions, "Regions");
     this.table(this.regions, ["Region", "Count", per, `per ${per}`, "Analysed"],
-      regions.map(([name, n, area, density, share]) => [name, null, count(n), number(area), number(density), percent(share)]));
+      regions.map(([name, n, area, density, share]) => [name, null, count(n), figure(area), figure(density), percent(share)]));
   }
 
   drawMissing({ missing }) {

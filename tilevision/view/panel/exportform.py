@@ -37,6 +37,7 @@ class ExportForm:
         self.words = widgets.HTML()
         self.box = column(self.path, self.format, self.save, self.words, name="saving")
         self.format.observe(lambda change: self._rename(change["new"]), names="value")
+        self.path.observe(lambda change: self._follow(change["new"]), names="value")
         self.save.on_click(lambda _: self._on_save(self.path.value))
 
     def say(self, line: str) -> None:
@@ -45,5 +46,14 @@ class ExportForm:
 
     def _rename(self, suffix: str) -> None:
         name = self.path.value
-        old = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=Path(name).suffix)
-        self.path.value = name.removesuffix(old) + suffix
+        if (old := _suffix(name) or Path(name).suffix) != suffix:
+            self.path.value = name.removesuffix(old) + suffix
+
+    def _follow(self, name: str) -> None:
+        if suffix := _suffix(name):
+            self.format.value = suffix
+
+
+def _suffix(name: str) -> str:
+    """Return the ending that decides the format; empty where it is none."""
+    return max((s for s in SUFFIXES if name.endswith(s)), key=len, default="")

@@ -138,7 +138,9 @@ class TileModelMenu:
         self.menu = ModelMenu("Model", "tile", own, registered=registered)
         tip = "Analyses the tiles that the first model is unsure of; its detections replace them"
         second = -1 if given is None else self.menu.number_of(given.second)
-        self.second = menu("If unsure", self._second_options(), tip, value=second)
+        self._twice = second if second == self.menu.control.value else None  # as it was given
+        self._seconds = self._second_options()
+        self.second = menu("If unsure", self._seconds, tip, value=second)
         self.band = control(
             widgets.FloatRangeSlider,
             "Unsure from",
@@ -170,10 +172,8 @@ class TileModelMenu:
         """
         if not self.menu.add(value):
             return False
-        chosen = self.second.value
-        self.second.options = [option(*one) for one in self._second_options()]
-        self.second.value = chosen
         self.menu.control.value = self.menu.number_of(value)
+        self._fit()
         return True
 
     @property
@@ -222,10 +222,19 @@ class TileModelMenu:
             made.observe(lambda _: on_change(), names="value")
 
     def _second_options(self) -> list[tuple[str, int]]:
-        plain = [i for i, value in enumerate(self.menu.values) if not _is_combined(value)]
+        first = self.menu.control.value  # asked again, it says the same
+        plain = [
+            i
+            for i, value in enumerate(self.menu.values)
+            if (i != first or i == self._twice) and not _is_combined(value)
+        ]
         return [("no second model", -1), *((f"ask {self.names[i]}", i) for i in plain)]
 
     def _fit(self) -> None:
+        if self._seconds != (offered := self._second_options()):
+            chosen, self._seconds = self.second.value, offered
+            self.second.options = [option(*one) for one in offered]
+            self.second.value = chosen if chosen in [i for _, i in offered] else -1
         plain = not _is_combined(self.menu.value)
         visible(self.second, plain)
         visible(self.band, plain and self.second.value >= 0)

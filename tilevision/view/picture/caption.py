@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 MAX_CLASSES = 12
+NAME_LIMIT = 80  # of image and models: two files of a cascade are read in full
 
 
 class Rivals(Protocol):
@@ -158,7 +159,7 @@ def caption(
     return {
         "headline": _headline(state, name, _found(state, counted, final), final=final)
         if rivals is None or not state.at_rest
-        else f"{shown(name, 60)} · {rivals.words}",
+        else f"{shown(name, NAME_LIMIT)} · {rivals.words}",
         "detail": _detail(state, now, region) if rivals is None else rivals.notes,
         "alt": alt_text(state, name, counted, final=final),
         "legend": statuses + _region(region) + _heat(counted) + switches,
@@ -174,7 +175,7 @@ def alt_text(
     """Return the picture in one sentence, for screen readers."""
     tiles = ", ".join(f"{count:,} {status}" for status, count in state.counts.items())
     status, found = _status(state, final), _found(state, counted, final)
-    return f"{shown(name, 80)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {found}."
+    return f"{shown(name, NAME_LIMIT)}, {status}: {_tiles(len(state.tiles))} ({tiles}), {found}."
 
 
 def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
@@ -184,9 +185,9 @@ def _headline(state: ViewState, name: str, found: str, *, final: bool) -> str:
             tiles = f"{_tiles(state.n_wanted)} · nothing stored yet"
         else:
             tiles = f"{state.n_finished:,} of {_tiles(state.n_wanted)} stored · {found}"
-        return f"{shown(name, 60)} · {status} · {tiles}"
+        return f"{shown(name, NAME_LIMIT)} · {status} · {tiles}"
     done = f"{state.n_finished:,} of {_tiles(state.n_wanted)}"
-    return f"{shown(name, 60)} · {status} · {done} · {found}"
+    return f"{shown(name, NAME_LIMIT)} · {status} · {done} · {found}"
 
 
 def _detail(state: ViewState, now: float, region: str) -> str:
@@ -325,5 +326,5 @@ def region_words(region: Region, source: ImageSource) -> str:
     middle = region.geometry.representative_point()
     area = units.of(np.array([[middle.x, middle.y]]), np.array([region.area]))[0]
     share = region.area / (width * height)
-    size = f"{area / units.areas_per:,.3g} {units.per}"
+    size = f"{area / units.areas_per:,.3g} {units.short}"
     return f"{shown(region.name, 40)}, {size}, {share:.0%} of the image"

@@ -145,8 +145,8 @@ def _draw_key(axes: Any, x: float, y: float, entry: Mapping[str, Any]) -> None:
     from matplotlib.patches import Rectangle
 
     look: dict[str, Any] = {"facecolor": entry["colour"], "edgecolor": entry["colour"]}
-    if entry.get("dashed"):
-        look |= {"facecolor": "none", "linestyle": "--"}
+    if entry.get("dashed"):  # white on the picture, which is dark around it; the legend is white
+        look |= {"facecolor": "none", "edgecolor": "black", "linestyle": "--"}
     axes.add_patch(Rectangle((x, y - 5), 16, 10, hatch=entry.get("hatch") or None, **look))
     ramp = entry.get("ramp") or ()
     for number, colour in enumerate(ramp):  # a colour bar
