@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,18 @@ from tilevision.adapters.classnames import class_name
 from tilevision.adapters.frameworks.devices import library, processes, torch_device
 from tilevision.adapters.frameworks.devices import runtime as torch_runtime
 from tilevision.adapters.frameworks.frameworkkind import classes_of, names_of, strings_of
-from tilevision.adapters.frameworks.tiles import NAMES, SHAPED, in_tile, picture, unread
+from tilevision.adapters.frameworks.tiles import (
+    NAMES,
+    REVISION,
+    SHAPED,
+    in_tile,
+    picture,
+    unread,
+)
 from tilevision.adapters.frameworks.together import Together
 from tilevision.adapters.mapanswers import complete_map, raster_of
 from tilevision.adapters.modelfiles import located
+from tilevision.adapters.outlines import outline
 from tilevision.checks import share
 from tilevision.errors import ModelArgumentError, ModelError
 from tilevision.findings import Findings
@@ -36,6 +46,8 @@ TASKS = ("detect", "segment", "obb", "pose", "classify", "semantic")
 # Of what its `Results` hold.
 _READ = {"boxes", "masks", "probs", "keypoints", "obb", "semantic_mask"}
 _SHAPED = ("OBBModel", "SegmentationModel")
+_MASKED = ("SegmentationModel", "YOLOESegModel")
+_BY_PIXELS = "outlines by pixels"  # which were the library's own polygons
 _SEMANTIC = "SemanticSegmentationModel"
 SIDE = 640  # Ultralytics' own default
 
@@ -118,7 +130,7 @@ class UltralyticsDetector:
         numbers = found.cls.cpu().numpy().astype(np.int64)
         polygons = None
         if result.masks is not None:
-            polygons = [shape if len(shape) > 2 else None for shape in result.masks.xy]
+            polygons = _outlines(result.masks.data, result.orig_shape)
         return in_tile(
             tile,
             boxes,
@@ -131,6 +143,41 @@ class UltralyticsDetector:
             floor=floor,
             most=self._spec.max_detections,
         )
+
+
+def _outlines(masks: Any, shape: tuple[int, int]) -> list[Any]:
+    """Return the outlines of masks ``(n, h, w)`` of what the network saw, in pixels of a picture.
+
+    The library's own polygons go through the middles of pixels, close holes and tie pieces
+    together: a square of 10 pixels would have an area of 81.
+
+    Parameters
+    ----------
+    masks : tensor
+        The picture's lie in their middle, shrunk or enlarged as the library does it.
+    shape : tuple of int
+        Height and width of the picture.
+    """
+    seen = masks.cpu().numpy() > 0
+    gain = min(seen.shape[1] / shape[0], seen.shape[2] / shape[1])
+    sides = [max(round(side * gain), 1) for side in shape]
+    top, left = (round((seen.shape[1 + axis] - sides[axis]) / 2 - 0.1) for axis in (0, 1))
+    inner = seen[:, top : top + sides[0], left : left + sides[1]]
+    scale = np.array([shape[1] / sides[1], shape[0] / sides[0]])
+    return [_scaled(_outline(mask), scale) for mask in inner]
+
+
+def _outline(mask: NDArray[np.bool_]) -> Any:
+    """Return the outline of a mask; None where it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    inner = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return outline(inner, (float(columns[0]), float(rows[0])))
+
+
+def _scaled(parts: Any, scale: NDArray[np.float64]) -> Any:
+    return None if parts is None else [[ring * scale for ring in part] for part in parts]
 
 
 def _keypoints(result: Any) -> NDArray[Any] | None:
@@ -174,7 +221,7 @@ def examine(name: str, kind: str, path: Path, params: dict[str, Any]) -> dict[st
     """
     share(f"iou of model {name}", params["iou"], ModelArgumentError, zero=False)
     if path.suffix == ".torchscript":
-        return {"input_size": (SIDE, SIDE)}
+        return _scripted(name, path, params)
     told = dict(strings_of(path))
     classes = [str(one) for one in classes_of(path)]
     semantic = any(one.endswith(_SEMANTIC) for one in classes)
@@ -185,8 +232,30 @@ def examine(name: str, kind: str, path: Path, params: dict[str, Any]) -> dict[st
     side = side if isinstance(side, int) and side > 0 else SIDE
     fields: dict[str, Any] = {"input_size": (side, side), NAMES: names_of(path)}
     fields[SHAPED] = any(one.endswith(_SHAPED) for one in classes)
+    if any(one.rpartition(" ")[2] in _MASKED for one in classes):
+        fields[REVISION] = _BY_PIXELS
     whole = semantic or told.get("task") == "classify"
     return fields | ({"max_detections": None} if whole else {})
+
+
+def _scripted(name: str, path: Path, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the spec that a scripted file decides: what its exporter noted in it."""
+    with zipfile.ZipFile(path) as archive:
+        noted = next(one for one in archive.namelist() if one.endswith("extra/config.txt"))
+        told = json.loads(archive.read(noted).rstrip(b"\0") or b"{}")
+    task, listed, sides = told.get("task"), told.get("names"), told.get("imgsz")
+    _check_task(name, task)
+    numbered = isinstance(listed, Mapping) and all(str(number).isdecimal() for number in listed)
+    names = {int(number): str(label) for number, label in listed.items()} if numbered else {}
+    if task == "semantic" or params.get("returns"):
+        _complete(name, task == "semantic", names, params)
+    sides = [sides] * 2 if isinstance(sides, int) else sides
+    known = isinstance(sides, list) and len(sides) == 2 and all(isinstance(n, int) for n in sides)
+    height, width = sides if known and min(sides) > 0 else (SIDE, SIDE)
+    fields: dict[str, Any] = {"input_size": (width, height), NAMES: names}
+    fields[SHAPED] = task in ("obb", "segment")
+    revised = {REVISION: _BY_PIXELS} if task == "segment" else {}
+    return fields | revised | ({"max_detections": None} if task == "semantic" else {})
 
 
 def _complete(name: str, semantic: bool, names: Mapping[int, str], params: dict[str, Any]) -> None:
