@@ -58,7 +58,8 @@ def read_truth(
 
         ``.json`` (COCO, COCO results, GeoJSON, Label Studio, LabelMe, VIA 2, ours), ``.geojson``,
         both also compressed (``.geojson.gz``), ``.gpkg``, ``.fgb``, ``.shp``, ``.xml`` (Pascal
-        VOC, CVAT for images), ``.csv``, ``.parquet``, ``.txt`` (YOLO) or its folder, a mask
+        VOC, CVAT for images), ``.csv``, ``.parquet``, ``.txt`` (YOLO; names of classes stand beside
+        or above in ``data.yaml``, ``classes.txt`` or ``obj.names``) or its folder, a mask
         (``.png``, ``.tif``, ``.npy``).
 
         All in pixels of the full-resolution image, except for GeoJSON, GeoPackage, FlatGeobuf and

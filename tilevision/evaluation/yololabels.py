@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +33,8 @@ def yolo(path: Path, pictured: Pictured) -> Truth:
     """
     if pictured.size is None:
         raise SourceError(f"{path} is in shares of the sides; give the size of the image.")
-    text = _data_yaml(path)
-    names = _yolo_names(text) or pictured.names
+    said = _description(path)
+    names = _names(said, path) or pictured.names
     rows = [
         line.replace(",", " ").split()
         for line in path.read_text("utf-8-sig").splitlines()
@@ -48,8 +46,7 @@ def yolo(path: Path, pictured: Pictured) -> Truth:
             "of YOLO labels."
         )
     known = Pictured(names=tuple(names))
-    pose = re.search(r"(?m)^kpt_shape:\s*\[\s*(\d+)\s*,\s*(\d+)", text)
-    points = int(pose[1]) * int(pose[2]) if pose else _shown_points(rows)
+    points = _key_points(said) or _shown_points(rows)
     shapes = [_yolo_shape(path, row, np.array(pictured.size), points) for row in rows]
     labels = [known.class_name(int(float(row[0]))) for row in rows]
     return Truth(findings_of_shapes(np.array(shapes, dtype=object), labels))
@@ -130,32 +127,51 @@ def _check_shares(path: Path, values: Floats) -> None:
         )
 
 
-def _data_yaml(path: Path) -> str:
-    """Return the ``data.yaml`` beside or above the labels."""
-    found = (above / "data.yaml" for above in path.parents[:3])
-    return next((one.read_text("utf-8-sig") for one in found if one.is_file()), "")
+def _description(path: Path) -> Mapping[str, Any]:
+    """Return what the ``data.yaml`` beside or above the labels says; nothing where there is none.
+
+    Raises
+    ------
+    SourceError
+        If it is no YAML.
+    """
+    import yaml
+
+    found = next((file for file in _beside(path, "data.yaml")), None)
+    if found is None:
+        return {}
+    try:
+        said = yaml.safe_load(found.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(f"{found} is no YAML ({reason}); correct it there.") from error
+    return said if isinstance(said, Mapping) else {}
 
 
-def _yolo_names(text: str) -> tuple[str | None, ...]:
-    """Return the class names that a ``data.yaml`` lists."""
-    found = re.findall(r"(?m)^\s+(\d+):\s*(.+?)\s*$", text)
-    if not found:  # - name, or names: [a, b]
-        found = list(enumerate(re.findall(r"(?m)^\s*-\s+(.+?)\s*$", text)))
-        inline = re.search(r"(?m)^names:\s*\[(.*)\]", text)
-        found = list(enumerate(inline[1].split(","))) if inline else found
-    numbered = {int(number): _unquoted(name) for number, name in found}
-    return tuple(numbered.get(i) for i in range(max(numbered, default=-1) + 1))
+def _beside(path: Path, name: str) -> Iterator[Path]:
+    return (above / name for above in path.parents[:3] if (above / name).is_file())
 
 
-def _unquoted(text: str) -> str:
-    text = text.strip()
-    if text.startswith('"'):
-        try:
-            return str(json.loads(re.sub(r"\\U000?([0-9a-fA-F]{5,8})", _surrogates, text)))
-        except ValueError:
-            return text.strip('"')
-    return text.strip("'")
+def _names(said: Mapping[str, Any], path: Path) -> tuple[str | None, ...]:
+    """Return the class names that a ``data.yaml`` lists, else a file of one name a line.
+
+    LabelImg writes ``classes.txt``, Darknet and CVAT ``obj.names``.
+    """
+    listed = said.get("names")
+    if isinstance(listed, Mapping):
+        numbered = {int(number): str(name) for number, name in listed.items()}
+        return tuple(numbered.get(i) for i in range(max(numbered, default=-1) + 1))
+    if isinstance(listed, list):
+        return tuple(map(str, listed))
+    for one in (*_beside(path, "classes.txt"), *_beside(path, "obj.names")):
+        lines = one.read_text("utf-8-sig", errors="replace").splitlines()
+        if named := [line.strip() for line in lines if line.strip()]:
+            return tuple(named)
+    return ()
 
 
-def _surrogates(match: re.Match[str]) -> str:
-    return json.dumps(chr(int(match[1], 16)))[1:-1]
+def _key_points(said: Mapping[str, Any]) -> int:
+    """Return how many numbers of key points a ``data.yaml`` states for each object, or 0."""
+    shape = said.get("kpt_shape")
+    whole = isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
+    return shape[0] * shape[1] if whole else 0
