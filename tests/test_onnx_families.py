@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 from tiny_onnx import FLOAT, saying, write
@@ -445,6 +446,20 @@ def test_mmdet(tmp_path: Path) -> None:
         "labels": np.array([1]),
     }
     family, found = seen(saying(tmp_path / "m.onnx", answers), names=NAMES)
+    assert family == "mmdet"
+    check(found, (SHIP, 0.9, (1, 2, 30, 40)))
+
+
+def test_boxes_of_any_number(tmp_path: Path) -> None:
+    """MMDeploy leaves the number of boxes open; what is a limit of all models is that of these."""
+    dets, labels = np.array([[1, 2, 30, 40, 0.9]], np.float32), np.array([1])
+    path = saying(tmp_path / "m.onnx", {"dets": dets, "labels": labels})
+    graph = onnx.load(path)
+    for out in graph.graph.output:
+        out.type.tensor_type.shape.dim[1].dim_param = "found"
+    onnx.save(graph, path)
+    assert model(path, names=NAMES).max_detections == 1000
+    family, found = seen(path, names=NAMES)
     assert family == "mmdet"
     check(found, (SHIP, 0.9, (1, 2, 30, 40)))
 

@@ -33,6 +33,7 @@ from tilevision.adapters.foreignvalues import (
     is_missing,
     unwrapped,
 )
+from tilevision.adapters.pixels import are_shares
 from tilevision.checks import is_number
 from tilevision.errors import ModelError
 from tilevision.findings import SCORE_SLACK, Findings
@@ -86,6 +87,10 @@ _MASKS = (
     "probabilities (k, h, w), classes (h, w), values (h, w), instances (a mask of numbered "
     "objects) or embedding"
 )
+_IN_SHARES = (
+    "All boxes lie between 0 and 1, as shares of the tile's sides do; give pixels: multiply x by "
+    "pixels.shape[1] and y by pixels.shape[0]"
+)
 # Columns of a mapping of columns, as torchvision's detectors return them.
 _COLUMNS = {
     *("boxes", "scores", "labels", "class_ids", "masks", "keypoints", "keypoints_scores"),
@@ -134,15 +139,16 @@ def findings_of(answer: Any, name: str, names: Any = None, on_bad: str = "raise"
     ModelError
         If it is anything else, or makes no sense: says what came and what is accepted.
     """
-    if isinstance(answer, Findings):
-        _check_tile_scores(answer, name)
-        return answer
     if type(answer) is list and not answer:  # as of most tiles: read between a device's calls
         return _NOTHING
+    if isinstance(answer, Findings):
+        _check_tile_scores(answer, name)
     try:
-        return _read(answer, names, on_bad)
+        found = answer if isinstance(answer, Findings) else _read(answer, names, on_bad)
+        _check_pixels(found)
     except (ModelError, TypeError, ValueError) as error:
         raise ModelError(f"Model {name} returned {_shown(answer)}: {_line(error)}.") from None
+    return found
 
 
 def _check_tile_scores(found: Findings, name: str) -> None:
@@ -153,6 +159,11 @@ def _check_tile_scores(found: Findings, name: str) -> None:
                 "probability from 0 to 1; scale it, or put the number into a detection's "
                 "attributes."
             )
+
+
+def _check_pixels(found: Findings) -> None:
+    if are_shares(found.boxes):
+        raise ModelError(_IN_SHARES)
 
 
 def _read(answer: Any, names: Any, on_bad: str) -> Findings:
@@ -263,6 +274,8 @@ def _of_mapping(answer: Mapping[str, Any]) -> Columns:
     labels = answer.get("text_labels", given.get("labels"))
     if labels is not None:
         known = [label for label in labels if not is_missing(label)]
+        for label in known:
+            _check_class(label)
         numbers = bool(known) and all(map(_is_class_number, known))
         columns["class_ids" if numbers else "labels"] = labels
     if given.get("class_ids") is not None:
@@ -362,6 +375,8 @@ def _meaning(key: str, value: Any) -> str:
 
 def _class_of(stated: Sequence[Any], number: Any, names: Any) -> dict[str, Any]:
     """Return label and class number, from what stands under any of their keys, in any order."""
+    for value in stated:
+        _check_class(value)
     texts = [str(value) for value in stated if not _is_class_number(value)]
     numbers = [value for value in stated if _is_class_number(value)]
     found: dict[str, Any] = {}
@@ -376,6 +391,15 @@ def _class_of(stated: Sequence[Any], number: Any, names: Any) -> dict[str, Any]:
 
 def _is_class_number(value: Any) -> bool:
     return is_number(value) and float(value).is_integer()
+
+
+def _check_class(value: Any) -> None:
+    """Refuse a number that is none of a class, as a score that stands in its place."""
+    if is_number(value) and not _is_class_number(value):
+        raise ModelError(
+            f"Class {float(value):g} is no whole number; boxes come first, then scores, and then "
+            "classes"
+        )
 
 
 def _shaped(row: dict[str, Any], centred: Sequence[Any] | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tiles as the built-in detectors want them."""
+"""Pixels: tiles as the built-in detectors want them, and whether boxes are in pixels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["brightness", "rgb"]
+__all__ = ["are_shares", "brightness", "rgb"]
 
+_SHARES = (-0.1, 1.1)  # from 0 to 1, and a little beyond, as networks give them
 _LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)
+
+
+def are_shares(boxes: NDArray[Any]) -> bool:
+    """Return True if boxes ``(n, 4)`` are shares of a tile's sides, which pixels cannot be.
+
+    Then all of them lie in the first pixel. A sliver of what the tile's corner cuts off may lie
+    there as well, and points may lie anywhere.
+    """
+    wide = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    if not len(wide) or wide.min() < _SHARES[0] or wide.max() > _SHARES[1]:
+        return False
+    return bool((wide % 1 > 0).any() and (wide[:, :2] > 0).any())
 
 
 def brightness(pixels: NDArray[Any]) -> NDArray[np.float32]:

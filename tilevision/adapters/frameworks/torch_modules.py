@@ -52,6 +52,7 @@ from tilevision.adapters.frameworks.together import NetworkInput, Together
 from tilevision.adapters.frameworks.torchvision_maps import IMAGENET, map_of_network
 from tilevision.adapters.modelfiles import located
 from tilevision.adapters.outlines import traced as field_traced
+from tilevision.adapters.pixels import are_shares
 from tilevision.adapters.resizing import resized
 from tilevision.adapters.vectors import vector_of
 from tilevision.errors import ModelError
@@ -214,6 +215,11 @@ class TorchDetector:
         self, columns: Mapping[str, NDArray[Any]], tile: NDArray[Any], ratio: float
     ) -> Findings:
         boxes = columns["boxes"].reshape(-1, 4) / ratio
+        if are_shares(boxes * ratio):
+            raise ModelError(
+                f"Model {self._spec.name} gives boxes between 0 and 1, as shares of the picture's "
+                "sides; pass a function that calls it and multiplies them by width and height."
+            )
         scores = columns.get("scores", np.full(len(boxes), np.nan)).reshape(-1)
         numbers = columns.get("labels", np.full(len(boxes), -1)).reshape(-1).astype(np.int64)
         points = columns.get("keypoints")

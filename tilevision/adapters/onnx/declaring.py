@@ -347,13 +347,13 @@ class _Undecided:
         told.append(suppressed_to(self.path, [port.name for port in ports])[0])
         kept = [most for most in told if most is not None]
         if known is None or not known.finite:
-            return min(MOST, *kept) if kept else MOST
+            return min([MOST, *kept])
         # Queries are as many on every picture, so that a trial counts them where no shape does.
         ports = self.layout.outputs if known.queries else ports
         rows = [
             port.shape[1] for port in ports if len(port.shape) == 3 and port.shape[1] is not None
         ]
-        return min(MOST, *rows, *kept)
+        return min([MOST, *rows, *kept])  # neither may be known
 
     def fields(self, family: str) -> dict[str, Any]:
         """Return the fields of the spec that are not the user's to say first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tilevision.adapters.onnx.families.layout import (
     Candidates,
@@ -15,6 +16,7 @@ from tilevision.adapters.onnx.families.layout import (
 )
 from tilevision.adapters.onnx.families.transformers import SIZES
 from tilevision.adapters.onnx.ports import Port
+from tilevision.adapters.pixels import are_shares
 from tilevision.errors import ModelError
 
 __all__ = ["FAMILIES", "roles_of"]
@@ -63,6 +65,7 @@ def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG
     masks = outputs.get(roles.get("masks", ""))
     points = outputs.get(roles.get("keypoints", ""))
     boxes = outputs[roles["boxes"]].reshape(-1, 4)
+    _check_pixels(boxes, roles["boxes"])
     return Candidates(
         boxes,
         outputs[roles["scores"]].reshape(-1),
@@ -70,6 +73,14 @@ def _torchvision(outputs: Outputs, info: DecodeInfo) -> Candidates:  # noqa: ARG
         masks=None if masks is None else masks.reshape(len(boxes), *masks.shape[-2:]),
         keypoints=None if points is None else points.reshape(len(boxes), -1, 3),
     )
+
+
+def _check_pixels(boxes: NDArray[Any], output: str) -> None:
+    if are_shares(boxes):
+        raise ModelError(
+            f"Output {output} has boxes between 0 and 1, as shares of the picture's sides; pass "
+            "decode=f, where f(outputs, info) multiplies them by info.input_size (width, height)."
+        )
 
 
 def _tensorflow(outputs: Outputs, info: DecodeInfo) -> Candidates:
@@ -84,6 +95,7 @@ def _tensorflow(outputs: Outputs, info: DecodeInfo) -> Candidates:
 
 def _mmdet(outputs: Outputs, info: DecodeInfo) -> Candidates:
     rows = outputs["dets"].reshape(-1, 5)
+    _check_pixels(rows[:, :4], "dets")
     masks = outputs.get("masks")
     if masks is not None:
         masks = masks.reshape(len(rows), *masks.shape[-2:]).astype(np.float32)
