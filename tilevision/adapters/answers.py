@@ -398,7 +398,7 @@ def _check_class(value: Any) -> None:
     if is_number(value) and not _is_class_number(value):
         raise ModelError(
             f"Class {float(value):g} is no whole number; boxes come first, then scores, and then "
-            "classes"
+            "classes."
         )
 
 
