@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,58 @@ def test_a_mosaic_is_the_files_it_names(tmp_path: Path) -> None:
     lost.write_text(vrt.read_text().replace("below", "nowhere"))
     with pytest.raises(SourceError, match=r"names .*nowhere\.tif, which is missing"):
         open_source(lost)
+
+
+def vrt_of(path: Path, name: str) -> Path:
+    """Write a VRT of one band of bytes, 64 px a side, of the file that GDAL calls `name`."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        '<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1">'
+        f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    return path
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_mosaic_of_mosaics_is_the_files_of_all(tmp_path: Path, depth: int) -> None:
+    """GDAL lists one level, and shows what is missing below as zeros; both were taken from it."""
+    below = tmp_path / "below.tif"
+    tifffile.imwrite(below, np.full((64, 64), 50, np.uint8))
+    outer = vrt_of(tmp_path / "0.vrt", "below.tif")
+    for number in range(1, depth):
+        named = f"../{outer.relative_to(tmp_path)}"
+        outer = vrt_of(tmp_path / str(number) / f"{number}.vrt", named)
+    source = open_source(outer)
+    assert source.read(Box(0, 0, 1, 1)).ravel().tolist() == [50]
+    tifffile.imwrite(below, np.full((64, 64), 60, np.uint8))
+    again = open_source(outer)
+    assert again.read(Box(0, 0, 1, 1)).ravel().tolist() == [60]
+    assert again.fingerprint != source.fingerprint
+    with pytest.raises(SourceError, match="has changed since it was opened"):
+        open_reference(source.reference)
+    below.unlink()
+    with pytest.raises(SourceError, match=r"0\.vrt names .*below\.tif, which is missing"):
+        open_source(outer)
+
+
+@pytest.mark.parametrize("kind", ["directory", "archive"])
+def test_a_mosaic_of_a_part_is_the_whole_file(tmp_path: Path, kind: str) -> None:
+    """One directory of a TIFF, or a file in an archive: GDAL lists neither as a file."""
+
+    def fill(value: int) -> None:
+        with tifffile.TiffWriter(tmp_path / "two.tif") as tif:
+            for one in (1, value):
+                tif.write(np.full((64, 64), one, np.uint8))
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.write(tmp_path / "two.tif", "two.tif")
+
+    fill(50)
+    named = {"directory": "GTIFF_DIR:2:two.tif", "archive": f"/vsizip/{tmp_path}/a.zip/two.tif"}
+    vrt = vrt_of(tmp_path / "a.vrt", named[kind])
+    before = open_source(vrt).fingerprint
+    fill(60)
+    assert open_source(vrt).fingerprint != before
 
 
 def test_many_threads_read_one_raster(tmp_path: Path) -> None:

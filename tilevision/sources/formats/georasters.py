@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +27,7 @@ from tilevision.sources.formats.flat import picture_format
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
 from tilevision.sources.formats.spatial import place_of
 from tilevision.sources.formats.tiffmetadata import few_bits_spread, is_grey_ramp
+from tilevision.sources.formats.vrtfiles import files_of_vrt
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
@@ -514,19 +513,11 @@ def _metadata(dataset: DatasetReader, mpp: tuple[float, float] | None) -> ImageM
 
 def _files(path: str, dataset: DatasetReader) -> list[Path]:
     """Return the raster's files, itself first: headers, overviews, what a VRT is made of."""
+    named = set(map(Path, dataset.files))
     if dataset.driver == "VRT":
-        _check_named(Path(path))
-    beside = {Path(name) for name in dataset.files if not name.endswith(_STATISTICS)}
-    return [Path(path), *sorted(file for file in beside - {Path(path)} if file.is_file())]
-
-
-def _check_named(vrt: Path) -> None:
-    # GDAL shows a file that is missing as zeros.
-    text = vrt.read_text(encoding="utf-8", errors="replace")
-    for name in re.findall(r"<SourceFilename[^>]*>([^<:]+)</SourceFilename>", text):
-        named = vrt.parent / unescape(name.strip())
-        if not str(named).startswith("/vsi") and not named.exists():
-            raise SourceError(f"{vrt} names {named}, which is missing; put it back.")
+        named |= files_of_vrt(Path(path), named, _opened)
+    beside = {one for one in named - {Path(path)} if not one.name.endswith(_STATISTICS)}
+    return [Path(path), *sorted(file for file in beside if file.is_file())]
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
