@@ -10,7 +10,7 @@ import copy
 import hashlib
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,8 @@ from tilevision.sources.depth import declared_scaling, same_in_all
 from tilevision.sources.filetree import FileWatch, Tree, tree_of
 from tilevision.sources.formats.flat import picture_format
 from tilevision.sources.formats.imageformat import ImageFile, ImageFormat
+from tilevision.sources.formats.picturebytes import Jp2Components
+from tilevision.sources.formats.pictures import to_rgb
 from tilevision.sources.formats.spatial import place_of
 from tilevision.sources.formats.tiffmetadata import few_bits_spread, is_grey_ramp
 from tilevision.sources.formats.vrtfiles import files_of_vrt
@@ -44,7 +46,6 @@ _DRIVERS = (
 )
 _SUFFIXES = (".asc", ".bil", ".bip", ".bsq", ".ers", ".hgt", ".img", ".ntf", ".pix", ".vrt")
 _LARGE = 1 << 24  # pixels from which JPEG 2000 is not decoded whole
-_LONGEST_HEADER = 1 << 20  # of what comes before the codestream of JPEG 2000
 _GREYS = 256  # entries of a table that make a picture of bytes a grey one
 _STATISTICS = ".aux.xml"  # written beside a file by whoever looks at it
 
@@ -89,6 +90,13 @@ class GeoSource(LevelReader):
             metadata = _spread_values(metadata, spread)
             super().__init__(path, few, content.bands, dtype, metadata, kept, content.alpha)
             self.revision = "few bits"
+        if content.show is not None:
+            self._as_stored = copy.copy(self)
+            mixed = [MixedColours(level, content.show) for level in levels]
+            kept = [RasterMask(level, 0) for level in levels] if kept else []
+            metadata = replace(metadata, nodata=None, band_nodata=None)
+            super().__init__(path, mixed, 3, np.dtype(np.uint8), metadata, kept)
+            self.colours, self.revision = (0, 1, 2), content.mode
         if content.table is not None:
             self.classes = True
             self._as_stored = copy.copy(self)
@@ -144,6 +152,10 @@ class RasterContent:
         Of a value of fewer than 8 bits in every band; else 0.
     revision : str
         Names in what the values differ from those that earlier releases read; else empty.
+    mode : str
+        What its colours are, where they are not red, green and blue; else empty.
+    show : callable, optional
+        ``show(pixels)`` returns them in red, green and blue.
     """
 
     bands: int
@@ -153,6 +165,8 @@ class RasterContent:
     table: NDArray[np.uint8] | None = None
     highest: int = 0
     revision: str = ""
+    mode: str = ""
+    show: Callable[[Pixels], Pixels] | None = None
 
     @classmethod
     def of(cls, path: str, dataset: DatasetReader) -> RasterContent:
@@ -166,8 +180,9 @@ class RasterContent:
         colours = None
         if {"red", "green", "blue"} <= place.keys():
             colours = place["red"], place["green"], place["blue"]
-        deep = dataset.driver.startswith("JP2") and _pillow_changes(path)
-        before = deep and not (dataset.crs or _is_large(dataset) or _colourless(dataset))
+        stored = Jp2Components.of(path) if dataset.driver.startswith("JP2") else Jp2Components()
+        by_pillow = not (dataset.crs or _is_large(dataset) or _colourless(dataset))
+        before = stored.changed_by_pillow and by_pillow
         table = _colour_table(dataset)
         return cls(
             int(dataset.count),
@@ -176,7 +191,11 @@ class RasterContent:
             colours,
             table,
             _highest(dataset) if table is None else 0,
-            "depth" if before else "",
+            ("no opacity" if stored.adds_opacity and set(stored.depths) == {8} else "depth")
+            if before
+            else "",
+            stored.mode or stored.unread,
+            _colours_shown(path, stored),
         )
 
 
@@ -314,6 +333,27 @@ class ClassColours:
         return pixels if bands is None else np.take(pixels, bands, axis=2)
 
 
+class MixedColours:
+    """A level of inks, or of brightness and two colours, shown in red, green and blue.
+
+    Attributes
+    ----------
+    size, chunk : tuple of int
+        See `Level`.
+    """
+
+    def __init__(self, level: RasterLevel, show: Callable[[Pixels], Pixels]) -> None:
+        self._level = level
+        self._show = show
+        self.size = level.size
+        self.chunk = level.chunk
+
+    def window(self, x0: int, y0: int, x1: int, y1: int, bands: Sequence[int] | None) -> Pixels:
+        """Return the colours ``(y1 - y0, x1 - x0, bands)`` of a window inside the level."""
+        pixels = self._show(self._level.window(x0, y0, x1, y1, None))
+        return pixels if bands is None else np.take(pixels, bands, axis=2)
+
+
 class SpreadLevel:
     """A level of few bits, shown as 8: from black to white.
 
@@ -362,7 +402,7 @@ def is_raster(path: str, *, picture: str) -> bool:
     known = not picture and Path(path).suffix.lower() in _SUFFIXES
     if picture not in ("", "JPEG2000"):
         return False
-    deep = bool(picture) and _pillow_changes(path)
+    deep = bool(picture) and Jp2Components.of(path).changed_by_pillow
     known = known or deep  # without rasterio it is refused, not read otherwise than it is stored
     try:
         import rasterio  # noqa: F401  only whether it is there
@@ -378,23 +418,21 @@ def _is_large(dataset: DatasetReader) -> bool:
     return bool(dataset.width * dataset.height > _LARGE)
 
 
-def _pillow_changes(path: str) -> bool:
-    """Return True if the values of a JPEG 2000 file are other ones when Pillow decodes it.
+def _colours_shown(path: str, stored: Jp2Components) -> Callable[[Pixels], Pixels] | None:
+    """Return what shows the colours of a JPEG 2000 that GDAL hands on as they lie; None for RGB."""
+    if stored.mode:
+        bands = len(stored.mode) if stored.mode == "CMYK" else 3
+        return lambda pixels: to_rgb(pixels[..., :bands], stored.mode)
+    if not stored.unread:
+        return None
 
-    It keeps 8 bits of each colour, spreads grey to 8 or 16, and moves signed values (Pillow 12.0).
-    What is stored stands in the marker SIZ (ISO/IEC 15444-1, A.5.1).
-    """
-    try:
-        with Path(path).open("rb") as file:
-            start = file.read(_LONGEST_HEADER)
-    except OSError:
-        return False
-    place = start.find(b"\xff\x4f\xff\x51")
-    header = start[place + 4 :] if place >= 0 else b""
-    count = int.from_bytes(header[36:38], "big")
-    kinds = header[38 : 38 + 3 * count : 3]
-    signed, depths = any(kind & 0x80 for kind in kinds), [(kind & 0x7F) + 1 for kind in kinds]
-    return signed or (any(depth != 8 for depth in depths) and depths != [16])
+    def refuse(pixels: Pixels) -> Pixels:  # noqa: ARG001 - as they lie they are no picture
+        raise SourceError(
+            f"{path} stores {stored.unread}, which are not shown as a picture here; convert it to "
+            "RGB, or give a model that takes stored values (dtype='raw')."
+        )
+
+    return refuse
 
 
 def _highest(dataset: DatasetReader) -> int:
