@@ -173,5 +173,6 @@ def _names(said: Mapping[str, Any], path: Path) -> tuple[str | None, ...]:
 def _key_points(said: Mapping[str, Any]) -> int:
     """Return how many numbers of key points a ``data.yaml`` states for each object, or 0."""
     shape = said.get("kpt_shape")
-    whole = isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) for n in shape)
-    return shape[0] * shape[1] if whole else 0
+    if not (isinstance(shape, list) and [type(number) for number in shape] == [int, int]):
+        return 0
+    return int(shape[0] * shape[1])
