@@ -16,6 +16,7 @@ from tilevision.evaluation import truthformats as formats
 from tilevision.evaluation.annotated import Pictured, Truth
 from tilevision.evaluation.perimage import divided
 from tilevision.evaluation.toolformats import tree, xml
+from tilevision.evaluation.truthfolder import folder
 from tilevision.files import kind_of
 from tilevision.findings import Findings
 
@@ -126,7 +127,7 @@ def _read(truth: Any, pictured: Pictured) -> Truth:
 
 def _file(path: Path, pictured: Pictured) -> Truth:
     if path.is_dir():
-        return _guarded(lambda: formats.folder(path, pictured), str(path))
+        return _guarded(lambda: folder(path, pictured), str(path))
     reader = formats.READERS.get(kind_of(path))
     if reader is None:
         known = ", ".join(sorted(formats.READERS))

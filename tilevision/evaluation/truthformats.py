@@ -29,10 +29,10 @@ from tilevision.evaluation.truthshapes import (
     unscored,
 )
 from tilevision.evaluation.yololabels import yolo
-from tilevision.files import MOST_UNZIPPED, kind_of, unzipped
+from tilevision.files import MOST_UNZIPPED, unzipped
 from tilevision.findings import Findings
 
-__all__ = ["IMAGES", "READERS", "csv_of", "folder", "json_of", "key_of", "mask", "parsed", "table"]
+__all__ = ["IMAGES", "READERS", "csv_of", "json_of", "key_of", "mask", "parsed", "table"]
 
 Floats = NDArray[np.float64]
 
@@ -233,33 +233,6 @@ def mask(values: NDArray[Any], where: str, pictured: Pictured) -> Truth:
 def _rows(pictured: Pictured) -> tuple[int, int] | None:
     """Return height and width of the image, as an array has them."""
     return None if pictured.size is None else (pictured.size[1], pictured.size[0])
-
-
-def folder(path: Path, pictured: Pictured) -> Truth:
-    """Read the file of the image in a folder of YOLO labels, or in one of files like it.
-
-    Raises
-    ------
-    SourceError
-        If there is none.
-    """
-    labels = path / "labels" if (path / "labels").is_dir() else path
-    stem = Path(pictured.name or "").stem
-    found = [
-        one
-        for one in sorted(labels.rglob(f"{_literal(stem)}.*"))
-        if kind_of(one) in READERS and one.is_file()
-    ]
-    if not stem or not found:
-        raise SourceError(
-            f"{labels} is a folder that holds no labels named like {pictured.name!r}; give the "
-            "file of this image, or name it like the image."
-        )
-    return READERS[kind_of(found[0])](found[0], pictured)
-
-
-def _literal(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
 
 
 def _json_file(path: Path, pictured: Pictured) -> Truth:
