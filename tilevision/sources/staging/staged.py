@@ -13,6 +13,7 @@ from tilevision.errors import SourceError
 from tilevision.sources.identity import fingerprint_of_array, row_blocks
 from tilevision.sources.levels import Level, LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
+from tilevision.sources.staging.maskedarray import unmasked
 from tilevision.sources.staging.stagingfile import StagedPixels, open_staged, stage
 
 __all__ = [
@@ -110,7 +111,7 @@ def open_array(
     Parameters
     ----------
     array : ndarray, ``(h, w)`` or ``(h, w, c)``
-        Booleans, integers or floats.
+        Booleans, integers or floats. What is masked is no data.
     mpp : tuple of float, optional
         Microns per pixel in x and y.
     file_format : str
@@ -125,6 +126,8 @@ def open_array(
     SourceError
         If the array is no image: empty, of objects, of another number of axes.
     """
+    array, clear = unmasked(array)
+    facts = {**(facts or {}), **clear} or None
     array = as_image(array)
     fingerprint = fingerprint_of_array(array)
 

@@ -11,6 +11,7 @@ import numpy as np
 from tilevision.errors import Failure, SourceError
 from tilevision.sources.identity import fingerprint_of_array, row_blocks
 from tilevision.sources.source import Pixels, check_image_shape
+from tilevision.sources.staging.maskedarray import filled_with_nan
 from tilevision.sources.staging.staged import StagedSource, staged_source
 from tilevision.sources.staging.stagingfile import stage
 
@@ -58,12 +59,13 @@ def open_dask(
     def write(out: Pixels) -> Iterator[int]:
         for start, stop in _blocks(array):
             try:
-                out[start:stop] = array[start:stop].compute(scheduler="threads")
+                rows = array[start:stop].compute(scheduler="threads")
             except Exception as error:
                 raise SourceError(
                     f"Rows {start} to {stop} of the Dask array cannot be computed: "
                     f"{Failure.of(error)}"
                 ) from error
+            out[start:stop] = filled_with_nan(rows, "Dask array")
             yield stop
 
     # The name that Dask gives an array need not follow its values.
