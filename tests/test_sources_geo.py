@@ -15,6 +15,7 @@ import tifffile
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources import open_reference, open_source, read_options, read_pixels
+from tilevision.sources.formats import vrtfiles
 from tilevision.sources.formats.tiffframes import find_frame
 from tilevision.sources.formats.tifflevels import TiffLevel
 from tilevision.sources.staging.rows import OpenFile
@@ -180,6 +181,35 @@ def test_a_mosaic_of_mosaics_is_the_files_of_all(tmp_path: Path, depth: int) -> 
     below.unlink()
     with pytest.raises(SourceError, match=r"0\.vrt names .*below\.tif, which is missing"):
         open_source(outer)
+
+
+def test_another_attempt_at_a_window_is_no_less_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is away for a moment: GDAL tells it once, and reads zeros while a VRT is open.
+
+    By every dataset of every VRT that has the file, and when it is there again: tiles that were
+    tried again were black.
+    """
+    monkeypatch.setattr(vrtfiles, "_unreadable", set())
+    for name, value in (("other", 1), ("below", 50)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.full((64, 64), value, np.uint8))
+        vrt_of(tmp_path / f"{name}.vrt", f"{name}.tif")
+    vrt_of(tmp_path / "two.vrt", "below.tif")
+    other, first = open_source(tmp_path / "other.vrt"), open_source(tmp_path / "below.vrt")
+    second = open_source(tmp_path / "two.vrt")
+    assert other.read(Box(0, 0, 4, 4)).max() == 1
+    (tmp_path / "below.tif").rename(tmp_path / "away.tif")
+    with pytest.raises(SourceError, match="cannot be read at 0, 0"):
+        first.read(Box(0, 0, 4, 4))
+    (tmp_path / "away.tif").rename(tmp_path / "below.tif")
+    said = r"reads zeros in its place.*new process"
+    for source in (first, second, first):
+        with pytest.raises(SourceError, match=said):
+            source.read(Box(0, 0, 4, 4))
+    with pytest.raises(SourceError, match=said):
+        open_source(tmp_path / "below.vrt")
+    assert other.read(Box(0, 0, 4, 4)).max() == 1
 
 
 @pytest.mark.parametrize("kind", ["directory", "archive"])

@@ -29,7 +29,7 @@ from tilevision.sources.formats.picturebytes import Jp2Components
 from tilevision.sources.formats.pictures import to_rgb
 from tilevision.sources.formats.spatial import place_of
 from tilevision.sources.formats.tiffmetadata import few_bits_spread, is_grey_ramp
-from tilevision.sources.formats.vrtfiles import files_of_vrt
+from tilevision.sources.formats.vrtfiles import VrtFailures, files_of_vrt
 from tilevision.sources.identity import fingerprint_of_file
 from tilevision.sources.levels import LevelReader
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef, check_image_shape
@@ -209,6 +209,8 @@ class RasterLevel:
     path : str
     overview : int, optional
         Which overview, from 0; None is the full resolution.
+    files : sequence of Path
+        All that it is made of.
 
     Attributes
     ----------
@@ -218,9 +220,10 @@ class RasterLevel:
         That holds the values of every band.
     """
 
-    def __init__(self, path: str, overview: int | None = None) -> None:
+    def __init__(self, path: str, overview: int | None = None, files: Sequence[Path] = ()) -> None:
         self._path = path
         self._overview = overview
+        self._failures = VrtFailures(path, files)
         self._idle: list[DatasetReader] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -270,6 +273,7 @@ class RasterLevel:
 
     @contextmanager
     def _dataset(self) -> Iterator[DatasetReader]:
+        self._failures.check()
         with self._lock:
             if self._closed:
                 raise SourceError(f"{self._path} is closed; open it again to read it.")
@@ -277,12 +281,16 @@ class RasterLevel:
         dataset = dataset or _opened(self._path, self._overview)
         try:
             yield dataset
-        finally:
-            with self._lock:
-                if self._closed:
-                    dataset.close()
-                else:
-                    self._idle.append(dataset)
+        except BaseException as error:  # after which GDAL may read zeros
+            if isinstance(error, Exception):
+                self._failures.add(dataset)
+            dataset.close()
+            raise
+        with self._lock:
+            if self._closed:
+                dataset.close()
+            else:
+                self._idle.append(dataset)
 
 
 class RasterMask:
@@ -503,8 +511,7 @@ def open_raster(
         made_here = dataset.driver == "VRT" and len(files) == 1  # of no file, or of distant ones
         if not made_here and all(Path(name).is_file() for name in dataset.files):
             check_plausible(path, dataset.width, dataset.height, found[1])
-    levels = [RasterLevel(path)]
-    levels += [RasterLevel(path, number) for number in range(len(overviews))]
+    levels = [RasterLevel(path, number, files) for number in (None, *range(len(overviews)))]
     size = levels[0].size
     check_image_shape((size[1], size[0], bands), levels[0].dtype, path)
     metadata = replace(metadata, levels=tuple(level.size for level in levels))

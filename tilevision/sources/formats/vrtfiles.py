@@ -7,7 +7,7 @@ made of, nor a container of which one part is named, nor an archive.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from html import unescape
 from pathlib import Path
@@ -15,9 +15,44 @@ from typing import Any
 
 from tilevision.errors import SourceError
 
-__all__ = ["files_of_vrt"]
+__all__ = ["VrtFailures", "files_of_vrt"]
 
 _ARCHIVE = re.compile(r"/vsi(?:zip|tar|gzip|7z|rar)/")
+
+
+_unreadable: set[Path] = set()  # of which GDAL may read zeros from now on
+
+
+class VrtFailures:
+    """Remembers which files of VRTs could not be read in this process.
+
+    GDAL tells that once. As long as any VRT is open it then reads zeros in their place, by every
+    dataset and also when they can be read again (3.10).
+
+    Parameters
+    ----------
+    path : str
+        Of a raster.
+    files : iterable of Path
+        All that it is made of.
+    """
+
+    def __init__(self, path: str, files: Iterable[Path]) -> None:
+        self._path = path
+        self._files = {Path(path), *files}
+
+    def add(self, dataset: Any) -> None:
+        """Note that `dataset` could not be read."""
+        if dataset.driver == "VRT":
+            _unreadable.update(self._files)
+
+    def check(self) -> None:
+        """Raise SourceError if a file of the raster could not be read before."""
+        if self._files & _unreadable:
+            raise SourceError(
+                f"A file of {self._path} could not be read before, and GDAL reads zeros in its "
+                "place from then on; once it can be read, go on in a new process."
+            )
 
 
 def files_of_vrt(
