@@ -308,6 +308,47 @@ def test_await_does_not_block_the_loop(elsewhere: Path, spots: np.ndarray) -> No
     assert ticks > 1
 
 
+@pytest.mark.usefixtures("elsewhere")
+def test_an_asynchronous_client_is_not_waited_for_on_its_own_thread(spots: np.ndarray) -> None:
+    """It answers from its loop alone: whoever stops that is told so, and `await` works."""
+    from distributed import Client, get_client
+
+    from tilevision.errors import ClusterError
+
+    async def work() -> None:
+        address = get_client().scheduler.address
+        async with Client(address, asynchronous=True) as client:
+            given = {"model": bright, "grid": "2x2", "progress": False}
+            for wait in (
+                lambda: tv.analyze(spots, client=client, **given),
+                lambda: tv.analyze(spots, **given),  # it is the current client
+                lambda: tv.analyze_many({"a": spots}, client=client, **given),
+            ):
+                with pytest.raises(ClusterError, match=r"await tv\.start"):
+                    wait()
+            assert tv.runs().empty
+            run = tv.start(spots, client=client, **given)
+            with pytest.raises(ClusterError, match=r"await tv\.start"):
+                run.result()
+            assert (await run).complete and run.result().complete
+
+    asyncio.run(work())
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("client", ["tcp://127.0.0.1:8786", 3])
+def test_what_is_no_client_is_refused_before_there_is_a_run(
+    client: object, spots: np.ndarray
+) -> None:
+    """The call itself raises, and no run is listed that never could have done anything."""
+    from tilevision.errors import ClusterError
+
+    for call in (tv.start, tv.analyze):
+        with pytest.raises(ClusterError, match=r"give a dask\.distributed\.Client"):
+            call(spots, bright, client=client)
+    assert tv.runs().empty
+
+
 async def _wait(run: tv.Run) -> Any:
     return await run
 

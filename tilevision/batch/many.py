@@ -30,7 +30,7 @@ from tilevision.events import Event
 from tilevision.exporting import destination
 from tilevision.exporting.saving import find_format
 from tilevision.history.storedresult import keep
-from tilevision.pipeline.api import launch
+from tilevision.pipeline.api import check_cluster, launch
 from tilevision.pipeline.planning import Store, resolve_stages
 from tilevision.pipeline.run import Run, new_run_id, open_checkpoint
 from tilevision.pipeline.settings import Settings
@@ -274,7 +274,7 @@ class Many:
 
     Raises
     ------
-    RunError, ModelError, SourceError, GridError
+    RunError, ModelError, SourceError, GridError, ClusterError
         As `analyze_many`.
     """
 
@@ -289,6 +289,7 @@ class Many:
     ) -> None:
         if settings.report is not None:
             raise RunError("report= only works for a single image. Leave it out for many.")
+        check_cluster(settings, waits=True)
         self.stages = resolve_stages(settings)
         self._images: Mapping[str, Any] = images if manifest else named_images(images)
         self._files: Mapping[str, Path] = {}

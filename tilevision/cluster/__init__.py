@@ -2,6 +2,8 @@
 
 from tilevision.cluster.choosing import (
     BorrowedCluster,
+    check_client,
+    check_wait,
     expect_cluster,
     find_cluster,
     give_way,
@@ -22,6 +24,8 @@ __all__ = [
     "LocalCluster",
     "Sighting",
     "attach",
+    "check_client",
+    "check_wait",
     "connected",
     "expect_cluster",
     "find_cluster",

@@ -18,11 +18,14 @@ import dask
 from distributed import default_client, get_client, get_worker, secede
 from distributed.threadpoolexecutor import thread_state
 
-from tilevision.cluster.handle import Cluster, attach
+from tilevision.cluster.handle import Cluster, attach, needs_this_thread
 from tilevision.cluster.local import LocalCluster, default_workers, local_cluster
+from tilevision.errors import ClusterError
 
 __all__ = [
     "BorrowedCluster",
+    "check_client",
+    "check_wait",
     "expect_cluster",
     "find_cluster",
     "give_way",
@@ -263,6 +266,40 @@ def find_cluster(
     link = f", dashboard {cluster.dashboard_link}" if cluster.dashboard_link else ""
     count = len(cluster.workers())
     return cluster, f"local cluster of {count} worker{'s' if count != 1 else ''}{link}"
+
+
+def check_client(client: Any) -> None:
+    """Refuse what no run could use, before there is one.
+
+    Raises
+    ------
+    ClusterError
+        If `client` is no Dask client, or is not connected.
+    """
+    attach(client)
+
+
+def check_wait(client: Any = None, workers: int | None = None) -> None:
+    """Refuse to wait for a run whose cluster would have to be asked on the thread that waits.
+
+    Parameters
+    ----------
+    client, workers
+        As for `find_cluster`.
+
+    Raises
+    ------
+    ClusterError
+        If the cluster's client is asynchronous, and its loop runs on the calling thread.
+    """
+    if client is None and workers is None:
+        client = _current()
+    if needs_this_thread(client):
+        raise ClusterError(
+            "The Dask client is asynchronous and works on this thread, so waiting here for the "
+            "run would never end; write `await tv.start(...)`, or give a client made without "
+            "asynchronous=True."
+        )
 
 
 def give_way() -> None:

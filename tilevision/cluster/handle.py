@@ -17,7 +17,7 @@ from distributed.deploy.spec import SpecCluster
 
 from tilevision.errors import ClusterError
 
-__all__ = ["Cluster", "Crew", "Sighting", "attach", "host_of"]
+__all__ = ["Cluster", "Crew", "Sighting", "attach", "host_of", "needs_this_thread"]
 
 GROWTH = 4  # that a cluster of unknown limits is thought able to take at a time
 
@@ -202,25 +202,31 @@ def attach(client: Any) -> Cluster:
     Parameters
     ----------
     client : distributed.Client
-        Synchronous and connected.
+        Connected. Of an asynchronous one the thread of its loop must stay free meanwhile: see
+        `needs_this_thread`.
 
     Raises
     ------
     ClusterError
-        If it is no client, is asynchronous, or is not connected.
+        If it is no client, or is not connected.
     """
     if not isinstance(client, Client):
         raise ClusterError(
-            f"client is a {type(client).__name__}; give a dask.distributed.Client, "
+            f"client is of type {type(client).__name__}; give a dask.distributed.Client, "
             "as in tv.analyze(..., client=Client(cluster))."
-        )
-    if client.asynchronous:
-        raise ClusterError(
-            "The Dask client is asynchronous; give one made without asynchronous=True."
         )
     if client.status != "running":
         raise ClusterError(f"The Dask client is {client.status}; make a new one.")
     return Cluster(client)
+
+
+def needs_this_thread(client: Any) -> bool:
+    """Return True if a client's loop runs on the calling thread, which must not wait for it.
+
+    An asynchronous client answers from its own loop alone: a run on another thread can use it as
+    long as that loop goes on, and stands still for ever once its thread waits for the run.
+    """
+    return isinstance(client, Client) and bool(client.asynchronous)
 
 
 def _threads_each(cluster: Any) -> int:

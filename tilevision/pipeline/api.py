@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from tilevision.display import loaded
 from tilevision.events import Bus, Event, RunChanged
 from tilevision.pipeline.conductor import Conductor
-from tilevision.pipeline.control import Control
+from tilevision.pipeline.control import Control, check_wait
 from tilevision.pipeline.manifest import check_same_work, describe_run
 from tilevision.pipeline.planning import Plan, Stages, Store, make_plan, resolve_stages
 from tilevision.pipeline.progress import ProgressBar, log_events
@@ -24,7 +24,7 @@ from tilevision.result import Result
 from tilevision.schedule import Quota, Retry
 from tilevision.status import RunStatus
 
-__all__ = ["analyze", "launch", "plan", "start"]
+__all__ = ["analyze", "check_cluster", "launch", "plan", "start"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -288,6 +288,7 @@ def launch(
     store : Checkpoint, optional
         The checkpoint, opened by the caller, who closes it; None: the run opens and closes it.
     """
+    check_cluster(settings, waits=waits)
     stages = stages or resolve_stages(settings)
     if settings.min_score is None:
         settings = replace(settings, min_score=stages.min_score)
@@ -312,6 +313,21 @@ def launch(
     conductor = Conductor(decided, settings, described, control)
     session = Session(conductor, settings, described, control, store)
     return Run(run_id, decided, settings, control, session)
+
+
+def check_cluster(settings: Settings, *, waits: bool) -> None:
+    """Refuse a Dask client that the run could not use, or not while its caller waits for it.
+
+    Raises
+    ------
+    ClusterError
+    """
+    if settings.client is not None:
+        from tilevision.cluster import check_client
+
+        check_client(settings.client)
+    if waits:
+        check_wait(settings.client, settings.workers)
 
 
 def _show_progress(decided: Plan, bus: Bus, left: Callable[[], float | None]) -> None:

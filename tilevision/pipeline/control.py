@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import os
 import signal
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tilevision.pipeline.estimate import Estimate
     from tilevision.result import Result
 
-__all__ = ["Commands", "Control"]
+__all__ = ["Commands", "Control", "check_wait"]
 
 # Batch systems end a process half a minute after they have asked it to.
 TERMINATED_PATIENCE_SECONDS = 2.0
@@ -345,6 +346,23 @@ class _Termination:
 
 
 _termination = _Termination()
+
+
+def check_wait(client: Any, workers: int | None) -> None:
+    """Refuse a wait on the thread that the run's Dask client needs; elsewhere do nothing.
+
+    Raises
+    ------
+    ClusterError
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # no loop runs here, so no client needs this thread
+        return
+    if "distributed" in sys.modules:
+        from tilevision.cluster import check_wait as check
+
+        check(client, workers)
 
 
 def _give_way() -> None:

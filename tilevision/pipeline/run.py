@@ -19,7 +19,7 @@ from tilevision.events import Event, Journal, TileChanged, journal_path
 from tilevision.grid import Tile
 from tilevision.modelspec import ModelSpec
 from tilevision.pipeline.conductor import Conductor
-from tilevision.pipeline.control import Control
+from tilevision.pipeline.control import Control, check_wait
 from tilevision.pipeline.estimate import Estimate
 from tilevision.pipeline.planning import Plan, Store
 from tilevision.pipeline.runner import stop_expecting
@@ -65,6 +65,7 @@ class Run:
         self.started = time.time()
         self.checkpoint = settings.checkpoint_folder
         self._strict = settings.strict
+        self._cluster_asked = settings.client, settings.workers
         self._control = control
         self._bus = control.bus
         self._session = session  # its methods run on the run's own thread
@@ -127,8 +128,19 @@ class Run:
     # Waiting ------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended; return True if it has."""
+        """Wait until the run has ended; return True if it has.
+
+        Raises
+        ------
+        ClusterError
+            As `result`.
+        """
+        self._check_wait(timeout)
         return self._control.wait(timeout)
+
+    def _check_wait(self, timeout: float | None) -> None:
+        if timeout is None and not self._control.settled:
+            check_wait(*self._cluster_asked)
 
     def result(self, timeout: float | None = None) -> Result:
         """Wait for the result.
@@ -138,12 +150,16 @@ class Run:
         TilevisionError
             What stopped the run. Where it is only paused (the disk is full, a backend fails
             tile after tile), fix the cause, then call `resume`.
+        ClusterError
+            Without `timeout`, in a coroutine whose loop an asynchronous Dask client of the run
+            needs: ``await run`` there.
         TimeoutError
             If the run has not ended after `timeout` seconds.
         KeyboardInterrupt
             On Ctrl-C or the notebook's stop button; the run is paused.
         """
         control = self._control
+        self._check_wait(timeout)
         try:
             settled = control.wait_settled(timeout)
         except KeyboardInterrupt:
@@ -250,7 +266,7 @@ class Run:
         failed = [event.tile for event in tried if event.status == TileStatus.FAILED]
         if not any(tiles is None or tile in tiles for tile in failed):
             return
-        self.wait()
+        control.wait()
         control.reopen()
         control.start(self._session.conduct_again, self._thread_name)
 
