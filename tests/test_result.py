@@ -54,6 +54,25 @@ def _partial():
     return _result(rows=rows, seen=[_seen(LEFT, [[1, 1, 5, 5]], [0.9], ["cell"])], status="partial")
 
 
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"classes": ("nosuch",)}, "(class nosuch)"),
+        ({"min_score": 0.95}, "(min_score 0.95)"),
+        ({"max_area": 1.0, "classes": ("cell", "dust")}, "(class cell or dust, max_area 1)"),
+        ({"classes": ()}, "(class none)"),
+    ],
+)
+def test_what_filters_leave_out_was_not_looked_for_in_vain(filters, told):
+    """A model that found objects did not "find nothing": a misspelt class is seen at once."""
+    text = _result(settings=MergeSettings(**filters)).summary
+    assert "spots found nothing that the filters keep in an image" in text
+    assert f"The filters {told} keep none of the 3 detections of its tiles: cell, dust." in text
+    assert "filters" not in _result().summary
+    nothing = [_seen(LEFT, [], [], []), _seen(RIGHT, [], [], [])]
+    assert "filters" not in _result(seen=nothing, settings=MergeSettings(**filters)).summary
+
+
 def test_findings_are_merged_across_tiles():
     """An object that two tiles saw is one detection of the image, with the better score."""
     found = _result().findings

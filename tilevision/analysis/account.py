@@ -258,6 +258,8 @@ class Digest:
         What the region is, where one was asked for; findings are those within it.
     region_share : float
         Its share of the image's area, 0 to 1; 1 without a region.
+    left_out : str
+        In a sentence, where filters of class, score or area keep none of the tiles' detections.
     """
 
     size: tuple[int, int]
@@ -282,6 +284,7 @@ class Digest:
     classified: dict[str, int] = field(default_factory=dict)
     region: str | None = None
     region_share: float = 1.0
+    left_out: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -352,7 +355,7 @@ class Ground:
             n_skipped=told[TileStatus.SKIPPED],
             analysed_share=area / whole if whole else float(len(analysed) == n_asked),
             analysed_area=area,
-            area=area * _mean_pixel(analysed, units),
+            area=area * units.mean_pixel([tile.box.as_tuple() for tile in analysed]),
         )
 
 
@@ -367,6 +370,7 @@ def digest(
     n_saturated: int = 0,
     region: Region | None = None,
     classified: Mapping[str, int] | None = None,
+    left_out: str = "",
 ) -> Digest:
     """Digest merged `findings` (image frame, within `region`) and the `ground` analysed."""
     area = ground.area
@@ -405,6 +409,7 @@ def digest(
         classified=dict(classified or {}),
         region=None if region is None else region.name,
         region_share=1.0 if region is None else region.area / (size[0] * size[1]),
+        left_out=left_out,
     )
 
 
@@ -453,18 +458,6 @@ def _shares_with_data(
     return every, float(share[analysed].mean(dtype=np.float64)) if analysed.any() else every
 
 
-def _mean_pixel(tiles: Sequence[Tile], units: Units) -> float:
-    """Return the mean area of a pixel of `tiles`, from nine places in each."""
-    if not tiles:
-        return 1.0
-    boxes = np.array([tile.box.as_tuple() for tile in tiles])
-    sides = boxes[:, 2:] - boxes[:, :2]
-    steps = np.array([(x, y) for y in (1, 3, 5) for x in (1, 3, 5)]) / 6
-    places = boxes[:, None, :2] + steps * sides[:, None]
-    means = units.pixel_areas(places.reshape(-1, 2)).reshape(-1, 9).mean(axis=1)
-    return float(np.average(means, weights=sides.prod(axis=1)))
-
-
 def describe(facts: Digest, vectors: str = "") -> str:
     """Write the scene in sentences: counts, density, confidence, coverage, failures.
 
@@ -481,6 +474,7 @@ def describe(facts: Digest, vectors: str = "") -> str:
     sentences = [f"{found} {where} an image of {width:,} × {height:,} pixels."]
     if vectors and not bare:
         sentences.append(f"It gave {vectors}.")
+    sentences += filter(None, [facts.left_out])
     if facts.density and facts.n_findings:
         sentences.append(f"That is {_density(*facts.density)} of the analysed area.")
     if facts.median_size and facts.n_findings:
@@ -509,7 +503,8 @@ def _found(facts: Digest) -> str:
         )
     if not facts.n_findings:
         did = "found" if facts.n_analysed else "analysed"
-        return f"{facts.model or 'The model'} {did} nothing"
+        kept = " that the filters keep" if facts.left_out else ""
+        return f"{facts.model or 'The model'} {did} nothing{kept}"
     kinds = [f"{n:,} {label[:40]}" for label, n in list(facts.counts.items())[:5]]
     if facts.n_classes > 5:
         kinds.append(f"{facts.n_classes - 5} more classes")

@@ -284,6 +284,24 @@ class ResultData(ResultArrays):
             n_saturated=len(self._saturated),
             region=self.facts.region,
             classified=self._once("classified", lambda: most_probable(self.tile_findings)),
+            left_out=self._left_out,
+        )
+
+    @property
+    def _left_out(self) -> str:
+        """What the filters left out, in a sentence, where they left nothing; else empty."""
+        how, tiles = self.settings, self.tile_findings
+        seen = 0 if len(self.findings) else sum(len(one.findings) for one in tiles)
+        asked = [] if how.classes is None else [f"class {' or '.join(how.classes)[:80] or 'none'}"]
+        limits = {} if how.min_score is None else {"min_score": how.min_score}
+        asked += [f"{name} {limit:g}" for name, limit in (limits | how.limits).items()]
+        if not seen or not asked:
+            return ""
+        labels = sorted({str(label)[:40] for one in tiles for label in one.findings.labels})
+        more = f" and {len(labels) - 5} more classes" if len(labels) > 5 else ""
+        return (
+            f"The filters ({', '.join(asked)}) keep none of the {seen:,} detections of its tiles: "
+            f"{', '.join(labels[:5])}{more}."
         )
 
     def _once(self, name: str, make: Callable[[], _T]) -> _T:

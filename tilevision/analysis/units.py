@@ -181,6 +181,17 @@ class Units:
         """Return `areas` ``(n,)`` in square pixels, lying at `places` ``(n, 2)``, in `area`."""
         return areas * self.pixel_areas(np.asarray(places, np.float64).reshape(-1, 2))
 
+    def mean_pixel(self, boxes: Sequence[tuple[float, ...]]) -> float:
+        """Return the mean area of a pixel of `boxes`, from nine places in each."""
+        if not boxes:
+            return 1.0
+        corners = np.array(boxes)
+        sides = corners[:, 2:] - corners[:, :2]
+        steps = np.array([(x, y) for y in (1, 3, 5) for x in (1, 3, 5)]) / 6
+        places = corners[:, None, :2] + steps * sides[:, None]
+        means = self.pixel_areas(places.reshape(-1, 2)).reshape(-1, 9).mean(axis=1)
+        return float(np.average(means, weights=sides.prod(axis=1)))
+
 
 def units_of(metadata: ImageMetadata) -> Units:
     """Return the units of an image: microns before metres before pixels.
