@@ -21,8 +21,8 @@ from PIL import Image
 from tilevision import __version__
 from tilevision.cli import jupyter as notebook
 from tilevision.cli import main
-from tilevision.cli.failing import printable
 from tilevision.cli.options import model_argument
+from tilevision.display import printable
 from tilevision.errors import ModelError
 from tilevision.events import list_runs
 

@@ -20,6 +20,7 @@ from tilevision.events import StageDone, TileChanged
 from tilevision.grid import Grid
 from tilevision.pipeline import progress
 from tilevision.pipeline.progress import Bar, ProgressBar
+from tilevision.sources import StagingProgress
 
 TILES = tuple(Grid.parse("10x20").tiles((400, 200)))
 
@@ -198,6 +199,28 @@ def test_many_images_are_a_handful_of_lines_too(monkeypatch):
     assert len(lines) <= 14
     assert "50.png: error. It is damaged." in lines
     assert "100%" in lines[-1]
+
+
+def test_names_and_errors_cannot_steer_the_terminal(monkeypatch):
+    """A file may be called anything; its bar stays one line, and nothing of it is obeyed."""
+    stream, now = _log(monkeypatch)
+    name = "\x1b[2Jred\r\n\x07.tif"
+    bar = ProgressBar(name, 2)
+    bar(StageDone(1.0, "waiting", 0.0, "a worker said \x1b]0;title\x07"))
+    bar(TileChanged(1.0, TILES[0], "done"))
+    bar.close()
+    headway = Headway(1, shown=True)
+    headway.say(f"Run 1: 1 images from {name}")
+    headway.end(ImageRow(name, "error", error="\x1b[31mIt is damaged."))
+    headway.close()
+    preparing = progress._PreparationBar(name)
+    for done in (0, 1):
+        preparing(StagingProgress(done, 2, "/tmp/\x1b[31m"))
+        now[0] += 5.0
+    preparing.close()
+    assert "preparing" in stream.getvalue() and "damaged" in stream.getvalue()
+    assert all(line.isprintable() for line in stream.getvalue().split("\n"))
+    assert "1/2" in next(line for line in stream.getvalue().split("\n") if ".tif: " in line)
 
 
 def test_what_is_over_soon_is_not_drawn(monkeypatch):

@@ -18,6 +18,7 @@ __all__ = [
     "is_live",
     "loaded",
     "loading",
+    "printable",
     "readable",
     "smaller",
 ]
@@ -41,6 +42,14 @@ def _readable(char: str) -> str:
     if "\udc80" <= char <= "\udcff":
         return f"%{ord(char) - 0xDC00:02X}"
     return "\ufffd" if "\ud800" <= char <= "\udfff" else char
+
+
+def printable(text: str) -> str:
+    """Return `text` with what could steer a terminal replaced: labels come from models.
+
+    File names and errors come from strangers, too. Line ends stay.
+    """
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def smaller(jpeg: bytes) -> bytes:

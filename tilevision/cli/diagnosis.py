@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilevision.cli.failing import ExitCode, printable
+from tilevision.cli.failing import ExitCode
 from tilevision.cli.options import checkpoint_option, model_argument, workers_option
+from tilevision.display import printable
 from tilevision.errors import ClusterError, TilevisionError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from tilevision.display import ErrorStream
+from tilevision.display import ErrorStream, printable
 from tilevision.errors import (
     Blocked,
     ClusterError,
@@ -21,7 +21,7 @@ from tilevision.errors import (
     TilevisionError,
 )
 
-__all__ = ["CommandGroup", "ExitCode", "interruptible", "printable", "resumable", "warn"]
+__all__ = ["CommandGroup", "ExitCode", "interruptible", "resumable", "warn"]
 
 _BAD_INPUT = (SourceError, GridError, ModelError, Blocked)
 
@@ -102,11 +102,6 @@ def warn(line: str) -> None:
     stream = ErrorStream(PATIENCE_SECONDS)
     stream.write(f"tilevision: {printable(line)}\n")
     stream.flush()
-
-
-def printable(text: str) -> str:
-    """Return `text` with what could steer a terminal replaced: labels come from models."""
-    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def _code(error: TilevisionError) -> ExitCode:

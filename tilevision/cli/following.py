@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tilevision.cli.failing import ExitCode, printable, warn
+from tilevision.cli.failing import ExitCode, warn
+from tilevision.display import printable
 from tilevision.status import ImageStatus, RunStatus, TileStatus
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilevision.cli.failing import printable
 from tilevision.cli.following import follow_run
 from tilevision.cli.options import checkpoint_option
+from tilevision.display import printable
 from tilevision.errors import RunError
 
 if TYPE_CHECKING:

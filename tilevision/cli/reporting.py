@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tilevision.cli.failing import printable, warn
+from tilevision.cli.failing import warn
+from tilevision.display import printable
 
 if TYPE_CHECKING:
     from tilevision.batch.many import Analysed, Many

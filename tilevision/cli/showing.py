@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tilevision.cli.analysis import wait
-from tilevision.cli.failing import ExitCode, printable
+from tilevision.cli.failing import ExitCode
 from tilevision.cli.options import checkpoint_option, workers_option
+from tilevision.display import printable
 
 if TYPE_CHECKING:
     from tilevision.result import Result

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tilevision.display import ErrorStream, is_live
+from tilevision.display import ErrorStream, is_live, printable
 from tilevision.events import Event, RunChanged, StageDone, TileChanged, TileCounts
 from tilevision.sources import StagingProgress, following, is_followed
 from tilevision.status import RunStatus, TileStatus
@@ -55,6 +55,8 @@ class Bar:
     ) -> None:
         from tqdm import tqdm
 
+        if "desc" in look:
+            look["desc"] = _line_of(look["desc"])
         self._stream = ErrorStream()
         self._shown = shown
         self._live = is_live(self._stream)
@@ -82,7 +84,7 @@ class Bar:
 
     def describe(self, words: str) -> None:
         """Put `words` before the bar, from its next drawing on."""
-        self._bar.set_description_str(words, refresh=False)
+        self._bar.set_description_str(_line_of(words), refresh=False)
 
     def mention(self, words: str) -> None:
         """Put `words` behind the bar, from its next drawing on."""
@@ -92,6 +94,7 @@ class Bar:
         """Write a line above the bar."""
         if not self._shown:
             return
+        line = printable(line)
         if self._live:
             self._bar.write(line, file=self._stream)
         else:
@@ -117,6 +120,11 @@ class Bar:
     def _say(self, line: str) -> None:
         self._stream.write(f"{line.strip()}\n")
         self._stream.flush()
+
+
+def _line_of(words: str) -> str:
+    """Return what a bar is labelled with, in one line: names of files may hold anything."""
+    return printable(words.replace("\n", " "))
 
 
 class _Nowhere:
