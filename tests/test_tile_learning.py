@@ -87,6 +87,30 @@ def test_a_map_keeps_what_looks_alike_together(method: str) -> None:
     np.testing.assert_array_equal(nearest, kinds)
 
 
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+@pytest.mark.parametrize("width", [1, 8])
+def test_a_map_of_two_kinds_of_tiles_is_two_places(
+    method: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie on a line; t-SNE, which is for more than that, is not asked."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    signs = np.repeat(np.array([[-1.0], [1.0]], np.float32), 10, axis=0)
+    apart = clustering.flat_map(*many(np.tile(signs, (1, width))), method)
+    places = apart[["x", "y"]].to_numpy()
+    np.testing.assert_allclose(places[:10], np.broadcast_to(places[0], (10, 2)), atol=1e-5)
+    np.testing.assert_allclose(places[10:], np.broadcast_to(places[10], (10, 2)), atol=1e-5)
+    assert abs(places[0, 0] - places[10, 0]) > 1
+
+
+def test_fewer_kinds_of_tiles_than_clusters_are_said() -> None:
+    """The table has as many clusters as there are, and a line says so."""
+    vectors = np.zeros((6, 4), np.float32)
+    vectors[:3, 0] = 1
+    with pytest.warns(UserWarning, match="2 of the 4 clusters that were asked for"):
+        found = clustering.clusters(*many(vectors), 4)
+    assert found["cluster"].nunique() == 2
+
+
 def test_a_map_of_too_many_tiles_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """t-SNE would take hours."""
     monkeypatch.setattr(clustering, "_MOST_TSNE", 10)

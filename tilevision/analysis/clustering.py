@@ -5,6 +5,7 @@ Vectors are compared by their directions, as `Result.similar` does: each is divi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ MAPS = ("pca", "tsne")
 _SAMPLE = 20_000  # tiles, evenly spread, that the principal components are worked out from
 _COMPONENTS = 50
 _MOST_CLUSTERS = 100
+_LEAST_TSNE = 3  # tiles that differ: fewer have a place each by PCA, and t-SNE adds nothing
 _MOST_TSNE = 20_000  # tiles; more take hours
 _SEED = 0
 
@@ -44,9 +46,18 @@ def clusters(embeddings: Embeddings, tiles: Sequence[Tile], k: int) -> pd.DataFr
         )
     needs_sklearn("Clusters")
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    found = KMeans(k, n_init=4, random_state=_SEED).fit_predict(_reduced(embeddings, rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer differ than are asked for
+        found = KMeans(k, n_init=4, random_state=_SEED).fit_predict(_reduced(embeddings, rows))
     found = _numbered(found)
+    if (count := int(found.max()) + 1) < k:
+        warnings.warn(
+            f"The tiles fall into {count} of the {k} clusters that were asked for: their vectors "
+            "have no more directions.",
+            stacklevel=3,
+        )
     mine = [tiles[row] for row in rows.tolist()]
     boxes = np.array([tile.box.as_tuple() for tile in mine], dtype=np.float64).reshape(-1, 4)
     sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), boxes.T, strict=True))
@@ -75,9 +86,10 @@ def flat_map(embeddings: Embeddings, tiles: Sequence[Tile], method: str) -> pd.D
         )
     needs_sklearn("A map of tiles")
     reduced = _reduced(embeddings, rows)
-    if method == "tsne":
+    if method == "tsne" and len(np.unique(reduced.round(5), axis=0)) >= _LEAST_TSNE:
         from sklearn.manifold import TSNE
 
+        reduced = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))
         nearby = min(30.0, (len(rows) - 1) / 3)
         places = TSNE(perplexity=nearby, init="pca", random_state=_SEED).fit_transform(reduced)
     else:
@@ -94,7 +106,8 @@ def _reduced(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.floa
     sample = directions(embeddings, spread(rows, _SAMPLE))
     count = min(_COMPONENTS, *sample.shape)
     fitted = PCA(count, svd_solver="full" if min(sample.shape) < 500 else "covariance_eigh")
-    fitted.fit(sample)
+    with np.errstate(invalid="ignore"):  # shares of a variance of 0, which nobody asks for
+        fitted.fit(sample)
     del sample
     parts = [
         fitted.transform(directions(embeddings, rows[start : start + embeddings.step]))
