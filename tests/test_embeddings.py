@@ -434,6 +434,27 @@ def test_similar_of_a_result(inline: Make) -> None:
         inline().conduct().similar("r000c000")
 
 
+def test_an_encoder_whose_tiles_all_failed_is_not_told_to_be_one(
+    inline: Make, tmp_path: Path
+) -> None:
+    """What is wrong is that no tile was analysed, and with what error; files say the same."""
+
+    def fails(pixels: np.ndarray) -> np.ndarray:
+        raise ValueError("too dark")
+
+    model = tv.model(fails, returns="embedding")
+    result = inline(model, retry=tv.Retry(attempts=1)).conduct()
+    for ask in (
+        lambda: result.similar("r000c000"),
+        lambda: result.cluster(2),
+        lambda: result.save(tmp_path / "a.embeddings.npz"),
+        lambda: result.save(tmp_path / "a.tif"),
+        result.to_polygons,
+    ):
+        with pytest.raises(tv.RunError, match=r"No tile .* was analysed \(ValueError: too dark\)"):
+            ask()
+
+
 def test_a_zero_vector_is_near_nothing_by_cosine() -> None:
     """It has no direction; by distance it is a place like any other."""
     embeddings, tiles = _many(np.array([[1, 0], [0, 0], [0, 1]], np.float32))

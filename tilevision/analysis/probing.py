@@ -191,7 +191,7 @@ def labelled(
     names = tuple(sorted(str(name) for name in given))
     found: dict[int, int] = {}
     for name, ids in given.items():
-        listed = [ids] if isinstance(ids, str) else list(ids)
+        listed = list(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
         if not listed:
             raise RunArgumentError(f"Class {name!r:.40} has no tile; give ids, or leave it out.")
         for one in listed:

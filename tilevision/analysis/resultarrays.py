@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from tilevision.analysis.account import RunFacts, TileRow
-from tilevision.errors import RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
@@ -164,10 +163,9 @@ class ResultArrays(ABC):
 
     def _vectors(self) -> tuple[Embeddings, list[Tile]]:
         if self.embeddings is None:
-            raise RunError(
-                "No tile of this result has a vector; use an encoder: "
-                "tv.model(f, returns='embedding')."
-            )
+            from tilevision.analysis.tables import NO_VECTOR, lacking
+
+            raise lacking(self.rows, NO_VECTOR)
         return self.embeddings, [row.tile for row in self.rows]
 
     def to_polygons(self, min_area: float = 0.0, simplify: float = 0.0) -> Self:
@@ -189,8 +187,11 @@ class ResultArrays(ABC):
             If there is no map of classes, or rasterio is not installed.
         """
         if self.raster is None:
-            raise RunError(
-                "This result has no map; use tv.model(f, returns='probabilities', classes=…)."
+            from tilevision.analysis.tables import lacking
+
+            raise lacking(
+                self.rows,
+                "This result has no map; use tv.model(f, returns='probabilities', classes=…).",
             )
         from tilevision.rasters import polygons_of
 

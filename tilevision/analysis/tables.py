@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilevision.analysis.account import TileRow
 from tilevision.analysis.units import AREA_COLUMNS, areas
-from tilevision.errors import RunArgumentError
+from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import Findings, TileFindings
 from tilevision.overlaps import geometries, rectangles
 from tilevision.status import TileStatus
@@ -22,18 +22,32 @@ if TYPE_CHECKING:
     from tilevision.analysis.units import Units
 
 __all__ = [
+    "NO_VECTOR",
     "detection_table",
+    "lacking",
     "shapes_of_rows",
     "tile_score_table",
     "tile_table",
 ]
 
+NO_VECTOR = "No tile of this result has a vector; use an encoder: tv.model(f, returns='embedding')."
 _BOX = ("xmin", "ymin", "xmax", "ymax")
 _TILE_COLUMNS = [
     *("id", "row", "col", *_BOX, "scale", "status", "attempts"),
     *("seconds", "read_seconds", "infer_seconds", "n_findings", "saturated"),
     *("model", "worker", "error"),
 ]
+
+
+def lacking(rows: Sequence[TileRow], said: str) -> RunError:
+    """Return the error over what no tile of a result has: `said`, where any was analysed."""
+    if not rows or any(TileStatus(row.status).analysed for row in rows):
+        return RunError(said)
+    why = next((row.error for row in rows if row.error), "")
+    return RunError(
+        f"No tile of this result was analysed{f' ({why[:200]})' if why else ''}, so there is "
+        "nothing to take that from; the same call tries them again."
+    )
 
 
 def detection_table(

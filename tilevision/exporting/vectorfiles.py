@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.analysis.tables import NO_VECTOR, lacking
 from tilevision.errors import RunError
 from tilevision.exporting.folders import filling
 from tilevision.exporting.statement import statement
@@ -242,9 +243,7 @@ def _wide(embeddings: Embeddings, rows: NDArray[np.int64]) -> NDArray[np.float32
 def _present(result: ResultData) -> tuple[Embeddings, NDArray[np.int64], list[Tile]]:
     embeddings = result.embeddings
     if embeddings is None:
-        raise RunError(
-            "No tile of this result has a vector; use an encoder: tv.model(f, returns='embedding')."
-        )
+        raise lacking(result.rows, NO_VECTOR)
     rows = np.flatnonzero(embeddings.present)
     return embeddings, rows, [result.rows[row].tile for row in rows.tolist()]
 

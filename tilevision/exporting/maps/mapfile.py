@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.errors import RunArgumentError, RunError
+from tilevision.analysis.tables import lacking
+from tilevision.errors import RunArgumentError
 from tilevision.exporting.statement import statement
 from tilevision.rasters import RasterMap, Survey, hexadecimal
 from tilevision.rasterspec import NODATA, STEPS
@@ -51,9 +52,10 @@ class MapFile:
     def __init__(self, result: ResultData, layer: str | None) -> None:
         whole = result.raster
         if whole is None:
-            raise RunError(
+            raise lacking(
+                result.rows,
                 f"The result of {result.name} has no map; use "
-                "tv.model(f, returns='probabilities', classes=…), or save detections as .json."
+                "tv.model(f, returns='probabilities', classes=…), or save detections as .json.",
             )
         self.raster = _layer(whole, layer)
         self._result = result
