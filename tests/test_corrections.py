@@ -279,6 +279,8 @@ def test_files_say_what_was_corrected(tmp_path):
         (lambda hand: hand.delete(3), "There is no detection 3; the last is 2."),
         (lambda hand: hand.delete([]), "rows is empty"),
         (lambda hand: hand.relabel(0, " "), "give the name of a class"),
+        (lambda hand: hand.relabel(0, "half \ud83d"), "which no file can hold"),
+        (lambda hand: hand.add("\ud83d", box=(1, 2, 3, 4)), "which no file can hold"),
         (lambda hand: hand.add("cell"), "either box= or outline="),
         (lambda hand: hand.add("cell", box=(1, 2, np.nan, 4)), "give xmin, ymin, xmax, ymax"),
         (lambda hand: hand.add("cell", box=(500, 1, 600, 9)), "no area within the image"),

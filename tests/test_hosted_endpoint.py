@@ -372,6 +372,17 @@ def test_an_event_stream_is_the_message_it_amounts_to(server, name):
     assert len(answers[0]) == 1 and answers.usage == Usage(1, 7, 3)
 
 
+def test_a_character_that_a_stream_cuts_in_two_is_whole(server):
+    """One half in each event; a half that stays alone is replaced, and is no reason to fail."""
+    whole = SPOT.replace("spot", "\ud83d\ude00 \ud83d")
+    cut = whole.index("\ude00")
+    pieces = [whole[:cut], whole[cut:]]
+    events = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    server.meets([Reply(headers={"content-type": "text/event-stream"}, body=stream.encode())])
+    assert ask(server)[0].labels.tolist() == ["\U0001f600 \ufffd"]
+
+
 def test_a_stream_that_is_cut_off_is_a_clear_failure(server):
     """As is any answer that ends at the limit of tokens."""
     event = {"choices": [{"delta": {"content": SPOT[:20]}, "finish_reason": "length"}]}

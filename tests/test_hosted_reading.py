@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilevision import codec
 from tilevision.adapters.hosted.imageencoding import EncodedPicture
 from tilevision.adapters.hosted.parameters import settle
 from tilevision.adapters.hosted.prompt import ask_scene, ask_tile, tile_schema
@@ -166,6 +167,16 @@ def test_texts_are_read_where_asked_for():
         {"label": "word", "box": [20, 0, 29, 9], "text": ""},
     ]
     assert read(json.dumps(rows), fields=["text"]).texts == ("Total", None)
+
+
+def test_half_a_character_costs_no_tile():
+    """JSON writes an emoji as two halves: one alone is replaced, and a record holds the rest."""
+    rows = '[{"label": "smile \\ud83d\\ude00", "box": [0, 0, 9, 9], "text": "5 \\ud83d left"}]'
+    found = read(rows, fields=["text"])
+    assert found.labels.tolist() == ["smile \U0001f600"] and found.texts == ("5 \ufffd left",)
+    assert codec.decode(codec.encode(found)) == found.rounded()
+    said = read_verdict('{"allowed": false, "reason": "\\ude00 nudity"}')
+    assert said["reason"] == "\ufffd nudity"
 
 
 def test_boxes_outside_are_clipped_and_counted():

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tilevision.checks import is_number
+from tilevision.display import readable
 from tilevision.errors import ModelError, RunArgumentError
 from tilevision.findings import Findings
 from tilevision.geometry import Box, MultiPolygon, polygon
@@ -182,6 +183,8 @@ def named(label: Any) -> str:
         raise RunArgumentError(f"label is {label!r:.40}; give the name of a class.")
     if len(label) > MOST_LABEL:
         raise RunArgumentError(f"label has {len(label):,} characters; give {MOST_LABEL} at most.")
+    if readable(label) != label:
+        raise RunArgumentError(f"label is {label!r:.40}, which no file can hold; give whole text.")
     return label.strip()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tilevision.adapters.hosted.jsonanswers import mended
 from tilevision.modelspec import Usage
 
 __all__ = ["Completion", "error_in", "read_completion", "read_events", "tokens_of"]
@@ -75,8 +76,8 @@ def read_completion(answer: Mapping[str, Any]) -> Completion | None:
         message = {"content": choice["text"]}  # as completions were before there were chats
     reason = _ending(choice)
     return Completion(
-        text=_text(message),
-        refusal=str(message.get("refusal") or ""),
+        text=mended(_text(message)),
+        refusal=mended(str(message.get("refusal") or "")),
         cut_off=reason in _CUT_OFF,
         filtered=reason in _FILTERED,
         usage=tokens_of(answer.get("usage")),

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Malformed", "last_answer", "spoken"]
+__all__ = ["Malformed", "last_answer", "mended", "spoken"]
 
 # Families mark thoughts in their own ways: DeepSeek, Qwen, Seed, Magistral, Kimi, OpenThinker.
 _NAMES = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning|reflection)"
@@ -39,6 +39,15 @@ _MOST_OPENINGS = 10_000  # each is tried once; a text of nothing but brackets en
 
 class Malformed(Exception):
     """An answer that cannot be read; says why in words that the model can act on."""
+
+
+def mended(text: str) -> str:
+    """Return `text` with whole characters: halves that belong together joined, others replaced.
+
+    JSON may write a character as two halves, as UTF-16 does. Models stop after one, servers cut
+    between them, and no record, file or terminal takes a half.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def spoken(text: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.hosted.imageencoding import EncodedPicture
-from tilevision.adapters.hosted.jsonanswers import Malformed, last_answer
+from tilevision.adapters.hosted.jsonanswers import Malformed, last_answer, mended
 from tilevision.adapters.hosted.parameters import Parameters
 from tilevision.findings import Findings
 
@@ -141,7 +141,7 @@ def _score(row: Mapping[str, Any], number: int) -> float:
 
 def _text(row: Mapping[str, Any]) -> str | None:
     text = row.get("text")
-    return str(text) if text else None
+    return mended(str(text)) if text else None
 
 
 def _number(value: Any) -> float | None:
@@ -156,7 +156,7 @@ def _number(value: Any) -> float | None:
 
 
 def _line(text: Any) -> str:
-    return " ".join(str(text).split())[:200]
+    return " ".join(mended(str(text)).split())[:200]
 
 
 def _clip(
