@@ -259,6 +259,16 @@ def test_buttons_that_make_no_sense_cannot_be_pressed(status, failed, ready, ena
     assert {name for name, made in steering.buttons.items() if not made.disabled} == enabled
 
 
+def test_a_page_that_opens_is_told_how_the_buttons_are(monkeypatch) -> None:
+    """It may have taken them over while they changed, and would show them as they were."""
+    controls = _steering()
+    told: list[Any] = []
+    for part in (*controls.buttons.values(), controls.words):
+        monkeypatch.setattr(part, "send_state", lambda part=part: told.append(part))
+    controls.tell_again()
+    assert told == [*controls.buttons.values(), controls.words]
+
+
 def test_a_run_of_the_past_can_only_be_gone_on_with() -> None:
     """Where it cannot, neither Resume nor Retry; one of another process is steered there."""
     steering = _steering()

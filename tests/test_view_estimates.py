@@ -11,8 +11,7 @@ import pytest
 
 from tilevision.events import Event, RunChanged, TileChanged
 from tilevision.grid import Grid, Tile
-from tilevision.pipeline.estimate import Flow
-from tilevision.pipeline.timeleft import TimeLeft
+from tilevision.pipeline.estimate import Flow, TimeLeft
 from tilevision.view.picture.viewstate import fold, initial
 
 START = 100.0

@@ -15,7 +15,7 @@ from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
 from tilevision.moderation import Verdict, moderate
 from tilevision.pipeline.control import Control
-from tilevision.pipeline.estimate import Estimate, Flow, Part, Spending, add_up, slots
+from tilevision.pipeline.estimate import Estimate, Flow, Part, Spending, TimeLeft, add_up, slots
 from tilevision.pipeline.manifest import run_facts
 from tilevision.pipeline.planning import Pass, Plan, Store
 from tilevision.pipeline.runner import Runner
@@ -132,8 +132,6 @@ class Conductor:
         self, whole: Estimate, rows: list[TileRow], left: list[tuple[Pass, float | None]]
     ) -> Estimate:
         """Return an estimate with the time that the tiles of this run foretell, or why none is."""
-        from tilevision.pipeline.timeleft import TimeLeft
-
         at_work = [one for one, n in left if n is None or n > 0]
         label = at_work[-1].label if at_work else ""
         flow, now = self._flow, time.time()

@@ -27,7 +27,7 @@ _SAID = ("cluster", "model", "waiting")
 _FIRST_LINES = 3.0
 _LATER_LINES = 300.0
 _PATIENCE = 1.0  # seconds: what is over sooner is not worth a bar
-# What is left is foretold in one place (`tilevision.pipeline.timeleft`), and not by tqdm as well.
+# What is left is foretold in one place (`TimeLeft` of `estimate`), and not by tqdm as well.
 WITHOUT_LEFT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
 # Seconds between two questions for it, and so many times what an answer took: many tiles are read.
 _ASK_EVERY, _ASK_SHARE = 1.0, 50

@@ -99,7 +99,7 @@ class Run:
         """Time and cost of what is left: by earlier runs until a tile is done, then by this one.
 
         The time is what a panel shows: within a factor of 1.5 while the run goes evenly, or None,
-        and ``basis`` says why. See `tilevision.pipeline.timeleft`.
+        and ``basis`` says why. See `tilevision.pipeline.estimate.TimeLeft`.
         """
         return self._control.estimate()
 

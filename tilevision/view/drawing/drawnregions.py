@@ -63,7 +63,7 @@ class DrawnRegions:
         return given if len(given) > 1 else next(iter(given), None)
 
     def _is_tissue(self, one: Mapping[str, Any]) -> bool:
-        return one["name"] == "tissue" and one["parts"] == self._tissue
+        return bool(one["name"] == "tissue" and one["parts"] == self._tissue)
 
     def show(self, region: Region | None, *, instead: bool = False) -> None:
         """Show the region of a run or a plan, unless the user has drawn others; or `instead`."""

@@ -581,6 +581,8 @@ class Panel:
             case {"pause": True} if self._going:
                 paused = RunStatus(self.run.status) is RunStatus.PAUSED
                 self._command("resume" if paused else "pause")()
+            case {"opened": True}:
+                self._controls.tell_again()
 
     def _pick(self, picked: list[float]) -> None:
         shown = self._screen.run

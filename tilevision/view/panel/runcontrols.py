@@ -72,6 +72,15 @@ class RunControls:
         self.box = column(self.words, row, self._busy, self.concurrency, name="steering")
         self.fit(None, failed=0, ready=False)
 
+    def tell_again(self) -> None:
+        """Tell a page that was just opened how the buttons are, and what is said.
+
+        Voilà runs all cells before a page is there: what changes while the page takes over the
+        widgets reaches neither, and Run stayed grey.
+        """
+        for part in (*self.buttons.values(), self.words):
+            part.send_state()
+
     def fit(
         self,
         status: RunStatus | None,

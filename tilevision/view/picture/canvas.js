@@ -519,6 +519,7 @@ function render({ model, el }) {
   window.addEventListener("keydown", guard, true);
   describe();
   receive();
+  model.send({ opened: true });
   return () => {
     resized.disconnect();
     window.removeEventListener("keydown", guard, true);

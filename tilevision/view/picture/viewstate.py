@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tilevision.events import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
-from tilevision.pipeline.timeleft import TimeLeft
+from tilevision.pipeline.estimate import TimeLeft
 from tilevision.plot import STATUSES
 from tilevision.status import RunStatus, TileStatus
 from tilevision.view.picture.boxes import BoxLayer, seen_boxes
