@@ -208,7 +208,7 @@ def test_a_plan_counts_what_each_model_gets(elsewhere: Path):
     assert "blobs or nuclei" in repr(plan) and "nuclei: 1 tile, none stored" in repr(plan)
     plan = tv.plan(picture(elsewhere), tv.Cascade("blobs", "nuclei"), grid=GRID)
     assert [(one.label, one.after) for one in plan.passes] == [("blobs", None), ("nuclei", 0)]
-    assert "how many tiles need nuclei is not known yet" in repr(plan)
+    assert "nuclei is not counted: how many tiles need it is not known yet" in repr(plan)
 
 
 def test_models_of_one_name_are_told_apart(elsewhere: Path):

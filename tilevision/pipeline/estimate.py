@@ -160,7 +160,9 @@ def add_up(parts: Sequence[Part], extra: float | None = None) -> Estimate:
     known = [part for part in parts if part.tiles]
     basis = [line for part in known for line in part.basis]
     basis += [
-        f"how many tiles need {part.label} is not known yet" for part in parts if part.tiles is None
+        f"{part.label} is not counted: how many tiles need it is not known yet"
+        for part in parts
+        if part.tiles is None
     ]
     timed = all(part.seconds is not None for part in known)
     if not timed and any(part.seconds is not None for part in known):
