@@ -51,7 +51,7 @@ class VrtFailures:
         if self._files & _unreadable:
             raise SourceError(
                 f"A file of {self._path} could not be read before, and GDAL reads zeros in its "
-                "place from then on; once it can be read, go on in a new process."
+                "place from then on; once it can be read, resume in a new process."
             )
 
 
