@@ -1,8 +1,10 @@
 """Arguments are checked before anything is opened."""
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 
 import tilevision as tv
 from tilevision import checks
-from tilevision.errors import GridArgumentError, GridError, RunError
+from tilevision.batch.imagenames import label_of
+from tilevision.errors import GridArgumentError, GridError, RunError, TilevisionError
 from tilevision.pipeline.settings import Delivery, Execution, Settings, Subject
 from tilevision.result import Result
 from tilevision.schedule import Policy, Quota, Retry
@@ -204,3 +207,26 @@ def test_no_argument_of_start_is_lost_on_its_way(monkeypatch: pytest.MonkeyPatch
     ((image, settings),) = seen
     assert image == "scan.tif"
     assert given == {one.name: getattr(settings, one.name) for one in fields(Settings)}
+
+
+@pytest.mark.parametrize("odd", ["x" * 300, "~nosuchuser/x", "a\0b", "half \ud83d", 5, None])
+def test_what_can_be_no_path_is_one_line(odd: Any, elsewhere: Path) -> None:
+    """Wherever a path is taken: too long for the system, of no user, no text at all."""
+    picture = np.zeros((40, 40, 3), dtype=np.uint8)
+    calls: dict[str, Callable[[], object]] = {
+        "model": lambda: tv.model(odd),
+        "image": lambda: tv.plan(odd, "blobs", checkpoint=None),
+        "runs": lambda: tv.runs(odd),
+        "recipe": lambda: tv.recipe(odd),
+        "path": lambda: checks.path("path", odd),
+    }
+    if odd is not None:  # else there is none
+        calls["region"] = lambda: tv.plan(picture, "blobs", checkpoint=None, region=odd)
+        calls["checkpoint"] = lambda: tv.plan(picture, "blobs", checkpoint=odd)
+    if isinstance(odd, str):
+        assert isinstance(label_of(odd), str)  # many images tell of a bad one, and go on
+    for name, call in calls.items():
+        with pytest.raises(TilevisionError) as raised:
+            call()
+        assert len(str(raised.value).splitlines()) == 1, name
+        assert str(raised.value).endswith("."), name

@@ -12,6 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_args
 
+from tilevision import checks
 from tilevision.adapters import ADAPTERS
 from tilevision.checks import flag
 from tilevision.errors import ModelArgumentError, ModelError
@@ -396,6 +397,9 @@ def _by_text(text: str, fingerprint: str | None, given: Mapping[str, Any]) -> Mo
         from tilevision.adapters import hub
 
         return hub.declare(text, fingerprint, given)
+    if not text.strip():
+        raise ModelError(f"Model is {text!r:.20}; give a name, or the path of a model.")
+    checks.path("model", text, ModelError)
     suffix = Path(text).suffix.lower()
     if suffix in _ONNX:
         from tilevision.adapters import onnx

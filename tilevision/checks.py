@@ -1,4 +1,4 @@
-"""Checks of arguments: whole numbers, positive numbers, shares, names.
+"""Checks of arguments: whole numbers, positive numbers, shares, names, paths.
 
 Each check returns the value as a plain Python number or text, or raises an error of the kind that
 the caller names, which is a `ValueError` as well: one line with the argument, its value, and what
@@ -7,15 +7,27 @@ it takes. NumPy's numbers are numbers; True, False, NaN and infinity are not.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from tilevision.errors import RunArgumentError, TilevisionError
 
-__all__ = ["flag", "is_number", "is_whole", "names", "positive", "share", "whole", "worker_count"]
+__all__ = [
+    "flag",
+    "is_number",
+    "is_whole",
+    "names",
+    "path",
+    "positive",
+    "share",
+    "whole",
+    "worker_count",
+]
 
 Kind = type[TilevisionError]
 WORKERS_A_PROCESSOR = 32  # more than waiting models can use; thousands bring a machine down
@@ -131,6 +143,32 @@ def names(name: str, value: Any, error: Kind = RunArgumentError) -> tuple[str, .
         if not isinstance(one, str):
             raise error(f"{name} holds {one!r:.80}; give names as text, such as ['nucleus'].")
     return tuple(sorted({str(one) for one in found}))
+
+
+def path(name: str, value: Any, error: Kind = RunArgumentError) -> Path:
+    """Return the path that was given, ``~`` expanded, whether anything is there or not.
+
+    Raises
+    ------
+    error
+        If nothing can ever be there: it is no text, or one that the system takes for no path.
+    """
+    try:
+        found = Path(value).expanduser()
+        found.lstat()
+    except (TypeError, ValueError, RuntimeError) as refused:  # RuntimeError: no such user
+        raise error(_no_path(name, value, refused)) from refused
+    except OSError as refused:  # mostly because nothing is there
+        if refused.errno == errno.ENAMETOOLONG:
+            raise error(_no_path(name, value, refused)) from refused
+    return found
+
+
+def _no_path(name: str, value: Any, refused: Exception) -> str:
+    why = getattr(refused, "strerror", None) or str(refused)
+    if isinstance(refused, TypeError):
+        why = f"it is of type {type(value).__name__}"
+    return f"{name} is {value!r:.80}, which is no path ({' '.join(why.split())[:200]}); check it."
 
 
 def _plain(value: Any) -> float:

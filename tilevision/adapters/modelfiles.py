@@ -20,6 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tilevision import checks
 from tilevision.errors import ModelError
 from tilevision.fingerprint import fingerprint_file
 from tilevision.modelspec import ModelSpec
@@ -58,7 +59,7 @@ def find(path: str, *, file: bool = False) -> Path:
     ModelError
         If there is none, or it is empty.
     """
-    found = Path(path).expanduser()
+    found = checks.path("path", path, ModelError)
     if file and found.is_dir():
         raise ModelError(f"{path!r} is a folder; give the model file in it.")
     if not found.exists():

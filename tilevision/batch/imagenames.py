@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tilevision import checks
 from tilevision.display import readable
 from tilevision.errors import RunError, SourceError
 from tilevision.exporting import destination
@@ -60,7 +61,7 @@ def label_of(images: Any) -> str:
     text = os.fspath(images)
     if is_address(text):
         return _shown(text)
-    return readable(Path(text).absolute().name if Path(text).is_dir() else text)
+    return readable(Path(text).absolute().name if os.path.isdir(text) else text)  # noqa: PTH112 - any text
 
 
 def stands_for_many(image: str) -> bool:
@@ -83,7 +84,7 @@ def targets(folder: str | os.PathLike[str], names: Iterable[str], form: str) -> 
     """
     kind = find_format(Path(), form)
     suffix = kind.among or kind.suffix
-    place = Path(folder).expanduser()
+    place = checks.path("out_dir", folder)
     files = {name: place / f"{export_name(name)}{suffix}" for name in names}
     taken = {_alike(SUMMARY): "the table of all images"}
     for name, file in files.items():

@@ -65,8 +65,10 @@ def absolute(folder: str | os.PathLike[str]) -> Path:
     if not text or "://" in text or "\0" in text:
         raise CheckpointError(f"checkpoint={folder!r} is not a local folder. {elsewhere()}")
     try:
+        os.fsencode(text)
         return Path(text).expanduser().absolute()
-    except (RuntimeError, OSError) as error:  # no such user; the working folder is gone
+    except (RuntimeError, ValueError, OSError) as error:
+        # No such user; letters that the system has not; the working folder is gone.
         raise CheckpointError(f"checkpoint={folder!r} cannot be found ({error}).") from error
 
 

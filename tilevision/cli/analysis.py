@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilevision import checks
 from tilevision.cli.failing import ExitCode, resumable, warn
 from tilevision.cli.options import (
     analysis_options,
@@ -220,7 +221,7 @@ def _folder(out_dir: str | None) -> Path | None:
         return None
     from tilevision.files import check_folder, refusing
 
-    folder = Path(out_dir).expanduser()
+    folder = checks.path("--out-dir", out_dir)
     with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         check_folder(folder)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilevision import checks
 from tilevision.cli.failing import ExitCode
 from tilevision.cli.options import checkpoint_option, model_argument, workers_option
 from tilevision.display import printable
@@ -351,7 +352,9 @@ def doctor(
         )
     ctx.exit(
         _print_checks(
-            _checks(Path(checkpoint).expanduser().absolute(), workers, scheduler, image, model)
+            _checks(
+                checks.path("--checkpoint", checkpoint).absolute(), workers, scheduler, image, model
+            )
         )
     )
 

@@ -6,11 +6,11 @@ import json
 import re
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilevision import checks
 from tilevision.cli.following import follow_run
 from tilevision.cli.options import checkpoint_option
 from tilevision.display import printable
@@ -48,7 +48,7 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     from tilevision.checkpoint import Checkpoint, prune_runs
     from tilevision.events import list_runs, together
 
-    if not (Path(folder).expanduser() / "meta.json").is_file():
+    if not (checks.path("checkpoint", folder) / "meta.json").is_file():
         click.echo(f"There is nothing to remove in {folder}.")
         return
     before = max(0.0, time.time() - age * DAY)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from tilevision import checks
 from tilevision.cli.configuration import named_model
 from tilevision.errors import ModelError
 
@@ -185,7 +186,7 @@ def model_argument(text: str | None, parameters: Mapping[str, Any] | None = None
 
 
 def _in_file(text: str | None, match: re.Match[str]) -> Any:
-    path = Path(match["file"]).expanduser().resolve()
+    path = checks.path("model", match["file"], ModelError).resolve()
     if not path.is_file():
         raise ModelError(f"Model {text}: there is no file {path}.")
     if not path.stem.isidentifier():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tilevision import checks
 from tilevision.cli.analysis import wait
 from tilevision.cli.failing import ExitCode
 from tilevision.cli.options import checkpoint_option, workers_option
@@ -121,7 +122,7 @@ def _print_table(results: list[Result]) -> None:
 def _folder(out_dir: str) -> Path:
     from tilevision.files import check_folder, refusing
 
-    folder = Path(out_dir).expanduser()
+    folder = checks.path("--out-dir", out_dir)
     with refusing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)

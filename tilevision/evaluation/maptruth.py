@@ -12,6 +12,7 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision import checks
 from tilevision.errors import SourceError, TilevisionError
 from tilevision.evaluation.toolformats import tree
 from tilevision.files import kind_of
@@ -93,7 +94,7 @@ class MapTruth:
 def is_map_truth(truth: Any) -> bool:
     """Return True if truth is of pixels, as far as its kind tells: an array, a map or a picture."""
     if isinstance(truth, (str, PathLike)):
-        path = Path(truth).expanduser()
+        path = checks.path("truth", truth, SourceError)
         return kind_of(path) not in _OTHER and not (path.is_dir() and _of_labels(path))
     if hasattr(truth, "columns") or isinstance(truth, (Mapping, list, tuple)):
         return False
@@ -126,7 +127,7 @@ def map_truth(truth: Any, raster: RasterMap, image: ImageSource) -> MapTruth:
     named: dict[int, str] = {}
     opened = isinstance(truth, (str, PathLike))
     if opened:
-        path = Path(truth).expanduser()
+        path = checks.path("truth", truth, SourceError)
         named = _categories(path)
         truth = _array_of(path) if path.suffix.lower() == ".npy" else open_source(path)
 

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, ParseError
 
 import numpy as np
 
+from tilevision import checks
 from tilevision.errors import ModelError, SourceError, TilevisionError
 from tilevision.evaluation import truthformats as formats
 from tilevision.evaluation.annotated import Pictured, Truth
@@ -122,7 +123,7 @@ def _read(truth: Any, pictured: Pictured) -> Truth:
         )
     if not str(truth):
         raise SourceError("The path of the truth is empty; give that of a file or a folder.")
-    return _file(Path(truth).expanduser(), pictured)
+    return _file(checks.path("truth", truth, SourceError), pictured)
 
 
 def _file(path: Path, pictured: Pictured) -> Truth:
@@ -182,7 +183,7 @@ def by_image(truth: Any) -> Mapping[str, Any] | None:
 def preloaded(truth: Any) -> Any:
     """Return what a file of many images holds, so that it is parsed once; else `truth` itself."""
     if isinstance(truth, (str, PathLike)):
-        path = Path(truth).expanduser()
+        path = checks.path("truth", truth, SourceError)
         read = _MANY.get(kind_of(path))
         if read is not None and path.is_file():
             try:

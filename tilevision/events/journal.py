@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tilevision import checks
 from tilevision.errors import CheckpointError, RunError
 from tilevision.events.bus import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
@@ -215,7 +216,7 @@ def _check(event: Event) -> None:
 
 def journal_path(folder: str | os.PathLike[str], run_id: str) -> Path:
     """Return the path of the journal of a run in a checkpoint folder."""
-    return Path(folder).expanduser() / "runs" / f"{run_id}.jsonl"
+    return checks.path("checkpoint", folder, CheckpointError) / "runs" / f"{run_id}.jsonl"
 
 
 def part_path(path: str | os.PathLike[str], epoch: int) -> Path:

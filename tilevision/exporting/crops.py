@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from tilevision import checks
 from tilevision.analysis.account import TileRow, categories, positions
 from tilevision.checks import whole
 from tilevision.errors import Failure, RunArgumentError, SourceError
@@ -78,7 +79,7 @@ def export_tiles(
     UserWarning
         If a tile's pixels cannot be read; it is left out.
     """
-    target = Path(folder).expanduser()
+    target = checks.path("folder", folder)
     chosen = _chosen(result, which, limit)
     numbers, options = categories(result.classes), display_options(result.source)
     with filling(target, statement(result)) as draft:

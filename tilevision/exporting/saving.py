@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tilevision import checks
 from tilevision.errors import RunArgumentError, RunError
 from tilevision.exporting import (
     coco,
@@ -347,7 +348,7 @@ def destination(
         If the format is unknown, its library missing or the image none for it, or the folder
         is missing, not writable or, for a format that is a folder, holds something else.
     """
-    target = Path(path).expanduser()
+    target = checks.path("path", path)
     form = find_format(target, format)
     form.check(metadata=metadata)
     if form.makes == "folder":

@@ -13,9 +13,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from tilevision import checks
 from tilevision.catalogue import model
 from tilevision.checkpoint import run_owner
 from tilevision.errors import (
@@ -387,9 +387,10 @@ def recipe(path: str | os.PathLike[str], model: Any = None) -> dict[str, Any]:
     ModelError
         If its model is not known here.
     """
-    name = os.fspath(path)
+    place = checks.path("path", path)
+    name = str(place)
     try:
-        kept = json.loads(Path(path).read_text(encoding="utf-8"))
+        kept = json.loads(place.read_text(encoding="utf-8"))
         kept = kept.get("recipe", kept)
         _check_format(name, kept)
         arguments = arguments_again(

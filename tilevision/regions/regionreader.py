@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from tilevision import checks
 from tilevision.errors import GridError, SourceError
 from tilevision.regions.geojsonregion import geojson_polygons, load_geojson, read_geojson
 from tilevision.regions.maskregion import Mask, read_mask
@@ -91,7 +92,7 @@ def _named(value: str | os.PathLike[str], source: ImageSource) -> _Given:
         return _Given([tissue_polygons(source)], "tissue")
     if isinstance(value, str) and value.lstrip().startswith("{"):
         return _geojson(read_geojson(value), source, _NO_FILE)
-    return _file(Path(value).expanduser(), source)
+    return _file(checks.path("region", value, GridError), source)
 
 
 def _is_point(value: Any) -> bool:

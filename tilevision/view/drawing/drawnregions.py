@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tilevision import checks
 from tilevision.errors import GridError
 from tilevision.files import writing
 from tilevision.plot import shown
@@ -110,7 +110,7 @@ class DrawnRegions:
         value = self.value
         if value is None:
             raise GridError("There is no region yet. Draw one on the picture.")
-        with writing(Path(path).expanduser()) as file:
+        with writing(checks.path("path", path)) as file:
             json.dump(value, file, ensure_ascii=False)
         return len(value["features"])
 
