@@ -14,11 +14,14 @@ from email.utils import formatdate
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openai_server import OpenAIServer, Reply
 
 import tilevision as tv
 from tilevision.adapters.hosted import connection
-from tilevision.adapters.hosted.httperrors import retry_after, scrub
+from tilevision.adapters.hosted.httperrors import of_page, retry_after, scrub
+from tilevision.adapters.hosted.parameters import settle
 from tilevision.catalogue import resolve
 from tilevision.errors import Failure, ModelError, PermanentError, Throttled, TransientError
 from tilevision.modelspec import Price, Usage, build
@@ -29,6 +32,9 @@ KEY = "tvtest-Zq8Wm3Xk7Lp2Rv9T"
 TILE = np.full((40, 60, 3), 30, np.uint8)
 TILE[10:20, 15:45] = 240
 BAD = Reply(content="There are two ships.")
+WHOLE = json.dumps(
+    {"choices": [{"message": {"content": '[{"label": "Größe"}]'}}], "cached": False, "usage": None}
+)
 
 
 @pytest.fixture
@@ -235,6 +241,20 @@ def test_what_is_no_completion_is_one_line(server, body):
     """A log-in page, an error with status 200: what came, and where to look."""
     error = str(failing(server, Reply(body=body)))
     assert "check base_url" in error and "answered no" in error and "\n" not in error
+
+
+@given(st.integers(1, len(WHOLE) - 1))
+def test_half_an_answer_is_asked_for_again(cut):
+    """A gateway that breaks off, with status 200 and a length to match: not another service."""
+    said = of_page(WHOLE[:cut], settle("m", {"base_url": "http://host/v1"}), {})
+    assert isinstance(said, TransientError) and "broke its answer off after" in str(said)
+
+
+def test_half_an_answer_costs_no_tile(server):
+    """The next attempt has all of it; what is nested without end is one line."""
+    body = json.dumps({"choices": [{"message": {"content": SPOT}}]}).encode()
+    failing(server, Reply(body=body[:60]), error=TransientError)
+    assert "answered no JSON" in str(failing(server, Reply(body=b"[" * 100_000)))
 
 
 def test_an_error_that_comes_as_a_success_is_transient(server):

@@ -166,7 +166,7 @@ def _decoded(text: str) -> dict[str, Any] | None:
     """Return a reply's JSON object, or what its events amount to; None where it is neither."""
     try:
         answer = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return read_events(text)
     if isinstance(answer, list) and len(answer) == 1:  # as Google wraps its errors
         (answer,) = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -117,10 +118,14 @@ def of_body(fault: Any, parameters: Parameters, key: str | None, headers: Any) -
 def of_page(text: str, parameters: Parameters, headers: Any) -> TilevisionError | None:
     """Return what a text of status 200 means that is no JSON; None where it names no failure.
 
-    It is a page, or what a gateway says in a few words, or nothing at all.
+    It is a page, or what a gateway says in a few words, or the beginning of an answer, or nothing
+    at all.
     """
     if not text.strip():
         return _again(TransientError(f"{parameters.host} answered nothing."), headers)
+    if _broken_off(text.strip()):
+        broken = f"{parameters.host} broke its answer off after {len(text):,} characters."
+        return _again(TransientError(broken), headers)
     if not _PAGE.match(text):
         status = _status_of({"message": text}) if len(text) <= _SHORT else None
         if status is None:
@@ -131,6 +136,19 @@ def of_page(text: str, parameters: Parameters, headers: Any) -> TilevisionError 
     if found is None:
         return None
     return _of_status(int(found[1]), title, parameters, headers, int(found[1]))
+
+
+def _broken_off(text: str) -> bool:
+    """Return True if a text is a JSON object as far as it goes."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        # Within a string the place is where that began; what else is cut is as short as this.
+        at_end = error.msg.startswith("Unterminated") or error.pos >= len(text) - len("\\u123")
+        return text.startswith("{") and at_end
+    except RecursionError:
+        return False
+    return False
 
 
 def refusal_of(body: Any) -> tuple[str, str]:
