@@ -143,7 +143,7 @@ DRAG = """async ([picture, ms]) => {
   at("pointerup", 300, 300);
   return n / ((performance.now() - begun) / 1000);
 }"""
-HEADLINE = "document.querySelector('.tilevision-headline')?.textContent ?? ''"
+HEADLINE = "(document.querySelector('.tilevision-headline')?.textContent ?? '')"
 
 
 def in_browser(page: Any, lab: Any, name: str) -> None:

@@ -101,6 +101,19 @@ def test_lengths_are_round(most: float, name: str) -> None:
     assert words == name and most / 2.6 < length <= most * 1.0001
 
 
+def test_the_end_of_a_run_is_kept_at_once(monkeypatch) -> None:
+    """Its first frame at rest does not wait for others: a kernel may end right after a run."""
+    updates: list[Any] = []
+    handle = SimpleNamespace(update=lambda bundle, **_: updates.append(bundle["text/plain"]))
+    monkeypatch.setattr(snapshot, "display", lambda bundle, **given: handle)
+    picture = Snapshot()
+    picture.display("a run")
+    picture.update(_frame(600, 400, alt="begun"), now=False)
+    picture.update(_frame(600, 400, alt="going"), now=False)  # too soon after the last
+    picture.update(_frame(600, 400, alt="ended"), now=True)
+    assert updates == ["begun", "ended"]
+
+
 def test_a_page_made_of_a_saved_notebook_has_the_picture_with_its_words(monkeypatch) -> None:
     """The picture has a text alternative; no name of a class stands where the widget was."""
     shown: list[Any] = []

@@ -337,6 +337,14 @@ def test_class_counts_admit_when_boxes_were_left_out() -> None:
     assert "900 detections in tiles, not merged" in caption(state, "x", 2.0, final=True)["headline"]
 
 
+def test_what_is_stored_of_a_plan_is_counted_before_a_number_is_said() -> None:
+    """A plan knows which tiles are stored, not what was found in them."""
+    state = fold(initial(TILES, planned=True), [_changed(0, "restored")])
+    assert "counting detections" in caption(state, "x", now=2.0)["headline"]
+    uncounted = caption(state, "x", now=2.0, final=True)["headline"]
+    assert "0 detections in tiles, not merged" in uncounted
+
+
 def test_labels_in_the_legend_are_cut_and_made_visible() -> None:
     """A label of 10,000 characters, or one that turns the text around, stays in its place."""
     event = TileChanged(1.0, TILES[0], "done", n_findings=2,

@@ -230,7 +230,8 @@ def _waiting(state: ViewState) -> str:
 
 def _found(state: ViewState, counted: Counted | None, final: bool) -> str:
     n = state.n_detections if counted is None else sum(counted.counts.values())
-    if counted is None and n and not final:  # a number would drop when they are merged
+    stored = state.planned and state.n_finished  # a plan does not know how many are stored
+    if counted is None and (n or stored) and not final:  # a number would drop when merged
         return "counting detections"
     if counted is not None and counted.heat is not None and not n:
         return f"{_tiles(counted.heat.n_known)} classified"

@@ -21,7 +21,7 @@ from tilevision.view.picture.overlay import Frame
 __all__ = ["CaptionedFrame", "Snapshot", "captioned"]
 
 SNAPSHOT_SECONDS = 10.0
-SETTLED_SECONDS = 0.5  # after the last frame of a run that is at rest
+SETTLED_SECONDS = 0.3  # after the last frame of a run that is at rest
 
 # Sizes of the drawn text, pixels of a picture with 100 to the inch.
 NARROWEST = 480
@@ -57,6 +57,7 @@ class Snapshot:
     def __init__(self) -> None:
         self._handle: Any = None
         self._drawn = float("-inf")
+        self._went = False  # whether the latest frame was of what goes on
         self._latest: CaptionedFrame | None = None  # that is still to be drawn
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
@@ -68,20 +69,25 @@ class Snapshot:
         self._handle, self._drawn = handle, float("-inf")
 
     def update(self, frame: CaptionedFrame, *, now: bool) -> None:
-        """Update the picture if it is old; or if `now`, as soon as no other frame follows."""
+        """Update the picture if it is old; or if `now`, once no other frame follows.
+
+        The first frame of what has just ended is drawn at once.
+        """
         old = time.monotonic() - self._drawn > SNAPSHOT_SECONDS
         if self._handle is None or not (now or old):
+            self._went = not now
             return
         with self._lock:
             self._latest = frame
             if self._timer is not None:
                 self._timer.cancel()
             self._timer = None
-            if now:  # whoever filters or drags sees the live picture
+            wait, self._went = now and not self._went, not now
+            if wait:  # whoever filters or drags sees the live picture
                 self._timer = threading.Timer(SETTLED_SECONDS, self.flush)
                 self._timer.name, self._timer.daemon = "tilevision-view-snapshot", True
                 self._timer.start()
-        if not now:
+        if not wait:
             self.flush()
 
     def flush(self) -> None:
