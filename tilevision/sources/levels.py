@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tilevision.errors import SourceError
 from tilevision.geometry import Box
 from tilevision.sources.depth import Nodata, estimated
-from tilevision.sources.resampling import BLOCK_SAMPLES, nearest, resample, shrunk
+from tilevision.sources.resampling import BLOCK_SAMPLES, SHRUNK_FROM, nearest, resample, shrunk
 from tilevision.sources.source import ImageMetadata, Pixels, SourceRef
 
 __all__ = ["Axis", "Level", "LevelPlacement", "LevelReader"]
@@ -334,8 +334,9 @@ class LevelReader(ABC):
         x, y = self._axes(level, edges, outputs)
         count = self.bands if bands is None else len(bands)
         plain = self.dtype == np.uint8 and not self.classes and not self.masked
-        within = all(one.step >= 1 and one.start >= 0 and one.stop <= one.extent for one in (x, y))
-        if (x.exact and y.exact) or not plain or count not in (1, 3) or not within:
+        within = all(one.start >= 0 and one.stop <= one.extent for one in (x, y))
+        little = min(x.step, y.step) < SHRUNK_FROM
+        if little or not plain or count not in (1, 3) or not within:
             return self.read(box, scale, bands)
         chosen = None if bands is None else self._band_numbers(bands)
         if chosen == list(range(self.bands)):  # to pick them takes a copy

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from tilevision.sources.source import Pixels
 
-__all__ = ["BLOCK_SAMPLES", "ReadBlock", "Sampled", "nearest", "resample", "shrunk"]
+__all__ = ["BLOCK_SAMPLES", "SHRUNK_FROM", "ReadBlock", "Sampled", "nearest", "resample", "shrunk"]
 
 # Samples of one block while reducing; 4 bytes each while in work.
 BLOCK_SAMPLES = 1 << 22
 # Sums to an output that `shrunk` makes at least: one at an output's edge is shared evenly.
 _KEPT = 1.5
 _MOST_IN_16_BITS = 256  # times 255
+SHRUNK_FROM = 6.0  # stored samples per output from which `shrunk` is the sooner way
 
 ReadBlock = Callable[[int, int, int, int], tuple[Pixels, NDArray[np.bool_] | None]]
 
@@ -234,7 +235,13 @@ def _summed(block: Pixels, across: int, down: int) -> Pixels:
         return block
     kind = np.uint16 if down <= _MOST_IN_16_BITS else np.uint32
     sums = np.add.reduce(block.reshape(height // down, down, -1), axis=1, dtype=kind)
-    sums = sums.reshape(height // down, width // across, across, bands).sum(axis=2, dtype=np.uint32)
-    half = across * down // 2
-    means: Pixels = ((sums + half) // (across * down)).astype(np.uint8)
+    beside = sums.reshape(height // down, width // across, across * bands)
+    means = np.empty((height // down, width // across, bands), np.uint8)
+    for band in range(bands):  # each by itself: numpy is slow along an axis of three
+        total = beside[..., band].astype(np.uint32)
+        for number in range(1, across):
+            total += beside[..., number * bands + band]
+        total += across * down // 2
+        total //= across * down
+        means[..., band] = total
     return means
