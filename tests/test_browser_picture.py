@@ -75,7 +75,7 @@ def _check_colours(page: Any) -> None:
     assert float(page.get_by_role("slider", name="Opacity").input_value()) == 1
     page.wait_for_function(f"before => Math.abs(({PIXELS})() - before) > 10_000", arg=before)
     press(page, "Results")
-    choose = page.get_by_label("Colour of 192 small")
+    choose = page.get_by_label("Colour of 192 small", exact=True)
     usual, before = choose.input_value(), page.evaluate(YELLOW)
     choose.fill("#ffee00")
     choose.dispatch_event("change")
@@ -86,7 +86,7 @@ def _check_colours(page: Any) -> None:
     show_all(page, "coloured")
     page.get_by_label("Usual colour of 192 small").click()
     page.get_by_label("Usual colour of 192 small").wait_for(state="detached")
-    assert page.get_by_label("Colour of 192 small").input_value() == usual
+    assert page.get_by_label("Colour of 192 small", exact=True).input_value() == usual
 
 
 def _check_stepping(page: Any) -> None:
