@@ -5,21 +5,21 @@ numbers as weights: it depends on the tiles, and on nothing else.
 """
 
 from tilevision.rasters.colours import hexadecimal
+from tilevision.rasters.mapfacts import MapFacts
 from tilevision.rasters.mappolygons import polygons_of
 from tilevision.rasters.mapsettings import BLENDS, MapSettings
 from tilevision.rasters.mapwords import map_told
 from tilevision.rasters.rastermap import RasterMap, map_of
 from tilevision.rasters.sampling import Cells, SampledBlender, Samples
-from tilevision.rasters.survey import Survey
 
 __all__ = [
     "BLENDS",
     "Cells",
+    "MapFacts",
     "MapSettings",
     "RasterMap",
     "SampledBlender",
     "Samples",
-    "Survey",
     "hexadecimal",
     "map_of",
     "map_told",

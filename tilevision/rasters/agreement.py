@@ -15,7 +15,7 @@ from tilevision.rasters.regionmask import Window
 from tilevision.rasters.weights import Span
 from tilevision.rasterspec import NODATA, STEPS
 
-__all__ = ["Agreement", "Comparison", "agreement_of"]
+__all__ = ["Agreement", "TilePairs", "agreement_of"]
 
 _PAIRS = 200  # of tiles that are looked at, about; spread evenly
 _LEVEL = 1e-4  # by which the difference falls a pixel, at least, for an overlap to help
@@ -123,10 +123,10 @@ def agreement_of(blender: Blender) -> Agreement | None:
     ----------
     blender : Blender
     """
-    return Comparison(blender).result()
+    return TilePairs(blender).result()
 
 
-class Comparison:
+class TilePairs:
     """Compares neighbouring tiles where they overlap; also bit by bit, as windows are blended.
 
     Parameters

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tilevision.regions import Region
 
-__all__ = ["Counted", "PixelUnits", "area_table", "counted", "value_table"]
+__all__ = ["ClassCounts", "PixelUnits", "area_table", "counted", "value_table"]
 
 _COLUMNS = {"µm²": ("area_mm2", 1e-6), "m²": ("area_ha", 1e-4)}
 _PLAIN = {"µm²": "area_um2", "m²": "area_m2"}
@@ -56,7 +56,7 @@ class PixelUnits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class ClassCounts:
     """How many pixels of a window each class has.
 
     Parameters
@@ -72,17 +72,17 @@ class Counted:
 
 def counted(
     window: Window, block: NDArray[np.uint8], zone: Region | None, units: PixelUnits, scale: float
-) -> Counted | None:
+) -> ClassCounts | None:
     """Count the classes of a window in a zone; None where it has no pixel of it."""
     within = mask_within(zone, window, scale)
     if within is None:
         return None
     counts = _by_row(block, within)
-    return Counted(counts.sum(axis=0), _row_areas(window, units, scale) @ counts)
+    return ClassCounts(counts.sum(axis=0), _row_areas(window, units, scale) @ counts)
 
 
 def area_table(
-    parts: Iterable[Sequence[Counted | None]],
+    parts: Iterable[Sequence[ClassCounts | None]],
     names: Sequence[str | None],
     zones: Sequence[Region | None],
     units: PixelUnits,
@@ -91,7 +91,7 @@ def area_table(
 
     Parameters
     ----------
-    parts : iterable of sequence of Counted or None
+    parts : iterable of sequence of ClassCounts or None
         Of each window what each zone has of it, in the order of `RasterArray.windows`: areas are
         floats, and added up in another order they would be others.
     names, zones, units

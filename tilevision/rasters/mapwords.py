@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tilevision.errors import CheckpointError
+from tilevision.rasters.mapfacts import COUNTED
 from tilevision.rasters.rastermap import RasterMap
-from tilevision.rasters.survey import COUNTED
 
 __all__ = ["map_told"]
 

@@ -20,10 +20,10 @@ from tilevision.errors import RunArgumentError, RunError
 from tilevision.findings import TileFindings
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.rasters.agreement import Agreement, Comparison, agreement_of
+from tilevision.rasters.agreement import Agreement, TilePairs, agreement_of
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.colours import class_palette, coloured, hexadecimal
-from tilevision.rasters.mapareas import Counted, PixelUnits, area_table, counted, value_table
+from tilevision.rasters.mapareas import ClassCounts, PixelUnits, area_table, counted, value_table
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
@@ -361,7 +361,7 @@ class RasterMap(RasterArray):
         known = "_own_areas" in self.__dict__
         return self.spec.kind != "values" and self._region is None and not known
 
-    def learn_areas(self, parts: Sequence[Sequence[Counted | None]]) -> None:
+    def learn_areas(self, parts: Sequence[Sequence[ClassCounts | None]]) -> None:
         """Take what was counted of all windows, in their order, for the result of `areas`."""
         self.__dict__["_own_areas"] = area_table(parts, self.spec.classes, (None,), self._units)
 
@@ -402,9 +402,9 @@ class RasterMap(RasterArray):
         """How far overlapping tiles disagree, and the overlap that would do; None: none overlap."""
         return agreement_of(self._blender)
 
-    def comparison(self) -> Comparison | None:
+    def comparison(self) -> TilePairs | None:
         """Return what compares the tiles while the map is read; None where that is known."""
-        return None if "agreement" in self.__dict__ else Comparison(self._blender)
+        return None if "agreement" in self.__dict__ else TilePairs(self._blender)
 
     def learn_agreement(self, found: Agreement | None) -> None:
         """Take what a comparison found for `agreement`."""

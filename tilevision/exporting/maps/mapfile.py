@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tilevision.analysis.tables import lacking
 from tilevision.errors import RunArgumentError
 from tilevision.exporting.statement import statement
-from tilevision.rasters import RasterMap, Survey, hexadecimal
+from tilevision.rasters import MapFacts, RasterMap, hexadecimal
 from tilevision.rasterspec import NODATA, STEPS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MapFile:
             )
         self.raster = _layer(whole, layer)
         self._result = result
-        self._survey = Survey(whole)
+        self._facts = MapFacts(whole)
         self.palette = self.raster.colours
         shares = self.raster.layer == "probabilities"
         self.dtype = np.dtype(np.uint8 if shares else self.raster.dtype)
@@ -86,7 +86,7 @@ class MapFile:
         window = x0, y0, x1, y1
         shares = self.raster.layer == "probabilities"
         planes = self.raster.steps(*window) if shares else self.raster.window(*window)
-        self._survey.see(window, planes[0] if self.raster.layer == "classes" else None)
+        self._facts.see(window, planes[0] if self.raster.layer == "classes" else None)
         return planes
 
     def halved(self, planes: NDArray[Any]) -> NDArray[Any]:
@@ -123,7 +123,7 @@ class MapFile:
         Asked for once all planes were, it need not blend the map again to describe it.
         """
         raster = self.raster
-        self._survey.end()
+        self._facts.end()
         told: dict[str, Any] = {"layer": raster.layer, "blend": raster.settings.blend}
         told |= statement(self._result)
         if raster.layer == "classes":

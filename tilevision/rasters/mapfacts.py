@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.rasters.mapareas import Counted, counted
+from tilevision.rasters.mapareas import ClassCounts, counted
 from tilevision.rasters.regionmask import Window
 
 if TYPE_CHECKING:
     from tilevision.rasters.rastermap import RasterMap
 
-__all__ = ["COUNTED", "Survey"]
+__all__ = ["COUNTED", "MapFacts"]
 
 COUNTED = 2 * 10**8  # pixels: a larger map takes many seconds to count, so only when asked
 
 
-class Survey:
+class MapFacts:
     """Counts the classes of a map and compares its tiles while the map is written.
 
     Parameters
@@ -32,7 +32,7 @@ class Survey:
         self._comparison = raster.comparison()
         width, height = raster.size
         counts = raster.counts_all and width * height <= COUNTED
-        self._parts: dict[Window, Counted | None] | None = {} if counts else None
+        self._parts: dict[Window, ClassCounts | None] | None = {} if counts else None
 
     def see(self, window: Window, classes: NDArray[np.uint8] | None) -> None:
         """Look at a window that was blended, with its class numbers ``(h, w)`` where known."""
