@@ -38,7 +38,7 @@ def other(pixels):
 
 pixels = np.full((600, 900, 3), 60, np.uint8)
 pixels[300, 450] = 250
-pixels[450, ::150, 1] = 251
+pixels[150::150, ::150, 1] = 251  # more tiles than are read ahead: some have not begun
 Image.fromarray(pixels).save("grey.png")
 panel = tv.explore("grey.png", strict, models=[other], grid=tv.Grid(4, 6, overlap=0), mpp=0.5,
                    workers=2, batch_size=1)
