@@ -243,10 +243,10 @@ def test_a_tile_that_cannot_be_read_is_said_and_leaves_a_gap(
     bad = next(one for one in placed if one.tile == TILES[0]).array.ref.digest
     gather = PayloadMemory.gather
 
-    def torn(self: Any, digests: Any, size: int) -> Any:
+    def torn(self: Any, digests: Any, size: int, out: Any = None) -> Any:
         if bad in digests:
             raise CheckpointCorrupt("1 array(s) are damaged or missing.")
-        return gather(self, digests, size)
+        return gather(self, digests, size, out)
 
     monkeypatch.setattr(PayloadMemory, "gather", torn)
     drawn = Drawn(seen_of(made))

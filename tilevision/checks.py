@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 Kind = type[TilevisionError]
+LONGEST = 80  # letters of a value in a message
 WORKERS_A_PROCESSOR = 32  # more than waiting models can use; thousands bring a machine down
 
 
@@ -168,7 +169,10 @@ def _no_path(name: str, value: Any, refused: Exception) -> str:
     why = getattr(refused, "strerror", None) or str(refused)
     if isinstance(refused, TypeError):
         why = f"it is of type {type(value).__name__}"
-    return f"{name} is {value!r:.80}, which is no path ({' '.join(why.split())[:200]}); check it."
+    shown = repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    if len(shown) > LONGEST:  # a path differs from others at its end
+        shown = f"{shown[:20]}…{shown[21 - LONGEST :]}"
+    return f"{name} is {shown}, which is no path ({' '.join(why.split())[:200]}); check it."
 
 
 def _plain(value: Any) -> float:

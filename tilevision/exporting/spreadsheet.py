@@ -10,6 +10,8 @@ Where tiles were classified and nothing was detected, the rows are the tiles (`R
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tilevision.analysis.units import AREA_COLUMNS
@@ -47,12 +49,13 @@ def write(result: ResultData, stream: TextIO, *, guard: bool = True) -> None:
     columns += ["attributes"] if found.attributes is not None else []
     columns += ["keypoints"] if found.keypoints is not None else []
     whole = {} if result.complete else {"incomplete": result.coverage}
+    origins: Iterable[Any] = repeat("")
     if counts := str(result.correction_counts or ""):
         columns.insert(columns.index("area"), "origin")
-        whole["corrected"] = counts
+        whole["corrected"], origins = counts, result.origins
     table = csv.DictWriter(stream, [*columns, *whole], extrasaction="ignore", lineterminator="\n")
     table.writeheader()
-    for detection, origin in zip(detections(result), result.origins, strict=True):
+    for detection, origin in zip(detections(result), origins, strict=False):  # "" has no end
         row = _row(detection, area) | {"origin": origin} | whole
         table.writerow({name: _guarded(value) for name, value in row.items()} if guard else row)
 
