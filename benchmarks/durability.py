@@ -39,7 +39,7 @@ DRILLS: dict[str, Drill] = {
         folder, rows=20, cols=25, kills=50, window=16, seconds=0.01, seed=8, shared=True
     ),
     "workers": lambda folder: drills_cluster.workers_drill(
-        folder, rows=30, cols=40, every=2.0, seed=1
+        folder, rows=30, cols=40, every=1.5, seed=1
     ),
     "scheduler": lambda folder: drills_cluster.scheduler_drill(folder, rows=20, cols=20),
     "poison": lambda folder: drills_cluster.poison_drill(

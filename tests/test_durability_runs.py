@@ -35,7 +35,7 @@ def test_kill_9_at_random_moments_loses_nothing_on_a_share(tmp_path: Path) -> No
 
 def test_workers_killed_time_and_again_cost_no_tile(tmp_path: Path) -> None:
     """With a single attempt allowed, every tile completes: no death is charged to any."""
-    figures = drills_cluster.workers_drill(tmp_path, rows=6, cols=10, every=1.2, seed=1)
+    figures = drills_cluster.workers_drill(tmp_path, rows=8, cols=10, every=0.3, seed=1)
     assert figures["workers killed"] >= 2
 
 
