@@ -92,6 +92,8 @@ class OpenAIServer:
         That every answer takes.
     key : str, optional
         The API key that is asked for; None: any, or none.
+    together : int
+        No request is answered before so many were under way at once.
 
     Attributes
     ----------
@@ -102,13 +104,15 @@ class OpenAIServer:
         Most requests that were under way at once.
     """
 
-    def __init__(self, seconds: float = 0.0, key: str | None = None) -> None:
+    def __init__(self, seconds: float = 0.0, key: str | None = None, *, together: int = 1) -> None:
         self.seconds = seconds
         self.key = key
+        self.together = together
         self.script: deque[Reply | None] = deque()
         self.seen: list[Seen] = []
         self.count = self.under_way = self.most = 0
         self.keep = True
+        self._gathered = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -168,8 +172,11 @@ class OpenAIServer:
         self.count += 1
         self.under_way += 1
         self.most = max(self.most, self.under_way)
+        if self.most >= self.together:
+            self._gathered.set()
         try:
             reply = self.script.popleft() if self.script else None
+            await self._gathered.wait()
             await asyncio.sleep(self.seconds + (reply.seconds if reply else 0.0))
             body = json.loads(raw) if self.keep else {"model": "nothing"}
             if self.keep:
@@ -292,7 +299,7 @@ def stats(port: int) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    with OpenAIServer(float(sys.argv[1])) as server:
+    with OpenAIServer(float(sys.argv[1]), together=int(sys.argv[2])) as server:
         server.keep = False
         print(server.port, flush=True)
         sys.stdin.read()

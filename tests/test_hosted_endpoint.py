@@ -159,9 +159,8 @@ def test_a_lost_connection_is_transient(server):
 
 def test_a_silent_server_is_transient(server):
     """The HTTP timeout is a parameter."""
-    began = time.monotonic()
-    error = failing(server, Reply(seconds=30), error=TransientError, timeout=0.2)
-    assert "within 0.2 s" in str(error) and time.monotonic() - began < 10
+    error = failing(server, Reply(seconds=3600), error=TransientError, timeout=0.2)
+    assert "within 0.2 s" in str(error)
 
 
 def test_no_server_is_transient(monkeypatch):
@@ -543,12 +542,10 @@ def test_a_server_that_trickles_is_given_up(monkeypatch):
         serving.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         model = build(tv.model("openai", model="m", base_url=url, timeout=0.5))
-        began = time.monotonic()
         with pytest.raises(TransientError, match=r"within 0\.5 s"):
-            model.request(model.encode([TILE]))
-        assert time.monotonic() - began < 5
+            model.request(model.encode([TILE]))  # would never end: bytes arrive until `ended`
         ended.set()
-        serving.join(5)
+        serving.join(60)
 
 
 @pytest.mark.parametrize(
@@ -705,8 +702,8 @@ def test_scrubbing_hides_what_looks_like_a_secret():
 
 
 def test_one_client_serves_a_hundred_threads(monkeypatch):
-    """All at once, over connections that are used again."""
-    with OpenAIServer(seconds=0.3) as server:
+    """All at once, over connections that are used again; none is answered before all ask."""
+    with OpenAIServer(together=100) as server:
         model = hosted(server)
         payload = model.encode([TILE])
         failures = []
@@ -724,7 +721,7 @@ def test_one_client_serves_a_hundred_threads(monkeypatch):
         for thread in threads:
             thread.join(60)
         assert failures == [] and server.count == 200
-        assert server.most > 50
+        assert server.most == 100
         clients = [o for o in gc.get_objects() if type(o).__name__ == "OpenAI"]
         assert sum(str(server.port) in str(client.base_url) for client in clients) == 1
 

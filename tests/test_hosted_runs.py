@@ -266,11 +266,11 @@ def test_the_key_is_nowhere(server, spots, tmp_path, capfd, caplog, monkeypatch)
 
 
 @contextmanager
-def served(seconds):
+def served(seconds, together):
     """A server in a process of its own; yields its port."""
     program = Path(__file__).with_name("openai_server.py")
     process = subprocess.Popen(
-        [sys.executable, program, str(seconds)],
+        [sys.executable, program, str(seconds), str(together)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -282,13 +282,16 @@ def served(seconds):
 
 
 def test_hundreds_of_calls_are_in_flight_on_two_workers(environment, tmp_path):
-    """600 calls that wait for the service: close to the allowed 200 at once, and never more."""
+    """600 calls that wait for the service: the allowed 200 at once, and never more.
+
+    However slowly a machine sends them: the service answers none before 200 are there.
+    """
     image = np.random.default_rng(0).integers(0, 255, (640, 960, 3), np.uint8)
     image = image.repeat(4, axis=0).repeat(4, axis=1)
-    with served(1.0) as port:
+    with served(0.5, together=200) as port:
         model = tv.model("openai:nothing", base_url=f"http://127.0.0.1:{port}/v1")
         given = {"quota": tv.Quota(concurrency=200), "grid": tv.Grid(20, 30, overlap=0)}
         result = analyze(image, model, tmp_path / "kept", **given)
         counted = stats(port)
     assert result.complete and counted["count"] == 600
-    assert 150 < counted["most"] <= 200
+    assert counted["most"] == 200
