@@ -310,12 +310,11 @@ def test_no_lock_is_asked_for(folder, monkeypatch):
 
 
 WRITER = """
-import sys, time
+import select, sys
 from tilevision.checkpoint import Checkpoint
-folder, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-until, number = time.monotonic() + seconds, 0
+(folder, name), number = sys.argv[1:], 0
 with Checkpoint.open(folder) as checkpoint:
-    while time.monotonic() < until:
+    while not select.select([sys.stdin], [], [], 0)[0]:  # until it is closed
         checkpoint.commit({f"{name}-{number + i}": (b'{"n":%d}' % (number + i),) for i in range(7)})
         number += 7
         print(number, flush=True)
@@ -330,7 +329,7 @@ def test_five_writers_lose_nothing_and_their_copy_is_a_checkpoint(folder, tmp_pa
     (folder / "meta.json").write_text(meta)
     command = [sys.executable, "-c", WRITER, str(folder)]
     writers = [
-        subprocess.Popen([*command, name, "1.5"], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for name in "abcde"
     ]
     for writer in writers:
@@ -339,9 +338,14 @@ def test_five_writers_lose_nothing_and_their_copy_is_a_checkpoint(folder, tmp_pa
     with Checkpoint.open(tmp_path / "copy") as copy:
         assert copy.done([f"{name}-0" for name in "abcde"]) == {f"{name}-0" for name in "abcde"}
         copy.commit({"more": SMALL})
+    for writer in writers:
+        while int(writer.stdout.readline()) < 700:
+            pass
+    for writer in writers:
+        writer.stdin.close()
     expected = {}
     for name, writer in zip("abcde", writers, strict=True):
-        last = int(writer.stdout.read().split()[-1])
+        last = int((writer.stdout.read() or "700").split()[-1])
         assert writer.wait(60) == 0
         expected |= {f"{name}-{n}": (b'{"n":%d}' % n,) for n in range(last)}
         writer.stdout.close()
