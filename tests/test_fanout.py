@@ -234,19 +234,34 @@ def test_a_large_model_travels_once_per_worker(cluster: LocalCluster, image: Pat
     assert max(sizes) < 50_000
 
 
-def aloft(tiles: list[Any]) -> list[Any]:
-    """Sleep as a device would, and answer how many tasks have given their slot to the next one."""
-    from tilevision.fanout import worker
+def aloft(most: int) -> Callable[[list[Any]], list[Any]]:
+    """Return a model that answers how many tasks have given their slot to the next one.
 
-    time.sleep(0.2)  # long beside what a busy machine takes to go on
-    return [np.array([[0, 0, 4, 4, 0.5, max(worker._aloft.values(), default=0)]]) for _ in tiles]
+    It sleeps as a device would; once tasks go on side by side, until there have been `most`.
+    """
+    reached: list[int] = []
+
+    def look(tiles: list[Any]) -> list[Any]:
+        from tilevision.fanout import worker
+
+        def counted() -> int:
+            return max(worker._aloft.values(), default=0)
+
+        deadline = time.monotonic() + PATIENCE
+        while counted() and not reached and time.monotonic() < deadline:
+            reached.extend([most] if counted() >= most else [])
+            time.sleep(0.01)
+        time.sleep(0.1)
+        return [np.array([[0, 0, 4, 4, 0.5, counted()]]) for _ in tiles]
+
+    return look
 
 
 @pytest.mark.slow
 def test_tiles_are_read_ahead_while_the_model_waits(image: Path) -> None:
     """A worker of one thread has five tasks under way meanwhile, and no more."""
     source = open_source(image)
-    spec = model(aloft, batched=True, batch_size=2, fingerprint=uuid.uuid4().hex)
+    spec = model(aloft(5), batched=True, batch_size=2, fingerprint=uuid.uuid4().hex)
     work = Work(source.reference, read_options(source), spec)
     with local_cluster(1) as single:
         run = Run(single, work, policy=Policy(retry=QUICK, model_batch=2, batch_size=2))

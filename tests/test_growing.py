@@ -35,6 +35,17 @@ def slow(seconds: float) -> Callable[[Any], Any]:
     return detect
 
 
+def held(gate: Path) -> Callable[[Any], Any]:
+    """Return a model that looks at no tile before a file is there."""
+
+    def detect(pixels: Any) -> Any:
+        while not gate.exists():
+            time.sleep(0.01)
+        return [{"box": (1, 1, 5, 5), "score": 0.9}]
+
+    return detect
+
+
 def lines(run: Any) -> list[str]:
     return [event.message for event in run.events() if type(event).__name__ == "StageDone"]
 
@@ -51,7 +62,7 @@ def test_a_cluster_grows_from_nothing_to_its_maximum() -> None:
 
 
 @pytest.mark.slow
-def test_annotations_around_the_call_hold_for_every_tile() -> None:
+def test_annotations_around_the_call_hold_for_every_tile(tmp_path: Path) -> None:
     """What `dask.annotate` says about resources, workers and priority reaches the tasks."""
     workers = {
         "plain": {"cls": Worker, "options": {"nthreads": 1}},
@@ -68,24 +79,41 @@ def test_annotations_around_the_call_hold_for_every_tile() -> None:
         listed = client.scheduler_info(n_workers=-1)["workers"]
         names = {address: str(worker["name"]) for address, worker in listed.items()}
         gpu = next(address for address, name in names.items() if name == "gpu")
-        for said in ({"resources": {"GPU": 1}}, {"workers": [gpu]}):
+        for number, said in enumerate(({"resources": {"GPU": 1}}, {"workers": [gpu]})):
+            gate = tmp_path / f"{number}"
             with dask.annotate(priority=7, **said):
-                run = tv.start(PIXELS, slow(0.05), grid="4x4", client=client, checkpoint=None)
+                run = tv.start(PIXELS, held(gate), grid="4x4", client=client, checkpoint=None)
             seen: set[int] = set()
             while not run.wait(0.05):
                 seen |= client.run_on_scheduler(priorities)
-            tiles = run.result().tiles["worker"]
+                if seen:
+                    gate.touch()
+            tiles = run.result(60).tiles["worker"]
             assert Counter(names[worker] for worker in tiles) == {"gpu": 16}
             assert seen == {-7}  # Dask sorts by its negative
 
 
-def together(tiles: list[Any]) -> list[Any]:
-    """Sleep as a GPU would, and answer how many tasks are under way in this process."""
-    from tilevision.fanout import worker
+def together(most: int) -> Callable[[list[Any]], list[Any]]:
+    """Return a model that answers how many tasks are under way in its process.
 
-    time.sleep(0.03)
-    under_way = max(worker._aloft.values(), default=0)
-    return [[{"box": (1, 1, 5, 5), "score": under_way / 100}] for _ in tiles]
+    It sleeps as a GPU would; once tasks go on side by side, until there have been `most`.
+    """
+    reached: list[int] = []
+
+    def look(tiles: list[Any]) -> list[Any]:
+        from tilevision.fanout import worker
+
+        def counted() -> int:
+            return max(worker._aloft.values(), default=0)
+
+        deadline = time.monotonic() + 60
+        while counted() and not reached and time.monotonic() < deadline:
+            reached.extend([most] if counted() >= most else [])
+            time.sleep(0.01)
+        time.sleep(0.03)
+        return [[{"box": (1, 1, 5, 5), "score": counted() / 100}] for _ in tiles]
+
+    return look
 
 
 @pytest.mark.slow
@@ -97,7 +125,8 @@ def test_a_share_of_a_gpu_reads_ahead_and_a_whole_one_does_not(amount: float, mo
         "gpu": {"cls": Nanny, "options": {"nthreads": 1, "resources": {"GPU": 1}}},
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard": False, "port": 0}}
-    spec = tv.model(together, batched=True, batch_size=2, fingerprint=f"together {amount}")
+    look = together(most)
+    spec = tv.model(look, batched=True, batch_size=2, fingerprint=f"together {amount}")
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
         client.wait_for_workers(2)
         listed = client.scheduler_info(n_workers=-1)["workers"]
@@ -149,16 +178,18 @@ def test_a_paused_worker_loses_its_tiles_to_others() -> None:
 
 
 @pytest.mark.slow
-def test_cancel_leaves_a_users_worker_that_hangs_with_one_line() -> None:
+def test_cancel_leaves_a_users_worker_that_hangs_with_one_line(tmp_path: Path) -> None:
     """The run ends; the user's worker stays as it is, and the line says which it is."""
     with LocalCluster(n_workers=1, **IN_PROCESS) as cluster, Client(cluster) as client:
-        run = tv.start(PIXELS, slow(5.0), grid="1x1", client=client, checkpoint=None)
+        gate = tmp_path / "gate"
+        run = tv.start(PIXELS, held(gate), grid="1x1", client=client, checkpoint=None)
         while not run.counts.get("running"):
             time.sleep(0.05)
         (address,) = client.scheduler_info(n_workers=-1)["workers"]
         run.cancel()
         run.cancel()
-        assert run.wait(10)
+        assert run.wait(60)
+        gate.touch()
         assert run.status == "cancelled"
         assert any(line.startswith(f"1 tiles still run on {address}") for line in lines(run))
 
