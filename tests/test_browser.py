@@ -88,18 +88,22 @@ def test_the_quick_start_runs_cell_by_cell(lab: Lab, page: Any, tmp_path: Path) 
 
 NAME = "<img src=x onerror='window.tricked=1'>" + "x" * 10_000
 WATCHED = """
-import time
+import os, time
 import numpy as np
 import tilevision as tv
 NAME = "<img src=x onerror='window.tricked=1'>" + "x" * 10_000
 
 def slow(pixels):
-    time.sleep(0.4)
+    time.sleep(0.1)
+    while pixels[0, 0, 1] == 61 and not os.path.exists("go"):
+        time.sleep(0.05)
     box = {"xmin": 30, "ymin": 30, "xmax": 60, "ymax": 60}
     return [box | {"label": NAME, "score": 0.9}]
 
 image = np.full((600, 900, 3), 60, np.uint8)
-run = tv.start(image, model=slow, grid="5x8", checkpoint=None, workers=2, progress=False)
+image[300:, :, 1] = 61  # these tiles wait until the page has shown the others
+settings = {"grid": "5x8", "checkpoint": None, "workers": 2, "batch_size": 1}
+run = tv.start(image, model=slow, progress=False, **settings)
 tv.watch(run)
 """
 
@@ -114,11 +118,12 @@ def test_the_live_picture_goes_on_while_a_cell_blocks(lab: Lab, page: Any, tmp_p
     page.keyboard.press("Shift+Enter")
     page.keyboard.press("Shift+Enter")
     label = f"(document.querySelector('{PICTURE}')?.getAttribute('aria-label') ?? '')"
-    page.wait_for_function(f"() => /running: .*[1-9] pending.*[1-9] done/.test({label})")
+    page.wait_for_function(f"() => /running: .*[1-9]\\d* pending.*[1-9]\\d* done/.test({label})")
     assert page.evaluate(CELLS)[1]["execution_count"] is None  # the second cell still waits
     seen = _count(NAME)
     half = page.eval_on_selector(PICTURE, seen)
     page.screenshot(path=tmp_path / "half.png")
+    (lab.folder / "go").touch()
     page.wait_for_function(f"() => {label}.includes('complete: 40 tiles (40 done)')")
     page.wait_for_function(f"() => ({seen})(document.querySelector('{PICTURE}')) > {half}")
     assert errors(page.evaluate(CELLS)) == []

@@ -132,12 +132,14 @@ import subprocess, sys, time
 from pathlib import Path
 Path("job.py").write_text('''
 import time
+from pathlib import Path
 import numpy as np
 from PIL import Image
 import tilevision as tv
 
 def cover(pixels):
-    time.sleep(0.4)
+    while pixels[0, 0, 2] == 201 and not Path("go").exists():
+        time.sleep(0.05)
     wet = (pixels[..., 0] < 150) * 0.8 + 0.1
     return np.stack([wet, 1 - wet])
 
@@ -145,9 +147,11 @@ if __name__ == "__main__":
     y, x = np.mgrid[:640, :960]
     pixels = np.full((640, 960, 3), 200, np.uint8)
     pixels[(x - 480) ** 2 + (y - 320) ** 2 < 220 ** 2] = (90, 140, 80)
+    pixels[400:, :, 2] += 1  # these tiles wait until the page has shown the others
     Image.fromarray(pixels).save("lake.png")
     model = tv.model(cover, returns="probabilities", classes=("water", "land"))
-    tv.analyze("lake.png", model, grid=tv.Grid.by_tile(160, 0.25), workers=1, progress=False)
+    grid = tv.Grid.by_tile(160, 0.25)
+    tv.analyze("lake.png", model, grid=grid, workers=1, batch_size=1, progress=False)
 ''')
 job = subprocess.Popen([sys.executable, "job.py"])
 import tilevision as tv
@@ -169,6 +173,7 @@ def test_the_map_of_another_process_fills_in(lab: Lab, page: Any, tmp_path: Path
     open_panel(page, lab, tmp_path, [ELSEWHERE], "tiles")
     page.wait_for_function(f"() => /water · .*so far/.test({LEGEND})")
     page.picture("watched")
+    (lab.folder / "go").touch()
     await_label(page, "complete:")
     _await_colour(page, 0.46, [77, 127, 134])
     page.get_by_role("combobox", name="Map", exact=True).select_option("off")
