@@ -41,8 +41,10 @@ def squares(pixels):
         if bright[y:y + 10, x:x + 10].all()
     ]
 
-def slow(pixels):
-    time.sleep(0.5)
+def held(pixels):
+    # The lower half waits until a file is there.
+    while pixels[0, 0, 2] == 1 and not Path(GATE).exists():
+        time.sleep(0.01)
     return squares(pixels)
 
 def only_dark(pixels):
@@ -334,9 +336,14 @@ def test_a_folder_needs_no_out_dir(folder, cluster, image):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder, cluster):
+def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder, spots, cluster):
     """Ctrl-C: exit 130 and a command; that command restores what is done and ends the same."""
-    words = ["run", "spots.png", "--model", "seen.py:slow", "--grid", "2x3"]
+    spots = spots.copy()
+    spots[100:, :, 2] = 1
+    Image.fromarray(spots).save("spots.png")
+    gate = folder / "gate"
+    Path("seen.py").write_text(f"from pathlib import Path\nGATE = {str(gate)!r}\n{MODELS}")
+    words = ["run", "spots.png", "--model", "seen.py:held", "--grid", "2x3", "--batch-size", "1"]
     command = [sys.executable, "-m", "tilevision", *words, "--out", "a.json", "--quiet"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         _until(lambda: any(run.counts.get("done", 0) > 1 for run in list_runs(".tilevision")))
@@ -348,6 +355,7 @@ def test_an_interrupted_run_goes_on_with_the_line_it_prints(folder, cluster):
     line = told.strip().splitlines()[-1].partition("run the same command again: ")[2]
     assert not Path("a.json").exists()
 
+    gate.touch()
     again = shlex.split(line)
     assert again[:3] == ["python", "-m", "tilevision"]
     done = _call(*again[3:])
