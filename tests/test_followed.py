@@ -240,7 +240,7 @@ def test_one_who_joins_is_not_held_up_by_a_long_history(written) -> None:
     def read_slowly() -> Iterator[Event]:
         yield RunChanged(written.began, "running")
         reading.set()
-        waits.append(go_on.wait(20))
+        waits.append(go_on.wait(PATIENCE))
         yield RunChanged(written.began, "complete")
 
     run._tail = SimpleNamespace(read=read_slowly)
@@ -460,13 +460,15 @@ def test_a_replay_is_captioned_with_the_runs_own_time(written) -> None:
 
 
 RUNNER = """
+import os
 import time
 import numpy as np
 import tilevision as tv
 
 
 def slow(pixels):
-    time.sleep(0.1)
+    while pixels[0, 0, 0] != pixels[0, 0, 2] and os.path.exists("hold"):
+        time.sleep(0.01)
     return np.array([[1, 1, 5, 5, 0.5, 0]])
 
 
@@ -497,8 +499,11 @@ print(run.status, sorted(set(seen.values())), run.counts)
 
 @pytest.fixture
 def runner(elsewhere: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that analyses a picture of 40 tiles, for a few seconds."""
-    Image.effect_noise((800, 500), 50).convert("RGB").save("picture.png")
+    """A process that analyses a picture of 40 tiles; those below wait while ``hold`` is there."""
+    pixels = np.array(Image.effect_noise((800, 500), 50).convert("RGB"))
+    pixels[300:, :, 2] ^= 1
+    Image.fromarray(pixels).save("picture.png")
+    Path("hold").touch()
     Path("runner.py").write_text(RUNNER)
     process = subprocess.Popen([sys.executable, "runner.py"])
     yield process
@@ -526,6 +531,7 @@ def test_another_process_sees_every_tile_exactly_once(runner) -> None:
     run = FollowedRun(run_id)
     _until(lambda: run.counts.get("done", 0) >= 10)
     second = _follower(run_id)
+    Path("hold").unlink()
     runner.wait(PATIENCE)
     third = _follower(run_id)
     for follower in (first, second, third):
