@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -277,7 +278,7 @@ def test_a_host_that_joins_later_and_cannot_work_is_left_out(
     foreign.add("127.0.0.5", within=hiding(image.parent))
     wait_until(said, "the host is left out")
     gate.touch()
-    result = run.result(timeout=60)
+    result = run.result(timeout=200)
     assert result.complete
     assert set(result.tiles["attempts"]) == {1}
     assert all("127.0.0.2" in worker for worker in result.tiles["worker"])
@@ -300,7 +301,7 @@ def test_a_run_whose_only_host_cannot_work_stops_with_its_reason(
     run = tv.start(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
     foreign.add("127.0.0.5", within=hiding(image.parent))
     with pytest.raises(ClusterError, match=r"Worker host 127\.0\.0\.5 cannot read"):
-        run.result(timeout=60)
+        run.result(timeout=200)
 
 
 @pytest.mark.slow
@@ -324,7 +325,7 @@ def test_hosts_that_cannot_work_are_named_once_and_left_out(
     foreign.ready()
     foreign.processes["127.0.0.7"].send_signal(signal.SIGSTOP)
     run = tv.start(image, spots, grid=TILE, client=foreign.client, checkpoint=None)
-    result = run.result(timeout=60)
+    result = run.result(timeout=200)
     assert result.complete
     assert set(result.tiles["attempts"]) == {1}
     assert all("//127.0.0.2:" in worker for worker in result.tiles["worker"])
@@ -387,8 +388,8 @@ def test_a_lost_cluster_is_one_error_with_the_line_that_goes_on(
     began = time.monotonic()
     foreign.stop("scheduler")
     with pytest.raises(ClusterError) as caught:
-        run.result(30)
-    assert time.monotonic() - began < 5
+        run.result(200)
+    assert time.monotonic() - began < 30  # workers that are only slow are waited for longer
     assert str(caught.value) == (
         "The Dask cluster was closed or lost its scheduler; start it again, and make a new client. "
         f"What is done is kept; tv.resume({run.id!r}, client=client) resumes the run."
@@ -398,7 +399,7 @@ def test_a_lost_cluster_is_one_error_with_the_line_that_goes_on(
         DaskCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as theirs,
         Client(theirs, set_as_default=False) as client,
     ):
-        result = tv.resume(run.id, model=slow_spots, client=client).result(60)
+        result = tv.resume(run.id, model=slow_spots, client=client).result(200)
     assert result.complete
     assert result.facts.restored >= done > 0
 
@@ -413,9 +414,12 @@ def one_process() -> Iterator[Client]:
         yield client
 
 
+may_open = threading.Event()
+
+
 def open_slowly(path: str, **options: Any) -> Any:
-    """Open an image as over a slow network."""
-    time.sleep(1.0)
+    """Open an image as over a slow network, once the test says so."""
+    assert may_open.wait(200)
     return open_source(path)
 
 
@@ -424,16 +428,24 @@ def test_an_image_that_opens_slowly_is_waited_for(
     one_process: Client, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that is busy opening is no hung host, and the user hears what is waited for."""
-    monkeypatch.setattr(surveying, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(surveying, "ANSWER_SECONDS", 2.0)
     source = SourceRef(f"{__name__}:open_slowly", str(image), {}, "")
     told: list[str] = []
-    probe(attach(one_process), replace(work_on(image), source=source), told.append)
+
+    def tell(line: str) -> None:
+        told.append(line)
+        may_open.set()
+
+    may_open.clear()
+    probe(attach(one_process), replace(work_on(image), source=source), tell)
     assert told
     assert all("is still getting ready" in line for line in told)
-    monkeypatch.setattr(surveying, "OPEN_SECONDS", 0.5)
+    monkeypatch.setattr(surveying, "OPEN_SECONDS", 2.0)
     source = replace(source, options={"mpp": None})
+    may_open.clear()
     with pytest.raises(ClusterError, match="has not opened the image within"):
         probe(attach(one_process), replace(work_on(image), source=source), told.append)
+    may_open.set()
 
 
 @pytest.mark.slow
@@ -475,7 +487,7 @@ def test_a_run_says_first_on_what_the_model_runs(
     """The line comes before any tile; a device that is not there stops the run with one line."""
     given: dict[str, Any] = {"workers": 1} if ours else {"client": one_process}
     run = tv.start(image, telling, grid=TILE, checkpoint=None, **given)
-    assert run.result(60).complete
+    assert run.result(200).complete
     stages = [event for event in run.events() if isinstance(event, StageDone)]
     assert [event.message for event in stages if event.stage == "model"] == [
         "abacus runs on the abacus on its frame"
