@@ -50,6 +50,27 @@ def scene(tmp_path: Path) -> Path:
     return path
 
 
+HELD = """
+import time
+from pathlib import Path
+
+CALLS = Path(__file__).with_name("calls")
+
+
+def bright(pixels):
+    # The first four tiles, and the others once there is a file.
+    with CALLS.open("ab") as file:
+        file.write(b".")
+    while CALLS.stat().st_size > 4 and not CALLS.with_name("killed").exists():
+        time.sleep(0.01)
+    ys, xs = (pixels.min(axis=2) == 255).nonzero()
+    return [
+        {"box": (int(x), int(y), int(x) + 1, int(y) + 1), "label": "spot"}
+        for x, y in zip(xs, ys, strict=True)
+    ]
+"""
+
+
 def files_with(secret: str, folder: Path) -> list[str]:
     """Names of the files in a folder that hold `secret`."""
     found = [path for path in folder.rglob("*") if path.is_file()]
@@ -183,22 +204,20 @@ def test_a_killed_command_goes_on_and_ends_the_same(
     url = f"{server.url}/scene.tif?token={SECRET}"
     work = tmp_path / "work"
     work.mkdir()
-
-    def command(image: str, out: str, folder: str) -> list[str]:
-        options = ["--model", "blobs", "--grid", "300", "--workers", "1", "--checkpoint", folder]
-        return [sys.executable, "-m", "tilevision", "run", image, *options, "--out", out]
-
-    first = subprocess.Popen(
-        command(url, "x.csv", "c"), cwd=work, stderr=subprocess.PIPE, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
+    (work / "held.py").write_text(HELD)
+    options = ["--model", "held.py:bright", "--grid", "300", "--workers", "1", "--checkpoint", "c"]
+    command = [sys.executable, "-m", "tilevision", "run", url, *options, "--out", "x.csv"]
+    first = subprocess.Popen(command, cwd=work, stderr=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 200
     while not any(b'"done"' in path.read_bytes() for path in work.glob("c/runs/*")):
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
+    (work / "killed").touch()
     said = first.communicate()[1]
-    again = subprocess.run(command(url, "x.csv", "c"), cwd=work, capture_output=True, check=True)
-    tv.analyze(scene, "blobs", grid=300, checkpoint=None).save(work / "y.csv")
+    again = subprocess.run(command, cwd=work, capture_output=True, check=True)
+    tv.analyze(scene, bright, grid=300, checkpoint=None).save(work / "y.csv")
+    assert b"spot" in (work / "x.csv").read_bytes()
     assert (work / "x.csv").read_bytes() == (work / "y.csv").read_bytes()
     assert files_with(SECRET, work) == []
     assert SECRET.encode() not in said + again.stdout + again.stderr
