@@ -20,9 +20,12 @@ pytestmark = pytest.mark.slow
 
 MODEL = """
 import time
+from pathlib import Path
 
 def look(pixels):
     time.sleep(0.2)
+    while pixels.max() > 50 and not Path(__file__).with_name("gate").exists():
+        time.sleep(0.01)
     return [{"box": (1, 1, 9, 9), "score": 0.5, "label": f"thing {pixels.max()}"}]
 """
 
@@ -126,7 +129,8 @@ def test_who_interrupts_many_images_goes_on_with_the_same_line(elsewhere: Path) 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         numbered.wait_until(lambda: len(list(Path().glob("out/*.geojson"))) > 3, "four are done")
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
+        Path("gate").touch()
+        _, told = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "Traceback" not in told
     assert "of 12 images complete" in told
