@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed import Client
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 
 # What makes Python find no tilevision, wherever it is installed.
 WITHOUT_US = """

@@ -77,7 +77,7 @@ def marked(environment: dict[str, str]) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 200) -> None:
     """Wait for `condition`, and fail naming it."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -133,9 +133,9 @@ class OpenAIServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(stop(), self._loop).result(200)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(200)
         self._loop.close()
 
     @property
@@ -294,7 +294,7 @@ def _error(message: str, code: str | None = None) -> dict[str, Any]:
 
 def stats(port: int) -> dict[str, int]:
     """Ask a server in another process how many requests it had, and how many at once at most."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=60) as reply:
         return dict(json.load(reply))
 
 

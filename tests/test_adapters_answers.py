@@ -450,7 +450,7 @@ def test_threads_of_a_worker_take_turns(kind, thread_safe):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(200)
     assert met == [thread_safe, thread_safe]
 
 

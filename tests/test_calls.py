@@ -16,7 +16,7 @@ from tilevision.findings import Findings
 from tilevision.modelspec import Answers, Calls, Usage, Wish
 from tilevision.modelspec.calls import Growing, _engaged, joined
 
-PATIENCE = 30.0
+PATIENCE = 200.0
 
 
 class Gated:

@@ -341,7 +341,7 @@ def test_processes_may_create_and_use_one_checkpoint_together(tmp_path):
     for worker in workers:
         assert worker.stdout.readline() == "ready\n"
     gate.touch()
-    assert [worker.wait(60) for worker in workers] == [0] * 4
+    assert [worker.wait(200) for worker in workers] == [0] * 4
     for worker in workers:
         worker.stdout.close()
     expected = {f"{name}-{number}" for name in "abcd" for number in range(30)} | {"shared"}

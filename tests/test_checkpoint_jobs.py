@@ -82,7 +82,7 @@ def test_a_run_says_it_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for _ in range(2):
         pixels = np.zeros((32, 32, 3), np.uint8)
         run = tv.start(pixels, "blobs", grid="1x1", checkpoint=home / "scratch" / "ck")
-        run.result(60)
+        run.result(200)
         messages = [event.message for event in run.events() if isinstance(event, StageDone)]
         said.append(sum("removed with this batch job" in message for message in messages))
     assert said == [1, 0]

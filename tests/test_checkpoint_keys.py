@@ -43,7 +43,7 @@ def test_keys_do_not_depend_on_process_or_hash_seed():
     for seed in ("0", "1", "424242"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
         command = [sys.executable, "-c", SCRIPT]
-        found.add(subprocess.check_output(command, env=environment, text=True, timeout=60))
+        found.add(subprocess.check_output(command, env=environment, text=True, timeout=200))
     here = tile_key("source", OPTIONS, TILE, "model")
     there = stage_key("moderation", {"b": "ü", "a": [1, 2.5]})
     assert found == {f"{here}\n{there}\n"}

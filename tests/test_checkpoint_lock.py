@@ -163,11 +163,11 @@ def test_waiting_for_a_lock_ends(tmp_path):
     def hold():
         with locked(path, patience=1):
             held.set()
-            free.wait(10)
+            free.wait(200)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(10)
+    held.wait(200)
     threading.Timer(0.05, free.set).start()
     with locked(path, patience=10):
         assert free.is_set()

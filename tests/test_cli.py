@@ -26,7 +26,7 @@ from tilevision.display import printable
 from tilevision.errors import ModelError
 from tilevision.events import list_runs
 
-PATIENCE = 120.0
+PATIENCE = 200.0
 
 MODELS = """
 import time
@@ -402,7 +402,7 @@ def test_lab_serves_the_notebook(elsewhere):
 
     def is_served():
         try:
-            with urllib.request.urlopen(address, timeout=5) as answer:
+            with urllib.request.urlopen(address, timeout=60) as answer:
                 return json.load(answer)["type"] == "notebook"
         except OSError:
             return False

@@ -25,7 +25,7 @@ from tilevision.events import Journal, RunChanged, TileChanged, list_runs
 from tilevision.grid import Grid
 from tilevision.pipeline.tiling import Tiling
 
-PATIENCE = 120.0
+PATIENCE = 200.0
 DAY = 86400.0
 SIZE = (90, 60)
 TILES = Grid(2, 3).tiles(SIZE)

@@ -29,7 +29,7 @@ from tilevision.cluster import processes as starting
 from tilevision.errors import ClusterError, RunError
 
 MARK = "TILEVISION_TEST_MARK"
-PATIENCE = 60.0
+PATIENCE = 200.0
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -188,7 +188,7 @@ def test_workers_keep_the_memory_that_the_next_tile_needs(cluster: LocalCluster)
 
     workers = cluster.workers()
     asked = [cluster.client.submit(provided, pure=False, workers=[one]) for one in workers]
-    assert len(asked) == 2 and all(one.result(timeout=60) < 2048 for one in asked)
+    assert len(asked) == 2 and all(one.result(timeout=200) < 2048 for one in asked)
 
 
 def test_memory_is_given_back_as_dask_does_it_where_the_user_says_how() -> None:

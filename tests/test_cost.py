@@ -274,7 +274,7 @@ def test_every_attempt_and_every_stage_is_paid(elsewhere: Path, numbered: np.nda
         synthesis=tv.model(lambda *_: "Dull.", name="writer", price=0.2),
         grid=GRID,
         retry=tv.Retry(attempts=3, wait=0.01),
-    ).result(60)
+    ).result(200)
     assert result.status == "partial"
     assert result.costs == {
         "gate": pytest.approx(0.1),
@@ -366,7 +366,7 @@ def test_a_budget_stops_the_run_and_keeps_what_was_paid(
     assert (result.status, result.cost) == ("stopped", pytest.approx(0.5))
     assert (result.tiles["status"] == "done").sum() == 10
     assert "0.5 is spent, and looks costs about 0.05 a tile" in result.facts.reason
-    rest = tv.resume(result.run_id, image=numbered, model=spec, budget=2.7).result(60)
+    rest = tv.resume(result.run_id, image=numbered, model=spec, budget=2.7).result(200)
     assert (rest.status, rest.cost) == ("complete", pytest.approx(2.7))
     assert rest.facts.restored == 10
 
@@ -387,7 +387,7 @@ def test_a_budget_covers_all_passes_and_stages(elsewhere: Path, numbered: np.nda
     writer = tv.model(lambda *_: "Dull.", name="writer", price=0.2)
     result = tv.start(
         numbered, cascade, grid=GRID, moderation=gate, synthesis=writer, budget=1.25
-    ).result(60)
+    ).result(200)
     assert result.status == "stopped" and result.models == {"second": 5}
     assert result.cost == pytest.approx(0.06 + 0.64 + 0.5)
     assert "The budget of 1.25 does not cover synthesis by writer" in result.summary

@@ -76,7 +76,7 @@ def test_work_ends_well_whatever_becomes_of_standard_error(tmp_path, gone, mode)
             drain.start()
         else:
             os.close(reader)
-    assert process.wait(60) == 0
+    assert process.wait(200) == 0
     assert (tmp_path / "said").read_text() == "worked"
 
 
@@ -119,7 +119,7 @@ def test_a_reader_that_stands_still_stops_nothing_and_is_told_what_it_missed(tmp
     )
     os.close(writer)
     took = tmp_path / "took"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not (took.exists() and took.read_text()):
         assert process.poll() is None
         assert time.monotonic() < deadline, "the work waits for the reader"
@@ -131,7 +131,7 @@ def test_a_reader_that_stands_still_stops_nothing_and_is_told_what_it_missed(tmp
     process.stdin.close()
     with os.fdopen(reader, "rb") as rest:
         said = rest.read().decode()
-    assert process.wait(30) == 0
+    assert process.wait(200) == 0
     assert "messages are left out" in said
     assert said.rstrip().endswith("the reader is back")
 

@@ -101,7 +101,7 @@ def test_concurrency_changes_while_a_run_goes_on(picture: Path) -> None:
     run.set_concurrency(5)
     numbered.wait_until(lambda: busy() == 5, "five are in flight")
     hold.unlink()
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_failed_tiles_are_retried_while_the_run_goes_on(picture: Path) -> None:
     run.retry_failed()
     numbered.wait_until(lambda: not run.counts.get("failed"), "none is failed any more")
     gate.touch()
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_failed_tiles_are_retried_though_the_last_tile_was_just_done(picture: Pa
     run.retry_failed()
     answer.touch()
     numbered.wait_until(lambda: run.status == "complete", "the failed tile was tried again")
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 @pytest.mark.slow
@@ -203,13 +203,13 @@ def test_a_backend_that_is_down_pauses_the_run(picture: Path) -> None:
     with pytest.raises(
         tv.RunError, match=r"in a row failed.*nobody answers\). Fix the cause, then"
     ):
-        run.result(60)
+        run.result(200)
     assert run.status == "paused" and not run.wait(0.1)
     up.touch()
     run.resume()
-    run.wait(60)
+    run.wait(200)
     run.retry_failed()  # some had used their attempts up before the run paused
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def main():
     numbered.wait_until(lambda: run.counts.get("done"), "the first tile is done")
     theirs.close()
     try:
-        run.result(60)
+        run.result(200)
     except tv.ClusterError as error:
         print(run.id)
         print(run.status, run.counts.get("done"))
@@ -299,6 +299,6 @@ def test_a_run_whose_cluster_was_lost_goes_on_on_another(
     run = tv.resume(
         run_id, picture.parent / ".tilevision", model=tv.model(look, fingerprint="look")
     )
-    result = run.result(60)
+    result = run.result(200)
     assert run.id == run_id and result.complete
     assert result.facts.restored >= int(before)

@@ -354,7 +354,7 @@ def test_runs_on_a_cluster_give_the_same_live_and_reopened(elsewhere: Path) -> N
     tifffile.imwrite("picture.tif", pixels, photometric="rgb", tile=(32, 32))
     grid = tv.Grid.by_tile(32, 0)
     first = tv.analyze("picture.tif", EMBEDDING, grid=grid, progress=False)
-    resumed = tv.resume(first.run_id, model=EMBEDDING).result(60)
+    resumed = tv.resume(first.run_id, model=EMBEDDING).result(200)
     past = ReadRun(Recording(first.run_id, ".tilevision", "picture.tif"))
     reopened = stored_result(past, ".tilevision", model=EMBEDDING)
     for result in (first, resumed, reopened):

@@ -35,7 +35,7 @@ from tilevision.sources import SourceRef, open_source, read_options
 SIDE = 6
 TILE = 16
 TILES = Grid(rows=SIDE, cols=SIDE, overlap=0.0).tiles((SIDE * TILE, SIDE * TILE))
-PATIENCE = 60.0
+PATIENCE = 200.0
 QUICK = Retry(attempts=2, wait=0.01, max_wait=0.02)
 
 
@@ -451,7 +451,7 @@ def test_hosted_models_wait_outside_the_slots(
             from tilevision.findings import Findings
 
             (tmp_path / f"begun-{payload[0]}").touch()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 200
             while len(list(tmp_path.glob("begun-*"))) < 10 and time.monotonic() < deadline:
                 time.sleep(0.02)
             (tmp_path / f"saw-{len(list(tmp_path.glob('begun-*')))}").touch()
@@ -558,8 +558,8 @@ def test_a_users_lost_cluster_is_one_error(tmp_path: Path, image: Path) -> None:
         wait_until(lambda: run.kept, "the first tile is done")
         theirs.close()
         began = time.monotonic()
-        thread.join(30)
-        print(type(run.error).__name__, time.monotonic() - began < 5)
+        thread.join(200)
+        print(type(run.error).__name__, time.monotonic() - began < 30)
         print(run.error)
         """,
     )

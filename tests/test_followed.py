@@ -38,7 +38,7 @@ from tilevision.view import notebook as in_notebook
 
 GRID = Grid(2, 3)
 SIZE = (90, 60)
-PATIENCE = 120.0
+PATIENCE = 200.0
 
 
 class Written:

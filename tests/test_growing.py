@@ -88,7 +88,7 @@ def test_annotations_around_the_call_hold_for_every_tile(tmp_path: Path) -> None
                 seen |= client.run_on_scheduler(priorities)
                 if seen:
                     gate.touch()
-            tiles = run.result(60).tiles["worker"]
+            tiles = run.result(200).tiles["worker"]
             assert Counter(names[worker] for worker in tiles) == {"gpu": 16}
             assert seen == {-7}  # Dask sorts by its negative
 
@@ -106,7 +106,7 @@ def together(most: int) -> Callable[[list[Any]], list[Any]]:
         def counted() -> int:
             return max(worker._aloft.values(), default=0)
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200
         while counted() and not reached and time.monotonic() < deadline:
             reached.extend([most] if counted() >= most else [])
             time.sleep(0.01)
@@ -170,7 +170,7 @@ def test_a_paused_worker_loses_its_tiles_to_others() -> None:
             time.sleep(0.05)
         first = next(iter(client.scheduler_info(n_workers=-1)["workers"]))
         client.run(pause, workers=[first])
-        result = run.result(timeout=60)
+        result = run.result(timeout=200)
     assert result.complete
     assert set(result.tiles["attempts"]) == {1}
     assert result.tiles["worker"].value_counts().idxmax() != first
@@ -188,7 +188,7 @@ def test_cancel_leaves_a_users_worker_that_hangs_with_one_line(tmp_path: Path) -
         (address,) = client.scheduler_info(n_workers=-1)["workers"]
         run.cancel()
         run.cancel()
-        assert run.wait(60)
+        assert run.wait(200)
         gate.touch()
         assert run.status == "cancelled"
         assert any(line.startswith(f"1 tiles still run on {address}") for line in lines(run))
@@ -259,7 +259,7 @@ def test_cancelled_tiles_are_computed_once(tmp_path: Path, bound: bool) -> None:
             while not run.wait(0) and calls.stat().st_size < least:
                 time.sleep(0.002)
             run.cancel()
-            assert run.wait(30)
+            assert run.wait(200)
     assert sorted(calls.read_bytes()) == list(range(120))
 
 

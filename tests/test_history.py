@@ -60,7 +60,7 @@ def test_resume_runs_only_what_is_missing_under_the_same_id(
     """Three tiles are restored, one runs; the journal is appended to."""
     picture.with_name("mended").touch()
     run = tv.resume(partial.run_id, model=_picky(picture))
-    result = run.result(60)
+    result = run.result(200)
     assert run.id == partial.run_id
     assert result.complete
     assert sorted(result.tiles["status"]) == ["done", "restored", "restored", "restored"]
@@ -79,14 +79,14 @@ def test_resume_from_another_folder(
     checkpoint = Path(".tilevision").absolute()
     monkeypatch.chdir(tmp_path_factory.mktemp("other"))
     picture.with_name("mended").touch()
-    assert tv.resume(partial.run_id, checkpoint, model=_picky(picture)).result(60).complete
+    assert tv.resume(partial.run_id, checkpoint, model=_picky(picture)).result(200).complete
 
 
 def test_a_named_model_needs_nothing_to_resume(picture: Path) -> None:
     """A run of a built-in model is rebuilt from its manifest, parameters included."""
     spec = tv.model("blobs", contrast=0.1)
     first = tv.analyze("picture.png", spec, grid="2x2", progress=False)
-    again = tv.resume(first.run_id).result(60)
+    again = tv.resume(first.run_id).result(200)
     assert set(again.tiles["status"]) == {"restored"}
 
 
@@ -98,7 +98,7 @@ def test_resume_says_what_has_to_be_given_again(partial: tv.Result, picture: Pat
     in_memory = tv.analyze(array, "blobs", grid="1x1", progress=False)
     with pytest.raises(tv.RunError, match="pass image="):
         tv.resume(in_memory.run_id)
-    assert tv.resume(in_memory.run_id, image=array).result(60).complete
+    assert tv.resume(in_memory.run_id, image=array).result(200).complete
     with pytest.raises(tv.RunError, match=f"no run nonsense.*{in_memory.run_id}"):
         tv.resume("nonsense")
 
@@ -124,10 +124,10 @@ def test_resume_refuses_a_run_that_is_going_on(partial: tv.Result, picture: Path
     held, release = context.Event(), context.Event()
     owner = context.Process(target=_hold, args=(".tilevision", partial.run_id, held, release))
     owner.start()
-    assert held.wait(60)
+    assert held.wait(200)
     with pytest.raises(tv.RunBusy, match=str(owner.pid)):
         tv.resume(partial.run_id, model=_picky(picture))
     owner.kill()
     owner.join()
     picture.with_name("mended").touch()
-    assert tv.resume(partial.run_id, model=_picky(picture)).result(60).complete
+    assert tv.resume(partial.run_id, model=_picky(picture)).result(200).complete

@@ -134,7 +134,7 @@ def test_a_recorded_run_is_followed_and_replayed(folder):
             over.set()
 
     replayed.subscribe(listen)
-    assert over.wait(30)
+    assert over.wait(200)
     failed = {event.tile.id for event in heard if getattr(event, "status", "") == "failed"}
     assert len(failed) == followed.counts["failed"]
 

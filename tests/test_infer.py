@@ -338,7 +338,7 @@ class Remote:
 
     def request(self, payload):
         """Wait for the others; the later ones answer first."""
-        self.all_there.wait(10)
+        self.all_there.wait(200)
         (place,) = payload
         time.sleep(0.05 / (1 + place))
         if place == self.refused:

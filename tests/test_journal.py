@@ -51,7 +51,7 @@ def write(path, events, manifest=MANIFEST):
 def run(script, *args):
     """Run a script in a Python of its own; return what it printed."""
     command = [sys.executable, "-c", script, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -209,7 +209,7 @@ def test_following_misses_nothing_between_history_and_live(tmp_path):
     for thread in threads[1:]:
         thread.start()
     for thread in (worker, *threads):
-        thread.join(60)
+        thread.join(200)
     assert followers == [list(map(float, range(len(tiles))))] * 3
 
 

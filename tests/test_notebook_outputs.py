@@ -92,7 +92,7 @@ def test_results_and_their_figures_stay_small(result: tv.Result, noise: np.ndarr
         check(value)
     check(tv.plan(noise, many, grid="100x100", checkpoint="kept"))
     run = tv.start(noise, many, grid="4x5", checkpoint="kept")
-    run.result(60)
+    run.result(200)
     check(run)
 
 
@@ -128,7 +128,7 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any, str], d
         views.append(view)
         view._snapshot.display("")
         view._screen.poke()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 200
         while not shown or words not in view._screen.canvas.caption.get("headline", ""):
             assert time.monotonic() < until, "waited in vain"
             time.sleep(0.02)
@@ -144,7 +144,7 @@ def test_live_pictures_stay_small(
 ) -> None:
     """The panel, a run that is watched and a comparison keep one picture each, with its words."""
     run = tv.start(noise, many, grid="4x5", checkpoint="kept")
-    run.result(60)
+    run.result(200)
     other = tv.compare(result, result.with_(merge="nms"))
     panel = Panel(noise, many, (), "kept", {"grid": "4x5"})
     for view, words in (

@@ -53,7 +53,7 @@ def squares(spots: np.ndarray) -> np.ndarray:
     return picture
 
 
-def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def _wait(condition: Callable[[], object], seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -233,7 +233,7 @@ def test_the_end_of_a_run_is_not_said_of_the_next(make, spots) -> None:
     panel._controls.say("Starting…")
     panel._on_frame(state, frame)
     assert "Starting" in _said(panel) and panel._announced == ()
-    panel.run.result(60)
+    panel.run.result(200)
 
 
 def test_the_picture_says_that_tissue_is_looked_for(make, spots) -> None:
@@ -270,7 +270,7 @@ def test_runs_from_elsewhere_are_listed_while_the_tab_is_open(make, spots) -> No
     panel._tabs.buttons.value = "Runs"
     run = tv.start(spots, bright, checkpoint=panel._checkpoint, grid=tv.Grid(3, 4))
     _wait(lambda: any(run.id == value for _, value in panel._past_list.menu.options))
-    run.result(60)
+    run.result(200)
     _wait(lambda: any("complete" in words for words, _ in panel._past_list.menu.options))
     panel._tabs.buttons.value = "Setup"
     _wait(lambda: "tilevision-panel-runs" not in _mine())
@@ -314,7 +314,7 @@ import numpy as np
 from tilevision.view import Panel
 
 panel = Panel(np.zeros((60, 80, 3), np.uint8), "blobs", (), "kept", {})
-until = time.monotonic() + 60
+until = time.monotonic() + 200
 while not panel._past_list.rows:
     assert time.monotonic() < until
     time.sleep(0.02)
@@ -344,7 +344,7 @@ def test_nothing_that_takes_long_keeps_the_notebook_waiting(make, spots, monkeyp
     monkeypatch.setattr(panel_module, "start", slow)
     monkeypatch.setattr(panel_module, "plan", slow)
     panel._controls.run.click()
-    assert entered.wait(60)
+    assert entered.wait(200)
     panel._settings.rows.value = 5
     panel._filters.score.value = 0.3
     panel._screen.canvas.picked = [5.0, 5.0, 1.0]
@@ -551,7 +551,7 @@ def test_a_run_at_work_elsewhere_is_followed_not_steered(make, spots, tmp_path) 
     assert all(buttons[name].disabled for name in ("pause", "resume", "cancel", "retry"))
     Path(gate).touch()
     _wait(lambda: other._screen.state.run_status == "complete")
-    assert worker.run.result(60).complete
+    assert worker.run.result(200).complete
 
 
 def test_the_dashboard_is_linked_as_dask_is_told_to(make, spots, monkeypatch) -> None:

@@ -274,7 +274,7 @@ def test_events_tell_the_whole_story(elsewhere: Path, spots: np.ndarray) -> None
     seen: list[Any] = []
     run = tv.start(spots, bright, grid="2x2")
     unsubscribe = run.subscribe(seen.append)
-    assert run.wait(60)
+    assert run.wait(200)
     unsubscribe()
     story = {event.tile.id: event for event in run.events() if isinstance(event, TileChanged)}
     assert {event.status for event in story.values()} == {"done"}
@@ -366,13 +366,13 @@ def test_pause_then_resume_loses_nothing(elsewhere: Path, spots: np.ndarray) -> 
     run = tv.start(spots, slow, grid="4x4", batch_size=1)
     first = threading.Event()
     run.subscribe(lambda e: first.set() if isinstance(e, TileChanged) else None)
-    assert first.wait(60)
+    assert first.wait(200)
     run.pause()
     gate.touch()
     assert run.status == "paused"
     assert not run.wait(1)
     run.resume()
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 def test_cancel_keeps_what_is_done(elsewhere: Path, spots: np.ndarray) -> None:
@@ -385,9 +385,9 @@ def test_cancel_keeps_what_is_done(elsewhere: Path, spots: np.ndarray) -> None:
     run = tv.start(spots, slow, grid="6x6", batch_size=1)
     some = threading.Event()
     run.subscribe(lambda e: some.set() if getattr(e, "status", "") == "done" else None)
-    assert some.wait(60)
+    assert some.wait(200)
     run.cancel()
-    result = run.result(60)
+    result = run.result(200)
     assert result.status == "cancelled"
     assert 0 < (result.tiles["status"] == "done").sum() < 36
     plan = tv.plan(spots, slow, grid="6x6")
@@ -408,7 +408,7 @@ def test_retry_failed_after_the_end(elsewhere: Path, spots: np.ndarray) -> None:
     assert len(run.result().failed) == 1
     mended.touch()
     run.retry_failed()
-    result = run.result(60)
+    result = run.result(200)
     assert result.complete
     assert len(result.findings) == 12
 
@@ -428,7 +428,7 @@ def test_one_tile_can_be_retried(elsewhere: Path, spots: np.ndarray) -> None:
     assert len(run.so_far().failed) == 2
     mended.touch()
     run.retry(run.tiles[1:])
-    result = run.result(60)
+    result = run.result(200)
     assert [row.status for row in result.rows] == ["failed", "done"]
     run.retry(run.tiles[1:])
     assert run.status == "partial"
@@ -479,7 +479,7 @@ def test_an_interrupt_pauses_the_run_and_says_how_to_go_on(
     run = tv.start(spots, slow, grid="4x4", batch_size=1)
     first = threading.Event()
     run.subscribe(lambda e: first.set() if isinstance(e, TileChanged) else None)
-    assert first.wait(60)
+    assert first.wait(200)
     waiting = threading.Thread(target=_interrupt_when_waiting, daemon=True)
     waiting.start()
     with pytest.raises(KeyboardInterrupt, match=r"paused, 0 of 16 tiles.*run\.resume"):
@@ -487,7 +487,7 @@ def test_an_interrupt_pauses_the_run_and_says_how_to_go_on(
     assert run.status == "paused"
     gate.touch()
     run.resume()
-    assert run.result(60).complete
+    assert run.result(200).complete
 
 
 def test_an_interrupted_analysis_says_that_the_same_call_goes_on(

@@ -125,14 +125,14 @@ def test_a_run_is_over_when_its_thread_has_returned(control: Control) -> None:
 
     def work() -> None:
         control.finish(RESULT, "complete", "", failed=False)
-        release.wait(10)
+        release.wait(200)
 
     control.start(work, "a run")
     control.on_over(called.append)
     assert not control.wait(0.05) and not called
     assert control.status is RunStatus.COMPLETE
     release.set()
-    assert control.wait(10) and control.settled and len(called) == 1
+    assert control.wait(200) and control.settled and len(called) == 1
     assert control.result is RESULT
 
 
@@ -147,7 +147,7 @@ def test_an_error_of_the_run_stops_it_and_is_kept(control: Control) -> None:
     control.guard(fails)
     assert control.fault is error and news == [("stopped", "No.")]
     control.start([].pop, "a run")
-    assert control.wait(10)
+    assert control.wait(200)
     assert isinstance(control.fault, RunError)
     assert isinstance(control.fault.__cause__, IndexError)
     assert "IndexError" in news[-1][1]

@@ -10,7 +10,7 @@ from tilevision.pipeline import runner as expecting
 from tilevision.pipeline.planning import resolve_stages
 from tilevision.pipeline.settings import Settings
 
-PATIENCE = 30.0
+PATIENCE = 200.0
 
 
 class Shelf:

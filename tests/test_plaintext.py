@@ -161,7 +161,7 @@ def test_a_result_a_strict_run_and_a_journal_say_the_place():
         return helper({"bboxes": pixels})
 
     run = tv.start(pixels, model, checkpoint="kept", **how)
-    run.wait(60)
+    run.wait(200)
     failed = run.result().failed
     assert "in helper" in failed.loc[0, "details"]
     (journal,) = (e for e in tv.FollowedRun(run.id, "kept").events() if isinstance(e, TileChanged))

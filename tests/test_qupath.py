@@ -100,7 +100,7 @@ def qupath(classes: str) -> Iterator[Callable[..., Running]]:
     for running in opened:
         running.gateway.shutdown()
     for process in started:
-        process.communicate(timeout=30)
+        process.communicate(timeout=200)
 
 
 def saved(result: Any, **options: Any) -> list[dict[str, Any]]:

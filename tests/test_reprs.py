@@ -48,7 +48,7 @@ def test_plan_run_and_result_are_shown_as_text() -> None:
     Image.new("RGB", (90, 60)).save(name)
     shown = [tv.plan(name, _model, grid="2x3")]
     shown.append(tv.start(name, _model, grid="2x3"))
-    shown.append(shown[1].result(60))
+    shown.append(shown[1].result(200))
     shown.append(shown[2].findings)
     for value in shown:
         html = value._repr_html_()

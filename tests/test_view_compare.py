@@ -48,7 +48,7 @@ def both() -> Comparison:
     return compare(a, result_of([SHARED, ALONE["b"]], ["cell", "odd"]))
 
 
-def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def _wait(condition: Callable[[], object], seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -60,7 +60,7 @@ def view(run: ScriptedRun) -> Iterator[LiveView]:
     view.close()
 
 
-def _wait(condition: Callable[[], object], seconds: float = 60) -> None:
+def _wait(condition: Callable[[], object], seconds: float = 200) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
