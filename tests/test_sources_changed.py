@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from tilevision.modelspec import ModelSpec
 from tilevision.sources import (
     ReadOptions,
     check_unchanged,
+    filetree,
     open_reference,
     open_source,
     read_options,
@@ -193,20 +193,25 @@ class Careless:
         return [Findings(boxes=np.zeros((0, 4))) for _ in batch]
 
 
-def test_a_long_look_is_not_taken_at_once_again(tmp_path: Path) -> None:
+def test_a_long_look_is_not_taken_at_once_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Looking at very many files takes a twentieth of the time, not all of it."""
     part = tmp_path / "a"
     part.write_bytes(b"1")
-    looks = []
+    looks, clock = [], [100.0]
+    monkeypatch.setattr(filetree, "perf_counter", lambda: clock[0])
 
     def slowly() -> list[Path]:
-        looks.append(1)
-        time.sleep(0.05)
+        looks.append(clock[0])
+        clock[0] += 0.05
         return [part]
 
     watch = FileWatch("a", slowly, tree_of("a", [part]))
-    assert all(watch.unchanged() for _ in range(100))
-    assert len(looks) == 1
+    for _ in range(100):
+        assert watch.unchanged()
+        clock[0] += 0.02
+    assert np.diff(looks).tolist() == pytest.approx([1.06], abs=0.03)
 
 
 def test_pages_and_frames_that_are_alike_are_told_apart(tmp_path: Path) -> None:
