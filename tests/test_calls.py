@@ -207,7 +207,9 @@ def test_to_be_kept_from_the_processor_is_no_rest() -> None:
             pass
 
     if Path("/proc/thread-self/schedstat").exists():
-        assert measured(work) > 0.5 > measured(lambda: time.sleep(0.2))
+        # A busy machine may take as long to go on after one of the naps, but not after each.
+        naps = [measured(lambda: time.sleep(0.05)) for _ in range(10)]
+        assert measured(work) > 0.5 > min(naps)
 
 
 def test_a_model_on_a_device_waits_whatever_is_measured() -> None:
