@@ -141,14 +141,19 @@ def test_a_dead_owner_is_taken_over_after_its_lease_never_before(folder, hurried
     assert time.monotonic() - began > 0.5
 
 
-def test_a_beat_that_goes_on_while_it_is_watched_keeps_the_run(folder, hurried):
+def test_a_beat_that_goes_on_while_it_is_watched_keeps_the_run(folder, hurried, monkeypatch):
     """However old it looked: the server may have stood still, or its clock may have jumped."""
-    beat = owned(folder, 100)
-    going = threading.Timer(0.05, lambda: beat.write_text("0" * 15 + "1"))
-    going.start()
+    beat, plain, watched = owned(folder, 100), lease.Lease._stays_still, []
+
+    def goes_on(self, sight):
+        beat.write_text("0" * 15 + "1")
+        watched.append(plain(self, sight))
+        return watched[-1]
+
+    monkeypatch.setattr(lease.Lease, "_stays_still", goes_on)
     with pytest.raises(RunBusy):
         RunLock(folder, "r1").acquire()
-    going.join()
+    assert watched == [False]
 
 
 def test_whoever_has_been_silent_for_a_quarter_of_an_hour_is_not_watched(folder, monkeypatch):
