@@ -49,7 +49,7 @@ DRILLS: dict[str, Drill] = {
         folder, rows=10, cols=20, timeout=8, kinds=drills_cluster.KINDS * 3
     ),
     "http": lambda folder: drills.http_drill(
-        folder, rows=40, cols=50, quota=8, seconds=0.2, timeout=1.0, retry_after="1"
+        folder, rows=40, cols=50, quota=8, seconds=0.2, timeout=1.0, retry_after="1", calm=0.2
     ),
     "disk": disk,
     "many": lambda folder: drills_many.many_drill(folder, rows=250, cols=400),

@@ -243,11 +243,16 @@ def http_drill(
     seconds: float,
     timeout: float,
     retry_after: str,
+    calm: float,
 ) -> dict[str, Any]:
-    """Ask a service that is busy, fails, hangs and babbles for two thirds of the tiles."""
+    """Ask a service that is busy, fails, hangs and babbles for two thirds of the tiles.
+
+    Its answers to the others take `calm` seconds: the longer, the more requests a slow machine has
+    in flight.
+    """
     tiles = rows * cols
     script = troubles(tiles * 2 // 3)
-    with ModelServer(script, seconds, retry_after) as server:
+    with ModelServer(script, seconds, retry_after, calm) as server:
         began = time.monotonic()
         result = tv.analyze(
             numbered.write_numbered(folder / "numbered.tif", rows, cols),

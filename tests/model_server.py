@@ -61,13 +61,16 @@ class ModelServer:
         That an answer takes.
     retry_after : str
         Header that goes with ``busy``.
+    calm : float
+        Seconds that an answer takes after the script.
     """
 
     def __init__(
-        self, script: Iterable[str] = (), seconds: float = 0.05, retry_after: str = "1"
+        self, script: Iterable[str], seconds: float, retry_after: str, calm: float
     ) -> None:
         self.served = Served()
-        self.seconds, self.retry_after = seconds, retry_after
+        self.seconds = {"well": seconds, "garbage": seconds, "calm": calm}
+        self.retry_after = retry_after
         self._script = iter(script)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -104,7 +107,7 @@ class ModelServer:
                 self._open.discard(hung)
             self._open.add(connection)
             self.served.in_flight.append(len(self._open))
-            trouble = next(self._script, "well")
+            trouble = next(self._script, "calm")
             self.served.answers[trouble] += 1
             if trouble == "hang":
                 self._hanging.add(connection)
@@ -135,7 +138,7 @@ class ModelServer:
                     server.hang(self.connection)
                     self.close_connection = True
                 else:
-                    time.sleep(server.seconds if trouble in ("well", "garbage") else 0)
+                    time.sleep(server.seconds.get(trouble, 0))
                 server.leave(self.connection)
                 if trouble != "hang":
                     self._answer(trouble, asked["number"])
@@ -145,6 +148,7 @@ class ModelServer:
                 whole = json.dumps({"detections": [box]}).encode()
                 status, body = {
                     "well": (200, whole),
+                    "calm": (200, whole),
                     "garbage": (200, whole[: len(whole) // 2]),
                     "busy": (429, b""),
                     "error": (500, b""),
