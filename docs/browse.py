@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 SIZES = (390, 1024, 1920)
+PATIENCE = 200_000  # milliseconds, on a busy machine
 # What sticks out of the screen and cannot be scrolled to within its own box.
 OUTSIDE = """() => {
   const wide = document.documentElement.clientWidth + 1;
@@ -83,12 +84,13 @@ def complaints(site: Path) -> Iterator[str]:
 
     with _served(site.parent) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=PATIENCE
         )
         for scheme in ("light", "dark"):
             for width in SIZES:
                 view = {"width": width, "height": 900}
                 page: Any = browser.new_page(viewport=view, color_scheme=scheme)
+                page.set_default_timeout(PATIENCE)
                 said: list[str] = []
                 page.on("console", lambda m, said=said: m.type == "error" and said.append(m.text))
                 page.on("pageerror", lambda error, said=said: said.append(str(error)))
@@ -100,6 +102,7 @@ def complaints(site: Path) -> Iterator[str]:
                     said.clear()
                 page.close()
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{address}/{site.name}/search.html?q=checkpoint")
         page.wait_for_selector("#search-results .search-summary")
         page.wait_for_selector("#search-results li a")

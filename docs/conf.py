@@ -56,7 +56,7 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 
 nb_execution_mode = "force"
-nb_execution_timeout = 180
+nb_execution_timeout = 500
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # a page without a kernel has no live widgets, and fetches no script

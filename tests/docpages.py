@@ -149,7 +149,7 @@ class Kernel:
                 value.append(content["data"].get("text/plain", ""))
 
         cell = re.sub(*self.replaced, code)
-        reply = self._client.execute_interactive(cell, timeout=120, output_hook=listen)["content"]
+        reply = self._client.execute_interactive(cell, timeout=500, output_hook=listen)["content"]
         if reply["status"] != "ok":
             trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(reply.get("traceback", [])))
             raise AssertionError(f"{trace[-3000:]}\n{''.join(printed)[-1000:]}")

@@ -253,7 +253,7 @@ def main():
             grid=numbered.grid(rows, cols), client=client, checkpoint=None, progress=False,
         )
         drills_cluster._check_whole(again, rows * cols)
-        numbered.wait_until(lambda: len(client.nthreads()) == 2, "both workers are back", 40)
+        numbered.wait_until(lambda: len(client.nthreads()) == 2, "both workers are back")
         print(len(result.failed), "failed", len(client.nthreads()), "workers")
 
 

@@ -29,7 +29,7 @@ SMALL = (b'{"boxes":[]}',)
 def run(script, *args):
     """Run a script in a Python of its own; return what it printed."""
     command = [sys.executable, "-c", script, *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

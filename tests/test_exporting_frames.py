@@ -259,7 +259,7 @@ def test_the_command_refuses_a_map_of_a_picture_before_the_work(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=200,
     )
     assert done.returncode == 2
     assert "The image has no CRS and transform" in done.stderr.splitlines()[-1]

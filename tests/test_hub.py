@@ -176,7 +176,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         [sys.executable, "-c", script],
         cwd=tmp_path,
         env={**os.environ, **environment, "PYTHONPATH": python_path},
-        timeout=120,
+        timeout=200,
         capture_output=True,
         check=False,
     )
@@ -185,7 +185,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     hub.asked.clear()
     monkeypatch.chdir(tmp_path)
     (row,) = tv.runs().itertuples()
-    result = tv.resume(row.id).result(timeout=120)
+    result = tv.resume(row.id).result(timeout=200)
     assert hub.asked == [], "all is here, so nobody is asked"
     assert result.status == "complete"
     assert {"restored", "done"} >= set(result.tiles["status"])

@@ -343,9 +343,9 @@ def test_helpers_beside_the_script_travel(tmp_path):
     (tmp_path / "receive.py").write_text(RECEIVER)
     blob = tmp_path / "spec.pickle"
     run = [sys.executable, str(tmp_path / "send.py"), str(beside), str(blob)]
-    subprocess.run(run, check=True, timeout=120)
+    subprocess.run(run, check=True, timeout=200)
     run = [sys.executable, str(tmp_path / "receive.py"), str(blob)]
-    printed = subprocess.run(run, check=True, timeout=120, capture_output=True, text=True)
+    printed = subprocess.run(run, check=True, timeout=200, capture_output=True, text=True)
     assert printed.stdout.strip() == "[[0.0, 0.0, 44.0, 44.0]]"
 
 

@@ -327,7 +327,7 @@ def test_a_panel_with_nothing_stored_loads_no_library_of_tables(elsewhere, spots
     """It would take as long to load as all else before the first picture."""
     tv.analyze(spots, bright, checkpoint="kept", progress=False)
     command = [sys.executable, "-c", OPENED]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert (done.stdout, done.returncode) == ("False True\n", 0), done.stderr
 
 

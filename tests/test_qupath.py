@@ -43,7 +43,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> str:
     library = str(Path(str(found[0].locate())).resolve())
     made = tmp_path_factory.mktemp("classes")
     command = ["javac", "-cp", library, "-d", made, HERE / "QuPathGateway.java"]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=200)
     return f"{made}:{library}"
 
 

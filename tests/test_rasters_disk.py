@@ -112,12 +112,12 @@ def test_maps_on_a_full_disk_pause_the_run_which_goes_on(tmp_path: Path) -> None
         ballast.write_bytes(b"\0" * int(shutil.disk_usage(disk).free - 2.5 * 2**20))
         run = tv.start(image, model, checkpoint=disk / "kept", **asked)
         with pytest.raises(tv.CheckpointError) as caught:
-            run.result(timeout=120)
+            run.result(timeout=200)
         assert "free on its disk" in str(caught.value) and "\n" not in str(caught.value)
         numbered.wait_until(lambda: run.status == "paused", "the run is paused")
         ballast.unlink()
         numbered.wait_until(lambda: run.status == "running" or run.wait(0), "it goes on")
-        result = run.result(timeout=120)
+        result = run.result(timeout=200)
         assert result.status == "complete"
         found = np.asarray(result.raster)
         before = len(numbered.noted(log))

@@ -111,7 +111,7 @@ else:
         [sys.executable, "-c", code, str(tmp_path / "big.tif")],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=500,
         check=True,
     )
     kibibytes = int(done.stdout)

@@ -198,7 +198,7 @@ def test_a_crowd_that_comes_and_goes_always_reads_whole_images(temp: Path) -> No
     """
     processes = [python(code, seed) for seed in range(6)]
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=200)
         assert out == "fine\n", err
     assert left(staging_folder()) == []
 
@@ -438,7 +438,7 @@ def test_a_run_leaves_nothing_in_the_temp_folder(temp: Path, tmp_path: Path) -> 
         run = tv.start(sys.argv[1], nothing, checkpoint=None, workers=1)
         print(run.result().status, len(list(staging_folder().glob("*.npy"))))
     """
-    out, err = python(code, tmp_path / "a.png").communicate(timeout=120)
+    out, err = python(code, tmp_path / "a.png").communicate(timeout=200)
     assert out == "complete 1\n", err
     assert left(staging_folder()) == []
 

@@ -85,7 +85,7 @@ def test_a_terminated_process_keeps_its_tiles_and_says_how_to_resume(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
         check=True,
     )
     assert again.stdout.split() == ["100", str(kept)]
