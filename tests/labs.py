@@ -13,8 +13,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,13 @@ READY = """() => {
   return panel?.context?.isReady && panel.sessionContext?.session?.kernel?.status === "idle";
 }"""
 
+COUNT_SAVES = """() => {
+  window.saves = 0;
+  window.jupyterapp.shell.currentWidget.context.saveState.connect((_, state) => {
+    window.saves += state.startsWith("completed");
+  });
+}"""
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -56,7 +63,7 @@ class Lab:
         request = urllib.request.Request(
             f"{self.url}{path}", method=method, headers={"Authorization": f"token {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")
 
     def end_kernels(self) -> None:
@@ -72,6 +79,18 @@ def _unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
+def free_port() -> int:
+    """Return a free port that stays so: none of those that Linux gives to who asks for any (ip(7)).
+
+    Tests beside this one ask for dozens while a server starts.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextmanager
 def serving(base: Path) -> Iterator[Lab]:
     """A server with settings of its own under `base`, on a free port."""
@@ -85,9 +104,7 @@ def serving(base: Path) -> Iterator[Lab]:
         place.mkdir()
     quiet = {"fetchNews": "false", "checkForUpdates": False}
     _settings(base, "notification", quiet)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     lab = Lab(f"http://127.0.0.1:{port}", secrets.token_hex(16), folder)
     options = [f"--port={port}", "--ServerApp.port_retries=0", "--no-browser", "--allow-root",
                f"--IdentityProvider.token={lab.token}", f"--ServerApp.root_dir={folder}",
@@ -104,7 +121,7 @@ def serving(base: Path) -> Iterator[Lab]:
     finally:
         server.terminate()
         try:
-            server.wait(20)
+            server.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
         log.close()
@@ -141,7 +158,7 @@ def lab(request: pytest.FixtureRequest, jupyter: Lab) -> Iterator[Lab]:
 
 
 def _await_server(lab: Lab, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while True:
         try:
             lab.call("/api/sessions")
@@ -161,9 +178,9 @@ def page(lab: Lab) -> Iterator[Any]:
     except ImportError:
         _unavailable("playwright is not installed: pip install 'tilevision[test]'")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=120_000)
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         # Asked at every frame, as is usual, a long wait costs more than what is waited for.
         page.wait_for_function = functools.partial(page.wait_for_function, polling=POLLING)
         yield page
@@ -176,6 +193,25 @@ def open_notebook(page: Any, lab: Lab, notebook: str) -> None:
     page.wait_for_function(READY)
 
 
+def save(page: Any) -> None:
+    """Press Ctrl+S, and wait until the notebook has been saved, whatever changes it since."""
+    page.evaluate(COUNT_SAVES)
+    page.keyboard.press("Control+s")
+    page.wait_for_function("() => window.saves")
+
+
+def once_laid_out(page: Any, check: Callable[[], None]) -> None:
+    """Make `check`, again while it fails: a page that is slow to take its new size passes later."""
+    deadline = time.monotonic() + 60
+    while True:
+        page.wait_for_timeout(200)
+        try:
+            return check()
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+
+
 def run_cells(page: Any, lab: Lab, notebook: str) -> list[dict[str, Any]]:
     """Run a notebook from the top with Shift+Enter, each cell once the one before has ended."""
     open_notebook(page, lab, notebook)
@@ -185,7 +221,7 @@ def run_cells(page: Any, lab: Lab, notebook: str) -> list[dict[str, Any]]:
     for cell in nbformat.read(lab.folder / notebook, as_version=4).cells:
         page.keyboard.press("Shift+Enter")
         if cell.cell_type == "code":
-            page.wait_for_function(f"() => ({CELLS})()[{done}].execution_count", timeout=120_000)
+            page.wait_for_function(f"() => ({CELLS})()[{done}].execution_count", timeout=200_000)
             done += 1
     cells: list[dict[str, Any]] = page.evaluate(CELLS)
     return cells

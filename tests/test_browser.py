@@ -15,6 +15,7 @@ from labs import (
     errors,
     open_notebook,
     run_cells,
+    save,
     write_notebook,
 )
 
@@ -156,10 +157,7 @@ def _check_zoom(page: Any) -> None:
 
 
 def _check_reload(lab: Lab, page: Any) -> None:
-    page.keyboard.press("Control+s")
-    # At every frame: the picture that is kept may come, and change the notebook, at once.
-    clean = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
-    page.wait_for_function(clean, polling="raf")
+    save(page)
     page.reload()
     page.locator(PICTURE).wait_for()
     page.wait_for_function(f"() => ({_count(NAME)})(document.querySelector('{PICTURE}')) > 500")

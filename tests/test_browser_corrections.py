@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import CELLS, PICTURE, Lab, errors
+from labs import CELLS, PICTURE, Lab, errors, once_laid_out
 from panels import KERNEL, SHOWN, SQUARES, await_label, open_panel, press, run_code, show_all
 from test_browser_regions import Pointer
 
@@ -71,15 +71,18 @@ def test_objects_are_corrected_on_the_picture(lab: Lab, page: Any, tmp_path: Pat
 
 def _check_bars(page: Any) -> None:
     """Each bar above the picture has one row at any width, and its buttons keep their names."""
-    for width in (800, 960, 1100, 1920):
-        page.set_viewport_size({"width": width, "height": 1000})
-        page.wait_for_timeout(200)
+
+    def check() -> None:
         heights = page.locator(".tilevision-drawing").evaluate_all(
             "bars => bars.map(bar => [bar.clientHeight, bar.scrollWidth - bar.clientWidth])"
         )
         assert len(heights) == 2
-        assert all(height < 32 and beyond <= 0 for height, beyond in heights), (width, heights)
+        assert all(height < 32 and beyond <= 0 for height, beyond in heights), heights
         assert page.get_by_role("button", name="Next in doubt", exact=True).is_visible()
+
+    for width in (800, 960, 1100, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        once_laid_out(page, check)
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 

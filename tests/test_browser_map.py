@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labs import CELLS, PICTURE, Lab, errors
+from labs import CELLS, PICTURE, Lab, errors, save
 from panels import SHOWN, await_label, open_panel, press
 from PIL import Image
 
@@ -114,8 +114,7 @@ def test_the_layer_is_chosen_after_the_notebook_was_saved_and_loaded_again(
     open_panel(page, lab, tmp_path, [SETUP], "planned: 40 tiles")
     press(page, "Run")
     await_label(page, "complete: 40 tiles")
-    page.keyboard.press("Control+s")
-    page.wait_for_timeout(1000)
+    save(page)
     page.reload()
     layer = page.get_by_role("combobox", name="Map", exact=True)
     layer.wait_for()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import CELLS, PICTURE, READY, Lab, errors, open_notebook, write_notebook
+from labs import CELLS, PICTURE, READY, Lab, errors, open_notebook, save, write_notebook
 
 pytestmark = pytest.mark.slow
 
@@ -281,10 +281,7 @@ def _check_past_runs(page: Any) -> None:
 
 
 def _check_reload_and_save(lab: Lab, page: Any) -> None:
-    page.keyboard.press("Control+s")
-    # At every frame: the picture that is kept may come, and change the notebook, at once.
-    clean = "() => !window.jupyterapp.shell.currentWidget.context.model.dirty"
-    page.wait_for_function(clean, polling="raf")
+    save(page)
     page.reload()
     _await_label(page, "complete: .*72 detections merged by seam")
     _press(page, "Show all")
@@ -363,7 +360,7 @@ def test_the_panel_in_notebook_7(lab: Lab, page: Any, tmp_path: Path) -> None:
     page.locator(".tilevision-inspector h3").wait_for()
     page.screenshot(path=tmp_path / "inspected.png")
     page.keyboard.press("Control+s")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while "widget-view+json" not in (lab.folder / "panel.ipynb").read_text():
         assert time.monotonic() < deadline, "it was not saved"
         page.wait_for_timeout(100)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labs import CELLS, PICTURE, Lab, errors
+from labs import CELLS, PICTURE, Lab, errors, once_laid_out
 from panels import SHOWN, SQUARES, await_label, open_panel, press, run_code, show_all
 
 pytestmark = pytest.mark.slow
@@ -40,19 +40,22 @@ def test_results_answer_how_many_and_how_dense(lab: Lab, page: Any, tmp_path: Pa
 
 def _check_layout(page: Any) -> None:
     """The picture stands beside buttons and tabs, which have a row each; the tables fit."""
-    for width in (1280, 1440, 1920):
-        page.set_viewport_size({"width": width, "height": 1000})
-        page.wait_for_timeout(200)
+
+    def check() -> None:
         rows = page.locator(
             ".tilevision-side .tilevision-buttons, .tilevision-side .tilevision-tabs"
         )
-        assert [row["height"] < 45 for row in map(_box, rows.all())] == [True, True], width
+        assert [row["height"] < 45 for row in map(_box, rows.all())] == [True, True]
         picture, tabs = _box(page.locator(PICTURE).first), _box(rows.last)
-        assert picture["x"] > tabs["x"] + tabs["width"] and picture["width"] > 400, width
+        assert picture["x"] > tabs["x"] + tabs["width"] and picture["width"] > 400
         beyond = page.locator(".tilevision-results .tilevision-scroll").evaluate_all(
             "parts => parts.map(part => part.scrollWidth - part.clientWidth)"
         )
-        assert max(beyond) <= 0, (width, beyond)
+        assert max(beyond) <= 0, beyond
+
+    for width in (1280, 1440, 1920):
+        page.set_viewport_size({"width": width, "height": 1000})
+        once_laid_out(page, check)
     page.set_viewport_size({"width": 1280, "height": 1000})
 
 
@@ -78,8 +81,9 @@ def _check_limits(page: Any) -> None:
     await_label(page, "192 detections")
     page.picture("limits")
     page.get_by_text("Methods", exact=True).click()
+    page.evaluate(NOTE_COPIED)
     press(page, "Copy methods")
-    page.get_by_role("button", name="Copied").wait_for()
+    page.wait_for_function("() => window.copied")
     copied = page.evaluate("navigator.clipboard.readText()")
     assert "merged objects of a score above 0.8 were dropped" in copied
     assert "merged objects of an area below" in copied
@@ -129,6 +133,11 @@ def _check_table(page: Any) -> None:
     assert page.locator(MARKED).count() == 0
 
 
+# A button says so for a moment only.
+NOTE_COPIED = """() => new MutationObserver(() => {
+  window.copied ||= [...document.querySelectorAll("button")].some(
+    (button) => button.textContent === "Copied");
+}).observe(document.body, { subtree: true, childList: true, characterData: true })"""
 SELECTED = "[aria-selected=true]"
 MARKED = "[data-tile=r000c000] .tilevision-marked"
 
