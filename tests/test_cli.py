@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from labs import free_port
 from PIL import Image
 
 from tilevision import __version__
@@ -393,9 +393,7 @@ def test_demo_does_the_main_job(elsewhere):
 @pytest.mark.slow
 def test_lab_serves_the_notebook(elsewhere):
     """`lab` is JupyterLab, with the quick start in its root folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "tilevision", "lab", "--no-browser", "--allow-root"]
     command += [f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=t"]
     address = f"http://127.0.0.1:{port}/api/contents/{notebook.COPY}?content=0&token=t"
