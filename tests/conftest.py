@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from labs import jupyter, lab, page  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -25,8 +25,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about what else the machine does than about the code.
-settings.register_profile("suite", deadline=None, max_examples=60)
-settings.register_profile("quick", deadline=None, max_examples=20)
+for profile, examples in (("suite", 60), ("quick", 20)):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        max_examples=examples,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
