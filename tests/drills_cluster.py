@@ -3,6 +3,7 @@
 Each takes its size, asserts the rules, and returns figures for `benchmarks/durability.py`.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -28,12 +29,14 @@ KINDS = ("segfault", "exit", "sys.exit", "memory", "hang")
 MEMORY_LIMIT = "600 MB"
 
 
-def slow(seconds: float) -> Callable[[Any], Any]:
-    """Return a model that takes its time."""
+def slow(seconds: float, held: float = math.inf, gate: Path = Path()) -> Callable[[Any], Any]:
+    """Return a model that takes its time; tiles from number `held` on wait for a file."""
 
     def look(pixels: Any) -> Any:
         time.sleep(seconds)
         number = numbered.number_of(pixels)
+        while number >= held and not gate.exists():
+            time.sleep(0.01)
         return [{"box": (2, 2, 6 + number % 7, 9), "score": 0.5, "label": "cell"}]
 
     return look
@@ -77,9 +80,11 @@ def workers_drill(folder: Path, *, rows: int, cols: int, every: float, seed: int
 
     Every `every` seconds one dies if all have joined: the death of one that is still starting is no
     news to the run, which would take the cluster for quiet and blame the tile that dies next. The
-    last quarter runs in peace, since a tile that was hit twice waits for that.
+    last quarter runs in peace, since a tile that was hit twice waits for that. The second half
+    waits until two have died, however long a machine takes to start another.
     """
     random, killed, over = Random(seed), [], threading.Event()
+    gate = folder / "two have died"
 
     def kill() -> None:
         before: set[str] = set()
@@ -89,11 +94,13 @@ def workers_drill(folder: Path, *, rows: int, cols: int, every: float, seed: int
                 victim, before = random.choice(processes), there
                 victim.kill()
                 killed.append(victim.pid)
+                if len(killed) == 2:
+                    gate.touch()
 
     killer = threading.Thread(target=kill)
     run = tv.start(
         numbered.write_numbered(folder / "numbered.tif", rows, cols),
-        tv.model(slow(0.1), fingerprint="slow"),
+        tv.model(slow(0.1, rows * cols // 2, gate), fingerprint="slow"),
         grid=numbered.grid(rows, cols),
         workers=2,
         retry=tv.Retry(attempts=1),
