@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from tilevision.analysis.account import Digest
 from tilevision.checkpoint import stage_key
 from tilevision.errors import CheckpointTooLarge, Failure, RunError
 from tilevision.modelspec import ModelSpec, Usage, counting
@@ -94,7 +93,7 @@ class Conductor:
         if self._control.terminated:
             return result
         self._control.stage("merge", began, f"{len(result.findings):,} detections")
-        text = self._image_stages(checkpoint).synthesis(result.digest)
+        text = self._image_stages(checkpoint).synthesis(result)
         return result if text is None else self._result(end.status, end.reason, text)
 
     def so_far(self) -> Result:
@@ -226,13 +225,13 @@ class ImageStages:
         self._control.stage("moderation", began, verdict.reason, restored)
         return verdict
 
-    def synthesis(self, facts: Digest) -> str | None:
+    def synthesis(self, result: Result) -> str | None:
         """Return the synthesis model's text; its failure must not cost the tiles that are done."""
         spec = self._plan.stages.synthesis
         if spec is None or spec.name == "summary":
             return None
         began = time.perf_counter()
-        source = self._plan.source
+        source, facts = self._plan.source, result.digest
         reading = {
             "source": source.fingerprint,
             "model": spec.fingerprint,

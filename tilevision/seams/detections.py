@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -247,10 +246,8 @@ def gather(
                 f"Merge takes the TileFindings of each tile, not {type(item).__name__}; "
                 "give tv.TileFindings(tile, findings)."
             )
-    ordered = sorted(tile_findings, key=lambda item: item.tile.region)
-    _check_distinct(ordered)
+    ordered, tile_boxes, scales = _in_order(tile_findings)
     tiles = [item.tile for item in ordered]
-    tile_boxes = np.array([tile.box.as_tuple() for tile in tiles], dtype=np.float64).reshape(-1, 4)
     outputs = np.array([tile.output_size for tile in tiles], dtype=np.float64).reshape(-1, 2)
     counts = np.array([len(item.findings) for item in ordered], dtype=np.int64)
     owner = np.repeat(np.arange(len(tiles)), counts)
@@ -260,7 +257,6 @@ def gather(
     spread = factors[:, [0, 1, 0, 1, 2, 3, 2, 3]].take(owner, axis=0)
     boxes = boxes * spread[:, :4] + spread[:, 4:]
     scores = columns["scores"]
-    scales = np.array([tile.scale for tile in tiles], dtype=np.float64)
     frame = _frame(ordered, tile_boxes, size)
     pixel = 1 / scales[owner, None]
     sides = boxes[:, 2:] - boxes[:, :2]
@@ -281,14 +277,29 @@ def gather(
     )
 
 
-def _check_distinct(ordered: Sequence[TileFindings]) -> None:
-    twice = sorted({b.tile.id for a, b in pairwise(ordered) if a.tile.region == b.tile.region})
-    if twice:
+def _in_order(found: Sequence[TileFindings]) -> tuple[list[TileFindings], Floats, Floats]:
+    """Return tiles by box and scale, with their boxes ``(n, 4)`` and scales ``(n,)``.
+
+    Raises
+    ------
+    GridError
+        If a tile is there twice.
+    """
+    tiles = [item.tile for item in found]
+    boxes = np.array([tile.box.as_tuple() for tile in tiles], dtype=np.float64).reshape(-1, 4)
+    scales = np.array([tile.scale for tile in tiles], dtype=np.float64)
+    order = np.lexsort((scales, *boxes.T[::-1]))
+    boxes, scales = boxes[order], scales[order]
+    ordered = [found[place] for place in order.tolist()]
+    same = (boxes[1:] == boxes[:-1]).all(axis=1) & (scales[1:] == scales[:-1])
+    if same.any():
+        twice = sorted({ordered[place + 1].tile.id for place in np.flatnonzero(same).tolist()})
         more = f" and {len(twice) - 5} more" if len(twice) > 5 else ""
         raise GridError(
             f"tile {', '.join(twice[:5])}{more} is there twice (same box and scale); "
             "give each tile once."
         )
+    return ordered, boxes, scales
 
 
 def _frame(
@@ -320,8 +331,11 @@ def _reach(tile_boxes: Floats, frame: Floats) -> Floats:
 
 def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
     """Concatenate columns in the order given; parts that lack one get NaN or None rows."""
-    names = {name for part in parts for name in part.columns} | set(Findings().columns)
     empty = Findings()
+    plain = set(empty.columns)
+    # Most tiles of most images found nothing, and have no column that another has not.
+    parts = [part for part in parts if len(part) or part.columns.keys() - plain]
+    names = {name for part in parts for name in part.columns} | plain
     columns: dict[str, Any] = {}
     for name in sorted(names):
         values = [getattr(part, name) for part in parts]
