@@ -101,14 +101,51 @@ def test_the_file_names_models(folder, monkeypatch) -> None:
         ("[models.mine]\nname = 'blobs'", "has models.mine without use"),
         ("models = 3", "has models. without use"),
         ("[run]\ntimeout = 'soon'", "'soon' is not a valid float"),
+        ("checkpoint = false", "has checkpoint = false; `tilevision run --checkpoint` takes a t"),
+        ("workers = 1.9", "has workers = 1.9; `tilevision run --workers` takes a whole number"),
+        ("[run]\nmin-score = true", "has min-score = true; `tilevision run --min-score` takes a n"),
+        ("[run]\nmpp = [0.5, 0.5]", "has mpp = [0.5, 0.5]; `tilevision run --mpp` takes a number"),
+        ("[run]\nstrict = 1", "has strict = 1; `tilevision run --strict` takes true or false"),
+        ("[run]\nclass = ['a', true]", "--class` takes a text, or a list of texts"),
+        ("[run]\ngrid = 2024-01-01", 'has grid = "2024-01-01"; `tilevision run --grid` takes a'),
+        ("[models.blobs]\nuse = 'blobs'\nmin_diameter = 2024-01-01", "min_diameter of model blobs"),
+        ("[models.blobs]\nuse = 'openai:m'\nstages = 3", "stages of model openai:m is 3; give s"),
+        ("[models.blobs]\nuse = 'openai:m'\nextra = {a = 12:00:00}", "openai: extra is {'a': "),
+        ("x = " + "[" * 5000, "tilevision.toml is not TOML"),
+        ("x = '\udcff'", "tilevision.toml is not TOML"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_one_line(folder, text, says) -> None:
     """Said before anything runs."""
-    Path("tilevision.toml").write_text(text)
+    Path("tilevision.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     said = _call("run", "a.png", "--model", "blobs")
     assert said.exit_code == 2
     assert says in said.output
+
+
+def test_an_empty_file_and_one_that_windows_wrote_are_read(folder) -> None:
+    """A byte order mark is no word of the file; an empty variable names no file."""
+    Path("tilevision.toml").write_bytes(b"")
+    assert "no runs in .tilevision" in _call("runs").output
+    Path("tilevision.toml").write_bytes('\ufeffcheckpoint = "mine"\r\n'.encode())
+    assert "no runs in mine" in _call("runs", TILEVISION_CONFIG="").output
+
+
+@pytest.mark.parametrize("make", ["mkdir", "ln -s nowhere", "mkfifo"])
+def test_what_is_no_file_is_not_passed_over(folder, make) -> None:
+    """Whoever made it counts on it; and a pipe is not waited for."""
+    subprocess.run([*make.split(), "tilevision.toml"], check=True)
+    said = _call("runs")
+    assert said.exit_code == 2
+    words = "cannot be read: No such file" if "ln" in make else "is not a file. Rename it"
+    assert f"tilevision.toml {words}" in said.output
+
+
+def test_a_path_that_cannot_be_is_one_line(folder) -> None:
+    """As anywhere else where a path is given."""
+    said = _call("runs", TILEVISION_CONFIG="~nobody-of-that-name/x.toml")
+    assert said.exit_code == 2
+    assert "TILEVISION_CONFIG is '~nobody-of-that-name/x.toml', which is no path" in said.output
 
 
 def test_a_file_that_is_named_must_be_there(folder) -> None:

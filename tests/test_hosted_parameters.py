@@ -80,6 +80,7 @@ def test_the_short_form_is_the_same_model():
         ({"response_format": "xml"}, "response_format is 'xml'"),
         ({"prompt": " "}, "prompt is ' '; give a text"),
         ({"extra": ["a"]}, "extra is a list"),
+        ({"extra": {"seed": {1}}}, "extra is {'seed': {1}}; give text, numbers"),
         ({"batch_size": 4}, "one request has one tile"),
     ],
 )

@@ -162,6 +162,8 @@ def test_what_is_no_model_is_one_clear_line(value, said):
         {"dtype": "uint16"},
         {"nms": 1.5},
         {"stages": "tiles"},
+        {"stages": 3},
+        {"stages": None},
         {"hosted": 1},
         {"batched": "yes"},
         {"names": 5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -10,12 +11,20 @@ from typing import Any
 
 import click
 
+from tilevision import checks
+
 __all__ = ["FILE", "configure", "named_model"]
 
 FILE = "tilevision.toml"
 VARIABLE = "TILEVISION_CONFIG"
 _MODELS = "tilevision.models"
 _COMMON = ("checkpoint", "workers")
+_TAKES = {  # by the type's name: each flag has a type object of its own
+    click.STRING.name: "a text",
+    click.BOOL.name: "true or false",
+    click.INT.name: "a whole number",
+    click.FLOAT.name: "a number",
+}
 
 
 def configure(ctx: click.Context, commands: Mapping[str, click.Command]) -> None:
@@ -26,18 +35,15 @@ def configure(ctx: click.Context, commands: Mapping[str, click.Command]) -> None
     Raises
     ------
     click.UsageError
-        If it cannot be read, or has a name that is no option.
+        If it cannot be read, has a name that is no option, or a value of another type.
     """
-    path = Path(os.environ.get(VARIABLE) or FILE).expanduser()
-    if VARIABLE not in os.environ and not path.is_file():
+    named = os.environ.get(VARIABLE)
+    path = checks.path(VARIABLE, named) if named else Path(FILE)
+    if not named and not os.path.lexists(path):
         return
-    try:
-        with path.open("rb") as stream:
-            told = tomllib.load(stream)
-    except OSError as error:
-        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise click.UsageError(f"{path} is not TOML: {error}.") from error
+    if not named and path.exists() and not path.is_file():  # a pipe would be waited for
+        raise click.UsageError(f"{path} is not a file. Rename it, or name another with {VARIABLE}.")
+    told = _told(path)
     ctx.meta[_MODELS] = _models(path, told.pop("models", {}))
     common = {name: told.pop(name) for name in _COMMON if name in told}
     for name, table in told.items():
@@ -50,6 +56,16 @@ def configure(ctx: click.Context, commands: Mapping[str, click.Command]) -> None
         name: _values(path, command, common, told.get(name, {}))
         for name, command in commands.items()
     }
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """Return what a file says; one with a byte order mark, as Windows writes it, too."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"{path} is not TOML: {error}.") from error
 
 
 def named_model(name: str | None, parameters: Mapping[str, Any]) -> Any:
@@ -94,14 +110,25 @@ def _values(
                 f"{path} has {name} in [{command.name}], and `tilevision {command.name}` has no "
                 f"--{name}."
             )
-        parameter = options[name]
-        several = parameter.multiple and isinstance(value, list)
-        values[str(parameter.name)] = value if several else _text(parameter, value)
+        option = options[name]
+        said = value if option.multiple and isinstance(value, list) else [value]
+        if not all(_fits(option, one) for one in said):
+            shown = f"{json.dumps(value, default=str, ensure_ascii=False):.80}"
+            takes = "a text, or a list of texts" if option.multiple else _TAKES[option.type.name]
+            raise click.UsageError(
+                f"{path} has {name} = {shown}; `tilevision {command.name} --{name}` takes {takes}."
+            )
+        # What the shell would have said: ``overlap = 0.2`` is the text 0.2.
+        words = [str(one) if option.type is click.STRING else one for one in said]
+        values[str(option.name)] = words if option.multiple else words[0]
     return values
 
 
-def _text(parameter: click.Option, value: Any) -> Any:
-    """Return what the shell would have said: ``overlap = 0.2`` is the text 0.2."""
-    if parameter.multiple:
-        return [str(value)]
-    return str(value) if parameter.type is click.STRING else value
+def _fits(option: click.Option, value: Any) -> bool:
+    """Return True if the shell could have said `value`; a text is judged as the shell's."""
+    if isinstance(value, str):
+        return True
+    kind = option.type.name
+    if kind == click.BOOL.name or isinstance(value, bool):
+        return kind == click.BOOL.name and isinstance(value, bool)
+    return isinstance(value, int) or (isinstance(value, float) and kind != click.INT.name)

@@ -499,7 +499,8 @@ def _device(what: str, value: Any) -> str:
 
 def stages(what: str, value: Any) -> tuple[Stage, ...]:
     """Check a stage, or several."""
-    items = (value,) if isinstance(value, str) else tuple(value)
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    items = tuple(value) if several else (value,)
     wrong = [item for item in items if item not in get_args(Stage)]
     if wrong or not items:
         raise ModelArgumentError(

@@ -75,6 +75,7 @@ class Parameters:
         _check_choice("response_format", self.response_format, RESPONSE_FORMATS)
         _check_choice("detail", self.detail, (None, *DETAILS))
         _check_extra(self.extra)
+        _check_plain("extra", self.extra)
         if not isinstance(self.fields, list) or not set(map(str, self.fields)) <= set(FIELDS):
             raise ModelError(f"openai: fields is {self.fields!r:.80}; give some of {FIELDS}.")
 
@@ -202,6 +203,16 @@ def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool
 def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
         raise ModelError(f"openai: {name} is {value!r:.80}; give one of {choices}.")
+
+
+def _check_plain(name: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise ModelError(
+            f"openai: {name} is {value!r:.80}; give text, numbers, true or false, lists and dicts "
+            "of them."
+        ) from None
 
 
 def _check_extra(extra: Any) -> None:
