@@ -299,6 +299,18 @@ def test_unknown_and_damaged_runs_are_one_clear_line(written, tmp_path) -> None:
             odd.follow()
 
 
+def test_a_line_that_was_lost_is_said_when_the_run_is_over(written, caplog) -> None:
+    """Its tile is shown as it was known to be, and a line says that this is not all."""
+    written.begin()
+    for i in range(5):
+        written.turn(i, "done")
+    written.tell("complete", 1)
+    written.let_go()
+    assert written.follow().counts == {"done": 5, "pending": 1}
+    (said,) = caplog.messages
+    assert "it does not say what became of 1 tile." in said
+
+
 def _story(written: Written) -> None:
     """Two sittings with a day in between: 10 s of work, and 10 s."""
     written.begin()

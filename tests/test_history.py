@@ -1,5 +1,6 @@
 """Runs can be listed, and gone on with under their own id."""
 
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,57 @@ def test_a_named_model_needs_nothing_to_resume(picture: Path) -> None:
     first = tv.analyze("picture.png", spec, grid="2x2", progress=False)
     again = tv.resume(first.run_id).result(200)
     assert set(again.tiles["status"]) == {"restored"}
+
+
+def _journal(run_id: str) -> Path:
+    return Path(".tilevision/runs") / f"{run_id}.jsonl"
+
+
+def test_resume_mends_a_journal_that_lost_lines(picture: Path) -> None:
+    """Every tile is restored, none runs again, and the journal says so of each."""
+    first = tv.analyze("picture.png", "blobs", grid="2x2", progress=False)
+    path = _journal(first.run_id)
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if b'"status":"done","id":"r000c001"' not in line]
+    path.write_bytes(b"".join(kept)[:-9])
+    assert len(kept) == len(lines) - 1
+    again = tv.resume(first.run_id).result(60)
+    assert set(again.tiles["status"]) == {"restored"}
+    assert tv.runs().iloc[0][["status", "done"]].tolist() == ["complete", 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"mpp": None, "telepathy": True}}, "made with telepathy=.*Update tilevision"),
+        ({"retry": 3}, "does not say what it analysed .*Finished tiles are kept"),
+        ({"tiling": {}}, "does not say what it analysed"),
+        ({"models": [{}]}, "does not say what it analysed"),
+        ({"routing": []}, "does not say what it analysed"),
+        ({"source": None}, "is not the image that run"),
+    ],
+)
+def test_resume_of_what_another_version_began_is_one_line(
+    picture: Path, changes: dict[str, Any], words: str
+) -> None:
+    """Or of what is damaged."""
+    first = tv.analyze("picture.png", "blobs", grid="2x2", progress=False)
+    path = _journal(first.run_id)
+    manifest, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(json.dumps(json.loads(manifest) | changes).encode() + b"\n" + rest)
+    with pytest.raises(tv.TilevisionError, match=words):
+        tv.resume(first.run_id)
+
+
+def test_a_journal_that_was_renamed_is_a_run_of_its_own(picture: Path) -> None:
+    """Its id is that of its file: the first one's journal gets no line of it."""
+    first = tv.analyze("picture.png", "blobs", grid="2x2", progress=False)
+    path = _journal(first.run_id)
+    _journal("copy").write_bytes(path.read_bytes())
+    before = path.read_bytes()
+    run = tv.resume("copy")
+    assert run.result(60).run_id == "copy"
+    assert path.read_bytes() == before
 
 
 def test_resume_says_what_has_to_be_given_again(partial: tv.Result, picture: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_file_without_a_manifest_is_no_journal(tmp_path, content):
     path.write_bytes(content)
     os.utime(path, (0, 0))
     for read in (read_journal, read_manifest, Journal.reopen):
-        with pytest.raises(RunError, match=r"r\.jsonl"):
+        with pytest.raises(RunError, match=r"r\.jsonl .*finished tiles are kept"):
             read(path)
     with pytest.raises(RunError, match="There is no journal"):
         read_journal(tmp_path / "none.jsonl")
@@ -250,6 +250,58 @@ def test_runs_are_listed_from_their_journals(tmp_path):
     assert (runs["r1"].image, runs["r1"].model, runs["r1"].started) == ("slide.svs", "nuclei", 100)
     assert runs["r2"].counts == {"pending": 12} and runs["r2"].status == "running"
     assert runs["r0"].status == "unreadable"
+
+
+@pytest.mark.parametrize("bad", [b"\n", b'{"kind":"tile","sta\n', b"\x00\xff\n", b""])
+def test_lines_that_are_lost_are_said_once_and_the_rest_is_kept(tmp_path, caplog, bad):
+    """A complete run came to the end of every tile; a torn line that was written again is none."""
+    path = journal_path(tmp_path, "r9")
+    done = [TileChanged(3.0, tile, "done", 1) for tile in TILES]
+    write(path, [*done, RunChanged(9.0, "complete")])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], lines[4][:30] + b"\n", *lines[4:]]))
+    assert list_runs(tmp_path)[0].counts == {"done": 12}
+    assert not caplog.messages
+    path.write_bytes(b"".join([*lines[:4], bad, *lines[5:]]))
+    assert list_runs(tmp_path)[0].counts == {"done": 11, "pending": 1}
+    list_runs(tmp_path)
+    (said,) = caplog.messages
+    assert "r9.jsonl is damaged: it does not say what became of 1 tile." in said
+    assert "tv.resume('r9') restores them" in said
+
+
+def test_a_status_that_nobody_knows_is_passed_over(tmp_path):
+    """A flipped letter, or a later version's word: what was known before stays."""
+    path = journal_path(tmp_path, "r1")
+    write(path, [RunChanged(1.0, "running"), TileChanged(2.0, TILES[0], "done")])
+    with path.open("ab") as file:
+        file.write(to_line(TileChanged(3.0, TILES[0], "dane")))
+        file.write(to_line(RunChanged(3.0, "ruling")))
+    (run,) = list_runs(tmp_path)
+    assert (run.status, run.counts) == ("running", {"done": 1, "pending": 11})
+    assert [event.status for event in read_journal(path)[1]] == ["running", "done"]
+
+
+@pytest.mark.parametrize("started", [1e308, float("nan"), -1e12, "x", None])
+def test_one_damaged_manifest_hides_no_other_run(tmp_path, started):
+    """A time that is no date is that of the file."""
+    write(journal_path(tmp_path, "r1"), STORY)
+    write(journal_path(tmp_path, "r2"), STORY, {**MANIFEST, "started": started})
+    write(journal_path(tmp_path, "r3"), STORY, {**MANIFEST, "images": 3})
+    runs = {run.id: run for run in list_runs(tmp_path)}
+    assert runs["r2"].started == runs["r2"].changed
+    assert (runs["r1"].status, runs["r3"].status) == ("paused", "unreadable")
+
+
+def test_a_journal_of_a_later_version_says_so(tmp_path):
+    """And is not appended to, or read as if it were ours."""
+    path = journal_path(tmp_path, "r1")
+    path.parent.mkdir()
+    path.write_bytes(b'{"kind":"manifest","schema":2,"id":"r1"}\n')
+    for read in (read_journal, Journal.reopen):
+        with pytest.raises(RunError, match=r"later tilevision \(schema 2, this one knows 1\)"):
+            read(path)
+    assert list_runs(tmp_path)[0].status == "unreadable"
 
 
 def test_listing_counts_as_reading_does(tmp_path):

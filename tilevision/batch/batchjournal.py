@@ -24,7 +24,7 @@ from tilevision.events import (
     read_manifest,
 )
 from tilevision.grid import Grid
-from tilevision.pipeline.manifest import begin_manifest, remember_work, work_again
+from tilevision.pipeline.manifest import begin_manifest, legible, remember_work, work_again
 from tilevision.pipeline.planning import Stages
 from tilevision.pipeline.settings import Settings
 from tilevision.sources.addresses import check_kept, lasting
@@ -86,21 +86,22 @@ def recall_many(
         If an image's address lacks its secrets, which are not stored.
     """
     who = f"Run {manifest['id']}"
-    images = dict(zip(manifest["images"], manifest["paths"], strict=True))
-    in_memory = [name for name, path in images.items() if path is None]
-    if in_memory:
-        raise RunError(
-            f"{who} analysed images that were in memory ({in_memory[0]}). Call tv.analyze_many "
-            "with the same images: it restores what is stored."
-        )
-    for path in images.values():
-        check_kept(path, who)
-    if manifest["region_lost"] and "region" not in overrides:
-        raise RunError(f"{who} had a region that is not stored. Give region=.")
-    arguments = work_again(manifest, who, model, overrides) | manifest["asked"]
-    grid = manifest["grid"]
-    arguments["grid"] = None if grid is None else Grid.from_dict(grid)
-    arguments["region"] = manifest["region"]
+    with legible(manifest["id"]):
+        images = dict(zip(manifest["images"], manifest["paths"], strict=True))
+        in_memory = [name for name, path in images.items() if path is None]
+        if in_memory:
+            raise RunError(
+                f"{who} analysed images that were in memory ({in_memory[0]}). Call tv.analyze_many "
+                "with the same images: it restores what is stored."
+            )
+        for path in images.values():
+            check_kept(path, who)
+        if manifest["region_lost"] and "region" not in overrides:
+            raise RunError(f"{who} had a region that is not stored. Give region=.")
+        arguments = work_again(manifest, who, model, overrides) | manifest["asked"]
+        grid = manifest["grid"]
+        arguments["grid"] = None if grid is None else Grid.from_dict(grid)
+        arguments["region"] = manifest["region"]
     return images, arguments
 
 

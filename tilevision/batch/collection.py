@@ -12,7 +12,13 @@ from tilevision.batch.batchjournal import recall_many
 from tilevision.batch.many import Many
 from tilevision.errors import TilevisionError
 from tilevision.pipeline.api import launch
-from tilevision.pipeline.manifest import check_free, check_same_model, find_manifest, recall
+from tilevision.pipeline.manifest import (
+    check_free,
+    check_same_model,
+    find_manifest,
+    legible,
+    recall,
+)
 from tilevision.pipeline.run import Run
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
 from tilevision.result import Result
@@ -149,9 +155,11 @@ def many_again(
     manifest = find_manifest(run_id, checkpoint)
     check_free(run_id, checkpoint)
     images, arguments = recall_many(manifest, model, overrides)
+    with legible(run_id):
+        out = manifest["out_dir"], manifest["out_format"]
     if client is not None:
         arguments |= {"client": client, "workers": None}
     settings = Settings(**(arguments | {"checkpoint": checkpoint} | overrides))
-    many = Many(images, settings, manifest["out_dir"], manifest["out_format"], manifest=manifest)
+    many = Many(images, settings, *out, manifest=manifest)
     check_same_model(manifest, many.stages)
     return many

@@ -20,7 +20,14 @@ from tilevision.events.journal import (
     to_line,
 )
 from tilevision.events.journalreader import JournalTail, follow_journal, read_journal
-from tilevision.events.runlist import KnownRuns, RunSummary, list_runs, together
+from tilevision.events.runlist import (
+    KnownRuns,
+    RunSummary,
+    list_runs,
+    lost_tiles,
+    tell_lost,
+    together,
+)
 
 __all__ = [
     "BOXES_PER_EVENT",
@@ -42,9 +49,11 @@ __all__ = [
     "journal_parts",
     "journal_path",
     "list_runs",
+    "lost_tiles",
     "read_image",
     "read_journal",
     "read_manifest",
+    "tell_lost",
     "to_line",
     "together",
 ]

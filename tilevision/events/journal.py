@@ -23,6 +23,7 @@ from tilevision import checks
 from tilevision.errors import CheckpointError, RunError
 from tilevision.events.bus import Event, RunChanged, StageDone, TileChanged
 from tilevision.grid import Tile
+from tilevision.status import RunStatus, TileStatus
 
 __all__ = [
     "JOURNAL_SCHEMA",
@@ -106,6 +107,7 @@ _FIELDS = {
     )
     for cls in _NAMES
 }
+_RUN_STATUSES, _TILE_STATUSES = frozenset(RunStatus), frozenset(TileStatus)
 _TEXTS = {"reason", "message", "error", "link", "details"}
 JOURNAL_SCHEMA = 1
 LINES_HELD_BACK = 10_000
@@ -207,7 +209,11 @@ def _check(event: Event) -> None:
             raise TypeError(f"{name} is of another type")
         if isinstance(value, float) and not math.isfinite(value):
             raise TypeError(f"{name} is not finite")
+    if isinstance(event, RunChanged) and event.status not in _RUN_STATUSES:
+        raise TypeError("no status of a run")
     if isinstance(event, TileChanged):
+        if event.status not in _TILE_STATUSES:
+            raise TypeError("no status of a tile")
         tile = event.tile
         whole = isinstance(tile.row, int) and isinstance(tile.col, int)
         if not whole or not all(isinstance(value, (int, float)) for value in tile.region):
@@ -256,7 +262,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     RunError
-        If there is no journal, or it does not start with a manifest.
+        If there is no journal, it does not start with a manifest, or a later version wrote it.
     """
     until = time.monotonic() + BEGINNING_SECONDS
     try:
@@ -274,11 +280,20 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:
     try:
         raw = parse_line(line)
-        if raw.pop("kind") == "manifest":
-            return raw
     except ValueError:
-        pass
-    raise RunError(f"{path} is not a journal of tilevision: its first line is not a manifest.")
+        raw = {"kind": ""}
+    if raw.pop("kind") != "manifest":
+        raise RunError(
+            f"{path} is not a journal of tilevision: its first line is not a manifest. If it was "
+            "one and is damaged, finished tiles are kept: the same tv.analyze call restores them."
+        )
+    schema = raw.get("schema", JOURNAL_SCHEMA)
+    if not checks.is_whole(schema) or schema > JOURNAL_SCHEMA:
+        raise RunError(
+            f"The journal {path} was written by a later tilevision (schema {schema!r:.20}, this "
+            f"one knows {JOURNAL_SCHEMA}). Update tilevision."
+        )
+    return raw
 
 
 class Journal:

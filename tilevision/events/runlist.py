@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tilevision import checks
 from tilevision.errors import RunError
 from tilevision.events.bus import RunChanged, TileChanged, TileCounts
 from tilevision.events.images import ImageChanged, read_image
 from tilevision.events.journal import from_line, journal_parts, journal_path, read_manifest
 from tilevision.status import RunStatus, TileStatus
 
-__all__ = ["KnownRuns", "RunSummary", "list_runs", "together"]
+__all__ = ["KnownRuns", "RunSummary", "list_runs", "lost_tiles", "tell_lost", "together"]
 
+_LATEST = 253_402_300_800 - 86_400  # seconds: the last day of the year 9999
+_log = logging.getLogger("tilevision.events")
+_said: set[tuple[Path, int]] = set()
+_STATUSES = frozenset(status.encode() for status in TileStatus)
 _TILE = re.compile(rb'\{"kind":"tile","status":"(\w+)","id":"([^"\\]+)"')
 
 
@@ -132,8 +138,11 @@ def _head(path: Path, known: KnownRuns) -> _Head:
         manifest = read_manifest(path)
     except RunError:
         return _Head(path, stamp, None, changed, changed)
+    if not isinstance(manifest.get("images", []), list):
+        return _Head(path, stamp, None, changed, changed)
     started = manifest.get("started")
-    at = float(started) if isinstance(started, (int, float)) else changed
+    dated = checks.is_number(started) and 0 <= started < _LATEST
+    at = float(started or 0) if dated else changed
     return _Head(path, stamp, manifest, at, changed)
 
 
@@ -146,6 +155,11 @@ def _summary(head: _Head) -> RunSummary:
     total = manifest.get("n_tiles")
     if isinstance(total, int) and total > len(tiles):
         counts[TileStatus.PENDING] += total - len(tiles)
+    if "images" in manifest:
+        lost = set(map(str, manifest["images"])) - set(images)
+        tell_lost(path, len(lost) if status == RunStatus.COMPLETE else 0, "image")
+    else:
+        tell_lost(path, lost_tiles(status, counts), "tile")
     return RunSummary(
         id=path.stem,
         image=str(manifest.get("image", "")),
@@ -161,13 +175,38 @@ def _summary(head: _Head) -> RunSummary:
     )
 
 
+def lost_tiles(status: str, counts: Mapping[str, int]) -> int:
+    """Return of how many tiles a journal must have lost the end, for its run says it came to it.
+
+    A torn line alone is no loss: what a crash or a full disk tore is written again.
+    """
+    if status not in (RunStatus.COMPLETE, RunStatus.PARTIAL):
+        return 0
+    ends = [s for s in TileStatus if (s.finished if status == RunStatus.COMPLETE else s.ended)]
+    return sum(n for s, n in counts.items() if s not in ends)
+
+
+def tell_lost(path: Path, lost: int, what: str) -> None:
+    """Say once in this process that a journal does not say what became of some tiles or images."""
+    if lost and (path, lost) not in _said:
+        _said.add((path, lost))
+        _log.warning(
+            "The journal %s is damaged: it does not say what became of %d %s. Finished tiles are "
+            "kept in the checkpoint; tv.resume(%r) restores them and says so again.",
+            path,
+            lost,
+            what if lost == 1 else f"{what}s",
+            path.stem,
+        )
+
+
 def _fold(path: Path) -> tuple[str, TileCounts, dict[str, ImageChanged]]:
     """Return the last status of run, tiles and images; most lines need no parsing."""
     status: str = RunStatus.RUNNING
     tiles, images = TileCounts(), dict[str, ImageChanged]()
     for line in chain.from_iterable(map(_whole_lines, journal_parts(path))):
         match = _TILE.match(line)
-        if match:
+        if match and match[1] in _STATUSES:
             tiles.change(match[2], match[1].decode())
             continue
         try:

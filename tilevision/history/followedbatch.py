@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from tilevision.checkpoint import run_owner
-from tilevision.errors import RunError
 from tilevision.events import (
     ImageChanged,
     JournalTail,
@@ -15,7 +14,7 @@ from tilevision.events import (
     read_image,
 )
 from tilevision.history.followedrun import OVER
-from tilevision.pipeline.manifest import find_manifest
+from tilevision.pipeline.manifest import find_manifest, legible
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
 from tilevision.status import ImageStatus, RunStatus
 
@@ -55,15 +54,10 @@ class FollowedMany:
         self, run_id: str, checkpoint: str | os.PathLike[str] = DEFAULT_CHECKPOINT
     ) -> None:
         manifest = find_manifest(run_id, checkpoint)
-        try:
+        with legible(run_id):
             self.names = tuple(map(str, manifest["images"]))
             self.name, self.model = str(manifest["image"]), str(manifest["model"])
             self.started = float(manifest["started"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"The journal of run {run_id} does not say which images it analysed ({error!r}). "
-                "It was written by another version, or is damaged."
-            ) from error
         self.id = run_id
         self.images: dict[str, ImageChanged] = {}
         self.status: str = RunStatus.RUNNING

@@ -21,6 +21,8 @@ from tilevision.events import (
     StageDone,
     TileChanged,
     TileCounts,
+    lost_tiles,
+    tell_lost,
 )
 from tilevision.history.runrecord import Recording
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT
@@ -184,6 +186,9 @@ class JournaledRun(ABC):
             elif isinstance(event, TileChanged) and event.tile in self._counts:
                 self._counts.change(event.tile, event.status)
             self._bus.emit(event)
+            if isinstance(event, RunChanged):
+                lost = lost_tiles(event.status, self._counts.by_status())
+                tell_lost(self._recording.path, lost, "tile")
 
     def _abandoned(self) -> bool:
         """Say whether the run is not over and yet nobody works on it."""

@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from tilevision.errors import GridError, RunError, SourceError
+from tilevision.errors import RunError, SourceError
 from tilevision.events import journal_path
 from tilevision.geometry import Box
 from tilevision.grid import Tile
-from tilevision.pipeline.manifest import find_manifest
+from tilevision.pipeline.manifest import find_manifest, legible
 from tilevision.pipeline.tiling import Tiling, outside
 from tilevision.regions import Region
 from tilevision.sources import ImageMetadata, ImageSource, Pixels, SourceRef, file_of, open_source
@@ -118,7 +118,7 @@ class Recording:
         self.id = run_id
         self.checkpoint = checkpoint
         self.path = journal_path(checkpoint, run_id)
-        try:
+        with legible(run_id):
             width, height = manifest["size"]
             self.size = (int(width), int(height))
             self.tiles: tuple[Tile, ...] = Tiling.from_dict(manifest["tiling"]).tiles(self.size)
@@ -131,11 +131,6 @@ class Recording:
             self.routing = manifest.get("routing")
             self._mpp = manifest["settings"]["mpp"]
             self._path, self._fingerprint = manifest["path"], str(manifest["source"])
-        except (KeyError, TypeError, ValueError, AttributeError, GridError) as error:
-            raise RunError(
-                f"The journal of run {run_id} does not say what it analysed ({error!r}). It was "
-                "written by another version, or is damaged."
-            ) from error
         self._image = image
 
     @cached_property

@@ -10,8 +10,9 @@ import json
 import os
 import platform
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -24,6 +25,7 @@ from tilevision.errors import (
     RunBusy,
     RunError,
     SourceError,
+    TilevisionError,
 )
 from tilevision.events import is_listed, journal_path, list_runs, read_manifest, together
 from tilevision.modelspec import ModelSpec, Price
@@ -47,6 +49,7 @@ __all__ = [
     "describe_run",
     "find_manifest",
     "lacks_model",
+    "legible",
     "recall",
     "recipe",
     "recipe_of",
@@ -73,7 +76,7 @@ RELEASE_SECONDS = 2.0
 
 
 def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
-    """Return the manifest of a run.
+    """Return the manifest of a run; its ``id`` is that of the file, which may have been renamed.
 
     Raises
     ------
@@ -87,7 +90,33 @@ def find_manifest(run_id: str, checkpoint: Folder) -> dict[str, Any]:
             f"There is no run {run_id} in {os.fspath(checkpoint)}; "
             + (f"the latest are {latest}." if latest else "the folder has no runs.")
         )
-    return read_manifest(path)
+    return read_manifest(path) | {"id": run_id}
+
+
+@contextmanager
+def legible(run_id: str) -> Iterator[None]:
+    """Turn what a manifest lacks, or has of another type, into one line about its run.
+
+    Raises
+    ------
+    RunError
+    """
+    try:
+        yield
+    except GridError as error:  # of what is stored, not of an argument
+        raise _illegible(run_id, error) from error
+    except TilevisionError:  # some are ValueErrors, too, and say what is wrong
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise _illegible(run_id, error) from error
+
+
+def _illegible(run_id: str, error: Exception) -> RunError:
+    return RunError(
+        f"The journal of run {run_id} does not say what it analysed ({error!r:.200}). It was "
+        "written by another version, or is damaged. Finished tiles are kept: the same "
+        "tv.analyze call restores them."
+    )
 
 
 def begin_manifest(run_id: str, name: str, stages: Stages) -> dict[str, Any]:
@@ -235,14 +264,15 @@ def recall(
     run_id = manifest["id"]
     if not working:
         check_free(run_id, checkpoint)
-    if image is None:
-        image = manifest["path"]
+    with legible(run_id):
         if image is None:
-            raise RunError(
-                f"Run {run_id} analysed an image in memory ({manifest['image']}); pass image=."
-            )
-        check_kept(image, f"run {run_id}")
-    arguments = arguments_again(manifest, f"run {run_id}", model_, overrides)
+            image = manifest["path"]
+            if image is None:
+                raise RunError(
+                    f"Run {run_id} analysed an image in memory ({manifest['image']}); pass image=."
+                )
+            check_kept(image, f"run {run_id}")
+        arguments = arguments_again(manifest, f"run {run_id}", model_, overrides)
     if overrides.get("client") is not None:
         arguments["workers"] = None
     return image, Settings(**(arguments | {"checkpoint": checkpoint} | overrides))
@@ -301,6 +331,12 @@ def work_again(
     """Return the arguments that are the same for every image; as `arguments_again`."""
     if model_ is None:
         model_ = _model_again(manifest, who)
+    unknown = sorted(set(manifest["settings"]) - {field.name for field in fields(Settings)})
+    if unknown:
+        raise RunError(
+            f"{_capital(who)} was made with {unknown[0]}=, which this tilevision does not know. "
+            "Update tilevision."
+        )
     arguments: dict[str, Any] = manifest["settings"] | {
         "model": model_,
         "retry": Retry(**manifest["retry"]),
@@ -325,7 +361,7 @@ def check_same_work(manifest: dict[str, Any], decided: Plan) -> None:
     ------
     SourceError, ModelError
     """
-    if decided.source.fingerprint != manifest["source"]:
+    if decided.source.fingerprint != manifest.get("source"):
         raise SourceError(
             f"{decided.name} is not the image that run {manifest['id']} analysed, or it has "
             "changed since; start a new run."
@@ -341,8 +377,9 @@ def check_same_model(manifest: dict[str, Any], stages: Stages) -> None:
     ModelError
     """
     # A route's rules may have changed, for they change no tile's record.
-    known = manifest.get("models", [{"fingerprint": manifest["model_fingerprint"]}])
-    begun = {one["fingerprint"] for one in known}
+    with legible(manifest["id"]):
+        known = manifest.get("models") or [{"fingerprint": manifest["model_fingerprint"]}]
+        begun = {one["fingerprint"] for one in known}
     if begun != {spec.fingerprint for spec in stages.models}:
         raise ModelError(
             f"Model {stages.asked.name} is not what run {manifest['id']} used (other code, "
