@@ -31,6 +31,7 @@ from tilevision.events import (
 )
 from tilevision.grid import Grid
 from tilevision.history import FollowedRun, ReplayedRun
+from tilevision.history.followedbatch import FollowedMany
 from tilevision.pipeline.tiling import Tiling
 from tilevision.sources import open_source
 from tilevision.view import live, replay, watch
@@ -297,6 +298,52 @@ def test_unknown_and_damaged_runs_are_one_clear_line(written, tmp_path) -> None:
         Journal(odd.path, odd.manifest | {name: value}).close()
         with pytest.raises(RunError, match="does not say what it analysed"):
             odd.follow()
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "a folder"])
+def test_a_journal_that_goes_away_is_said(written, how) -> None:
+    """One who follows is told, once, and not that the run goes on; what was seen stays."""
+    written.begin()
+    written.turn(0, "done")
+    run, heard = written.follow(), []
+    assert run.status == "running"
+    written.path.unlink()
+    if how == "cut":
+        written.path.write_bytes(b"")
+    elif how == "a folder":
+        written.path.mkdir()
+    leave = run.subscribe(heard.append)
+    assert run.wait(PATIENCE)
+    leave()
+    assert (run.status, run.counts) == ("interrupted", {"done": 1, "pending": 5})
+    (said,) = [e.reason for e in heard if isinstance(e, RunChanged)]
+    assert said.startswith("it cannot be followed any more: ")
+    assert str(written.path) in said
+
+
+def test_a_journal_that_goes_away_after_the_end_changes_nothing(written) -> None:
+    """The end of the run was told; its journal may be pruned."""
+    written.begin()
+    for i in range(6):
+        written.turn(i, "done")
+    written.tell("complete", 1)
+    written.let_go()
+    run = written.follow()
+    assert run.status == "complete"
+    written.path.unlink()
+    assert (run.status, run.counts) == ("complete", {"done": 6})
+
+
+def test_many_images_whose_journal_goes_away(written) -> None:
+    """As the run of one image: the reason is told once, what was seen stays."""
+    written.begin(images=["a", "b"])
+    written.journal.write(image_line(ImageChanged(written.began, "a", "complete", "r1")))
+    run = FollowedMany(written.id, written.folder)
+    assert len(run.news()) == 2 and not run.over
+    written.path.unlink()
+    (told,) = run.news()
+    assert "cannot be followed any more: The journal" in told.reason
+    assert run.news() == [] and run.over and [*run.images] == ["a"]
 
 
 def test_a_line_that_was_lost_is_said_when_the_run_is_over(written, caplog) -> None:

@@ -182,8 +182,9 @@ def follow_images(run: FollowedMany, *, as_json: bool) -> None:
 def _line(event: RunChanged | ImageChanged) -> str:
     from tilevision.events import RunChanged
 
-    if isinstance(event, RunChanged):
-        return ""  # how it ended is the last line
+    if isinstance(event, RunChanged):  # how it ended is the last line; not why
+        lost = event.status == RunStatus.INTERRUPTED
+        return f"{event.status}: {event.reason}" if lost else ""
     if event.status == ImageStatus.RUNNING:
         return ""
     if event.error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tilevision.errors import RunError
 from tilevision.events.bus import Event
 from tilevision.events.journal import from_line, is_listed, journal_parts, read_manifest
 
@@ -58,7 +59,13 @@ class JournalTail:
                 yield event
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the complete lines appended since; skip the first, which is the manifest."""
+        """Yield the complete lines appended since; skip the first, which is the manifest.
+
+        Raises
+        ------
+        RunError
+            If lines that were read are there no more: nobody can say what followed them.
+        """
         self._there = self._there or is_listed(self._first)
         if not self._there:
             return
@@ -73,8 +80,12 @@ class JournalTail:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
+            if self._offset and not is_listed(self._path):
+                raise self._gone() from None
             return
         with file:
+            if os.fstat(file.fileno()).st_size < self._offset:
+                raise self._gone()
             file.seek(self._offset)
             rest = b""
             while chunk := file.read(_CHUNK):
@@ -84,6 +95,12 @@ class JournalTail:
                     self._offset += len(line) + 1
                     if not first:
                         yield line
+
+    def _gone(self) -> RunError:
+        return RunError(
+            f"The journal {self._path} was removed or cut short while it was read. What it said "
+            "until then is shown; finished tiles are in the checkpoint."
+        )
 
 
 def follow_journal(

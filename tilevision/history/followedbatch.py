@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from tilevision.checkpoint import run_owner
+from tilevision.errors import RunError
 from tilevision.events import (
     ImageChanged,
     JournalTail,
@@ -94,6 +96,16 @@ class FollowedMany:
 
     def _read(self) -> list[RunChanged | ImageChanged]:
         told: list[RunChanged | ImageChanged] = []
+        try:
+            told.extend(self._events())
+        except (RunError, OSError) as error:  # of one that is over, everything was told
+            if not self.over:
+                self.status = RunStatus.INTERRUPTED
+                reason = f"it cannot be followed any more: {error}"
+                told.append(RunChanged(self.started, self.status, reason))
+        return told
+
+    def _events(self) -> Iterator[RunChanged | ImageChanged]:
         for line in self._tail.lines():
             try:
                 image, event = read_image(line), from_line(line)
@@ -101,11 +113,10 @@ class FollowedMany:
                 continue
             if image is not None:
                 self.images[image.image] = image
-                told.append(image)
+                yield image
             elif isinstance(event, RunChanged):
                 self.status = event.status
-                told.append(event)
-        return told
+                yield event
 
 
 def is_of_many(run_id: str, checkpoint: str | os.PathLike[str]) -> bool:

@@ -283,8 +283,7 @@ class FollowedRun(JournaledRun):
         try:
             self._catch_up()
         except (TilevisionError, OSError) as error:
-            reason = f"it cannot be followed any more: {error}"
-            self._tell(RunChanged(self._latest, RunStatus.INTERRUPTED, reason))
+            self._tell_lost(error)
         return None if self._status in OVER else LOOK_SECONDS
 
     def _catch_up(self) -> None:
@@ -303,8 +302,16 @@ class FollowedRun(JournaledRun):
                 self._reading = False
 
     def _read(self) -> None:
-        for event in self._tail.read():
-            self._tell(event)
+        try:
+            for event in self._tail.read():
+                self._tell(event)
+        except (RunError, OSError) as error:  # of one that is over, everything was told
+            if self._status not in OVER:
+                self._tell_lost(error)
+
+    def _tell_lost(self, error: Exception) -> None:
+        reason = f"it cannot be followed any more: {error}"
+        self._tell(RunChanged(self._latest, RunStatus.INTERRUPTED, reason))
 
 
 class ReplayedRun(JournaledRun):
