@@ -165,6 +165,25 @@ def test_whoever_has_been_silent_for_a_quarter_of_an_hour_is_not_watched(folder,
         assert held.epoch == 2
 
 
+def test_a_beat_in_the_future_is_watched_like_an_old_one(folder, hurried):
+    """The share's clock was set back: a dead owner does not keep the run for those hours."""
+    owned(folder, -3 * 3600)
+    with RunLock(folder, "r1") as held:
+        assert held.epoch == 2
+
+
+@pytest.mark.parametrize("hours", [-3, 3])
+def test_a_clock_that_was_set_takes_no_run_from_its_owner(folder, hours):
+    """What was known of the share's clock no longer holds; before an owner is dead it is read."""
+    place = owned(folder, 5).parent
+    known = time.time() - time.monotonic() + hours * 3600
+    lease._offsets[str(place)] = (known, time.monotonic() - 30)
+    assert run_owner(folder, "r1") is not None
+    lease._offsets[str(place)] = (known, time.monotonic() - 30)
+    with pytest.raises(RunBusy, match=r"last sign \d\d? s ago"):
+        RunLock(folder, "r1").acquire()
+
+
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_clocks_of_machines_are_not_compared(folder, monkeypatch, hours):
     """With this machine's clock an hour off, a fresh beat is fresh, and a stale one is stale."""
@@ -184,7 +203,7 @@ def test_clocks_of_machines_are_not_compared(folder, monkeypatch, hours):
 def test_whoever_watches_believes_the_beat_and_not_the_clock(folder, monkeypatch):
     """Where nothing may be written the clock of the share is unknown: what moves is alive."""
     beat = owned(folder, 0)
-    monkeypatch.setattr(lease, "_folder_time", lambda _: time.time() + 3600)
+    monkeypatch.setattr(lease, "_folder_time", lambda *_: time.time() + 3600)
     now = [100.0]
     clock = SimpleNamespace(monotonic=lambda: now[0], time=time.time, sleep=time.sleep)
     monkeypatch.setattr(lease, "time", clock)

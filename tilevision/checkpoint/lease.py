@@ -155,7 +155,7 @@ class Lease:
         if sight.released or _has_died(sight.note):
             return True
         age = _age(sight, self._folder)
-        if age <= STALE_SECONDS:
+        if -STALE_SECONDS <= age <= STALE_SECONDS:  # far in the future: the clock was set back
             return False
         return age > DEAD_SECONDS or self._stays_still(sight)
 
@@ -300,7 +300,7 @@ def _owner(sight: _Sight, folder: Path, age: float | None = None) -> Owner:
 
 
 def _busy(run_id: str, owner: Owner) -> str:
-    left = max(0.0, STALE_SECONDS - (owner.age or 0.0))
+    left = min(max(0.0, STALE_SECONDS - (owner.age or 0.0)), STALE_SECONDS)
     return (
         f"Run {run_id} is in progress in {owner}. Follow it with tv.watch({run_id!r}), or end "
         f"that process and resume the run. If it has died, the run is free in {left:.0f} s."
@@ -368,18 +368,25 @@ _offsets: dict[str, tuple[float, float]] = {}
 
 
 def _age(sight: _Sight, folder: Path) -> float:
-    """Return how long ago a beat was written, by the clock that wrote its time."""
-    return _folder_time(folder) - sight.written
+    """Return how long ago a beat was written, by the clock that wrote its time.
+
+    Before anybody is taken for dead the clock is read anew, for it may have been set meanwhile.
+    """
+    age = _folder_time(folder, _CLOCK_SECONDS) - sight.written
+    if not 0.0 <= age <= STALE_SECONDS:
+        age = _folder_time(folder, _LOOK_AGAIN_SECONDS) - sight.written
+    return age
 
 
-def _folder_time(folder: Path) -> float:
+def _folder_time(folder: Path, known_for: float) -> float:
     """Return the time by the clock of the file system, which is its server's.
 
-    Where nothing may be written it is this machine's, for want of a better one.
+    It goes on from what was read in the last `known_for` seconds, where that was. Where nothing
+    may be written it is this machine's, for want of a better one.
     """
     now = time.monotonic()
     known = _offsets.get(str(folder))
-    if known is None or now - known[1] > _CLOCK_SECONDS:
+    if known is None or now - known[1] > known_for:
         try:
             with tempfile.TemporaryFile(prefix=".clock-", dir=folder) as file:
                 file.write(b"now")
