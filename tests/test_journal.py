@@ -293,6 +293,28 @@ def test_one_damaged_manifest_hides_no_other_run(tmp_path, started):
     assert (runs["r1"].status, runs["r3"].status) == ("paused", "unreadable")
 
 
+def test_runs_that_cannot_be_read_are_not_called_none(tmp_path):
+    """A folder that is closed to this user, or broken: an error that names it, no empty list."""
+    (tmp_path / "runs").symlink_to("runs")  # a loop: nobody can read it, root neither
+    with pytest.raises(RunError, match=r"The runs in .*runs cannot be read \(Too many levels"):
+        list_runs(tmp_path)
+    other = tmp_path / "other"
+    path = journal_path(other, "r1")
+    path.parent.mkdir(parents=True)
+    path.symlink_to("r1.jsonl")
+    with pytest.raises(RunError, match=r"The journal .*r1\.jsonl cannot be read \(Too many levels"):
+        read_manifest(path)
+
+
+def test_a_journal_that_is_pruned_while_runs_are_listed_is_none(tmp_path, monkeypatch):
+    """The others are listed."""
+    write(journal_path(tmp_path, "r1"), STORY)
+    gone = tmp_path / "runs" / "gone.jsonl"
+    listed = type(gone).iterdir
+    monkeypatch.setattr(type(gone), "iterdir", lambda path: iter([gone, *listed(path)]))
+    assert [run.id for run in list_runs(tmp_path)] == ["r1"]
+
+
 def test_a_journal_of_a_later_version_says_so(tmp_path):
     """And is not appended to, or read as if it were ours."""
     path = journal_path(tmp_path, "r1")

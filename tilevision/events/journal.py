@@ -273,8 +273,10 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             if line.endswith(b"\n") or not young or time.monotonic() > until:
                 return _manifest(path, line)
             time.sleep(0.01)  # the file was just made, and its first line is on its way
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(f"There is no journal {path} ({error.strerror}).") from error
+    except OSError as error:
+        raise RunError(f"The journal {path} cannot be read ({error.strerror}).") from error
 
 
 def _manifest(path: str | os.PathLike[str], line: bytes) -> dict[str, Any]:

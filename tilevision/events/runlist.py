@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -88,10 +89,14 @@ def list_runs(
         Journals in it that have not changed are not read again; what is read is added to it.
     of_one : bool
         Whether multi-image runs are left out.
+
+    Raises
+    ------
+    RunError
+        If the folder is there and cannot be read.
     """
-    journals = journal_path(folder, "*")
     known = {} if known is None else known
-    heads = [_head(path, known) for path in journals.parent.glob(journals.name)]
+    heads = list(_heads(journal_path(folder, "x").parent, known))
     heads = [head for head in heads if not of_one or "images" not in (head.manifest or {})]
     heads.sort(key=lambda head: (head.started, head.path.stem), reverse=True)
     for head in heads[:most]:
@@ -125,6 +130,19 @@ class _Head:
     started: float
     changed: float
     known: RunSummary | None = None
+
+
+def _heads(place: Path, known: KnownRuns) -> Iterator[_Head]:
+    """Yield each journal in a folder; one that goes away meanwhile is none."""
+    try:
+        for path in place.iterdir():
+            if path.suffix == ".jsonl":
+                with suppress(FileNotFoundError):
+                    yield _head(path, known)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:  # an empty list would say that there are no runs
+        raise RunError(f"The runs in {place} cannot be read ({error.strerror}).") from error
 
 
 def _head(path: Path, known: KnownRuns) -> _Head:
