@@ -114,7 +114,7 @@ def test_a_session(make, squares) -> None:
     _wait(lambda: "· 3 detections merged by seam" in _headline(panel))
     assert len(panel.result.findings) == 3
     panel._export.save.click()
-    _wait(lambda: "Saved" in panel._export.words.value)
+    _wait(lambda: "Saved" in panel._export.answer.words.value)
     assert len(json.loads(Path("detections.geojson").read_text())["features"]) == 3
 
     panel._screen.canvas.picked = [35.0, 25.0, 1.0]
@@ -199,14 +199,16 @@ def test_a_changed_setup_keeps_the_result(make, spots) -> None:
     _wait(lambda: "Planned · 16 tiles · nothing stored yet" in _headline(panel))
     _wait(lambda: "No tile is stored for this setup yet" in panel._filters.words.value)
     assert panel.result is None
-    panel._export.save.click()
-    _wait(lambda: "nothing to export yet" in _said(panel))
+    panel._export.answer.say("Saved 12 detections.")
+    panel._export.save.click()  # what is said below the button is what became of this click
+    _wait(lambda: "nothing to export yet" in panel._export.answer.words.value)
+    assert "Saved" not in panel._export.answer.words.value
     assert not Path("detections.geojson").exists()
 
     panel._subject.buttons.value = 0
     _wait(lambda: "12 detections merged by seam" in _headline(panel))
     panel._export.save.click()
-    _wait(lambda: f"Saved 12 detections of run {run_id}" in panel._export.words.value)
+    _wait(lambda: f"Saved 12 detections of run {run_id}" in panel._export.answer.words.value)
 
 
 def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
@@ -219,7 +221,7 @@ def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
     again._screen.canvas.picked = [35.0, 25.0, 1.0]
     _wait(lambda: again._inspector.widget.rows.get("total"))
     again._export.save.click()
-    _wait(lambda: "Saved 12 detections of the tiles" in again._export.words.value)
+    _wait(lambda: "Saved 12 detections of the tiles" in again._export.answer.words.value)
     assert again._screen.state.planned
 
 
@@ -455,6 +457,55 @@ def test_two_panels_run_at_once(make, spots) -> None:
     assert first.run.id != second.run.id
 
 
+def test_a_second_click_on_run_starts_nothing(make, spots, elsewhere, tmp_path) -> None:
+    """Neither one that waits while the run is being started, nor one that is heard of later."""
+    gate = str(tmp_path / "go")
+
+    def waiting(pixels: np.ndarray) -> Any:
+        while not Path(gate).exists():
+            time.sleep(0.02)
+        return []
+
+    panel = make(spots, waiting)
+    _wait(lambda: not panel._controls.run.disabled)
+    for _ in range(3):
+        panel._controls.run.click()
+    _wait(lambda: panel.run is not None)
+    run = panel.run
+    panel._controls.run.click()
+    heard = threading.Event()
+    panel._work.put("heard", heard.set)
+    assert heard.wait(60)
+    Path(gate).touch()
+    run.result(60)
+    assert panel.run is run
+    assert tv.runs(elsewhere / "kept")["id"].tolist() == [run.id]
+
+
+def test_regions_from_files_answer_below_their_buttons(make, spots, tmp_path) -> None:
+    """What was done, or why not; and nothing is written as GeoJSON that is called otherwise."""
+    panel = make(spots)
+    form = panel._region_form
+
+    def answer(button: Any, path: str) -> str:
+        form.answer.words.value = ""
+        form.path.value = path
+        button.click()
+        _wait(lambda: form.answer.words.value)
+        return str(form.answer.words.value)
+
+    assert "There is no region yet" in answer(form.save, str(tmp_path / "none.geojson"))
+    panel._regions.add(Region(shapely.box(0, 0, 90, 90), "mine"))
+    kept = str(tmp_path / "kept.geojson")
+    assert "Saved 1 region to" in answer(form.save, kept)
+    refused = answer(form.save, str(tmp_path / "kept.csv"))
+    assert "end " in refused and "in .geojson" in refused and 'role="alert"' in refused
+    assert not (tmp_path / "kept.csv").exists()
+    assert "There is no file" in answer(form.load, str(tmp_path / "absent.geojson"))
+    assert "Imported 1 region." in answer(form.load, kept)
+    assert "tilevision-alarm" not in _said(panel)
+
+
 def test_the_number_of_tiles_at_once_moves_while_it_runs(
     make, spots, tmp_path, monkeypatch
 ) -> None:
@@ -496,11 +547,14 @@ def test_the_number_of_tiles_at_once_moves_while_it_runs(
 
 def test_a_partial_run_is_opened_and_gone_on_with(make, spots, tmp_path) -> None:
     """From the list, in another panel: its failed tile runs again, under the run's own id."""
-    mended = str(tmp_path / "mended")
+    mended, go = str(tmp_path / "mended"), str(tmp_path / "go")
 
     def picky(pixels: np.ndarray) -> Any:
-        if pixels[20:30, 30:40].min() == 255 and not Path(mended).exists():
-            raise tv.PermanentError("not yet")
+        if pixels[20:30, 30:40].min() == 255:
+            if not Path(mended).exists():
+                raise tv.PermanentError("not yet")
+            while not Path(go).exists():
+                time.sleep(0.02)
         return []
 
     first = make(spots, picky)
@@ -524,8 +578,17 @@ def test_a_partial_run_is_opened_and_gone_on_with(make, spots, tmp_path) -> None
     steering = second._controls
     _wait(lambda: not steering.retry.disabled and not steering.resume.disabled)
     Path(mended).touch()
+    alarms: list[str] = []
+    second._work._on_error = alarms.append
     steering.retry.click()
+    _wait(lambda: isinstance(second.run, tv.pipeline.Run))
+    second._past_list.resume.click()  # a second click, heard of once it is running
+    heard = threading.Event()
+    second._work.put("heard", heard.set)
+    assert heard.wait(60)
+    Path(go).touch()
     _wait(lambda: second._screen.state.run_status == "complete")
+    assert alarms == []
     assert isinstance(second.run, tv.pipeline.Run) and second.run.id == run_id
     _wait(lambda: "all its tiles are done" in second._past_list.words.value)
     assert second._past_list.resume.disabled

@@ -73,9 +73,12 @@ def test_a_lane_reports_errors_as_lines_and_goes_on() -> None:
     lane = JobQueue("tilevision-test-lane", said.append)
     lane.put("a", lambda: (_ for _ in ()).throw(tv.GridError("too many rows")))
     lane.put("b", lambda: 1 / 0)
+    answers: list[str] = []
+    lane.put("own", lambda: 1 / 0, answers.append)  # who asked has a place for the answer
     lane.put("c", lambda: said.append("went on"))
     _wait(lambda: "went on" in said)
     assert said == ["too many rows", "ZeroDivisionError: division by zero", "went on"]
+    assert answers == ["ZeroDivisionError: division by zero"]
     lane.close()
 
 

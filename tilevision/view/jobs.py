@@ -30,17 +30,23 @@ class JobQueue:
     def __init__(self, name: str, on_error: Callable[[str], None]) -> None:
         self._name = name
         self._on_error = on_error
-        self._jobs: OrderedDict[str, Callable[[], None]] = OrderedDict()
+        self._jobs: OrderedDict[str, tuple[Callable[[], None], Callable[[str], None]]]
+        self._jobs = OrderedDict()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._open = True
 
-    def put(self, kind: str, job: Callable[[], None]) -> None:
-        """Queue `job`; it replaces a waiting job of the same kind. May be called on any thread."""
+    def put(
+        self, kind: str, job: Callable[[], None], on_error: Callable[[str], None] | None = None
+    ) -> None:
+        """Queue `job`; it replaces a waiting job of the same kind. May be called on any thread.
+
+        What it raises goes to `on_error`, where that is given: an answer belongs where one asked.
+        """
         with self._lock:
             if not self._open:
                 return
-            self._jobs[kind] = job
+            self._jobs[kind] = (job, on_error or self._on_error)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
                 self._thread.start()
@@ -65,11 +71,11 @@ class JobQueue:
                 if not self._jobs:
                     self._thread = None
                     return
-                _, job = self._jobs.popitem(last=False)
+                _, (job, on_error) = self._jobs.popitem(last=False)
             try:
                 job()
             except TilevisionError as error:
-                self._on_error(str(error))
+                on_error(str(error))
             except Exception as error:  # noqa: BLE001 - a thread's error would be lost otherwise
                 _log.exception("a job of the panel failed")
-                self._on_error(f"{type(error).__name__}: {error}")
+                on_error(f"{type(error).__name__}: {error}")

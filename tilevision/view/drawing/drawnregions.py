@@ -105,11 +105,13 @@ class DrawnRegions:
         Raises
         ------
         GridError
-            If there is none.
+            If there is none, or if the path does not end as GeoJSON does.
         """
         value = self.value
         if value is None:
             raise GridError("There is no region yet. Draw one on the picture.")
+        if not path.lower().endswith((".geojson", ".json")):
+            raise GridError(f"Regions are saved as GeoJSON: end {path!r:.200} in .geojson.")
         with writing(checks.path("path", path)) as file:
             json.dump(value, file, ensure_ascii=False)
         return len(value["features"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,6 +11,7 @@ import ipywidgets as widgets
 from tilevision.plot import shown
 
 __all__ = [
+    "Answer",
     "SubjectSwitch",
     "Tabs",
     "button",
@@ -61,6 +63,27 @@ def column(*children: Any, name: str = "") -> Any:
     # Given at once: to add a class later is a message of its own.
     classes = ["tilevision-column", *([f"tilevision-{name}"] if name else [])]
     return widgets.VBox(children, _dom_classes=classes)
+
+
+class Answer:
+    """A line below a button: what it did, or why it could not.
+
+    Attributes
+    ----------
+    words : ipywidgets.HTML
+    """
+
+    def __init__(self) -> None:
+        self.words = widgets.HTML()
+
+    def say(self, line: str) -> None:
+        """Say what was done."""
+        self.words.value = f'<div role="status">{escape(line)}</div>'
+
+    def fail(self, line: str) -> None:
+        """Say why it was not done, in the place of what was done before."""
+        line = escape(shown(line, 600))
+        self.words.value = f'<div class="tilevision-alarm" role="alert">{line}</div>'
 
 
 def visible(made: Any, yes: bool) -> None:

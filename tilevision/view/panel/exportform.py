@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
 import ipywidgets as widgets
 
+from tilevision.errors import RunError
 from tilevision.exporting import SUFFIXES
-from tilevision.view.panel.controls import button, column, control
+from tilevision.result import Result
+from tilevision.view.panel.controls import Answer, button, column, control
 
 __all__ = ["ExportForm"]
 
@@ -34,15 +35,27 @@ class ExportForm:
             value=".geojson" if ".geojson" in SUFFIXES else SUFFIXES[0],
         )
         self.save = button("Export", "Save the detections as they are filtered now")
-        self.words = widgets.HTML()
-        self.box = column(self.path, self.format, self.save, self.words, name="saving")
+        self.answer = Answer()
+        below = self.answer.words
+        self.box = column(self.path, self.format, self.save, below, name="saving")
         self.format.observe(lambda change: self._rename(change["new"]), names="value")
         self.path.observe(lambda change: self._follow(change["new"]), names="value")
         self.save.on_click(lambda _: self._on_save(self.path.value))
 
-    def say(self, line: str) -> None:
-        """Show one line below the button."""
-        self.words.value = f'<div role="status">{escape(line)}</div>'
+    def write(self, path: str, result: Result | None, subject: str) -> None:
+        """Save a result, which is that of `subject`, and say so below the button.
+
+        Raises
+        ------
+        TilevisionError
+            If there is no result, or if it cannot be written.
+        """
+        if result is None:
+            raise RunError("There is nothing to export yet. Press Run first.")
+        n = len(result.findings)
+        detections = f"{n:,} {'detection' if n == 1 else 'detections'}"
+        done = f"Saved {detections} of {subject} to {result.save(path)}."
+        self.answer.say(f"{done} {result.correction_counts or ''}".strip())
 
     def _rename(self, suffix: str) -> None:
         name = self.path.value

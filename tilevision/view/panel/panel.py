@@ -305,6 +305,8 @@ class Panel:
         return clicked
 
     def _start(self) -> None:
+        if self._going:  # a second click came before the button was greyed
+            return
         self._controls.say("Starting…")
         image, arguments = self._asked()
         arguments |= self._filters.at_start()
@@ -376,7 +378,11 @@ class Panel:
         self._work.put("run", opened)
 
     def _resume_past(self, run_id: str) -> None:
-        self._work.put("run", lambda: self._show(self._past.resume(run_id)))
+        def resumed() -> None:
+            if not (self._going and self.run.id == run_id):  # of a second click: it is running
+                self._show(self._past.resume(run_id))
+
+        self._work.put("run", resumed)
 
     def _describe(self) -> None:
         self._lookups.put("describe", lambda: self._past_list.describe(self._past.why_not))
@@ -426,15 +432,9 @@ class Panel:
 
     def _save(self, path: str) -> None:
         def saved() -> None:
-            result = self.result
-            if result is None:
-                raise RunError("There is nothing to export yet. Press Run first.")
-            n = len(result.findings)
-            detections = f"{n:,} {'detection' if n == 1 else 'detections'}"
-            done = f"Saved {detections} of {self._shown_words} to {result.save(path)}."
-            self._export.say(f"{done} {result.correction_counts or ''}".strip())
+            self._export.write(path, self.result, self._shown_words)
 
-        self._lookups.put("save", saved)
+        self._lookups.put("save", saved, self._export.answer.fail)
 
     def _alarm(self, line: str) -> None:
         self._controls.say(line, alarm=True)
