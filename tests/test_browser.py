@@ -148,11 +148,11 @@ def _check_zoom(page: Any) -> None:
     page.locator(PICTURE).click()
     for _ in range(5):
         page.mouse.wheel(0, -120)
-    page.locator(".tilevision-reset").wait_for()
+    page.locator(".tilevision-reset:enabled").wait_for()
     page.wait_for_function(f"() => {sharp} < {whole} / 2")  # the kernel's picture has come
     assert "could not be read" not in page.locator(".tilevision-detail").inner_text()
     page.keyboard.press("0")
-    page.locator(".tilevision-reset").wait_for(state="hidden")
+    page.locator(".tilevision-reset:disabled").wait_for()
     page.wait_for_function(f"() => {sharp} === {whole}")
 
 

@@ -112,6 +112,12 @@ def test_methods_claim_no_sha256_of_pixels_without_a_file() -> None:
     assert f"content fingerprint {result.source.fingerprint[:12]}" in text
 
 
+def test_methods_give_large_areas_in_plain_digits() -> None:
+    """A million square microns is no power of ten in a paper."""
+    text = exported.result_of(metadata={"mpp": (5.0, 5.0)}).methods()
+    assert "of the analysed area (3,000,000 µm²)" in text
+
+
 def test_methods_of_a_partial_result_say_what_is_missing() -> None:
     """A paper must not hide that tiles failed."""
     assert "INCOMPLETE: 1 of 2 tiles" in exported.partial().methods()

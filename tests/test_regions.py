@@ -149,6 +149,10 @@ def test_a_polygon_that_crosses_itself_is_mended_and_told() -> None:
     region = _read([(0, 0), (100, 100), (100, 0), (0, 100)])
     assert region.area == pytest.approx(5000)
     assert "crosses itself" in region.notes[0]
+    rings = ([(0, 0), (50, 50), (50, 0), (0, 50)], [(60, 60), (90, 60), (90, 90), (60, 90)])
+    shapes = [{"type": "Polygon", "coordinates": [[*ring, ring[0]]]} for ring in rings]
+    several = _read({"type": "GeometryCollection", "geometries": shapes})
+    assert "1 of 2 polygons crosses itself and was made valid" in several.notes[-1]
 
 
 def test_points_and_lines_of_a_collection_are_left_out_and_told() -> None:

@@ -49,18 +49,21 @@ def methods(result: ResultData) -> str:
         ]
     facts = result.digest
     if facts.region is None and facts.density:
-        area, unit = facts.ground
-        sentences.append(
-            f"Densities are per {facts.density[1]} of the analysed area ({area:,.6g} {unit})."
-        )
+        area = _plainly(*facts.ground)
+        sentences.append(f"Densities are per {facts.density[1]} of the analysed area ({area}).")
     elif facts.density:
-        area, unit = facts.ground
+        area = _plainly(*facts.ground)
         sentences.append(
             f"Densities are per {facts.density[1]} of the analysed part of the region "
-            f"({area:,.6g} {unit}); detections count where their box has its centre in it."
+            f"({area}); detections count where their box has its centre in it."
         )
     sentences.append("Scores are the model's own and were not calibrated.")
     return " ".join(sentences)
+
+
+def _plainly(area: float, unit: str) -> str:
+    """Return an area to six digits at least, and in no powers of ten."""
+    return f"{area:,.0f} {unit}" if area >= 1e5 else f"{area:,.6g} {unit}"
 
 
 def _image(result: ResultData) -> str:

@@ -167,8 +167,9 @@ def _clipped(given: _Given, size: tuple[int, int]) -> Region:
     made = [whole_polygons(polygon) for polygon in given.polygons]
     mended = sum(was_mended for _, was_mended in made)
     if mended:
-        which = "the polygon crosses itself" if len(made) == 1 else f"{mended} cross themselves"
-        notes = (*notes, f"region: {which}, and was made valid; look at the outline")
+        which = "the polygon" if len(made) == 1 else f"{mended} of {len(made)} polygons"
+        cross = "crosses itself and was" if mended == 1 else "cross themselves and were"
+        notes = (*notes, f"region: {which} {cross} made valid; look at the outline")
     whole = shapely.union_all([polygon for polygon, _ in made])
     if whole.is_empty:
         raise GridError(f"Region ({name}) has no area; give a polygon of 3 points or more.")

@@ -26,6 +26,10 @@ class Aids {
     this.slider.setAttribute("aria-label", "Opacity");
     this.slider.addEventListener("input", () => this.fade(Number(this.slider.value)));
     this.bar.append(this.slider);
+    // Always there, so that nothing moves under the pointer with the first turn of the wheel.
+    this.reset = toolButton(this.bar, "Whole image", "Whole image (0)", () => picture.whole());
+    this.reset.classList.add("tilevision-reset");
+    this.reset.disabled = true;
     this.screen = toolButton(this.bar, "Full screen", "Full screen (f)", () => this.full());
     this.screen.hidden = !document.fullscreenEnabled; // Visual Studio Code has none for outputs
     this.asked = toolButton(this.bar, "?", "Keys", () => this.explain());

@@ -17,6 +17,7 @@ const ICONS = {
   Undo: "M8 4L3 9l5 5M3 9h11a5.5 5.5 0 0 1 0 11h-4",
   Redo: "M16 4l5 5-5 5M21 9H10a5.5 5.5 0 0 0 0 11h4",
   "Next in doubt": "M3 8a4 4 0 1 1 5.5 3.700c-1.5.6-1.5 1.800-1.5 3M7 19v.5M13 12h8M18 8l4 4-4 4",
+  "Whole image": "M3 4h18v16H3zM7 16l3.500-5 3 4 2-2.500 2.500 3.500",
   "Full screen": "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
 };
 

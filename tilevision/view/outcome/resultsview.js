@@ -280,13 +280,25 @@ class View {
       details.open = this.opened?.[title] ?? open;
       details.addEventListener("toggle", () => (this.opened = { ...this.opened, [title]: details.open }));
       element("summary", "", details, title);
-      element(tag, "", details, words);
+      const body = element(tag, "", details, words);
+      if (title === "Shell") body.replaceChildren(...wholeWords(words));
       const label = tag === "pre" ? `Copy as ${title}` : `Copy ${title.toLowerCase()}`;
       const copy = element("button", "tilevision-button", details, label);
       copy.type = "button";
       copy.addEventListener("click", () => copied(copy, words));
     }
   }
+}
+
+// Options of a command as they are written: a line breaks between them, not after their hyphens.
+function wholeWords(command) {
+  return command.split(/( )/).map((part) => {
+    if (part === " ") return part;
+    const word = document.createElement("span");
+    word.className = "tilevision-whole";
+    word.textContent = part;
+    return word;
+  });
 }
 
 // Put text onto the clipboard, and say so on the button for a moment.

@@ -243,13 +243,23 @@ class Picture {
     if (!this.bitmap) return;
     this.view = this.asked = settled(view, this.model.get("whole"));
     this.draw();
-    this.timer ??= setTimeout(() => {
-      this.timer = null;
-      this.model.set("viewport", this.view);
-      this.model.save_changes();
-      clearTimeout(this.patience);
-      this.patience = setTimeout(() => this.onwait?.(this.asked), PATIENCE);
-    }, SEND_EVERY);
+    this.timer ??= setTimeout(() => this.request(), SEND_EVERY);
+  }
+
+  // Ask the kernel for what is looked at now.
+  request() {
+    this.timer = null;
+    const before = this.model.get("viewport");
+    clearTimeout(this.patience);
+    // At the image's edge, or back where one was before the kernel heard: no frame will come.
+    if (same(before.length === 4 ? before : this.model.get("whole"), this.view) && same(this.view, this.shown)) {
+      this.asked = null;
+      this.onwait?.(false);
+      return;
+    }
+    this.model.set("viewport", this.view);
+    this.model.save_changes();
+    this.patience = setTimeout(() => this.onwait?.(this.asked), PATIENCE);
   }
 
   // Zoom by `factor` about the point (fx, fy), in fractions of the picture.
@@ -398,10 +408,6 @@ function render({ model, el }) {
   const root = element("div", "tilevision-canvas", el);
   const head = element("div", "tilevision-head", root);
   const headline = element("div", "tilevision-headline", head);
-  const reset = element("button", "tilevision-reset", head);
-  reset.type = "button";
-  reset.textContent = "Whole image";
-  reset.hidden = true;
   const beneath = element("div", "tilevision-detail", root);
   const detail = element("span", "", beneath);
   const link = element("a", "tilevision-link", beneath);
@@ -425,7 +431,6 @@ function render({ model, el }) {
   const maps = new MapBar(model, root);
   const legend = element("ul", "tilevision-legend", root);
   const hint = element("div", "tilevision-hint", root);
-  reset.addEventListener("click", () => picture.whole());
   const waiting = element("div", "tilevision-waiting");
   waiting.setAttribute("role", "status");
   waiting.textContent = "The kernel is busy. The sharp picture follows when it answers.";
@@ -439,7 +444,7 @@ function render({ model, el }) {
     counting.textContent = model.get("doing") || "Counting…";
   };
   work();
-  picture.onview = (zoomed) => (reset.hidden = !zoomed);
+  picture.onview = (zoomed) => (picture.aids.reset.disabled = !zoomed);
 
   const describe = () => {
     const caption = model.get("caption");
@@ -484,7 +489,16 @@ function render({ model, el }) {
     });
     return item;
   };
-  const receive = () => picture.receive();
+  // Two parts of a flat image have the same bytes: then only the place is news.
+  let arriving = false;
+  const receive = () => {
+    if (arriving) return; // several things change with one message
+    arriving = true;
+    queueMicrotask(() => {
+      arriving = false;
+      picture.receive();
+    });
+  };
   const redraw = () => picture.draw();
   const drawn = () => picture.drawing.heard();
   const corrected = () => picture.correcting.heard();
@@ -497,6 +511,7 @@ function render({ model, el }) {
   model.on("change:caption", describe);
   model.on("change:link", describe);
   model.on("change:frame", receive);
+  model.on("change:shown", receive);
   model.on("change:outline", redraw);
   model.on("change:chosen", redraw);
   model.on("change:regions", drawn);
@@ -526,6 +541,7 @@ function render({ model, el }) {
     model.off("change:caption", describe);
     model.off("change:link", describe);
     model.off("change:frame", receive);
+    model.off("change:shown", receive);
     model.off("change:outline", redraw);
     model.off("change:chosen", redraw);
     model.off("change:regions", drawn);
