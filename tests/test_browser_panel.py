@@ -313,6 +313,10 @@ def _check_a_new_kernel(page: Any) -> None:
     page.picture("13-restarted")
     assert len(page.evaluate(MARKS)) == 1
     assert page.locator(".tilevision-detail").is_hidden()  # it told how it went then
+    # Nothing is counted any more, and no kernel is busy, whatever was said as it ended.
+    waiting = page.locator(".tilevision-waiting")
+    waiting.evaluate_all("nodes => nodes.forEach((node) => (node.hidden = false))")
+    assert not any(one.is_visible() for one in waiting.all())
 
 
 NARROW = """() => {

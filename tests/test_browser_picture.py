@@ -74,8 +74,15 @@ def _check_edge(page: Any) -> None:
     page.keyboard.press("+")
     page.locator(".tilevision-reset:enabled").wait_for()
     assert picture.bounding_box()["y"] == top
+    # The overview of another run is not shown as that of this one.
+    dated = f"document.querySelector('{PICTURE}').dataset.dated"
+    page.wait_for_function(f"() => {dated} === 'false'")
+    press(page, "Run")
+    page.wait_for_function(f"() => {dated} === 'true'")
+    await_label(page, "complete: .*384 detections merged by seam")
+    picture.focus()
     page.keyboard.press("0")
-    page.locator(".tilevision-reset:disabled").wait_for()
+    page.wait_for_function(f"() => {SHOWN}[2] === 960")
 
 
 def _check_colours(page: Any) -> None:

@@ -372,6 +372,22 @@ def test_mistakes_are_one_line_in_the_panel(make, spots, tmp_path) -> None:
     _wait(lambda: "tilevision-alarm" in _said(panel) and "rows" in _said(panel))
 
 
+def test_another_image_is_shown_whole(make, spots, tmp_path) -> None:
+    """A part of one image that was looked at means nothing in another."""
+    from PIL import Image
+
+    for name, side in (("one.png", 200), ("other.png", 120)):
+        Image.fromarray(spots[:side, :side]).save(tmp_path / name)
+    panel = make(tmp_path / "one.png")
+    canvas = panel._screen.canvas
+    canvas.viewport = [60.0, 60.0, 50.0, 50.0]
+    _wait(lambda: canvas.shown == [60.0, 60.0, 50.0, 50.0])
+    subject = canvas.subject
+    panel._settings.image.value = str(tmp_path / "other.png")
+    _wait(lambda: canvas.shown == [0.0, 0.0, 120.0, 120.0])
+    assert canvas.subject > subject
+
+
 def test_an_image_that_is_decoded_first_tells_how_far_it_is(make, spots, tmp_path) -> None:
     """While a PNG goes into the temp folder the panel says the share, the size and where."""
     from PIL import Image

@@ -118,7 +118,10 @@ class Aids {
     const { unit, view } = picture;
     const whole = this.model.get("whole");
     const [x, y, width, height] = map.map((value) => value * unit);
-    context.drawImage(picture.overview, x, y, width, height);
+    context.fillStyle = "#2b2f36";
+    if (picture.dated) context.fillRect(x, y, width, height);
+    else context.drawImage(picture.overview, x, y, width, height);
+    picture.canvas.dataset.dated = picture.dated;
     context.lineWidth = 2 * unit;
     context.strokeStyle = "#ffffff";
     context.strokeRect(x, y, width, height);

@@ -102,6 +102,9 @@ class Picture {
     if (this.bitmap !== this.overview) this.bitmap?.close();
     const whole = same(shown, this.model.get("whole"));
     this.compare?.take(beside, whole);
+    // Of the run before, the overview says something else than the picture.
+    this.dated = !whole && (this.dated || this.subject !== this.model.get("subject"));
+    this.subject = this.model.get("subject");
     if (whole) {
       this.overview?.close();
       this.overview = bitmap;

@@ -59,6 +59,8 @@ class Canvas(anywidget.AnyWidget):
         Tile that is marked, as `shown`; empty if there is none.
     chosen : list of float
         Object that is selected, as `shown`; empty if there is none.
+    subject : int
+        Another number for each run or plan that is shown: pictures of the one before are old.
     viewport : list of float
         Region the user asks for, as `shown`; empty for the whole image. Set by the page, and
         where an object is looked at.
@@ -93,6 +95,7 @@ class Canvas(anywidget.AnyWidget):
     sides = traitlets.Dict({}).tag(sync=True)
     shown = traitlets.List(traitlets.Float(), []).tag(sync=True)
     whole = traitlets.List(traitlets.Float(), []).tag(sync=True)
+    subject = traitlets.Int(0).tag(sync=True)
     caption = traitlets.Dict({}).tag(sync=True)
     hits = traitlets.Bytes(b"").tag(sync=True)
     names = traitlets.List(traitlets.Unicode(), []).tag(sync=True)

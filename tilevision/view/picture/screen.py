@@ -154,8 +154,11 @@ class Screen:
         )
         if before is not None:
             before.leave()
-            if overlay and before.run.source.fingerprint != run.source.fingerprint:
-                overlay.forget()
+            if before.run.source.fingerprint != run.source.fingerprint:
+                self.canvas.viewport = []  # a part of one image means nothing in another
+                if overlay:
+                    overlay.forget()
+        self.canvas.subject += 1
         self._counted, self._counted_for = None, None
         self._map.update(run, None)
         self.canvas.reading = ""
