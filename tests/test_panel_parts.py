@@ -399,6 +399,19 @@ def test_the_format_is_that_of_the_files_ending() -> None:
     assert (saving.format.value, saving.path.value) == (".qupath.geojson", "truth.xyz")
 
 
+def test_what_was_saved_is_named() -> None:
+    """A map without a detection is no file of 0 detections."""
+    saving = ExportForm(lambda path: None)
+    result: Any = SimpleNamespace(findings=[], save=Path, correction_counts="Corrected by hand.")
+    for name, words in {
+        "land.tif": "the map", "land.ome.zarr": "the map", "land.heatmap.tif": "the heatmap",
+        "land.embeddings.h5": "the vectors", "land.GeoJSON": "0 detections",
+    }.items():  # fmt: skip
+        saving.write(name, result, "run r")
+        assert f"Saved {words} of run r to {name}." in saving.answer.words.value
+        assert ("Corrected" in saving.answer.words.value) is (words == "0 detections")
+
+
 # The front door -----------------------------------------------------------------------------
 
 

@@ -8,11 +8,20 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tilevision.errors import RunError
-from tilevision.exporting import SUFFIXES
+from tilevision.exporting import FORMATS, SUFFIXES
 from tilevision.result import Result
 from tilevision.view.panel.controls import Answer, button, column, control
 
 __all__ = ["ExportForm"]
+
+# What files hold by the first word of their format's name; all others hold detections.
+_HELD = {
+    "map": "the map",
+    "heatmap": "the heatmap",
+    "embeddings": "the vectors",
+    "anndata": "the vectors",
+    "recipe": "the recipe",
+}
 
 
 class ExportForm:
@@ -53,9 +62,10 @@ class ExportForm:
         if result is None:
             raise RunError("There is nothing to export yet. Press Run first.")
         n = len(result.findings)
-        detections = f"{n:,} {'detection' if n == 1 else 'detections'}"
-        done = f"Saved {detections} of {subject} to {result.save(path)}."
-        self.answer.say(f"{done} {result.correction_counts or ''}".strip())
+        held = _held(path)
+        what = held or f"{n:,} {'detection' if n == 1 else 'detections'}"
+        done = f"Saved {what} of {subject} to {result.save(path)}."
+        self.answer.say(f"{done} {'' if held else result.correction_counts or ''}".strip())
 
     def _rename(self, suffix: str) -> None:
         name = self.path.value
@@ -65,6 +75,13 @@ class ExportForm:
     def _follow(self, name: str) -> None:
         if suffix := _suffix(name):
             self.format.value = suffix
+
+
+def _held(path: str) -> str:
+    """Return what a file of this name holds; empty for detections."""
+    suffix = _suffix(path.lower())
+    names = [name for name, form in FORMATS.items() if form.suffix == suffix]
+    return _HELD.get(names[0].partition("-")[0], "") if names else ""
 
 
 def _suffix(name: str) -> str:
