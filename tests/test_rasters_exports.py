@@ -15,6 +15,7 @@ from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
 from matplotlib.text import Text
 
 import tilevision as tv
+from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.rasterspec import STEPS
 
 rasterio = pytest.importorskip("rasterio")
@@ -297,6 +298,59 @@ def test_what_the_file_says_is_seen_while_it_is_written(
     assert written.raster.agreement.by_depth.tobytes() == agreement.by_depth.tobytes()
     assert str(written.raster.agreement) == str(agreement)
     assert blended == once
+
+
+def test_classes_beside_shares_are_counted_while_the_tiles_are_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each window's right after its shares: afterwards all tiles would be decoded once more."""
+    wide = np.random.default_rng(3).integers(0, 255, (40, 1100, 3)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "wide.tif", wide, photometric="rgb")
+    grid = tv.Grid.by_tile(128, 0.2)
+    made = Inline(tmp_path / "wide.tif", MODELS["probabilities"], grid=grid).conduct()
+    blender, asked = type(made.raster._blender), []
+
+    def noting(name: str) -> Any:
+        method = getattr(blender, name)
+
+        def noted(self: Any, *window: int) -> Any:
+            asked.append((name, window[:4]))
+            return method(self, *window)
+
+        return noted
+
+    for name in ("probabilities", "classes"):
+        monkeypatch.setattr(blender, name, noting(name))
+    made.save(tmp_path / "map.tif", layer="probabilities")
+    windows = list(made.raster.windows())
+    assert len(windows) == 2
+    assert asked == [(name, w) for w in windows for name in ("probabilities", "classes")]
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 64, 600), (1, 7, 9), (3, 1, 300), (1, 601, 1), (1, 2, 70_000)]
+)
+@pytest.mark.parametrize("kind", ["probabilities", "values"])
+def test_a_level_has_the_mean_of_the_pixels_that_have_data(
+    result: Callable[..., Any], kind: str, shape: tuple[int, int, int]
+) -> None:
+    """Of each two by two, the last row and column counted twice; shares to the nearest step."""
+    layer = "probabilities" if kind == "probabilities" else None
+    made = MapFile(result(kind), layer)
+    rng = np.random.default_rng(shape[1])
+    planes = rng.integers(0, STEPS, shape).astype(made.dtype)
+    for none in (np.zeros(shape, bool), rng.random(shape) < 0.4):
+        planes[none] = made.nodata
+        high, wide = (side % 2 for side in shape[1:])
+        even = np.pad(planes.astype(float), ((0, 0), (0, high), (0, wide)), mode="edge")
+        fours = np.stack([even[:, y::2, x::2] for y in (0, 1) for x in (0, 1)])
+        fours = np.ma.masked_invalid(np.where(fours == made.nodata, np.nan, fours))
+        right = fours.mean(axis=0)
+        if kind == "probabilities":
+            right = np.floor(right + 0.5)
+        found = made.halved(planes)
+        assert found.dtype == made.dtype
+        np.testing.assert_array_equal(found, right.filled(made.nodata).astype(made.dtype))
 
 
 def test_what_is_no_map_is_refused(

@@ -35,10 +35,14 @@ class MapFacts:
         self._parts: dict[Window, ClassCounts | None] | None = {} if counts else None
 
     def see(self, window: Window, classes: NDArray[np.uint8] | None) -> None:
-        """Look at a window that was blended, with its class numbers ``(h, w)`` where known."""
+        """Look at a window that was blended, with its class numbers ``(h, w)`` where known.
+
+        Where they are not, its tiles are at hand, and need not be decoded for them.
+        """
         if self._comparison is not None:
             self._comparison.look(window)
-        if self._parts is not None and classes is not None:
+        if self._parts is not None:
+            classes = self._raster.window(*window)[0] if classes is None else classes
             about = None, self._raster.units, self._raster.scale
             self._parts[window] = counted(window, classes, *about)
 

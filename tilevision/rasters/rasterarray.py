@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tilevision.rasterspec import NODATA, STEPS
 __all__ = ["BLOCK", "RasterArray"]
 
 BLOCK = 1024  # pixels of the map along a side that are blended together
+_ROWS = 32  # that are written together
 
 
 class RasterArray:
@@ -71,7 +73,19 @@ class RasterArray:
             return blender.values(x0, y0, x1, y1, step)
         kept = blender.probabilities(x0, y0, x1, y1, step)
         kept = kept if self._band is None else kept[self._band : self._band + 1]
-        return np.where(kept == NODATA, np.float32(np.nan), kept / np.float32(STEPS))
+        return _shares()[kept]
+
+    def put(self, window: tuple[int, int, int, int], out: NDArray[Any]) -> None:
+        """Write a window ``x0, y0, x1, y1`` into `out` ``(h, w)`` or ``(h, w, k)``."""
+        if self._layer != "probabilities":
+            planes = self.window(*window)
+            out[:] = planes[0] if self.ndim == 2 else np.moveaxis(planes, 0, -1)
+            return
+        kept, shares = self.steps(*window), _shares()
+        for top in range(0, len(out), _ROWS):
+            # Steps change places before they become shares, which are four times as large.
+            few = np.ascontiguousarray(np.moveaxis(kept[:, top : top + _ROWS], 0, -1))
+            out[top : top + _ROWS] = shares[few[..., 0] if self.ndim == 2 else few]
 
     def steps(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps, 255 where no data are."""
@@ -117,9 +131,18 @@ class RasterArray:
         if copy is False:
             raise ValueError("The map is blended as it is read, which makes a copy.")
         whole = np.empty(self.shape, self.dtype if dtype is None else dtype)
-        for (x0, y0, x1, y1), planes in self.blocks():
-            whole[y0:y1, x0:x1] = planes[0] if self.ndim == 2 else np.moveaxis(planes, 0, -1)
+        for x0, y0, x1, y1 in self.windows():
+            self.put((x0, y0, x1, y1), whole[y0:y1, x0:x1])
         return whole
+
+
+@cache
+def _shares() -> NDArray[np.float32]:
+    """Return the share ``(256,)`` that each step is; NaN where no data are."""
+    shares = np.arange(NODATA + 1, dtype=np.float32) / np.float32(STEPS)
+    shares[NODATA] = np.nan
+    shares.setflags(write=False)
+    return shares
 
 
 def _range(key: Any, side: int) -> tuple[int, int, Any]:

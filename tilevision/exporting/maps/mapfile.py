@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MapFile"]
 
 SMALLEST = 256  # pixels of the longer side of the last level of a pyramid
+_AT_ONCE = 64 * 2**10  # pixels that are averaged together
 
 
 class MapFile:
@@ -93,20 +94,14 @@ class MapFile:
         """Return planes at half their height and width: classes by place, others averaged."""
         if self.raster.layer == "classes":
             return planes[:, ::2, ::2]
-        k, h, w = planes.shape
-        even = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
-        four = even.reshape(k, (h + 1) // 2, 2, (w + 1) // 2, 2)
-        if self.dtype == np.uint8:
-            there = four != NODATA
-            count = there.sum(axis=(2, 4))
-            sums = (four * there.astype(np.uint16)).sum(axis=(2, 4))
-            mean = (sums + count // 2) // np.maximum(count, 1)
-            return np.where(count > 0, mean, NODATA).astype(np.uint8)
-        there = np.isfinite(four)
-        count = there.sum(axis=(2, 4))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(there, four, 0).sum(axis=(2, 4)) / count
-        return np.asarray(mean, np.float32)
+        count, height, width = planes.shape
+        made = np.empty((count, (height + 1) // 2, (width + 1) // 2), self.dtype)
+        mean = _mean_steps if self.dtype == np.uint8 else _mean_values
+        rows = max(1, _AT_ONCE // width)
+        for plane, half in zip(planes, made, strict=True):
+            for y in range(0, len(half), rows):  # so few that they stay in the processor's cache
+                half[y : y + rows] = mean(_even(plane[2 * y : 2 * (y + rows)]))
+        return made
 
     def levels(self) -> Iterator[tuple[int, int]]:
         """Yield width and height of each level of a pyramid, the whole map first."""
@@ -149,3 +144,35 @@ def _layer(whole: RasterMap, layer: str | None) -> RasterMap:
             f"layer is {layer!r:.40}; give 'classes', 'probabilities' or 'values'."
         )
     raise RunArgumentError(f"layer is {layer!r}, and the map has {whole.layer}; leave layer out.")
+
+
+def _even(plane: NDArray[Any]) -> NDArray[Any]:
+    """Return a plane whose height and width are even: the last row or column counts twice."""
+    high, wide = (side % 2 for side in plane.shape)
+    return np.pad(plane, ((0, high), (0, wide)), mode="edge") if high or wide else plane
+
+
+def _mean_steps(plane: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Return the rounded mean of each four pixels, of those that have data."""
+    if plane.max() < NODATA:
+        sums = _fours(plane, np.uint16)
+        sums += 2
+        sums >>= 2
+        return sums
+    there = plane != NODATA
+    count, sums = _fours(there, np.uint16), _fours(plane * there, np.uint16)
+    return np.where(count > 0, (sums + count // 2) // np.maximum(count, 1), np.uint16(NODATA))
+
+
+def _mean_values(plane: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the mean of each four pixels, of those that have data; NaN where none has."""
+    there = np.isfinite(plane)
+    sums = _fours(np.where(there, plane, np.float32(0)), np.float32)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(sums / _fours(there, np.int64))
+
+
+def _fours(plane: NDArray[Any], kind: Any) -> NDArray[Any]:
+    """Return the sum of each four pixels: those of a row first, in which floats are rounded."""
+    beside = np.add(plane[:, ::2], plane[:, 1::2], dtype=kind)
+    return np.asarray(beside[::2] + beside[1::2])

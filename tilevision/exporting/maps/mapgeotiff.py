@@ -157,7 +157,8 @@ def _write_whole(made: MapFile, path: Path) -> None:
     factors = [2**n for n in range(1, len(list(made.levels())))]
     if factors:
         how = Resampling.nearest if raster.layer == "classes" else Resampling.average
-        with rasterio.open(path, "r+") as out:
+        # A file that is opened again has forgotten how quickly it is packed.
+        with rasterio.Env(ZLEVEL_OVERVIEW=_FOR_NOW["zlevel"]), rasterio.open(path, "r+") as out:
             out.build_overviews(factors, how)
 
 

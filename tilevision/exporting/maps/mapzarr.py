@@ -153,6 +153,6 @@ def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> No
     raster = MapFile(result, layer).raster
     out = np.lib.format.open_memmap(path, "w+", raster.dtype, raster.shape)
     reserve(path)
-    for (x0, y0, x1, y1), planes in raster.blocks():
-        out[y0:y1, x0:x1] = planes[0] if raster.ndim == 2 else np.moveaxis(planes, 0, -1)
+    for x0, y0, x1, y1 in raster.windows():
+        raster.put((x0, y0, x1, y1), out[y0:y1, x0:x1])
     out.flush()
