@@ -129,8 +129,8 @@ def _device(wait: float, notes: str) -> Callable[[list[np.ndarray]], list[Any]]:
     return model
 
 
-def _tilevision(path: str, wait: float, block: int, processes: int) -> float:
-    """Return which share of the steady state the device stood still."""
+def _tilevision(path: str, wait: float, block: int, processes: int) -> tuple[float, float]:
+    """Return which share of the steady state the device stood still, and when the result came."""
     import tilevision as tv
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as notes:
@@ -144,7 +144,8 @@ def _tilevision(path: str, wait: float, block: int, processes: int) -> float:
             progress=False,
             strict=True,
         )
-        return float(np.mean([_idle(file, wait) for file in Path(notes).iterdir()]))
+        ended = time.perf_counter()
+        return float(np.mean([_idle(file, wait) for file in Path(notes).iterdir()])), ended
 
 
 def _idle(notes: Path, wait: float) -> float:
@@ -189,9 +190,9 @@ def _measured(paths: list[str], tiles: int, rounds: int, given: argparse.Namespa
             elif turn == 0 and name != "model alone":
                 run()  # its processes are up, and the file is in memory
             began, worked = time.perf_counter(), _processor()
-            idle = run()
-            took, cpu = time.perf_counter() - began, _processor() - worked
-            seconds[name].append((took, cpu, idle if isinstance(idle, float) else None))
+            told = run()
+            idle, ended = told if isinstance(told, tuple) else (None, time.perf_counter())
+            seconds[name].append((ended - began, _processor() - worked, idle))
     pool.terminate()
     return seconds
 

@@ -20,7 +20,7 @@ from tilevision.grid import Tile
 from tilevision.payloads import StoredArray
 from tilevision.rasterspec import Raster
 
-__all__ = ["Findings", "TileFindings", "assembled", "plain", "stacked"]
+__all__ = ["SOME", "Findings", "TileFindings", "assembled", "plain", "stacked"]
 
 MOST_NUMBERS = 8192  # of a vector
 SCORE_SLACK = 1e-3  # by which a sigmoid in half precision passes 1
@@ -30,6 +30,7 @@ _COLUMNS = (
     "keypoints",
     "embeddings",
 )
+SOME = _COLUMNS[4:]  # which not all findings have
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from tilevision.errors import GridError, RunError
-from tilevision.findings import Findings, TileFindings, assembled, stacked
+from tilevision.findings import SOME, Findings, TileFindings, assembled, stacked
 from tilevision.geometry import MultiPolygon, area, intersection, map_polygons
 from tilevision.overlaps import Outlines, bodies, geometries, rectangles
 
@@ -247,11 +248,11 @@ def gather(
                 "give tv.TileFindings(tile, findings)."
             )
     ordered, tile_boxes, scales = _in_order(tile_findings)
-    tiles = [item.tile for item in ordered]
-    outputs = np.array([tile.output_size for tile in tiles], dtype=np.float64).reshape(-1, 2)
+    spans = tile_boxes[:, 2:] - tile_boxes[:, :2]
+    outputs = np.maximum(1, np.rint(spans * scales[:, None]))  # `output_size` of each
     counts = np.array([len(item.findings) for item in ordered], dtype=np.int64)
-    owner = np.repeat(np.arange(len(tiles)), counts)
-    factors = np.hstack([(tile_boxes[:, 2:] - tile_boxes[:, :2]) / outputs, tile_boxes[:, :2]])
+    owner = np.repeat(np.arange(len(ordered)), counts)
+    factors = np.hstack([spans / outputs, tile_boxes[:, :2]])
     columns = _columns([item.findings for item in ordered])
     boxes = columns.pop("boxes")
     spread = factors[:, [0, 1, 0, 1, 2, 3, 2, 3]].take(owner, axis=0)
@@ -331,11 +332,10 @@ def _reach(tile_boxes: Floats, frame: Floats) -> Floats:
 
 def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
     """Concatenate columns in the order given; parts that lack one get NaN or None rows."""
-    empty = Findings()
-    plain = set(empty.columns)
+    empty, some = Findings(), attrgetter(*SOME)
     # Most tiles of most images found nothing, and have no column that another has not.
-    parts = [part for part in parts if len(part) or part.columns.keys() - plain]
-    names = {name for part in parts for name in part.columns} | plain
+    parts = [part for part in parts if len(part) or any(one is not None for one in some(part))]
+    names = {name for part in parts for name in part.columns} | set(empty.columns)
     columns: dict[str, Any] = {}
     for name in sorted(names):
         values = [getattr(part, name) for part in parts]
