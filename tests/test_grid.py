@@ -124,6 +124,23 @@ def test_overlap_in_pixels_must_be_smaller_than_the_tile() -> None:
         Grid.by_tile(256, "300px")
 
 
+@pytest.mark.parametrize(
+    ("grid", "side"),
+    [
+        (Grid.by_tile(1), 100_000),
+        (Grid.by_tile(512), 10**13),
+        (Grid(50_000, 50_000), 100_000),
+        (Grid(10**9, 1), 10**12),
+        (Grid.adaptive(2, 2, np.ones((8, 8), bool), 0), 20_000),
+        (Grid.adaptive(64, 512, np.ones((8, 8), bool)), 10**13),
+    ],
+)
+def test_more_tiles_than_a_machine_can_hold_are_refused(grid: Grid, side: int) -> None:
+    """They are counted before one of them is made; the line says how many, and the remedy."""
+    with pytest.raises(GridError, match=r"tiles; an image has 10,000,000 at most.*larger tiles"):
+        grid.tiles((side, side))
+
+
 def test_more_rows_than_pixels_is_refused() -> None:
     """A grid finer than the image names what to lower."""
     with pytest.raises(GridError, match="lower rows"):

@@ -18,6 +18,7 @@ from tilevision.grid.tile import (
     Overlap,
     Size,
     Tile,
+    check_count,
     check_overlap,
     overlap_pixels,
     spans_by_count,
@@ -198,8 +199,9 @@ class Grid:
         Raises
         ------
         GridArgumentError
-            If the image is empty or has fewer pixels than the grid has rows or columns, or an
-            adaptive grid has not seen the picture (see `fitted`).
+            If the image is empty or has fewer pixels than the grid has rows or columns, there
+            would be more than ten million tiles, or an adaptive grid has not seen the picture
+            (see `fitted`).
         """
         width, height = size
         if width < 1 or height < 1:
@@ -215,6 +217,7 @@ class Grid:
             assert self.rows is not None and self.cols is not None  # __post_init__
             xs = spans_by_count(width, self.cols, self.overlap, scale, "cols", stride)
             ys = spans_by_count(height, self.rows, self.overlap, scale, "rows", stride)
+        check_count(len(xs) * len(ys))
         return tuple(
             Tile(row, col, Box(x0, y0, x1, y1), scale)
             for row, (y0, y1) in enumerate(ys)

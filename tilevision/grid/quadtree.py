@@ -13,7 +13,7 @@ from tilevision.checks import whole
 from tilevision.errors import GridArgumentError
 from tilevision.geometry import Box
 from tilevision.grid.detail import Detail, DetailMap, Picture
-from tilevision.grid.tile import Overlap, Size, Tile, overlap_pixels
+from tilevision.grid.tile import Overlap, Size, Tile, check_count, overlap_pixels
 
 __all__ = ["Quadtree"]
 
@@ -77,7 +77,7 @@ class Quadtree:
         Raises
         ------
         GridArgumentError
-            If no picture was seen yet.
+            If no picture was seen yet, or the tiles are more than a machine could hold.
         """
         if self.found is None:
             raise GridArgumentError(
@@ -100,6 +100,7 @@ class Quadtree:
     def _cells(self, size: Size, scale: float, overlap: Overlap, marked: Mask) -> Index:
         """Return cells ``(n, 4)`` that cover the image without overlap, in image pixels."""
         (xs, x_starts), (ys, y_starts) = (self._axis(side, scale, overlap) for side in size)
+        check_count((len(x_starts) - 1) * (len(y_starts) - 1))
         x, y = (
             axis.ravel()
             for axis in np.meshgrid(np.arange(len(x_starts) - 1), np.arange(len(y_starts) - 1))
@@ -109,6 +110,7 @@ class Quadtree:
         total = np.pad(marked.astype(np.int64).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
         done = []
         while len(cells):
+            check_count(len(cells))
             pixels = np.column_stack(
                 [xs[cells[:, 0]], ys[cells[:, 1]], xs[cells[:, 2]], ys[cells[:, 3]]]
             )
@@ -124,6 +126,7 @@ class Quadtree:
         # Growing rounds up to whole pixels on both sides.
         most = max(1, (self.max_tile - _exact(overlap, self.max_tile)) / scale - 2)
         count = min(length, max(1, math.floor(length / least), math.ceil(length / most)))
+        check_count(count)
         together = max(1, math.floor(most * count / length))
         starts = math.ceil(count / together)
         edges = np.arange(count + 1, dtype=np.int64) * length // count

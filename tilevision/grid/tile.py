@@ -16,6 +16,7 @@ __all__ = [
     "Overlap",
     "Size",
     "Tile",
+    "check_count",
     "check_overlap",
     "overlap_pixels",
     "spans_by_count",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 Overlap = float | str
+MOST_TILES = 10_000_000  # of an image: a run keeps a kilobyte of each in memory
 _SLACK = 1e-9  # of a quotient that would be whole, but for rounding
 
 
@@ -46,6 +48,20 @@ def check_overlap(overlap: Overlap) -> None:
         )
 
 
+def check_count(count: int) -> None:
+    """Refuse so many tiles that a machine could not hold them.
+
+    Raises
+    ------
+    GridArgumentError
+    """
+    if count > MOST_TILES:
+        raise GridArgumentError(
+            f"That is {count:,} tiles; an image has {MOST_TILES:,} at most. Give larger tiles, "
+            "less overlap or a lower resolution."
+        )
+
+
 def spans_by_tile(
     length: int, side: int, overlap: Overlap, scale: float, stride: int = 1
 ) -> list[tuple[int, int]]:
@@ -60,6 +76,7 @@ def spans_by_tile(
     if stride > 1 and step * scale + _SLACK >= stride:
         step = math.floor(step * scale / stride + _SLACK) * stride / scale
     count = math.ceil((length - span) / step - _SLACK) + 1
+    check_count(count)
     starts = dict.fromkeys(min(round(i * step), length - span) for i in range(count))
     return [(start, start + span) for start in starts]
 
@@ -76,6 +93,7 @@ def spans_by_count(
         raise GridArgumentError(
             f"{name} is {count}, but the image has only {length} pixels that way; lower {name}."
         )
+    check_count(count)
     if count == 1:
         return [(0, length)]
     if isinstance(overlap, str):
