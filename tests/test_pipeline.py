@@ -491,7 +491,7 @@ def test_an_interrupt_pauses_the_run_and_says_how_to_go_on(
 
 
 def test_an_interrupted_analysis_says_that_the_same_call_goes_on(
-    elsewhere: Path, spots: np.ndarray
+    elsewhere: Path, spots: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who called `analyze` has no run to resume: the line is about what they have."""
     gate = elsewhere / "gate"
@@ -505,6 +505,8 @@ def test_an_interrupted_analysis_says_that_the_same_call_goes_on(
     threading.Thread(target=_interrupt_when_waiting, daemon=True).start()
     with pytest.raises(KeyboardInterrupt, match="finished tiles are kept; the same call continues"):
         tv.analyze(spots, model, grid="4x4", batch_size=1, progress=False)
+    assert "paused" in caplog.text
+    assert "run.resume" not in caplog.text
     gate.touch()
     assert tv.analyze(spots, model, grid="4x4", progress=False).complete
 

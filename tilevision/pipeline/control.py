@@ -203,11 +203,11 @@ class Control:
         with self.changed:
             return self.changed.wait_for(lambda: self.settled, timeout)
 
-    def pause(self) -> None:
+    def pause(self, reason: str = "run.resume() continues the run.") -> None:
         """Start no further tile; those in flight finish."""
         if self.status is RunStatus.RUNNING:
             self.commands.put(Paused())
-            self.tell(RunStatus.PAUSED, "run.resume() continues the run.")
+            self.tell(RunStatus.PAUSED, reason)
 
     def resume(self) -> None:
         """Continue after a pause."""

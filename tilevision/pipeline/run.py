@@ -163,7 +163,7 @@ class Run:
         try:
             settled = control.wait_settled(timeout)
         except KeyboardInterrupt:
-            self.pause()
+            control.pause("")  # whoever waits says how it goes on
             raise KeyboardInterrupt(
                 f"Run {self.id} is paused, {self._analysed()} of {len(self.tiles)} tiles done. "
                 "run.resume() continues it, run.cancel() ends it; what is done is kept."
