@@ -237,10 +237,17 @@ def write_notebook(lab: Lab, name: str, cells: Sequence[str]) -> None:
 
 
 def errors(cells: list[dict[str, Any]]) -> list[str]:
-    """Return what went wrong in the cells, and what they wrote to standard error."""
+    """Return what went wrong in the cells, and what they left on standard error.
+
+    On a slow machine the picture's preparation draws a bar there, which is removed at its end.
+    """
     outputs = [output for cell in cells for output in cell["outputs"]]
-    return [
-        o.get("evalue") or "".join(o.get("text", ""))
-        for o in outputs
-        if o["output_type"] == "error" or o.get("name") == "stderr"
-    ]
+    raised = [o["ename"] + o["evalue"] for o in outputs if o["output_type"] == "error"]
+    written = [_seen("".join(o["text"])) for o in outputs if o.get("name") == "stderr"]
+    return raised + list(filter(None, written))
+
+
+def _seen(text: str) -> str:
+    """Return what is to be seen of a text whose lines are drawn over themselves."""
+    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
+    return "\n".join(filter(None, lines))

@@ -234,6 +234,40 @@ def test_what_is_over_soon_is_not_drawn(monkeypatch):
         assert ("50/100" in stream.getvalue()) is drawn
 
 
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 5.0])
+def test_a_preparation_leaves_nothing_on_a_terminal(monkeypatch, seconds):
+    """One that is over soon draws nothing at all; the bar of a long one is removed."""
+    terminal, now = _Terminal(), [0.0]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    bar = Bar(100, delay=1.0, leave=False, ncols=60, desc="preparing")
+    for done in (40, 80, 100):
+        now[0] += seconds / 3
+        bar.move(done)
+    bar.close()
+    drawings = terminal.getvalue().split("\r")
+    assert ("preparing" in terminal.getvalue()) is (seconds > 1)
+    assert not "".join(drawings[-2:]).strip()
+
+
+def test_the_bar_of_a_run_stays_on_a_terminal_with_its_last_count(monkeypatch):
+    """Also of a run that is over before a bar is drawn anew, which is every tenth of a second."""
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = ProgressBar("a.tif", len(TILES))
+    for tile in TILES:
+        bar(TileChanged(1.0, tile, "failed"))
+    bar.close()
+    last = terminal.getvalue().rstrip("\n").split("\r")[-1]
+    assert "200/200" in last and "failed=200" in last
+
+
 def test_nothing_is_drawn_where_nothing_is_wanted(monkeypatch):
     """`progress=False` means it."""
     stream, now = _log(monkeypatch)

@@ -101,13 +101,12 @@ class Bar:
             self._say(line)
 
     def close(self) -> None:
-        """Draw the bar a last time."""
+        """Draw the bar a last time, or remove it where ``leave=False`` was asked for."""
         if self._bar.disable:
             return
-        if self._live:
-            self._bar.refresh()
-        elif self._bar.leave or time.monotonic() >= self._due:
+        if not self._live and (self._bar.leave or time.monotonic() >= self._due):
             self._say(str(self._bar))
+        # What is live is left to tqdm: it removes only a bar that it has drawn by itself.
         self._bar.close()
 
     def _line(self) -> None:
