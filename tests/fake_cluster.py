@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -31,6 +31,7 @@ from tilevision.schedule.messages import (
     Refused,
     Resumed,
     Submit,
+    TakeBack,
     TaskFinished,
     TaskLost,
     TileStarted,
@@ -232,6 +233,8 @@ class FakeCluster:
             case Abandon(task, restart_worker):
                 if task in self.orders:
                     self._abandon(self.orders[task], restart_worker=restart_worker)
+            case TakeBack(tasks):
+                self._later(self.random.uniform(0, 0.1), self._give_back, tasks)
             case Hold() if self.script.resume_after is not None:
                 self._later(self.script.resume_after, self._tell, Resumed())
 
@@ -256,6 +259,16 @@ class FakeCluster:
             self._later(self.random.uniform(0, 2), self._kill, order.worker)
         else:
             self._later(self.random.uniform(0, 2), self._hang_up, order)
+
+    def _give_back(self, tasks: Sequence[str]) -> Happens:
+        """Drop what no worker has begun."""
+        out: Happens = []
+        for task in tasks:
+            order = self.orders.get(task)
+            if order is not None and not (order.running or order.abandoned):
+                del self.orders[task]
+                out.append(TaskLost(task, LOST, "", blameless=True))
+        return out
 
     def _hang_up(self, order: Order) -> Happens:
         """End a request that was given up, as its own timeout would."""

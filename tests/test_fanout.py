@@ -276,7 +276,8 @@ def test_a_task_beside_others_takes_the_longer_of_reading_and_calling(
 ) -> None:
     """Two read at a time, and one calls: what it waits for them is the time of others."""
     outcome = TileOutcome(TILES[0], read_seconds=read, infer_seconds=called)
-    assert worker._share([outcome] * 4, 2) == pytest.approx(4 * max(read / 2, called))
+    share = worker._Pace.of([outcome] * 4).share(2)
+    assert share == pytest.approx(4 * max(read / 2, called))
 
 
 class Loop:

@@ -82,7 +82,28 @@ def test_as_many_tasks_are_read_ahead_as_memory_holds(side: int, dtype: str, tas
     build(spec)
     spec = dataclasses.replace(spec, batch_size=16)
     work = Work(SourceRef("", ""), ReadOptions(dtype=dtype), spec)
-    assert worker._ahead(work, (Tile(0, 0, Box(0, 0, side, side)),)) == tasks
+    batch = worker.TileBatch("w", "t", (Tile(0, 0, Box(0, 0, side, side)),), "")
+    assert worker._ahead(work, batch) == tasks
+
+
+@pytest.mark.parametrize(
+    ("read", "infer", "readers", "tasks"),
+    [
+        (0.2, 0.1, 2, 4),
+        (0.02, 0.4, 2, 3),
+        (0.02, 5.0, 2, 1),
+        (0.5, 0.8, 2, 2),
+        (3.0, 1.5, 2, 3),
+        (9.0, 1.5, 2, 4),
+        (9.0, 1.5, 8, 9),
+        (0.1, 0.0, 2, 4),
+    ],
+)
+def test_no_more_is_read_ahead_than_a_second_of_the_model(
+    read: float, infer: float, readers: int, tasks: int
+) -> None:
+    """A pause waits for all that has begun; but slow reading needs many tasks at a time."""
+    assert worker._enough(worker._Pace(read, infer), readers) == tasks
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,19 @@ def test_a_local_window_is_a_little_above_the_threads() -> None:
     assert window.tiles(4, 16) == 96
 
 
+def test_the_window_holds_what_the_worker_that_wants_most_reads_ahead() -> None:
+    """What it said last: once its tasks take longer, fewer are begun before they are due."""
+    window = Window(Policy())
+    assert window.tasks(2) == 4
+    window.reads_ahead("a", 6)
+    window.reads_ahead("b", 3)
+    assert window.tasks(2) == 4 + 2 * 6
+    window.reads_ahead("a", 1)
+    assert window.tasks(2) == 4 + 2 * 3
+    window.reads_ahead("b", 0)
+    assert window.tasks(2) == 4 + 2 * 1
+
+
 def test_a_hosted_window_grows_from_the_threads_to_its_cap() -> None:
     """Without a quota it starts low, and success widens it, within bounds."""
     window = Window(Policy(hosted=True))

@@ -428,7 +428,9 @@ def finished(flight: Sent, signal: Landed) -> TaskFinished:
         outcome.tile for outcome in signal.report.outcomes if outcome.failure and outcome.batched
     )
     report = signal.report
-    return TaskFinished(flight.submit.task, outcomes, report.seconds, batched, report.ahead)
+    return TaskFinished(
+        flight.submit.task, outcomes, report.seconds, batched, report.ahead, report.worker
+    )
 
 
 def _loss(error: BaseException) -> Failure:

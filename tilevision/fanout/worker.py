@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import time
@@ -31,6 +32,9 @@ REPORT_SECONDS = 5.0
 TOGETHER_SECONDS = 0.03  # with a worker that dies, the news of so long are lost
 BROUGHT_SECONDS = 10.0
 AHEAD = 4  # tasks beside one that have been read, or are being read
+# As many as the model does in so long: all that has begun is waited for where a run pauses or ends,
+# and is suspect where the process dies.
+AHEAD_SECONDS = 1.0
 READING = 2  # of those at a time that read and prepare; more would but take each other's time
 AT_HAND = 2  # further ones, which have not begun: what is through goes to the client and back
 AHEAD_BYTES = 512 << 20  # of pixels in a process
@@ -44,12 +48,34 @@ _news: dict[str, _News] = {}
 _reading: Counter[str] = Counter()  # of those the ones that read or prepare
 _reading_changed = Condition()
 _warm: set[str] = set()  # works whose model has answered in this process
+_paces: dict[str, _Pace] = {}  # of the latest task of a work
 _unknown: dict[str, str] = {}  # works that this process has yet to see if it can do
 _unfit: dict[str, str] = {}  # why it cannot
 _examining = Lock()
 NO_CHILDREN = "daemonic processes are not allowed to have children"
 
 import_early(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """Seconds that reading a task takes, and the model with it."""
+
+    read: float
+    infer: float
+
+    @classmethod
+    def of(cls, outcomes: Sequence[TileOutcome]) -> _Pace:
+        """Return that of a task."""
+        read = sum(outcome.read_seconds for outcome in outcomes)
+        return cls(read, sum(outcome.infer_seconds for outcome in outcomes))
+
+    def share(self, readers: int) -> float:
+        """Return the seconds of the process that a task took, beside others that ran meanwhile.
+
+        Of reading and of the model, one goes by while others wait for the other.
+        """
+        return max(self.read / readers, self.infer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +166,7 @@ class WorkPlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is untyped
         _reading.pop(self.name, None)
         _news.pop(self.name, None)
         _warm.discard(self.name)
+        _paces.pop(self.name, None)
         _unknown.pop(self.name, None)
         _unfit.pop(self.name, None)
 
@@ -155,7 +182,7 @@ def run_batch(order: bytes) -> Report:
     if unfit := _unfitness(batch.work):
         return Report((), time.perf_counter() - began, worker.address, unfit)
     work = _work(batch.work)
-    ahead = _ahead(work, batch.tiles)
+    ahead, warm = _ahead(work, batch), batch.work in _warm
     report = _Reporter(batch, worker, _news_of(worker, batch) if ahead else None)
     reading = partial(_reading_beside, batch.work, _readers(work)) if ahead else nullcontext
     hooks = Hooks(report, secede, _span, report.queued, reading)
@@ -166,32 +193,36 @@ def run_batch(order: bytes) -> Report:
     if any(outcome.failure is None for outcome in outcomes):
         _warm.add(batch.work)
     seconds = time.perf_counter() - began - report.waited
+    pace = _Pace.of(found)
+    if warm:  # else it had the model to load as well
+        _paces[batch.work] = pace
     if ahead:
-        seconds = _share(found, _readers(work))
-    wanted = ahead or _ahead(work, batch.tiles)  # known since the first call
+        seconds = pace.share(_readers(work))
+    wanted = _ahead(work, batch) or ahead  # known since the first call
     wanted += AT_HAND if wanted else 0
     return Report(tuple(outcomes), seconds, worker.address, ahead=wanted)
 
 
-def _share(outcomes: Sequence[TileOutcome], readers: int) -> float:
-    """Return the seconds of the process that a task took, beside others that ran meanwhile.
-
-    Of reading and of the model, one goes by while others wait for the other.
-    """
-    read = sum(outcome.read_seconds for outcome in outcomes)
-    return max(read / readers, sum(outcome.infer_seconds for outcome in outcomes))
-
-
-def _ahead(work: Work, tiles: tuple[Tile, ...]) -> int:
+def _ahead(work: Work, batch: TileBatch) -> int:
     """Return how many tasks are worth having beside one, since the model leaves time to read."""
     model = work.model
     if model.hosted or not waits(model):
         return 0
-    sides = [tiles[0].output_size, model.input_size or (0, 0)]
+    sides = [batch.tiles[0].output_size, model.input_size or (0, 0)]
     pixels = max(width * height for width, height in sides)
     as_read = work.options.dtype == "uint8" and calls_of(model).steps is None
     held = AHEAD_BYTES // (pixels * (BYTES_SHOWN if as_read else BYTES_PREPARED) * model.batch_size)
-    return max(1, min(held, max(AHEAD, 2 * _readers(work))))
+    return max(1, min(held, _enough(_paces.get(batch.work), _readers(work))))
+
+
+def _enough(pace: _Pace | None, readers: int) -> int:
+    """Return how many tasks to read ahead so that the device never waits, by `readers` threads."""
+    most = max(AHEAD, 2 * readers)
+    if pace is None or pace.infer <= 0:
+        return most
+    # Those that are read while the model is at one; half as many again, as none is like the other.
+    meanwhile = math.ceil(1.5 * pace.read / pace.infer)
+    return min(most, max(math.ceil(AHEAD_SECONDS / pace.infer), meanwhile))
 
 
 def _readers(work: Work) -> int:

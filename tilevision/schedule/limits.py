@@ -36,7 +36,8 @@ class Window:
     Attributes
     ----------
     ahead : int
-        Tasks that each thread takes beside the one it is for.
+        Tasks that each thread takes beside the one it is for: what the worker that wants most
+        said last.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -45,6 +46,7 @@ class Window:
         self._size: float | None = None
         self._explicit: int | None = None
         self.ahead = 0
+        self._ahead: dict[str, int] = {}
         self.limit(policy.concurrency)
         self._last_cut = 0
 
@@ -52,6 +54,12 @@ class Window:
         """Set the number of tiles; None is automatic. The quota holds in any case."""
         given = [n for n in (concurrency, self._quota) if n is not None]
         self._explicit = max(1, min(given)) if given else None
+
+    def reads_ahead(self, worker: str, tasks: int) -> None:
+        """Note how many tasks a worker takes beside the one that each of its threads is for."""
+        if self._ahead.get(worker, 0) != tasks:
+            self._ahead[worker] = tasks
+            self.ahead = max(self._ahead.values())
 
     def tasks(self, threads: int) -> float:
         """Return how many tasks may be in flight; infinity where only tiles are counted."""

@@ -85,6 +85,8 @@ class TaskFinished:
     ahead : int
         Tasks that a worker takes beside the one that each of its threads is for, since its model
         waits for a device.
+    worker : str
+        Which one.
     """
 
     task: str
@@ -92,6 +94,7 @@ class TaskFinished:
     seconds: float = 0.0
     batched: frozenset[Tile] = frozenset()
     ahead: int = 0
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ class Outcomes:
             else:
                 self._failed(state, failure, task, now)
         self._circuit.closed(task)
-        self._board.window.ahead = max(self._board.window.ahead, happening.ahead)
+        self._board.window.reads_ahead(happening.worker, happening.ahead)
         good = sum(failure is None for failure in happening.outcomes.values())
         if good:
             board = self._board
@@ -259,19 +259,17 @@ class Outcomes:
         self._circuit.closed(task)
 
     def withdraw(self) -> None:
-        """Ask for what waits in the cluster's queue, since the run is to stand still or end.
+        """Ask for what no worker has begun, since the run is to stand still or end.
 
         A worker may have begun a task though nobody has said so yet: only the cluster knows.
         """
-        if not self._board.queued:
-            return
         waiting = [t for t in self._flight.tasks.values() if not (t.started or t.asked_back)]
         if waiting:
             for task in waiting:
                 task.asked_back = True
-            at_hand = int(self._board.window.tasks(self._board.workers.threads))
+            at_hand = min(self._board.window.tasks(self._board.workers.threads), len(waiting))
             keys = tuple(task.key for task in waiting)
-            self._ledger.actions.append(TakeBack(keys, at_hand))
+            self._ledger.actions.append(TakeBack(keys, int(at_hand)))
 
     def leave(self) -> None:
         """Give up what is in flight, since a cancelled run has waited for it long enough."""
