@@ -61,7 +61,7 @@ def test_one_line_says_what_is_missing() -> None:
     rows += [ImageRow("b", "blocked", error="x"), ImageRow("p", "partial", error="x")]
     assert statement([*rows, ImageRow("w")]) == (
         "0 of 10 images complete; 1 analysed in part: p; 1 blocked by moderation: b; "
-        "7 could not be analysed: e0, e1, e2, e3, e4 and 2 more; 1 not started: w."
+        "7 could not be analysed: e0, e1, e2, e3, e4 and 2 more; 1 not finished: w."
     )
 
 

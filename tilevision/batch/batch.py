@@ -26,7 +26,7 @@ SHOWN_ROWS = 60
 _WHAT: dict[str, str] = {
     ImageStatus.ERROR: "could not be analysed",
     ImageStatus.BLOCKED: "blocked by moderation",
-    ImageStatus.PENDING: "not started",
+    ImageStatus.PENDING: "not finished",
 }
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -23,6 +26,10 @@ from tilevision.errors import (
 
 __all__ = ["CommandGroup", "ExitCode", "interruptible", "resumable", "warn"]
 
+ENDS = (
+    "\ntilevision: Interrupted. Tiles that have begun are finished and kept; Ctrl-C again ends at "
+    "once.\n"
+)
 _BAD_INPUT = (SourceError, GridError, ModelError, Blocked)
 
 
@@ -61,6 +68,8 @@ class CommandGroup(click.Group):
 def interruptible(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
     """Around work in progress: Ctrl-C prints the line that resumes it, and exits.
 
+    At once it says what is waited for until then; pressed again, nothing is.
+
     Parameters
     ----------
     ctx : click.Context
@@ -69,15 +78,38 @@ def interruptible(ctx: click.Context, *, keeps: bool) -> Iterator[None]:
         True if finished tiles are in a checkpoint.
     """
     try:
-        yield
+        with _saying_that_it_ends():
+            yield
     except KeyboardInterrupt:
-        warn("Interrupted.")
         _say_resume(ctx, keeps)
         raise SystemExit(ExitCode.INTERRUPTED) from None
     except SystemExit as end:
         if end.code == ExitCode.TERMINATED:
             _say_resume(ctx, keeps)
         raise
+
+
+@contextmanager
+def _saying_that_it_ends() -> Iterator[None]:
+    """Within the block, the first Ctrl-C is answered by a line before anything is waited for."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pass_on = before
+
+    def say(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, pass_on)
+        with suppress(OSError):  # and no stream: this may have come in the middle of a write to it
+            os.write(2, ENDS.encode())
+        pass_on(number, frame)
+
+    signal.signal(signal.SIGINT, say)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is say:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
