@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from schedule_driver import BROKEN, BUSY, FLAKY, Driver, row_of_tiles
+from schedule_driver import BROKEN, BUSY, DEAD, FLAKY, Driver, row_of_tiles
 
 from tilevision.errors import Failure
-from tilevision.schedule import Policy, Retry, Scheduler
+from tilevision.schedule import Policy, Quota, Retry, Scheduler
 from tilevision.schedule.messages import (
     Abandon,
     Announce,
@@ -20,6 +22,7 @@ from tilevision.schedule.messages import (
     Resumed,
     RetryFailed,
     Submit,
+    TakeBack,
     TaskFinished,
     TaskLost,
     TileStarted,
@@ -113,6 +116,22 @@ def test_a_cancelled_run_ends_when_all_in_flight_is_committed() -> None:
     driver.do(Committed(one.tiles))
     assert driver.end == End("cancelled", "1 of 10 tiles done.")
     assert driver.tasks == []
+
+
+@pytest.mark.parametrize("command", [Paused(), Cancelled()])
+@pytest.mark.parametrize("policy", [{}, {"concurrency": 2}, {"hosted": True, "quota": Quota(2)}])
+def test_what_no_worker_has_begun_is_taken_back(command: Any, policy: dict[str, Any]) -> None:
+    """A pause or an end waits for no more than that, on a cluster of any kind; asked for once."""
+    driver = Driver(10, workers={"a": 1}, batch_size=1, **policy)
+    begun, waiting = driver.tasks
+    driver.start(begun)
+    driver.do(command)
+    driver.do(after=1.0)
+    assert [asked.tasks for asked in driver.all(TakeBack)] == [(waiting.task,)]
+    driver.do(TaskLost(waiting.task, DEAD, "", blameless=True))
+    assert driver.tasks == [begun]
+    driver.succeed(begun)
+    assert not driver.tasks
 
 
 def test_a_run_can_be_cancelled_while_paused() -> None:
