@@ -260,8 +260,10 @@ def test_a_format_can_be_asked_for_by_name(tmp_path):
     """Where suffixes collide the name decides; a name nobody knows lists those known."""
     assert "<annotation>" in result_of().save(tmp_path / "a.xml", format="voc").read_text("utf-8")
     assert "<image " in result_of().save(tmp_path / "b.xml", format="cvat").read_text("utf-8")
-    with pytest.raises(RunError, match=r"There is no format 'pascal'; choose from csv, .* voc"):
+    with pytest.raises(RunError, match=r"format is 'pascal'; give one of csv, .* voc"):
         destination(tmp_path / "c.xml", "pascal")
+    with pytest.raises(RunError, match=r"format is \['voc'\]; give one of csv"):
+        destination(tmp_path / "c.xml", ["voc"])
 
 
 def test_an_option_nobody_knows_is_refused(tmp_path):

@@ -74,7 +74,7 @@ def test_files_are_named_after_images(elsewhere: Path) -> None:
         (["a.png", "a.tif"], "geojson", r"a\.png and a\.tif would both be written to a\.geojson"),
         (["a.png", "A.tif"], "geojson", r"a\.png and A\.tif"),
         (["summary.png"], "csv", r"the table of all images and summary\.png"),
-        (["a.png"], "docx", "There is no format 'docx'"),
+        (["a.png"], "docx", "format is 'docx'"),
     ],
 )
 def test_files_that_cannot_be_are_refused(

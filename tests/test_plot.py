@@ -16,6 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from tilevision.colouring import CLASS_COLOURS, usualcolours
+from tilevision.errors import RunError
 from tilevision.findings import Findings
 from tilevision.geometry import Box
 from tilevision.grid import Grid, Tile
@@ -270,6 +271,12 @@ def test_it_draws_on_given_axes_and_in_a_given_figure() -> None:
     assert axes.get_ylim() == (600, 0)
     assert "here" in _words(figure)
     assert len(draw_result(Figure(), IMAGE, [], Findings()).axes) == 1
+
+
+def test_a_file_to_draw_on_is_refused_with_what_writes_one() -> None:
+    """As people try who know other libraries."""
+    with pytest.raises(RunError, match=r"'out.png' is nothing to draw on; .* \.savefig"):
+        draw_result("out.png", IMAGE, [], Findings())
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 900, 3), (900, 3, 3), (50, 50)])

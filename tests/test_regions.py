@@ -289,7 +289,11 @@ def test_a_geojson_file_may_begin_with_a_mark_and_blanks(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "geometry", [None, {"type": "Point", "coordinates": [1, 2]}, {"type": "Polygon"}, "x"]
+    "geometry",
+    [
+        *(None, "x", {"type": "Point", "coordinates": [1, 2]}, {"type": "Polygon"}),
+        *({"type": "x", "coordinates": []}, {"type": "Polygon", "coordinates": ""}),
+    ],
 )
 def test_a_damaged_stored_region_is_one_line(geometry: Any) -> None:
     """What a journal holds may have been cut or changed."""

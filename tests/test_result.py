@@ -118,8 +118,8 @@ def test_with_leaves_the_result_as_it_was():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"merge": "seams"}, "merge is 'seams'; choose from seam, nms"),
-        ({"match_metric": "giou"}, "match_metric is 'giou'; choose from"),
+        ({"merge": "seams"}, "merge is 'seams'; give one of seam, nms"),
+        ({"match_metric": "giou"}, "match_metric is 'giou'; give one of"),
         ({"match_threshold": 1.5}, "match_threshold is 1.5"),
         ({"match_threshold": None}, "match_threshold is None"),
         ({"min_score": 50}, "min_score is 50"),

@@ -248,6 +248,14 @@ def test_a_fine_grid_keeps_the_large_objects_of_a_coarse_one() -> None:
     assert scenes.f1(scene, found) >= 0.99
 
 
+def test_tiles_may_come_one_by_one() -> None:
+    """Of anything that gives them, also once only."""
+    tiles = two([[1, 1, 9, 9]], [[90, 1, 99, 9]])
+    assert len(merge(tile for tile in tiles)) == len(merge(tiles)) == 2
+    with pytest.raises(RunError, match="takes the TileFindings of each tile, not Findings"):
+        merge(merge(tiles))
+
+
 def test_a_tile_given_twice_is_named() -> None:
     """The same region at the same scale twice is an error that names the tile."""
     tiles = two([[1, 1, 9, 9]], [[90, 1, 99, 9]])
@@ -258,8 +266,8 @@ def test_a_tile_given_twice_is_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "soft"}, "choose from seam, nms, nmm, wbf, none"),
-        ({"match_metric": "giou"}, "choose from iou, ios"),
+        ({"method": "soft"}, "give one of seam, nms, nmm, wbf, none"),
+        ({"match_metric": "giou"}, "give one of iou, ios"),
         ({"match_threshold": 0}, "above 0, up to 1"),
         ({"match_threshold": "0.5"}, "above 0, up to 1"),
     ],

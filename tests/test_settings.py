@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tilevision as tv
 from tilevision import checks
 from tilevision.batch.imagenames import label_of
 from tilevision.errors import GridArgumentError, GridError, RunError, TilevisionError
+from tilevision.grid import Grid
 from tilevision.pipeline.settings import Delivery, Execution, Settings, Subject
 from tilevision.result import Result
 from tilevision.schedule import Policy, Quota, Retry
@@ -74,6 +77,36 @@ def test_nonsense_is_one_line_naming_the_argument(name: str, bad: Any) -> None:
     assert str(caught.value).endswith(".")
     assert name.partition("_")[0] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ODD: list[Any] = [
+    *([], {}, (), set(), [1], {"a": 1}, ["x"], [[]], {1, 2}, (1, 2), range(3), [None]),
+    *(0, -1, 5, 0.5, 1e300, 10**30, INFINITE, float("nan"), 1 + 2j, True, None, np.float32(2)),
+    *("", "x", "\0", "é" * 300, b"x", object(), np.array([1, 2]), len),
+]
+
+
+def _in_words(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.20}"
+
+
+@pytest.mark.parametrize("bad", ODD, ids=_in_words)
+def test_no_argument_of_any_type_is_a_traceback(bad: Any, elsewhere: Path) -> None:
+    """It is taken, or refused in one line: also what cannot be hashed, compared or gone through."""
+    Image.new("RGB", (60, 40)).save("a.png")
+    fine = {"image": "a.png", "model": "blobs", "checkpoint": None}
+    for name in signature(tv.plan).parameters:
+        with suppress(tv.TilevisionError):
+            tv.plan(**(fine | {name: bad}))
+    for name in signature(Grid.by_tile).parameters:
+        with suppress(tv.TilevisionError):
+            Grid.by_tile(**({"tile": 640} | {name: bad}))
+    for name in signature(tv.merge).parameters:
+        with suppress(tv.TilevisionError):
+            tv.merge(**({"tile_findings": []} | {name: bad}))
+    for name in signature(tv.open_source).parameters:
+        with suppress(tv.TilevisionError):
+            tv.open_source(**({"image": "a.png"} | {name: bad}))
 
 
 def test_workers_and_client_exclude_each_other() -> None:

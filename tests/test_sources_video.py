@@ -102,10 +102,17 @@ def test_what_is_no_frame_says_so_in_a_line(tmp_path: Path) -> None:
     path = _film(tmp_path / "film.mp4", "mpeg4")
     with pytest.raises(SourceError, match="has 60 frames, counted from 1; there is no 61"):
         open_source(path, page=61)
-    with pytest.raises(SourceError, match=r"has frames from 0 to 5\.9 s"):
+    with pytest.raises(SourceError, match=r"times is \[7\]; .* from 0 to 5\.9"):
         tv.frames(path, times=[7])
-    with pytest.raises(SourceError, match="stride=0 is not valid"):
-        tv.frames(path, stride=0)
+    for stride in (0, 2.5, "5", None):
+        with pytest.raises(SourceError, match=r"stride is .*; give a whole number of 1 or more"):
+            tv.frames(path, stride=stride)
+    for seconds in (0, "1", [1], float("nan")):
+        with pytest.raises(SourceError, match=r"seconds is .*; give the time between two above 0"):
+            tv.frames(path, seconds=seconds)
+    for times in (7.5, ["1"], "12", [None], True):
+        with pytest.raises(SourceError, match=r"times is .*; give seconds in a list, from 0"):
+            tv.frames(path, times=times)
     (tmp_path / "cut.mp4").write_bytes(path.read_bytes()[:3000])
     with pytest.raises(SourceError, match=r"PyAV cannot read .*cut\.mp4") as error:
         open_source(tmp_path / "cut.mp4")

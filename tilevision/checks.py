@@ -22,6 +22,7 @@ __all__ = [
     "is_number",
     "is_whole",
     "names",
+    "one_of",
     "path",
     "positive",
     "share",
@@ -126,6 +127,20 @@ def flag(name: str, value: Any, error: Kind = RunArgumentError) -> bool:
     if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
         raise error(f"{name} is {value!r:.80}; give True or False.")
     return bool(value)
+
+
+def one_of(name: str, value: Any, choices: Iterable[str], error: Kind = RunArgumentError) -> str:
+    """Return one of several words.
+
+    Raises
+    ------
+    error
+        If `value` is another, or no text.
+    """
+    known = tuple(choices)
+    if not isinstance(value, str) or value not in known:
+        raise error(f"{name} is {value!r:.80}; give one of {', '.join(known)}.")
+    return value
 
 
 def names(name: str, value: Any, error: Kind = RunArgumentError) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tilevision.checks import is_number
+from tilevision.checks import is_number, one_of
 from tilevision.errors import CheckpointTooLarge, ModelArgumentError, ModelError
 
 __all__ = [
@@ -73,10 +73,7 @@ class RasterSpec:
     keep: str = field(default="", repr=False, metadata={"later": True})
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ModelArgumentError(
-                f"The kind of a map is {self.kind!r:.40}; give one of {', '.join(KINDS)}."
-            )
+        one_of("kind of a map", self.kind, KINDS, ModelArgumentError)
         object.__setattr__(self, "classes", _names(self.classes))
         values = self.kind == "values"
         if values and self.classes:

@@ -549,7 +549,8 @@ class ResultData(ResultArrays):
         """Return how maps are blended with what was given changed; None: nothing ever was."""
         from tilevision.rasters import MapSettings
 
-        asked = given | {"thresholds": thresholds or (), "unsure": unsure}
+        none = () if thresholds is None else thresholds
+        asked = given | {"thresholds": none, "unsure": unsure}
         if thresholds is _SAME:
             del asked["thresholds"]
         changed = {name: value for name, value in asked.items() if value is not _SAME}

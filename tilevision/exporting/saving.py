@@ -235,11 +235,7 @@ def find_format(path: Path, name: str | None = None) -> Format:
         If nobody knows it; the message lists those known.
     """
     if name is not None:
-        if name not in FORMATS:
-            raise RunArgumentError(
-                f"There is no format {name!r}; choose from {', '.join(FORMATS)}."
-            )
-        return FORMATS[name]
+        return FORMATS[checks.one_of("format", name, FORMATS)]
     said = path.name.lower()
     fits = [f for f in FORMATS.values() if said.endswith(f.suffix) and said != f.suffix]
     if not fits:

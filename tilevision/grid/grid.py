@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +79,8 @@ class Grid:
             whole("rows", self.rows, GridArgumentError)
             whole("cols", self.cols, GridArgumentError)
             return
+        if not isinstance(self.tile, Sequence) or len(self.tile) != 2:
+            raise GridArgumentError(f"tile is {self.tile!r:.80}; give (width, height) in pixels.")
         for side in self.tile:
             whole("tile size", side, GridArgumentError)
             if overlap_pixels(self.overlap, side) >= side:
@@ -97,8 +100,7 @@ class Grid:
         overlap : float or str
             Fraction of the tile, or ``"64px"``.
         """
-        width, height = tile if isinstance(tile, tuple) else (tile, tile)
-        return cls(overlap=overlap, tile=(width, height))
+        return cls(overlap=overlap, tile=tile if isinstance(tile, tuple) else (tile, tile))
 
     @classmethod
     def adaptive(

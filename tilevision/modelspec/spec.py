@@ -476,7 +476,7 @@ def _bands(what: str, value: Any) -> tuple[int | str, ...]:
 
 
 def _dtype(what: str, value: Any) -> str:
-    if value not in ("uint8", "raw", "scaled"):
+    if not isinstance(value, str) or value not in ("uint8", "raw", "scaled"):
         raise ModelArgumentError(
             f"{what} is {value!r:.80}; give 'uint8' (as displayed), 'raw' (as stored) or 'scaled' "
             "(by the scale and offset of the file)."

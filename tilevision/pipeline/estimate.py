@@ -196,8 +196,7 @@ def earlier_paces(
         return {}
     seconds: dict[str, list[float]] = defaultdict(list)
     tokens: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for manifest, path in islice(_journals(folder, fingerprints), JOURNALS):
-        marks = {one["name"]: one["fingerprint"] for one in manifest["models"]}
+    for _, marks, path in islice(_journals(folder, fingerprints), JOURNALS):
         for event in islice(_done(path), TILES):
             mark = marks.get(event.model, "")
             if mark in fingerprints:
@@ -221,21 +220,26 @@ def has_run(
     if folder is None:
         return False
     latest = islice(_journals(folder, fingerprints), JOURNALS_FOR_ONE)
-    return any(manifest.get("image") == image for manifest, _ in latest)
+    return any(manifest.get("image") == image for manifest, _, _ in latest)
 
 
 def _journals(
     folder: str | os.PathLike[str], fingerprints: Collection[str]
-) -> Iterator[tuple[Mapping[str, Any], Path]]:
-    """Yield manifest and journal of runs with one of these models, the latest first."""
+) -> Iterator[tuple[Mapping[str, Any], dict[str, str], Path]]:
+    """Yield runs with one of these models, the latest first.
+
+    Of each the manifest, the fingerprints of its models by name, and the journal.
+    """
     pattern = journal_path(folder, "*")
     for path in sorted(pattern.parent.glob(pattern.name), reverse=True):
         try:
             manifest = read_manifest(path)
-            if any(one["fingerprint"] in fingerprints for one in manifest["models"]):
-                yield manifest, path
+            marks = {str(one["name"]): one["fingerprint"] for one in manifest["models"]}
+            wanted = any(mark in fingerprints for mark in marks.values())
         except (RunError, KeyError, TypeError):  # of an earlier version, or no journal at all
             continue
+        if wanted:
+            yield manifest, marks, path
 
 
 def _done(path: Path) -> Iterator[TileChanged]:

@@ -182,7 +182,7 @@ class Delivery:
         if isinstance(self.checkpoint, str) and not self.checkpoint:
             raise RunArgumentError("checkpoint is empty; give a folder, or None to keep nothing.")
         if self.report is not None:
-            _check_writable("report", Path(self.report))
+            _check_writable("report", checks.path("report", self.report))
 
 
 @dataclass(frozen=True)

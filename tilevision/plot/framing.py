@@ -13,12 +13,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
 from tilevision.display import smaller
+from tilevision.errors import RunArgumentError
 from tilevision.plot.labels import drawable
 from tilevision.plot.wording import Heading, Key
 
@@ -55,11 +56,22 @@ class ResultFigure(ShownFigure):
 def frame_axes(
     target: Figure | Axes | None, size: tuple[int, int], n_lines: int, n_keys: int
 ) -> Axes:
-    """Return the axes to draw on, on a figure laid out around a picture of `size`."""
+    """Return the axes to draw on, on a figure laid out around a picture of `size`.
+
+    Raises
+    ------
+    RunError
+        If nothing can be drawn on `target`.
+    """
     if isinstance(target, Axes):
         return target
-    if target is not None:
+    if isinstance(target, FigureBase):
         return target.add_subplot()
+    if target is not None:
+        raise RunArgumentError(
+            f"{target!r:.80} is nothing to draw on; give a matplotlib Figure or Axes. A file is "
+            "written by .savefig of the figure that comes back."
+        )
     aspect = size[1] / size[0]
     width = min(WIDTH, TALLEST / aspect)
     height = max(width * aspect, 0.5)

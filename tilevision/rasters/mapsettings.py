@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tilevision.checks import share
+from tilevision.checks import one_of, share
 from tilevision.errors import RunArgumentError
 from tilevision.rasterspec import EVEN, RasterSpec
 
@@ -47,8 +47,7 @@ class MapSettings:
     classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.blend not in BLENDS:
-            raise RunArgumentError(f"blend is {self.blend!r:.40}; give one of {', '.join(BLENDS)}.")
+        one_of("blend", self.blend, BLENDS)
         margin = self.margin
         if not isinstance(margin, int) or isinstance(margin, bool) or margin < 0:
             raise RunArgumentError(f"margin is {margin!r:.40}; give pixels of the map, from 0.")
@@ -97,7 +96,7 @@ class MapSettings:
 
 def _checked(given: Any) -> tuple[tuple[str, float], ...]:
     """Return thresholds by class, sorted; a mapping, or the pairs of one that was checked."""
-    pairs = given.items() if isinstance(given, Mapping) else given or ()
+    pairs = given.items() if isinstance(given, Mapping) else given
     try:
         return tuple(sorted((str(k), float(share(f"threshold of {k}", v))) for k, v in pairs))
     except RunArgumentError:

@@ -106,11 +106,17 @@ class Region:
         return f"<Region {self.name}: {self.area:,.0f} px²>"
 
 
+_DAMAGED = (
+    *(KeyError, IndexError, TypeError, ValueError, AttributeError),
+    *(shapely.GEOSException, shapely.errors.GeometryTypeError),
+)
+
+
 def _stored(raw: dict[str, Any]) -> tuple[str, Any]:
     try:
         geometry = shapely.geometry.shape(raw["geometry"])
         name = str(raw["name"])
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.GEOSException) as error:
+    except _DAMAGED as error:
         raise GridError(f"The stored region is damaged ({error!r})") from None
     if geometry.is_empty or not geometry.is_valid or "Polygon" not in geometry.geom_type:
         raise GridError("The stored region is damaged: it is no polygon.")

@@ -6,14 +6,14 @@ where these are pieces of it; the object is the best whole view, else all togeth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.checks import is_number, names, share
+from tilevision.checks import flag, is_number, is_whole, names, one_of, share
 from tilevision.errors import RunArgumentError
 from tilevision.findings import Findings, TileFindings
 from tilevision.geometry import area
@@ -53,7 +53,7 @@ METHODS = ("seam", "nms", "nmm", "wbf", "none")
 
 
 def merge(
-    tile_findings: Sequence[TileFindings],
+    tile_findings: Iterable[TileFindings],
     method: str = "seam",
     class_agnostic: bool = False,
     match_metric: str = "iou",
@@ -74,7 +74,7 @@ def merge(
 
     Parameters
     ----------
-    tile_findings : sequence of TileFindings
+    tile_findings : iterable of TileFindings
         Each tile once, in any order; findings in the tile's frame.
     method : str
         ``"seam"``, ``"nms"``, ``"nmm"``, ``"wbf"`` or ``"none"``.
@@ -104,11 +104,24 @@ def merge(
         If a tile is there twice, or lies outside `size`.
     """
     check_merge(method, match_metric, match_threshold)
-    found = gather(tile_findings, class_agnostic, size)
+    if not isinstance(tile_findings, Iterable):
+        given = type(tile_findings).__name__
+        raise RunArgumentError(
+            f"Merge takes the TileFindings of each tile, not {given}; give a list of them."
+        )
+    flag("class_agnostic", class_agnostic)
+    found = gather(list(tile_findings), class_agnostic, None if size is None else _pair(size))
     if method == "seam":
         seen, zones, number = objects_of(found, class_agnostic, match_metric, match_threshold)
         return join(seen, zones, number, views(seen, number))
     return merged_by(method, found, match_metric, match_threshold)
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    found = tuple(size) if isinstance(size, Iterable) else ()
+    if len(found) != 2 or not all(is_whole(side) and side > 0 for side in found):
+        raise RunArgumentError(f"size is {size!r:.80}; give width and height in whole pixels.")
+    return found
 
 
 def merged_by(method: str, found: Detections, metric: str, threshold: float) -> Findings:
@@ -141,10 +154,8 @@ def check_merge(method: str, metric: str, threshold: float) -> None:
     RunError
         If an argument is not among those of `merge`.
     """
-    if method not in METHODS:
-        raise RunArgumentError(f"merge is {method!r:.80}; choose from {', '.join(METHODS)}.")
-    if metric not in METRICS:
-        raise RunArgumentError(f"match_metric is {metric!r:.80}; choose from {', '.join(METRICS)}.")
+    one_of("merge", method, METHODS)
+    one_of("match_metric", metric, METRICS)
     share("match_threshold", threshold, zero=False)
 
 

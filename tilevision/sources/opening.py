@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tilevision.checks import whole
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import is_address
 from tilevision.sources.filetree import FileWatch
@@ -189,6 +190,9 @@ def _open_named(
         from tilevision.sources.remote.remoteopening import open_remote as opener
     else:
         from tilevision.sources.localfiles import open_local as opener
+    for axis, place in asked.items():
+        if place is not None:
+            whole(axis, place, SourceError, least=0)
     if all(place is None for place in asked.values()):
         return opener(name, page=page, mpp=mpp, dpi=dpi)
     first = opener(name, mpp=mpp)

@@ -10,8 +10,9 @@ converts them from version 17 on; older ones take everything for BT.601.
 from __future__ import annotations
 
 import bisect
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilevision import checks
 from tilevision.errors import SourceError
 from tilevision.sources.addresses import page_name
 from tilevision.sources.capacity import check_decodes
@@ -79,22 +81,23 @@ def frames(
     SourceError
         If the video cannot be read, or an argument is not valid.
     """
-    name = str(path)
+    name = os.fspath(checks.path("path", path, SourceError))
     stamps, tick = _stamps(name)
     if times is None and seconds is None:
-        if stride < 1:
-            raise SourceError(f"stride={stride} is not valid; give a whole number from 1 on.")
+        checks.whole("stride", stride, SourceError)
         return [page_name(name, number + 1) for number in range(0, len(stamps), stride)]
     shown = [(stamp - stamps[0]) * tick for stamp in stamps]
     if times is None:
-        assert seconds is not None
-        if not seconds > 0:
-            raise SourceError(f"seconds={seconds} is not valid; give the time between two frames.")
-        times = [float(time) for time in np.arange(0, shown[-1] + 1e-9, seconds)]
-    if any(not 0 <= time <= shown[-1] for time in times):
-        raise SourceError(f"{name} has frames from 0 to {shown[-1]:g} s; give times in that range.")
+        apart = checks.positive("seconds", seconds, SourceError, what="the time between two")
+        times = [float(time) for time in np.arange(0, shown[-1] + 1e-9, apart)]
+    given = list(times) if isinstance(times, Iterable) else [times]
+    if not all(checks.is_number(time) and 0 <= time <= shown[-1] for time in given):
+        raise SourceError(
+            f"times is {times!r:.80}; give seconds in a list, from 0 to {shown[-1]:g}, the last of "
+            f"{name}."
+        )
     # Half a tick: 0.1 s in the clock of the file is a hair more or less.
-    numbers = [bisect.bisect_right(shown, time + tick / 2) for time in times]
+    numbers = [bisect.bisect_right(shown, time + tick / 2) for time in given]
     return [page_name(name, number) for number in dict.fromkeys(numbers)]
 
 
