@@ -218,10 +218,18 @@ def test_prune_removes_what_is_older_and_says_so() -> None:
 
 
 @pytest.mark.usefixtures("aged")
-@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
-def test_prune_without_a_yes_removes_nothing(answer) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        ("n\n", 0, "Nothing was removed."),
+        ("\n", 0, "Nothing was removed."),
+        ("", 2, "nobody is there to answer. Give --yes"),
+    ],
+)
+def test_prune_without_a_yes_removes_nothing(answer: str, code: int, says: str) -> None:
     """No, just Enter, or nobody there to answer."""
-    _call("runs", "--prune", "0", answer=answer)
+    said = _call("runs", "--prune", "0", answer=answer)
+    assert (said.exit_code, says in said.output) == (code, True)
     assert (_runs(), _stored()) == ({"old", "new"}, 2)
 
 

@@ -35,6 +35,19 @@ def days(text: str) -> float:
     return float(match[1])
 
 
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question)
+    except click.Abort as left:
+        if not isinstance(left.__context__, EOFError):
+            raise
+        click.echo("")
+        raise click.UsageError(
+            "Nothing was removed, since nobody is there to answer. Give --yes to remove without "
+            "asking."
+        ) from None
+
+
 def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     """Remove runs and stored tiles older than `age` days, and say what was removed.
 
@@ -60,7 +73,7 @@ def prune_checkpoint(folder: str, age: float, *, ask: bool) -> None:
     old = [run.id for run in together(runs) if run.id not in young]
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(before))
     question = f"Remove {_runs(len(old))} and every stored tile from before {day} in {folder}?"
-    if ask and not click.confirm(question):
+    if ask and not _agreed(question):
         click.echo("Nothing was removed.")
         return
     removed = set(prune_runs(folder, before, parts))
