@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tilevision.analysis.units import Units
+from tilevision.analysis.units import Units, sparse
 from tilevision.events import TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Tile
@@ -513,8 +513,7 @@ def _found(facts: Digest) -> str:
 
 
 def _density(value: float, unit: str) -> str:
-    if unit == "hectare" and value < 0.1:  # scenes of a whole region
-        value, unit = value * 100, "km²"
+    value, unit = sparse(value, unit)
     number = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
     return f"{number} per {unit}"
 

@@ -29,6 +29,7 @@ __all__ = [
     "data_share_of",
     "ground_units",
     "pixel_width",
+    "sparse",
     "units_of",
 ]
 
@@ -39,6 +40,9 @@ _ECCENTRICITY2 = 0.00669437999014
 _SQUARE_MICRONS = 1e6  # in a square millimetre
 _MICRONS = 1e6  # in a metre
 _HECTARE = 1e4
+_HECTARES = 100.0  # in a square kilometre
+_SCENE = 1e8  # m²: of a larger ground, areas are in square kilometres
+_SPARSE = 0.1  # per hectare: what is rarer is counted per square kilometre
 _CELLS = 1024  # along the longer side, to count where there is data
 _CHUNK = 10_000  # outlines measured together
 _MEGAPIXEL = 1e6
@@ -177,6 +181,18 @@ class Units:
         """`per` as it is written in tables and legends: ``"ha"``, ``"Mpx"``."""
         return {"hectare": "ha", "megapixel": "Mpx"}.get(self.per, self.per)
 
+    def large(self, area: float) -> tuple[str, float]:
+        """Return the unit for grounds as large as `area`, and how many of `self.area` it has."""
+        if self.per == "hectare" and area >= _SCENE:
+            return "km²", self.areas_per * _HECTARES
+        return self.short, self.areas_per
+
+    def in_words(self, area: float) -> str:
+        """Return an area as a person reads it, in no powers of ten: ``"11,200 km²"``."""
+        unit, size = self.large(area)
+        value = area / size
+        return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
     def of(self, places: Points, areas: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return `areas` ``(n,)`` in square pixels, lying at `places` ``(n, 2)``, in `area`."""
         return areas * self.pixel_areas(np.asarray(places, np.float64).reshape(-1, 2))
@@ -254,6 +270,20 @@ def ground_units(crs: str, transform: tuple[float, ...]) -> Units:
         return np.asarray(jacobian * _area_element(latitude), np.float64)
 
     return Units("m²", "hectare", _HECTARE, pixel_areas)
+
+
+def sparse(density: float, per: str) -> tuple[float, str]:
+    """Return a density and what it divides by: square kilometres where hectares have next to none.
+
+    Parameters
+    ----------
+    density : float
+    per : str
+        As `Units.per` has it.
+    """
+    if per == "hectare" and 0 < density < _SPARSE:
+        return density * _HECTARES, "km²"
+    return density, per
 
 
 def pixel_width(metadata: ImageMetadata) -> Callable[[float, float], float] | None:

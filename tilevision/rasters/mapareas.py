@@ -49,6 +49,10 @@ class PixelUnits(Protocol):
         """Return the unit."""
         ...
 
+    def in_words(self, area: float) -> str:
+        """Return an area as a person reads it."""
+        ...
+
     @property
     def pixel_areas(self) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
         """Return what gives the area of a pixel of the image at places ``(n, 2)``."""

@@ -43,7 +43,7 @@ def legend_of(raster: RasterMap, choice: MapChoice, sheet: MapSheet | None) -> l
         words = shown(name, 30)
         if whole:
             area = areas.get(number, 0.0)
-            words += f" · {about}{_in_words(raster, area)} ({area / whole:.0%}){so_far}"
+            words += f" · {about}{raster.units.in_words(area)} ({area / whole:.0%}){so_far}"
         colour = "#{:02x}{:02x}{:02x}".format(*raster.palette[number, :3].tolist())
         mine = {"key": class_key(name), "own": True, "chosen": chosen_colour(name) is not None}
         entries.append({"words": words, "colour": colour, "wide": True, **mine})
@@ -78,11 +78,6 @@ def _areas(raster: RasterMap, sheet: MapSheet) -> dict[int, float]:
     counts = np.bincount(rows.ravel(), minlength=high * 256).reshape(high, 256)
     found = pixel @ counts
     return {number: float(found[number]) for number in raster.classes.values()}
-
-
-def _in_words(raster: RasterMap, area: float) -> str:
-    units = raster.units
-    return f"{area / units.areas_per:,.3g} {units.short}"
 
 
 def read_at(raster: RasterMap, x: float, y: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tilevision.analysis.resultdata import ENOUGH_FOR_BIAS
+from tilevision.analysis.units import sparse
 from tilevision.plot import class_colours, shown
 from tilevision.result import Result
 from tilevision.status import TileStatus
@@ -37,16 +38,21 @@ def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``subject``; ``total``; ``merged``: whether the run is still going; ``area`` and ``per``:
-        words for the analysed area and the unit of densities; ``density``; ``classes``: rows of
-        name, colour, count, density, share; ``more``: how many classes are not listed;
+        ``subject``; ``total``; ``merged``: whether the run is still going; ``area``, ``per`` and
+        ``unit``: words for the analysed area, the units of densities and of the regions' areas;
+        ``density``; ``classes``: rows of name, colour, count, density, share; ``more``: how many
+        classes are not listed;
         ``map``: of a run that makes a map and finds no objects, see `map_report`, else None;
         ``regions``: rows of name, count, area, density, analysed share; ``missing``: sentences;
         ``checks``: rows of whether it is well, title, words, advice; ``summary``; ``methods``.
     """
     facts, found = result.digest, result.findings
-    area, per = facts.ground[0], _per(result)
-    scale = result.units.areas_per / area if area else 0.0
+    units, area = result.units, facts.ground[0]
+    scale = units.areas_per / area if area else 0.0
+    density, per = sparse(len(found) * scale, units.per)
+    if per != units.per:
+        scale = density / len(found)
+    unit, size = units.large(area)
     counts = Counter(map(str, found.labels)).most_common()
     colours = class_colours(label for label, _ in counts)
     ended = state.at_rest
@@ -54,16 +60,17 @@ def report_of(result: Result, state: ViewState, subject: str) -> dict[str, Any]:
         "subject": shown(subject, 80),
         "total": len(found),
         "going": not ended,
-        "area": _area_words(result, area),
-        "per": per,
-        "density": len(found) * scale,
+        "area": units.in_words(area),
+        "per": units.short if per == units.per else per,
+        "unit": unit,
+        "density": density,
         "classes": [
             [shown(label, 60) or "(no name)", colours[label], n, n * scale, n / len(found)]
             for label, n in counts[:MOST_CLASSES]
         ],
         "more": max(len(counts) - MOST_CLASSES, 0),
         "map": _map(result, ended=ended),
-        "regions": _regions(result),
+        "regions": _regions(result, size, scale * area),
         "missing": _missing(result, state),
         "checks": _checks(result),
         "summary": shown(result.summary, MOST_TEXT) if ended else "",
@@ -83,30 +90,22 @@ def charts_of(everything: Result) -> dict[str, Any]:
 def _map(result: Result, *, ended: bool) -> dict[str, Any] | None:
     if len(result.findings) or result.raster is None:
         return None
-    return map_report(result.raster, _per(result), ended=ended)
+    return map_report(result.raster, result.units.short, ended=ended)
 
 
-def _per(result: Result) -> str:
-    return result.units.short
-
-
-def _area_words(result: Result, area: float) -> str:
-    return f"{area / result.units.areas_per:,.3g} {_per(result)}"
-
-
-def _regions(result: Result) -> list[list[Any]]:
+def _regions(result: Result, size: float, per: float) -> list[list[Any]]:
+    """Return what lies in each region: `size` and `per` are the units of areas and densities."""
     if result.facts.region is None:
         return []
-    table, per = result.regions, result.units.areas_per
     return [
         [
             shown(row.region, 60),
             int(row.detections),
-            float(row.area) / per,
-            None if np.isnan(row.density) else float(row.density),
+            float(row.area) / size,
+            None if np.isnan(row.density) else float(row.density) * per / result.units.areas_per,
             float(row.analysed_share),
         ]
-        for row in table.head(MOST_REGIONS).itertuples()
+        for row in result.regions.head(MOST_REGIONS).itertuples()
     ]
 
 
@@ -127,7 +126,9 @@ def _missing(result: Result, state: ViewState) -> list[str]:
     if counts[TileStatus.SKIPPED]:
         n = counts[TileStatus.SKIPPED]
         tiles = "1 tile lies" if n == 1 else f"{n:,} tiles lie"
-        told.append(f"{tiles} outside the region and were skipped, as was asked.")
+        # Of a region that was drawn later, the run has analysed them.
+        why = "skipped, as was asked" if state.n_skipped else "not counted"
+        told.append(f"{tiles} outside the region: {why}.")
     return told
 
 
@@ -170,7 +171,10 @@ def _bias(result: Result) -> list[Any]:
     words = f"{words[:1].upper()}{words[1:]}."
     advice = ""
     if bias.low > 0:
-        advice = "Objects count twice at seams: use the merge 'seam', and more overlap."
+        remedy = "raise the overlap in Setup"
+        if result.settings.method != "seam":
+            remedy = f"use the merge 'seam', or {remedy}"
+        advice = f"Objects may count twice at seams: {remedy}."
     elif bias.high < 0:
         advice = "Objects are lost at seams: raise the overlap in Setup."
     return [not bias.visible, "Seam bias", words, advice]

@@ -243,11 +243,11 @@ class View {
     if (more) element("p", "tilevision-empty", this.classes, `${count(more)} more`);
   }
 
-  drawRegions({ regions, per, map }) {
+  drawRegions({ regions, per, unit, map }) {
     this.regions.replaceChildren();
     if (!regions.length || map) return;
     element("h4", "", this.regions, "Regions");
-    this.table(this.regions, ["Region", "Count", per, `per ${per}`, "Analysed"],
+    this.table(this.regions, ["Region", "Count", unit, `per ${per}`, "Analysed"],
       regions.map(([name, n, area, density, share]) => [name, null, count(n), figure(area), figure(density), percent(share)]));
   }
 

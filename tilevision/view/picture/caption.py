@@ -327,5 +327,5 @@ def region_words(region: Region, source: ImageSource) -> str:
     middle = region.geometry.representative_point()
     area = units.of(np.array([[middle.x, middle.y]]), np.array([region.area]))[0]
     share = region.area / (width * height)
-    size = f"{area / units.areas_per:,.3g} {units.short}"
+    size = units.in_words(area)
     return f"{shown(region.name, 40)}, {size}, {share:.0%} of the image"
