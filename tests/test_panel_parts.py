@@ -24,7 +24,7 @@ from tilevision.status import RunStatus
 from tilevision.view import notebook
 from tilevision.view.jobs import JobQueue
 from tilevision.view.panel import panel as panel_module
-from tilevision.view.panel.controls import Tabs
+from tilevision.view.panel.controls import Tabs, run_options
 from tilevision.view.panel.exportform import ExportForm
 from tilevision.view.panel.filters import Filters
 from tilevision.view.panel.modelmenu import ModelMenu
@@ -307,6 +307,21 @@ def test_the_number_in_flight_can_be_any_that_was_given() -> None:
     """A concurrency that is not a step of the slider becomes one."""
     assert _steering(concurrency=7).concurrency.value == 7
     assert _steering().concurrency.value == 0  # automatic
+
+
+def test_no_two_runs_of_a_menu_read_the_same() -> None:
+    """Two of one minute, or whose long names are cut, are told apart by the end of their ids."""
+    runs = [
+        ("18:55 · nuclei", "20261130-185555-ba3c87"),
+        ("18:55 · nuclei", "20261130-185501-0c11d2"),
+    ]
+    runs += [(f"18:50 · {'x' * 80}{i}", f"20261130-185000-00000{i}") for i in range(2)]
+    offered = run_options([*runs, ("18:40 · blobs", "20261130-184000-abcdef")])
+    words = [each for each, _ in offered]
+    assert len(set(words)) == len(words)
+    assert words[0].endswith("nuclei · ba3c87")
+    assert words[-1].endswith("blobs")  # nothing more where nothing more is needed
+    assert [run_id for _, run_id in offered[:2]] == [run_id for _, run_id in runs[:2]]
 
 
 # What counts --------------------------------------------------------------------------------

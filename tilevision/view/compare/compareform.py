@@ -19,7 +19,7 @@ from tilevision.plot import shown
 from tilevision.result import Result
 from tilevision.view.compare.sides import Sides
 from tilevision.view.notebook import variable
-from tilevision.view.panel.controls import column, menu, option
+from tilevision.view.panel.controls import column, menu, run_options
 from tilevision.view.picture.caption import Counted
 from tilevision.view.picture.subject import PlannedRun
 from tilevision.view.picture.viewstate import fold, initial
@@ -71,11 +71,11 @@ class CompareForm:
         options = [NO_RIVAL]
         if self._has_cascade(run):
             options.append(("the first model of its cascade", FIRST_MODEL))
-        options += [
-            option(f"{row.started:%d %b %H:%M} · {row.model} · {row.status}", row.id)
+        options += run_options(
+            (f"{row.started:%d %b %H:%M} · {row.tiles:,} tiles, {row.status} · {row.model}", row.id)
             for row in rows
             if row.id != run.id and row.image == readable(run.name)
-        ]
+        )
         chosen = self.menu.value
         if tuple(options) != tuple(self.menu.options):
             self.menu.options = options

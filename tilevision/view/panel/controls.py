@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "control",
     "menu",
     "option",
+    "run_options",
     "visible",
 ]
 
@@ -46,6 +48,22 @@ def menu(label: str, options: Sequence[tuple[str, Any]], tip: str = "", **traits
 def option(words: str, value: Any) -> tuple[str, Any]:
     """Return a menu entry; `words` may be untrusted text."""
     return shown(words, 60) or "?", value
+
+
+def run_options(named: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return menu entries of runs, of which no two read the same.
+
+    Parameters
+    ----------
+    named : iterable of (str, str)
+        What is said of each run, and its id.
+    """
+    told = [option(words, run_id) for words, run_id in named]
+    often = Counter(words for words, _ in told)
+    return [
+        (words if often[words] == 1 else f"{words} · {run_id.rpartition('-')[2]}", run_id)
+        for words, run_id in told
+    ]
 
 
 def button(words: str, tip: str, kind: str = "") -> Any:

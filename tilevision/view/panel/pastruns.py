@@ -24,7 +24,7 @@ from tilevision.pipeline import Run
 from tilevision.pipeline.manifest import arguments_again, find_manifest, lacks_model, recall
 from tilevision.plot import shown
 from tilevision.status import RunStatus
-from tilevision.view.panel.controls import button, column, option
+from tilevision.view.panel.controls import button, column, run_options
 from tilevision.view.panel.settingsform import SettingsForm
 
 __all__ = ["PastRunList", "PastRuns"]
@@ -143,10 +143,10 @@ class PastRunList:
             return
         rows = image_runs(self._checkpoint, MOST_LISTED, self._known)
         self._rows = {row.id: row for row in rows}
-        options = [
-            option(f"{row.started:%d %b %H:%M} · {row.status} · {row.image}", row.id)
+        options = run_options(
+            (f"{row.started:%d %b %H:%M} · {row.status} · {row.image}", row.id)
             for row in self._rows.values()
-        ]
+        )
         if options and options != list(self.menu.options):
             chosen = self.menu.value
             self.menu.options = options
