@@ -264,6 +264,10 @@ def test_a_comparison_says_what_makes_its_numbers_doubtful() -> None:
     said = str(compare(a, b))
     assert "No class is in both: A has 'car', 'tree', B has 'object'." in said
     assert "\n" not in said
+    many = Findings(np.repeat([BOXES[0]], 31, axis=0), labels=[f"class_{i}" for i in range(31)])
+    said = str(compare(a, result_of(many)))
+    assert "A has 'car', 'tree', B has 'class_" in said
+    assert "' and 26 more." in said
     assert "No class" not in str(compare(a, a))
     cut = compare(a, a.with_(region=(0, 0, 100, 100)))
     assert "A is of the whole image, B of the region" in str(cut)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +54,15 @@ def no_class_in_both(found: Iterable[str], other: Iterable[str], whose: tuple[st
     sides = list(dict.fromkeys(found)), list(dict.fromkeys(other))
     if not all(sides) or set(sides[0]) & set(sides[1]):
         return ""
-    told = (", ".join(repr(shown(name)) for name in names[:_NAMED]) for names in sides)
+    told = map(_listed, sides)
     each = ", ".join(f"{words} {names}" for words, names in zip(whose, told, strict=True))
     return f"No class is in both: {each}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    told = ", ".join(repr(shown(name)) for name in names[:_NAMED])
+    more = len(names) - _NAMED
+    return f"{told} and {more:,} more" if more > 0 else told
 
 
 def _told(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
