@@ -372,6 +372,21 @@ def test_mistakes_are_one_line_in_the_panel(make, spots, tmp_path) -> None:
     _wait(lambda: "tilevision-alarm" in _said(panel) and "rows" in _said(panel))
 
 
+def test_where_no_image_can_be_opened_nothing_is_starting(elsewhere, spots) -> None:
+    """The picture's headline says so, until one is there."""
+    from PIL import Image
+
+    panel = Panel("none.png", bright, (), ".tilevision", {"grid": tv.Grid(3, 4)})
+    try:
+        _wait(lambda: _headline(panel) == "No image to show")
+        assert "none.png" in _said(panel)
+        Image.fromarray(spots).save("there.png")
+        panel._settings.image.value = "there.png"
+        _wait(lambda: "there.png" in _headline(panel))
+    finally:
+        panel.close()
+
+
 def test_another_image_is_shown_whole(make, spots, tmp_path) -> None:
     """A part of one image that was looked at means nothing in another."""
     from PIL import Image

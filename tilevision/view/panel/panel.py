@@ -421,9 +421,8 @@ class Panel:
         return Trial(models.names[number], image, mine | {"checkpoint": self._checkpoint})
 
     def _set_concurrency(self, number: int | None) -> None:
-        run = self.run
         if self._going:
-            self._commands.put("concurrency", lambda: run.set_concurrency(number))
+            self._commands.put("concurrency", partial(self.run.set_concurrency, number))
 
     def _redrawn(self) -> None:
         """Count what is in the regions at once, and plan the tiles that they touch."""
@@ -438,6 +437,7 @@ class Panel:
 
     def _alarm(self, line: str) -> None:
         self._controls.say(line, alarm=True)
+        self._screen.show_none()
         self._list_first()
 
     # What is shown ------------------------------------------------------------------------

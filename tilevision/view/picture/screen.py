@@ -195,6 +195,11 @@ class Screen:
         """Wait until what was counted last is drawn, at most so long."""
         self._drawn.wait(seconds)
 
+    def show_none(self) -> None:
+        """Say that there is no image, unless one is shown: nothing is starting any more."""
+        if self._scene is None:
+            self.canvas.caption = {"headline": "No image to show"}
+
     def working(self, yes: bool) -> None:
         """Say that something is being counted, or no longer."""
         if self._open:
