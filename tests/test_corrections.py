@@ -316,6 +316,25 @@ def test_two_panels_write_to_one_layer(tmp_path):
     assert len(one) == 2
 
 
+def test_who_listens_hears_of_what_others_wrote(tmp_path):
+    """Each step once it is kept, undo too; neither what it wrote itself nor what was refused."""
+    heard = []
+    path = tmp_path / "layer.jsonl"
+    mine = CorrectionLog(path, heard=lambda: heard.append(len(mine.layer)))
+    other, elsewhere = CorrectionLog(path), CorrectionLog(tmp_path / "of-another.jsonl")
+    add = {"verb": "add", "object": {"label": "cell", "box": [0, 0, 5, 5]}}
+    for log in (mine, elsewhere, other):
+        log.write([add])
+    assert len(heard) == 1
+    with pytest.raises(RunError):
+        other.write([{"verb": "delete", "on": "nothing"}])
+    assert other.undo()
+    assert len(heard) == 2
+    mine.close()
+    other.write([add])
+    assert len(heard) == 2
+
+
 def test_a_torn_or_damaged_line_costs_itself_alone(tmp_path):
     """A crash in the middle of a write leaves all steps before it, and the next one works."""
     hand = result_of(tmp_path).corrections

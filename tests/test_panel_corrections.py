@@ -92,6 +92,30 @@ def _check_another_plan(panel: Panel) -> None:
     assert "could not be drawn" not in panel._screen.canvas.caption["detail"]
 
 
+def test_a_correction_shows_in_every_panel_of_the_kernel(make: Any, squares: np.ndarray) -> None:  # noqa: F811
+    """Whichever was opened first, and if it was made in a cell; a selected object stays so."""
+    first, second = make(squares), make(squares)
+    _run(first)
+    _run(second)
+    select(second, 7)
+    chosen = second._screen.canvas.chosen
+    select(first, 3)
+    send(first, correct="delete")
+    for panel in (first, second):
+        counted(panel, 11)
+    _wait(lambda: second._outcome.table.selected == 6)
+    assert second._screen.canvas.chosen == chosen
+    assert told(second)["words"] == "Corrected by hand: 1 deleted."
+    send(second, correct="undo")
+    counted(first, 12)
+    first.result.corrections.delete([0, 1])
+    for panel in (first, second):
+        counted(panel, 10)
+    second.close()
+    first.result.corrections.undo()
+    counted(first, 12)
+
+
 def test_the_tile_most_in_doubt_is_next(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811
     """One press goes to the tile, and says why it is in doubt."""
     panel = make(squares)

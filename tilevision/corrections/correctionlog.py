@@ -13,7 +13,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -129,6 +130,11 @@ def _entry(line: Mapping[str, Any], entries: Mapping[str, HandEntry]) -> HandEnt
     return replace(old, now=now, verbs=old.verbs | {verb})
 
 
+# Logs whose owners show what they hold: a file may be corrected in two panels, or in a cell.
+_listeners: weakref.WeakSet[CorrectionLog] = weakref.WeakSet()
+_listening = threading.Lock()
+
+
 class CorrectionLog:
     """The corrections of one image under one model, as its file has them.
 
@@ -138,6 +144,8 @@ class CorrectionLog:
         The file; it is made with the first correction. None: nothing is kept.
     about : mapping
         What its first line says of image and model, for people.
+    heard : callable, optional
+        Called after another log of this process has written to the same file, on its thread.
 
     Raises
     ------
@@ -145,8 +153,14 @@ class CorrectionLog:
         If it is there and cannot be read, or a later version wrote it.
     """
 
-    def __init__(self, path: Path | None, about: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        about: Mapping[str, str] | None = None,
+        heard: Callable[[], None] | None = None,
+    ) -> None:
         self.path = path
+        self.heard = heard
         self._about = dict(about or {})
         self._steps = _Steps()
         self._read_to = 0
@@ -154,6 +168,13 @@ class CorrectionLog:
         self._layer = CorrectionLayer()
         self._lock = threading.RLock()
         self.refresh()
+        if heard is not None:
+            with _listening:
+                _listeners.add(self)
+
+    def close(self) -> None:
+        """Hear of nothing any more."""
+        self.heard = None
 
     @property
     def layer(self) -> CorrectionLayer:
@@ -268,6 +289,14 @@ class CorrectionLog:
                     self._write(file, lines)
                 finally:
                     os.close(file)
+        self._tell_others()
+
+    def _tell_others(self) -> None:
+        with _listening:
+            others = [log for log in _listeners if log is not self and log.path == self.path]
+        for log in others:
+            if log.heard is not None:
+                log.heard()
 
     def _check_lines(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Make sure that what a step is about is still there."""

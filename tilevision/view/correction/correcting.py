@@ -141,8 +141,19 @@ class Correcting:
         if key not in self._logs:
             path = None if self._checkpoint is None else log_path(self._checkpoint, *key)
             about = {"image": result.name, "image_fingerprint": key[0], "model": key[1]}
-            self._logs[key] = CorrectionLog(path, about)
+            self._logs[key] = CorrectionLog(path, about, lambda: self._heard_elsewhere(key))
         return self._logs[key]
+
+    def _heard_elsewhere(self, key: tuple[str, str]) -> None:
+        """Show what was corrected in another panel, or in a cell."""
+        if self._log is self._logs[key]:
+            self._words = ("", False)
+            self._on_change()
+
+    def close(self) -> None:
+        """Follow the corrections no longer."""
+        for log in self._logs.values():
+            log.close()
 
     # What the page asks for ---------------------------------------------------------------
 

@@ -213,7 +213,7 @@ class Panel:
         """Close the panel; its last picture stays. A run that is going continues."""
         self._cells.close()
         self._counting.close()
-        for part in (self._past_list, self._inspector, self._alike):
+        for part in (self._past_list, self._inspector, self._alike, self._correcting):
             part.close()
         for queue in (self._commands, self._lookups, self._work):
             queue.close()
