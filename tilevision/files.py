@@ -137,6 +137,20 @@ def reserve(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+_NO_FOLDER = "; a file has the place of a folder above it: move that file away"
+_NO_ROOM = "; free some space, then try again"
+_NO_RIGHT = "; make its folder writable, or choose another"
+_REMEDIES = {
+    errno.EEXIST: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: _NO_RIGHT,
+}
+
+
 @contextmanager
 def refusing(path: Path) -> Iterator[None]:
     """Turn an error of the system while `path` is written into one line.
@@ -149,7 +163,8 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"Cannot write {path}: {error.strerror or error}") from error
+        reason, remedy = str(error.strerror or error), _REMEDIES.get(error.errno or 0, "")
+        raise RunError(f"Cannot write {path}: {reason.rstrip('.')}{remedy}.") from error
 
 
 def check_folder(folder: Path) -> None:
