@@ -263,6 +263,35 @@ def test_what_lies_over_the_image_can_be_made_fainter() -> None:
     assert full < half - 10 < none - 20
 
 
+def _of_colour(frame: Frame, label: str) -> int:
+    """How many pixels of a frame have about the colour of a class."""
+    wanted = np.array(rgb(class_colours([label])[label]))
+    return int((np.abs(_pixels(frame) - wanted).sum(axis=2) < 90).sum())
+
+
+def test_a_few_small_objects_are_found_among_many() -> None:
+    """Five dots of a rare class keep their colour through the compression of a busy frame."""
+    rng = np.random.default_rng(3)
+    corners = rng.uniform(0, 580, (2500, 2)) * (1.5, 1)
+    small = Findings(np.hstack([corners, corners + 2]), labels=["common"] * 2495 + ["rare"] * 5)
+    frame = Overlay(SIZE, _read).frame(replace(initial(TILES), boxes=BoxLayer.of(small)))
+    assert _of_colour(frame, "rare") >= 5 * 6
+
+
+def test_dots_of_a_class_are_of_one_size_however_they_came() -> None:
+    """A class that is rare no more, as tiles end, has small dots, the first ones too."""
+    rows = [
+        [(9 * i + 2, 9 * k + 2, 9 * i + 4, 9 * k + 4, "cell") for i in range(30)] for k in (0, 60)
+    ]
+    state = _state((0, "done", tuple(rows[0])))
+    grown = _state((0, "done", tuple(rows[0])), (3, "done", tuple(rows[1])))
+    overlay = Overlay(SIZE, _read)
+    few = _of_colour(overlay.frame(state), "cell")
+    both = overlay.frame(grown)
+    assert few > _of_colour(both, "cell")
+    assert both.jpeg == Overlay(SIZE, _read).frame(grown).jpeg
+
+
 def test_a_hidden_class_is_not_drawn() -> None:
     """The others stay, with their labels; a layer of which nothing is hidden is the same one."""
     layer = BoxLayer.of(Findings([[0, 0, 5, 5], [9, 9, 12, 12]], [0.9, 0.8], ["a", "b"]))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from tilevision.view.picture.boxes import BoxChunk, BoxLayer
 __all__ = ["BoxCanvas", "dashed"]
 
 SMALLEST_OUTLINED = 5.0  # px: a smaller box becomes a dot
+DOT, RARE_DOT = 2, 4  # px
+RARE = 50  # dots of a class: so few are larger and have a dark edge, or nobody finds them
 LINE, HALO = 1.3, 2.9
 HAND_LINE, HAND_DASHES = 1.8, (0, (3, 2))  # of what a person corrected
 FEW = 2500  # lines that get a dark edge, for contrast on bright images
@@ -43,6 +47,7 @@ class BoxCanvas:
         self._drawn: tuple[BoxChunk, ...] = ()
         self._colours: tuple[str, ...] = ()
         self._ink = 0.0
+        self._dots: Counter[int] = Counter()  # of each label
 
     def picture(self, layer: BoxLayer) -> NDArray[np.uint8]:
         """Return RGBA (h, w, 4), not premultiplied, of all boxes in `layer`."""
@@ -51,11 +56,13 @@ class BoxCanvas:
         self._colours = colours
         if recoloured or layer.chunks[: len(self._drawn)] != self._drawn:  # some were taken away
             self._drawn, self._ink = (), 0.0
+            self._dots.clear()
             self._pixels[:] = 0
         if new := layer.chunks[len(self._drawn) :]:
-            self._drawn, alpha = layer.chunks, self._alpha
-            self._ink += sum(self._ink_of(chunk) for chunk in new)
-            if self._alpha != alpha:
+            self._drawn, alpha, rare = layer.chunks, self._alpha, self._rare
+            for chunk in new:
+                self._measure(chunk)
+            if self._alpha != alpha or not rare <= self._rare:
                 self._pixels[:] = 0
                 new = layer.chunks
             self._draw(new, colours)
@@ -69,11 +76,19 @@ class BoxCanvas:
                 return alpha
         return max(math.ldexp(FADING[-1][1], -math.ceil(math.log2(share))), 0.01)
 
-    def _ink_of(self, chunk: BoxChunk) -> float:
+    @property
+    def _rare(self) -> frozenset[int]:
+        """The labels of which few dots are to be seen."""
+        return frozenset(label for label, n in self._dots.items() if n <= RARE)
+
+    def _measure(self, chunk: BoxChunk) -> None:
+        """Add up how much of the picture is covered, and the dots of each label."""
         boxes = self._on_picture(chunk.boxes)
         extent = np.minimum(boxes[:, 2:], self._shape[::-1]) - np.maximum(boxes[:, :2], 0)
         seen = (extent > 0).all(axis=1)
-        return float(np.maximum(2 * LINE * extent[seen].sum(axis=1), 4).sum())
+        self._ink += float(np.maximum(2 * LINE * extent[seen].sum(axis=1), 4).sum())
+        labels, n = np.unique(chunk.labels[seen & _small(boxes)], return_counts=True)
+        self._dots.update(dict(zip(labels.tolist(), n.tolist(), strict=True)))
 
     def _on_picture(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
         origin = np.array([self._view.x0, self._view.y0] * 2)
@@ -87,8 +102,10 @@ class BoxCanvas:
         colour = np.array([rgb(value) for value in colours], dtype=np.uint8)[labels]
         height, width = self._shape
         seen = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] < (width, height)).all(axis=1)
-        small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SMALLEST_OUTLINED
-        self._draw_dots(boxes[seen & small], colour[seen & small])
+        small = _small(boxes)
+        rare = seen & small & np.isin(labels, list(self._rare))
+        common = seen & small & ~rare
+        self._draw_dots(boxes[common], colour[common])
         lines = list(boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2))
         rings = [rings for c in chunks for rings in c.outlines or ((),) * len(c)]
         shown = np.flatnonzero(seen & ~small)
@@ -102,6 +119,8 @@ class BoxCanvas:
         for marked in (False, True):
             at = np.flatnonzero(hand == marked)
             self._draw_lines([paths[i] for i in at], colour[of[at]], dashes=marked)
+        self._draw_dots(boxes[rare], np.zeros_like(colour[rare]), RARE_DOT + 2, 0.5)
+        self._draw_dots(boxes[rare], colour[rare], RARE_DOT)
 
     def _moved(self, ring: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._on_picture(np.tile(ring, 2))[:, :2]
@@ -125,13 +144,28 @@ class BoxCanvas:
             look = {"colors": colours, "linewidths": width, "alpha": alpha, "linestyles": [style]}
             _draw_on(self._renderer, paths, **look)
 
-    def _draw_dots(self, boxes: NDArray[np.float64], colour: NDArray[np.uint8]) -> None:
+    def _draw_dots(
+        self,
+        boxes: NDArray[np.float64],
+        colour: NDArray[np.uint8],
+        side: int = DOT,
+        share: float = 1.0,
+    ) -> None:
+        """Draw dots of `side` pixels in `share` of the opacity."""
         pixels = self._pixels
         height, width = self._shape
         x, y = np.round((boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5).astype(np.int64).T
-        rgba = np.column_stack([colour, np.full(len(colour), round(255 * self._alpha), np.uint8)])
-        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        alpha = np.full(len(colour), round(255 * share * self._alpha), np.uint8)
+        rgba = np.column_stack([colour, alpha])
+        steps = range(1 - side // 2, 1 + side - side // 2)
+        for dx, dy in product(steps, steps):
             pixels[(y + dy).clip(0, height - 1), (x + dx).clip(0, width - 1)] = rgba
+
+
+def _small(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes on the picture are too small to be outlined."""
+    small: NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < SMALLEST_OUTLINED
+    return small
 
 
 def _hand(chunk: BoxChunk) -> NDArray[np.bool_]:
