@@ -19,6 +19,11 @@ def doubtful(pixels: np.ndarray) -> Any:
     return [one | {"score": 0.95 if one["label"] == "white" else 0.5} for one in bright(pixels)]
 
 
+def other_names(pixels: np.ndarray) -> Any:
+    """Find the same squares, of one class."""
+    return [one | {"label": "spot"} for one in bright(pixels)]
+
+
 def send(panel: Panel, **content: Any) -> None:
     """Send what the page sends."""
     panel._screen.canvas._handle_custom_msg(content, [])
@@ -114,6 +119,29 @@ def test_a_correction_shows_in_every_panel_of_the_kernel(make: Any, squares: np.
     second.close()
     first.result.corrections.undo()
     counted(first, 12)
+
+
+def test_classes_and_places_of_another_run_mean_nothing(make: Any, squares: np.ndarray) -> None:  # noqa: F811
+    """Buttons name the classes of the model that is shown; a tile that is no more is left."""
+    panel = make(squares, models=(other_names,))
+    _run(panel)
+    assert set(told(panel)["classes"]) == {"white", "red"}
+    send(panel, relabel="mine")
+    _wait(lambda: told(panel)["label"] == "mine")
+    for place in range(3):
+        panel._correcting._next_uncertain()
+        assert panel._correcting._place == place
+    panel._settings.rows.value = panel._settings.cols.value = 1
+    _run(panel)
+    counted(panel, 12)
+    select(panel, 2)
+    panel._correcting._heard(None, {"correct": "delete"}, None)
+    counted(panel, 11)
+    assert "mine" in told(panel)["classes"]
+    panel._settings.model.menu.control.value = 1
+    _run(panel)
+    _wait(lambda: told(panel)["classes"] == ["spot"])
+    assert told(panel)["label"] != "mine"
 
 
 def test_the_tile_most_in_doubt_is_next(make: Callable[..., Panel], squares: np.ndarray) -> None:  # noqa: F811

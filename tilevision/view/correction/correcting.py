@@ -77,6 +77,7 @@ class Correcting:
         self._log: CorrectionLog | None = None
         self._cut: tuple[Result | None, dict[str, Any], Result | None] = (None, {}, None)
         self._names: list[str] = []  # of classes; a name keeps its key
+        self._named = ""  # the model whose classes they are
         self._label = ""  # of what is added
         self._doubt: tuple[Any, Any, pd.DataFrame] | None = None
         self._place = -1  # in the order of tiles in doubt
@@ -113,6 +114,8 @@ class Correcting:
         """Say what can be done with the result that is shown now."""
         result = self._outcome.result
         if result is not None:
+            if result.facts.model != self._named:
+                self._named, self._names, self._label = result.facts.model, [], ""
             common = [label for label, _ in Counter(map(str, result.findings.labels)).most_common()]
             for name in (*common, *result.classes):
                 if name not in self._names and len(self._names) < MOST_CLASSES:
@@ -133,7 +136,12 @@ class Correcting:
         assert cut is not None
         key = cut.settings.min_score, cut.tile_findings
         if self._doubt is None or self._doubt[0] != key[0] or self._doubt[1] is not key[1]:
+            before = [] if self._doubt is None else self._doubt[2]["id"].tolist()
             self._doubt = (*key, cut.uncertain())
+            if self._place >= 0:  # the user stays at the tile, where there is one
+                order = self._doubt[2]["id"].tolist()
+                here = before[self._place]
+                self._place = order.index(here) if here in order else -1
         return self._doubt[2]
 
     def _log_of(self, result: Result) -> CorrectionLog:
@@ -208,8 +216,8 @@ class Correcting:
         found = self._shown_findings()
         undecided = origins(found) == "model"
         undecided[row] = False
-        if self._place >= 0:
-            table = self._doubts()
+        table = self._doubts() if self._place >= 0 else None
+        if table is not None and self._place >= 0:
             here = _within(found, table.iloc[self._place])
             if here[row]:
                 following = self._most_in_doubt(found, here & undecided)
