@@ -327,13 +327,13 @@ def test_no_two_runs_of_a_menu_read_the_same() -> None:
 # What counts --------------------------------------------------------------------------------
 
 
-def _result(labels: list[str], scores: list[float]) -> Result:
+def _result(labels: list[str], scores: list[float], model: str = "m") -> Result:
     source = open_source(np.zeros((100, 100, 3), np.uint8))
     tile = Grid(1, 1).tiles((100, 100))[0]
     corners = [(10 * i, 0, 10 * i + 8, 8) for i in range(len(labels))]
     found = TileFindings(tile, Findings(corners, scores=scores, labels=labels))
     rows = [TileRow(0.0, tile, "done", n_findings=len(labels))]
-    facts = RunFacts(run_id="r", status="running")
+    facts = RunFacts(run_id="r", status="running", model=model)
     return Result(source, rows, [found], MergeSettings(), facts, "x")
 
 
@@ -374,6 +374,32 @@ def test_classes_keep_their_place_and_their_pick_as_counts_grow() -> None:
     assert names == ["a", "b", "c"]
     assert filters.classes.value == ("b",)
     assert filters.classes.options[1][0] == "b  2"
+
+
+def test_classes_of_another_model_are_left_with_it() -> None:
+    """A run that was opened is not hidden by names it does not have; what both have stays."""
+    counts: list[int] = []
+    filters = Filters(None, None, "seam", lambda: counts.append(1))
+    _applied(filters, _result(["car", "bus", "tree"], [0.5] * 3, model="roads"))
+    filters.classes.value = ("car", "tree")
+    other = _result(["tree", "tree", "bush"], [0.5] * 3, model="woods")
+    assert _applied(filters, other).counts == {"tree": 2}
+    assert [name for _, name in filters.classes.options] == ["tree", "bush"]
+    filters.classes.value = ("bush",)
+    counts.clear()
+    _applied(filters, _result(["nucleus"] * 3, [0.5] * 3, model="nuclei"))
+    assert filters.classes.value == () and counts == [1]  # which counts again, all of them
+    assert [name for _, name in filters.classes.options] == ["nucleus"]
+
+
+def test_classes_that_a_run_was_started_for_are_kept() -> None:
+    """It found none of them: that is its result."""
+    filters = _filters()
+    _applied(filters, _result(["car"], [0.5], model="roads"))
+    filters.classes.value = ("car",)
+    run = _result(["tree"], [0.5], model="woods").with_(classes=("car",))
+    assert _applied(filters, run).counts == {}
+    assert filters.classes.value == ("car",)
 
 
 def test_labels_from_models_are_cut_and_made_visible_in_the_list() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -58,6 +58,7 @@ class Filters:
         self._limits: dict[str, float | None] = dict.fromkeys(LIMITS) | dict(limits or {})
         given = (classes,) if isinstance(classes, str) else tuple(classes or ())
         self._first = (min_score or 0.0, given, merge)
+        self._model: str | None = None  # whose classes are listed
         self._add_controls()
         self.words = widgets.HTML(_dom_classes=["tilevision-words"])
         self.box = column(
@@ -200,12 +201,31 @@ class Filters:
         heat = None if label == OFF else tile_heat(known.tile_findings, state.index, label)
         counted = count(result, state, heat=over or heat, filtered=self.touched or cut)
         n, counts = len(result.findings), counted.counts
+        lifted = bool(seen) and state.at_rest and self._turn_to(known, seen)
         self._list({label: counts.get(label, 0) for label, _ in seen.most_common(CLASSES_SHOWN)})
         what = f"{escape(shown(subject, 80))}: " if subject else ""
         noun = "detection" if n == 1 else "detections"
         self._say(f"{what}<b>{n:,}</b> {noun} {counted.words}, from {seen.total():,} in the tiles.")
         self._offer_heat(heat)
+        if lifted:
+            self._on_change()
         return counted
+
+    def _turn_to(self, known: Result, seen: Iterable[str]) -> bool:
+        """List the classes of another model alone; return True if none of those chosen is its.
+
+        Then none is chosen any more: names of the model before would hide all that it found. A
+        run that was started for classes keeps them.
+        """
+        before, self._model = self._model, known.facts.model
+        if before is None or before == self._model:
+            return False
+        chosen, wanted = self.classes.value, {*seen, *(known.settings.classes or ())}
+        kept = tuple(name for name in chosen if name in wanted)
+        self._classes, self._listing = (), threading.get_ident()
+        self.classes.value = kept
+        self._listing = 0
+        return bool(chosen) and not kept
 
     def clear(self, line: str) -> None:
         """Say why there is nothing to filter."""
@@ -228,7 +248,8 @@ class Filters:
 
     def _list(self, counts: dict[str, int]) -> None:
         """Offer these classes, in an order that stays the same while counts grow."""
-        names = (*self._classes, *(label for label in counts if label not in self._classes))
+        kept = self._classes or self.classes.value
+        names = (*kept, *(label for label in counts if label not in kept))
         options = tuple((f"{shown(n, 40) or '(no name)'}  {counts.get(n, 0):,}", n) for n in names)
         if options == self.classes.options:
             return
