@@ -79,6 +79,7 @@ def _check_limits(page: Any) -> None:
     page.mouse.move(at["x"] + 0.8 * at["width"], box["y"] + 20, steps=6)
     page.mouse.up()
     await_label(page, "192 detections")
+    page.get_by_text("192 objects", exact=True).wait_for()  # the texts come with it
     page.picture("limits")
     page.get_by_text("Methods", exact=True).click()
     page.evaluate(NOTE_COPIED)
