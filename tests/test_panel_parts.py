@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,14 @@ import pytest
 
 import tilevision as tv
 from tilevision.analysis.account import RunFacts, TileRow
+from tilevision.errors import Failure
 from tilevision.events import RunChanged, TileChanged
 from tilevision.findings import Findings, TileFindings
 from tilevision.grid import Grid
+from tilevision.pipeline.control import Control
 from tilevision.result import Result
+from tilevision.schedule.limits import Circuit
+from tilevision.schedule.policy import Backoff, Retry
 from tilevision.seams import MergeSettings
 from tilevision.sources import open_source
 from tilevision.status import RunStatus
@@ -285,6 +290,21 @@ def test_a_run_of_the_past_can_only_be_gone_on_with() -> None:
     assert enabled("interrupted", 0, True) == {"run", "resume"}
     assert enabled("partial", 2, False) == {"run"}
     assert enabled("running", 1, False) == {"run"}
+
+
+def test_a_pause_is_ended_by_the_button() -> None:
+    """Whoever paused it: a script is told what to call, here there is something to press."""
+    circuit = Circuit(Backoff(Retry(), 0), hosted=False)
+    for second in range(10):
+        circuit.died(Failure("lost", "WorkerDied", "it died"), second)
+    reasons = [signature(Control.pause).parameters["reason"].default, circuit.outage(1, 10)]
+    steering = _steering()
+    for reason in reasons:
+        assert "run.resume()" in reason
+        paused = fold(initial(()), [RunChanged(1.0, "paused", reason)])
+        steering.show_run(SimpleNamespace(id="r"), paused)
+        said = steering.words.value
+        assert "run.resume()" not in said and "Resume" in said
 
 
 def test_words_are_text_and_links_lead_to_pages() -> None:

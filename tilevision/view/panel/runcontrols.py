@@ -146,7 +146,7 @@ class RunControls:
             self.say(line, f"run {run.id}", *_past_notes(cannot), alarm=alarm, link=link)
         else:
             words = "Paused" if state.run_status is RunStatus.PAUSED else "Running"
-            notes = [state.reason, f"run {run.id}"]
+            notes = [_by_button(state.reason), f"run {run.id}"]
             if cannot is not None:
                 notes.append("Another process runs it, and can pause or cancel it.")
             self.say(words, *filter(None, notes), link=link)
@@ -176,6 +176,12 @@ class RunControls:
             html += f'<a {target} rel="noopener noreferrer">Dask dashboard ↗</a>'
         if self.words.value != html:
             self.words.value = html
+
+
+def _by_button(reason: str) -> str:
+    """Return why a run pauses, with the button for what scripts call."""
+    told = reason.replace("call run.resume()", "press Resume")
+    return told.replace("run.resume() continues", "Resume continues")
 
 
 def _past_notes(cannot: str | None) -> tuple[str, ...]:
