@@ -16,6 +16,7 @@ from matplotlib.text import Text
 
 import tilevision as tv
 from tilevision.exporting.maps.mapfile import MapFile
+from tilevision.rasters.mapareas import _by_row
 from tilevision.rasterspec import STEPS
 
 rasterio = pytest.importorskip("rasterio")
@@ -325,6 +326,20 @@ def test_classes_beside_shares_are_counted_while_the_tiles_are_at_hand(
     windows = list(made.raster.windows())
     assert len(windows) == 2
     assert asked == [(name, w) for w in windows for name in ("probabilities", "classes")]
+
+
+@pytest.mark.parametrize("shape", [(5, 2040), (3, 2048), (9, 24), (3, 5), (1, 8)])
+@pytest.mark.parametrize("most", [3, 12, 250])
+def test_classes_of_a_row_are_counted_right_few_or_many(shape: tuple[int, int], most: int) -> None:
+    """With and without pixels that are left out; also no data and none."""
+    rng = np.random.default_rng(most)
+    block = rng.integers(0, most, shape).astype(np.uint8)
+    block[0, :3], block[-1, -2:] = 255, 254
+    for within in (np.ones(shape, np.bool_), rng.random(shape) < 0.5, np.zeros(shape, np.bool_)):
+        right = [
+            np.bincount(row[part], minlength=256) for row, part in zip(block, within, strict=True)
+        ]
+        np.testing.assert_array_equal(_by_row(block, within), right)
 
 
 @pytest.mark.parametrize(
