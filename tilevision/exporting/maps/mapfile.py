@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from tilevision.analysis.tables import lacking
 from tilevision.errors import RunArgumentError
+from tilevision.exporting.maps.inorder import in_order
 from tilevision.exporting.statement import statement
 from tilevision.rasters import MapFacts, RasterMap, hexadecimal
+from tilevision.rasters.rastermap import BLOCK
+from tilevision.rasters.regionmask import Window
 from tilevision.rasterspec import NODATA, STEPS
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["MapFile"]
 
 SMALLEST = 256  # pixels of the longer side of the last level of a pyramid
+_BLENDING = 2  # blocks at once: each takes the memory of its sums
+_LARGE = 8 * 2**20  # bytes of a block from which it is blended alone
 _AT_ONCE = 64 * 2**10  # pixels that are averaged together
 
 
@@ -89,6 +94,15 @@ class MapFile:
         planes = self.raster.steps(*window) if shares else self.raster.window(*window)
         self._facts.see(window, planes[0] if self.raster.layer == "classes" else None)
         return planes
+
+    def blocks(self, side: int = BLOCK) -> Iterator[tuple[Window, NDArray[Any]]]:
+        """Yield windows of the map, in its order, and their planes: several blended at once."""
+        size = side * side * self.raster.bands * self.dtype.itemsize
+        threads = _BLENDING if size <= _LARGE else 1
+        yield from in_order(self._block, self.raster.windows(side), threads)
+
+    def _block(self, window: Window) -> tuple[Window, NDArray[Any]]:
+        return window, self.planes(*window)
 
     def halved(self, planes: NDArray[Any]) -> NDArray[Any]:
         """Return planes at half their height and width: classes by place, others averaged."""

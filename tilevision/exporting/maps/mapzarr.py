@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.exporting.folders import filling
+from tilevision.exporting.maps.inorder import in_order
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import reserve
 from tilevision.rasters import hexadecimal
 from tilevision.rasters.rastermap import BLOCK
+from tilevision.rasters.regionmask import Window
 
 if TYPE_CHECKING:
     from tilevision.analysis.resultdata import ResultData
@@ -60,17 +63,18 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
                 fill_value=made.nodata if made.dtype.kind == "f" else int(made.nodata),
                 dimension_names=("c", "y", "x"),
             )
-            for x0, y0, x1, y1 in _shards(made, (width, height), first=below is None):
-                array[:, y0:y1, x0:x1] = _level(made, below, (x0, y0, x1, y1))
+            shards = _shards(made, (width, height), first=below is None)
+            # Blended here and written by another thread: memory of this one is used again.
+            ready = map(partial(_level, made, below), shards)
+            for _ in in_order(partial(_put, array), ready, 1):
+                pass
             below = array
         said |= made.said  # once the map was blended, which tells much of it
         group.attrs["ome"] = _ome(made, len(sizes))
         group.attrs["tilevision"] = said
 
 
-def _shards(
-    made: MapFile, size: tuple[int, int], *, first: bool
-) -> Iterator[tuple[int, int, int, int]]:
+def _shards(made: MapFile, size: tuple[int, int], *, first: bool) -> Iterator[Window]:
     """Yield the windows of a level that are written together; those of the map in its order."""
     if first:
         yield from made.raster.windows(_SHARD)
@@ -81,8 +85,8 @@ def _shards(
             yield x, y, min(x + _SHARD, width), min(y + _SHARD, height)
 
 
-def _level(made: MapFile, below: Any, window: tuple[int, int, int, int]) -> NDArray[Any]:
-    """Return a window of a level, put together of blocks: of the map, or of the level below."""
+def _level(made: MapFile, below: Any, window: Window) -> tuple[Window, NDArray[Any]]:
+    """Return a window of a level, and its planes: blocks of the map, or of the level below."""
     x0, y0, x1, y1 = window
     planes = np.empty((made.raster.bands, y1 - y0, x1 - x0), made.dtype)
     for top in range(y0, y1, BLOCK):
@@ -93,7 +97,12 @@ def _level(made: MapFile, below: Any, window: tuple[int, int, int, int]) -> NDAr
             else:
                 block = made.halved(below[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
             planes[:, top - y0 : bottom - y0, left - x0 : right - x0] = block
-    return planes
+    return window, planes
+
+
+def _put(array: Any, block: tuple[Window, NDArray[Any]]) -> None:
+    (x0, y0, x1, y1), planes = block
+    array[:, y0:y1, x0:x1] = planes
 
 
 def _ome(made: MapFile, levels: int) -> dict[str, Any]:
@@ -153,6 +162,11 @@ def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> No
     raster = MapFile(result, layer).raster
     out = np.lib.format.open_memmap(path, "w+", raster.dtype, raster.shape)
     reserve(path)
-    for x0, y0, x1, y1 in raster.windows():
-        raster.put((x0, y0, x1, y1), out[y0:y1, x0:x1])
+
+    def put(window: Window) -> None:
+        x0, y0, x1, y1 = window
+        raster.put(window, out[y0:y1, x0:x1])
+
+    for _ in in_order(put, raster.windows()):
+        pass
     out.flush()
