@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from inline_tiles import Inline, inline_runs  # noqa: F401 - fixtures
 from matplotlib.text import Text
 
 import tilevision as tv
+from tilevision.exporting.maps import inorder, mapgeotiff
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.rasters.mapareas import _by_row
 from tilevision.rasterspec import STEPS
@@ -261,6 +265,33 @@ def test_files_are_the_same_whoever_writes_them(
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("layer", ["classes", "probabilities", "values"])
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".npy", ".ome.zarr"])
+def test_threads_and_room_on_the_disk_change_no_byte(
+    result: Callable[..., Any],
+    tmp_path: Path,
+    suffix: str,
+    layer: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One processor or four; a disk on which what GDAL copies is to be packed, or need not be."""
+    if suffix == ".ome.zarr":
+        pytest.importorskip("zarr")
+    made, files = result("values" if layer == "values" else "probabilities"), []
+    for number, (processors, free) in enumerate([(1, 2**40), (4, 2**40), (2, 2**20)]):
+        for module in (inorder, mapgeotiff):
+            monkeypatch.setattr(module, "processors", lambda most, n=processors: min(most, n))
+        monkeypatch.setattr(mapgeotiff, "shutil", SimpleNamespace(disk_usage=_with(free)))
+        path = made.save(tmp_path / f"{number}{suffix}", layer=layer)
+        whole = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files.append([one.read_bytes() for one in whole if one.is_file()])
+    assert files[0] == files[1] == files[2]
+
+
+def _with(free: int) -> Callable[[Path], SimpleNamespace]:
+    return lambda _folder: SimpleNamespace(free=free)
+
+
 def test_a_refusal_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
     """Not by the name of the draft that GDAL could not make."""
     pytest.importorskip("rasterio")
@@ -309,13 +340,16 @@ def test_classes_beside_shares_are_counted_while_the_tiles_are_at_hand(
     tifffile.imwrite(tmp_path / "wide.tif", wide, photometric="rgb")
     grid = tv.Grid.by_tile(128, 0.2)
     made = Inline(tmp_path / "wide.tif", MODELS["probabilities"], grid=grid).conduct()
-    blender, asked = type(made.raster._blender), []
+    blender = type(made.raster._blender)
+    asked: dict[int, list[Any]] = defaultdict(
+        list
+    )  # by thread: several windows are blended at once
 
     def noting(name: str) -> Any:
         method = getattr(blender, name)
 
         def noted(self: Any, *window: int) -> Any:
-            asked.append((name, window[:4]))
+            asked[threading.get_ident()].append((name, window[:4]))
             return method(self, *window)
 
         return noted
@@ -325,7 +359,10 @@ def test_classes_beside_shares_are_counted_while_the_tiles_are_at_hand(
     made.save(tmp_path / "map.tif", layer="probabilities")
     windows = list(made.raster.windows())
     assert len(windows) == 2
-    assert asked == [(name, w) for w in windows for name in ("probabilities", "classes")]
+    for each in asked.values():
+        assert each[::2] == [("probabilities", window) for _, window in each[1::2]]
+        assert {name for name, _ in each[1::2]} == {"classes"}
+    assert sorted(window for each in asked.values() for _, window in each[1::2]) == sorted(windows)
 
 
 @pytest.mark.parametrize("shape", [(5, 2040), (3, 2048), (9, 24), (3, 5), (1, 8)])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilevision.errors import RunArgumentError
+from tilevision.exporting.maps.inorder import processors
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import draft_name, drafting, dumps, element
 from tilevision.rasters import RasterMap
@@ -23,12 +24,13 @@ __all__ = ["write"]
 
 _BLOCK = 512
 _WINDOW = 2 * _BLOCK
+_PACKING = 4  # threads
 _CACHE_MEGABYTES = 64  # of GDAL, which else takes a share of the machine's memory
 _PACKINGS = ("deflate", "zstd", "lzw")
-_FOR_NOW = {
-    "compress": "deflate",
-    "zlevel": 1,
-}  # of what is copied at once: quick is all it need be
+_FOR_NOW = {"compress": "deflate", "zlevel": 1}  # where the disk has no room for more
+_PYRAMID = 4 / 3  # times the room of its first level
+_SPARE = 2**26  # bytes of the disk that are left to others
+_QUICK, _LEVEL = 1, 6  # of deflate, of shares and classes: shares, as differences, want no more
 _NOTHING = 2**20  # bytes of a disk that is full
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EIO, errno.EDQUOT)
 _CENTIMETRE, _MICRONS = 3, 1e4
@@ -42,7 +44,8 @@ def write(
     Classes: uint8, 255 no data, with a colour table; beside the file stands ``.tif.aux.xml``,
     from which GDAL and QGIS take the names of classes. Probabilities: a band a class, uint8 with
     scale 1/253, 255 no data. Values: float32, NaN no data. The tag ``TILEVISION`` says the
-    classes and what was analysed. While it is written the disk holds another of twice its size.
+    classes and what was analysed. While it is written the disk holds another of the pixels as they
+    are and their overviews; where it has no room for that, one of about twice the file's size.
 
     Parameters
     ----------
@@ -83,6 +86,8 @@ def write(
                     blocksize=_BLOCK,
                     overviews="FORCE_USE_EXISTING",
                     bigtiff="IF_SAFER",
+                    num_threads=str(processors(_PACKING)),
+                    **_packed(made, compress),
                 )
         finally:
             whole.unlink(missing_ok=True)
@@ -134,7 +139,7 @@ def _write_whole(made: MapFile, path: Path) -> None:
         "count": raster.bands,
         "dtype": made.dtype.name,
         "nodata": made.nodata,
-        **_FOR_NOW,
+        **_for_now(made, path.parent),
         "tiled": True,
         "blockxsize": _BLOCK,
         "blockysize": _BLOCK,
@@ -142,8 +147,8 @@ def _write_whole(made: MapFile, path: Path) -> None:
         **_place(raster),
     }
     with rasterio.open(path, "w", **profile) as out:
-        for x0, y0, x1, y1 in raster.windows(_WINDOW):
-            out.write(made.planes(x0, y0, x1, y1), window=Window(x0, y0, x1 - x0, y1 - y0))
+        for (x0, y0, x1, y1), planes in made.blocks(_WINDOW):
+            out.write(planes, window=Window(x0, y0, x1 - x0, y1 - y0))
         for band, name in enumerate(made.names, 1):
             out.set_band_description(band, name)
         if raster.layer == "classes":
@@ -158,8 +163,28 @@ def _write_whole(made: MapFile, path: Path) -> None:
     if factors:
         how = Resampling.nearest if raster.layer == "classes" else Resampling.average
         # A file that is opened again has forgotten how quickly it is packed.
-        with rasterio.Env(ZLEVEL_OVERVIEW=_FOR_NOW["zlevel"]), rasterio.open(path, "r+") as out:
+        with rasterio.Env(ZLEVEL_OVERVIEW=_QUICK), rasterio.open(path, "r+") as out:
             out.build_overviews(factors, how)
+
+
+def _for_now(made: MapFile, folder: Path) -> dict[str, Any]:
+    """Return how the file is written that is copied at once: it decides no byte of the copy.
+
+    Unpacked where the disk has the room, which is quicker than to pack it twice. Its planes are
+    not laid one after the other, though that would be: GDAL makes other overviews of such a file.
+    """
+    raster = made.raster
+    width, height = raster.size
+    whole = width * height * raster.bands * made.dtype.itemsize * _PYRAMID
+    roomy = shutil.disk_usage(folder).free > 2 * whole + _SPARE  # the copy may take as much
+    return {"sparse_ok": "TRUE"} if roomy else _FOR_NOW
+
+
+def _packed(made: MapFile, compress: str) -> dict[str, str]:
+    """Return how the copy is packed: whole numbers by what they differ from the one before."""
+    level = _LEVEL if made.raster.layer == "classes" else _QUICK
+    told = {"level": str(level)} if compress == "deflate" else {}
+    return told | ({"predictor": "STANDARD"} if made.dtype.kind == "u" else {})
 
 
 def _place(raster: RasterMap) -> dict[str, Any]:

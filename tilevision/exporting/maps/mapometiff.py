@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
@@ -10,6 +11,7 @@ from uuid import UUID, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
+from tilevision.exporting.maps.inorder import in_order
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.files import draft_name, dumps, reserve
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["write"]
 
 _TILE = 512
+_QUICK, _LEVEL = 1, 6  # of deflate, of shares and classes: shares, as differences, want no more
+_PACKING = 4  # threads
 _NAMESPACE = UUID("0d6f5a0e-6f0c-4b52-9c1d-2f6b3a9e7c41")
 _BIG = 2**31  # bytes before compression from which the file has 64-bit offsets
 
@@ -46,6 +50,7 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
     made = MapFile(result, layer)
     sizes = list(made.levels())
     kept = [draft_name(path) for _ in sizes]
+    pack = partial(_packed, level=_LEVEL if made.raster.layer == "classes" else _QUICK)
     try:
         planes = _level(made, kept[0], sizes[0], None)
         with tifffile.TiffWriter(path, bigtiff=planes.nbytes > _BIG, ome=True) as out:
@@ -53,11 +58,12 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
                 planes = planes if not number else _level(made, kept[number], sizes[number], planes)
                 first: dict[str, Any] = {"metadata": _told(made), "subifds": len(sizes) - 1}
                 out.write(
-                    _tiles(planes),
+                    in_order(pack, _tiles(planes), _PACKING),
                     shape=(len(planes), height, width),
                     dtype=made.dtype,
                     tile=(_TILE, _TILE),
                     compression="zlib",
+                    predictor=made.dtype.kind == "u",
                     photometric="minisblack",
                     subfiletype=1 if number else 0,
                     **({} if number else first),
@@ -75,8 +81,8 @@ def _level(
     planes = np.memmap(path, made.dtype, "w+", shape=(made.raster.bands, height, width))
     reserve(path)
     if larger is None:
-        for x0, y0, x1, y1 in made.raster.windows():
-            planes[:, y0:y1, x0:x1] = made.planes(x0, y0, x1, y1)
+        for (x0, y0, x1, y1), block in made.blocks():
+            planes[:, y0:y1, x0:x1] = block
         return planes
     for y in range(0, height, _TILE):
         planes[:, y : y + _TILE] = made.halved(larger[:, 2 * y : 2 * (y + _TILE)])
@@ -87,7 +93,19 @@ def _tiles(planes: NDArray[Any]) -> Iterator[NDArray[Any]]:
     for plane in planes:
         for y in range(0, plane.shape[0], _TILE):
             for x in range(0, plane.shape[1], _TILE):
-                yield np.ascontiguousarray(plane[y : y + _TILE, x : x + _TILE])
+                yield plane[y : y + _TILE, x : x + _TILE]
+
+
+def _packed(tile: NDArray[Any], level: int) -> bytes:
+    """Return a tile as the file has it: whole numbers by what they differ from the one before."""
+    from imagecodecs import deflate_encode, delta_encode
+
+    high, wide = tile.shape
+    whole = np.zeros((_TILE, _TILE), tile.dtype)
+    whole[:high, :wide] = tile
+    if tile.dtype.kind == "u":
+        whole = delta_encode(whole, axis=-1)
+    return bytes(deflate_encode(whole, level))  # type: ignore[arg-type]  # any buffer
 
 
 def _told(made: MapFile) -> dict[str, Any]:
