@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tilevision.exporting.folders import filling
 from tilevision.exporting.maps.inorder import in_order
 from tilevision.exporting.maps.mapfile import MapFile
-from tilevision.files import reserve
+from tilevision.files import draft_name, reserve
 from tilevision.rasters import hexadecimal
 from tilevision.rasters.rastermap import BLOCK
 from tilevision.rasters.regionmask import Window
@@ -29,6 +30,9 @@ _SHARD = 4 * _CHUNK  # written whole: a part would read and write it again
 
 def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
     """Write a group of OME-Zarr 0.5 (Zarr 3), compressed with zstd.
+
+    Beside the draft, files hold the smaller levels as they are while it is written: a third of
+    the map.
 
     Parameters
     ----------
@@ -49,10 +53,10 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
     made = MapFile(result, layer)
     sizes = list(made.levels())
     said: dict[str, Any] = {}
-    with filling(path, said) as draft:
+    with filling(path, said) as draft, _kept(made, path, sizes) as levels:
         group = zarr.open_group(str(draft), mode="w", zarr_format=3)
-        below: Any = None
-        for number, (width, height) in enumerate(sizes):
+        for number, size in enumerate(sizes):
+            width, height = size
             array = group.create_array(
                 str(number),
                 shape=(made.raster.bands, height, width),
@@ -63,12 +67,11 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
                 fill_value=made.nodata if made.dtype.kind == "f" else int(made.nodata),
                 dimension_names=("c", "y", "x"),
             )
-            shards = _shards(made, (width, height), first=below is None)
+            shards = _shards(made, size, first=not number)
             # Blended here and written by another thread: memory of this one is used again.
-            ready = map(partial(_level, made, below), shards)
+            ready = map(partial(_level, made, levels[number], levels[number + 1]), shards)
             for _ in in_order(partial(_put, array), ready, 1):
                 pass
-            below = array
         said |= made.said  # once the map was blended, which tells much of it
         group.attrs["ome"] = _ome(made, len(sizes))
         group.attrs["tilevision"] = said
@@ -79,24 +82,53 @@ def _shards(made: MapFile, size: tuple[int, int], *, first: bool) -> Iterator[Wi
     if first:
         yield from made.raster.windows(_SHARD)
         return
-    width, height = size
-    for y in range(0, height, _SHARD):
-        for x in range(0, width, _SHARD):
-            yield x, y, min(x + _SHARD, width), min(y + _SHARD, height)
+    yield from _blocks((0, 0, *size), _SHARD)
 
 
-def _level(made: MapFile, below: Any, window: Window) -> tuple[Window, NDArray[Any]]:
-    """Return a window of a level, and its planes: blocks of the map, or of the level below."""
+def _blocks(window: Window, side: int) -> Iterator[Window]:
+    """Yield the parts of a window, of up to `side` pixels each way."""
+    x0, y0, x1, y1 = window
+    for y in range(y0, y1, side):
+        for x in range(x0, x1, side):
+            yield x, y, min(x + side, x1), min(y + side, y1)
+
+
+@contextmanager
+def _kept(
+    made: MapFile, path: Path, sizes: list[tuple[int, int]]
+) -> Iterator[list[NDArray[Any] | None]]:
+    """Yield what levels are made in, on the disk, from the ones above; None for the first."""
+    names = [draft_name(path) for _ in sizes[1:]]
+    levels: list[NDArray[Any] | None] = [None]  # and None for what follows the last
+    try:
+        for name, (width, height) in zip(names, sizes[1:], strict=True):
+            shape = made.raster.bands, height, width
+            levels.append(np.memmap(name, made.dtype, "w+", shape=shape))
+            reserve(name)
+        yield [*levels, None]
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
+def _level(
+    made: MapFile, level: NDArray[Any] | None, smaller: NDArray[Any] | None, window: Window
+) -> tuple[Window, NDArray[Any]]:
+    """Return a window of a level, and its planes: blocks of the map, or of the level as made.
+
+    What they have of the next level is entered there.
+    """
     x0, y0, x1, y1 = window
     planes = np.empty((made.raster.bands, y1 - y0, x1 - x0), made.dtype)
-    for top in range(y0, y1, BLOCK):
-        for left in range(x0, x1, BLOCK):
-            bottom, right = min(top + BLOCK, y1), min(left + BLOCK, x1)
-            if below is None:
-                block = made.planes(left, top, right, bottom)
-            else:
-                block = made.halved(below[:, 2 * top : 2 * bottom, 2 * left : 2 * right])
-            planes[:, top - y0 : bottom - y0, left - x0 : right - x0] = block
+    for left, top, right, bottom in _blocks(window, BLOCK):
+        if level is None:
+            block = made.planes(left, top, right, bottom)
+        else:
+            block = level[:, top:bottom, left:right]
+        planes[:, top - y0 : bottom - y0, left - x0 : right - x0] = block
+        if smaller is not None:
+            half = slice(top // 2, (bottom + 1) // 2), slice(left // 2, (right + 1) // 2)
+            smaller[(slice(None), *half)] = made.halved(block)
     return window, planes
 
 
