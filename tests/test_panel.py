@@ -97,7 +97,8 @@ def _run(panel: Panel) -> None:
     _wait(lambda: not panel._controls.run.disabled)
     before = panel.run
     panel._controls.run.click()
-    _wait(lambda: panel.run is not before and panel._screen.state.ended)
+    _wait(lambda: panel.run is not before and panel._screen.run is panel.run)
+    _wait(lambda: panel._screen.state.ended)
     _wait(lambda: "merged by" in _headline(panel))
 
 
@@ -118,7 +119,7 @@ def test_a_session(make, squares) -> None:
     assert len(json.loads(Path("detections.geojson").read_text())["features"]) == 3
 
     panel._screen.canvas.picked = [35.0, 25.0, 1.0]
-    _wait(lambda: panel._inspector.widget.facts)
+    _wait(lambda: panel._inspector.widget.picture)
     assert panel._inspector.widget.facts["id"] == "r000c000"
     assert panel._inspector.widget.picture.startswith(b"\xff\xd8")
     assert panel._screen.canvas.outline == [0.0, 0.0, 118.0, 116.0]
@@ -225,12 +226,69 @@ def test_what_is_stored_is_drawn_before_anything_runs(make, spots) -> None:
     assert again._screen.state.planned
 
 
+def _hold_back(monkeypatch: pytest.MonkeyPatch, name: str) -> tuple[Any, Any]:
+    """Have what the panel calls wait for the second event; the first says that it was called."""
+    entered, gate, plain = threading.Event(), threading.Event(), getattr(panel_module, name)
+
+    def held_back(*args: Any, **more: Any) -> Any:
+        entered.set()
+        assert gate.wait(120)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(panel_module, name, held_back)
+    return entered, gate
+
+
+def test_a_setup_that_is_changed_while_a_run_is_being_started_is_planned_at_its_end(
+    make, spots, monkeypatch
+) -> None:
+    """Once that has ended, Run can be pressed for the new setup."""
+    panel = make(spots)
+    entered, gate = _hold_back(monkeypatch, "start")
+    panel._controls.run.click()
+    assert entered.wait(120)
+    panel._settings.rows.value = 4
+    gate.set()
+    _wait(lambda: "New setup, 16 tiles" in _said(panel))
+    _wait(lambda: not panel._controls.run.disabled)
+
+
+def test_a_setup_whose_plan_was_made_as_a_run_went_on_is_planned_at_its_end(
+    make, spots, monkeypatch, tmp_path
+) -> None:
+    """Failed tiles are tried again while the image is looked at for the new setup."""
+    go = str(tmp_path / "go")
+
+    def picky(pixels: np.ndarray) -> Any:
+        if pixels[20:30, 30:40].min() == 255 and not Path(go).exists():
+            raise tv.PermanentError("not yet")
+        return []
+
+    panel = make(spots, picky)
+    _run(panel)
+    entered, gate = _hold_back(monkeypatch, "plan")
+    panel._settings.rows.value = 4
+    assert entered.wait(120)
+    with monkeypatch.context() as going:
+        going.setattr(tv.pipeline.Run, "status", "running")
+        gate.set()
+        heard = threading.Event()
+        panel._work.put("heard", heard.set)
+        assert heard.wait(120)
+    assert "New setup" not in _said(panel)
+    Path(go).touch()
+    panel.run.retry_failed()
+    _wait(lambda: "New setup, 16 tiles" in _said(panel))
+    _wait(lambda: not panel._controls.run.disabled)
+
+
 def test_the_end_of_a_run_is_not_said_of_the_next(make, spots) -> None:
     """A frame that was drawn of one run while another is shown says nothing of that one."""
     panel = make(spots)
     _run(panel)
     state, frame = panel._screen.state, SimpleNamespace()
     panel._screen.poke = lambda: None  # the next run is not drawn yet
+    _wait(lambda: panel._screen._thread is None)
     panel._show(tv.start(spots, bright, checkpoint=None, grid=tv.Grid(3, 4)))
     panel._controls.say("Starting…")
     panel._on_frame(state, frame)

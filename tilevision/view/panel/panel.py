@@ -137,11 +137,10 @@ class Panel:
         self.run: Any = None
         self._clock: dict[str, Any] = {}
         self._checkpoint = checkpoint
-        self._ready = self._listed = False
+        self._ready = self._listed = self._changed = False
         self._cannot = ""  # why an opened past run cannot be resumed
         self._announced: tuple[Any, ...] = ()
         self._plan: PlannedRun | None = None  # of the settings as they are now
-        self._changed = False  # whether they were changed while a run was going
         self._cell: int | None = None
         self._snapshot = Snapshot()
         # A pause must not wait for a long job, nor a slider for a plan.
@@ -186,8 +185,7 @@ class Panel:
     @property
     def result(self) -> Result | None:
         """The result of what is shown, as it is filtered in the panel; None if there is none."""
-        state = self._screen.state
-        known = None if state is None else self._results.of(self._screen.run, state)
+        known = self._known()
         if known is None or not known.tile_findings:
             return None
         return self._cut(known)
@@ -213,10 +211,9 @@ class Panel:
         """Close the panel; its last picture stays. A run that is going continues."""
         self._cells.close()
         self._counting.close()
-        for part in (self._past_list, self._inspector, self._alike, self._correcting):
+        queues = self._commands, self._lookups, self._work
+        for part in (self._past_list, self._inspector, self._alike, self._correcting, *queues):
             part.close()
-        for queue in (self._commands, self._lookups, self._work):
-            queue.close()
         self._screen.close()
         self._snapshot.flush()
         self._tabs.link.close()
@@ -338,17 +335,20 @@ class Panel:
             self._screen.show(run, **self._clock)
 
     def _replan(self) -> None:
-        self._changed = self._going
-        if not self._changed:
+        self._changed = True  # first: a run that ends at this moment plans by itself
+        if not self._going:
             self._work.put("plan", self._make_plan)
 
     def _make_plan(self) -> None:
-        self._ready = False
+        if self._going:
+            return  # the end of a run plans what was changed
+        self._ready = self._changed = False
         self._controls.say("Looking at the image…")
         image, arguments = self._asked()
         with following(self._controls.show_preparation):
             made = plan(image, **arguments, checkpoint=self._checkpoint)
-        if self._going:
+        self._changed = self._changed or self._going
+        if self._changed and self._going:
             return
         self._ready = True
         if arguments.get("min_score") is None:
@@ -388,6 +388,7 @@ class Panel:
         self._lookups.put("describe", lambda: self._past_list.describe(self._past.why_not))
 
     def _refresh_past(self) -> None:
+        self._listed = True
         self._work.put("past", self._list_past)
 
     def _list_first(self) -> None:
@@ -396,7 +397,6 @@ class Panel:
             self._refresh_past()
 
     def _list_past(self) -> None:
-        self._listed = True
         self._past_list.refresh()
         self._compare.offer(self._screen.run, self._past_list.rows)
         self._past_list.describe(self._past.why_not)
@@ -445,7 +445,7 @@ class Panel:
     @property
     def _going(self) -> bool:
         """Return True if a run of this panel has yet to end."""
-        return isinstance(self.run, Run) and not RunStatus(self.run.status).over
+        return isinstance(run := self.run, Run) and not RunStatus(run.status).over
 
     @property
     def _shown_words(self) -> str:
