@@ -91,6 +91,7 @@ class Picture {
     const shown = this.model.get("shown");
     if (!bytes?.byteLength || shown.length !== 4) return;
     const order = ++this.order;
+    const subject = this.model.get("subject"); // of this picture: another may come while it is decoded
     const decoded = (jpeg) => (jpeg?.byteLength ? createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })) : null);
     const [bitmap, beside] = await Promise.all([decoded(bytes), decoded(this.model.get("beside"))]);
     if (order < this.latest) {
@@ -103,8 +104,8 @@ class Picture {
     const whole = same(shown, this.model.get("whole"));
     this.compare?.take(beside, whole);
     // Of the run before, the overview says something else than the picture.
-    this.dated = !whole && (this.dated || this.subject !== this.model.get("subject"));
-    this.subject = this.model.get("subject");
+    this.dated = !whole && (this.dated || this.subject !== subject);
+    this.subject = subject;
     if (whole) {
       this.overview?.close();
       this.overview = bitmap;

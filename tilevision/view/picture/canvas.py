@@ -60,7 +60,7 @@ class Canvas(anywidget.AnyWidget):
     chosen : list of float
         Object that is selected, as `shown`; empty if there is none.
     subject : int
-        Another number for each run or plan that is shown: pictures of the one before are old.
+        Another number for each run or plan that `frame` shows: pictures of the one before are old.
     viewport : list of float
         Region the user asks for, as `shown`; empty for the whole image. Set by the page, and
         where an object is looked at.
@@ -122,11 +122,13 @@ class Canvas(anywidget.AnyWidget):
         boxes: BoxLayer,
         mpp: float,
         sides: dict[str, Any] | None = None,
+        *,
+        subject: int = 0,
     ) -> None:
         """Show `frame`, with tooltips for `boxes`, in one message."""
         rows, names = hits(boxes, frame.view)
         with self.hold_sync():
-            self.frame = frame.jpeg
+            self.subject, self.frame = subject, frame.jpeg
             self.beside, self.sides = frame.beside, sides or {}
             self.hits, self.names = rows, names
             self.mpp = mpp

@@ -160,6 +160,5 @@ class Counting:
         finally:  # what cannot be counted is drawn tile by tile, and said to be that
             took = time.monotonic() - began
             self._rest_until = time.monotonic() + REST_FACTOR * took + REST_SECONDS
-            if self._screen.run is run:
-                self._screen.count(counted, state.version)
+            self._screen.count(run, counted, state.version)
             self._unsign()

@@ -54,6 +54,14 @@ class _Scene:
     clock: Callable[[], float]
     events: deque[Event] = field(default_factory=deque)
     leave: Callable[[], None] = lambda: None
+    number: int = 0  # of the scenes of a screen
+    counted: Counted | None = None
+    counted_for: Any = None
+
+    @property
+    def final(self) -> bool:
+        """Return True if what was counted is what the state has."""
+        return bool(self.counted_for == self.state.version)
 
 
 class Screen:
@@ -78,8 +86,6 @@ class Screen:
         self._seen: tuple[Any, ...] = (None, None, None)
         self._on_frame = on_frame
         self._scene: _Scene | None = None
-        self._counted: Counted | None = None
-        self._counted_for: Any = None
         self._mix = LayerMix()
         self._source: ImageSource | None = None
         self._options: tuple[ImageSource, ReadOptions] | None = None
@@ -90,6 +96,7 @@ class Screen:
         self._map = MapPainter(self.poke)
         self._readings = JobQueue("tilevision-view-reading", _log.warning)
         self._lock = threading.Lock()
+        self._turn = threading.Lock()  # what was counted of one run is not drawn of the next
         self._news = threading.Event()
         self._drawn = threading.Event()  # since something was counted
         self._thread: threading.Thread | None = None
@@ -123,8 +130,8 @@ class Screen:
         scene = self._scene
         if scene is None:
             return "no run yet"
-        final = self._counted_for == scene.state.version
-        return alt_text(scene.state, scene.name, self._counted, final=final)
+        final = scene.final
+        return alt_text(scene.state, scene.name, scene.counted, final=final)
 
     def show(self, run: Watched, clock: Callable[[], float] = time.time) -> None:
         """Show `run` from now on.
@@ -151,6 +158,7 @@ class Screen:
                 run.tiles, planned=isinstance(run, PlannedRun), last_model=last_label(asked)
             ),
             clock=clock,
+            number=before.number + 1 if before else 1,
         )
         if before is not None:
             before.leave()
@@ -158,9 +166,6 @@ class Screen:
                 self.canvas.viewport = []  # a part of one image means nothing in another
                 if overlay:
                     overlay.forget()
-        self.canvas.subject += 1
-        self._counted, self._counted_for = None, None
-        self._map.update(run, None)
         self.canvas.reading = ""
 
         def listen(event: Event) -> None:
@@ -170,7 +175,9 @@ class Screen:
         scene.leave = run.subscribe(listen)
         # Events since then come after the snapshot, perhaps twice: the fold allows that.
         scene.events.extendleft(reversed(run.events()))
-        self._scene = scene
+        with self._turn:
+            self._scene = scene
+            self._map.update(run, None)
         self.poke()
 
     def read_colours(self) -> None:
@@ -181,14 +188,19 @@ class Screen:
         except TilevisionError as error:
             self._colour_fault = str(error)
 
-    def count(self, counted: Counted | None, version: Any) -> None:
+    def count(self, run: Watched | None, counted: Counted | None, version: Any) -> None:
         """Draw these detections instead of those of the single tiles; None: those of the tiles.
 
-        `version` is `ViewState.version` of the run as it was when they were counted.
+        Nothing, where `run` is not shown any more. `version` is `ViewState.version` of the run as
+        it was when they were counted.
         """
-        self._counted, self._counted_for = counted, version
-        self._drawn.clear()
-        self._map.update(self.run, None if counted is None else counted.maps)
+        with self._turn:
+            scene = self._scene
+            if scene is None or scene.run is not run:
+                return
+            scene.counted, scene.counted_for = counted, version
+            self._drawn.clear()
+            self._map.update(run, None if counted is None else counted.maps)
         self.poke()
 
     def await_frame(self, seconds: float) -> None:
@@ -266,13 +278,13 @@ class Screen:
         events = [scene.events.popleft() for _ in range(len(scene.events))]
         self._source = scene.run.source
         scene.state = state = fold(scene.state, events)
-        counted, final = self._counted, self._counted_for == state.version
+        final, counted = scene.final, scene.counted  # in this order: `count` sets them in the other
         heat = None if counted is None else counted.heat
         rivals = None if counted is None else counted.rivals
         outline = scene.outline if self.outlines else ()
         over = (self.canvas.wanted(), heat, outline, self._opacity)
         if rivals is None:
-            boxes = self._showing(self._boxes(state))
+            boxes = self._showing(self._boxes(scene))
             cover = self._map.cover
             framed = [state.given_to(label) for label in scene.sent_on]
             marked = np.logical_or.reduce(framed) if framed else None
@@ -297,7 +309,8 @@ class Screen:
             return
         mpp = self._mpp(scene.run.source, frame.view)
         sides = {} if rivals is None else {"names": list(rivals.names), "way": self._way}
-        self.canvas.show(frame, scene.overlay.whole, words, boxes, mpp, sides)
+        whole = scene.overlay.whole
+        self.canvas.show(frame, whole, words, boxes, mpp, sides, subject=scene.number)
         self.frames += 1
         self._drawn.set()
         self._on_frame(state, CaptionedFrame(frame, words, mpp))
@@ -318,8 +331,9 @@ class Screen:
 
     def _recolour(self, key: str, colour: str | None) -> None:
         """Give a class of the legend another colour; None: its own."""
-        state, counted = self.state, self._counted
-        labels = {*(() if state is None else state.boxes.labels)}
+        scene = self._scene
+        counted = None if scene is None else scene.counted
+        labels = {*(() if scene is None else scene.state.boxes.labels)}
         if counted is not None:
             labels |= {*counted.counts, *counted.layer.labels}
             labels |= set() if counted.maps is None else {*counted.maps.raster.classes}
@@ -357,12 +371,12 @@ class Screen:
         found: BoxLayer = self._seen[2]
         return found
 
-    def _boxes(self, state: ViewState) -> BoxLayer:
+    def _boxes(self, scene: _Scene) -> BoxLayer:
         """Return the boxes to draw: the merged ones, and those of tiles that ended since."""
-        counted = self._counted
+        state, counted = scene.state, scene.counted
         if counted is None:
             return state.boxes
-        if counted.tiles is None or (state.at_rest and self._counted_for == state.version):
+        if counted.tiles is None or (state.at_rest and scene.final):
             return counted.layer
         return self._mix.layer(counted.layer, counted.tiles, state.boxes)
 
