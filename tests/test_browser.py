@@ -72,7 +72,7 @@ def test_the_quick_start_runs_cell_by_cell(lab: Lab, page: Any, tmp_path: Path) 
     page.wait_for_function(
         "([canvas, words]) => canvas.ariaLabel.includes(words)", arg=[live.element_handle(), result]
     )
-    assert live.evaluate(_count("nucleus")) > 2000
+    _await_nuclei(page, live)
     plots = [o for c in cells for o in c["outputs"] if "image/jpeg" in o.get("data", {})]
     assert len(plots) == 4  # the last picture of the panel and of the run, and two of results
 
@@ -81,10 +81,16 @@ def test_the_quick_start_runs_cell_by_cell(lab: Lab, page: Any, tmp_path: Path) 
     page.wait_for_function(restored, arg=panel.element_handle())
     panel.scroll_into_view_if_needed()
     page.screenshot(path=tmp_path / "panel.png")
-    assert panel.evaluate(_count("nucleus")) > 2000
+    _await_nuclei(page, panel)
     for number, plot in enumerate(page.locator(".jp-RenderedImage img:visible").all()):
         plot.scroll_into_view_if_needed()
         page.screenshot(path=tmp_path / f"plot-{number}.png")
+
+
+def _await_nuclei(page: Any, picture: Any) -> None:
+    """Wait until they are drawn: the words are there before the picture is decoded."""
+    drawn = f"canvas => ({_count('nucleus')})(canvas) > 2000"
+    page.wait_for_function(drawn, arg=picture.element_handle())
 
 
 NAME = "<img src=x onerror='window.tricked=1'>" + "x" * 10_000

@@ -24,6 +24,12 @@ BOTH = f"""
 view = tv.explore(tv.compare(other.with_(min_score=0.8), other))
 """
 OPTIONS = "() => document.querySelectorAll('.tilevision-compare option').length"
+# Whether the line of the divider is drawn in the middle of the picture: nothing else is white.
+DIVIDED = f"""() => {{
+  const canvas = document.querySelector("{PICTURE}");
+  const {{data}} = canvas.getContext("2d").getImageData(canvas.width / 2, canvas.height / 4, 1, 1);
+  return Math.min(...data) === 255;
+}}"""
 # The colours on the left and the right edge of the picture.
 EDGES = f"""() => {{
   const canvas = document.querySelector("{PICTURE}");
@@ -67,7 +73,8 @@ def test_the_panel_shows_another_run_over_the_one_in_the_picture(
     _await_side(page, "swipe")
     picture = page.locator(PICTURE)
     picture.scroll_into_view_if_needed()
-    page.wait_for_function(f"() => document.querySelector('{PICTURE}').dataset.divider === '0.5'")
+    page.wait_for_function(DIVIDED)  # the second picture is there, too
+    assert picture.get_attribute("data-divider") == "0.5"
     before = page.evaluate(EDGES)
     _drag_divider(page, 0.5, 0.02)
     after = page.evaluate(EDGES)

@@ -212,6 +212,7 @@ def _check_keys_stay_in_the_picture(page: Any) -> None:
     # Some of them corrected the selected object.
     for key in ("Escape", "u", "u", "u"):
         page.keyboard.press(key)
+    page.locator(".tilevision-hand-words", has_text="There is nothing to undo.").wait_for()
     _await_label(page, r"120 detections merged by seam\.")
 
 

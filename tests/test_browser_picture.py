@@ -87,7 +87,9 @@ def _check_edge(page: Any) -> None:
 
 def _check_colours(page: Any) -> None:
     """A class has the colour that was chosen in the legend, in the picture and in the table."""
-    drag = page.get_by_role("slider", name="Opacity").bounding_box()
+    slider = page.get_by_role("slider", name="Opacity")
+    slider.hover()  # once the page is at rest after the full screen
+    drag = slider.bounding_box()
     y = drag["y"] + drag["height"] / 2
     before = page.evaluate(PIXELS)
     page.mouse.move(drag["x"] + 4, y)
@@ -185,7 +187,7 @@ def test_tiles_sent_on_by_a_cascade_are_marked(lab: Lab, page: Any, tmp_path: Pa
     count = int(entry.first.inner_text().replace("»", "").split()[0])
     assert count == 4
     page.picture("sent-on")
-    assert page.evaluate(INDIGO) > 500 * count
+    page.wait_for_function(f"least => ({INDIGO})() > least", arg=500 * count)
     page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
     run_code(page, 1, "tv.watch(tv.runs()['id'].iloc[0])")
     await_label(page, "complete: 8 tiles")

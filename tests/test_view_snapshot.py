@@ -106,6 +106,7 @@ def test_the_end_of_a_run_is_kept_at_once(monkeypatch) -> None:
     updates: list[Any] = []
     handle = SimpleNamespace(update=lambda bundle, **_: updates.append(bundle["text/plain"]))
     monkeypatch.setattr(snapshot, "display", lambda bundle, **given: handle)
+    monkeypatch.setattr(snapshot, "SNAPSHOT_SECONDS", 3600.0)
     picture = Snapshot()
     picture.display("a run")
     picture.update(_frame(600, 400, alt="begun"), now=False)
@@ -120,6 +121,7 @@ def test_a_page_made_of_a_saved_notebook_has_the_picture_with_its_words(monkeypa
     updates: list[Any] = []
     handle = SimpleNamespace(update=lambda bundle, **given: updates.append((bundle, given)))
     monkeypatch.setattr(snapshot, "display", lambda bundle, **given: handle)
+    monkeypatch.setattr(snapshot, "SETTLED_SECONDS", 3600.0)
     picture = Snapshot()
     picture.display("a run")
     for words in ("15 tiles done", "16 tiles done"):  # only the last one is drawn
