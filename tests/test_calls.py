@@ -207,9 +207,11 @@ def test_to_be_kept_from_the_processor_is_no_rest() -> None:
             pass
 
     if Path("/proc/thread-self/schedstat").exists():
-        # A busy machine may take as long to go on after one of the naps, but not after each.
+        # A busy machine may take as long to go on after one of the naps, but not after each; and
+        # one that stands still for a moment in the middle of work does so not each time.
         naps = [measured(lambda: time.sleep(0.05)) for _ in range(10)]
-        assert measured(work) > 0.5 > min(naps)
+        assert any(measured(work) > 0.5 for _ in range(10))
+        assert min(naps) < 0.5
 
 
 def test_a_model_on_a_device_waits_whatever_is_measured() -> None:

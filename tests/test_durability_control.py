@@ -219,7 +219,7 @@ def test_a_model_may_take_longer_to_load_than_a_tile_may(picture: Path) -> None:
 
     @functools.cache
     def load() -> float:
-        time.sleep(3)
+        time.sleep(6)
         return 0.5
 
     def heavy(pixels: np.ndarray) -> Any:
@@ -227,7 +227,7 @@ def test_a_model_may_take_longer_to_load_than_a_tile_may(picture: Path) -> None:
 
     model = tv.model(heavy, fingerprint="heavy")
     result = tv.analyze(
-        picture, model, grid=GRID, timeout=1.0, retry=tv.Retry(attempts=1), progress=False
+        picture, model, grid=GRID, timeout=4.0, retry=tv.Retry(attempts=1), progress=False
     )
     assert result.status == "complete" and (result.tiles["attempts"] == 1).all()
 

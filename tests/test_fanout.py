@@ -361,8 +361,11 @@ def test_leaving_is_an_ordinary_error(cluster: LocalCluster, image: Path, tmp_pa
 
 @pytest.mark.slow
 def test_a_tile_that_hangs_is_given_up(cluster: LocalCluster, image: Path) -> None:
-    """Past its deadline a tile costs its worker, which is replaced; the others complete."""
-    policy = Policy(retry=Retry(attempts=1), timeout=2.0)
+    """Past its deadline a tile costs its worker, which is replaced; the others complete.
+
+    One of those may be held up as long by a busy machine, and is tried again.
+    """
+    policy = Policy(retry=Retry(attempts=2), timeout=2.0)
     run = Run(cluster, work_on(image, scripted({20: "hang"}, 0.0, None)), policy=policy)
     end = run()
     assert run.done() == run.all_but(20)

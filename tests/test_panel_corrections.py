@@ -93,7 +93,7 @@ def _check_another_plan(panel: Panel) -> None:
     _wait(lambda: panel._plan is not None and len(panel._plan.plan.tiles) == 4)
     panel._switch(True)
     _wait(lambda: "4 tiles" in _headline(panel))
-    assert panel._tile_list.notable["counts"] == {}
+    _wait(lambda: panel._tile_list.notable["counts"] == {})  # which follows the picture
     assert "could not be drawn" not in panel._screen.canvas.caption["detail"]
 
 

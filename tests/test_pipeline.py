@@ -288,8 +288,15 @@ def test_events_tell_the_whole_story(elsewhere: Path, spots: np.ndarray) -> None
 def test_await_does_not_block_the_loop(elsewhere: Path, spots: np.ndarray) -> None:
     """Other coroutines go on while a run is awaited; a cancelled await leaves the run alone."""
 
+    gate = elsewhere / "gate"
+
+    def gated(pixels: np.ndarray) -> Any:
+        while not gate.exists():
+            time.sleep(0.01)
+        return bright(pixels)
+
     async def both() -> tuple[Any, int]:
-        run = tv.start(spots, bright, grid="2x2")
+        run = tv.start(spots, gated, grid="2x2")
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(_wait(run), 0.001)
         ticks = 0
@@ -298,6 +305,8 @@ def test_await_does_not_block_the_loop(elsewhere: Path, spots: np.ndarray) -> No
             nonlocal ticks
             while run.status == "running":
                 ticks += 1
+                if ticks == 3:
+                    gate.touch()
                 await asyncio.sleep(0.005)
 
         result, _ = await asyncio.gather(_wait(run), tick())
@@ -305,7 +314,7 @@ def test_await_does_not_block_the_loop(elsewhere: Path, spots: np.ndarray) -> No
 
     result, ticks = asyncio.run(both())
     assert result.complete
-    assert ticks > 1
+    assert ticks >= 3
 
 
 @pytest.mark.usefixtures("elsewhere")

@@ -90,7 +90,9 @@ def test_a_run_that_was_taken_over_stops_itself(
     numbered.wait_until(lambda: run.counts.get(TileStatus.DONE, 0) >= 3, "some of it is done")
     place = kept / "runs" / f"{run.id}.lease"
     (place / "000002").write_text(json.dumps(OWNER) + "\n")
-    numbered.wait_until(lambda: run._session._lost, "the owner has noticed")
+    session = run._session
+    numbered.wait_until(lambda: session._lost, "the owner has noticed")
+    numbered.wait_until(lambda: session._journal._file < 0, "its journal is closed")
     _, before = read_journal(journal_path(kept, run.id))
     gate.touch()
     with pytest.raises(RunBusy, match=r"taken over by process 4711 on n3.*What is done is kept"):
