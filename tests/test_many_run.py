@@ -255,7 +255,7 @@ def test_so_many_are_begun_ahead_once_tiles_run_out(ahead: int) -> None:
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     for one in relay:
-        under_way = [name for name, run in runs.items() if name not in given]
+        under_way = [name for name in list(runs) if name not in given]
         most = max(most, len(under_way))
         given.append(one.name)
         assert (one.error is not None) == (one.name == "b")
@@ -268,8 +268,12 @@ def test_what_is_under_way_is_ended_with_the_rest() -> None:
     """Who stops half way leaves nothing running."""
     relay, runs = _relay(2)
     taken = iter(relay)
-    threading.Timer(0.1, lambda: setattr(runs["a"], "status", "complete")).start()
-    threading.Timer(0.1, lambda: runs["a"].tell(None)).start()
+
+    def end() -> None:
+        runs["a"].status = "complete"
+        runs["a"].tell(None)
+
+    threading.Timer(0.1, end).start()
     assert next(taken).name == "a"
     relay.close()
     assert all(run.status != "running" for run in runs.values())

@@ -66,10 +66,18 @@ def test_a_staged_image_that_nobody_asks_for_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the last of many images no task may come; its file goes all the same."""
+    may_look, look = threading.Event(), Handles._look
+
+    def looks(handles: Handles) -> None:
+        assert may_look.wait(200)
+        look(handles)
+
+    monkeypatch.setattr(Handles, "_look", looks)
     monkeypatch.setattr(opening, "_handles", Handles(most=8, most_staged=2, patience=0.2))
     for path in pictures(tmp_path, 2):
         open_reference(open_source(path).reference)
     assert staged_files() == 2
+    may_look.set()
     until = time.monotonic() + 200
     while staged_files() and time.monotonic() < until:
         time.sleep(0.01)
