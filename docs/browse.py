@@ -40,6 +40,10 @@ PICTURES = """async () => {
     .map(i => `${i.src} ${i.alt}`);
 }"""
 
+# What was found is shown one by one, and how many there are at the end.
+SEARCHED = """() => /finished|did not match/.test(
+  document.querySelector("#search-results .search-summary")?.textContent)"""
+
 
 class _Page(HTMLParser):
     """The links of a page, and what can be linked to."""
@@ -104,8 +108,7 @@ def complaints(site: Path) -> Iterator[str]:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"{address}/{site.name}/search.html?q=checkpoint")
-        page.wait_for_selector("#search-results .search-summary")
-        page.wait_for_selector("#search-results li a")
+        page.wait_for_function(SEARCHED)
         if "concepts.html" not in page.inner_html("#search-results"):
             yield "search.html: a search for 'checkpoint' does not find the page Concepts"
         browser.close()

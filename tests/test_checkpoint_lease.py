@@ -293,23 +293,29 @@ def test_an_owner_that_has_not_said_who_it_is_owns_the_run(folder, note):
 
 def test_a_share_that_is_away_for_a_moment_does_not_end_the_lease(folder, hurried, monkeypatch):
     """Beats are tried again; the owner is not told that it has lost anything."""
-    lost, plain, failing = [], lease._look, []
+    lost, plain, failing, failed = [], lease._look, [], []
+    beat = folder / "runs" / "r1.lease" / "000001.beat"
 
     def away(place):
         if failing:
+            failed.append(place)
             raise OSError(5, "Input/output error")
         return plain(place)
 
+    def until(condition):
+        end = time.monotonic() + 200
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
     monkeypatch.setattr(lease, "_look", away)
     with RunLock(folder, "r1", lost.append):
+        until(lambda: beat.exists() and beat.read_text())
         failing.append(True)
-        time.sleep(0.3)
+        until(lambda: len(failed) >= 3)
+        before = beat.read_text()
         failing.clear()
-        before = (folder / "runs" / "r1.lease" / "000001.beat").read_text()
-        until = time.monotonic() + 200
-        while (folder / "runs" / "r1.lease" / "000001.beat").read_text() in ("", before):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        until(lambda: beat.read_text() not in ("", before))
     assert lost == []
 
 

@@ -287,7 +287,6 @@ def test_events_tell_the_whole_story(elsewhere: Path, spots: np.ndarray) -> None
 
 def test_await_does_not_block_the_loop(elsewhere: Path, spots: np.ndarray) -> None:
     """Other coroutines go on while a run is awaited; a cancelled await leaves the run alone."""
-
     gate = elsewhere / "gate"
 
     def gated(pixels: np.ndarray) -> Any:
