@@ -60,6 +60,7 @@ def test_look_alikes_labels_and_a_probe(lab: Lab, page: Any, tmp_path: Path) -> 
     whole = page.evaluate(SHOWN)
     first.click()
     page.locator(f".tilevision-inspector[data-tile='{there}']").wait_for()
+    page.locator(f".tilevision-alike[data-tile='{there}']").wait_for()
     page.wait_for_function(f"{SHOWN}[2] < {whole[2] / 2}")
     page.screenshot(path=tmp_path / "there.png")
     column = int(there[-3:])
@@ -89,7 +90,7 @@ def _open(page: Any, x: float, y: float) -> None:
     """Click the picture at shares of its sides, and wait for the tile there."""
     picture = page.locator(PICTURE)
     box = picture.bounding_box()
-    before = page.evaluate("document.querySelector('.tilevision-inspector').dataset.tile ?? ''")
+    before = page.evaluate("document.querySelector('.tilevision-alike').dataset.tile ?? ''")
     picture.click(position={"x": x * box["width"], "y": y * box["height"]})
     page.wait_for_function(
         "before => (document.querySelector('.tilevision-alike').dataset.tile || before) !== before",
