@@ -42,7 +42,7 @@ _log = logging.getLogger("tilevision.view")
 
 @dataclass(slots=True, eq=False)
 class _Scene:
-    """One run as it is shown; only `events` is used outside the drawing thread."""
+    """One run as it is shown; other threads add to `events`, and put in what was counted."""
 
     run: Watched
     name: str
