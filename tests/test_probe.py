@@ -275,6 +275,7 @@ def test_a_host_that_joins_later_and_cannot_work_is_left_out(
         return [event.message for event in waiting if "left out" in event.message]
 
     run = tv.start(image, gated, grid=TILE, client=foreign.client, checkpoint=None, batch_size=1)
+    wait_until(lambda: run.counts.get("running"), "the run has looked who is there")
     foreign.add("127.0.0.5", within=hiding(image.parent))
     wait_until(said, "the host is left out")
     gate.touch()
