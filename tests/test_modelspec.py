@@ -142,7 +142,7 @@ def test_the_folder_of_a_saved_model_is_named_where_something_near_it_is_given(t
         (Detector, r"is a class; pass an instance, as Detector\(\)"),
         (None, "Model is None; pass a name"),
         (7, "Model is 7; pass a name"),
-        ("limits", "limits serves moderation, not tile; for tile there is blobs, nuclei"),
+        ("limits", "limits serves moderation, not tile; for tile there is blobs, .*nuclei"),
     ],
 )
 def test_what_is_no_model_is_one_clear_line(value, said):
