@@ -493,7 +493,7 @@ function render({ model, el }) {
     });
     return item;
   };
-  // Two parts of a flat image have the same bytes: then only the place is news.
+  // Two parts of a flat image have the same bytes, as two runs may: then only place or run is news.
   let arriving = false;
   const receive = () => {
     if (arriving) return; // several things change with one message
@@ -516,6 +516,7 @@ function render({ model, el }) {
   model.on("change:link", describe);
   model.on("change:frame", receive);
   model.on("change:shown", receive);
+  model.on("change:subject", receive);
   model.on("change:outline", redraw);
   model.on("change:chosen", redraw);
   model.on("change:regions", drawn);
@@ -546,6 +547,7 @@ function render({ model, el }) {
     model.off("change:link", describe);
     model.off("change:frame", receive);
     model.off("change:shown", receive);
+    model.off("change:subject", receive);
     model.off("change:outline", redraw);
     model.off("change:chosen", redraw);
     model.off("change:regions", drawn);
