@@ -26,10 +26,8 @@ from tilevision.errors import (
 
 __all__ = ["CommandGroup", "ExitCode", "interruptible", "resumable", "warn"]
 
-ENDS = (
-    "\ntilevision: Interrupted. Tiles that have begun are finished and kept; Ctrl-C again ends at "
-    "once.\n"
-)
+# Whether anything is kept, the last line says.
+ENDS = "\ntilevision: Interrupted. Tiles that have begun are finished; Ctrl-C again ends at once.\n"
 _BAD_INPUT = (SourceError, GridError, ModelError, Blocked)
 
 
