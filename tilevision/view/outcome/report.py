@@ -141,8 +141,8 @@ def _checks(result: Result) -> list[list[Any]]:
     rows = [*hand, _bias(result)] if len(result.findings) >= ENOUGH_FOR_BIAS else hand
     size = overlap.size
     words = (
-        f"95% of the objects are up to {size}, tiles overlap by "
-        f"{overlap.overlap:,.0f} px; no tile saw {overlap.never_whole:.1%} of them whole."
+        f"95% of the objects are up to {size}, tiles overlap by {overlap.overlap:,.0f} px; "
+        f"{overlap.never_whole:.1%} of the objects are whole in no tile."
     )
     advice = f"Set {overlap.remedy} in Setup." if overlap.remedy else ""
     rows.append([overlap.enough, "Overlap", words, advice])
