@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from tilevision.fanout import worker
 from tilevision.geometry import Box
 from tilevision.grid import Tile
 from tilevision.infer import Work
-from tilevision.modelspec import build, processes, runtime, waits
+from tilevision.modelspec import Wish, build, calls_of, processes, runtime, waits
 from tilevision.sources import ReadOptions, SourceRef
 
 TILE = np.full((8, 8, 3), 100, np.uint8)
@@ -28,6 +29,14 @@ TILE = np.full((8, 8, 3), 100, np.uint8)
 def dark(pixels: np.ndarray) -> list[Any]:
     """A function without anything to set up."""
     return [[0, 0, 4, 4, 0.5]]
+
+
+def computes(pixels: Any) -> list[Any]:
+    """Keep a processor busy, and find nothing."""
+    until = time.thread_time() + 0.02
+    while time.thread_time() < until:
+        pass
+    return [[] for _ in pixels] if isinstance(pixels, list) else []
 
 
 class Looks:
@@ -69,6 +78,29 @@ def test_tiles_are_read_ahead_of_a_declared_device() -> None:
         spec = tv.model(dark, device=device)
         build(spec)
         assert waits(spec) is waiting
+
+
+@pytest.mark.parametrize(
+    ("batched", "at_once", "tasks"),
+    [
+        ({"batched": True, "batch_size": 16}, False, 1),
+        ({}, False, 0),
+        ({"batched": True, "batch_size": 16, "thread_safe": True}, True, 0),
+    ],
+)
+def test_one_task_is_begun_beside_the_first_call_of_a_model_that_takes_batches(
+    batched: dict[str, Any], at_once: bool, tasks: int
+) -> None:
+    """It most likely waits for a device. Once it is known that it computes, none is; nor before."""
+    spec = tv.model(computes, fingerprint=f"computes-{batched}", **batched)
+    work = Work(SourceRef("", ""), ReadOptions(), spec)
+    batch = worker.TileBatch("w", "t", (Tile(0, 0, Box(0, 0, 64, 64)),), "")
+    assert worker._ahead(work, batch) == 0  # it has yet to be loaded
+    assert (build(spec).turn is None) is at_once
+    assert worker._ahead(work, batch) == tasks
+    wish = Wish([TILE], build(spec).predict, lambda: None, lambda: None)
+    calls_of(spec).ask(wish, 16)
+    assert wish.error is None and worker._ahead(work, batch) == 0
 
 
 @pytest.mark.usefixtures("two_gpus")

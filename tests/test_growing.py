@@ -96,9 +96,10 @@ def test_annotations_around_the_call_hold_for_every_tile(tmp_path: Path) -> None
 def together(most: int) -> Callable[[list[Any]], list[Any]]:
     """Return a model that answers how many tasks are under way in its process.
 
-    It sleeps as a GPU would; once tasks go on side by side, until there have been `most`.
+    It sleeps as a GPU would; once it is known that it waits, until there have been `most`.
     """
     reached: list[int] = []
+    known: list[bool] = []
 
     def look(tiles: list[Any]) -> list[Any]:
         from tilevision.fanout import worker
@@ -107,10 +108,11 @@ def together(most: int) -> Callable[[list[Any]], list[Any]]:
             return max(worker._aloft.values(), default=0)
 
         deadline = time.monotonic() + 200
-        while counted() and not reached and time.monotonic() < deadline:
+        while known and not reached and time.monotonic() < deadline:
             reached.extend([most] if counted() >= most else [])
             time.sleep(0.01)
         time.sleep(0.03)
+        known.append(True)
         return [[{"box": (1, 1, 5, 5), "score": counted() / 100}] for _ in tiles]
 
     return look

@@ -132,6 +132,15 @@ def test_the_window_holds_what_the_worker_that_wants_most_reads_ahead() -> None:
     assert window.tasks(2) == 4 + 2 * 1
 
 
+def test_batches_are_at_hand_until_it_is_known_whether_their_model_waits() -> None:
+    """One to be read during the first call, and one more; a model that computes needs none."""
+    window = Window(Policy(model_batch=16))
+    assert window.tasks(2) == 4 + 2 * 2 and window.ahead == 0
+    window.reads_ahead("a", 0)
+    assert window.tasks(2) == 4
+    assert Window(Policy(model_batch=1)).tasks(2) == 4
+
+
 def test_a_hosted_window_grows_from_the_threads_to_its_cap() -> None:
     """Without a quota it starts low, and success widens it, within bounds."""
     window = Window(Policy(hosted=True))

@@ -110,7 +110,7 @@ def test_automatic_batches_are_multiples_of_the_model_s() -> None:
 def test_a_few_tiles_are_shared_though_a_model_would_take_them_at_once() -> None:
     """As long as nobody knows how long one takes: no worker is left idle beside a whole batch."""
     driver = Driver(10, model_batch=16)
-    assert [len(submit.tiles) for submit in driver.all(Submit)] == [1, 1, 4, 2]
+    assert [len(submit.tiles) for submit in driver.all(Submit)] == [1, 1, 4, 2, 1, 1]
 
 
 def test_an_explicit_window_leaves_each_thread_its_share() -> None:

@@ -21,7 +21,17 @@ from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact
 from tilevision.errors import Failure, ModelError
 from tilevision.findings import Findings
 from tilevision.grid import Tile
-from tilevision.modelspec import Answers, Calls, ModelSpec, Steps, Usage, Wish, calls_of, joined
+from tilevision.modelspec import (
+    Answers,
+    Calls,
+    ModelSpec,
+    Steps,
+    Usage,
+    Wish,
+    calls_of,
+    joined,
+    may_wait,
+)
 from tilevision.payloads import PackedArray, PayloadRef, array_record, bytes_of, packed, viewed
 from tilevision.printed import noting_what_is_printed
 from tilevision.rasterspec import Raster
@@ -121,8 +131,8 @@ class Hooks:
     started : callable
         Called with the tiles that are read next, before they are: those of a batch.
     waiting : callable
-        Called once before a hosted model's requests, all sent at once: gives the processor slot
-        back.
+        Called before a hosted model's requests, all sent at once, and before the first call of a
+        model that may wait for a device: gives the processor slot back.
     span : callable
         ``span("read" | "infer" | "encode")``: a context that measures.
     queued : callable
@@ -281,6 +291,8 @@ class _Task:
             with noting_what_is_printed():
                 calls = self._called()
             last, hooks, steps = [self._tiles[rows[-1]]], self._hooks, calls.steps
+            if may_wait(self._work.model):  # it is loaded: what kills now is a tile, not the model
+                hooks.waiting()
             pixels: list[Any] = [self._pixels.pop(row) for row in rows]
             if steps is not None:
                 with hooks.reading(), noting_what_is_printed():

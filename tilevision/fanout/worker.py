@@ -23,7 +23,7 @@ from tilevision.cluster import host_of, import_early
 from tilevision.errors import ClusterError
 from tilevision.grid import Tile
 from tilevision.infer import Hooks, TileOutcome, Work, infer
-from tilevision.modelspec import calls_of, processes, waits
+from tilevision.modelspec import calls_of, may_wait, processes, waits
 from tilevision.readiness import examine
 
 __all__ = ["Report", "TileBatch", "WorkPlugin", "run_batch"]
@@ -185,8 +185,11 @@ def run_batch(order: bytes) -> Report:
     ahead, warm = _ahead(work, batch), batch.work in _warm
     report = _Reporter(batch, worker, _news_of(worker, batch) if ahead else None)
     reading = partial(_reading_beside, batch.work, _readers(work)) if ahead else nullcontext
-    hooks = Hooks(report, secede, _span, report.queued, reading)
-    with _beside_others(batch.work, ahead):
+    slot = _Slot(batch.work)
+    hooks = Hooks(report, slot.leave, _span, report.queued, reading)
+    with slot:
+        if ahead:
+            slot.leave(beside=ahead)
         began = time.perf_counter()
         found = infer(work, batch.tiles, hooks, alone=batch.alone)
     outcomes = [_remedied(outcome) for outcome in found]
@@ -198,7 +201,7 @@ def run_batch(order: bytes) -> Report:
         _paces[batch.work] = pace
     if ahead:
         seconds = pace.share(_readers(work))
-    wanted = _ahead(work, batch) or ahead  # known since the first call
+    wanted = _ahead(work, batch)  # known since the first call
     wanted += AT_HAND if wanted else 0
     return Report(tuple(outcomes), seconds, worker.address, ahead=wanted)
 
@@ -206,13 +209,15 @@ def run_batch(order: bytes) -> Report:
 def _ahead(work: Work, batch: TileBatch) -> int:
     """Return how many tasks are worth having beside one, since the model leaves time to read."""
     model = work.model
-    if model.hosted or not waits(model):
+    decided = waits(model)
+    if model.hosted or not (decided or may_wait(model)):
         return 0
     sides = [batch.tiles[0].output_size, model.input_size or (0, 0)]
     pixels = max(width * height for width, height in sides)
     as_read = work.options.dtype == "uint8" and calls_of(model).steps is None
     held = AHEAD_BYTES // (pixels * (BYTES_SHOWN if as_read else BYTES_PREPARED) * model.batch_size)
-    return max(1, min(held, _enough(_paces.get(batch.work), _readers(work))))
+    enough = _enough(_paces.get(batch.work), _readers(work)) if decided else 1
+    return max(1, min(held, enough))
 
 
 def _enough(pace: _Pace | None, readers: int) -> int:
@@ -245,26 +250,36 @@ def _reading_beside(name: str, readers: int) -> Iterator[None]:
             _reading_changed.notify()
 
 
-@contextmanager
-def _beside_others(name: str, ahead: int) -> Iterator[None]:
-    """Give the slot to the next task, whose tiles are read meanwhile, once `ahead` others are left.
+class _Slot:
+    """The place of a task among those that Dask runs at a time; a task may leave it to the next."""
 
-    Until then this task keeps the slot and has not begun. So a task begins as soon as one is over:
-    if the last of them kept the slot to its end, all would end, and begin to read, at once.
-    """
-    if not ahead:
-        yield
-        return
-    with _aloft_changed:
-        _aloft_changed.wait_for(lambda: _aloft[name] <= ahead)
-        _aloft[name] += 1
-    try:
-        secede()
-        yield
-    finally:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._left = False
+
+    def leave(self, *, beside: float = math.inf) -> None:
+        """Give the slot to the next task, once no more than `beside` others have given theirs.
+
+        Until then this task keeps the slot and has not begun. So a task begins as soon as one is
+        over: if the last of them kept the slot to its end, all would end, and begin to read, at
+        once.
+        """
+        if self._left:
+            return
         with _aloft_changed:
-            _aloft[name] -= 1
-            _aloft_changed.notify_all()
+            _aloft_changed.wait_for(lambda: _aloft[self._name] <= beside)
+            _aloft[self._name] += 1
+            self._left = True
+        secede()
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        if self._left:
+            with _aloft_changed:
+                _aloft[self._name] -= 1
+                _aloft_changed.notify_all()
 
 
 class _News:

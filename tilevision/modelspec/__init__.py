@@ -8,6 +8,7 @@ cannot be both a function and a submodule.
 from tilevision.modelspec.build import (
     build,
     calls_of,
+    may_wait,
     on_device,
     processes,
     runtime,
@@ -47,6 +48,7 @@ __all__ = [
     "counting",
     "is_out_of_memory",
     "joined",
+    "may_wait",
     "on_device",
     "processes",
     "runtime",

@@ -18,6 +18,7 @@ __all__ = [
     "attribute",
     "build",
     "calls_of",
+    "may_wait",
     "on_device",
     "processes",
     "runtime",
@@ -67,6 +68,15 @@ def waits(spec: ModelSpec) -> bool:
     """Return True if the model is built here and its calls leave the processor to others."""
     calls = _built.get(_key(spec))
     return calls is not None and calls.waits
+
+
+def may_wait(spec: ModelSpec) -> bool:
+    """Return True if the model is built here, takes batches, and may turn out to wait.
+
+    It has not answered yet. What takes batches most likely computes elsewhere.
+    """
+    calls = _built.get(_key(spec))
+    return calls is not None and calls.may_wait and spec.batch_size > 1
 
 
 def _key(spec: ModelSpec) -> tuple[str, str, bytes, str, str]:

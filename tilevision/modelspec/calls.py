@@ -161,6 +161,11 @@ class Calls:
         return bool(getattr(self.model, "on_device", False)) or (self._idle or 0.0) >= WAITS
 
     @property
+    def may_wait(self) -> bool:
+        """Return True if no call has shown yet whether they wait; threads take turns at them."""
+        return self._idle is None and getattr(self.model, "turn", None) is not None
+
+    @property
     def steps(self) -> Steps | None:
         """How the model's calls are taken apart; None where they keep the processor busy anyway."""
         steps = getattr(self.model, "steps", None)

@@ -20,6 +20,7 @@ TARGET_SECONDS = 0.25
 LARGEST = 128
 TASKS_A_SECOND = 400
 HOSTED_TASKS = 30  # a second: beyond, Dask's work beside the calls takes much of two processors
+AT_FIRST = 2  # tasks ahead of each thread's own: one to read during the first call, one at hand
 FASTER, SLOWER = 0.5, 0.2  # a slow first task (a model being built) is soon forgotten
 
 
@@ -37,7 +38,7 @@ class Window:
     ----------
     ahead : int
         Tasks that each thread takes beside the one it is for: what the worker that wants most
-        said last.
+        said last; 0 until one has said it.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -46,6 +47,8 @@ class Window:
         self._size: float | None = None
         self._explicit: int | None = None
         self.ahead = 0
+        # Until a worker has said: a model that takes batches most likely waits for a device.
+        self._foreseen = AT_FIRST if policy.model_batch > 1 else 0
         self._ahead: dict[str, int] = {}
         self.limit(policy.concurrency)
         self._last_cut = 0
@@ -57,9 +60,9 @@ class Window:
 
     def reads_ahead(self, worker: str, tasks: int) -> None:
         """Note how many tasks a worker takes beside the one that each of its threads is for."""
-        if self._ahead.get(worker, 0) != tasks:
+        if self._ahead.get(worker) != tasks:
             self._ahead[worker] = tasks
-            self.ahead = max(self._ahead.values())
+            self.ahead = self._foreseen = max(self._ahead.values())
 
     def tasks(self, threads: int) -> float:
         """Return how many tasks may be in flight; infinity where only tiles are counted."""
@@ -118,7 +121,7 @@ class Window:
         return self._wanted(threads) * batch
 
     def _wanted(self, threads: int) -> int:
-        return _above(threads) + threads * self.ahead
+        return _above(threads) + threads * self._foreseen
 
 
 class Bucket:
