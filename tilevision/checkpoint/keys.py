@@ -57,8 +57,9 @@ def tile_keys(
 
 def _finished(begun: hashlib._Hash, tile: Tile) -> str:
     """Return the digest of a list whose beginning was hashed, and that ends with the region."""
-    digest = begun.copy()
-    digest.update(f",{','.join(map(_spelled, tile.region))}]".encode())
+    digest, box = begun.copy(), tile.box
+    edges = f",{_spelled(box.x0)},{_spelled(box.y0)},{_spelled(box.x1)},{_spelled(box.y1)}"
+    digest.update(f"{edges},{_spelled(tile.scale)}]".encode())
     return digest.hexdigest()
 
 

@@ -45,6 +45,7 @@ _DELETED_AT_ONCE = 1000  # bounds how long other writers wait
 _RACY = 2.0  # seconds: a file changed that lately may change again within its clock's tick
 
 # diskcache has no bulk reads; these see each row's form before anything reads its value.
+_ANY = "SELECT 1 FROM Cache LIMIT 1"
 _KEYS = "SELECT key FROM Cache WHERE raw = 1 AND key IN (SELECT value FROM json_each(?))"
 _ROWS = f"""SELECT key, mode, filename, substr(tag, 1, 40),
     CASE WHEN typeof(value) = 'blob' AND length(value) <= {RECORD_LIMIT} THEN value END
@@ -104,6 +105,8 @@ class Checkpoint:
 
     def done(self, keys: Iterable[str]) -> set[str]:
         """Return those of `keys` that are stored; one query, however many."""
+        if not self._query(_ANY, ""):  # as of each new checkpoint: nothing has to be looked up
+            return set()
         return {key for (key,) in self._query(_KEYS, json.dumps(list(keys)))}
 
     def load(self, keys: Sequence[str]) -> Iterator[tuple[str, tuple[bytes, ...]]]:

@@ -220,10 +220,14 @@ class Grid:
             xs = spans_by_count(width, self.cols, self.overlap, scale, "cols", stride)
             ys = spans_by_count(height, self.rows, self.overlap, scale, "rows", stride)
         check_count(len(xs) * len(ys))
+        across = [(col, x0, x1, f"c{col:03d}") for col, (x0, x1) in enumerate(xs)]
         return tuple(
-            Tile(row, col, Box(x0, y0, x1, y1), scale)
-            for row, (y0, y1) in enumerate(ys)
-            for col, (x0, x1) in enumerate(xs)
+            [
+                Tile(row, col, Box(x0, y0, x1, y1), scale, name + end)
+                for row, (y0, y1) in enumerate(ys)
+                for name in (f"r{row:03d}",)
+                for col, x0, x1, end in across
+            ]
         )
 
     def __str__(self) -> str:

@@ -419,13 +419,16 @@ def make_passes(
         If the image cannot be read as a model wants it.
     """
     groups = _groups(asked, source, tiles)
-    first: dict[str, tuple[ModelSpec, dict[Tile, None]]] = {}
+    first: dict[str, tuple[ModelSpec, list[Tile]]] = {}
     for target, members in groups:
         spec = target.first if isinstance(target, Cascade) else target
-        first.setdefault(spec.fingerprint, (spec, {}))[1].update(dict.fromkeys(members))
+        first.setdefault(spec.fingerprint, (spec, []))[1].extend(members)
     make = _Maker(asked, source, checkpoint)
     position = {fingerprint: number for number, fingerprint in enumerate(first)}
-    passes = [make(spec, [tile for tile in tiles if tile in mine]) for spec, mine in first.values()]
+    passes = []
+    for spec, mine in first.values():
+        among = frozenset(mine) if len(mine) < len(tiles) else None
+        passes.append(make(spec, [t for t in tiles if among is None or t in among]))
     passes += [
         make(target.second, members, position[target.first.fingerprint], target)
         for target, members in groups
@@ -573,7 +576,7 @@ class _Maker:
         options = self._options[how]
         keys = self._keys(spec, options, tiles)
         names = list(keys.values())
-        known = self._checkpoint.done(names) if self._checkpoint is not None else set()
+        known = frozenset(self._checkpoint.done(names) if self._checkpoint is not None else ())
         stored = frozenset(tile for tile, key in keys.items() if key in known)
         label = self._labels[spec.fingerprint]
         return Pass(spec, label, options, keys, stored, after, cascade)
@@ -585,9 +588,11 @@ class _Maker:
 
         A model may be another for tiles of some sizes, and their pixels for those of some scales.
         """
-        kinds = [(spec.fingerprint_for(tile.output_size), tile.scale) for tile in tiles]
-        found: dict[Tile, str] = dict.fromkeys(tiles, "")
-        for kind in dict.fromkeys(kinds):
+        same = "" if spec.shrinks else spec.fingerprint
+        kinds = [(same or spec.fingerprint_for(tile.output_size), tile.scale) for tile in tiles]
+        distinct = dict.fromkeys(kinds)
+        found: dict[Tile, str] = {} if len(distinct) == 1 else dict.fromkeys(tiles, "")
+        for kind in distinct:
             mine = [tile for tile, one in zip(tiles, kinds, strict=True) if one == kind]
             reading = options.identity(kind[1]) | {"polygon_tolerance": POLYGON_TOLERANCE}
             names = tile_keys(self._source.fingerprint, reading, mine, kind[0])

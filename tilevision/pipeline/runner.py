@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner", "commit", "expect", "expect_for", "stop_expecting"]
 
 COMMIT_AGAIN_SECONDS = 1.0
+FINISHED = frozenset(status for status in TileStatus if status.finished)
 LONG_WAIT_SECONDS = 10.0  # a wait that people would take for a run that hangs
 
 
@@ -167,17 +168,12 @@ class Runner:
 
     def _due(self, number: int, retry: frozenset[Tile] | None) -> list[Tile]:
         """Return the tiles of a pass that no leg has settled."""
-        kept = {tile for leg in self._legs[number] for tile in leg.end.failures}
-        settled = {tile for tile in self._failed() if retry is not None and tile not in retry}
+        settled = {tile for leg in self._legs[number] for tile in leg.end.failures}
+        settled |= {tile for tile in self._failed() if retry is not None and tile not in retry}
+        settled |= {tile for tile, at in self._at.items() if at != number}
         rows = self._tally.rows
-        return [
-            tile
-            for tile in self._passes[number].keys
-            if self._at[tile] == number
-            and not TileStatus(rows[tile].status).finished
-            and tile not in kept
-            and tile not in settled
-        ]
+        due = [tile for tile in self._passes[number].keys if rows[tile].status not in FINISHED]
+        return [tile for tile in due if tile not in settled] if settled else due
 
     def _failed(self) -> list[Tile]:
         return [tile for tile, row in self._tally.rows.items() if row.status == TileStatus.FAILED]

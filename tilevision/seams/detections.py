@@ -333,8 +333,11 @@ def _reach(tile_boxes: Floats, frame: Floats) -> Floats:
 def _columns(parts: Sequence[Findings]) -> dict[str, Any]:
     """Concatenate columns in the order given; parts that lack one get NaN or None rows."""
     empty, some = Findings(), attrgetter(*SOME)
-    # Most tiles of most images found nothing, and have no column that another has not.
-    parts = [part for part in parts if len(part) or any(one is not None for one in some(part))]
+    # Most tiles of most images found nothing, and have no column that another has not. They share
+    # one object, which is looked at once.
+    each = {id(part): part for part in parts}.items()
+    wanted = {at for at, one in each if len(one) or any(v is not None for v in some(one))}
+    parts = [part for part in parts if id(part) in wanted]
     names = {name for part in parts for name in part.columns} | set(empty.columns)
     columns: dict[str, Any] = {}
     for name in sorted(names):
