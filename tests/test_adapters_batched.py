@@ -211,7 +211,8 @@ def test_a_full_device_costs_no_tile_and_is_said_once(
     calls, remarks = Calls(built), []
     for _ in range(6):  # some find nothing on two tiles, which proves nothing
         steps = calls.steps
-        items = list(tiles) if steps is None else steps.prepare(tiles)
+        prepare = None if steps is None else steps.prepare
+        items = list(tiles) if prepare is None else prepare(tiles)
         ask = built.predict if steps is None else steps.compute
         wish = Wish(items, ask, lambda: None, lambda: None)
         calls.ask(wish, 6, auto=auto)

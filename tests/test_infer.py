@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tiny_onnx import finding_red
 
 from tilevision import codec
 from tilevision.adapters.compaction import POLYGON_TOLERANCE, compact, suppress
+from tilevision.adapters.function import FunctionModel
 from tilevision.catalogue import model
 from tilevision.errors import Failure, ModelError, PermanentError, SourceError, Throttled
 from tilevision.findings import Findings
@@ -273,6 +275,36 @@ def test_a_model_on_a_device_is_asked_in_steps(picture, tmp_path):
     assert [one.records for one in stepped] == [one.records for one in plain]
     assert threads["prepare"] == threads["read"] == {threading.get_ident()}
     assert len(threads["compute"]) == 1 and threads["compute"] != threads["read"]
+
+
+def test_arrays_of_a_function_are_read_once_it_has_been_called_for_others():
+    """Also where it fills the same array each time: each answer is kept as it was."""
+    answer = np.array([[0, 0, 5, 5, 0.5, 0]])
+
+    def counting(tiles):
+        answer[0, 5] += 1
+        return [answer for _ in tiles]
+
+    built = build(model(counting, batched=True, batch_size=2))
+    built.on_device = True
+    steps = Calls(built).steps
+    said = [steps.compute(TILES[:2]) for _ in range(3)]
+    assert all(type(one) is np.ndarray for one in said[0])  # nothing is read between calls
+    read = [[int(one.class_ids[0]) for one in steps.read(answers)] for answers in said]
+    assert read == [[1, 1], [2, 2], [3, 3]]
+
+
+def test_a_hosted_function_is_asked_side_by_side():
+    """Whatever it says of threads: its requests are answered elsewhere."""
+    met, answers = threading.Barrier(2), []
+    function = FunctionModel(lambda _: met.wait(60) * [], "hosted")
+    ask = partial(function.request, [np.zeros((4, 4, 3), np.uint8)])
+    threads = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(answer) for answer in answers] == [1, 1]
 
 
 def test_hooks_are_called_around_each_tile(picture):

@@ -294,7 +294,7 @@ class _Task:
             if may_wait(self._work.model):  # it is loaded: what kills now is a tile, not the model
                 hooks.waiting()
             pixels: list[Any] = [self._pixels.pop(row) for row in rows]
-            if steps is not None:
+            if steps is not None and steps.prepare is not None:
                 with hooks.reading(), noting_what_is_printed():
                     pixels = steps.prepare(pixels)
             wish = Wish(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.adapters.answers import findings_of
@@ -17,7 +18,7 @@ from tilevision.adapters.mapanswers import Declared
 from tilevision.adapters.packing import unpack
 from tilevision.errors import ModelError
 from tilevision.findings import Findings
-from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec
+from tilevision.modelspec import Answers, HostedModel, Model, ModelSpec, Steps
 
 SILENT = ("auto", "cpu")  # devices of which `runtime` has nothing to say
 _ANSWERS = ("returns", "precision", "classes", "unit", "keep", "setup")
@@ -83,8 +84,9 @@ class FunctionModel:
         self._on_bad = on_bad
         self._declared = declared
         self.turn = None if thread_safe else threading.RLock()
+        self.steps = Steps(None, self._compute, self._understood)
 
-    def predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+    def predict(self, batch: Sequence[NDArray[Any]]) -> Answers:
         """Return one `Findings` per tile.
 
         Raises
@@ -92,18 +94,32 @@ class FunctionModel:
         ModelError
             If the function returns what cannot be read as detections.
         """
+        return self._understood(self._compute(batch))
+
+    def _compute(self, batch: Sequence[NDArray[Any]]) -> list[Any]:
         with self.turn or nullcontext():
-            return self._remarked(self._predict(batch))
+            return self._asked(batch)
 
-    def _remarked(self, found: list[Findings]) -> list[Findings]:
-        """Return answers, with a remark where they have numbers that have no name."""
-        numbers = (number for one in found for number in one.class_ids.tolist())
-        remarks = beyond_names(self._name, numbers, self._names)
-        return Answers(found, remarks=remarks) if remarks else found
+    def _asked(self, batch: Sequence[NDArray[Any]]) -> list[Any]:
+        """Return what the function says of each tile: arrays as they are, all else as `Findings`.
 
-    def _predict(self, batch: Sequence[NDArray[Any]]) -> list[Findings]:
+        To read the arrays of a batch takes longer than many a device does for the next one.
+        """
         if not self._batched:
-            return [self._read(self.function(pixels)) for pixels in batch]
+            return [self._kept(self.function(pixels)) for pixels in batch]
+        return [self._kept(answer) for answer in self._rows(batch)]
+
+    def _kept(self, answer: Any) -> Any:
+        """Return an answer that the next call leaves as it is: it may fill the same array anew."""
+        return answer.copy() if type(answer) is np.ndarray else self._read(answer)
+
+    def _understood(self, answers: Sequence[Any]) -> Answers:
+        """Return findings, with a remark where they have numbers that have no name."""
+        found = [one if isinstance(one, Findings) else self._read(one) for one in answers]
+        numbers = (number for one in found for number in one.class_ids.tolist())
+        return Answers(found, remarks=beyond_names(self._name, numbers, self._names))
+
+    def _rows(self, batch: Sequence[NDArray[Any]]) -> Sequence[Any]:
         answers = self.function(list(batch))
         if self._declared is not None:
             answers = self._declared.rows(answers, len(batch))
@@ -113,15 +129,18 @@ class FunctionModel:
                 f"Model {self._name} was called with {len(batch)} tiles and returned {got}; a "
                 "batched function returns a list with one answer for each tile."
             )
-        return [self._read(answer) for answer in answers]
+        return answers
 
     def encode(self, batch: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
         """Hand the tiles on: a hosted function encodes and asks in one go."""
         return batch
 
-    def request(self, payload: Sequence[NDArray[Any]]) -> list[Findings]:
-        """Call the function while the worker's slot is free for other tiles, on any thread."""
-        return self._remarked(self._predict(payload))
+    def request(self, payload: Sequence[NDArray[Any]]) -> Answers:
+        """Call the function while the worker's slot is free for other tiles, on any thread.
+
+        Hosted ones take no turns: as many are asked at once as the quota allows.
+        """
+        return self._understood(self._asked(payload))
 
     def _read(self, answer: Any) -> Findings:
         if self._declared is not None:

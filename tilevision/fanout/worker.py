@@ -214,7 +214,8 @@ def _ahead(work: Work, batch: TileBatch) -> int:
         return 0
     sides = [batch.tiles[0].output_size, model.input_size or (0, 0)]
     pixels = max(width * height for width, height in sides)
-    as_read = work.options.dtype == "uint8" and calls_of(model).steps is None
+    steps = calls_of(model).steps
+    as_read = work.options.dtype == "uint8" and (steps is None or steps.prepare is None)
     held = AHEAD_BYTES // (pixels * (BYTES_SHOWN if as_read else BYTES_PREPARED) * model.batch_size)
     enough = _enough(_paces.get(batch.work), _readers(work)) if decided else 1
     return max(1, min(held, enough))

@@ -360,15 +360,15 @@ class Steps(NamedTuple):
 
     Parameters
     ----------
-    prepare : callable
-        ``prepare(tiles)``: an item for each tile.
+    prepare : callable or None
+        ``prepare(tiles)``: an item for each tile; None: it takes tiles as they are read.
     compute : callable
         ``compute(items)``: what the model says of each, which the next call leaves as it is.
     read : callable
         ``read(answers)``: one `Findings` for each of them.
     """
 
-    prepare: Callable[[Sequence[NDArray[Any]]], list[Any]]
+    prepare: Callable[[Sequence[NDArray[Any]]], list[Any]] | None
     compute: Callable[[list[Any]], list[Any]]
     read: Callable[[list[Any]], Answers]
 
