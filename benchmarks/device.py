@@ -1,10 +1,12 @@
 """Tiles that wait for a device: how much of a batched model's own time a run reaches.
 
     python benchmarks/device.py [--rounds 3] [--block 512] [--tiles 1024 4096] [--milliseconds 20]
+        [--boxes 0]
 
 Takes a minute and a half on two cores that have nothing else to do. A model that sleeps for 20 ms,
 whatever the batch of 16 holds, stands for an accelerator: it takes no processor. It is given TILES
-tiles of BLOCK pixels a side, each a block of a JPEG-tiled TIFF:
+tiles of BLOCK pixels a side, each a block of a JPEG-tiled TIFF, and answers with an array of BOXES
+boxes for each:
 
 - ``model alone``: its calls one after the other, with nothing to read
 - ``decoder, 2 processes``: tifffile reads all blocks in two processes, with no model
@@ -111,12 +113,14 @@ def _bare(path: str, wait: float) -> None:
             thread.join()
 
 
-def _device(wait: float, notes: str) -> Callable[[list[np.ndarray]], list[Any]]:
+def _device(wait: float, notes: str, boxes: int = 0) -> Callable[[list[np.ndarray]], list[Any]]:
     opened: list[int] = []
 
     def model(tiles: list[np.ndarray]) -> list[Any]:
         import os
         import time
+
+        import numpy as np
 
         began = time.monotonic()
         time.sleep(wait)
@@ -124,20 +128,26 @@ def _device(wait: float, notes: str) -> Callable[[list[np.ndarray]], list[Any]]:
         if not opened:
             opened.append(os.open(f"{notes}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND))
         os.write(opened[0], line.encode())  # one system call: others get Python's lock in each
-        return [[] for _ in tiles]
+        if not boxes:
+            return [[] for _ in tiles]
+        left, score = np.arange(boxes) * 10.0, np.full(boxes, 0.5)
+        one = np.column_stack([left, left, left + 8, left + 8, score, score * 2])
+        return [one.copy() for _ in tiles]
 
     return model
 
 
-def _tilevision(path: str, wait: float, block: int, processes: int) -> tuple[float, float]:
+def _tilevision(
+    path: str, wait: float, block: int, processes: int, boxes: int = 0
+) -> tuple[float, float]:
     """Return which share of the steady state the device stood still, and when the result came."""
     import tilevision as tv
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as notes:
-        model = _device(wait, notes)
+        model = _device(wait, notes, boxes)
         tv.analyze(
             path,
-            tv.model(model, batched=True, batch_size=BATCH, fingerprint="sleeps"),
+            tv.model(model, batched=True, batch_size=BATCH, fingerprint=f"sleeps, {boxes}"),
             grid=tv.Grid.by_tile(block, overlap=0),
             checkpoint=folder,
             workers=processes,
@@ -174,19 +184,22 @@ def _measured(paths: list[str], tiles: int, rounds: int, given: argparse.Namespa
     def decoder() -> None:
         pool.starmap(_decode, [(path, part, 2) for part in range(2)])
 
+    def ours(path: str, processes: int) -> tuple[float, float]:
+        return _tilevision(path, wait, given.block, processes, given.boxes)
+
     contestants: dict[str, Callable[[], Any]] = {
         "model alone": lambda: [time.sleep(wait) for _ in range(-(-tiles // BATCH))],
         "decoder, 2 processes": decoder,
         "bare threads": lambda: _bare(path, wait),
-        "tilevision, 1 process": lambda: _tilevision(path, wait, given.block, 1),
-        "tilevision, 2 processes": lambda: _tilevision(path, wait, given.block, 2),
+        "tilevision, 1 process": lambda: ours(path, 1),
+        "tilevision, 2 processes": lambda: ours(path, 2),
     }
     seconds: Measured = {name: [] for name in contestants}
     for turn in range(rounds):
         for name in contestants if turn % 2 else reversed(contestants):
             run = contestants[name]
             if name.startswith("tilevision"):
-                _tilevision(paths[0], wait, given.block, 2 if name.endswith("es") else 1)
+                ours(paths[0], 2 if name.endswith("es") else 1)
             elif turn == 0 and name != "model alone":
                 run()  # its processes are up, and the file is in memory
             began, worked = time.perf_counter(), _processor()
@@ -221,6 +234,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=512)
     parser.add_argument("--tiles", type=int, nargs="+", default=[1024, 4096])
     parser.add_argument("--milliseconds", type=float, default=20)
+    parser.add_argument("--boxes", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths: list[str] = []
