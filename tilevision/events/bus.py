@@ -141,10 +141,10 @@ class TileChanged:
         return self.attempt
 
     def __post_init__(self) -> None:
-        for name in ("boxes", "scores"):
-            values = getattr(self, name)
-            if len(values) > BOXES_PER_EVENT:
-                object.__setattr__(self, name, tuple(values[:BOXES_PER_EVENT]))
+        if len(self.boxes) > BOXES_PER_EVENT:
+            object.__setattr__(self, "boxes", tuple(self.boxes[:BOXES_PER_EVENT]))
+        if len(self.scores) > BOXES_PER_EVENT:
+            object.__setattr__(self, "scores", tuple(self.scores[:BOXES_PER_EVENT]))
         if self.error:
             line = readable(" ".join(self.error.split())[:LINE_LIMIT])
             # What steers a terminal or turns the direction of writing has no place in a line.

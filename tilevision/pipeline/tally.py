@@ -51,12 +51,8 @@ class Tally:
 
     def __init__(self, plan: Plan, bus: Bus, spending: Spending, shown: MergeSettings) -> None:
         now = time.time()
-        self.rows = {
-            tile: TileRow(
-                now, tile, TileStatus.SKIPPED if tile in plan.skipped else TileStatus.PENDING
-            )
-            for tile in plan.tiles
-        }
+        self.rows = {tile: TileRow(now, tile, TileStatus.PENDING) for tile in plan.tiles}
+        self.rows |= {tile: TileRow(now, tile, TileStatus.SKIPPED) for tile in plan.skipped}
         self.found: dict[Tile, TileFindings] = {}
         self.restored_at: float | None = None
         self._bus = bus
