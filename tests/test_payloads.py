@@ -10,19 +10,21 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from shares import as_share
 
-from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, segmentfile
+from tilevision.checkpoint import Checkpoint, MemoryCheckpoint, payloadstore, segmentfile
 from tilevision.checkpoint.payloadstore import PayloadStore
 from tilevision.codec import decode, encode
 from tilevision.errors import CheckpointCorrupt, CheckpointError
 from tilevision.findings import Findings
-from tilevision.payloads import PayloadRef, array_record, arrays_of, bytes_of
+from tilevision.payloads import PayloadRef, array_record, arrays_of, bytes_of, packed, unpack
 
 EMPTY = encode(Findings())
 
@@ -90,6 +92,28 @@ def test_arrays_come_back_as_they_went(folder):
     together = kept.gather(digests, 80).view("<f2")
     np.testing.assert_array_equal(together, [vector(3), vector(0), vector(4)])
     assert sorted(kept.order(digests)) == [0, 1, 2]
+
+
+def test_packed_arrays_are_unpacked_side_by_side(tmp_path, monkeypatch):
+    """Two threads that read maps wait for each other's disk, not while the other unpacks."""
+    maps = [np.full((1, 40, 40), number, np.uint8) for number in range(2)]
+    asked = [bytes_of(one) for one in maps]
+    both = threading.Barrier(2)
+
+    def met(*given):
+        both.wait(60)
+        return unpack(*given)
+
+    with Checkpoint.open(tmp_path / "ck") as checkpoint:
+        checkpoint.payloads.add({ref.digest: packed(raw, 1) for ref, raw in asked})
+        monkeypatch.setattr(payloadstore, "unpack", met)
+        with ThreadPoolExecutor(2) as pool:
+            gather = checkpoint.payloads.gather
+            found = list(
+                pool.map(lambda ref: gather([ref.digest], ref.size), [ref for ref, _ in asked])
+            )
+    for one, right in zip(found, maps, strict=True):
+        np.testing.assert_array_equal(one[0], right.ravel())
 
 
 def test_memory_keeps_arrays_as_a_folder_does():

@@ -78,6 +78,7 @@ class PayloadStore:
         self._bad: set[bytes] = set()
         self._writer: SegmentWriter | None = None
         self._room = bytearray()  # for what is read, one array after the other
+        self._rooms: list[bytearray] = []  # that others were unpacked from
         self._lock = threading.RLock()
         with explained(folder):
             self._refresh()
@@ -132,6 +133,8 @@ class PayloadStore:
         """
         if out is None:
             out = np.empty((len(digests), size), dtype=np.uint8)
+        if len(digests) == 1 and self._unpacked(digests[0], out[0]):
+            return out
         with self._lock, explained(self._folder):
             bad = self._fill(digests, out)
             if bad:
@@ -343,6 +346,23 @@ class PayloadStore:
         bad: list[int] = np.flatnonzero(~got).tolist()
         self._sound.difference_update(digests[row] for row in bad)
         return bad
+
+    def _unpacked(self, key: bytes, out: NDArray[np.uint8]) -> bool:
+        """Unpack an array into `out`, while others read; False if it is plain, damaged or missing.
+
+        Unpacking takes by far the longest, and threads that blend side by side all need it.
+        """
+        with self._lock, explained(self._folder):
+            place = self._index.place(key)
+            if place is None or place.records <= PLAIN or (stored := self._stored(key)) is None:
+                return False
+            # What was read lies there until it is unpacked: others read into memory of their own.
+            mine, self._room = self._room, self._rooms.pop() if self._rooms else bytearray()
+        try:
+            return unpack(stored[1], stored[0], out)
+        finally:
+            with self._lock:
+                self._rooms.append(mine)
 
     def _by_file(
         self, segment: NDArray[np.int64], rows: NDArray[np.int64]
