@@ -21,6 +21,7 @@ import tilevision as tv
 from tilevision.exporting.maps import inorder, mapgeotiff
 from tilevision.exporting.maps.mapfile import MapFile
 from tilevision.rasters.mapareas import _by_row
+from tilevision.rasters.mapwords import map_told
 from tilevision.rasterspec import STEPS
 
 rasterio = pytest.importorskip("rasterio")
@@ -324,6 +325,7 @@ def test_what_the_file_says_is_seen_while_it_is_written(
 
     monkeypatch.setattr(blender, "classes", counted)
     written.save(tmp_path / f"map{suffix}")
+    assert map_told(written.raster) == map_told(lone.raster)
     once = list(blended)
     assert once and len(set(once)) == len(once)
     assert written.raster.areas().equals(areas)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tilevision.regions import Region
 
-__all__ = ["ClassCounts", "PixelUnits", "area_table", "counted", "value_table"]
+__all__ = ["ClassCounts", "PixelUnits", "area_table", "class_pixels", "counted", "value_table"]
 
 _COLUMNS = {"µm²": ("area_mm2", 1e-6), "m²": ("area_ha", 1e-4)}
 _PLAIN = {"µm²": "area_um2", "m²": "area_m2"}
@@ -67,24 +67,55 @@ class ClassCounts:
 
     Parameters
     ----------
-    pixels : array (256,)
-    ground : array (256,)
-        The same on the ground, in the unit of areas.
+    window : tuple of int
+    numbers : array (n,)
+        Of the classes that it has, ascending.
+    rows : array (h, n)
+        How many pixels of each row they have: rows differ in what a pixel is on the ground.
     """
 
-    pixels: NDArray[np.int64]
-    ground: NDArray[np.float64]
+    window: Window
+    numbers: NDArray[np.intp]
+    rows: NDArray[np.int32]
+
+    @property
+    def pixels(self) -> NDArray[np.int64]:
+        """Return how many pixels each class has: ``(256,)``."""
+        found = np.zeros(NODATA + 1, np.int64)
+        found[self.numbers] = self.rows.sum(axis=0, dtype=np.int64)
+        return found
+
+    def ground(self, units: PixelUnits, scale: float) -> NDArray[np.float64]:
+        """Return the same on the ground ``(256,)``, in the unit of areas."""
+        rows = np.zeros((len(self.rows), NODATA + 1), np.int64)
+        rows[:, self.numbers] = self.rows
+        return np.asarray(_row_areas(self.window, units, scale) @ rows)
 
 
 def counted(
-    window: Window, block: NDArray[np.uint8], zone: Region | None, units: PixelUnits, scale: float
+    window: Window, block: NDArray[np.uint8], zone: Region | None, scale: float
 ) -> ClassCounts | None:
     """Count the classes of a window in a zone; None where it has no pixel of it."""
     within = mask_within(zone, window, scale)
     if within is None:
         return None
-    counts = _by_row(block, within)
-    return ClassCounts(counts.sum(axis=0), _row_areas(window, units, scale) @ counts)
+    rows = _by_row(block, within)
+    numbers = np.flatnonzero(rows.any(axis=0))
+    return ClassCounts(window, numbers, rows[:, numbers].astype(np.int32))
+
+
+def class_pixels(
+    parts: Iterable[Sequence[ClassCounts | None]], names: Sequence[str | None]
+) -> dict[str, int]:
+    """Return how many pixels each class has that a table of the same parts has a share of."""
+    found = np.zeros(NODATA + 1, np.int64)
+    for part in parts:
+        for one in part:
+            if one is not None:
+                found += one.pixels
+    listed = [(n, name) for n, name in enumerate(names) if name is not None]
+    others = [(NONE, NO_CLASS)] if found[NONE] else []
+    return {name: int(found[n]) for n, name in (*listed, *others)}
 
 
 def area_table(
@@ -92,6 +123,7 @@ def area_table(
     names: Sequence[str | None],
     zones: Sequence[Region | None],
     units: PixelUnits,
+    scale: float,
 ) -> pd.DataFrame:
     """Return a row for each class of each zone. See `RasterMap.areas`.
 
@@ -100,7 +132,7 @@ def area_table(
     parts : iterable of sequence of ClassCounts or None
         Of each window what each zone has of it, in the order of `RasterArray.windows`: areas are
         floats, and added up in another order they would be others.
-    names, zones, units
+    names, zones, units, scale
     """
     import pandas as pd
 
@@ -110,7 +142,7 @@ def area_table(
         for number, found in enumerate(part):
             if found is not None:
                 pixels[number] += found.pixels
-                ground[number] += found.ground
+                ground[number] += found.ground(units, scale)
     listed = [(n, name) for n, name in enumerate(names) if name is not None]
     rows: list[dict[str, Any]] = []
     for zone, count, area in zip(zones, pixels, ground, strict=True):

@@ -43,8 +43,7 @@ class MapFacts:
             self._comparison.look(window)
         if self._parts is not None:
             classes = self._raster.window(*window)[0] if classes is None else classes
-            about = None, self._raster.units, self._raster.scale
-            self._parts[window] = counted(window, classes, *about)
+            self._parts[window] = counted(window, classes, None, self._raster.scale)
 
     def end(self) -> None:
         """Tell the map what was found, as far as all of it was seen; what was not it finds itself.

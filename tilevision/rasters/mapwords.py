@@ -37,11 +37,10 @@ def _counted(raster: RasterMap) -> str:
             if first["pixels"]
             else " (no data)"
         )
-    table = raster.areas()
-    shares = table[table["share"].notna()].groupby("class", sort=False)["pixels"].sum()
-    whole = max(int(shares.sum()), 1)
-    largest = shares.sort_values(ascending=False, kind="stable")
-    told = [f"{name[:40]} {n / whole:.1%}" for name, n in largest.iloc[:_LISTED].items()]
+    pixels = raster.class_pixels()
+    whole = max(sum(pixels.values()), 1)
+    largest = sorted(pixels.items(), key=lambda one: -one[1])
+    told = [f"{name[:40]} {n / whole:.1%}" for name, n in largest[:_LISTED]]
     if len(largest) > _LISTED:
         told.append(f"{len(largest) - _LISTED} more")
     return f" ({', '.join(told)})"

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,14 @@ from tilevision.grid import Tile
 from tilevision.rasters.agreement import Agreement, TilePairs, agreement_of
 from tilevision.rasters.blending import Blender
 from tilevision.rasters.colours import class_palette, coloured, hexadecimal
-from tilevision.rasters.mapareas import ClassCounts, PixelUnits, area_table, counted, value_table
+from tilevision.rasters.mapareas import (
+    ClassCounts,
+    PixelUnits,
+    area_table,
+    class_pixels,
+    counted,
+    value_table,
+)
 from tilevision.rasters.mapsettings import MapSettings
 from tilevision.rasters.placement import tile_maps
 from tilevision.rasters.rasterarray import BLOCK, RasterArray
@@ -105,6 +112,7 @@ class RasterMap(RasterArray):
         self._units = units
         self._region = region
         self._staged: ImageSource | None = None
+        self._learned: Sequence[Sequence[ClassCounts | None]] | None = None
 
     # What it is ---------------------------------------------------------------------------------
 
@@ -347,23 +355,37 @@ class RasterMap(RasterArray):
 
     @cached_property
     def _own_areas(self) -> pd.DataFrame:
-        return self._areas(self._zones(None))
+        zones = self._zones(None)
+        learned = self._learned
+        return self._areas(zones) if learned is None else self._table(learned, zones)
 
     def _areas(self, zones: Sequence[Region | None]) -> pd.DataFrame:
         blocks = ((w, self._blender.classes(*w)) for w in self._reached(zones))
-        about = self._units, self.scale
-        parts = ([counted(window, block, one, *about) for one in zones] for window, block in blocks)
-        return area_table(parts, self.spec.classes, zones, self._units)
+        parts = ([counted(w, block, one, self.scale) for one in zones] for w, block in blocks)
+        return self._table(parts, zones)
+
+    def _table(
+        self, parts: Iterable[Sequence[ClassCounts | None]], zones: Sequence[Region | None]
+    ) -> pd.DataFrame:
+        return area_table(parts, self.spec.classes, zones, self._units, self.scale)
+
+    def class_pixels(self) -> dict[str, int]:
+        """Return how many pixels each class has of those with data: regions added up."""
+        if self._learned is not None:
+            return class_pixels(self._learned, self.spec.classes)
+        table = self.areas()
+        shares = table[table["share"].notna()].groupby("class", sort=False)["pixels"].sum()
+        return {str(name): int(n) for name, n in shares.items()}
 
     @property
     def counts_all(self) -> bool:
         """Whether `areas` still has to count the whole map."""
-        known = "_own_areas" in self.__dict__
+        known = "_own_areas" in self.__dict__ or self._learned is not None
         return self.spec.kind != "values" and self._region is None and not known
 
     def learn_areas(self, parts: Sequence[Sequence[ClassCounts | None]]) -> None:
         """Take what was counted of all windows, in their order, for the result of `areas`."""
-        self.__dict__["_own_areas"] = area_table(parts, self.spec.classes, (None,), self._units)
+        self._learned = parts
 
     def stats(self, zones: Any = None) -> pd.DataFrame:
         """Return mean, deviation, least and largest value of each region; see `areas`.
