@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import xml.etree.ElementTree as ET
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -334,37 +332,33 @@ def test_what_the_file_says_is_seen_while_it_is_written(
     assert blended == once
 
 
-def test_classes_beside_shares_are_counted_while_the_tiles_are_at_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".ome.zarr"])
+@pytest.mark.parametrize("settings", [{}, {"thresholds": {"water": 0.7}, "unsure": 0.6}])
+def test_classes_beside_shares_are_counted_from_the_same_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, settings: dict[str, Any]
 ) -> None:
-    """Each window's right after its shares: afterwards all tiles would be decoded once more."""
-    wide = np.random.default_rng(3).integers(0, 255, (40, 1100, 3)).astype(np.uint8)
+    """Each window is blended once for the file of shares and for what it says of classes."""
+    wide = np.random.default_rng(6).integers(0, 255, (40, 1100, 3)).astype(np.uint8)
     tifffile.imwrite(tmp_path / "wide.tif", wide, photometric="rgb")
     grid = tv.Grid.by_tile(128, 0.2)
     made = Inline(tmp_path / "wide.tif", MODELS["probabilities"], grid=grid).conduct()
+    if settings:
+        made = made.with_(**settings)
+    areas = made.with_(**settings).raster.areas()
     blender = type(made.raster._blender)
-    asked: dict[int, list[Any]] = defaultdict(
-        list
-    )  # by thread: several windows are blended at once
+    asked: list[tuple[int, ...]] = []
+    summed = blender._cells
 
-    def noting(name: str) -> Any:
-        method = getattr(blender, name)
+    def noted(self: Any, *window: int) -> Any:
+        asked.append(window[:4])
+        return summed(self, *window)
 
-        def noted(self: Any, *window: int) -> Any:
-            asked[threading.get_ident()].append((name, window[:4]))
-            return method(self, *window)
-
-        return noted
-
-    for name in ("probabilities", "classes"):
-        monkeypatch.setattr(blender, name, noting(name))
-    made.save(tmp_path / "map.tif", layer="probabilities")
-    windows = list(made.raster.windows())
-    assert len(windows) == 2
-    for each in asked.values():
-        assert each[::2] == [("probabilities", window) for _, window in each[1::2]]
-        assert {name for name, _ in each[1::2]} == {"classes"}
-    assert sorted(window for each in asked.values() for _, window in each[1::2]) == sorted(windows)
+    monkeypatch.setattr(blender, "_cells", noted)
+    made.save(tmp_path / f"map{suffix}", layer="probabilities")
+    assert sorted(asked) == sorted(made.raster.windows())
+    assert len(asked) == 2
+    assert made.raster.areas().equals(areas)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("shape", [(5, 2040), (3, 2048), (9, 24), (3, 5), (1, 8)])

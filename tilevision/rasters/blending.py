@@ -81,10 +81,7 @@ class Blender:
                 else:
                     found = decided(self._sums(cell, step, near), shape, least, how.unsure)
                 best[_within(cell, x0, y0, shape)] = found
-        shown = how.shown(spec)
-        if shown is not None:
-            best[~np.isin(best, [*shown, NODATA])] = NONE
-        return self._cut_out(best, (x0, y0, x1, y1), step, NODATA)
+        return self._cut_out(self._shown(best), (x0, y0, x1, y1), step, NODATA)
 
     def probabilities(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.uint8]:
         """Return the shares ``(k, h, w)`` of a window in 253 steps; 255 is no data."""
@@ -92,11 +89,42 @@ class Blender:
         for cell, near in self._cells(x0, y0, x1, y1, step):
             here = out[(slice(None), *_within(cell, x0, y0, _shape(*cell, step)))]
             with self.tiles.reading():
-                if (alone := self._alone(cell, step, near)) is not None:
-                    here[:] = alone
-                else:
-                    in_steps(self._sums(cell, step, near), here)
+                for _ in self._shares(cell, step, near, here).planes:
+                    pass
         return self._cut_out(out, (x0, y0, x1, y1), step, NODATA)
+
+    def shares_and_classes(
+        self, x0: int, y0: int, x1: int, y1: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return what `probabilities` and `classes` do, blended once."""
+        window, how = (x0, y0, x1, y1), self.settings
+        out = np.full((self.layout.planes, *_shape(*window, 1)), NODATA, np.uint8)
+        best = np.full(out.shape[1:], NODATA, np.uint8)
+        least = how.least(self.layout.spec)
+        for cell, near in self._cells(*window, 1):
+            shape = _shape(*cell, 1)
+            here = _within(cell, x0, y0, shape)
+            with self.tiles.reading():
+                sums = self._shares(cell, 1, near, out[(slice(None), *here)])
+                best[here] = decided(sums, shape, least, how.unsure)
+        best = self._cut_out(self._shown(best), window, 1, NODATA)
+        return self._cut_out(out, window, 1, NODATA), best
+
+    def _shares(
+        self, window: Window, step: int, near: Sequence[Placed], out: NDArray[np.uint8]
+    ) -> Sums:
+        """Return the sums of a window, whose shares stand in `out` once all planes were seen."""
+        if (alone := self._alone(window, step, near)) is None:
+            return in_steps(self._sums(window, step, near), out)
+        out[:] = alone
+        return Sums(iter(alone), np.ones((1, 1), np.uint8))
+
+    def _shown(self, best: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return class numbers of those classes that are shown; the others are none."""
+        shown = self.settings.shown(self.layout.spec)
+        if shown is not None:
+            best[~np.isin(best, [*shown, NODATA])] = NONE
+        return best
 
     def values(self, x0: int, y0: int, x1: int, y1: int, step: int = 1) -> NDArray[np.float32]:
         """Return the values ``(k, h, w)`` of a window; NaN is no data."""

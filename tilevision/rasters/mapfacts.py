@@ -34,15 +34,16 @@ class MapFacts:
         counts = raster.counts_all and width * height <= COUNTED
         self._parts: dict[Window, ClassCounts | None] | None = {} if counts else None
 
-    def see(self, window: Window, classes: NDArray[np.uint8] | None) -> None:
-        """Look at a window that was blended, with its class numbers ``(h, w)`` where known.
+    @property
+    def wanted(self) -> bool:
+        """Return True if class numbers are wanted of each window that is seen."""
+        return self._parts is not None
 
-        Where they are not, its tiles are at hand, and need not be decoded for them.
-        """
+    def see(self, window: Window, classes: NDArray[np.uint8] | None) -> None:
+        """Look at a window that was blended, with its class numbers ``(h, w)`` where `wanted`."""
         if self._comparison is not None:
             self._comparison.look(window)
-        if self._parts is not None:
-            classes = self._raster.window(*window)[0] if classes is None else classes
+        if self._parts is not None and classes is not None:
             self._parts[window] = counted(window, classes, None, self._raster.scale)
 
     def end(self) -> None:

@@ -92,6 +92,13 @@ class RasterArray:
         kept = self._blender.probabilities(x0, y0, x1, y1)
         return kept if self._band is None else kept[self._band : self._band + 1]
 
+    def steps_and_classes(
+        self, x0: int, y0: int, x1: int, y1: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return `steps` and the class numbers ``(h, w)`` of a window, blended once."""
+        kept, classes = self._blender.shares_and_classes(x0, y0, x1, y1)
+        return kept if self._band is None else kept[self._band : self._band + 1], classes
+
     def windows(self, side: int = BLOCK) -> Iterator[tuple[int, int, int, int]]:
         """Yield windows ``x0, y0, x1, y1`` that cover the map.
 

@@ -167,14 +167,21 @@ def _reaching(
     return best
 
 
-def in_steps(sums: Sums, out: NDArray[np.uint8]) -> None:
-    """Write the shares into `out` ``(k, h, w)``: rounded to the nearest step, 255 is no data.
+def in_steps(sums: Sums, out: NDArray[np.uint8]) -> Sums:
+    """Return the same sums; what of them was seen stands in `out` as shares.
+
+    Shares are rounded to the nearest step, 255 is no data: so it is once all planes were seen, and
+    the iterator has ended.
 
     Parameters
     ----------
     sums : Sums
-    out : array of uint8
+    out : array (k, h, w) of uint8
     """
+    return Sums(_in_steps(sums, out), sums.total)
+
+
+def _in_steps(sums: Sums, out: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
     total = np.maximum(sums.total, 1)
     # The quotient of whole numbers, rounded down, on any platform: half of a weight is added, so
     # it misses a whole number by half a weight's share at least, and floats err by far less.
@@ -187,5 +194,6 @@ def in_steps(sums: Sums, out: NDArray[np.uint8]) -> None:
         found *= share
         found += more
         np.copyto(mine, found, casting="unsafe")
+        yield plane
     if not sums.total.all():
         out[:, np.broadcast_to(sums.total == 0, out.shape[1:])] = NODATA

@@ -89,10 +89,15 @@ class MapFile:
 
     def planes(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
         """Return the planes ``(k, h, w)`` of a window as they are written."""
-        window = x0, y0, x1, y1
-        shares = self.raster.layer == "probabilities"
-        planes = self.raster.steps(*window) if shares else self.raster.window(*window)
-        self._facts.see(window, planes[0] if self.raster.layer == "classes" else None)
+        window, raster, classes = (x0, y0, x1, y1), self.raster, None
+        if raster.layer == "probabilities" and self._facts.wanted:
+            planes, classes = raster.steps_and_classes(*window)
+        elif raster.layer == "probabilities":
+            planes = raster.steps(*window)
+        else:
+            planes = raster.window(*window)
+            classes = planes[0] if raster.layer == "classes" else None
+        self._facts.see(window, classes)
         return planes
 
     def blocks(self, side: int = BLOCK) -> Iterator[tuple[Window, NDArray[Any]]]:
