@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from matplotlib.text import Text
 import tilevision as tv
 from tilevision.exporting.maps import inorder, mapgeotiff
 from tilevision.exporting.maps.mapfile import MapFile
+from tilevision.payloads import StoredArray
+from tilevision.rasters import blending
 from tilevision.rasters.mapareas import _by_row
 from tilevision.rasters.mapwords import map_told
 from tilevision.rasterspec import STEPS
@@ -330,6 +333,41 @@ def test_what_the_file_says_is_seen_while_it_is_written(
     assert written.raster.agreement.by_depth.tobytes() == agreement.by_depth.tobytes()
     assert str(written.raster.agreement) == str(agreement)
     assert blended == once
+
+
+@pytest.mark.parametrize("kept", [1, 2**17, 2**30])
+def test_a_map_is_written_in_the_same_windows_whatever_their_order(
+    result: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """The columns in which they follow one another depend on how many tiles are at hand."""
+    monkeypatch.setattr(blending, "KEPT", kept)  # bytes
+    raster = result().raster
+    assert sorted(raster.path(64)) == sorted(raster.windows(64))
+
+
+def test_tiles_are_decoded_ahead_of_the_blocks_of_an_ome_zarr(
+    result: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that blends none; so none of the memory of sums is taken twice."""
+    monkeypatch.setattr(inorder, "processors", lambda most: min(most, 2))
+    made = result()
+    blender = type(made.raster._blender)
+    seen: dict[str, set[int]] = {"blended": set(), "decoded": set()}
+
+    def noting(what: str, owner: Any, name: str) -> None:
+        method = getattr(owner, name)
+
+        def noted(self: Any, *given: Any) -> Any:
+            seen[what].add(threading.get_ident())
+            return method(self, *given)
+
+        monkeypatch.setattr(owner, name, noted)
+
+    noting("blended", blender, "_cells")
+    noting("decoded", StoredArray, "load")
+    made.save(tmp_path / "map.ome.zarr")
+    assert len(seen["blended"]) == len(seen["decoded"]) == 1
+    assert seen["blended"] != seen["decoded"]
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".ome.zarr"])

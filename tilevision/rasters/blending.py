@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -320,13 +321,40 @@ class Blender:
             found = self._weights[key] = span_weights(*key)
         return found
 
-    @property
-    def wide(self) -> int:
-        """Return how many columns of the map have tiles of which three rows can be at hand."""
+    def wide(self, rows: float) -> int:
+        """Return how many columns of the map have tiles of which so many rows can be at hand."""
         largest = max(self.layout.placed, key=lambda one: one.array.ref.size)
         across = largest.across
         apart = max(1, across.stop - across.start - max(across.before, across.after))
-        return (KEPT // (3 * largest.array.ref.size) - 1) * apart
+        return (int(KEPT / (rows * largest.array.ref.size)) - 1) * apart
+
+    # What is at hand ----------------------------------------------------------------------------
+
+    @contextmanager
+    def expecting(self, windows: Iterable[Window]) -> Iterator[None]:
+        """Have at hand what the next of `windows` need, which are blended in this order.
+
+        `passed` is to say of each that it was.
+        """
+        near = {window: self.layout.within(*window) for window in windows}
+        needs = {window: [p.array.ref.digest for p in placed] for window, placed in near.items()}
+        with self.tiles.expecting(needs):
+            yield
+
+    def fetch(self, window: Window) -> None:
+        """Decode the tiles of a window that is blended soon, as far as there is room.
+
+        Raises
+        ------
+        CheckpointCorrupt
+            If the map of one is damaged or missing.
+        """
+        for placed in self.layout.within(*window):
+            self.tiles.fetch(placed.array)
+
+    def passed(self, window: Window) -> None:
+        """Note that a window needs its tiles no more."""
+        self.tiles.passed(window)
 
 
 def _shape(x0: int, y0: int, x1: int, y1: int, step: int) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tilevision.rasters.blending import Blender
+from tilevision.rasters.regionmask import Window
 from tilevision.rasterspec import NODATA, STEPS
 
 __all__ = ["BLOCK", "RasterArray"]
 
 BLOCK = 1024  # pixels of the map along a side that are blended together
 _ROWS = 32  # that are written together
+_TILE_ROWS = 3.0  # at hand where each tile stays until others were read: areas add up in this order
+_EXPECTED_ROWS = 2.0  # the same where those stay that are needed next
 
 
 class RasterArray:
@@ -75,7 +79,7 @@ class RasterArray:
         kept = kept if self._band is None else kept[self._band : self._band + 1]
         return _shares()[kept]
 
-    def put(self, window: tuple[int, int, int, int], out: NDArray[Any]) -> None:
+    def put(self, window: Window, out: NDArray[Any]) -> None:
         """Write a window ``x0, y0, x1, y1`` into `out` ``(h, w)`` or ``(h, w, k)``."""
         if self._layer != "probabilities":
             planes = self.window(*window)
@@ -99,19 +103,45 @@ class RasterArray:
         kept, classes = self._blender.shares_and_classes(x0, y0, x1, y1)
         return kept if self._band is None else kept[self._band : self._band + 1], classes
 
-    def windows(self, side: int = BLOCK) -> Iterator[tuple[int, int, int, int]]:
+    def windows(self, side: int = BLOCK, rows: float = _TILE_ROWS) -> Iterator[Window]:
         """Yield windows ``x0, y0, x1, y1`` that cover the map.
 
-        Row by row in columns so wide that tiles which reach into the next row are still at hand.
+        Row by row in columns so wide that tiles which reach into the next row are still at hand:
+        so many rows of them.
         """
         width, height = self.size
-        wide = max(1, self._blender.wide // side) * side
+        wide = max(1, self._blender.wide(rows) // side) * side
         for left in range(0, width, wide):
             for y in range(0, height, side):
                 for x in range(left, min(left + wide, width), side):
                     yield x, y, min(x + side, width), min(y + side, height)
 
-    def blocks(self, side: int = BLOCK) -> Iterator[tuple[tuple[int, int, int, int], NDArray[Any]]]:
+    def path(self, side: int = BLOCK) -> Iterator[Window]:
+        """Yield the same windows, in the order in which `expecting` decodes fewest tiles again."""
+        yield from self.windows(side, _EXPECTED_ROWS)
+
+    def expecting(self, windows: Iterable[Window]) -> AbstractContextManager[None]:
+        """Return what has at hand, while it is entered, what the next of these windows need.
+
+        They are blended in this order, and `passed` is to say of each that it was.
+        """
+        return self._blender.expecting(windows)
+
+    def fetch(self, window: Window) -> None:
+        """Decode the tiles of a window that is blended soon, as far as there is room.
+
+        Raises
+        ------
+        CheckpointCorrupt
+            If the map of one is damaged or missing.
+        """
+        self._blender.fetch(window)
+
+    def passed(self, window: Window) -> None:
+        """Note that a window needs its tiles no more."""
+        self._blender.passed(window)
+
+    def blocks(self, side: int = BLOCK) -> Iterator[tuple[Window, NDArray[Any]]]:
         """Yield windows, and their planes ``(k, h, w)``: the memory of a block at a time."""
         for window in self.windows(side):
             yield window, self.window(*window)

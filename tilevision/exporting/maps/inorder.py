@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -26,7 +26,7 @@ def processors(most: int) -> int:
 
 def in_order(
     work: Callable[[Given], Made], given: Iterable[Given], most: int = 2
-) -> Iterator[Made]:
+) -> Generator[Made]:
     """Yield ``work(one)`` for each of `given`, in their order, made by up to `most` threads.
 
     As many results as threads are made or waiting, besides the one that was yielded; so one thread

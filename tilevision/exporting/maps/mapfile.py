@@ -98,13 +98,16 @@ class MapFile:
             planes = raster.window(*window)
             classes = planes[0] if raster.layer == "classes" else None
         self._facts.see(window, classes)
+        raster.passed(window)
         return planes
 
     def blocks(self, side: int = BLOCK) -> Iterator[tuple[Window, NDArray[Any]]]:
         """Yield windows of the map, in its order, and their planes: several blended at once."""
         size = side * side * self.raster.bands * self.dtype.itemsize
         threads = _BLENDING if size <= _LARGE else 1
-        yield from in_order(self._block, self.raster.windows(side), threads)
+        windows = list(self.raster.path(side))
+        with self.raster.expecting(windows):
+            yield from in_order(self._block, windows, threads)
 
     def _block(self, window: Window) -> tuple[Window, NDArray[Any]]:
         return window, self.planes(*window)

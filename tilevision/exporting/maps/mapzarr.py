@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,22 +68,37 @@ def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
                 fill_value=made.nodata if made.dtype.kind == "f" else int(made.nodata),
                 dimension_names=("c", "y", "x"),
             )
-            shards = _shards(made, size, first=not number)
-            # Blended here and written by another thread: memory of this one is used again.
-            ready = map(partial(_level, made, levels[number], levels[number + 1]), shards)
-            for _ in in_order(partial(_put, array), ready, 1):
-                pass
+            with _planned(made, size, first=not number) as (shards, blocks):
+                # Blended here and written by another thread: memory of this one is used again.
+                level = partial(_level, made, levels[number], levels[number + 1], blocks)
+                for _ in in_order(partial(_put, array), map(level, shards), 1):
+                    pass
         said |= made.said  # once the map was blended, which tells much of it
         group.attrs["ome"] = _ome(made, len(sizes))
         group.attrs["tilevision"] = said
 
 
-def _shards(made: MapFile, size: tuple[int, int], *, first: bool) -> Iterator[Window]:
-    """Yield the windows of a level that are written together; those of the map in its order."""
-    if first:
-        yield from made.raster.windows(_SHARD)
+@contextmanager
+def _planned(
+    made: MapFile, size: tuple[int, int], *, first: bool
+) -> Iterator[tuple[list[Window], Iterator[Window]]]:
+    """Yield the windows of a level that are written together, and the blocks of all of them.
+
+    Those of the map are in its order, and their tiles are decoded by a thread that is ahead.
+    """
+    raster = made.raster
+    shards = list(raster.path(_SHARD) if first else _blocks((0, 0, *size), _SHARD))
+    blocks = [block for shard in shards for block in _blocks(shard, BLOCK)]
+    if not first:
+        yield shards, iter(blocks)
         return
-    yield from _blocks((0, 0, *size), _SHARD)
+
+    def fetched(window: Window) -> Window:
+        raster.fetch(window)
+        return window
+
+    with raster.expecting(blocks), closing(in_order(fetched, blocks, 1)) as ahead:
+        yield shards, ahead
 
 
 def _blocks(window: Window, side: int) -> Iterator[Window]:
@@ -112,7 +128,11 @@ def _kept(
 
 
 def _level(
-    made: MapFile, level: NDArray[Any] | None, smaller: NDArray[Any] | None, window: Window
+    made: MapFile,
+    level: NDArray[Any] | None,
+    smaller: NDArray[Any] | None,
+    blocks: Iterator[Window],
+    window: Window,
 ) -> tuple[Window, NDArray[Any]]:
     """Return a window of a level, and its planes: blocks of the map, or of the level as made.
 
@@ -120,7 +140,7 @@ def _level(
     """
     x0, y0, x1, y1 = window
     planes = np.empty((made.raster.bands, y1 - y0, x1 - x0), made.dtype)
-    for left, top, right, bottom in _blocks(window, BLOCK):
+    for left, top, right, bottom in islice(blocks, len(list(_blocks(window, BLOCK)))):
         if level is None:
             block = made.planes(left, top, right, bottom)
         else:
@@ -198,7 +218,10 @@ def write_npy(result: ResultData, path: Path, *, layer: str | None = None) -> No
     def put(window: Window) -> None:
         x0, y0, x1, y1 = window
         raster.put(window, out[y0:y1, x0:x1])
+        raster.passed(window)
 
-    for _ in in_order(put, raster.windows()):
-        pass
+    windows = list(raster.path())
+    with raster.expecting(windows):
+        for _ in in_order(put, windows):
+            pass
     out.flush()
