@@ -116,9 +116,12 @@ class RasterArray:
                 for x in range(left, min(left + wide, width), side):
                     yield x, y, min(x + side, width), min(y + side, height)
 
-    def path(self, side: int = BLOCK) -> Iterator[Window]:
-        """Yield the same windows, in the order in which `expecting` decodes fewest tiles again."""
-        yield from self.windows(side, _EXPECTED_ROWS)
+    def path(self, side: int = BLOCK, rows: float = _EXPECTED_ROWS) -> Iterator[Window]:
+        """Yield the same windows, in the order in which `expecting` decodes fewest tiles again.
+
+        Where two are blended at a time more rows are needed than where one is.
+        """
+        yield from self.windows(side, rows)
 
     def expecting(self, windows: Iterable[Window]) -> AbstractContextManager[None]:
         """Return what has at hand, while it is entered, what the next of these windows need.

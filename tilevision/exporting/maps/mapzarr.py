@@ -27,6 +27,7 @@ __all__ = ["write", "write_npy"]
 
 _CHUNK = 512
 _SHARD = 4 * _CHUNK  # written whole: a part would read and write it again
+_TILE_ROWS = 1.5  # at hand: a block is blended at a time
 
 
 def write(result: ResultData, path: Path, *, layer: str | None = None) -> None:
@@ -87,7 +88,7 @@ def _planned(
     Those of the map are in its order, and their tiles are decoded by a thread that is ahead.
     """
     raster = made.raster
-    shards = list(raster.path(_SHARD) if first else _blocks((0, 0, *size), _SHARD))
+    shards = list(raster.path(_SHARD, _TILE_ROWS) if first else _blocks((0, 0, *size), _SHARD))
     blocks = [block for shard in shards for block in _blocks(shard, BLOCK)]
     if not first:
         yield shards, iter(blocks)
