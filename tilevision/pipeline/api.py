@@ -20,6 +20,7 @@ from tilevision.pipeline.progress import ProgressBar, log_events
 from tilevision.pipeline.run import Run, Session, new_run_id, open_checkpoint, opened
 from tilevision.pipeline.runner import expect, expect_for, stop_expecting
 from tilevision.pipeline.settings import DEFAULT_CHECKPOINT, Settings
+from tilevision.pipeline.tiling import uncollected
 from tilevision.result import Result
 from tilevision.schedule import Quota, Retry
 from tilevision.status import RunStatus
@@ -310,7 +311,8 @@ def launch(
         )
     control.bus.subscribe(log_events(run_id, decided.name))
     described = describe_run(run_id, image, decided, settings, batch=batch)
-    conductor = Conductor(decided, settings, described, control)
+    with uncollected():
+        conductor = Conductor(decided, settings, described, control)
     session = Session(conductor, settings, described, control, store)
     return Run(run_id, decided, settings, control, session)
 

@@ -24,7 +24,7 @@ from tilevision.payloads import PayloadRef, StoredArray, arrays_of
 from tilevision.pipeline.estimate import Estimate, Pace, Part, add_up, earlier_paces, slots
 from tilevision.pipeline.progress import preparing
 from tilevision.pipeline.settings import Settings
-from tilevision.pipeline.tiling import Tiling, check_even, decide, misfits, outside
+from tilevision.pipeline.tiling import Tiling, check_even, decide, misfits, outside, uncollected
 from tilevision.regions import Region, read_region
 from tilevision.routing import Cascade, Route, tile_facts
 from tilevision.sources import (
@@ -296,12 +296,9 @@ def make_plan(image: Any, settings: Settings, stages: Stages, checkpoint: Store)
             raise
 
 
+@uncollected()
 def _plan(
-    image: Any,
-    source: ImageSource,
-    settings: Settings,
-    stages: Stages,
-    checkpoint: Store,
+    image: Any, source: ImageSource, settings: Settings, stages: Stages, checkpoint: Store
 ) -> Plan:
     spec = stages.tile
     tiling, notes = decide(settings, source, spec)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +17,7 @@ from tilevision.pipeline.settings import Settings
 from tilevision.regions import Region
 from tilevision.sources import ImageSource
 
-__all__ = ["Tiling", "check_even", "decide", "misfits", "outside"]
+__all__ = ["Tiling", "check_even", "decide", "misfits", "outside", "uncollected"]
 
 MAGNIFICATION_MPP = 10.0  # a 10x objective is taken as 1 µm per pixel, as slide scanners do
 SHRINK_LIMIT = 2.0
@@ -192,6 +195,22 @@ def check_even(settings: Settings, scales: tuple[float, ...], spec: ModelSpec) -
                 f"Model {spec.name} gives a map, which has tiles of one size and scale, not "
                 f"{what}; give one resolution and a grid as '8x8' or 640."
             )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles among the tiles that are made meanwhile: there are none.
+
+    It would look through all that the process holds, several times, which takes as long as to make
+    them, or longer.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def outside(region: Region | None, tiles: tuple[Tile, ...]) -> frozenset[Tile]:
